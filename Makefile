@@ -1,0 +1,13 @@
+# What each target does is in tools/dev.py, which runs without make too: `python tools/dev.py bench`.
+# Arguments for pytest: `make bench ARGS="--rwkv-quant=f16 --rwkv-save-baseline"`.
+
+PYTHON ?= python3
+
+.PHONY: help setup bench test lint types prove clean
+.DEFAULT_GOAL := help
+
+help:
+	@$(PYTHON) tools/dev.py --help
+
+setup bench test lint types prove clean:
+	@$(PYTHON) tools/dev.py $@ $(ARGS)

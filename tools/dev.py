@@ -1,0 +1,797 @@
+"""Set up, measure and check pytest-rwkvperf: what `make` calls, and what people without make call directly.
+
+Standard library only, so that it runs before anything is installed. Every step of the set-up leaves its key (a hash of
+what it was made from) in `.venv/rwkvperf-setup.json` and is done again only when that changes or when it failed.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 -- people with an older Python are who this sentence is for
+    sys.exit(
+        f"pytest-rwkvperf needs Python 3.10 or newer; this is {platform.python_version()} ({sys.executable}). "
+        "Use a newer one, for example `make bench PYTHON=python3.12` or `python3.12 tools/dev.py bench`."
+    )
+
+import argparse
+import contextlib
+import ctypes
+import hashlib
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import FrameType
+
+ROOT = Path(__file__).resolve().parent.parent
+WINDOWS = sys.platform == "win32"
+OLDEST_PYTHON = (3, 10)
+REPORT_SECONDS = 30.0
+TICK_SECONDS = 0.2
+GRACE_SECONDS = 10.0
+INTERRUPTED = 130  # a shell's code for a command ended by Ctrl-C: 128 + SIGINT
+
+# What `prove` runs, in this order: name -> (script, what it shows and how long it takes on 2 cores).
+PROOFS: dict[str, tuple[str, str]] = {}
+
+
+class SetupError(Exception):
+    """Something that the set-up cannot go on without; the message is a whole sentence for the person."""
+
+
+class MissingToolError(SetupError):
+    """A tool of the system that an engine needs is not there; the message says how to get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """One clone of the repository and the virtual environment inside it."""
+
+    root: Path
+    cache: Path
+
+    @property
+    def venv(self) -> Path:
+        """The virtual environment's folder."""
+        return self.root / ".venv"
+
+    @property
+    def python(self) -> Path:
+        """The virtual environment's interpreter."""
+        return self.venv / ("Scripts/python.exe" if WINDOWS else "bin/python")
+
+    @property
+    def stamps(self) -> Path:
+        """Where the finished steps' keys are kept."""
+        return self.venv / "rwkvperf-setup.json"
+
+    @property
+    def native(self) -> Path:
+        """The web-rwkv binding's sources."""
+        return self.root / "native" / "web-rwkv"
+
+    def module(self, name: str, *arguments: str | Path) -> list[str]:
+        """The command that runs a module with the virtual environment's interpreter."""
+        return [str(self.python), "-m", name, *map(str, arguments)]
+
+    def log(self, step: str) -> Path:
+        """Where the output of a step's commands goes."""
+        return self.venv / "rwkvperf-setup-logs" / f"{step}.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One part of the set-up: `install` runs when `files` or the installed distributions say that it must."""
+
+    name: str
+    title: str
+    typical: str
+    install: Callable[[Checkout, Step], None]
+    files: tuple[str, ...]
+    distributions: tuple[str, ...]
+    imports: str
+    engine: bool = True
+
+
+@dataclass(slots=True)
+class Progress:
+    """What is being done and for how long: a live line on a terminal, elsewhere a line every 30 seconds."""
+
+    title: str
+    typical: str
+    stream: TextIO = field(default_factory=lambda: sys.stdout)
+    clock: Callable[[], float] = time.monotonic
+    started: float = field(init=False)
+    reported: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.reported = self.clock()
+        if not self.stream.isatty():
+            self._line(f"{self.title} ({self.typical}) ...")
+
+    def tick(self) -> None:
+        """Say how long it has been, if it is time to."""
+        now = self.clock()
+        elapsed = duration(now - self.started)
+        if self.stream.isatty():
+            width = shutil.get_terminal_size().columns - 1
+            text = f"{self.title}: {elapsed} so far ({self.typical})"
+            self.stream.write("\r" + text[:width].ljust(width))
+            self.stream.flush()
+        elif now - self.reported >= REPORT_SECONDS:
+            self.reported = now
+            self._line(f"  still at it: {elapsed} so far ({self.typical})")
+
+    def end(self, outcome: str) -> None:
+        """Close the line with how it ended."""
+        if self.stream.isatty():
+            self.stream.write("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r")
+        self._line(f"{self.title}: {outcome} after {duration(self.clock() - self.started)}")
+
+    def _line(self, text: str) -> None:
+        self.stream.write(text + "\n")
+        self.stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """A time span for people: `0.4 s`, `42 s`, `6 min 05 s`."""
+    if seconds < 10:  # noqa: PLR2004 -- below ten seconds the tenths are worth reading
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def say(text: str) -> None:
+    """Print one sentence now, also where stdout is a file or a pipe."""
+    print(text, flush=True)
+
+
+def build_cache() -> Path:
+    """The user's cache folder for what the set-up compiles, shared by all clones.
+
+    The same places as platformdirs', which is not installed yet when this runs.
+    """
+    if WINDOWS:
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "pytest-rwkvperf" / "build"
+
+
+# Commands ------------------------------------------------------------------------------------------------------------
+
+
+def end_tree(process: subprocess.Popen[bytes]) -> None:
+    """End a command started by `run_quietly` and everything that it started."""
+    if WINDOWS:
+        subprocess.run(["taskkill", "/T", "/F", "/PID", str(process.pid)], capture_output=True, check=False)
+        process.wait()
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_SECONDS)
+
+
+def run_quietly(
+    title: str, typical: str, *commands: Sequence[str], log: Path, env: Mapping[str, str] | None = None
+) -> None:
+    """Run commands one after the other with their output in `log`, saying what is done and how long it takes.
+
+    Raises SetupError with the output's last lines when one fails. An interrupt ends the whole process tree.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    progress = Progress(title, typical)
+    for command in commands:
+        with log.open("ab") as output:
+            output.write(f"\n$ {' '.join(command)}\n".encode())
+            output.flush()
+            start = output.tell()
+            code = wait_for(command, output, progress, env or {})
+        if code != 0:
+            progress.end("failed")
+            raise SetupError(failure_text(command, code, log, start))
+    progress.end("done")
+
+
+def wait_for(command: Sequence[str], output: BinaryIO, progress: Progress, env: Mapping[str, str]) -> int:
+    """Start a command in a process group of its own, report while it runs, and return its exit code."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **env},
+        cwd=ROOT,
+        start_new_session=not WINDOWS,
+    )
+    try:
+        while process.poll() is None:
+            progress.tick()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(TICK_SECONDS)
+    except BaseException:
+        end_tree(process)
+        raise
+    return process.returncode
+
+
+def failure_text(command: Sequence[str], code: int, log: Path, start: int, lines: int = 25) -> str:
+    """A sentence about a failed command with the last lines of its output, read from byte `start` of `log`."""
+    with log.open("rb") as output:
+        output.seek(start)
+        tail = output.read().decode("utf-8", "replace").splitlines()[-lines:]
+    shown = "\n".join(f"    {line}" for line in tail)
+    name = " ".join([Path(command[0]).name, *command[1:4]])
+    return f"`{name} ...` ended with exit code {code}. Its last lines:\n{shown}\n    Everything it said: {log}"
+
+
+def run_in_view(command: Sequence[str], *, env: Mapping[str, str] | None = None) -> int:
+    """Run a command in the foreground, in the repository's root, and return its exit code.
+
+    On Ctrl-C the command has heard it too: it gets time to end its own children before it is ended.
+    """
+    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(env or {})}) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            for end in (process.terminate, process.kill):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(GRACE_SECONDS)
+                    break
+                end()
+            raise
+
+
+def pip_install(checkout: Checkout, step: Step, *arguments: str) -> None:
+    """`pip install` into the virtual environment, with the versions of constraints.txt."""
+    constraints = str(checkout.root / "constraints.txt")
+    pip = checkout.module("pip", "install", "--progress-bar", "off", "-c", constraints, *arguments)
+    run_quietly(step.title, step.typical, pip, log=checkout.log(step.name))
+
+
+# What a step was made from -------------------------------------------------------------------------------------------
+
+
+def venv_version(checkout: Checkout) -> tuple[int, ...]:
+    """The virtual environment's Python version from its `pyvenv.cfg`, without starting it; () where there is none."""
+    try:
+        text = (checkout.venv / "pyvenv.cfg").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ()
+    found = re.search(r"^version(?:_info)?\s*=\s*(\d+(?:\.\d+)*)", text, re.MULTILINE)
+    return tuple(int(part) for part in found[1].split(".")) if found else ()
+
+
+def input_files(root: Path, names: Sequence[str]) -> Iterator[Path]:
+    """The files that `names` stand for, in a fixed order; a folder stands for its sources, without builds and tests."""
+    for name in names:
+        path = root / name
+        if path.is_dir():
+            for folder, folders, files in os.walk(path):
+                folders[:] = sorted(set(folders) - {"target", "tests", "__pycache__"})
+                yield from (Path(folder) / file for file in sorted(files) if not file.endswith((".so", ".pyd", ".pyc")))
+        elif path.exists():
+            yield path
+
+
+def sources_hash(root: Path, names: Sequence[str]) -> str:
+    """A hash of the names and contents of some files, the same in every clone."""
+    digest = hashlib.sha256()
+    for path in input_files(root, names):
+        digest.update(f"\0{path.relative_to(root).as_posix()}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def step_key(checkout: Checkout, step: Step) -> str:
+    """A hash of all that decides a step's result: its files, its distributions, the Python and where this is."""
+    version = ".".join(map(str, venv_version(checkout)))
+    place = (str(checkout.root), sys.platform, platform.machine(), version)
+    parts = (step.name, *place, *step.distributions, sources_hash(checkout.root, step.files))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def read_stamps(checkout: Checkout) -> dict[str, str]:
+    """The finished steps' keys; an unreadable file means that nothing is known to be finished."""
+    try:
+        stamps = json.loads(checkout.stamps.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return stamps if isinstance(stamps, dict) else {}
+
+
+def write_stamp(checkout: Checkout, step: str, key: str) -> None:
+    """Note that a step is finished; the file is replaced whole, so that an interrupt cannot leave half of it."""
+    stamps = {**read_stamps(checkout), step: key}
+    fresh = checkout.stamps.with_suffix(".tmp")
+    fresh.write_text(json.dumps(stamps, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    fresh.replace(checkout.stamps)
+
+
+def installed(checkout: Checkout, distribution: str, version: str = "*") -> bool:
+    """Whether the virtual environment holds a distribution, without starting its Python."""
+    major_minor = ".".join(str(number) for number in venv_version(checkout)[:2])
+    libraries = checkout.venv / "Lib" if WINDOWS else checkout.venv / "lib" / f"python{major_minor}"
+    return any((libraries / "site-packages").glob(f"{distribution}-{version}.dist-info"))
+
+
+def finished(checkout: Checkout, step: Step) -> bool:
+    """Whether a step's result is there and made from what the checkout holds now."""
+    return read_stamps(checkout).get(step.name) == step_key(checkout, step) and all(
+        installed(checkout, name) for name in step.distributions
+    )
+
+
+# What the system must have -------------------------------------------------------------------------------------------
+
+
+def need_compiler() -> None:
+    """Raise MissingToolError unless there is a C++ compiler for llama-cpp-python."""
+    if WINDOWS:
+        programs = Path(os.environ.get("ProgramFiles(x86)", r"C:\Program Files (x86)"))  # noqa: SIM112 -- its real name
+        there = (programs / "Microsoft Visual Studio" / "Installer" / "vswhere.exe").exists()
+        how = "Install Visual Studio's Build Tools with `Desktop development with C++`"
+    elif sys.platform == "darwin":  # /usr/bin/c++ is there always and only asks to install the tools
+        there = subprocess.run(["xcode-select", "-p"], capture_output=True, check=False).returncode == 0
+        how = "Run `xcode-select --install`"
+    else:
+        there = any(map(shutil.which, (os.environ.get("CXX") or "c++", "g++", "clang++")))
+        how = "On Debian and Ubuntu: `sudo apt-get install g++`"
+    if not there:
+        message = f"llama-cpp-python is compiled from source and there is no C++ compiler. {how}, then run this again."
+        raise MissingToolError(message)
+
+
+def find_cargo() -> Path:
+    """Cargo for the web-rwkv binding: on PATH, or where rustup puts it before a new shell knows.
+
+    Raises MissingToolError where there is none.
+    """
+    home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+    found = shutil.which("cargo") or shutil.which("cargo", path=str(home / "bin"))
+    if found is None:
+        message = (
+            "the web-rwkv binding is compiled from native/web-rwkv and there is no cargo. "
+            "Get Rust with rustup (https://rustup.rs), then run this again."
+        )
+        raise MissingToolError(message)
+    return Path(found)
+
+
+def may_use_apt() -> list[str] | None:
+    """How to start a command as root without a question: [] for root itself, None where that is not possible."""
+    if WINDOWS or not shutil.which("apt-get"):
+        return None
+    if os.geteuid() == 0:
+        return []
+    if (
+        shutil.which("sudo")
+        and subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
+    ):
+        return ["sudo", "-n"]
+    return None
+
+
+def apt_install(packages: Sequence[str], why: str, log: Path) -> None:
+    """Install Debian packages where that needs no question, else raise MissingToolError with the command."""
+    prefix = may_use_apt()
+    if prefix is None:
+        message = f"{why} On Debian and Ubuntu: `sudo apt-get install {' '.join(packages)}`. Then run this again."
+        raise MissingToolError(message)
+    apt = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=120"]
+    install = [*apt, "install", "-y", "--no-install-recommends", *packages]
+    title = f"Installing {' and '.join(packages)} with apt-get"
+    run_quietly(title, "usually 1 min", [*apt, "update"], install, log=log)
+
+
+def vulkan_ready() -> bool:
+    """Whether a Vulkan loader and at least one driver are there; always so on systems that bring their own API."""
+    if not sys.platform.startswith("linux"):
+        return True
+    try:
+        ctypes.CDLL("libvulkan.so.1")
+    except OSError:
+        return False
+    if os.environ.get("VK_DRIVER_FILES") or os.environ.get("VK_ICD_FILENAMES"):
+        return True
+    shared = os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share"
+    folders = [*shared.split(":"), "/etc", "/etc/xdg", str(Path.home() / ".local/share")]
+    return any(any(Path(folder, "vulkan", "icd.d").glob("*.json")) for folder in folders)
+
+
+# The steps -----------------------------------------------------------------------------------------------------------
+
+
+def install_core(checkout: Checkout, step: Step) -> None:
+    """This project as an editable install, with everything but the engines."""
+    pip_install(checkout, step, "--editable", f"{checkout.root}[dev]")
+
+
+def install_rwkv(checkout: Checkout, step: Step) -> None:
+    """The rwkv package and torch, from wheels."""
+    pip_install(checkout, step, *step.distributions)
+
+
+def install_llama_cpp(checkout: Checkout, step: Step) -> None:
+    """llama-cpp-python from source; pip keeps the wheel, so another clone does not compile it again."""
+    if not installed(checkout, *step.distributions):
+        need_compiler()
+    pip_install(checkout, step, *step.distributions)
+
+
+def install_web_rwkv(checkout: Checkout, step: Step) -> None:
+    """The web-rwkv binding from native/web-rwkv, by its wheel's path: the name is never looked up on an index."""
+    wheels = checkout.cache / "wheels" / sources_hash(checkout.root, step.files)
+    if not any(wheels.glob("*.whl")):
+        build_web_rwkv(checkout, step, wheels)
+    paths = map(str, wheels.glob("*.whl"))
+    pip = checkout.module("pip", "install", "--no-index", "--no-deps", "--force-reinstall", *paths)
+    run_quietly("Installing the web-rwkv binding", "a few seconds", pip, log=checkout.log(step.name))
+
+
+def build_web_rwkv(checkout: Checkout, step: Step, wheels: Path) -> None:
+    """Compile the binding's wheel into `wheels`, which appears only when it is whole."""
+    cargo = find_cargo()
+    env = {**cargo_env(checkout), "PATH": os.pathsep.join([str(cargo.parent), os.environ.get("PATH", "")])}
+    wheels.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=wheels.parent) as building:
+        out = Path(building, "wheels")
+        manifest = str(checkout.native / "Cargo.toml")
+        options = ["--manifest-path", manifest, "--interpreter", str(checkout.python), "--out", str(out)]
+        maturin = checkout.module("maturin", "build", "--release", "--locked", "--auditwheel", "skip", *options)
+        run_quietly(step.title, step.typical, maturin, log=checkout.log(step.name), env=env)
+        with contextlib.suppress(OSError):  # another clone was faster with the same sources
+            out.replace(wheels)
+
+
+def cargo_env(checkout: Checkout) -> dict[str, str]:
+    """Cargo's variables: compiled dependencies are shared by all clones."""
+    return {"CARGO_TARGET_DIR": os.environ.get("CARGO_TARGET_DIR") or str(checkout.cache / "cargo-target")}
+
+
+CORE = Step(
+    name="core",
+    title="Installing pytest-rwkvperf and its tools",
+    typical="usually under 1 min",
+    install=install_core,
+    files=("pyproject.toml", "constraints.txt"),
+    distributions=("pytest_rwkvperf", "pytest", "mypy", "ruff", "maturin"),
+    imports="pytest_rwkvperf",
+    engine=False,
+)
+ENGINES = (
+    Step(
+        name="rwkv",
+        title="Installing torch and rwkv",
+        typical="about 2 GB to download on Linux; usually 3 to 6 min",
+        install=install_rwkv,
+        files=("constraints.txt",),
+        distributions=("rwkv", "torch"),
+        imports="rwkv, torch",
+    ),
+    Step(
+        name="llama-cpp",
+        title="Compiling and installing llama-cpp-python",
+        typical="usually 6 to 12 min on 2 cores the first time, seconds from pip's cache after that",
+        install=install_llama_cpp,
+        files=("constraints.txt",),
+        distributions=("llama_cpp_python",),
+        imports="llama_cpp",
+    ),
+    Step(
+        name="web-rwkv",
+        title="Compiling the web-rwkv binding",
+        typical="usually 3 to 5 min on 2 cores the first time, seconds from this project's cache after that",
+        install=install_web_rwkv,
+        files=("native/web-rwkv",),
+        distributions=("rwkvperf_web_rwkv",),
+        imports="rwkvperf_web_rwkv",
+    ),
+)
+
+
+# Set-up --------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def alone(checkout: Checkout) -> Iterator[None]:
+    """Let one set-up work on a checkout at a time; a second one waits."""
+    locks = checkout.cache / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(str(checkout.root).encode()).hexdigest()[:16]
+    with (locks / name).open("wb") as handle:
+        told = False
+        while not try_lock(handle.fileno()):
+            if not told:
+                say("Another set-up is at work on this checkout; waiting for it.")
+                told = True
+            time.sleep(0.5)
+        yield  # closing the file, or the end of this process, gives the lock back
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take an exclusive lock on an open file; False when another process has it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def pip_version(checkout: Checkout) -> str:
+    """The pip that constraints.txt names: older ones ignore parts of what the set-up asks for."""
+    text = (checkout.root / "constraints.txt").read_text(encoding="utf-8")
+    found = re.search(r"^pip==(\S+)$", text, re.MULTILINE)
+    if found is None:
+        message = f"{checkout.root / 'constraints.txt'} names no version of pip; restore the file with git."
+        raise SetupError(message)
+    return found[1]
+
+
+def ensure_venv(checkout: Checkout) -> None:
+    """Make the virtual environment, or adopt the one that is there; raises SetupError where neither is possible."""
+    version = venv_version(checkout)
+    if version and version < OLDEST_PYTHON:
+        message = f"{checkout.venv} was made with Python {version[0]}.{version[1]}; remove it and run this again."
+        raise SetupError(message)
+    if not version or not checkout.python.exists():
+        make_venv(checkout)
+    log = checkout.log("venv")
+    if not installed(checkout, "pip"):
+        run_quietly("Adding pip to .venv", "a few seconds", checkout.module("ensurepip"), log=log)
+    wanted = pip_version(checkout)
+    if not installed(checkout, "pip", wanted):
+        pip = checkout.module("pip", "install", f"pip=={wanted}")
+        run_quietly(f"Updating .venv's pip to {wanted}", "a few seconds", pip, log=log)
+
+
+def make_venv(checkout: Checkout) -> None:
+    """A fresh virtual environment of the running Python, without pip."""
+    if importlib.util.find_spec("ensurepip") is None:  # Debian's python3 comes without it
+        package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+        why = "This Python cannot make virtual environments by itself."
+        apt_install([package], why, checkout.cache / "apt.log")
+    if checkout.venv.exists() and any(checkout.venv.iterdir()):
+        say("The Python that .venv was made with is gone: making .venv anew.")
+    venv = [sys.executable, "-m", "venv", "--clear", "--without-pip", str(checkout.venv)]
+    title = f"Making .venv with Python {platform.python_version()}"
+    run_quietly(title, "a few seconds", venv, log=checkout.cache / "venv.log")
+
+
+def bring(checkout: Checkout, step: Step) -> None:
+    """Install what a step stands for, see that it can be imported, and note that it is finished."""
+    key = step_key(checkout, step)
+    step.install(checkout, step)
+    check = [str(checkout.python), "-c", f"import {step.imports}"]
+    run_quietly(f"Importing {step.imports}", "a few seconds", check, log=checkout.log(step.name))
+    write_stamp(checkout, step.name, key)
+
+
+def ensure_vulkan(checkout: Checkout) -> None:
+    """Have a Vulkan driver for web-rwkv: the system's, else Mesa's, which computes on the CPU."""
+    if not vulkan_ready():
+        why = "web-rwkv needs a Vulkan loader and a driver, and there is none."
+        apt_install(["mesa-vulkan-drivers", "libvulkan1"], why, checkout.log("vulkan"))
+
+
+def set_up(checkout: Checkout, *, require_all: bool, engines: Sequence[Step] = ENGINES) -> int:
+    """Bring the checkout's virtual environment up to date; 0, or 1 where `require_all` and an engine is missing.
+
+    Raises SetupError when not even the engine-free part can be installed.
+    """
+    started = time.monotonic()
+    if all(finished(checkout, step) for step in (CORE, *engines)) and (not engines or vulkan_ready()):
+        return 0
+    with alone(checkout):
+        ensure_venv(checkout)
+        if not finished(checkout, CORE):
+            bring(checkout, CORE)
+        missing = [step.name for step in engines if not try_engine(checkout, step)]
+    there = [step.name for step in engines if step.name not in missing]
+    took = duration(time.monotonic() - started)
+    say(f"Set-up took {took}. Engines ready: {', '.join(there) or 'none'}.")
+    if missing:
+        say(f"Missing, see above: {', '.join(missing)}. The next run of this command tries again.")
+    return 1 if missing and require_all else 0
+
+
+def try_engine(checkout: Checkout, step: Step) -> bool:
+    """Install one engine; where that fails, say why in a sentence, and the others go on."""
+    try:
+        if not finished(checkout, step):
+            bring(checkout, step)
+        if step.name == "web-rwkv":
+            ensure_vulkan(checkout)
+    except MissingToolError as error:
+        say(f"{step.name} is skipped: {error}")
+    except SetupError as error:
+        say(f"{step.name} could not be installed: {error}")
+    else:
+        return True
+    return False
+
+
+# Commands for people -------------------------------------------------------------------------------------------------
+
+
+def command_setup(checkout: Checkout, arguments: argparse.Namespace) -> int:
+    """Everything that measuring and testing need, in .venv."""
+    code = set_up(checkout, require_all=arguments.require_all)
+    if code == 0:
+        say(f"Ready. Measure with: {checkout.python.relative_to(checkout.root)} -m pytest --rwkv-backend=all")
+    return code
+
+
+def command_bench(checkout: Checkout, arguments: argparse.Namespace) -> int:
+    """Set-up, then `pytest --rwkv-backend=all` and what else is given."""
+    code = set_up(checkout, require_all=arguments.require_all)
+    return code or run_in_view(checkout.module("pytest", "--rwkv-backend=all", *arguments.rest))
+
+
+def command_test(checkout: Checkout, arguments: argparse.Namespace) -> int:
+    """Set-up, then all tests of the project and of the binding; with arguments, only what they choose for pytest."""
+    code = set_up(checkout, require_all=arguments.require_all)
+    if code or arguments.rest:
+        return code or run_in_view(checkout.module("pytest", *arguments.rest))
+    code = run_in_view(checkout.module("pytest", "tests", *native_tests(checkout)))
+    return max(code, rust(checkout, "test", "--release"))
+
+
+def native_tests(checkout: Checkout) -> list[str]:
+    """The binding's own Python tests, where the binding is installed."""
+    folder = checkout.native / "tests"
+    return [str(folder)] if folder.is_dir() and installed(checkout, "rwkvperf_web_rwkv") else []
+
+
+def rust(checkout: Checkout, command: str, *arguments: str) -> int:
+    """A cargo command on the binding; 0 with a sentence where there is no cargo."""
+    try:
+        cargo = find_cargo()
+    except MissingToolError as error:
+        say(f"cargo {command} is skipped: {error}")
+        return 0
+    manifest = ["--manifest-path", str(checkout.native / "Cargo.toml")]
+    return run_in_view([str(cargo), command, *manifest, *arguments], env=cargo_env(checkout))
+
+
+def command_lint(checkout: Checkout, _: argparse.Namespace) -> int:
+    """Ruff's rules and format; cargo fmt and clippy where they are installed."""
+    set_up(checkout, require_all=False, engines=())
+    ruff = checkout.module("ruff")
+    codes = [run_in_view([*ruff, "check", "."]), run_in_view([*ruff, "format", "--check", "."])]
+    if shutil.which("cargo-fmt"):
+        codes.append(rust(checkout, "fmt", "--check"))
+    if shutil.which("cargo-clippy"):
+        codes.append(rust(checkout, "clippy", "--release", "--locked", "--all-targets", "--", "-D", "warnings"))
+    return max(codes)
+
+
+def command_types(checkout: Checkout, _: argparse.Namespace) -> int:
+    """mypy, strict, over the package, the tests and the tools."""
+    set_up(checkout, require_all=False, engines=())
+    return run_in_view(checkout.module("mypy"))
+
+
+def command_prove(checkout: Checkout, arguments: argparse.Namespace) -> int:
+    """The longer proofs of what this project claims about itself: all, or those named."""
+    unknown = sorted(set(arguments.rest) - set(PROOFS))
+    if unknown or not PROOFS:
+        say(f"No proof is called {', '.join(unknown) or 'so'}. There are: {', '.join(PROOFS) or 'none yet'}.")
+        return 2
+    code = set_up(checkout, require_all=arguments.require_all)
+    for name in arguments.rest or PROOFS:
+        script, shows = PROOFS[name]
+        say(f"\n== {name}: {shows}")
+        code = max(code, run_in_view([str(checkout.python), script]))
+    return code
+
+
+def command_clean(checkout: Checkout, arguments: argparse.Namespace) -> int:
+    """Remove what the set-up and the tools made in this checkout; with --cache also what clones share."""
+    names = [".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "native/web-rwkv/target"]
+    paths = [checkout.root / name for name in names] + ([checkout.cache] if arguments.cache else [])
+    for path in paths:
+        if path.is_symlink():
+            path.unlink()
+        elif path.exists():
+            shutil.rmtree(path)
+        else:
+            continue
+        say(f"Removed {path}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[Checkout, argparse.Namespace], int]] = {
+    "setup": command_setup,
+    "bench": command_bench,
+    "test": command_test,
+    "lint": command_lint,
+    "types": command_types,
+    "prove": command_prove,
+    "clean": command_clean,
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; each command's help is its function's docstring."""
+    top = argparse.ArgumentParser(
+        prog="dev.py",
+        description="Set up, measure and check pytest-rwkvperf. Everything goes into .venv in the checkout.",
+        epilog="What bench and test do not know themselves goes to pytest: dev.py bench --rwkv-save-baseline",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, function in COMMANDS.items():
+        text = (function.__doc__ or "").strip()
+        command = commands.add_parser(name, help=text, description=text)
+        if name in {"setup", "bench", "test", "prove"}:
+            command.add_argument(
+                "--require-all",
+                action="store_true",
+                default=os.environ.get("CI", "").lower() not in {"", "0", "false"},
+                help="fail when an engine is missing (always so where the environment variable CI is set)",
+            )
+        if name == "clean":
+            command.add_argument("--cache", action="store_true", help=f"also remove {build_cache()}")
+    return top
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line; what `bench`, `test` and `prove` do not know is theirs to pass on."""
+    top = parser()
+    arguments, rest = top.parse_known_args(argv)
+    if rest and arguments.command not in {"bench", "test", "prove"}:
+        top.error(f"{arguments.command} takes no {' '.join(rest)}")
+    arguments.rest = [part for part in rest if part != "--"]
+    return arguments
+
+
+def ended(number: int, _: FrameType | None) -> None:
+    """Turn a TERM into an exit that ends the children on its way."""
+    raise SystemExit(128 + number)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path may hold letters that the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, ended)
+    arguments = parse(argv)
+    checkout = Checkout(ROOT, build_cache())
+    try:
+        return COMMANDS[arguments.command](checkout, arguments)
+    except SetupError as error:
+        say(f"The set-up cannot go on. {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("\nInterrupted. The next run goes on from the last finished step.")
+        return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
