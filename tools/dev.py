@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 WINDOWS = sys.platform == "win32"
 OLDEST_PYTHON = (3, 10)
+SILENT_SECONDS = 1.0
 REPORT_SECONDS = 30.0
 TICK_SECONDS = 0.2
 GRACE_SECONDS = 10.0
@@ -109,38 +110,46 @@ class Step:
 
 @dataclass(slots=True)
 class Progress:
-    """What is being done and for how long: a live line on a terminal, elsewhere a line every 30 seconds."""
+    """What is being done and for how long: a live line on a terminal, elsewhere a line every 30 seconds.
+
+    Nothing is said about what takes less than a second.
+    """
 
     title: str
     typical: str
     stream: TextIO = field(default_factory=lambda: sys.stdout)
     clock: Callable[[], float] = time.monotonic
     started: float = field(init=False)
-    reported: float = field(init=False)
+    reported: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.started = self.reported = self.clock()
-        if not self.stream.isatty():
-            self._line(f"{self.title} ({self.typical}) ...")
+        self.started = self.clock()
 
     def tick(self) -> None:
         """Say how long it has been, if it is time to."""
         now = self.clock()
-        elapsed = duration(now - self.started)
         if self.stream.isatty():
-            width = shutil.get_terminal_size().columns - 1
-            text = f"{self.title}: {elapsed} so far ({self.typical})"
-            self.stream.write("\r" + text[:width].ljust(width))
-            self.stream.flush()
-        elif now - self.reported >= REPORT_SECONDS:
             self.reported = now
-            self._line(f"  still at it: {elapsed} so far ({self.typical})")
+            self._live(f"{self.title}: {duration(now - self.started)} so far ({self.typical})")
+        elif self.reported is None and now - self.started >= SILENT_SECONDS:
+            self.reported = now
+            self._line(f"{self.title} ({self.typical}) ...")
+        elif self.reported is not None and now - self.reported >= REPORT_SECONDS:
+            self.reported = now
+            self._line(f"  {duration(now - self.started)} so far ({self.typical})")
 
     def end(self, outcome: str) -> None:
-        """Close the line with how it ended."""
-        if self.stream.isatty():
-            self.stream.write("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r")
-        self._line(f"{self.title}: {outcome} after {duration(self.clock() - self.started)}")
+        """Say how it ended, if anything was said about it before."""
+        if self.reported is not None:
+            if self.stream.isatty():
+                self._live("")
+                self.stream.write("\r")
+            self._line(f"{self.title}: {outcome} after {duration(self.clock() - self.started)}")
+
+    def _live(self, text: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        self.stream.write("\r" + text[:width].ljust(width))
+        self.stream.flush()
 
     def _line(self, text: str) -> None:
         self.stream.write(text + "\n")
@@ -286,7 +295,8 @@ def input_files(root: Path, names: Sequence[str]) -> Iterator[Path]:
         path = root / name
         if path.is_dir():
             for folder, folders, files in os.walk(path):
-                folders[:] = sorted(set(folders) - {"target", "tests", "__pycache__"})
+                made = {"target", "dist", "tests", "__pycache__"}
+                folders[:] = sorted(name for name in folders if name not in made and not name.startswith("."))
                 yield from (Path(folder) / file for file in sorted(files) if not file.endswith((".so", ".pyd", ".pyc")))
         elif path.exists():
             yield path
@@ -747,7 +757,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, function in COMMANDS.items():
         text = (function.__doc__ or "").strip()
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name in {"setup", "bench", "test", "prove"}:
             command.add_argument(
                 "--require-all",
