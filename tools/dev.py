@@ -170,13 +170,14 @@ def say(text: str) -> None:
 
 
 def build_cache() -> Path:
-    """The user's cache folder for what the set-up compiles, shared by all clones.
+    """The folder for what the set-up compiles, shared by all clones, inside this project's cache folder of the user.
 
-    The same places as platformdirs', which is not installed yet when this runs.
+    The places are platformdirs', which is not installed yet when this runs.
     """
     if WINDOWS:
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
+        local = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        return local / "pytest-rwkvperf" / "Cache" / "build"
+    if sys.platform == "darwin":
         base = Path.home() / "Library" / "Caches"
     else:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
