@@ -1,0 +1,95 @@
+"""The user's cache folder: derived model files, what is known of them, and how they are written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+from filelock import FileLock, Timeout
+
+from pytest_rwkvperf.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_rwkvperf.models.streams import Progress
+
+_SPARE_BYTES = 64 << 20  # left free beside a written file
+
+
+def folder(cache: Path | None) -> Path:
+    """Where models are cached: the folder given, else `models` in the user's cache folder of this system."""
+    return cache if cache is not None else platformdirs.user_cache_path("pytest-rwkvperf") / "models"
+
+
+@contextmanager
+def locked(target: Path, progress: Progress) -> Iterator[None]:
+    """One writer per file across processes; tells `progress` when it has to wait for another."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(f"{target}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress(f"waiting for another process to finish {target.name}", 0.0)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def replacing(target: Path, needed: int) -> Iterator[Path]:
+    """A temporary file in `target`'s folder that becomes `target` when the block ends well, and else is removed.
+
+    Call it with `target` locked: leftovers of a killed process are removed first.
+
+    Raises:
+        ModelError: the disk has less than `needed` bytes free.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(f".{glob_escaped(target.name)}.*.part"):
+        leftover.unlink(missing_ok=True)
+    free = shutil.disk_usage(target.parent).free
+    if free < needed + _SPARE_BYTES:
+        raise ModelError(
+            f"writing {str(target)!r} needs {needed} bytes and {_SPARE_BYTES} to spare, {free} are free;"
+            " free some space or point the cache elsewhere (XDG_CACHE_HOME on Linux)"
+        )
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        _to_disk(temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def glob_escaped(name: str) -> str:
+    """A file name in which no character is special to `Path.glob`."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A record of the cache; None when it is absent or damaged, which is the same: it will be made again."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a record of the cache, whole or not at all."""
+    with replacing(path, 0) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

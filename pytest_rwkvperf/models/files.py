@@ -1,0 +1,65 @@
+"""What the rest of the project knows of a model and of a file that holds it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pytest_rwkvperf.models.shapes import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_rwkvperf.models.synthetic import SyntheticModel
+
+Format = Literal["pth", "st", "gguf"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+Precision = Literal["bf16", "f16", "f32"]
+"""The unquantized number formats a tensor can be stored in."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A model file that one of the engines reads.
+
+    `quant` is the precision of the matrices: `bf16`, `f16`, `f32`, or a llama.cpp quant name such as `q4_k_m`.
+    `content_hash` is over the tensors, not the file's bytes (see `hashing`).
+    """
+
+    path: Path
+    format: Format
+    content_hash: str
+    shape: Shape
+    quant: str
+
+    @property
+    def size_bytes(self) -> int:
+        """The file's size on disk, in bytes."""
+        return self.path.stat().st_size
+
+    def to_json(self) -> dict[str, Any]:
+        """A record that survives JSON, for the cache and for the worker's pipe."""
+        return {**asdict(self), "path": str(self.path)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> ModelFile:
+        """Rebuild from `to_json`.
+
+        Raises:
+            KeyError, TypeError: the record is not one that `to_json` made.
+        """
+        return cls(
+            Path(record["path"]), record["format"], record["content_hash"], Shape(**record["shape"]), record["quant"]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model to measure: its label in reports and case keys, and where its files come from."""
+
+    name: str
+    content_hash: str
+    shape: Shape
+    source: ModelFile | SyntheticModel

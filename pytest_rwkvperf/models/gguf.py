@@ -1,0 +1,363 @@
+"""llama.cpp's `.gguf`: what its own converter writes for RWKV-7, without torch or transformers.
+
+Writing goes through the `gguf` package for everything but the tensors' bytes, which are streamed. The header is read
+here (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md): the package's reader takes two seconds for the
+vocabulary and trusts every length in the file; this one skips arrays and checks each length against the file first.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import struct
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from itertools import groupby
+from math import prod
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.models.convert import Stored, canonical_tensors, gguf_layout
+from pytest_rwkvperf.models.shapes import Shape
+from pytest_rwkvperf.models.streams import Progress, Ticker
+from pytest_rwkvperf.models.weights import DTYPES, Array, MappedWeights, Weights
+from pytest_rwkvperf.models.writing import stored_blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from gguf import GGUFWriter
+
+    from pytest_rwkvperf.models.files import Precision
+
+ARCHITECTURE = "rwkv7"
+_ALIGNMENT = 32
+_CONTEXT_LENGTH = 1 << 20  # "RWKV isn't context limited", says the converter
+_NORM_EPSILON = 1e-5
+_METADATA_BYTES = 4 << 20  # vocabulary, keys and tensor list; the vocabulary is 1.2 MB
+_EOT_TOKEN = 261  # "\n\n" ends a turn
+_LARGEST_ARRAY = 1 << 24  # entries; the vocabulary has 65 536
+_LONGEST_TEXT = 1 << 24  # bytes; the longest, the chat template, has a few thousand
+
+
+def size(shape: Shape) -> int:
+    """Bytes of an F16 `.gguf` of this shape, to within its metadata."""
+    return _METADATA_BYTES + sum(entry.nbytes + _ALIGNMENT for entry in gguf_layout(shape))
+
+
+def write(path: Path, weights: Weights, name: str, progress: Progress, sentence: str) -> None:
+    """Write an F16 `.gguf` file, streamed, with the world vocabulary and every key of llama.cpp's converter.
+
+    Raises:
+        ModelError: the vocabulary is smaller than the world vocabulary, so llama.cpp could not tokenize for it.
+    """
+    layout = gguf_layout(weights.shape)
+    ticker = Ticker(progress, sentence, sum(entry.nbytes for entry in layout))
+    _write_header(path, weights.shape, name, layout)
+    with path.open("ab") as file:
+        _pad(file)
+        for _, stream in groupby(stored_blocks(layout, weights), key=itemgetter(0)):
+            for _, data in stream:
+                file.write(data)
+                ticker.add(len(data))
+            _pad(file)
+
+
+def _pad(file: BinaryIO) -> None:
+    file.write(bytes(-file.tell() % _ALIGNMENT))
+
+
+def _write_header(path: Path, shape: Shape, name: str, layout: tuple[Stored, ...]) -> None:
+    import gguf
+
+    writer = gguf.GGUFWriter(path, ARCHITECTURE)
+    for entry in layout:
+        writer.add_tensor_info(entry.name, entry.shape, DTYPES[entry.precision], entry.nbytes)
+    writer.add_type(gguf.GGUFType.MODEL)
+    writer.add_name(name)
+    writer.add_size_label(gguf.size_label(*writer.get_total_parameter_count()))
+    _add_hyperparameters(writer, shape)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    _add_vocabulary(writer, shape.vocabulary)
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+    finally:
+        writer.close()
+
+
+def _add_hyperparameters(writer: GGUFWriter, shape: Shape) -> None:
+    """Keys and values of llama.cpp's `conversion/rwkv.py`, `Rwkv7Model.set_gguf_parameters`."""
+    writer.add_context_length(_CONTEXT_LENGTH)
+    writer.add_embedding_length(shape.width)
+    writer.add_block_count(shape.layers)
+    writer.add_layer_norm_eps(_NORM_EPSILON)
+    writer.add_wkv_head_size(shape.head_size)
+    writer.add_decay_lora_rank(shape.rank_w)
+    writer.add_iclr_lora_rank(shape.rank_a)
+    writer.add_value_residual_mix_lora_rank(shape.rank_v)
+    writer.add_gate_lora_rank(shape.rank_g)
+    writer.add_feed_forward_length(shape.feed_forward)
+    writer.add_head_count(0)  # required by llama.cpp, unused
+
+
+def _add_vocabulary(writer: GGUFWriter, size: int) -> None:
+    """As llama.cpp's `conversion/base.py`, `_set_vocab_rwkv_world`."""
+    import gguf
+
+    tokens = world_tokens()
+    if size < len(tokens):
+        raise ModelError(
+            f"a vocabulary of {size} tokens cannot become a .gguf: RWKV's world vocabulary has {len(tokens)}"
+        )
+    padding = [f"[PAD{index}]".encode() for index in range(len(tokens), size)]
+    kinds = [gguf.TokenType.CONTROL] + [gguf.TokenType.NORMAL] * (len(tokens) - 1)
+    writer.add_tokenizer_model("rwkv")
+    writer.add_token_list([*tokens, *padding])
+    writer.add_token_types(kinds + [gguf.TokenType.UNUSED] * len(padding))
+    writer.add_eot_token_id(_EOT_TOKEN)
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    writer.add_chat_template(_data("rwkv_world_chat.jinja").decode())
+
+
+@cache
+def world_tokens() -> tuple[bytes, ...]:
+    """RWKV's world vocabulary as llama.cpp wants it: token 0, then each token as the inside of a bytes literal.
+
+    Shipped with the package, because the `rwkv` package that carries it may not be installed; see `data/NOTICE.md`.
+    """
+    return (b"<s>", *gzip.decompress(_data("rwkv_world_tokens.txt.gz")).splitlines())
+
+
+def _data(name: str) -> bytes:
+    return files(__package__).joinpath("data", name).read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """One entry of a `.gguf` tensor list; `start` is counted from the file's beginning, `shape` is NumPy's order."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    start: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFile:
+    """A checked `.gguf` header: what it holds and where."""
+
+    path: Path
+    shape: Shape
+    quant: str
+    tensors: Mapping[str, GgufTensor]
+
+    @property
+    def quantized(self) -> bool:
+        """Whether any tensor is in a block format, so that there are no canonical values to convert from."""
+        return any(tensor.kind not in _PLAIN_TYPES for tensor in self.tensors.values())
+
+    def stored(self) -> Iterator[tuple[str, str, tuple[int, ...], Array]]:
+        """Name, type, shape and mapped bytes of every tensor."""
+        data = np.memmap(self.path, np.uint8, "r")
+        for tensor in self.tensors.values():
+            yield tensor.name, tensor.kind, tensor.shape, data[tensor.start : tensor.start + tensor.nbytes]
+
+    def weights(self) -> MappedWeights:
+        """The canonical tensors of an unquantized file, mapped."""
+        stored = {
+            name: data.view(DTYPES[_PLAIN_TYPES[kind]]).reshape(shape) for name, kind, shape, data in self.stored()
+        }
+        precision = _PLAIN_TYPES[self.tensors["output.weight"].kind]
+        return MappedWeights(self.shape, precision, canonical_tensors(gguf_layout(self.shape), stored))
+
+
+_PLAIN_TYPES: Mapping[str, Precision] = {"BF16": "bf16", "F16": "f16", "F32": "f32"}
+
+
+def read(path: Path) -> GgufFile:
+    """Check a `.gguf` header against the file and against RWKV-7; no tensor is read.
+
+    Raises:
+        ModelError: truncated, malformed, another architecture; names the file and the reason.
+    """
+    try:
+        return _read(path)
+    except ModelError as error:
+        raise ModelError(f"cannot use {str(path)!r}: {error}") from None
+
+
+def _read(path: Path) -> GgufFile:
+    if path.stat().st_size < _Cursor.FIXED_BYTES:
+        raise ModelError("it is shorter than a .gguf header; it is truncated: download it again")
+    cursor = _Cursor(np.memmap(path, np.uint8, "r"))
+    keys = cursor.metadata()
+    if (architecture := keys.get("general.architecture")) != ARCHITECTURE:
+        raise ModelError(f"its architecture is {architecture!r}; only {ARCHITECTURE} is measured")
+    tensors = {tensor.name: tensor for tensor in cursor.tensors(_alignment(keys))}
+    shape = _shape(tensors)
+    return GgufFile(path, shape, _quant(keys, tensors), tensors)
+
+
+def _alignment(keys: Mapping[str, object]) -> int:
+    alignment = keys.get("general.alignment", _ALIGNMENT)
+    if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
+        raise ModelError(f"its alignment is {alignment!r}, expected a power of two; it is damaged")
+    return alignment
+
+
+def _quant(keys: Mapping[str, object], tensors: Mapping[str, GgufTensor]) -> str:
+    """The quant's name in lower case, from the file type, which a quantizer writes."""
+    import gguf
+
+    try:
+        kind = gguf.LlamaFileType(int(str(keys.get("general.file_type"))))
+    except ValueError:  # absent, or newer than the gguf package: what the widest matrices are in
+        return tensors["blk.0.channel_mix_key.weight"].kind.lower()
+    return kind.name.partition("_")[2].lower() or kind.name.lower()
+
+
+def _shape(tensors: Mapping[str, GgufTensor]) -> Shape:
+    """Read the dimensions from a few tensors, then hold every tensor against the layout they imply."""
+    vocabulary, width = _matrix(tensors, "token_embd.weight")
+    ranks = {lora: _matrix(tensors, f"blk.0.time_mix_{lora}1.weight")[0] for lora in ("w", "a", "g")}
+    layers = 1 + max(int(found[1]) for name in tensors if (found := re.match(r"blk\.(\d{1,4})\.", name)))
+    rank_v = _matrix(tensors, f"blk.{min(1, layers - 1)}.time_mix_v1.weight")[0]
+    shape = Shape(layers, width, ranks["w"], ranks["a"], rank_v, ranks["g"], vocabulary)
+    layout = {entry.name: entry for entry in gguf_layout(shape)}
+    for name, entry in layout.items():
+        if name not in tensors:
+            raise ModelError(f"it is not a complete RWKV-7 model: tensor {name!r} is missing")
+        if prod(tensors[name].shape) != prod(entry.shape) or tensors[name].shape[-1] != entry.shape[-1]:
+            found_shape, expected = list(tensors[name].shape), list(entry.shape)
+            raise ModelError(f"it is not RWKV-7: tensor {name!r} has shape {found_shape}, expected {expected}")
+    if unknown := next((name for name in tensors if name not in layout), None):
+        raise ModelError(f"it is not plain RWKV-7: tensor {unknown!r} is unknown")
+    return shape
+
+
+def _matrix(tensors: Mapping[str, GgufTensor], name: str) -> tuple[int, int]:
+    if name not in tensors:
+        raise ModelError(f"it is not a complete RWKV-7 model: tensor {name!r} is missing")
+    dims = tensors[name].shape
+    if len(dims) != 2 or min(dims) < 1:  # noqa: PLR2004 - a matrix
+        raise ModelError(f"it is not RWKV-7: tensor {name!r} has shape {list(dims)}, expected a matrix")
+    return dims[0], dims[1]
+
+
+class _Cursor:
+    """Walks a `.gguf` header; every length is held against the bytes that remain before it is used."""
+
+    FIXED_BYTES = 24
+    _SCALARS: Mapping[int, str] = {
+        0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d",
+    }  # fmt: skip
+    _STRING, _ARRAY = 8, 9
+    _VERSIONS = (2, 3)
+    _MOST_DIMENSIONS = 4
+
+    def __init__(self, data: Array) -> None:
+        self._data = data.data
+        self._at = 4  # past the magic
+        version = self._number("I")
+        if version not in self._VERSIONS:
+            raise ModelError(f"its .gguf version is {version}, expected 2 or 3; it is damaged or big-endian")
+        self._tensor_count = self._count("tensors", 24)
+        self._key_count = self._count("keys", 13)
+
+    def metadata(self) -> dict[str, object]:
+        """All keys with scalar or string values; arrays are stepped over."""
+        keys = {}
+        for _ in range(self._key_count):
+            name = self._text()
+            keys[name] = self._value(self._number("I"))
+        return keys
+
+    def tensors(self, alignment: int) -> list[GgufTensor]:
+        """The tensor list, with places in the file."""
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+        entries = []
+        for _ in range(self._tensor_count):
+            name = self._text()
+            rank = self._number("I")
+            if not 1 <= rank <= self._MOST_DIMENSIONS:
+                raise ModelError(f"tensor {name!r} has {rank} dimensions; it is damaged")
+            dims = tuple(self._number("Q") for _ in range(rank))[::-1]
+            entries.append((name, dims, self._number("I"), self._number("Q")))
+        base = self._at + -self._at % alignment
+        placed = []
+        for name, dims, number, offset in entries:
+            try:
+                kind = GGMLQuantizationType(number)
+            except ValueError:
+                raise ModelError(
+                    f"tensor {name!r} has type {number}, unknown to the gguf package; upgrade it"
+                ) from None
+            block, block_bytes = GGML_QUANT_SIZES[kind]
+            nbytes = prod(dims) // block * block_bytes
+            if base + offset + nbytes > len(self._data):
+                end = base + offset + nbytes
+                raise ModelError(
+                    f"tensor {name!r} ends at byte {end} of {len(self._data)}; it is truncated: download it again"
+                )
+            placed.append(GgufTensor(name, dims, kind.name, base + offset, nbytes))
+        return placed
+
+    def _value(self, kind: int) -> object:
+        if kind in self._SCALARS:
+            return self._number(self._SCALARS[kind])
+        if kind == self._STRING:
+            return self._text()
+        if kind == self._ARRAY:
+            self._skip_array()
+            return None
+        raise ModelError(f"its metadata holds a value of unknown type {kind}; it is damaged")
+
+    def _skip_array(self) -> None:
+        kind = self._number("I")
+        if kind in self._SCALARS:
+            width = struct.calcsize("<" + self._SCALARS[kind])
+            self._advance(self._count("array entries", width) * width)
+        elif kind == self._STRING:
+            count = self._count("array entries", 8)
+            if count > _LARGEST_ARRAY:
+                raise ModelError(f"its metadata holds an array of {count} strings; it is damaged")
+            for _ in range(count):
+                self._advance(self._number("Q"))
+        else:
+            raise ModelError(f"its metadata holds an array of type {kind}; it is damaged")
+
+    def _count(self, what: str, each: int) -> int:
+        """A u64 that counts things of at least `each` bytes that must still fit in the file."""
+        count = int(self._number("Q"))
+        if count * each > len(self._data) - self._at:
+            raise ModelError(f"it is said to have {count} {what}, more than fit; it is truncated or damaged")
+        return count
+
+    def _text(self) -> str:
+        length = self._number("Q")
+        start = self._at
+        self._advance(length)
+        if length > _LONGEST_TEXT:
+            raise ModelError(f"its metadata holds a text of {length} bytes; it is damaged")
+        return bytes(self._data[start : self._at]).decode(errors="replace")
+
+    def _number(self, code: str) -> Any:  # noqa: ANN401 - int, float or bool by code
+        start = self._at
+        self._advance(struct.calcsize("<" + code))
+        return struct.unpack_from("<" + code, self._data, start)[0]
+
+    def _advance(self, count: int) -> None:
+        if count > len(self._data) - self._at:
+            raise ModelError("its header runs past the file's end; it is truncated: download it again")
+        self._at += count

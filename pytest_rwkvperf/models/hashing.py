@@ -1,0 +1,88 @@
+"""The content hash: one SHA-256 over a model's canonical tensors, the same whichever format holds the numbers.
+
+Each row block's exact values are digested in the narrower of two little-endian forms: the upper halves of the float32
+values where all lower halves are zero (every bfloat16 value; float16 values of eight significant bits), else the whole
+float32 values, with a tag that says which. The digests of a tensor's blocks follow its name and shape, tensors follow
+each other in canonical order. The form depends on the values alone, so bf16, f16 and f32 files of one model agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from pytest_rwkvperf.models.shapes import TensorSpec, tensor_specs
+from pytest_rwkvperf.models.streams import Progress, Ticker, in_order
+from pytest_rwkvperf.models.weights import DTYPES, Array, Weights, bytes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_DOMAIN = b"rwkv7 canonical tensors v1\n"
+_RAW_DOMAIN = b"gguf stored tensors v1\n"
+_UPPER, _FULL = b"u", b"f"
+
+
+def content_hash(weights: Weights, progress: Progress, sentence: str) -> str:
+    """SHA-256 in hex over the canonical tensors. Tells `progress` the sentence while it works."""
+    specs = tensor_specs(weights.shape)
+    ticker = Ticker(progress, sentence, sum(spec.size for spec in specs))
+    pieces = [(spec, start, stop) for spec in specs for start, stop in spec.blocks()]
+    digests = in_order(partial(_block_digest, weights, *piece) for piece in pieces)
+    whole = hashlib.sha256(_DOMAIN)
+    for (spec, start, stop), digest in zip(pieces, digests, strict=True):
+        if start == 0:
+            whole.update(f"{spec.name} {spec.shape}\n".encode())
+        whole.update(digest)
+        ticker.add((stop - start) * spec.row_size)
+    return whole.hexdigest()
+
+
+def stored_hash(tensors: Iterable[tuple[str, str, tuple[int, ...], Array]], progress: Progress, sentence: str) -> str:
+    """SHA-256 in hex over tensors as they are stored, for quantized files.
+
+    `tensors` are name, type name, shape and raw bytes, in any order.
+    """
+    ordered = sorted(tensors, key=lambda tensor: tensor[0])
+    ticker = Ticker(progress, sentence, sum(data.nbytes for *_, data in ordered))
+    digests = in_order(partial(_raw_digest, data) for *_, data in ordered)
+    whole = hashlib.sha256(_RAW_DOMAIN)
+    for (name, kind, shape, data), digest in zip(ordered, digests, strict=True):
+        whole.update(f"{name} {kind} {shape}\n".encode() + digest)
+        ticker.add(data.nbytes)
+    return whole.hexdigest()
+
+
+def _raw_digest(data: Array) -> bytes:
+    return hashlib.sha256(bytes_of(data)).digest()
+
+
+def _block_digest(weights: Weights, spec: TensorSpec, start: int, stop: int) -> bytes:
+    tag, bits = _canonical(weights.rows(spec, start, stop))
+    digest = hashlib.sha256(tag)
+    digest.update(bytes_of(bits))
+    return digest.digest()
+
+
+def _canonical(values: Array) -> tuple[bytes, npt.NDArray[np.uint16] | npt.NDArray[np.uint32]]:
+    """The bytes to hash: upper halves when they say everything, else float32."""
+    if values.dtype == DTYPES["bf16"]:
+        return _UPPER, np.ascontiguousarray(values).view("<u2")
+    if values.dtype == DTYPES["f16"]:
+        half = np.ascontiguousarray(values).view("<u2")
+        if not (half & 0x0007).any():  # at most eight significant bits: bfloat16 holds it, by table without a detour
+            return _UPPER, _upper_of_half().take(half)
+    full = np.ascontiguousarray(values.astype(DTYPES["f32"], copy=False)).view("<u4")
+    if not (full & 0xFFFF).any():
+        return _UPPER, (full >> 16).astype("<u2")
+    return _FULL, full
+
+
+@cache
+def _upper_of_half() -> npt.NDArray[np.uint16]:
+    every = np.arange(65536, dtype="<u2").view(DTYPES["f16"]).astype(DTYPES["f32"]).view("<u4")
+    return (every >> 16).astype("<u2")

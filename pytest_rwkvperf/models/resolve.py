@@ -1,0 +1,300 @@
+"""From what the user wrote after `--rwkv-model=` to the file that a backend reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.models import cache as store
+from pytest_rwkvperf.models import derive, gguf, pth, st, synthetic
+from pytest_rwkvperf.models.files import Format, Model, ModelFile, Precision
+from pytest_rwkvperf.models.hashing import content_hash, stored_hash
+from pytest_rwkvperf.models.shapes import SHAPES, Shape
+from pytest_rwkvperf.models.sniff import sniff
+from pytest_rwkvperf.models.synthetic import SyntheticModel
+from pytest_rwkvperf.models.weights import DTYPES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_rwkvperf.models.streams import Progress
+
+_LAYOUT_VERSION = 1
+"""Part of every derived file's record: raise it when a writer changes what it writes."""
+
+
+class Tools(Protocol):
+    """What only an engine can do; each call runs in a worker process."""
+
+    def inspect_pth(self, path: Path) -> ModelFile:
+        """Load a `.pth` with torch and describe it (`derive.inspect_pth`)."""
+
+    def convert_pth(self, source: Path, target: Path, format: Format) -> None:  # noqa: A002 - the word everywhere
+        """Load a `.pth` with torch and write another format (`derive.convert_pth`)."""
+
+    def quantize_gguf(self, source: Path, target: Path, quant: str) -> None:
+        """Quantize an F16 `.gguf` with llama.cpp's own quantizer."""
+
+
+def resolve(reference: str, *, tools: Tools, progress: Progress, cache: Path | None = None) -> Model:
+    """The model that a reference names: a file in any format, or `synthetic:SHAPE[:SEED]`.
+
+    Args:
+        reference: what the user wrote.
+        tools: for `.pth` files, which are only unpickled in a worker.
+        progress: told about anything that takes long.
+        cache: folder for hashes and derived files; default the user's cache folder.
+
+    Raises:
+        ModelError: unknown reference, or a file that is missing, damaged or not RWKV-7.
+    """
+    root = store.folder(cache)
+    if reference.startswith(synthetic.PREFIX):
+        return _resolve_synthetic(synthetic.parse(reference), root, progress)
+    path = Path(reference).expanduser()
+    if not path.exists() and not path.suffix:
+        raise ModelError(
+            f"unknown model {reference!r}: name a .pth, .st or .gguf file,"
+            f" or synthetic:SHAPE with SHAPE one of {', '.join(SHAPES)}"
+        )
+    file = _describe(path.resolve(), root, tools, progress)
+    return Model(path.stem, file.content_hash, file.shape, file)
+
+
+def _resolve_synthetic(source: SyntheticModel, root: Path, progress: Progress) -> Model:
+    name = f"{synthetic.PREFIX}{source.label}"
+    note = root / "known" / f"synthetic-{source.label.replace(':', '-')}-v{synthetic.GENERATOR_VERSION}.json"
+    record = _remembered(
+        note, {"shape": repr(source.shape)}, lambda: {"content_hash": content_hash(source, progress, f"hashing {name}")}
+    )
+    return Model(name, record["content_hash"], source.shape, source)
+
+
+def _remembered(note: Path, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A record kept under a key; made again when the key differs."""
+    record = store.read_json(note)
+    if record is None or any(record.get(field) != value for field, value in key.items()):
+        record = {**key, **make()}
+        store.write_json(note, record)
+    return record
+
+
+def _describe(path: Path, root: Path, tools: Tools, progress: Progress) -> ModelFile:
+    """A user's file: checked each time, hashed once per path, size, time and inode."""
+    kind = sniff(path)
+    status = path.stat()
+    key = {
+        "path": str(path),
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "inode": status.st_ino,
+        "layout": _LAYOUT_VERSION,
+    }
+    note = root / "known" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:24]}.json"
+    record = _remembered(note, key, lambda: {"file": _inspect(path, kind, tools, progress).to_json()})
+    return ModelFile.from_json(record["file"])
+
+
+def _inspect(path: Path, kind: Format, tools: Tools, progress: Progress) -> ModelFile:
+    if kind == "pth":
+        pth.check_directory(path)
+        progress(f"reading {path.name}", 0.0)
+        return tools.inspect_pth(path)
+    digest = _hash_of(path, kind, progress)
+    if kind == "st":
+        weights = st.read(path)
+        return ModelFile(path, kind, digest, weights.shape, weights.precision)
+    file = gguf.read(path)
+    return ModelFile(path, kind, digest, file.shape, file.quant)
+
+
+def _hash_of(path: Path, kind: Literal["st", "gguf"], progress: Progress) -> str:
+    """The content hash of a file that needs no unpickling."""
+    sentence = f"hashing {path.name}"
+    if kind == "st":
+        return content_hash(st.read(path), progress, sentence)
+    file = gguf.read(path)
+    if file.quantized:
+        return stored_hash(file.stored(), progress, sentence)
+    return content_hash(file.weights(), progress, sentence)
+
+
+def file_for(
+    model: Model,
+    format: Format,  # noqa: A002 - the word everywhere
+    quant: str | None = None,
+    *,
+    tools: Tools,
+    progress: Progress,
+    cache: Path | None = None,
+) -> ModelFile:
+    """The file of a model that a backend reads: the user's own as it is where it fits, else derived and cached.
+
+    Args:
+        model: what `resolve` gave.
+        format: what the backend reads.
+        quant: for `gguf` only: `f16` (default) or a llama.cpp quant such as `q4_k_m`.
+        tools: for `.pth` sources and for quantizing.
+        progress: told about anything that takes long.
+        cache: as for `resolve`.
+
+    Raises:
+        ModelError: the model cannot be had in this format or quant, or the disk is full.
+    """
+    root = store.folder(cache)
+    wanted = _wanted_quant(model, format, quant)
+    own = model.source if isinstance(model.source, ModelFile) else None
+    if own is not None and own.format == format and wanted == own.quant:
+        return own
+    if own is not None and own.format == "gguf":
+        return _quantized_own(model, own, format, wanted, root, tools, progress)
+    if format == "gguf" and wanted != "f16":
+        base = file_for(model, "gguf", tools=tools, progress=progress, cache=cache)
+        return _quantize(model, base, wanted, root, tools, progress)
+    return _derive(model, format, wanted, root, tools, progress)
+
+
+def _wanted_quant(model: Model, format: Format, quant: str | None) -> str:  # noqa: A002
+    """The quant the file must have; a `.pth` serves in whatever precision it is, a `.st` must be float16."""
+    if quant is not None and format != "gguf":
+        raise ModelError(f"quant {quant!r} was asked of a .{format} file; only .gguf files are stored quantized")
+    if quant is not None:
+        if not re.fullmatch(r"[a-z0-9_]{1,32}", quant.lower()):
+            raise ModelError(
+                f"{quant!r} is not the name of a .gguf quant; llama.cpp has f16, q8_0, q5_k_m, q4_k_m, q4_0 …"
+            )
+        return quant.lower()
+    own = model.source
+    if isinstance(own, ModelFile) and own.format == format and format != "st":
+        return own.quant
+    if format == "pth":
+        return own.quant if isinstance(own, ModelFile) else own.precision
+    return "f16"
+
+
+def _quantized_own(
+    model: Model,
+    own: ModelFile,
+    format: Format,  # noqa: A002
+    wanted: str,
+    root: Path,
+    tools: Tools,
+    progress: Progress,
+) -> ModelFile:
+    """A quant of the user's unquantized `.gguf`; nothing else is made from a `.gguf`."""
+    if format != "gguf":
+        raise ModelError(
+            f"{str(own.path)!r} is a .gguf file and this backend reads .{format}; give the model's .pth or .st file,"
+            " from which the other formats are made"
+        )
+    if own.quant not in DTYPES:
+        raise ModelError(
+            f"{str(own.path)!r} is quantized as {own.quant} and cannot serve {wanted}; measure {own.quant},"
+            " or give the model's .pth, .st or F16 .gguf file"
+        )
+    return _quantize(model, own, wanted, root, tools, progress)
+
+
+def _quantize(model: Model, base: ModelFile, quant: str, root: Path, tools: Tools, progress: Progress) -> ModelFile:
+    def make(temporary: Path) -> None:
+        progress(f"quantizing {model.name} to {quant}", 0.0)
+        tools.quantize_gguf(base.path, temporary, quant)
+
+    return _cached(_Target(model, "gguf", quant, base.size_bytes), make, root, progress)
+
+
+def _derive(
+    model: Model,
+    format: Format,  # noqa: A002
+    wanted: str,
+    root: Path,
+    tools: Tools,
+    progress: Progress,
+) -> ModelFile:
+    source = model.source
+
+    def make(temporary: Path) -> None:
+        if isinstance(source, ModelFile) and source.format == "pth":
+            progress(f"converting {source.path.name} to .{format}", 0.0)
+            tools.convert_pth(source.path, temporary, format)
+        else:
+            weights = st.read(source.path) if isinstance(source, ModelFile) else source
+            derive.write(weights, temporary, format, model.name.replace(":", " "), progress)
+
+    needed = derive.size_in(format, model.shape, cast("Precision", wanted))
+    return _cached(_Target(model, format, wanted, needed), make, root, progress)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """A derived file: what of, in which form, and the bytes it may need."""
+
+    model: Model
+    format: Format
+    quant: str
+    needed: int
+
+    def path(self, root: Path) -> Path:
+        shape, folder = self.model.shape, root / self.model.content_hash[:16]
+        return folder / f"rwkv7-{shape.layers}x{shape.width}-{self.quant}.{self.format}"
+
+    def exact(self) -> bool:
+        """Whether the file holds the model's very numbers, so that its hash is known without reading it."""
+        return isinstance(self.model.source, SyntheticModel) and self.quant in DTYPES
+
+
+def _cached(target: _Target, make: Callable[[Path], None], root: Path, progress: Progress) -> ModelFile:
+    """The derived file, made under a lock if it is not there whole, with its record beside it."""
+    path = target.path(root)
+    with store.locked(path, progress):
+        if found := _recorded(target, path):
+            return found
+        with store.replacing(path, target.needed) as temporary:
+            make(temporary)
+            _check_made(target, temporary)
+        digest = target.model.content_hash if target.exact() else _digest(path, target, progress)
+        file = ModelFile(path, target.format, digest, target.model.shape, target.quant)
+        store.write_json(_record_path(path), {**_record_key(target, path), "file": file.to_json()})
+        return file
+
+
+def _record_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _record_key(target: _Target, path: Path) -> dict[str, Any]:
+    return {"layout": _LAYOUT_VERSION, "model": target.model.content_hash, "size": path.stat().st_size}
+
+
+def _recorded(target: _Target, path: Path) -> ModelFile | None:
+    record = store.read_json(_record_path(path)) if path.exists() else None
+    if record is None or any(record.get(field) != value for field, value in _record_key(target, path).items()):
+        return None
+    return dataclasses.replace(ModelFile.from_json(record["file"]), path=path)
+
+
+def _check_made(target: _Target, path: Path) -> None:
+    """What a tool wrote is what was asked for: read its header before it gets its name."""
+    if target.format == "gguf":
+        made: tuple[Shape, str] = (file := gguf.read(path)).shape, file.quant
+    elif target.format == "st":
+        made = (weights := st.read(path)).shape, weights.precision
+    else:
+        pth.check_directory(path)
+        return
+    if made != (target.model.shape, target.quant):
+        raise ModelError(
+            f"{target.model.name} was to become {target.quant} of {target.model.shape},"
+            f" but the file written is {made[1]} of {made[0]}"
+        )
+
+
+def _digest(path: Path, target: _Target, progress: Progress) -> str:
+    if target.format == "pth":  # made from a .st, value by value in its own precision
+        return target.model.content_hash
+    return _hash_of(path, target.format, progress)
