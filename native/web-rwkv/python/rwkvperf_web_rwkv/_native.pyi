@@ -1,0 +1,130 @@
+"""The Rust module behind `rwkvperf_web_rwkv`."""
+
+import os
+from collections.abc import Sequence
+from typing import Final, Literal, final
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["VERSION", "WEB_RWKV_VERSION", "Adapter", "Model", "WebRwkvError", "adapters"]
+
+VERSION: Final[str]
+"""This distribution's version."""
+
+WEB_RWKV_VERSION: Final[str]
+"""The version of the web-rwkv crate inside."""
+
+class WebRwkvError(Exception):
+    """The model file, the adapter or the engine failed; the message is one sentence."""
+
+@final
+class Adapter:
+    """A device as one graphics interface shows it. Equal and hashable by value; made by `adapters()` only.
+
+    A device that two interfaces reach (Vulkan and Gl, say) is listed once for each.
+    """
+
+    @property
+    def index(self) -> int:
+        """Position in `adapters()`."""
+    @property
+    def name(self) -> str:
+        """The device's name, as its driver gives it."""
+    @property
+    def kind(self) -> Literal["discrete-gpu", "integrated-gpu", "virtual-gpu", "cpu", "other"]: ...
+    @property
+    def backend(self) -> Literal["vulkan", "metal", "dx12", "gl"]: ...
+    @property
+    def driver(self) -> str:
+        """The driver's name; empty where the interface does not tell."""
+    @property
+    def driver_info(self) -> str:
+        """The driver's version, in its own words; empty where the interface does not tell."""
+    @property
+    def vendor(self) -> int:
+        """PCI vendor id; 0 where the interface does not tell."""
+    @property
+    def device(self) -> int:
+        """PCI device id; 0 where the interface does not tell."""
+    @property
+    def pci_bus_id(self) -> str | None:
+        """PCI address such as "0000:01:00.0"; None where the interface does not tell."""
+    def __hash__(self) -> int: ...
+
+@final
+class Model:
+    """An RWKV-7 model in web-rwkv, with one recurrent state.
+
+    Calls from several threads take turns. The interpreter is free for other threads while the model loads, runs or is
+    cleared. After a panic in the engine the model is unusable, and every call says so.
+
+    Raises:
+        ValueError: an argument is out of range.
+        WebRwkvError: the file cannot be read, is no whole RWKV-7 `.st` file, or does not fit the adapter.
+    """
+
+    def __new__(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        adapter: int,
+        quant: str = "fp16",
+        quant_layers: int | None = None,
+        chunk: int = 128,
+    ) -> Model:
+        """Load a model.
+
+        Args:
+            path: a `.st` file; mapped, not read whole.
+            adapter: index into `adapters()`.
+            quant: "fp16", "int8", "nf4" or "sf4", for the seven large matrices of a layer; everything else stays fp16.
+            quant_layers: how many layers, from the first on, are quantized; None: all.
+            chunk: tokens the engine takes at a time, 1 to 224; rounded up to a multiple of 32. A longer chunk leaves a
+                wrong state behind, because web-rwkv 0.10.20 keeps its length in 8 bits.
+        """
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids; the length of the logits."""
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+    @property
+    def width(self) -> int:
+        """Number of channels, C in the papers."""
+    @property
+    def adapter(self) -> Adapter:
+        """The adapter the model runs on."""
+    @property
+    def quant(self) -> Literal["fp16", "int8", "nf4", "sf4"]: ...
+    @property
+    def quant_layers(self) -> int:
+        """How many layers, from the first on, are quantized; 0 for fp16."""
+    @property
+    def chunk(self) -> int:
+        """Tokens the engine takes at a time: the chunk asked for, rounded up to a multiple of 32."""
+    def clear(self) -> None:
+        """Set the recurrent state back to its initial value, on the device, and wait until that is done.
+
+        Raises:
+            WebRwkvError: the engine failed, now or earlier.
+        """
+    def forward(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """Advance the state by `tokens`; return the logits after the last one, [vocabulary], in host memory.
+
+        Returns when the device has finished. An engine error in the middle leaves the state part-way: clear it.
+
+        Raises:
+            ValueError: `tokens` is empty, or one is not in 0 … vocabulary - 1; the state is as before.
+            WebRwkvError: the engine failed, now or earlier.
+        """
+
+def adapters() -> list[Adapter]:
+    """List the adapters of this machine; the same list for the life of the process.
+
+    Vulkan's come first, then Metal's, Direct3D 12's and Gl's; within one of them discrete GPUs, integrated, virtual,
+    others, processors.
+
+    Raises:
+        WebRwkvError: the graphics driver failed.
+    """

@@ -1,0 +1,69 @@
+//! `rwkvperf_web_rwkv._native`: web-rwkv for Python.
+//!
+//! `settings`, `checkpoint` and `failure` are plain Rust; `engine` drives web-rwkv; `adapter` and `model` face Python.
+
+mod adapter;
+mod checkpoint;
+mod engine;
+mod failure;
+mod model;
+mod settings;
+
+use pyo3::create_exception;
+use pyo3::exceptions::{PyException, PyValueError};
+use pyo3::prelude::*;
+
+use crate::adapter::Adapter;
+use crate::failure::{Failure, fence, silence_panics};
+
+create_exception!(
+    rwkvperf_web_rwkv,
+    WebRwkvError,
+    PyException,
+    "The model file, the adapter or the engine failed; the message is one sentence."
+);
+
+impl From<Failure> for PyErr {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Value(sentence) => PyValueError::new_err(sentence),
+            Failure::Engine(sentence) | Failure::Panic(sentence) => WebRwkvError::new_err(sentence),
+        }
+    }
+}
+
+/// The adapters of this machine, the same list for the life of the process.
+///
+/// Vulkan's come first, then Metal's, Direct3D 12's and Gl's; within one of them discrete GPUs, integrated, virtual,
+/// others, processors.
+#[pyfunction]
+fn adapters(py: Python<'_>) -> PyResult<Vec<Adapter>> {
+    let found = py.detach(|| fence(|| Ok(adapter::found())))?;
+    Ok(found.iter().map(|found| found.adapter.clone()).collect())
+}
+
+#[pymodule]
+mod _native {
+    #[pymodule_export]
+    use super::WebRwkvError;
+    #[pymodule_export]
+    use super::adapter::Adapter;
+    #[pymodule_export]
+    use super::adapters;
+    #[pymodule_export]
+    use super::model::Model;
+
+    /// This distribution's version.
+    #[pymodule_export]
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+    /// The version of the web-rwkv crate inside.
+    #[pymodule_export]
+    const WEB_RWKV_VERSION: &str = env!("WEB_RWKV_VERSION");
+
+    #[pymodule_init]
+    fn init(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        super::silence_panics();
+        Ok(())
+    }
+}

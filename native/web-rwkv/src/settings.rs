@@ -1,0 +1,219 @@
+//! The arguments from Python, checked: plain values in, plain values or a sentence out.
+
+use web_rwkv::runtime::infer::rnn::MIN_TOKEN_CHUNK_SIZE;
+
+use crate::failure::Failure;
+
+/// The largest chunk that leaves the recurrent state right.
+///
+/// web-rwkv 0.10.20 packs the length of a step into 8 bits (`Cursor::pack` in `src/tensor/mod.rs`). From 256 tokens on
+/// the shaders compare with a length cut to its last 8 bits, so the token shift is not saved, or saved from another
+/// token: the logits of that step are right, those of every step after it are not. 224 is the last multiple of 32 below.
+const LARGEST_CHUNK: usize = 224;
+
+/// How the large matrices of a layer are stored on the device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quant {
+    Fp16,
+    Int8,
+    Nf4,
+    Sf4,
+}
+
+impl Quant {
+    pub const ALL: [Self; 4] = [Self::Fp16, Self::Int8, Self::Nf4, Self::Sf4];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
+            Self::Nf4 => "nf4",
+            Self::Sf4 => "sf4",
+        }
+    }
+
+    pub fn parse(name: &str) -> Result<Self, Failure> {
+        Self::ALL
+            .into_iter()
+            .find(|quant| quant.name() == name)
+            .ok_or_else(|| {
+                let known = Self::ALL.map(Self::name).join(", ");
+                Failure::Value(format!("quant is {name:?}, but must be one of {known}"))
+            })
+    }
+
+    pub const fn engine(self) -> web_rwkv::runtime::model::Quant {
+        use web_rwkv::runtime::model::Quant as Engine;
+        match self {
+            Self::Fp16 => Engine::None,
+            Self::Int8 => Engine::Int8,
+            Self::Nf4 => Engine::NF4,
+            Self::Sf4 => Engine::SF4,
+        }
+    }
+}
+
+/// How many layers, from the first on, are stored as `quant`; `None` asks for all of them.
+pub fn quantized_layers(
+    quant: Quant,
+    requested: Option<i64>,
+    layers: usize,
+) -> Result<usize, Failure> {
+    let name = quant.name();
+    match (quant, requested) {
+        (Quant::Fp16, None | Some(0)) => Ok(0),
+        (Quant::Fp16, Some(count)) => Err(Failure::Value(format!(
+            "quant_layers is {count}, but fp16 quantizes no layer: leave it out or choose another quant"
+        ))),
+        (_, None) => Ok(layers),
+        (_, Some(count)) => usize::try_from(count)
+            .ok()
+            .filter(|count| (1..=layers).contains(count))
+            .ok_or_else(|| {
+                Failure::Value(format!(
+                    "quant_layers is {count}, but {name} takes 1 to {layers}, the layers of this model"
+                ))
+            }),
+    }
+}
+
+/// The number of tokens the engine really takes at a time: `requested`, rounded up to a multiple of 32.
+pub fn chunk(requested: i64) -> Result<usize, Failure> {
+    let size = usize::try_from(requested).unwrap_or(0);
+    if size == 0 {
+        let sentence = format!("chunk is {requested}, but must be 1 to {LARGEST_CHUNK}");
+        Err(Failure::Value(sentence))
+    } else if size > LARGEST_CHUNK {
+        Err(Failure::Value(format!(
+            "chunk is {requested}, but must be 1 to {LARGEST_CHUNK}: web-rwkv {} keeps a chunk's length in 8 bits, \
+             and a longer one leaves a wrong state behind",
+            env!("WEB_RWKV_VERSION")
+        )))
+    } else {
+        Ok(size.next_multiple_of(MIN_TOKEN_CHUNK_SIZE))
+    }
+}
+
+/// Token ids as the engine takes them: at least one, each below `vocabulary`.
+pub fn tokens(ids: &[i64], vocabulary: usize) -> Result<Vec<u32>, Failure> {
+    if ids.is_empty() {
+        return Err(Failure::Value(
+            "tokens is empty, but forward needs at least one token".into(),
+        ));
+    }
+    ids.iter()
+        .enumerate()
+        .map(|(position, &id)| {
+            u32::try_from(id)
+                .ok()
+                .filter(|id| (*id as usize) < vocabulary)
+                .ok_or_else(|| {
+                    Failure::Value(format!(
+                        "tokens[{position}] is {id}, but this model's token ids are 0 to {}",
+                        vocabulary - 1
+                    ))
+                })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sentence<T: std::fmt::Debug>(result: Result<T, Failure>) -> String {
+        match result {
+            Err(Failure::Value(sentence)) => sentence,
+            other => panic!("expected a Failure::Value, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_quant_parses_from_its_own_name() {
+        for quant in Quant::ALL {
+            assert_eq!(Quant::parse(quant.name()), Ok(quant));
+        }
+    }
+
+    #[test]
+    fn an_unknown_quant_is_told_the_known_ones() {
+        for name in ["q8_0", "INT8", "", "fp16 "] {
+            let text = sentence(Quant::parse(name));
+            assert!(text.starts_with(&format!("quant is {name:?}")), "{text}");
+            assert!(text.ends_with("fp16, int8, nf4, sf4"), "{text}");
+        }
+    }
+
+    #[test]
+    fn layers_are_counted_from_the_first() {
+        assert_eq!(quantized_layers(Quant::Int8, None, 32), Ok(32));
+        assert_eq!(quantized_layers(Quant::Int8, Some(31), 32), Ok(31));
+        assert_eq!(quantized_layers(Quant::Sf4, Some(32), 32), Ok(32));
+        assert_eq!(quantized_layers(Quant::Fp16, None, 32), Ok(0));
+        assert_eq!(quantized_layers(Quant::Fp16, Some(0), 32), Ok(0));
+    }
+
+    #[test]
+    fn a_layer_count_out_of_range_names_the_range() {
+        for count in [-1, 0, 33, i64::MAX] {
+            let text = sentence(quantized_layers(Quant::Nf4, Some(count), 32));
+            assert!(
+                text.starts_with(&format!("quant_layers is {count},")),
+                "{text}"
+            );
+            assert!(text.contains("nf4 takes 1 to 32"), "{text}");
+        }
+        let text = sentence(quantized_layers(Quant::Fp16, Some(3), 32));
+        assert!(text.contains("fp16 quantizes no layer"), "{text}");
+    }
+
+    #[test]
+    fn a_chunk_rounds_up_to_a_multiple_of_32() {
+        let rounded = [
+            (1, 32),
+            (32, 32),
+            (33, 64),
+            (128, 128),
+            (193, 224),
+            (224, 224),
+        ];
+        for (requested, size) in rounded {
+            assert_eq!(chunk(requested), Ok(size));
+        }
+    }
+
+    #[test]
+    fn a_chunk_must_be_positive() {
+        for requested in [0, -1, i64::MIN] {
+            let text = sentence(chunk(requested));
+            assert!(
+                text.starts_with(&format!("chunk is {requested},")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_would_corrupt_the_state_is_refused() {
+        for requested in [225, 256, 512, i64::MAX] {
+            let text = sentence(chunk(requested));
+            assert!(text.contains("must be 1 to 224"), "{text}");
+            assert!(text.contains("wrong state"), "{text}");
+        }
+    }
+
+    #[test]
+    fn tokens_within_the_vocabulary_pass_unchanged() {
+        assert_eq!(tokens(&[0, 5, 99], 100), Ok(vec![0, 5, 99]));
+    }
+
+    #[test]
+    fn a_bad_token_is_named_with_its_position() {
+        assert!(sentence(tokens(&[], 100)).starts_with("tokens is empty"));
+        for id in [-1, 100, 1 << 32, i64::MAX] {
+            let text = sentence(tokens(&[3, id], 100));
+            assert!(text.starts_with(&format!("tokens[1] is {id},")), "{text}");
+            assert!(text.ends_with("0 to 99"), "{text}");
+        }
+    }
+}
