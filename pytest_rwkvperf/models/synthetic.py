@@ -73,12 +73,13 @@ _VECTORS = {
     "v0": _LOGIT,
     "k_k": Range(90, 128, 7),  # 0.70 … 1.0, around the 0.85 that training starts from
     "k_a": _NEAR_ONE,
-    "r_k": Range(-128, 128, 8),  # ±0.5
+    "r_k": Range(-255, 255, 7),  # ±2
 }
 # Standard deviation of each matrix in quarters of 1/√fan-in. Inputs are layer-normed, so 2 gives outputs of 0.5: the
-# residual stream grows by about 0.1 in variance per layer and stays far inside float16 at 61 layers. g2's input is a
-# sigmoid around one half, so 4 gives a gate of about 0.5. The head's 8 gives logits a standard deviation of about 2.
-_MATRIX_QUARTERS = {"g2": 4, "head": 8}
+# residual stream grows by about 0.1 in variance per layer and stays far inside float16 at 61 layers. Exceptions: w1 and
+# w2 move the decay enough to show in the logits; receptance and value keep what enters the group norm so small that its
+# epsilon shows; g2 turns sigmoids around one half into gates of about 0.5; head gives logits a standard deviation of about 2.
+_MATRIX_QUARTERS = {"w1": 4, "w2": 8, "receptance": 1, "value": 1, "g2": 4, "head": 8}
 
 
 @cache
@@ -96,7 +97,8 @@ def value_range(spec: TensorSpec) -> Range:
         return _VECTORS[leaf]
     # The low-rank pairs are stored input-first, the other matrices output-first.
     fan = spec.shape[0] if re.fullmatch(r"[wavg][12]", leaf) else spec.shape[1]
-    return _spread(fan, _MATRIX_QUARTERS.get(leaf, 2))
+    quarters = 2 if ".ffn." in spec.name else _MATRIX_QUARTERS.get(leaf, 2)
+    return _spread(fan, quarters)
 
 
 @cache

@@ -1,0 +1,123 @@
+"""What a backend is: a handful of facts for the parent process, and an engine for the worker process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from pytest_rwkvperf.models.files import Format
+
+DeviceKind = Literal["cpu", "gpu", "software"]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A place where an engine can run. `software` is a graphics driver that computes on the CPU (llvmpipe)."""
+
+    id: str
+    name: str
+    kind: DeviceKind
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """What an engine is asked to load."""
+
+    path: Path
+    quant: str
+    device: str
+    threads: int
+    chunk: int
+
+
+class Engine(Protocol):
+    """A loaded model with one recurrent state, inside a worker process.
+
+    Calls may only queue work; `synchronise` waits for it, and `logits` has it on the host.
+    """
+
+    @property
+    def vocabulary(self) -> int:
+        """Length of the logits."""
+
+    @property
+    def device(self) -> Device:
+        """The device that really holds the model, as the engine tells it."""
+
+    def clear(self) -> None:
+        """Put the recurrent state back to its initial value."""
+
+    def prefill(self, tokens: Sequence[int]) -> None:
+        """Advance the state by up to `chunk` tokens in one call; the last token's logits are wanted."""
+
+    def decode(self, token: int) -> None:
+        """Advance the state by one token along the engine's generation path."""
+
+    def synchronise(self) -> None:
+        """Wait until the device has finished everything queued."""
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """The last token's logits on the host: float32 [vocabulary]."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One engine family. Third parties offer theirs by an entry point in the group `pytest_rwkvperf.backends`.
+
+    The module must import without its engine: the parent process reads the attributes and never calls the
+    methods marked *worker*.
+    """
+
+    @property
+    def name(self) -> str:
+        """The word after `--rwkv-backend=`."""
+
+    @property
+    def format(self) -> Format:
+        """The file format it reads."""
+
+    @property
+    def install(self) -> str:
+        """The command that installs the engine, for the sentence about a missing one."""
+
+    @property
+    def no_device(self) -> str:
+        """What to do when the engine is there and finds no device."""
+
+    @property
+    def quants(self) -> tuple[str, ...]:
+        """Every quant this backend may be asked for; `accepts` also takes variants such as `int8@31`."""
+
+    def accepts(self, quant: str) -> bool:
+        """Whether the backend knows the quant."""
+
+    def standard_quants(self, device: Device) -> tuple[str, ...]:
+        """The quants measured on a device when none is named."""
+
+    def file_quant(self, quant: str) -> str | None:
+        """The quant that the model file itself must have, or None when the engine converts while loading."""
+
+    def environment(self, device: str | None) -> Mapping[str, str]:
+        """Environment variables the worker must start with, because the engine reads them at import."""
+
+    def versions(self) -> Mapping[str, str]:
+        """*worker* The engine's version first, then those of what it stands on."""
+
+    def devices(self) -> Sequence[Device]:
+        """*worker* Every device the engine can run on, best first."""
+
+    def open(self, request: OpenRequest) -> Engine:
+        """*worker* Load a model.
+
+        Raises:
+            DeviceError: the device is not there, or the engine took another.
+            ModelError: the engine cannot load the file.
+        """

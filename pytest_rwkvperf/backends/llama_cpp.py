@@ -1,0 +1,220 @@
+"""llama.cpp through llama-cpp-python's low-level calls, which give the exact boundary that its `eval()` hides."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from pytest_rwkvperf.backends.base import Device, DeviceKind, OpenRequest
+from pytest_rwkvperf.errors import BackendError, DeviceError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from pytest_rwkvperf.models.files import Format
+
+# enum ggml_backend_dev_type, ggml/include/ggml-backend.h
+_DEVICE_KINDS: dict[int, DeviceKind] = {0: "cpu", 1: "gpu", 2: "gpu"}
+
+# The file types of enum llama_ftype (include/llama.h) that RWKV users meet; the others load, but are not made here.
+FILE_TYPES = {
+    "f32": "ALL_F32",
+    "f16": "MOSTLY_F16",
+    "bf16": "MOSTLY_BF16",
+    "q8_0": "MOSTLY_Q8_0",
+    "q6_k": "MOSTLY_Q6_K",
+    "q5_k_m": "MOSTLY_Q5_K_M",
+    "q5_k_s": "MOSTLY_Q5_K_S",
+    "q5_1": "MOSTLY_Q5_1",
+    "q5_0": "MOSTLY_Q5_0",
+    "q4_k_m": "MOSTLY_Q4_K_M",
+    "q4_k_s": "MOSTLY_Q4_K_S",
+    "q4_1": "MOSTLY_Q4_1",
+    "q4_0": "MOSTLY_Q4_0",
+}
+
+
+def _ggml() -> Any:  # noqa: ANN401 - a ctypes library has no type of its own
+    """The ggml library that llama-cpp-python has loaded, with the few signatures used here declared."""
+    library = import_module("llama_cpp._ggml").libggml
+    library.ggml_backend_dev_count.restype = ctypes.c_size_t
+    library.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    library.ggml_backend_dev_get.restype = ctypes.c_void_p
+    for name, result in (("name", ctypes.c_char_p), ("description", ctypes.c_char_p), ("type", ctypes.c_int)):
+        function = getattr(library, f"ggml_backend_dev_{name}")
+        function.argtypes = [ctypes.c_void_p]
+        function.restype = result
+    return library
+
+
+def _listed() -> list[tuple[int, Device]]:
+    """Devices of ggml with their handles. `CUDA0` becomes `cuda:0`; a CPU's accelerator (BLAS, AMX) is no place."""
+    library = _ggml()
+    found = []
+    for index in range(library.ggml_backend_dev_count()):
+        handle = library.ggml_backend_dev_get(index)
+        kind = _DEVICE_KINDS.get(library.ggml_backend_dev_type(handle))
+        if kind is None:
+            continue
+        name = library.ggml_backend_dev_name(handle).decode()
+        description = library.ggml_backend_dev_description(handle).decode()
+        family = name.rstrip("0123456789")
+        device_id = "cpu" if kind == "cpu" else f"{family.lower()}:{name[len(family) :] or 0}"
+        software = kind == "gpu" and "llvmpipe" in description.lower()
+        found.append((handle, Device(device_id, description, "software" if software else kind)))
+    return found
+
+
+class LlamaCppEngine:
+    """A llama.cpp model and context. Weights, buffers and the token arrays in flight are kept alive here."""
+
+    def __init__(self, request: OpenRequest, handle: int, device: Device) -> None:
+        self._lib: Any = import_module("llama_cpp.llama_cpp")
+        self._device = device
+        self._lib.llama_backend_init()
+        self._model = self._load(request, handle)
+        self._context = self._lib.llama_init_from_model(self._model, self._context_params(request))
+        if not self._context:
+            message = f"llama.cpp could not make a context for {request.path} (chunk {request.chunk})"
+            raise BackendError(message)
+        self._memory = self._lib.llama_get_memory(self._context)
+        self._vocabulary = int(self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model)))
+        # llama_batch_get_one keeps the pointer only: without this reference decode fails with -1.
+        self._tokens: Any = None
+
+    def _load(self, request: OpenRequest, handle: int) -> Any:  # noqa: ANN401 - an opaque pointer
+        params = self._lib.llama_model_default_params()
+        offload = self._device.kind != "cpu"
+        params.n_gpu_layers = -1 if offload else 0
+        # A NULL-terminated list: exactly the asked device, or none beside the CPU.
+        self._devices = (ctypes.c_void_p * 2)(handle if offload else None, None)
+        params.devices = ctypes.cast(self._devices, ctypes.c_void_p)
+        model = self._lib.llama_model_load_from_file(str(request.path).encode(), params)
+        if not model:
+            message = f"llama.cpp cannot load {request.path}; its own reason stands in the worker's last lines"
+            raise ModelError(message)
+        return model
+
+    def _context_params(self, request: OpenRequest) -> Any:  # noqa: ANN401 - a ctypes structure
+        params = self._lib.llama_context_default_params()
+        # RWKV keeps no cache that grows with the context, so n_ctx bounds nothing but the position counter.
+        params.n_ctx = 1 << 20
+        params.n_batch = params.n_ubatch = request.chunk
+        params.n_threads = params.n_threads_batch = request.threads
+        params.offload_kqv = params.op_offload = self._device.kind != "cpu"
+        params.no_perf = True
+        return params
+
+    @property
+    def vocabulary(self) -> int:
+        """Length of the logits."""
+        return self._vocabulary
+
+    @property
+    def device(self) -> Device:
+        """The device whose handle the model was loaded with."""
+        return self._device
+
+    def clear(self) -> None:
+        """Zero the recurrent state, data included."""
+        self._lib.llama_memory_clear(self._memory, True)  # noqa: FBT003 - positional in C
+        self.synchronise()
+
+    def prefill(self, tokens: Sequence[int]) -> None:
+        """One llama_decode of the whole chunk, logits for its last token."""
+        self._decode((ctypes.c_int32 * len(tokens))(*tokens), len(tokens))
+
+    def decode(self, token: int) -> None:
+        """One llama_decode of one token."""
+        self._decode((ctypes.c_int32 * 1)(token), 1)
+
+    def _decode(self, tokens: Any, count: int) -> None:  # noqa: ANN401 - a ctypes array
+        self._tokens = tokens
+        status = self._lib.llama_decode(self._context, self._lib.llama_batch_get_one(tokens, count))
+        if status != 0:
+            message = f"llama_decode returned {status} for {count} tokens"
+            raise BackendError(message)
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        self._lib.llama_synchronize(self._context)
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """float32 [vocabulary]; llama_get_logits_ith waits for the device itself."""
+        import numpy as np
+
+        pointer = self._lib.llama_get_logits_ith(self._context, -1)
+        return np.ctypeslib.as_array(pointer, shape=(self._vocabulary,)).copy()
+
+
+@dataclass(frozen=True, slots=True)
+class LlamaCpp:
+    """The engine of the guide's third method."""
+
+    name: str = "llama-cpp"
+    format: Format = "gguf"
+    install: str = "pip install 'pytest-rwkvperf[llama-cpp]'  (compiles for 6 to 12 minutes; needs a C++ compiler)"
+    no_device: str = "reinstall llama-cpp-python"
+    quants: tuple[str, ...] = tuple(FILE_TYPES)
+
+    def accepts(self, quant: str) -> bool:
+        """llama.cpp's own names, in lower case."""
+        return quant in FILE_TYPES
+
+    def standard_quants(self, device: Device) -> tuple[str, ...]:  # noqa: ARG002 - the Protocol's signature
+        """The guide's two files."""
+        return ("f16", "q8_0")
+
+    def file_quant(self, quant: str) -> str | None:
+        """A file is made per quant."""
+        return quant
+
+    def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
+        """Nothing is read from the environment."""
+        return {}
+
+    def versions(self) -> Mapping[str, str]:
+        """The binding and the llama.cpp inside it."""
+        library = import_module("llama_cpp.llama_cpp")
+        return {"llama-cpp-python": version("llama-cpp-python"), "llama.cpp": library.llama_version().decode()}
+
+    def devices(self) -> Sequence[Device]:
+        """GPUs first, then the CPU."""
+        return sorted((device for _, device in _listed()), key=lambda device: ("gpu", "cpu").index(_rank(device)))
+
+    def open(self, request: OpenRequest) -> LlamaCppEngine:
+        """Load a `.gguf` onto exactly the asked device."""
+        for handle, device in _listed():
+            if device.id == request.device:
+                return LlamaCppEngine(request, handle, device)
+        message = f"llama.cpp has no device {request.device!r}"
+        raise DeviceError(message)
+
+    def quantize(self, source: Path, target: Path, quant: str) -> None:
+        """*worker* Make a quantized `.gguf` with llama.cpp's own quantizer.
+
+        Raises:
+            BackendError: the quantizer refused.
+        """
+        library = import_module("llama_cpp.llama_cpp")
+        params = library.llama_model_quantize_default_params()
+        params.ftype = getattr(library, f"LLAMA_FTYPE_{FILE_TYPES[quant]}")
+        status = library.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
+        if status != 0:
+            message = f"llama.cpp's quantizer returned {status} making {quant} of {source}"
+            raise BackendError(message)
+
+
+def _rank(device: Device) -> str:
+    """A software GPU is worth less than the CPU it runs on."""
+    return "gpu" if device.kind == "gpu" else "cpu"
+
+
+BACKEND = LlamaCpp()

@@ -1,0 +1,62 @@
+"""Finding backends by name: the built-in ones and those that other distributions offer by entry point."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import entry_points
+
+from pytest_rwkvperf.backends.base import Backend
+from pytest_rwkvperf.errors import OptionError
+
+GROUP = "pytest_rwkvperf.backends"
+
+# One line adds a backend. The order is that of reports.
+BUILT_IN = {
+    "rwkv": "pytest_rwkvperf.backends.rwkv_pip:BACKEND",
+    "llama-cpp": "pytest_rwkvperf.backends.llama_cpp:BACKEND",
+    "web-rwkv": "pytest_rwkvperf.backends.web_rwkv:BACKEND",
+}
+
+
+def locations() -> dict[str, str]:
+    """Where each backend lives, as `module:attribute`, built-in ones first."""
+    found = dict(BUILT_IN)
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        found.setdefault(entry.name, entry.value)
+    return found
+
+
+def load(location: str) -> Backend:
+    """Import a backend from `module:attribute`.
+
+    Raises:
+        OptionError: nothing is there, or it is no backend.
+    """
+    module_name, _, attribute = location.partition(":")
+    try:
+        backend = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        message = f"backend at {location!r} cannot be imported ({error}); check the distribution that offers it"
+        raise OptionError(message) from error
+    if not isinstance(backend, Backend):
+        message = f"{location!r} is not a backend: it lacks parts of pytest_rwkvperf.backends.base.Backend"
+        raise OptionError(message)
+    return backend
+
+
+def choose(text: str) -> tuple[dict[str, str], bool]:
+    """Read the value of `--rwkv-backend`: the chosen locations by name, and whether they were named by hand.
+
+    Raises:
+        OptionError: a name that nobody offers.
+    """
+    known = locations()
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if names == ["all"]:
+        return known, False
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        value = unknown[0] if unknown else text
+        message = f"--rwkv-backend={value!r} is unknown; allowed: all, {', '.join(known)}"
+        raise OptionError(message)
+    return {name: known[name] for name in dict.fromkeys(names)}, True

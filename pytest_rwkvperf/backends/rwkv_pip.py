@@ -1,0 +1,130 @@
+"""The `rwkv` pip package: torch, `.pth` files, its own RWKV-7 class behind `RWKV_V7_ON=1`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from pytest_rwkvperf.backends.base import Device, OpenRequest
+from pytest_rwkvperf.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from pytest_rwkvperf.models.files import Format
+
+
+class RwkvEngine:
+    """A model in the rwkv package. dtype and device are globals of its module: one engine per process."""
+
+    def __init__(self, request: OpenRequest, device: Device) -> None:
+        import torch
+
+        torch.set_num_threads(request.threads)
+        # The path must come without its suffix, and the package reads RWKV_V7_ON at import (backends.environment).
+        model_class = import_module("rwkv.model").RWKV
+        strategy = f"{request.device} {request.quant}"
+        self._model: Any = model_class(str(request.path.with_suffix("")), strategy)
+        self._torch = torch
+        self._cuda = request.device.startswith("cuda")
+        self._state: Any = None
+        self._logits: Any = None
+        self._device = device
+        self.clear()
+
+    @property
+    def vocabulary(self) -> int:
+        """Length of the logits."""
+        return int(self._model.args.vocab_size)
+
+    @property
+    def device(self) -> Device:
+        """The device of the model's weights."""
+        return self._device
+
+    @property
+    def weights_device(self) -> str:
+        """Where torch really holds the head matrix, as torch names it."""
+        return str(self._model.z["head.weight"].device)
+
+    def clear(self) -> None:
+        """A fresh zero state, allocated outside the clock (the package would do it inside the first call)."""
+        self._state = self._model.generate_zero_state()
+        self.synchronise()
+
+    def prefill(self, tokens: Sequence[int]) -> None:
+        """One call of the package's sequence path (a single token takes its one-token path)."""
+        self._logits, self._state = self._model.forward(list(tokens), self._state)
+
+    def decode(self, token: int) -> None:
+        """One call of the package's one-token path."""
+        self._logits, self._state = self._model.forward(token, self._state)
+
+    def synchronise(self) -> None:
+        """Wait for CUDA; the CPU is always done."""
+        if self._cuda:
+            self._torch.cuda.synchronize()
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """float32 [vocabulary]; the copy to the host waits for the device."""
+        result: npt.NDArray[np.float32] = self._logits.float().cpu().numpy()
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class RwkvPip:
+    """The torch engine of the guide's second method."""
+
+    name: str = "rwkv"
+    format: Format = "pth"
+    install: str = "pip install 'pytest-rwkvperf[rwkv]'"
+    no_device: str = "reinstall torch"
+    quants: tuple[str, ...] = ("fp32", "bf16", "fp16")
+
+    def accepts(self, quant: str) -> bool:
+        """The three dtypes its RWKV-7 class takes; it would ignore trailing words in silence."""
+        return quant in self.quants
+
+    def standard_quants(self, device: Device) -> tuple[str, ...]:
+        """fp16 is the guide's on CUDA; on a CPU fp16 arithmetic is emulated, so bf16 stands beside fp32."""
+        return ("fp32", "bf16") if device.kind == "cpu" else ("fp16", "bf16")
+
+    def file_quant(self, quant: str) -> str | None:  # noqa: ARG002 - the Protocol's signature
+        """It converts while loading."""
+        return None
+
+    def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
+        """Read at import by rwkv/model.py; the CUDA kernels stay off until they can be asked for."""
+        return {"RWKV_V7_ON": "1", "RWKV_JIT_ON": "1", "RWKV_CUDA_ON": "0"}
+
+    def versions(self) -> Mapping[str, str]:
+        """The package and torch."""
+        return {"rwkv": version("rwkv"), "torch": version("torch")}
+
+    def devices(self) -> Sequence[Device]:
+        """CUDA devices as torch lists them, then the CPU."""
+        import torch
+
+        import_module("rwkv")
+        gpus = [
+            Device(f"cuda:{index}", torch.cuda.get_device_name(index), "gpu")
+            for index in range(torch.cuda.device_count())
+        ]
+        return (*gpus, Device("cpu", "CPU", "cpu"))
+
+    def open(self, request: OpenRequest) -> RwkvEngine:
+        """Load a `.pth`; the caller has checked it with `weights_only=True`."""
+        device = next(device for device in self.devices() if device.id == request.device)
+        engine = RwkvEngine(request, device)
+        if engine.weights_device != request.device:
+            message = f"rwkv was asked for {request.device} and put the model on {engine.weights_device}"
+            raise DeviceError(message)
+        return engine
+
+
+BACKEND = RwkvPip()

@@ -1,0 +1,141 @@
+"""web-rwkv (Rust, WebGPU) through this project's own binding in `native/web-rwkv`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, cast
+
+from pytest_rwkvperf.backends.base import Device, DeviceKind, OpenRequest
+from pytest_rwkvperf.errors import DeviceError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from pytest_rwkvperf.models.files import Format
+
+_BINDING = "rwkvperf_web_rwkv"
+_QUANTS = ("fp16", "int8", "nf4", "sf4")
+_KINDS: dict[str, DeviceKind] = {"discrete-gpu": "gpu", "integrated-gpu": "gpu", "virtual-gpu": "gpu"}
+
+
+def _parse(quant: str) -> tuple[str, int | None]:
+    """`int8@31` is INT8 in the first 31 layers; without a count, in every layer."""
+    name, separator, layers = quant.partition("@")
+    return name, int(layers) if separator else None
+
+
+def _device(adapter: Any, index: int) -> Device:  # noqa: ANN401 - the binding's class, imported in the worker alone
+    kind = _KINDS.get(adapter.kind, "software")
+    driver = " ".join(part for part in (adapter.driver, adapter.driver_info) if part)
+    return Device(f"{adapter.backend}:{index}", adapter.name, kind, driver)
+
+
+def _adapters() -> list[tuple[Any, Device]]:
+    """Adapters with their devices, numbered within each graphics API; the same hardware may appear under two."""
+    counts: dict[str, int] = {}
+    found = []
+    for adapter in import_module(_BINDING).adapters():
+        index = counts.setdefault(adapter.backend, 0)
+        counts[adapter.backend] += 1
+        found.append((adapter, _device(adapter, index)))
+    return found
+
+
+class WebRwkvEngine:
+    """A model of the binding. Its forward always ends with the logits on the host, so nothing is left queued."""
+
+    def __init__(self, request: OpenRequest, adapter: Any, device: Device) -> None:  # noqa: ANN401 - as above
+        binding = import_module(_BINDING)
+        quant, layers = _parse(request.quant)
+        try:
+            self._model = binding.Model(
+                request.path, adapter=adapter.index, quant=quant, quant_layers=layers, chunk=request.chunk
+            )
+        except binding.WebRwkvError as error:
+            raise ModelError(f"web-rwkv cannot load {request.path}: {error}") from error
+        self._device = device
+        self._logits: Any = None
+
+    @property
+    def vocabulary(self) -> int:
+        """Length of the logits."""
+        return int(self._model.vocabulary)
+
+    @property
+    def device(self) -> Device:
+        """The adapter that the context was made on."""
+        return self._device
+
+    def clear(self) -> None:
+        """Load the initial state onto the device."""
+        self._model.clear()
+
+    def prefill(self, tokens: Sequence[int]) -> None:
+        """One forward of the chunk."""
+        self._logits = self._model.forward(tokens)
+
+    def decode(self, token: int) -> None:
+        """One forward of one token."""
+        self._logits = self._model.forward([token])
+
+    def synchronise(self) -> None:
+        """Nothing is queued: the binding's forward waits."""
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """float32 [vocabulary], on the host already."""
+        return cast("npt.NDArray[np.float32]", self._logits)
+
+
+@dataclass(frozen=True, slots=True)
+class WebRwkv:
+    """The engine of the guide's first method."""
+
+    name: str = "web-rwkv"
+    format: Format = "st"
+    install: str = "pip install ./native/web-rwkv  (in a checkout; needs cargo, from https://rustup.rs)"
+    no_device: str = "install a Vulkan driver, on Debian without a GPU: apt-get install mesa-vulkan-drivers libvulkan1"
+    quants: tuple[str, ...] = _QUANTS
+
+    def accepts(self, quant: str) -> bool:
+        """A quant, optionally with the number of first layers that it covers: `int8@31`."""
+        name, separator, layers = quant.partition("@")
+        if not separator:
+            return name in _QUANTS
+        return name in _QUANTS and name != "fp16" and layers.isascii() and layers.isdigit() and int(layers) > 0
+
+    def standard_quants(self, device: Device) -> tuple[str, ...]:
+        """nf4 only where it is worth the time: on a GPU."""
+        return ("fp16", "int8", "nf4") if device.kind == "gpu" else ("fp16", "int8")
+
+    def file_quant(self, quant: str) -> str | None:  # noqa: ARG002 - the Protocol's signature
+        """It quantizes while loading."""
+        return None
+
+    def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
+        """Nothing is read from the environment."""
+        return {}
+
+    def versions(self) -> Mapping[str, str]:
+        """The crate first, then the binding."""
+        binding = import_module(_BINDING)
+        return {"web-rwkv": binding.WEB_RWKV_VERSION, "rwkvperf-web-rwkv": version("rwkvperf-web-rwkv")}
+
+    def devices(self) -> Sequence[Device]:
+        """Real GPUs first, Vulkan before Gl within a kind (the binding lists them so)."""
+        return sorted((device for _, device in _adapters()), key=lambda device: device.kind != "gpu")
+
+    def open(self, request: OpenRequest) -> WebRwkvEngine:
+        """Load a `.st` on the asked adapter."""
+        for adapter, device in _adapters():
+            if device.id == request.device:
+                return WebRwkvEngine(request, adapter, device)
+        message = f"web-rwkv has no adapter {request.device!r}"
+        raise DeviceError(message)
+
+
+BACKEND = WebRwkv()

@@ -1,0 +1,92 @@
+"""What gets measured: workloads, cases, and the cross product of the two. Pure: no engine, no pytest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pytest_rwkvperf.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+WorkloadKind = Literal["prefill", "generation"]
+
+_WORKLOAD = re.compile(r"(?P<kind>pp|tg)(?P<tokens>[1-9]\d{0,6})(?:@d(?P<depth>[1-9]\d{0,6}))?")
+_KINDS: dict[str, WorkloadKind] = {"pp": "prefill", "tg": "generation"}
+_PREFIXES: dict[WorkloadKind, str] = {kind: prefix for prefix, kind in _KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Workload:
+    """Prefill or generation of `tokens` tokens, after `depth` tokens of context outside the clock."""
+
+    kind: WorkloadKind
+    tokens: int
+    depth: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Workload:
+        """Read `pp512`, `tg128` or `tg128@d4096`.
+
+        Raises:
+            OptionError: the text is none of these.
+        """
+        match = _WORKLOAD.fullmatch(text.strip())
+        if match is None:
+            message = (
+                f"workload {text!r} is not understood; write ppN (prefill of N tokens) or tgN (generation), "
+                "with @dN for N tokens of context before it, for example pp512, tg128 or tg128@d4096"
+            )
+            raise OptionError(message)
+        return cls(_KINDS[match["kind"]], int(match["tokens"]), int(match["depth"] or 0))
+
+    def __str__(self) -> str:
+        depth = f"@d{self.depth}" if self.depth else ""
+        return f"{_PREFIXES[self.kind]}{self.tokens}{depth}"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One engine set up one way; its workloads share a worker process.
+
+    `device` is the engine's own id (`cpu`, `cuda:0`, `vulkan:0`); `chunk` is the most tokens one prefill call gets.
+    """
+
+    backend: str
+    model: str
+    quant: str
+    device: str
+    threads: int
+    chunk: int
+
+    @property
+    def key(self) -> str:
+        """The name under which a baseline stores the case; stable across runs."""
+        settings = f"threads={self.threads} chunk={self.chunk}"
+        return f"{self.backend} | {self.model} | {self.quant} | {self.device} | {settings}"
+
+    @property
+    def label(self) -> str:
+        """A short name for progress lines and test ids."""
+        return f"{self.backend}-{self.quant}-{self.device}"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to judge: a workload of a case."""
+
+    case: Case
+    workload: Workload
+
+    @property
+    def id(self) -> str:
+        """The test id's parameter part."""
+        return f"{self.case.label}-{self.workload}"
+
+
+def cross(cases: Iterable[Case], workloads: Iterable[Workload]) -> tuple[Item, ...]:
+    """Every workload of every case, cases outermost so that a case's items stand together."""
+    chosen = tuple(workloads)
+    return tuple(Item(case, workload) for case in cases for workload in chosen)

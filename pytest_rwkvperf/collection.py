@@ -1,0 +1,178 @@
+"""What the hooks do: parametrizing, deselecting, adding the shipped suite, gathering verdicts, finishing."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_rwkvperf.errors import OptionError, RwkvPerfError
+from pytest_rwkvperf.fixtures import BACKENDS, FIXTURES, PROPERTY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pytest_rwkvperf.cases import Item
+    from pytest_rwkvperf.session import Session
+
+XdistNode = Any
+"""xdist's WorkerController; typed loosely because xdist is optional."""
+
+SUITE = Path(__file__).parent / "suite" / "test_throughput.py"
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn this project's errors into pytest's usage error: the message alone, exit code 4."""
+    try:
+        yield
+    except RwkvPerfError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def shared_folder(config: pytest.Config) -> Path | None:
+    """The run's folder as the xdist controller made it; None outside an xdist worker."""
+    folder = getattr(config, "workerinput", {}).get(PROPERTY)
+    return None if folder is None else Path(folder)
+
+
+def share_folder(node: XdistNode, session: Session) -> None:
+    """Tell an xdist worker about the run's folder."""
+    node.workerinput[PROPERTY] = str(session.folder)
+
+
+def parametrize(metafunc: pytest.Metafunc, session: Session | None) -> None:
+    """Give `rwkv_perf` its items.
+
+    A marker's mistake is kept until collection ends: raised here it would be a collection error, no usage error.
+    """
+    parameters: list[Any] = [None]
+    if session is not None:
+        from pytest_rwkvperf.selection import read_marker
+
+        try:
+            request = read_marker(metafunc.definition.get_closest_marker("rwkv"))
+            parameters = session.items(request, _only(metafunc.fixturenames)) or [None]
+        except RwkvPerfError as error:
+            session.problems.append(f"{metafunc.definition.nodeid}: {error}")
+    ids = ["off" if one is None else getattr(one, "id", None) or one.name for one in parameters]
+    metafunc.parametrize("rwkv_perf", parameters, ids=ids, indirect=True)
+
+
+def _only(names: Iterable[str]) -> str | None:
+    """The one backend that a test's fixtures restrict it to."""
+    wanted = [backend for fixture, backend in BACKENDS.items() if fixture in names]
+    if len(wanted) > 1:
+        raise OptionError(f"a test may ask for one backend fixture, not for {' and '.join(wanted)}; split it")
+    return wanted[0] if wanted else None
+
+
+def arrange(pytest_session: pytest.Session, session: Session, items: list[pytest.Item]) -> None:
+    """Keep what measures, add the shipped suite when it is wanted.
+
+    Raises:
+        OptionError: a test's marker or fixtures contradict each other.
+    """
+    users_own = any("rwkv_perf" in _fixtures(item) for item in items)
+    session.suite = session.settings.suite == "yes" or (session.settings.suite == "auto" and not users_own)
+    if session.suite:
+        module = pytest.Module.from_parent(pytest_session, path=SUITE, nodeid="rwkvperf")
+        items.extend(pytest_session.genitems(module))
+    for item in items:
+        _check_fixtures(item, session)
+    if session.problems:
+        raise OptionError("\n".join(session.problems))
+    kept = [item for item in items if _measures(item, session)]
+    dropped = [item for item in items if item not in set(kept)]
+    if dropped:
+        pytest_session.config.hook.pytest_deselected(items=dropped)
+    items[:] = kept
+
+
+def _fixtures(item: pytest.Item) -> tuple[str, ...]:
+    return tuple(getattr(item, "fixturenames", ()))
+
+
+def _check_fixtures(item: pytest.Item, session: Session) -> None:
+    try:
+        _only(_fixtures(item))
+    except OptionError as error:
+        problem = f"{item.nodeid}: {error}"
+        if problem not in session.problems:
+            session.problems.append(problem)
+
+
+def _measures(item: pytest.Item, session: Session) -> bool:
+    """Whether a test is ours and its backend was selected."""
+    names = _fixtures(item)
+    if not any(name in names for name in FIXTURES):
+        return False
+    if (only := _only(names)) is not None and not session.is_chosen(only):
+        return False
+    return "rwkv_perf" not in names or _parameter(item) is not None
+
+
+def _parameter(item: pytest.Item) -> Any:  # noqa: ANN401 - an Item, a Missing or None
+    callspec = getattr(item, "callspec", None)
+    return None if callspec is None else callspec.params.get("rwkv_perf")
+
+
+def selected(items: Iterable[pytest.Item]) -> list[Item]:
+    """The items to measure among the tests that are left."""
+    from pytest_rwkvperf.cases import Item
+
+    parameters = (_parameter(item) for item in items)
+    return [parameter for parameter in parameters if isinstance(parameter, Item)]
+
+
+def announcement(session: Session) -> list[str]:
+    """What will be measured and for how long, and which suite was chosen."""
+    from pytest_rwkvperf.measure.plan import MIN_PROCESSES, MIN_SAMPLES
+    from pytest_rwkvperf.stats.verdicts import ALPHA
+
+    cases = {item.case for item in session.selected}
+    if not cases:
+        return ["rwkvperf: nothing to measure"]
+    settings = session.settings
+    suite = "the shipped suite" if session.suite else "your own tests"
+    counts = f"{len(cases)} cases, {len(session.selected)} workloads"
+    share = f"{settings.budget_seconds / len(cases):.0f} s a case"
+    minimum = f"at least {MIN_PROCESSES} processes x {MIN_SAMPLES} samples each, for which slow engines need longer"
+    return [
+        f"rwkvperf: {settings.model}, {counts}, {suite} (--rwkv-suite={settings.suite})",
+        f"rwkvperf: about {settings.budget_seconds / 60:.1f} min ({share}; {minimum})",
+        f"rwkvperf: chance that unchanged code is called a regression anywhere in this run: {ALPHA:.0%}",
+    ]
+
+
+class Gatherer:
+    """Collects the verdicts in the process that prints the summary. Registered while measuring is on."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Every report passes here, an xdist worker's too."""
+        if report.when != "call":
+            return
+        from pytest_rwkvperf.judgement import from_json
+
+        for name, value in report.user_properties:
+            if name == PROPERTY:
+                judgement = from_json(str(value))
+                self._session.judgements[judgement.item] = judgement
+
+
+def finish(pytest_session: pytest.Session, session: Session) -> None:
+    """Save the baseline where asked; exit 5 when nothing was measured, 1 when it cannot be saved."""
+    if session.settings.save != "no" and session.judgements:
+        try:
+            session.saved = session.save()
+        except RwkvPerfError as error:
+            session.trouble = f"not saved: {error}"
+            pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    # Measured is what has a record, judged or not: a test may call measure() alone.
+    if pytest_session.exitstatus == pytest.ExitCode.OK and not any(session.folder.glob("*.json")):
+        pytest_session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

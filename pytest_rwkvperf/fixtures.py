@@ -1,0 +1,202 @@
+"""The fixtures. Importing this module costs nothing: every pytest run in the environment does."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+from pytest_rwkvperf.errors import RwkvPerfError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from pytest_rwkvperf.backends.base import Device
+    from pytest_rwkvperf.backends.discovery import Found
+    from pytest_rwkvperf.cases import Item
+    from pytest_rwkvperf.judgement import Judgement
+    from pytest_rwkvperf.measure.record import Measurement
+    from pytest_rwkvperf.models.files import ModelFile
+    from pytest_rwkvperf.session import Session
+    from pytest_rwkvperf.worker.parent import Worker
+
+BACKENDS = {"rwkv_pip": "rwkv", "llama_cpp": "llama-cpp", "web_rwkv": "web-rwkv"}
+"""Backend fixtures and the backends they restrict a test to."""
+
+FIXTURES = (*BACKENDS, "rwkv_perf", "pth_model", "gguf_model", "st_model")
+"""A test that asks for none of these is not ours."""
+
+SESSION: pytest.StashKey[Session] = pytest.StashKey()
+"""On the config, while measuring is on."""
+
+PROPERTY = "rwkvperf"
+"""The user property under which a verdict travels with its test's report: to an xdist controller, and into JUnit."""
+
+OFF = "measuring is off; turn it on with --rwkv-backend=all (or rwkv, llama-cpp, web-rwkv)"
+
+
+class Perf:
+    """One item to measure and to judge: a workload of a case."""
+
+    def __init__(self, session: Session, node: pytest.Item, item: Item, tolerance: float | None) -> None:
+        self.item = item
+        self._session = session
+        self._node = node
+        self._tolerance = tolerance
+
+    def measure(self) -> Measurement:
+        """Samples, throughput with its interval, memory and conditions; measured once per case and session."""
+        return self._session.measure(self.item)
+
+    def check(self) -> Judgement:
+        """The verdict against this machine's baseline; fails the test on a regression or an invalid figure."""
+        from pytest_rwkvperf.judgement import describe, to_json
+
+        verdict = self._session.judge(self.item, self._tolerance)
+        self._node.user_properties.append((PROPERTY, to_json(verdict)))
+        if self._session.fails(verdict):
+            pytest.fail(describe(verdict), pytrace=False)
+        return verdict
+
+
+class EngineSession:
+    """A model open in a worker process of its own."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def prefill(self, tokens: Sequence[int]) -> None:
+        """Advance the state by a prompt."""
+        self._ask("prefill", tokens=list(tokens))
+
+    def decode(self, token: int) -> None:
+        """Advance the state by one token."""
+        self._ask("decode", token=token)
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """The last token's logits: float32 [vocabulary]."""
+        from base64 import b64decode
+
+        import numpy as np
+
+        return np.frombuffer(b64decode(self._ask("logits")), dtype="<f4").astype(np.float32)
+
+    def clear(self) -> None:
+        """Reset the state."""
+        self._ask("clear")
+
+    def _ask(self, do: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+        from pytest_rwkvperf.worker.parent import SAMPLE_SECONDS
+
+        return self._worker.request(do, SAMPLE_SECONDS, None, **arguments)
+
+
+class BackendHandle:
+    """An engine, as a test may use it; its sessions end with the test."""
+
+    def __init__(self, found: Found, session: Session, stack: ExitStack) -> None:
+        self._found = found
+        self._session = session
+        self._stack = stack
+
+    @property
+    def version(self) -> str:
+        """The engine's own version."""
+        return next(iter(self._found.versions.values()))
+
+    def devices(self) -> tuple[Device, ...]:
+        """Where it can run, best first."""
+        return self._found.devices
+
+    def quants(self) -> tuple[str, ...]:
+        """Every quant it knows."""
+        return self._found.backend.quants
+
+    def open(self, model: ModelFile, quant: str, *, device: str | None = None) -> EngineSession:
+        """Open a model file in a worker; on the device that the options chose unless one is named."""
+        return EngineSession(self._stack.enter_context(self._session.open_worker(self._found, model, quant, device)))
+
+
+@pytest.fixture
+def rwkv_perf(request: pytest.FixtureRequest) -> Perf:
+    """Measures and judges one workload of one case; a test that asks for it runs once for each."""
+    session = _session(request)
+    from pytest_rwkvperf.backends.discovery import Missing
+    from pytest_rwkvperf.selection import read_marker
+
+    if isinstance(request.param, Missing):
+        _absent(session, request.param.reason)
+    asked = read_marker(request.node.get_closest_marker("rwkv"))
+    return Perf(session, request.node, request.param, asked.tolerance)
+
+
+def _session(request: pytest.FixtureRequest) -> Session:
+    session = request.config.stash.get(SESSION, None)
+    if session is None:
+        pytest.skip(OFF)
+    return session
+
+
+def _absent(session: Session, reason: str) -> NoReturn:
+    """A skip, or under `--rwkv-strict=skip` a failure."""
+    if "skip" in session.settings.strict:
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def _backend(request: pytest.FixtureRequest, name: str) -> Iterator[BackendHandle]:
+    session = _session(request)
+    from pytest_rwkvperf.backends.discovery import Missing
+
+    engine = session.engine(name)
+    if isinstance(engine, Missing):
+        _absent(session, engine.reason)
+    with ExitStack() as stack:
+        yield BackendHandle(engine, session, stack)
+
+
+@pytest.fixture
+def rwkv_pip(request: pytest.FixtureRequest) -> Iterator[BackendHandle]:
+    """The `rwkv` pip package."""
+    yield from _backend(request, "rwkv")
+
+
+@pytest.fixture
+def llama_cpp(request: pytest.FixtureRequest) -> Iterator[BackendHandle]:
+    """llama.cpp through llama-cpp-python."""
+    yield from _backend(request, "llama-cpp")
+
+
+@pytest.fixture
+def web_rwkv(request: pytest.FixtureRequest) -> Iterator[BackendHandle]:
+    """web-rwkv through this project's binding."""
+    yield from _backend(request, "web-rwkv")
+
+
+def _model(request: pytest.FixtureRequest, format: Any) -> ModelFile:  # noqa: A002, ANN401 - the design's word
+    try:
+        return _session(request).file(format)
+    except RwkvPerfError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def pth_model(request: pytest.FixtureRequest) -> ModelFile:
+    """The model of `--rwkv-model` as a `.pth` file."""
+    return _model(request, "pth")
+
+
+@pytest.fixture
+def gguf_model(request: pytest.FixtureRequest) -> ModelFile:
+    """The model of `--rwkv-model` as a `.gguf` file."""
+    return _model(request, "gguf")
+
+
+@pytest.fixture
+def st_model(request: pytest.FixtureRequest) -> ModelFile:
+    """The model of `--rwkv-model` as a `.st` file."""
+    return _model(request, "st")

@@ -1,0 +1,130 @@
+"""The verdict on one item with everything a report says about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pytest_rwkvperf.cases import Item
+from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
+from pytest_rwkvperf.stats.verdicts import Comparison, Verdict, compare
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.machine.fingerprint import Fingerprint
+    from pytest_rwkvperf.measure.record import CaseRecord
+    from pytest_rwkvperf.store.schema import Baseline, StoredCase
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One item's verdict; `new` and `old` in tokens per second, `reason` one sentence for a person."""
+
+    item: Item
+    verdict: Verdict
+    reason: str
+    tolerance: float
+    new: Estimate | None = None
+    old: Estimate | None = None
+    comparison: Comparison | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What there is to compare with: this machine's baseline, or else the other machine that is most alike."""
+
+    fingerprint: Fingerprint
+    baseline: Baseline | None
+    nearest: Fingerprint | None
+
+
+def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float, items: int) -> Judgement:
+    """Compare one workload of a record with its baseline at ALPHA / items.
+
+    Raises:
+        MeasurementError: the new samples carry no figure.
+    """
+    times = record.times(item.workload)
+    new = estimate_rate(times, item.workload.tokens)
+    stored = reference.baseline.cases.get(item.case.key) if reference.baseline else None
+    reason = _no_reference(record, item, reference, stored)
+    if stored is None or reason:
+        return Judgement(item, "NO-BASELINE", reason, tolerance, new)
+    old_sessions = [session.workloads[str(item.workload)] for session in stored.reference(str(item.workload))]
+    old = estimate_rate([row for session in old_sessions for row in session], item.workload.tokens)
+    comparison = compare(times, old_sessions, tolerance, items)
+    return Judgement(item, comparison.verdict, _explain(comparison), tolerance, new, old, comparison)
+
+
+def invalid(item: Item, tolerance: float, reason: str) -> Judgement:
+    """The verdict on figures that no verdict may rest on."""
+    return Judgement(item, "INVALID", reason, tolerance)
+
+
+def to_json(judgement: Judgement) -> str:
+    """As text, for the trip from an xdist worker to the process that prints the summary."""
+    return msgspec.json.encode(judgement).decode()
+
+
+def from_json(text: str) -> Judgement:
+    """Read what `to_json` wrote."""
+    return msgspec.json.decode(text, type=Judgement)
+
+
+def describe(judgement: Judgement) -> str:
+    """Old, new, ratio and interval: what a failing test prints."""
+    lines = [f"{judgement.verdict}: {judgement.item.case.label} {judgement.item.workload}", f"  {judgement.reason}"]
+    if judgement.new is not None:
+        lines.append(f"  new    {_rate(judgement.new)}")
+    if judgement.old is not None:
+        lines.append(f"  old    {_rate(judgement.old)}")
+    if (comparison := judgement.comparison) is not None:
+        lines.append(
+            f"  ratio  {comparison.ratio:.3f} (new / old), bounds {comparison.low:.3f} to {comparison.high:.3f}, "
+            f"each wrong with a chance of {comparison.alpha:.2%}; tolerance {comparison.tolerance:.1%}"
+        )
+    return "\n".join(lines)
+
+
+def _rate(estimate: Estimate) -> str:
+    return (
+        f"{estimate.median:.2f} tokens/s, 95 % interval {estimate.low:.2f} to {estimate.high:.2f} "
+        f"({estimate.processes} processes, {estimate.samples} samples)"
+    )
+
+
+def _explain(comparison: Comparison) -> str:
+    floor, ceiling = 1 / (1 + comparison.tolerance), 1 + comparison.tolerance
+    return {
+        "REGRESSION": f"the ratio lies wholly below {floor:.3f}",
+        "IMPROVEMENT": f"the ratio lies wholly above {ceiling:.3f}",
+        "PASS": f"the ratio lies wholly above {floor:.3f}",
+    }.get(comparison.verdict, f"the ratio's bounds hold {floor:.3f}: noise hides whether the tolerance was passed")
+
+
+def _no_reference(record: CaseRecord, item: Item, reference: Reference, stored: StoredCase | None) -> str:
+    """Why nothing stored can be compared with, naming the fields that differ; empty when something can."""
+    if reference.baseline is None:
+        if reference.nearest is None:
+            return "no baseline is stored yet; --rwkv-save-baseline stores one"
+        return f"the stored machines differ from this one in {_differences(reference)}"
+    if stored is None:
+        return f"this machine's baseline lacks the case {item.case.key!r}; --rwkv-save-baseline adds it"
+    pairs = {
+        "model content": (stored.model_hash[:12], record.model.content_hash[:12]),
+        "device": (stored.device.name, record.device.name),
+    }
+    sessions = stored.reference(str(item.workload))
+    if sessions:
+        pairs["protocol"] = (str(sessions[-1].protocol), str(record.protocol))
+    differing = [f"{name} ({old} stored, {new} here)" for name, (old, new) in pairs.items() if old != new]
+    if differing:
+        return f"the stored case differs in {', '.join(differing)}; --rwkv-save-baseline=replace stores it anew"
+    return "" if sessions else f"the stored case has no {item.workload}; --rwkv-save-baseline adds it"
+
+
+def _differences(reference: Reference) -> str:
+    assert reference.nearest is not None  # noqa: S101 - the caller has asked
+    fields = reference.fingerprint.differences(reference.nearest)
+    return ", ".join(f"{name} ({there!r} stored, {here!r} here)" for name, (here, there) in fields.items())

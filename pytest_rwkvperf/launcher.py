@@ -1,0 +1,133 @@
+"""One measuring of each case, whoever asks for it first; the others read its record from the run's folder."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from pytest_rwkvperf import errors, places
+from pytest_rwkvperf.measure import plan, record
+from pytest_rwkvperf.models.resolve import file_for
+from pytest_rwkvperf.store.files import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_rwkvperf.backends.base import Device
+    from pytest_rwkvperf.backends.discovery import Found
+    from pytest_rwkvperf.cases import Case, Workload
+    from pytest_rwkvperf.measure.record import CaseRecord
+    from pytest_rwkvperf.models.files import Model, ModelFile
+    from pytest_rwkvperf.models.resolve import Tools
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a case may use: its workloads, and its part of the run's precision and budget."""
+
+    workloads: tuple[Workload, ...]
+    plan: plan.Plan
+
+
+class Launcher:
+    """Measures cases for a session. Several processes may share `folder` (pytest-xdist)."""
+
+    def __init__(
+        self,
+        folder: Path,
+        engines: Mapping[str, Found],
+        model: Callable[[], Model],
+        tools: Tools,
+        say: Callable[[str], None],
+    ) -> None:
+        self._folder = folder
+        self._engines = engines
+        self._model = model
+        self._tools = tools
+        self._say = say
+
+    def record(self, case: Case, share: Share) -> CaseRecord:
+        """The case's record: measured now under its device's lease, or read when someone has measured it.
+
+        Raises:
+            RwkvPerfError: measuring failed, here or for whoever tried first.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{hashlib.sha256(case.key.encode()).hexdigest()[:24]}.json"
+        engine = self._engines[case.backend]
+        device = next(device for device in engine.devices if device.id == case.device)
+        with lease(device, self._say):
+            if path.exists():
+                return record.from_json(path.read_bytes())
+            failure = path.with_suffix(".failure")
+            if failure.exists():
+                raise errors.MeasurementError(failure.read_text(encoding="utf-8"))
+            try:
+                taken = self._measure(case, engine, device, share)
+            except errors.RwkvPerfError as error:
+                failure.write_text(f"{case.label} failed when it was measured: {error}", encoding="utf-8")
+                raise
+            write_atomically(path, record.to_json(taken))
+            return taken
+
+    def _measure(self, case: Case, engine: Found, device: Device, share: Share) -> CaseRecord:
+        file = self.file(engine, case.quant)
+        model = self._model()
+        target = plan.Target(
+            case=case,
+            location=engine.location,
+            environment=engine.backend.environment(case.device),
+            python=engine.python,
+            model=record.ModelFacts(model.name, model.content_hash, model.shape.parameters, file.size_bytes),
+            path=file.path,
+            device=device,
+        )
+        return plan.measure(
+            target, share.workloads, share.plan, lambda sentence: self._say(f"{case.label}: {sentence}")
+        )
+
+    def file(self, engine: Found, quant: str) -> ModelFile:
+        """The model file that an engine reads for a quant, derived and cached when need be."""
+        backend = engine.backend
+        return file_for(
+            self._model(), backend.format, backend.file_quant(quant), tools=self._tools, progress=self.progress
+        )
+
+    def progress(self, sentence: str, fraction: float) -> None:
+        """Long work on files, as a line."""
+        self._say(f"{sentence} {fraction:.0%}")
+
+
+@contextmanager
+def lease(device: Device, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a device for this process alone: one measurement at a time, across sessions of this user.
+
+    The lock is the operating system's, so that a killed holder frees it. CPU and software adapters are one device.
+    """
+    name = device.id.replace(":", "-") if device.kind == "gpu" else "cpu"
+    folder = places.cache() / "leases"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for {name}: another session measures on it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def records(folder: Path) -> Sequence[CaseRecord]:
+    """Every record of a run's folder, in a stable order.
+
+    Raises:
+        MeasurementError: one of them cannot be read.
+    """
+    return [record.from_json(path.read_bytes()) for path in sorted(folder.glob("*.json"))]

@@ -1,0 +1,158 @@
+"""What measuring a case leaves behind: raw samples with order and time, by process, and the facts around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+import numpy as np
+
+from pytest_rwkvperf.backends.base import Device
+from pytest_rwkvperf.cases import Case, Workload
+from pytest_rwkvperf.errors import MeasurementError
+from pytest_rwkvperf.machine.conditions import Conditions
+from pytest_rwkvperf.measure.protocol import Sample
+from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+EndedBy = Literal["precision", "budget"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """The model file that was measured; sizes in bytes."""
+
+    name: str
+    content_hash: str
+    parameters: int
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One worker process: its samples by workload, in order of time."""
+
+    started: float
+    load_nanoseconds: int
+    peak_rss_bytes: int
+    warmups: dict[str, int]
+    samples: dict[str, tuple[Sample, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseRecord:
+    """Everything measured of one case in one session."""
+
+    case: Case
+    model: ModelFacts
+    device: Device
+    versions: dict[str, str]
+    protocol: int
+    ended_by: EndedBy
+    conditions: Conditions
+    runs: tuple[Run, ...]
+
+    def times(self, workload: Workload) -> tuple[tuple[int, ...], ...]:
+        """Nanoseconds per repetition, by process.
+
+        Raises:
+            MeasurementError: a process timed it never, or a time is not positive.
+        """
+        name = str(workload)
+        times = tuple(tuple(sample.nanoseconds for sample in run.samples.get(name, ())) for run in self.runs)
+        if not times or not all(times):
+            raise MeasurementError(f"{self.case.key}: {name} has a process without samples; measure again")
+        if any(value <= 0 for row in times for value in row):
+            raise MeasurementError(f"{self.case.key}: {name} has a time that is not positive; the clock is broken")
+        return times
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Peak resident memory of the worker (largest of the processes) and the model file's size, in bytes."""
+
+    peak_rss_bytes: int
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One workload of a case, as a test sees it."""
+
+    record: CaseRecord
+    workload: Workload
+
+    @property
+    def samples(self) -> tuple[tuple[Sample, ...], ...]:
+        """Raw samples by process, in order."""
+        return tuple(run.samples[str(self.workload)] for run in self.record.runs)
+
+    @property
+    def tokens_per_second(self) -> Estimate:
+        """Throughput in tokens per second with its 95 % interval.
+
+        Raises:
+            MeasurementError: the samples carry no figure.
+        """
+        return estimate_rate(self.record.times(self.workload), self.workload.tokens)
+
+    @property
+    def memory(self) -> Memory:
+        """Peak memory and file size."""
+        return Memory(max(run.peak_rss_bytes for run in self.record.runs), self.record.model.file_bytes)
+
+    @property
+    def conditions(self) -> Conditions:
+        """How the machine was doing."""
+        return self.record.conditions
+
+    @property
+    def load_seconds(self) -> float:
+        """Median time to load the model, in seconds."""
+        return float(np.median([run.load_nanoseconds for run in self.record.runs])) / 1e9
+
+    @property
+    def time_to_first_token_seconds(self) -> float | None:
+        """Prefill only: median time from the prompt's start to its last token's logits on the host, in seconds."""
+        if self.workload.kind != "prefill":
+            return None
+        return float(np.median([np.median(row) for row in self.record.times(self.workload)])) / 1e9
+
+    def inter_token_latency_seconds(self, percentiles: Sequence[float] = (50, 99)) -> tuple[float, ...] | None:
+        """Generation only: percentiles of every generated token's time over all processes, in seconds."""
+        if self.workload.kind != "generation":
+            return None
+        shares = [share for row in self.samples for sample in row for share in sample.token_nanoseconds]
+        return tuple(float(value) / 1e9 for value in np.percentile(shares, list(percentiles)))
+
+
+def to_json(record: CaseRecord) -> bytes:
+    """The record as JSON."""
+    return msgspec.json.encode(record, order="deterministic")
+
+
+def from_json(data: bytes | str) -> CaseRecord:
+    """Read what `to_json` wrote.
+
+    Raises:
+        MeasurementError: it is something else.
+    """
+    try:
+        return msgspec.json.decode(data, type=CaseRecord)
+    except msgspec.MsgspecError as error:
+        raise MeasurementError(f"a record cannot be read: {error}; measure again") from error
+
+
+def sample_from(answer: dict[str, Any]) -> Sample:
+    """A worker's answer as a sample.
+
+    Raises:
+        MeasurementError: the answer is not one.
+    """
+    try:
+        return msgspec.convert(answer, type=Sample)
+    except msgspec.ValidationError as error:
+        raise MeasurementError(f"the worker's sample is unusable: {error}") from error

@@ -1,0 +1,213 @@
+"""The options, their ini twins, and the settings they become."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pytest_rwkvperf.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+Suite = Literal["auto", "yes", "no"]
+Save = Literal["no", "append", "replace"]
+Strictness = Literal["skip", "no-baseline", "inconclusive"]
+
+STRICTNESS: tuple[Strictness, ...] = ("skip", "no-baseline", "inconclusive")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: `--rwkv-NAME` on the command line, `rwkv_NAME` in the ini file."""
+
+    name: str
+    default: str
+    help: str
+    metavar: str
+    bare: str | None = None
+    """What the option means when it stands without a value."""
+
+    @property
+    def flag(self) -> str:
+        """The command-line form."""
+        return f"--rwkv-{self.name}"
+
+    @property
+    def ini(self) -> str:
+        """The ini form."""
+        return f"rwkv_{self.name.replace('-', '_')}"
+
+
+OPTIONS = (
+    Option(
+        "backend",
+        "",
+        "turn measuring on and deselect every other test. all: every backend, a missing one is a skip that says how to "
+        "install it; a backend named here and missing is an error. Known: rwkv, llama-cpp, web-rwkv, and what "
+        "installed distributions add",
+        "all|NAME,...",
+    ),
+    Option(
+        "model",
+        "synthetic:nano",
+        "a .pth, .st or .gguf file, or synthetic:SHAPE with SHAPE nano, 0.1b, 0.4b, 1.5b, 2.9b, 7.2b or 13.3b",
+        "REF",
+    ),
+    Option(
+        "quant",
+        "",
+        "precisions in each backend's own words, for the backends that know them (fp32,q8_0,int8@31), or for one "
+        "backend: llama-cpp=f16+q8_0. Default: each backend's standard ones",
+        "LIST",
+    ),
+    Option("workload", "", "ppN prefill, tgN generation, @dN after N tokens of context. Default: pp512,tg128", "LIST"),
+    Option(
+        "device", "", "device ids as the engines list them (cpu, cuda:0, vulkan:0). Default: each one's best", "LIST"
+    ),
+    Option("threads", "", "CPU threads of an engine. Default: the physical cores this process may use", "LIST"),
+    Option("chunk", "512", "most tokens in one prefill call, the same for every engine", "N"),
+    Option("suite", "auto", "the shipped tests; auto: when no test of your own asks for rwkv_perf", "auto|yes|no"),
+    Option(
+        "save-baseline",
+        "no",
+        "store this run as this machine's baseline, beside older sessions; a regression is stored with replace only",
+        "append|replace",
+        bare="append",
+    ),
+    Option("baseline-dir", "baselines", "folder of the baselines, relative to the rootdir", "DIR"),
+    Option("tolerance", "5%", "slowdown that counts, as a share of the time", "PERCENT"),
+    Option("precision", "2%", "stop a case when its interval's half-width is under this", "PERCENT"),
+    Option(
+        "budget",
+        "240",
+        "seconds for the whole run, shared over the cases; at least 3 processes x 3 samples are taken whatever it says",
+        "SECONDS",
+    ),
+    Option(
+        "strict",
+        "",
+        "these fail too: skip, no-baseline, inconclusive. All three without a value",
+        "LIST",
+        bare=",".join(STRICTNESS),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options as values; lists are empty where the default depends on the backend."""
+
+    backend: str
+    model: str
+    quants: tuple[str, ...]
+    quants_by_backend: dict[str, tuple[str, ...]]
+    workloads: tuple[str, ...]
+    devices: tuple[str, ...]
+    threads: tuple[int, ...]
+    chunk: int
+    suite: Suite
+    save: Save
+    baseline_dir: Path
+    tolerance: float
+    precision: float
+    budget_seconds: float
+    strict: frozenset[Strictness]
+
+    @property
+    def measuring(self) -> bool:
+        """Whether `--rwkv-backend` was given."""
+        return bool(self.backend)
+
+
+def declare(parser: pytest.Parser) -> None:
+    """Add every option and its ini twin to pytest."""
+    group = parser.getgroup("rwkvperf", "RWKV-7 performance (pytest-rwkvperf)")
+    for option in OPTIONS:
+        default = f" (default: {option.default})" if option.default and option.bare is None else ""
+        extra: dict[str, Any] = {} if option.bare is None else {"nargs": "?", "const": option.bare}
+        group.addoption(
+            option.flag, metavar=option.metavar, help=(option.help + default).replace("%", "%%"), default=None, **extra
+        )
+        parser.addini(option.ini, f"twin of {option.flag}", default=option.default)
+
+
+def read(config: pytest.Config) -> Settings:
+    """The settings of a session; the command line goes before the ini file.
+
+    Raises:
+        OptionError: a value is not understood; the message names the option and what is allowed.
+    """
+    raw = {option.name: _value(config, option) for option in OPTIONS}
+    quants, quants_by_backend = _quants(raw["quant"])
+    return Settings(
+        backend=raw["backend"],
+        model=raw["model"],
+        quants=quants,
+        quants_by_backend=quants_by_backend,
+        workloads=_words(raw["workload"]),
+        devices=_words(raw["device"]),
+        threads=tuple(_number("threads", word, int) for word in _words(raw["threads"])),
+        chunk=_number("chunk", raw["chunk"], int),
+        suite=_choice("suite", raw["suite"], ("auto", "yes", "no")),
+        save=_choice("save-baseline", raw["save-baseline"], ("no", "append", "replace")),
+        baseline_dir=config.rootpath / raw["baseline-dir"],
+        tolerance=share("tolerance", raw["tolerance"]),
+        precision=share("precision", raw["precision"]),
+        budget_seconds=_number("budget", raw["budget"], float),
+        strict=frozenset(_choice("strict", word, STRICTNESS) for word in _words(raw["strict"])),
+    )
+
+
+def share(name: str, text: str) -> float:
+    """Read `5%`, `2.5 %` or `0.05` as a share strictly between 0 and 1.
+
+    Raises:
+        OptionError: it is none of these.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*", text)
+    value = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+    if not 0 < value < 1:
+        raise OptionError(f"--rwkv-{name}={text!r} is not a share between 0 and 100 %; write 5% or 0.05")
+    return value
+
+
+def _value(config: pytest.Config, option: Option) -> str:
+    given = config.getoption(option.flag)
+    return str(config.getini(option.ini) if given is None else given).strip()
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word for word in re.split(r"[,\s]+", text) if word))
+
+
+def _quants(text: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """`f16,q8_0` for whoever knows them; `llama-cpp=f16+q8_0` for one backend."""
+    plain, by_backend = [], {}
+    for word in _words(text):
+        backend, separator, quants = word.partition("=")
+        if separator:
+            by_backend[backend] = tuple(quant for quant in quants.split("+") if quant)
+        else:
+            plain.append(word)
+    return tuple(plain), by_backend
+
+
+def _choice(name: str, text: str, allowed: tuple[Any, ...]) -> Any:  # noqa: ANN401 - one of the literals given
+    if text not in allowed:
+        raise OptionError(f"--rwkv-{name}={text!r} is unknown; allowed: {', '.join(allowed)}")
+    return text
+
+
+def _number(name: str, text: str, kind: Callable[[str], Any]) -> Any:  # noqa: ANN401 - int or float, as asked
+    try:
+        value = kind(text)
+    except ValueError:
+        value = 0
+    if not 0 < value < float("inf"):
+        raise OptionError(f"--rwkv-{name}={text!r} is not a positive number; write for example 4")
+    return value

@@ -1,0 +1,101 @@
+"""The hooks, and nothing else: options → session → items → verdicts → summary. Every pytest run imports this module."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_rwkvperf import collection, options
+from pytest_rwkvperf.fixtures import (  # noqa: F401 - pytest finds fixtures in the plugin's namespace
+    SESSION,
+    gguf_model,
+    llama_cpp,
+    pth_model,
+    rwkv_perf,
+    rwkv_pip,
+    st_model,
+    web_rwkv,
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options and their ini twins."""
+    options.declare(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the options; start a session when measuring is on."""
+    config.addinivalue_line("markers", "rwkv(quant=[...], workload=[...], tolerance='3%'): what rwkv_perf measures")
+    with collection.usage_errors():
+        settings = options.read(config)
+    if settings.measuring:
+        from pytest_rwkvperf.reports.progress import Progress
+        from pytest_rwkvperf.session import Session
+
+        session = Session(settings, Progress(config), collection.shared_folder(config))
+        config.stash[SESSION] = session
+        config.pluginmanager.register(collection.Gatherer(session), "rwkvperf-gatherer")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: collection.XdistNode) -> None:
+    """Tell an xdist worker where the run's records are."""
+    if (session := node.config.stash.get(SESSION, None)) is not None:
+        collection.share_folder(node, session)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Ask the engines before collecting, so that a wrong option is a usage error."""
+    state = session.config.stash.get(SESSION, None)
+    if state is not None and not session.config.pluginmanager.hasplugin("dsession"):
+        with collection.usage_errors():
+            _ = state.engines, state.reference
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize `rwkv_perf` over backend, quant and workload."""
+    if "rwkv_perf" in metafunc.fixturenames:
+        collection.parametrize(metafunc, metafunc.config.stash.get(SESSION, None))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """While measuring: add the shipped suite, deselect what is not ours."""
+    if (state := config.stash.get(SESSION, None)) is not None:
+        with collection.usage_errors():
+            collection.arrange(session, state, items)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Fix what is measured."""
+    if (state := session.config.stash.get(SESSION, None)) is not None:
+        state.select(collection.selected(session.items))
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """Say what will be measured and for how long."""
+    state = config.stash.get(SESSION, None)
+    return [] if state is None else collection.announcement(state)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Save, where asked; exit 5 when nothing was measured."""
+    state = session.config.stash.get(SESSION, None)
+    if state is not None and not hasattr(session.config, "workerinput"):
+        collection.finish(session, state)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table, and one sentence for what to do next."""
+    if (state := config.stash.get(SESSION, None)) is not None:
+        from pytest_rwkvperf.reports import terminal
+
+        terminal.write(terminalreporter, state)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave nothing behind."""
+    if (state := config.stash.get(SESSION, None)) is not None:
+        state.close()

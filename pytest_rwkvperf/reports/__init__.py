@@ -1,0 +1,1 @@
+"""How results are shown: progress while measuring, the summary at the end."""

@@ -1,0 +1,47 @@
+"""Telling a person what is going on: one live line on a terminal, a line per step elsewhere, nothing under -q."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pytest
+    from _pytest._io import TerminalWriter  # the only name pytest has for it
+
+
+class Progress:
+    """Called with a sentence for the live line; `line` is for what should stay.
+
+    Writes through pytest's own terminal writer, which captures nothing and knows whether it is a terminal. An xdist
+    worker has no terminal reporter and stays silent.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._live = 0
+
+    def __call__(self, sentence: str) -> None:
+        """Show a sentence that the next one replaces."""
+        writer = self._writer()
+        if writer is None or not writer.hasmarkup:
+            return
+        text = sentence[: max(10, writer.fullwidth - 1)]
+        writer.write("\r" + text.ljust(self._live), flush=True)
+        self._live = len(text)
+
+    def line(self, sentence: str) -> None:
+        """Show a sentence for good, on a line of its own."""
+        writer = self._writer()
+        if writer is None:
+            return
+        if self._live:
+            writer.write("\r" + " " * self._live + "\r")
+            self._live = 0
+        else:
+            writer.line()
+        writer.line(sentence)
+
+    def _writer(self) -> TerminalWriter | None:
+        if self._config.option.verbose < 0 or not self._config.pluginmanager.hasplugin("terminalreporter"):
+            return None
+        return None if hasattr(self._config, "workerinput") else self._config.get_terminal_writer()

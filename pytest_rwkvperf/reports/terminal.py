@@ -1,0 +1,103 @@
+"""The summary table at the end of a run, and one sentence for what to do next."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    import pytest
+
+    from pytest_rwkvperf.judgement import Judgement
+    from pytest_rwkvperf.session import Session
+    from pytest_rwkvperf.stats.estimates import Estimate
+
+_COLOURS = {
+    "PASS": "green",
+    "IMPROVEMENT": "bold green",
+    "REGRESSION": "bold red",
+    "INVALID": "bold red",
+    "INCONCLUSIVE": "yellow",
+    "NO-BASELINE": "cyan",
+}
+
+
+def write(reporter: pytest.TerminalReporter, session: Session) -> None:
+    """Print the section. Rich renders to text; pytest's reporter writes it, so capturing and xdist behave."""
+    judgements = list(session.judgements.values())
+    if not judgements and not session.trouble:
+        return
+    reporter.write_sep("=", "RWKV-7 throughput")
+    if judgements:
+        writer = reporter.config.get_terminal_writer()
+        reporter.write(render(judgements, writer.fullwidth, colour=writer.hasmarkup))
+    for sentence in next_steps(session):
+        reporter.write_line(sentence)
+
+
+def render(judgements: list[Judgement], width: int, *, colour: bool) -> str:
+    """The table as text of at most `width` columns."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("backend", "quant", "device", "workload"):
+        table.add_column(name, no_wrap=name != "device")
+    for name in ("t/s", "± 95 %", "baseline", "ratio", "bounds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for judgement in judgements:
+        table.add_row(*_row(judgement))
+    out = io.StringIO()
+    Console(file=out, width=max(width, 60), force_terminal=colour, no_color=not colour, highlight=False).print(table)
+    return out.getvalue()
+
+
+def next_steps(session: Session) -> list[str]:
+    """What a person should do now, at most a sentence for each thing."""
+    counts = Counter(judgement.verdict for judgement in session.judgements.values())
+    steps = []
+    if session.trouble:
+        steps.append(session.trouble)
+    if session.saved is not None:
+        steps.append(f"Saved {session.saved.stored} workloads to {session.saved.path}; commit it.")
+        names = ", ".join(f"{one.item.case.label} {one.item.workload}" for one in session.saved.refused)
+        if names:
+            steps.append(f"Not saved, being regressions: {names}; --rwkv-save-baseline=replace accepts them.")
+    elif counts["REGRESSION"]:
+        steps.append("Something got slower: rerun to confirm, then bisect; --rwkv-save-baseline=replace accepts it.")
+    elif counts["INVALID"]:
+        steps.append("A figure is invalid; its test says why.")
+    elif counts["NO-BASELINE"]:
+        reasons = {judgement.reason for judgement in session.judgements.values() if judgement.verdict == "NO-BASELINE"}
+        steps.append(f"No baseline to compare with: {min(reasons)}.")
+    elif counts["INCONCLUSIVE"]:
+        steps.append("Noise hides the answer for some: raise --rwkv-budget, or --rwkv-tolerance.")
+    else:
+        steps.append("Nothing got slower than the tolerance allows.")
+    return steps
+
+
+def _row(judgement: Judgement) -> list[str | Text]:
+    case, comparison = judgement.item.case, judgement.comparison
+    return [
+        case.backend,
+        case.quant,
+        case.device,
+        str(judgement.item.workload),
+        _rate(judgement.new),
+        f"{judgement.new.half_width:.1%}" if judgement.new else "",
+        _rate(judgement.old),
+        f"{comparison.ratio:.3f}" if comparison else "",
+        f"{comparison.low:.2f}-{comparison.high:.2f}" if comparison else "",
+        Text(judgement.verdict, style=_COLOURS[judgement.verdict]),
+    ]
+
+
+def _rate(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    digits = 0 if estimate.median >= 1000 else 1 if estimate.median >= 100 else 2  # noqa: PLR2004 - four digits shown
+    return f"{estimate.median:.{digits}f}"

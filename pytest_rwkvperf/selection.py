@@ -1,0 +1,158 @@
+"""Which items a test gets: settings, the test's own marker and what the engines offer, brought together. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_rwkvperf.backends.discovery import Found, Missing
+from pytest_rwkvperf.cases import Case, Item, Workload, cross
+from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.options import share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pytest
+
+    from pytest_rwkvperf.backends.base import Backend, Device
+    from pytest_rwkvperf.options import Settings
+
+DEFAULT_WORKLOADS = ("pp512", "tg128")
+"""llama-bench's two, which the guide's reports show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a test's `rwkv` marker asks for; empty means what the options say."""
+
+    quants: tuple[str, ...] = ()
+    workloads: tuple[str, ...] = ()
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """What the model file allows: the formats it can be turned into, and its own quant when that is fixed."""
+
+    name: str
+    formats: frozenset[str]
+    quant: str | None = None
+
+
+def read_marker(marker: pytest.Mark | None) -> Request:
+    """Check the arguments of `@pytest.mark.rwkv(quant=[...], workload=[...], tolerance="3%")`.
+
+    Raises:
+        OptionError: an argument is unknown or malformed.
+    """
+    if marker is None:
+        return Request()
+    unknown = [*map(repr, marker.args), *sorted(set(marker.kwargs) - {"quant", "workload", "tolerance"})]
+    if unknown:
+        raise OptionError(f"the rwkv marker knows no argument {unknown[0]}; allowed: quant=, workload=, tolerance=")
+    tolerance = marker.kwargs.get("tolerance")
+    return Request(
+        _strings(marker.kwargs, "quant"),
+        _strings(marker.kwargs, "workload"),
+        None if tolerance is None else share("tolerance", str(tolerance)),
+    )
+
+
+def check_quants(settings: Settings, request: Request, backends: Sequence[Backend]) -> None:
+    """Refuse a quant that none of the backends knows.
+
+    Raises:
+        OptionError: naming the quants that are allowed.
+    """
+    allowed = "; ".join(f"{backend.name}: {', '.join(backend.quants)}" for backend in backends)
+    for quant in (*settings.quants, *request.quants):
+        if not any(backend.accepts(quant) for backend in backends):
+            raise OptionError(f"quant {quant!r} is known to none of the backends in use; allowed: {allowed}")
+    by_name = {backend.name: backend for backend in backends}
+    for name, quants in settings.quants_by_backend.items():
+        if name not in by_name:
+            raise OptionError(
+                f"--rwkv-quant names {name!r}, which --rwkv-backend did not select ({', '.join(by_name)})"
+            )
+        for quant in quants:
+            if not by_name[name].accepts(quant):
+                raise OptionError(f"--rwkv-quant={name}={quant}: unknown to it; allowed: {allowed}")
+
+
+def check_devices(settings: Settings, found: Sequence[Found]) -> None:
+    """Refuse a device that no engine lists.
+
+    Raises:
+        OptionError: naming the devices that are there.
+    """
+    there = {engine.backend.name: [device.id for device in engine.devices] for engine in found}
+    for wanted in settings.devices:
+        if not any(wanted in ids for ids in there.values()):
+            listed = "; ".join(f"{name}: {', '.join(ids)}" for name, ids in there.items())
+            raise OptionError(f"--rwkv-device={wanted!r} is not a device of any engine here; there are {listed}")
+
+
+def items(
+    settings: Settings, request: Request, found: Iterable[Found], limits: ModelLimits, default_threads: int
+) -> tuple[Item, ...]:
+    """Every item of a test: cases of each engine that can serve the model, times workloads."""
+    wanted = _both(settings.workloads, request.workloads)
+    none_asked = not (settings.workloads or request.workloads)
+    workloads = [Workload.parse(text) for text in (DEFAULT_WORKLOADS if none_asked else wanted)]
+    threads = settings.threads or (default_threads,)
+    cases = [
+        Case(engine.backend.name, limits.name, quant, device.id, count, settings.chunk)
+        for engine in found
+        if engine.backend.format in limits.formats
+        for device in devices(settings, engine)
+        for quant in _quants(settings, request, engine.backend, device, limits)
+        for count in threads
+    ]
+    return cross(cases, workloads)
+
+
+def unfit(settings: Settings, engine: Found, limits: ModelLimits) -> Missing | None:
+    """Why an engine that is here has nothing to do, if so."""
+    name = engine.backend.name
+    if engine.backend.format not in limits.formats:
+        have = ", ".join(sorted(limits.formats))
+        return Missing(name, f"{name} reads .{engine.backend.format}, and {limits.name} can only be had as {have}")
+    if not devices(settings, engine):
+        ids = ", ".join(device.id for device in engine.devices)
+        return Missing(name, f"{name} has none of --rwkv-device={','.join(settings.devices)}; it lists {ids}")
+    return None
+
+
+def devices(settings: Settings, engine: Found) -> list[Device]:
+    """The devices an engine is measured on: those asked for that it lists, or its best."""
+    if not settings.devices:
+        return [engine.devices[0]]
+    return [device for device in engine.devices if device.id in settings.devices]
+
+
+def _quants(
+    settings: Settings, request: Request, backend: Backend, device: Device, limits: ModelLimits
+) -> tuple[str, ...]:
+    asked = settings.quants_by_backend.get(backend.name, settings.quants)
+    wanted = _both(asked, request.quants) if asked or request.quants else ()
+    if wanted:
+        return tuple(quant for quant in wanted if backend.accepts(quant))
+    if asked or request.quants:
+        return ()
+    return (limits.quant,) if limits.quant is not None else backend.standard_quants(device)
+
+
+def _both(options: tuple[str, ...], marker: tuple[str, ...]) -> tuple[str, ...]:
+    """The marker's list, cut down to the option's where both are given."""
+    if not marker:
+        return options
+    return tuple(one for one in marker if one in options) if options else marker
+
+
+def _strings(keywords: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = keywords.get(name, ())
+    values = (value,) if isinstance(value, str) else tuple(value)
+    if not all(isinstance(one, str) for one in values):
+        raise OptionError(f"the rwkv marker's {name}= takes a list of strings, not {value!r}")
+    return values

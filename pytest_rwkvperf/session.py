@@ -1,0 +1,243 @@
+"""What one pytest session knows: settings, engines, the model, this machine's baseline, and the verdicts so far."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf import judgement, launcher, places
+from pytest_rwkvperf.backends import registry
+from pytest_rwkvperf.backends.discovery import Found, Missing, discover
+from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.errors import MeasurementError, OptionError
+from pytest_rwkvperf.judgement import Judgement, Reference
+from pytest_rwkvperf.machine import fingerprint
+from pytest_rwkvperf.measure.plan import Plan
+from pytest_rwkvperf.measure.record import Measurement
+from pytest_rwkvperf.models import synthetic
+from pytest_rwkvperf.models.files import FORMATS, ModelFile
+from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.selection import ModelLimits, Request, check_devices, check_quants, devices, items, unfit
+from pytest_rwkvperf.store import accept, files
+from pytest_rwkvperf.worker.parent import Worker
+from pytest_rwkvperf.worker.tools import WorkerTools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from pytest_rwkvperf.cases import Item
+    from pytest_rwkvperf.models.files import Format, Model
+    from pytest_rwkvperf.options import Settings
+    from pytest_rwkvperf.reports.progress import Progress
+
+FAILING = ("REGRESSION", "INVALID")
+
+
+@dataclass(slots=True)
+class Saved:
+    """What saving did: the file, what went in, and which items were refused as regressions."""
+
+    path: Path
+    stored: int
+    refused: list[Judgement] = field(default_factory=list)
+
+
+class Session:
+    """The state of one process of a test run; pytest-xdist's workers share `folder` with their controller."""
+
+    def __init__(self, settings: Settings, say: Progress, folder: Path | None) -> None:
+        self.settings = settings
+        self.judgements: dict[Item, Judgement] = {}
+        self.saved: Saved | None = None
+        self.trouble = ""
+        self.problems: list[str] = []
+        self.suite = False
+        self.folder = folder or places.cache() / "runs" / uuid.uuid4().hex
+        self.say = say
+        self._owns_folder = folder is None
+        self._selected: tuple[Item, ...] = ()
+        self._tools = WorkerTools(lambda sentence, fraction: say(f"{sentence} {fraction:.0%}"))
+
+    @cached_property
+    def engines(self) -> list[Found | Missing]:
+        """Every chosen backend, asked once.
+
+        Raises:
+            RwkvPerfError: an option names something that is not there.
+        """
+        chosen, by_hand = registry.choose(self.settings.backend)
+        backends = [registry.load(location) for location in chosen.values()]
+        check_quants(self.settings, Request(), backends)
+        answers = discover(chosen, by_hand=by_hand)
+        present = [answer for answer in answers if isinstance(answer, Found)]
+        check_devices(self.settings, present)
+        fits = [
+            answer if isinstance(answer, Missing) else unfit(self.settings, answer, self.limits) or answer
+            for answer in answers
+        ]
+        for fit in fits:
+            if by_hand and isinstance(fit, Missing):
+                raise OptionError(fit.reason)
+        return fits
+
+    def engine(self, name: str) -> Found | Missing:
+        """A backend by name, or why it is not to be had."""
+        for engine in self.engines:
+            if name == (engine.name if isinstance(engine, Missing) else engine.backend.name):
+                return engine
+        return Missing(name, f"{name} was not selected by --rwkv-backend={self.settings.backend}")
+
+    def is_chosen(self, name: str) -> bool:
+        """Whether `--rwkv-backend` selected a backend, here or missing."""
+        return name in registry.choose(self.settings.backend)[0]
+
+    @property
+    def found(self) -> list[Found]:
+        """The engines that can measure."""
+        return [engine for engine in self.engines if isinstance(engine, Found)]
+
+    @cached_property
+    def limits(self) -> ModelLimits:
+        """What the model reference allows; a synthetic one is not made for the answer.
+
+        Raises:
+            ModelError: the reference or the file cannot be used.
+        """
+        reference = self.settings.model
+        if reference.startswith(synthetic.PREFIX):
+            return ModelLimits(f"{synthetic.PREFIX}{synthetic.parse(reference).label}", frozenset(FORMATS))
+        source = self.model.source
+        assert isinstance(source, ModelFile)  # noqa: S101 - only a synthetic reference has no file
+        # Nothing is derived from a .gguf but further .gguf files.
+        if source.format == "gguf":
+            return ModelLimits(self.model.name, frozenset({"gguf"}), source.quant)
+        return ModelLimits(self.model.name, frozenset(FORMATS))
+
+    @cached_property
+    def model(self) -> Model:
+        """The model, made or read once."""
+        return resolve(self.settings.model, tools=self._tools, progress=self._file_progress)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """This machine's baseline.
+
+        Raises:
+            BaselineError: a stored file cannot be used.
+        """
+        here, folder = fingerprint.read(), self.settings.baseline_dir
+        baseline = files.read(files.path_for(folder, here))
+        nearest = None if baseline else next(iter(files.others(folder, here)), None)
+        return Reference(here, baseline, nearest)
+
+    @cached_property
+    def launcher(self) -> launcher.Launcher:
+        """What measures."""
+        engines = {engine.backend.name: engine for engine in self.found}
+        return launcher.Launcher(self.folder, engines, lambda: self.model, self._tools, self.say)
+
+    def items(self, request: Request, only: str | None) -> list[Item | Missing]:
+        """What a test is parametrized over: its items, and each missing engine once.
+
+        Raises:
+            OptionError: the test's marker asks for something unknown.
+        """
+        check_quants(self.settings, request, [engine.backend for engine in self.found] or [])
+        chosen = [engine for engine in self.found if only in (None, engine.backend.name)]
+        absent = [engine for engine in self.engines if isinstance(engine, Missing) and only in (None, engine.name)]
+        default_threads = fingerprint.physical_cores()
+        return [*items(self.settings, request, chosen, self.limits, default_threads), *absent]
+
+    def select(self, selected: Iterable[Item]) -> None:
+        """Fix, after collection, what is measured and so over how many items the error rate is spread."""
+        self._selected = tuple(dict.fromkeys(selected))
+
+    @property
+    def selected(self) -> tuple[Item, ...]:
+        """The items that this run judges."""
+        return self._selected
+
+    def measure(self, item: Item) -> Measurement:
+        """Measure an item's case, with all its selected workloads, unless that has been done.
+
+        Raises:
+            RwkvPerfError: measuring failed.
+        """
+        workloads = tuple(one.workload for one in self._selected if one.case == item.case) or (item.workload,)
+        cases = len({one.case for one in self._selected}) or 1
+        plan = Plan(self.settings.precision, self.settings.budget_seconds / cases)
+        return Measurement(self.launcher.record(item.case, launcher.Share(workloads, plan)), item.workload)
+
+    def judge(self, item: Item, tolerance: float | None) -> Judgement:
+        """The verdict on an item; measures first if need be.
+
+        Raises:
+            RwkvPerfError: measuring failed.
+        """
+        margin = tolerance or self.settings.tolerance
+        try:
+            taken = self.measure(item)
+            return judgement.judge(taken.record, item, self.reference, margin, max(1, len(self._selected)))
+        except MeasurementError as error:
+            return judgement.invalid(item, margin, str(error))
+
+    def fails(self, verdict: Judgement) -> bool:
+        """Whether a verdict fails its test. A regression that the user stores over the old figures does not."""
+        if verdict.verdict == "REGRESSION" and self.settings.save == "replace":
+            return False
+        return verdict.verdict in FAILING or verdict.verdict.lower() in self.settings.strict
+
+    def save(self) -> Saved | None:
+        """Store this run's sound figures; None when there are none.
+
+        Raises:
+            RwkvPerfError: the baseline cannot be read or written.
+        """
+        replacing = self.settings.save == "replace"
+        keep = accept.accepted(self.judgements.values(), replacing=replacing)
+        refused = [one for one in self.judgements.values() if one.verdict == "REGRESSION" and not replacing]
+        recorded = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        stored = accept.stored_cases(launcher.records(self.folder), keep, recorded)
+        if not stored:
+            return None
+        path = files.save(self.settings.baseline_dir, self.reference.fingerprint, stored, replacing=replacing)
+        return Saved(path, sum(len(names) for names in keep.values()), refused)
+
+    def open_worker(self, engine: Found, file: ModelFile, quant: str, device: str | None) -> Worker:
+        """A worker of its own with a model open, for a test that drives the engine itself.
+
+        Raises:
+            OptionError: the engine does not know the quant, or cannot run on the device.
+            RwkvPerfError: the engine cannot load the file.
+        """
+        if not engine.backend.accepts(quant):
+            allowed = ", ".join(engine.backend.quants)
+            raise OptionError(f"{engine.backend.name} knows no quant {quant!r}; allowed: {allowed}")
+        place = device or devices(self.settings, engine)[0].id
+        count = next(iter(self.settings.threads), fingerprint.physical_cores())
+        case = Case(engine.backend.name, self.limits.name, quant, place, count, self.settings.chunk)
+        worker = Worker(python=engine.python, environment=engine.backend.environment(place))
+        try:
+            worker.open(engine.location, file.path, case)
+        except BaseException:
+            worker.kill()
+            raise
+        return worker
+
+    def close(self) -> None:
+        """Remove the run's folder; only the process that made it does."""
+        if self._owns_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def file(self, format: Format) -> ModelFile:  # noqa: A002 - the design's word
+        """The session's model in a format, unquantized (`f16` for gguf) or as the user's file is."""
+        quant = (self.limits.quant or "f16") if format == "gguf" else None
+        return file_for(self.model, format, quant, tools=self._tools, progress=self._file_progress)
+
+    def _file_progress(self, sentence: str, fraction: float) -> None:
+        self.say(f"{sentence} {fraction:.0%}")

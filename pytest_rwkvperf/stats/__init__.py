@@ -1,0 +1,1 @@
+"""Pure arithmetic: from raw times to estimates, intervals and verdicts."""

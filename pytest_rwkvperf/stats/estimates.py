@@ -1,0 +1,82 @@
+"""One figure and its interval from samples grouped by process. The process, not the repetition, is the unit."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import stdtrit
+
+from pytest_rwkvperf.errors import MeasurementError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CONFIDENCE = 0.95
+"""Of reported intervals; verdicts have an error rate of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Tokens per second: `median` is the geometric mean of the processes' medians, with its 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+    processes: int
+    samples: int
+
+    @property
+    def half_width(self) -> float:
+        """Half the interval relative to the estimate; infinite with one process."""
+        return (self.high - self.low) / 2 / self.median
+
+
+@dataclass(frozen=True, slots=True)
+class LogTimes:
+    """The logarithms of the processes' median times: their mean, sample variance and number."""
+
+    mean: float
+    variance: float
+    count: int
+
+
+def log_times(times: Sequence[Sequence[float]]) -> LogTimes:
+    """Reduce times (any unit, by process) to the moments that intervals and verdicts need.
+
+    Raises:
+        MeasurementError: no process, a process without samples, or a time that is not finite and positive.
+    """
+    if not times or not all(len(row) for row in times):
+        raise MeasurementError("a process without samples; measure again")
+    if not all(math.isfinite(value) and value > 0 for row in times for value in row):
+        raise MeasurementError("a time that is not finite and positive; measure again")
+    logs = np.log([float(np.median(row)) for row in times])
+    variance = float(np.var(logs, ddof=1)) if len(logs) > 1 else math.inf
+    return LogTimes(float(np.mean(logs)), variance, len(logs))
+
+
+def estimate_rate(times: Sequence[Sequence[float]], tokens: int) -> Estimate:
+    """Tokens per second from nanoseconds per repetition, by process.
+
+    Student's t interval on the mean of the logarithms.
+
+    Raises:
+        MeasurementError: as `log_times`.
+    """
+    moments = log_times(times)
+    rate = tokens / math.exp(moments.mean) * 1e9
+    reach = interval_reach(moments)
+    return Estimate(
+        rate, rate * math.exp(-reach), rate * math.exp(reach), moments.count, sum(len(row) for row in times)
+    )
+
+
+def interval_reach(moments: LogTimes) -> float:
+    """Half the two-sided 95 % interval on the log scale; infinite with one process."""
+    if moments.count < 2:  # noqa: PLR2004 - a variance needs two
+        return math.inf
+    quantile = float(stdtrit(moments.count - 1, (1 + CONFIDENCE) / 2))
+    return quantile * math.sqrt(moments.variance / moments.count)

@@ -1,0 +1,1 @@
+"""Baselines on disk: schema, reading, merging, atomic writing."""

@@ -1,0 +1,111 @@
+"""Reading and writing baseline files: nothing lost, whoever else writes and whenever the power goes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from pytest_rwkvperf.errors import BaselineError
+from pytest_rwkvperf.places import lock_for
+from pytest_rwkvperf.store import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_rwkvperf.machine.fingerprint import Fingerprint
+    from pytest_rwkvperf.store.schema import Baseline, StoredCase
+
+LOCK_SECONDS = 60.0
+
+
+def path_for(folder: Path, fingerprint: Fingerprint) -> Path:
+    """Where a machine's baseline lives."""
+    return folder / f"{fingerprint.id}.json"
+
+
+def read(path: Path) -> Baseline | None:
+    """The baseline at a path, None when there is no file.
+
+    Raises:
+        BaselineError: there is a file and it cannot be used; the message names it.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BaselineError(f"baseline {path} cannot be read: {error}") from error
+    return schema.loads(text, path)
+
+
+def others(folder: Path, fingerprint: Fingerprint) -> list[Fingerprint]:
+    """Fingerprints of the other machines in a folder, those with the fewest differing fields first.
+
+    Raises:
+        BaselineError: one of the files cannot be used.
+    """
+    here = path_for(folder, fingerprint)
+    read_ones = (read(path) for path in sorted(folder.glob("*.json")) if path != here)
+    found = [baseline.fingerprint for baseline in read_ones if baseline is not None]
+    return sorted(found, key=lambda other: len(fingerprint.differences(other)))
+
+
+def save(folder: Path, fingerprint: Fingerprint, stored: Iterable[StoredCase], *, replacing: bool) -> Path:
+    """Merge cases into a machine's baseline under its lock; the old file stays whole until the new one is.
+
+    Raises:
+        BaselineError: the lock is taken, the existing file is unusable, or the disk refuses.
+    """
+    path = path_for(folder, fingerprint)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock_for(path), timeout=LOCK_SECONDS):
+            baseline = read(path) or schema.Baseline(fingerprint)
+            for case in stored:
+                baseline = baseline.adding(case, replacing=replacing)
+            write_atomically(path, schema.dumps(baseline).encode())
+    except Timeout as error:
+        message = f"baseline {path} has been locked by another session for {LOCK_SECONDS:.0f} s; try again when it ends"
+        raise BaselineError(message) from error
+    except OSError as error:
+        raise BaselineError(f"baseline {path} cannot be written: {error}; it was left as it is") from error
+    return path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside the target, flush to the disk, and rename over it; on any failure the target stays as it was.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private; a baseline is committed and read by others.
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable (fsync(2)). Windows cannot open folders and needs no such step."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,129 @@
+"""What a baseline file holds. One file per hardware fingerprint, kept in git, so the text is made for diffs."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pytest_rwkvperf.backends.base import Device
+from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.errors import BaselineError
+from pytest_rwkvperf.machine.fingerprint import Fingerprint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+VERSION = 1
+
+MAX_SESSIONS = 10
+"""Sessions kept per case; the oldest goes first. Ten of twelve cases with two workloads stay under 400 KB."""
+
+_NUMBERS = re.compile(r"\[\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One saving run of a case: when, with what software, and nanoseconds per repetition by workload and process."""
+
+    recorded: str
+    versions: dict[str, str]
+    protocol: int
+    load_before: float
+    steal: float
+    workloads: dict[str, tuple[tuple[int, ...], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCase:
+    """A case with its sessions, oldest first. Another model or device under the same name is another case."""
+
+    case: Case
+    model_hash: str
+    device: Device
+    sessions: tuple[Session, ...] = ()
+
+    def reference(self, workload: str) -> tuple[Session, ...]:
+        """The sessions to compare with: those of the newest software version that timed the workload."""
+        having = [session for session in self.sessions if workload in session.workloads]
+        return tuple(session for session in having if session.versions == having[-1].versions)
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """Everything stored for one machine."""
+
+    fingerprint: Fingerprint
+    schema: int = VERSION
+    cases: dict[str, StoredCase] = field(default_factory=dict)
+
+    def adding(self, stored: StoredCase, *, replacing: bool) -> Baseline:
+        """With one case's new session appended, or in place of the workloads it timed; other cases stay as they are."""
+        key = stored.case.key
+        old = self.cases.get(key)
+        same = old is not None and (old.model_hash, old.device) == (stored.model_hash, stored.device)
+        kept = old.sessions if old is not None and same else ()
+        if replacing:
+            kept = _without(kept, {name for session in stored.sessions for name in session.workloads})
+        sessions = (*kept, *stored.sessions)[-MAX_SESSIONS:]
+        return replace(self, cases={**self.cases, key: replace(stored, sessions=sessions)})
+
+
+def _without(sessions: tuple[Session, ...], workloads: set[str]) -> tuple[Session, ...]:
+    """Sessions less some workloads; a session left with none goes."""
+    trimmed = (
+        replace(session, workloads={name: runs for name, runs in session.workloads.items() if name not in workloads})
+        for session in sessions
+    )
+    return tuple(session for session in trimmed if session.workloads)
+
+
+def dumps(baseline: Baseline) -> str:
+    """Stable key order, two-space indent, one process's samples on one line."""
+    text = json.dumps(msgspec.to_builtins(baseline), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    return _NUMBERS.sub(lambda match: "[" + re.sub(r"\s+", " ", match[1]) + "]", text) + "\n"
+
+
+def loads(text: str, path: Path) -> Baseline:
+    """Read a baseline's text; `path` is for the error.
+
+    Raises:
+        BaselineError: not JSON, not this schema, a newer schema, or figures that no verdict may rest on.
+    """
+    try:
+        raw = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BaselineError(f"baseline {path} is not valid JSON ({error}); {_RESTORE}") from error
+    version = raw.get("schema") if isinstance(raw, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise BaselineError(f"baseline {path} has no valid schema number; {_RESTORE}")
+    if version > VERSION:
+        raise BaselineError(
+            f"baseline {path} has schema {version}, this release reads up to {VERSION}; upgrade pytest-rwkvperf"
+        )
+    try:
+        baseline = msgspec.convert(raw, type=Baseline)
+    except msgspec.ValidationError as error:
+        raise BaselineError(f"baseline {path} does not follow its schema: {error}; {_RESTORE}") from error
+    _check(baseline, path)
+    return baseline
+
+
+_RESTORE = "restore it from version control or move it away; it was left as it is"
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _check(baseline: Baseline, path: Path) -> None:
+    for key, stored in baseline.cases.items():
+        if key != stored.case.key:
+            raise BaselineError(f"baseline {path}: case {key!r} describes {stored.case.key!r}; {_RESTORE}")
+        for session in stored.sessions:
+            for workload, runs in session.workloads.items():
+                if not runs or not all(runs) or any(value <= 0 for row in runs for value in row):
+                    raise BaselineError(f"baseline {path}: {key}, {workload} holds no usable times; {_RESTORE}")

@@ -1,0 +1,1 @@
+"""The tests that come with the plugin: the guide's measurements for every engine."""

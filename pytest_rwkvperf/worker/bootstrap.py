@@ -1,0 +1,42 @@
+"""What the worker's interpreter runs first, as a script: it may be another environment's, without this project.
+
+The package is found beside this file and nothing else of this environment is put on the path, so that the engine
+measured is the other environment's own. Standard library only.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+
+def _take_pipes() -> tuple[int, int]:
+    """Keep stdin and stdout as the private pipe; native code that prints on stdout reaches stderr instead."""
+    requests, replies = os.dup(0), os.dup(1)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return requests, replies
+
+
+def _load_package() -> None:
+    folder = Path(__file__).resolve().parent.parent
+    spec = importlib.util.spec_from_file_location(
+        "pytest_rwkvperf", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    assert spec is not None  # noqa: S101 - a path that ends in .py always gives a spec
+    assert spec.loader is not None  # noqa: S101 - likewise
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["pytest_rwkvperf"] = module
+    spec.loader.exec_module(module)
+
+
+if __name__ == "__main__":
+    pipes = _take_pipes()
+    # The script's own folder leads sys.path and would let `parent` or `messages` shadow other packages.
+    sys.path.pop(0)
+    _load_package()
+    from pytest_rwkvperf.worker.child import main
+
+    main(*pipes)

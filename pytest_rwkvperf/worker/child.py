@@ -1,0 +1,194 @@
+"""The worker's side: reads requests, runs the engine, answers. One engine per process, for its whole life."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import queue
+import sys
+import threading
+import time
+import traceback
+from base64 import b64encode
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_rwkvperf import errors
+from pytest_rwkvperf.backends import registry
+from pytest_rwkvperf.backends.base import OpenRequest
+from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.machine.memory import peak_rss_bytes
+from pytest_rwkvperf.measure import protocol
+from pytest_rwkvperf.worker.messages import decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_rwkvperf.backends.base import Backend, Engine
+    from pytest_rwkvperf.models.files import Format
+
+
+class Child:
+    """The requests a worker answers; each public method is one, its keyword arguments the request's `with`."""
+
+    def __init__(self) -> None:
+        self._backend: Backend | None = None
+        self._engine: Engine | None = None
+        self._chunk = 0
+        self.report: Callable[[str, float], None] = lambda _sentence, _fraction: None
+
+    def describe(self, *, location: str) -> dict[str, Any]:
+        """Import the engine; its versions and devices."""
+        backend = self._load_backend(location)
+        return {
+            "versions": dict(backend.versions()),
+            "devices": [asdict(device) for device in backend.devices()],
+            "python": platform.python_version(),
+        }
+
+    def open(self, *, location: str, path: str, quant: str, device: str, threads: int, chunk: int) -> dict[str, Any]:
+        """Load a model; refuse an engine that sits elsewhere than asked."""
+        backend = self._load_backend(location)
+        if backend.format == "pth":
+            from pytest_rwkvperf.models import pth
+
+            pth.read(Path(path))
+        started = time.perf_counter_ns()
+        engine = backend.open(OpenRequest(Path(path), quant, device, threads, chunk))
+        engine.synchronise()
+        elapsed = time.perf_counter_ns() - started
+        if engine.device.id != device:
+            raise errors.DeviceError(f"{backend.name} was asked for {device} and took {engine.device.id}")
+        self._engine, self._chunk = engine, chunk
+        return {"load_nanoseconds": elapsed, "device": asdict(engine.device), "versions": dict(backend.versions())}
+
+    def sample(self, *, workload: str) -> dict[str, Any]:
+        """One timed repetition of a workload."""
+        parsed = Workload.parse(workload)
+        engine = self._open_engine()
+        gc.collect()
+        gc.disable()
+        try:
+            return asdict(protocol.run(engine, parsed, self._chunk))
+        finally:
+            gc.enable()
+
+    def memory(self) -> dict[str, int]:
+        """Peak resident memory of this process so far."""
+        return {"peak_rss_bytes": peak_rss_bytes()}
+
+    def clear(self) -> None:
+        """Reset the recurrent state."""
+        self._open_engine().clear()
+
+    def prefill(self, *, tokens: list[int]) -> None:
+        """Advance by tokens, in chunks as the measurements do."""
+        protocol.prefill(self._open_engine(), tokens, self._chunk)
+
+    def decode(self, *, token: int) -> None:
+        """Advance by one token along the generation path."""
+        protocol.check_tokens(self._open_engine(), [token])
+        self._open_engine().decode(token)
+
+    def logits(self) -> str:
+        """The last logits, float32 little-endian in base64."""
+        return b64encode(self._open_engine().logits().astype("<f4").tobytes()).decode()
+
+    def inspect_pth(self, *, path: str) -> dict[str, Any]:
+        """What a `.pth` holds, read safely."""
+        from pytest_rwkvperf.models import derive
+
+        return derive.inspect_pth(Path(path)).to_json()
+
+    def convert_pth(self, *, source: str, target: str, format: Format) -> None:  # noqa: A002 - the design's word
+        """Write another format from a `.pth`."""
+        from pytest_rwkvperf.models import derive
+
+        derive.convert_pth(Path(source), Path(target), format)
+
+    def quantize(self, *, source: str, target: str, quant: str) -> None:
+        """Make a quantized `.gguf` with llama.cpp."""
+        from pytest_rwkvperf.backends.llama_cpp import BACKEND
+
+        with _missing_is_clear(BACKEND):
+            BACKEND.quantize(Path(source), Path(target), quant)
+
+    def _load_backend(self, location: str) -> Backend:
+        if self._backend is None:
+            backend = registry.load(location)
+            with _missing_is_clear(backend):
+                backend.versions()
+                backend.devices()
+            self._backend = backend
+        return self._backend
+
+    def _open_engine(self) -> Engine:
+        if self._engine is None:
+            raise errors.ProtocolError("no model is open in this worker; send `open` first")
+        return self._engine
+
+
+_REQUESTS = {name: method for name, method in vars(Child).items() if not name.startswith("_")}
+
+
+class _missing_is_clear:  # noqa: N801 - reads as a statement
+    """Turn the import error of an engine into the sentence that says how to install it."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ImportError):
+            message = f"{self._backend.name} is not installed for {sys.executable} ({error}): {self._backend.install}"
+            raise errors.BackendMissingError(message) from error
+
+
+def main(requests: int, replies: int) -> None:
+    """Answer requests until the pipe closes or a `close` comes."""
+    out = os.fdopen(replies, "wb", buffering=0)
+    inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(requests, inbox), daemon=True).start()
+    out.write(encode({"hello": {"pid": os.getpid(), "python": sys.version.split()[0]}}))
+    child = Child()
+    while True:
+        request = decode(inbox.get())
+        if request["do"] == "close":
+            out.write(encode({"id": request["id"], "done": None}))
+            # Engines' destructors have crashed and hung; everything worth keeping has been sent.
+            os._exit(0)
+        child.report = partial(_report, out, request["id"])
+        _send(out, {"id": request["id"], **_answer(child, request)})
+
+
+def _read(requests: int, inbox: queue.SimpleQueue[bytes]) -> None:
+    """Queue requests; when the parent is gone, so is this process, whatever native code is doing."""
+    with os.fdopen(requests, "rb") as source:
+        for line in source:
+            inbox.put(line)
+    os._exit(1)
+
+
+def _send(out: Any, message: dict[str, Any]) -> None:  # noqa: ANN401 - a raw binary file
+    view = memoryview(encode(message))
+    while view:
+        view = view[out.write(view) :]
+
+
+def _report(out: Any, number: int, sentence: str, fraction: float) -> None:  # noqa: ANN401 - a raw binary file
+    _send(out, {"id": number, "progress": [sentence, fraction]})
+
+
+def _answer(child: Child, request: dict[str, Any]) -> dict[str, Any]:
+    """Run one request. A Rust panic is a BaseException, so that is what is caught here."""
+    try:
+        return {"done": _REQUESTS[request["do"]](child, **request["with"])}
+    except BaseException as error:  # noqa: BLE001 - told to the parent, which decides
+        if not isinstance(error, errors.RwkvPerfError):
+            traceback.print_exc()
+        return {"failed": {"kind": type(error).__name__, "message": str(error) or repr(error)}}

@@ -1,0 +1,270 @@
+"""The parent's side of a worker process: it owns the deadline and the process group, and never imports an engine."""
+
+from __future__ import annotations
+
+import collections
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+import psutil
+
+from pytest_rwkvperf import errors
+from pytest_rwkvperf.worker.messages import MAX_LINE_BYTES, decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from pytest_rwkvperf.cases import Case
+
+_BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+_STDERR_LINES = 30
+_POLL_SECONDS = 0.5
+_GRACE_SECONDS = 3.0
+
+START_SECONDS = 60.0
+"""Deadline for the interpreter's own start."""
+IMPORT_SECONDS = 300.0
+"""Deadline for importing an engine and listing its devices; a cold torch on a slow disk takes a minute."""
+LOAD_SECONDS = 1800.0
+"""Deadline for loading a model: 13.3 B parameters from a slow disk."""
+SAMPLE_SECONDS = 1800.0
+"""Deadline for one repetition of a workload, before its speed is known."""
+QUICK_SECONDS = 60.0
+"""Deadline for everything else."""
+
+
+class Worker:
+    """One process that runs one engine. Use it as a context manager; leaving it ends the process."""
+
+    def __init__(self, *, python: str = sys.executable, environment: Mapping[str, str] | None = None) -> None:
+        self._process = subprocess.Popen(
+            [python, str(_BOOTSTRAP)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **(environment or {})},
+            **_own_group(),
+        )
+        self._replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._stderr: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
+        self._number = 0
+        self._readers = [
+            threading.Thread(target=_read_replies, args=(self._process.stdout, self._replies), daemon=True),
+            threading.Thread(target=_read_stderr, args=(self._process.stderr, self._stderr), daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+        try:
+            self._await_hello()
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.kill()
+
+    def request(
+        self, do: str, deadline: float, progress: Callable[[str, float], None] | None = None, **arguments: object
+    ) -> Any:  # noqa: ANN401 - JSON; each caller knows the shape of its answer
+        """Ask one thing and wait for the answer, at most `deadline` seconds.
+
+        Raises:
+            WorkerDiedError: the process ended; the message names the signal and carries its last lines.
+            WorkerTimeoutError: the deadline passed; the process tree has been ended.
+            ProtocolError: the answer is garbled, too large or another question's.
+            RwkvPerfError: what the worker itself raised, under its own class.
+        """
+        self._number += 1
+        self._send({"id": self._number, "do": do, "with": arguments}, do)
+        limit = time.monotonic() + deadline
+        while True:
+            message = self._receive(limit, f"{do} ({deadline:.0f} s allowed)")
+            if message.get("id") != self._number:
+                self._fail(errors.ProtocolError(f"an answer to another request than {do}: {message.get('id')!r}"))
+            if "progress" in message:
+                if progress is not None:
+                    progress(*message["progress"])
+                continue
+            if "failed" in message:
+                raise _rebuild(message["failed"])
+            return message.get("done")
+
+    def open(self, location: str, path: Path, case: Case) -> Any:  # noqa: ANN401 - JSON
+        """Load a case's model; the answer has its load time, device and versions.
+
+        Raises:
+            RwkvPerfError: as `request`.
+        """
+        return self.request(
+            "open",
+            LOAD_SECONDS,
+            location=location,
+            path=str(path),
+            quant=case.quant,
+            device=case.device,
+            threads=case.threads,
+            chunk=case.chunk,
+        )
+
+    def close(self) -> None:
+        """Let the process end; end it when it does not."""
+        if self._process.poll() is None:
+            try:
+                self._number += 1
+                self._send({"id": self._number, "do": "close", "with": {}}, "close")
+                self._process.wait(_GRACE_SECONDS)
+            except (errors.WorkerDiedError, subprocess.TimeoutExpired):
+                pass
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process and everything it started: TERM, then KILL; reap it and close the pipes."""
+        _end_tree(self._process)
+        for reader in self._readers:
+            reader.join(_GRACE_SECONDS)
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue
+
+    def _await_hello(self) -> None:
+        """Skip what an interpreter's start-up files print before the bootstrap has taken the pipe."""
+        limit = time.monotonic() + START_SECONDS
+        while b'"hello"' not in self._next_line(limit, f"its first message ({START_SECONDS:.0f} s allowed)"):
+            continue
+
+    def _send(self, message: dict[str, Any], do: str) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - opened with PIPE
+        try:
+            self._process.stdin.write(encode(message))
+            self._process.stdin.flush()
+        except (BrokenPipeError, OSError) as error:
+            raise self._death(do) from error
+
+    def _receive(self, limit: float, what: str) -> dict[str, Any]:
+        line = self._next_line(limit, what)
+        try:
+            return decode(line)
+        except errors.ProtocolError as error:
+            self._fail(error)
+
+    def _next_line(self, limit: float, what: str) -> bytes:
+        while True:
+            remaining = limit - time.monotonic()
+            if remaining <= 0:
+                self._fail(errors.WorkerTimeoutError(f"the worker did not finish {what}; it has been ended"))
+            try:
+                line = self._replies.get(timeout=min(_POLL_SECONDS, remaining))
+            except queue.Empty:
+                if self._process.poll() is None:
+                    continue
+                line = None
+            if line is None:
+                raise self._death(what)
+            return line
+
+    def _fail(self, error: errors.WorkerError) -> NoReturn:
+        self.kill()
+        raise type(error)(f"{error}{self._last_lines()}")
+
+    def _death(self, what: str) -> errors.WorkerDiedError:
+        try:
+            code = self._process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            code = None
+        self.kill()
+        return errors.WorkerDiedError(f"the worker {_ended(code)} during {what}{self._last_lines()}")
+
+    def _last_lines(self) -> str:
+        lines = "\n  ".join(self._stderr)
+        return f"; its last lines:\n  {lines}" if lines else "; it wrote nothing on stderr"
+
+
+def _own_group() -> dict[str, Any]:
+    """A process group of its own, so that a Ctrl-C at the terminal reaches the parent alone."""
+    if sys.platform == "win32":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    return {"start_new_session": True}
+
+
+def _read_replies(pipe: BinaryIO, replies: queue.SimpleQueue[bytes | None]) -> None:
+    while line := pipe.readline(MAX_LINE_BYTES + 1):
+        replies.put(line)
+        if len(line) > MAX_LINE_BYTES:
+            break
+    replies.put(None)
+
+
+def _read_stderr(pipe: BinaryIO, lines: collections.deque[str]) -> None:
+    while line := pipe.readline(4096):
+        if text := line.decode(errors="replace").rstrip():
+            lines.append(text)
+
+
+def _end_tree(process: subprocess.Popen[bytes]) -> None:
+    try:
+        root = psutil.Process(process.pid)
+        tree = [*root.children(recursive=True), root]
+    except psutil.NoSuchProcess:
+        tree = []
+    if process.poll() is None or len(tree) > 1:
+        for member in tree:
+            _signal(member.terminate)
+        _, alive = psutil.wait_procs(tree, timeout=_GRACE_SECONDS)
+        for member in alive:
+            _signal(member.kill)
+    process.wait()
+
+
+def _signal(send: Callable[[], None]) -> None:
+    try:
+        send()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _ended(code: int | None) -> str:
+    """How a process ended, in words."""
+    if code is None:
+        return "closed its pipe and stayed alive"
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = " (most often the kernel's out-of-memory killer)" if name == "SIGKILL" else ""
+    return f"was ended by {name}{hint}"
+
+
+def _rebuild(failed: dict[str, str]) -> errors.RwkvPerfError:
+    """The worker's exception under its own class; an engine's own exception becomes a BackendError that names it."""
+    kind = getattr(errors, failed["kind"], None)
+    if isinstance(kind, type) and issubclass(kind, errors.RwkvPerfError):
+        return kind(failed["message"])
+    return errors.BackendError(f"the engine raised {failed['kind']}: {failed['message']}")

@@ -1,0 +1,37 @@
+"""What the models room needs an engine for, done in short-lived worker processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_rwkvperf.models.files import ModelFile
+from pytest_rwkvperf.worker.parent import LOAD_SECONDS, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pytest_rwkvperf.models.files import Format
+
+
+class WorkerTools:
+    """Implements `pytest_rwkvperf.models.resolve.Tools`: the parent neither unpickles nor loads a native library."""
+
+    def __init__(self, progress: Callable[[str, float], None]) -> None:
+        self._progress = progress
+
+    def inspect_pth(self, path: Path) -> ModelFile:
+        """Shape, precision and content hash of a `.pth`."""
+        return ModelFile.from_json(self._ask("inspect_pth", path=str(path)))
+
+    def convert_pth(self, source: Path, target: Path, format: Format) -> None:  # noqa: A002 - the design's word
+        """Write another format from a `.pth`."""
+        self._ask("convert_pth", source=str(source), target=str(target), format=format)
+
+    def quantize_gguf(self, source: Path, target: Path, quant: str) -> None:
+        """Make a quantized `.gguf` with llama.cpp's own quantizer."""
+        self._ask("quantize", source=str(source), target=str(target), quant=quant)
+
+    def _ask(self, do: str, **arguments: str) -> Any:  # noqa: ANN401 - JSON
+        with Worker() as worker:
+            return worker.request(do, LOAD_SECONDS, self._progress, **arguments)
