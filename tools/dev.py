@@ -450,7 +450,8 @@ def install_llama_cpp(checkout: Checkout, step: Step) -> None:
 
 def install_web_rwkv(checkout: Checkout, step: Step) -> None:
     """The web-rwkv binding from native/web-rwkv, by its wheel's path: the name is never looked up on an index."""
-    wheels = checkout.cache / "wheels" / sources_hash(checkout.root, step.files)
+    machine = f"{sys.platform}-{platform.machine()}"  # a home folder may be shared by several kinds
+    wheels = checkout.cache / "wheels" / machine / sources_hash(checkout.root, step.files)
     if not any(wheels.glob("*.whl")):
         build_web_rwkv(checkout, step, wheels)
     paths = map(str, wheels.glob("*.whl"))
@@ -501,7 +502,7 @@ ENGINES = (
     Step(
         name="llama-cpp",
         title="Compiling and installing llama-cpp-python",
-        typical="usually 6 to 12 min on 2 cores the first time, seconds from pip's cache after that",
+        typical="usually 6 to 12 min on 2 cores, seconds when pip has it cached",
         install=install_llama_cpp,
         files=("constraints.txt",),
         distributions=("llama_cpp_python",),
@@ -510,7 +511,7 @@ ENGINES = (
     Step(
         name="web-rwkv",
         title="Compiling the web-rwkv binding",
-        typical="usually 3 to 5 min on 2 cores the first time, seconds from this project's cache after that",
+        typical="usually 3 to 5 min on 2 cores",
         install=install_web_rwkv,
         files=("native/web-rwkv",),
         distributions=("rwkvperf_web_rwkv",),
