@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.models.streams import Progress
 
+_ELSEWHERE = "point the cache elsewhere (XDG_CACHE_HOME on Linux)"
 _SPARE_BYTES = 64 << 20  # left free beside a written file
 
 
@@ -29,14 +30,20 @@ def folder(cache: Path | None) -> Path:
 
 @contextmanager
 def locked(target: Path, progress: Progress) -> Iterator[None]:
-    """One writer per file across processes; tells `progress` when it has to wait for another."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """One writer per file across processes; tells `progress` when it has to wait for another.
+
+    Raises:
+        ModelError: the folder cannot be made or written.
+    """
     lock = FileLock(f"{target}.lock")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         progress(f"waiting for another process to finish {target.name}", 0.0)
         lock.acquire()
+    except OSError as error:
+        raise ModelError(f"the model cache {str(target.parent)!r} cannot be written: {error}; {_ELSEWHERE}") from None
     try:
         yield
     finally:
@@ -50,22 +57,23 @@ def replacing(target: Path, needed: int) -> Iterator[Path]:
     Call it with `target` locked: leftovers of a killed process are removed first.
 
     Raises:
-        ModelError: the disk has less than `needed` bytes free.
+        ModelError: the disk has less than `needed` bytes free, or writing failed.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     for leftover in target.parent.glob(f".{glob_escaped(target.name)}.*.part"):
         leftover.unlink(missing_ok=True)
     free = shutil.disk_usage(target.parent).free
     if free < needed + _SPARE_BYTES:
         raise ModelError(
             f"writing {str(target)!r} needs {needed} bytes and {_SPARE_BYTES} to spare, {free} are free;"
-            " free some space or point the cache elsewhere (XDG_CACHE_HOME on Linux)"
+            f" free some space or {_ELSEWHERE}"
         )
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         yield temporary
         _to_disk(temporary)
         temporary.replace(target)
+    except OSError as error:
+        raise ModelError(f"writing {str(target)!r} failed: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -90,6 +98,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a record of the cache, whole or not at all."""
+    """Write a record of the cache, whole or not at all; call it with what the record is about locked."""
     with replacing(path, 0) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -70,17 +70,32 @@ def _resolve_synthetic(source: SyntheticModel, root: Path, progress: Progress) -
     name = f"{synthetic.PREFIX}{source.label}"
     note = root / "known" / f"synthetic-{source.label.replace(':', '-')}-v{synthetic.GENERATOR_VERSION}.json"
     record = _remembered(
-        note, {"shape": repr(source.shape)}, lambda: {"content_hash": content_hash(source, progress, f"hashing {name}")}
+        note,
+        {"shape": repr(source.shape)},
+        lambda: {"content_hash": content_hash(source, progress, f"hashing {name}")},
+        progress,
     )
     return Model(name, record["content_hash"], source.shape, source)
 
 
-def _remembered(note: Path, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A record kept under a key; made again when the key differs."""
-    record = store.read_json(note)
-    if record is None or any(record.get(field) != value for field, value in key.items()):
+def _remembered(
+    note: Path, key: dict[str, Any], make: Callable[[], dict[str, Any]], progress: Progress
+) -> dict[str, Any]:
+    """A record kept under a key; made again, by one process at a time, when the key differs."""
+    if record := _matching(note, key):
+        return record
+    with store.locked(note, progress):
+        if record := _matching(note, key):
+            return record
         record = {**key, **make()}
         store.write_json(note, record)
+        return record
+
+
+def _matching(note: Path, key: dict[str, Any]) -> dict[str, Any] | None:
+    record = store.read_json(note)
+    if record is None or any(record.get(field) != value for field, value in key.items()):
+        return None
     return record
 
 
@@ -96,7 +111,7 @@ def _describe(path: Path, root: Path, tools: Tools, progress: Progress) -> Model
         "layout": _LAYOUT_VERSION,
     }
     note = root / "known" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:24]}.json"
-    record = _remembered(note, key, lambda: {"file": _inspect(path, kind, tools, progress).to_json()})
+    record = _remembered(note, key, lambda: {"file": _inspect(path, kind, tools, progress).to_json()}, progress)
     return ModelFile.from_json(record["file"])
 
 
@@ -272,8 +287,8 @@ def _record_key(target: _Target, path: Path) -> dict[str, Any]:
 
 
 def _recorded(target: _Target, path: Path) -> ModelFile | None:
-    record = store.read_json(_record_path(path)) if path.exists() else None
-    if record is None or any(record.get(field) != value for field, value in _record_key(target, path).items()):
+    record = _matching(_record_path(path), _record_key(target, path)) if path.exists() else None
+    if record is None:
         return None
     return dataclasses.replace(ModelFile.from_json(record["file"]), path=path)
 

@@ -27,8 +27,11 @@ def sniff(path: Path) -> Format:
         raise ModelError(
             f"model file {str(path)!r} does not exist" if not path.exists() else f"{str(path)!r} is no file"
         )
-    with path.open("rb") as file:
-        head = file.read(64)
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise ModelError(f"{str(path)!r} cannot be read: {error}") from None
     found = _by_content(path, head)
     named = _SUFFIXES.get(path.suffix.lower())
     if named is not None and named != found:

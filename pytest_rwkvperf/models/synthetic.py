@@ -78,7 +78,7 @@ _VECTORS = {
 # Standard deviation of each matrix in quarters of 1/√fan-in. Inputs are layer-normed, so 2 gives outputs of 0.5: the
 # residual stream grows by about 0.1 in variance per layer and stays far inside float16 at 61 layers. Exceptions: w1 and
 # w2 move the decay enough to show in the logits; receptance and value keep what enters the group norm so small that its
-# epsilon shows; g2 turns sigmoids around one half into gates of about 0.5; head gives logits a standard deviation of about 2.
+# epsilon shows; g2 turns sigmoids around one half into gates of about 0.5; head gives logits one of about 2.
 _MATRIX_QUARTERS = {"w1": 4, "w2": 8, "receptance": 1, "value": 1, "g2": 4, "head": 8}
 
 
