@@ -53,6 +53,10 @@ mod _native {
     #[pymodule_export]
     use super::model::Model;
 
+    /// The largest chunk a model takes, in tokens.
+    #[pymodule_export]
+    const LARGEST_CHUNK: usize = super::settings::LARGEST_CHUNK;
+
     /// This distribution's version.
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

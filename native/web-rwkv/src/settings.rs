@@ -9,7 +9,7 @@ use crate::failure::Failure;
 /// web-rwkv 0.10.20 packs the length of a step into 8 bits (`Cursor::pack` in `src/tensor/mod.rs`). From 256 tokens on
 /// the shaders compare with a length cut to its last 8 bits, so the token shift is not saved, or saved from another
 /// token: the logits of that step are right, those of every step after it are not. 224 is the last multiple of 32 below.
-const LARGEST_CHUNK: usize = 224;
+pub const LARGEST_CHUNK: usize = 224;
 
 /// How the large matrices of a layer are stored on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,7 +32,7 @@ def one_sentence(error: BaseException) -> str:
         ({"quant_layers": 1}, "fp16 quantizes no layer"),
         ({"chunk": 0}, "chunk is 0"),
         ({"chunk": -32}, "chunk is -32"),
-        ({"chunk": 256}, "chunk is 256, but must be 1 to 224"),
+        ({"chunk": binding.LARGEST_CHUNK + 1}, "chunk is 225, but must be 1 to 224"),
         ({"adapter": 99}, "adapter is 99"),
         ({"adapter": -1}, "adapter is -1"),
     ],

@@ -82,7 +82,7 @@ def test_clear_brings_the_initial_state_back(fresh: binding.Model) -> None:
     assert distance(carried_on, first) > 1e-3
 
 
-@pytest.mark.parametrize("chunk", [32, 100, 224])
+@pytest.mark.parametrize("chunk", [32, 100, binding.LARGEST_CHUNK])
 def test_the_chunk_changes_nothing_but_speed(
     load: Callable[..., binding.Model], fresh: binding.Model, chunk: int
 ) -> None:

@@ -7,7 +7,10 @@ from typing import Final, Literal, final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["VERSION", "WEB_RWKV_VERSION", "Adapter", "Model", "WebRwkvError", "adapters"]
+__all__ = ["LARGEST_CHUNK", "VERSION", "WEB_RWKV_VERSION", "Adapter", "Model", "WebRwkvError", "adapters"]
+
+LARGEST_CHUNK: Final[int]
+"""The largest chunk a model takes, in tokens: a longer one leaves a wrong state behind (see `Model`)."""
 
 VERSION: Final[str]
 """This distribution's version."""
@@ -80,8 +83,8 @@ class Model:
             adapter: index into `adapters()`.
             quant: "fp16", "int8", "nf4" or "sf4", for the seven large matrices of a layer; everything else stays fp16.
             quant_layers: how many layers, from the first on, are quantized; None: all.
-            chunk: tokens the engine takes at a time, 1 to 224; rounded up to a multiple of 32. A longer chunk leaves a
-                wrong state behind, because web-rwkv 0.10.20 keeps its length in 8 bits.
+            chunk: tokens the engine takes at a time, 1 to LARGEST_CHUNK; rounded up to a multiple of 32. A longer chunk
+                leaves a wrong state behind, because web-rwkv 0.10.20 keeps its length in 8 bits.
         """
     @property
     def vocabulary(self) -> int:
