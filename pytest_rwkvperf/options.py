@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_rwkvperf.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import pytest
 
@@ -70,7 +70,7 @@ OPTIONS = (
         "device", "", "device ids as the engines list them (cpu, cuda:0, vulkan:0). Default: each one's best", "LIST"
     ),
     Option("threads", "", "CPU threads of an engine. Default: the physical cores this process may use", "LIST"),
-    Option("chunk", "512", "most tokens in one prefill call, the same for every engine", "N"),
+    Option("chunk", "", "most tokens in one prefill call. Default: 512, and 128 for web-rwkv as its own tool", "N"),
     Option("suite", "auto", "the shipped tests; auto: when no test of your own asks for rwkv_perf", "auto|yes|no"),
     Option(
         "save-baseline",
@@ -109,7 +109,7 @@ class Settings:
     workloads: tuple[str, ...]
     devices: tuple[str, ...]
     threads: tuple[int, ...]
-    chunk: int
+    chunk: int | None
     suite: Suite
     save: Save
     baseline_dir: Path
@@ -152,7 +152,7 @@ def read(config: pytest.Config) -> Settings:
         workloads=_words(raw["workload"]),
         devices=_words(raw["device"]),
         threads=tuple(_number("threads", word, int) for word in _words(raw["threads"])),
-        chunk=_number("chunk", raw["chunk"], int),
+        chunk=_number("chunk", raw["chunk"], int) if raw["chunk"] else None,
         suite=_choice("suite", raw["suite"], ("auto", "yes", "no")),
         save=_choice("save-baseline", raw["save-baseline"], ("no", "append", "replace")),
         baseline_dir=config.rootpath / raw["baseline-dir"],

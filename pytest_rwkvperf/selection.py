@@ -80,6 +80,20 @@ def check_quants(settings: Settings, request: Request, backends: Sequence[Backen
                 raise OptionError(f"--rwkv-quant={name}={quant}: unknown to it; allowed: {allowed}")
 
 
+def check_chunk(settings: Settings, backends: Sequence[Backend]) -> None:
+    """Refuse a chunk that an engine would compute wrongly.
+
+    Raises:
+        OptionError: naming the engine and its limit.
+    """
+    for backend in backends:
+        if settings.chunk and backend.max_chunk and settings.chunk > backend.max_chunk:
+            raise OptionError(
+                f"--rwkv-chunk={settings.chunk} is more than {backend.name} computes rightly; "
+                f"at most {backend.max_chunk}, or leave {backend.name} out of --rwkv-backend"
+            )
+
+
 def check_devices(settings: Settings, found: Sequence[Found]) -> None:
     """Refuse a device that no engine lists.
 
@@ -102,7 +116,7 @@ def items(
     workloads = [Workload.parse(text) for text in (DEFAULT_WORKLOADS if none_asked else wanted)]
     threads = settings.threads or (default_threads,)
     cases = [
-        Case(engine.backend.name, limits.name, quant, device.id, count, settings.chunk)
+        Case(engine.backend.name, limits.name, quant, device.id, count, chunk_of(settings, engine.backend))
         for engine in found
         if engine.backend.format in limits.formats
         for device in devices(settings, engine)
@@ -129,6 +143,11 @@ def devices(settings: Settings, engine: Found) -> list[Device]:
     if not settings.devices:
         return [engine.devices[0]]
     return [device for device in engine.devices if device.id in settings.devices]
+
+
+def chunk_of(settings: Settings, backend: Backend) -> int:
+    """The chunk asked for, or the engine's usual one."""
+    return settings.chunk or backend.standard_chunk
 
 
 def _quants(

@@ -21,7 +21,17 @@ from pytest_rwkvperf.measure.record import Measurement
 from pytest_rwkvperf.models import synthetic
 from pytest_rwkvperf.models.files import FORMATS, ModelFile
 from pytest_rwkvperf.models.resolve import file_for, resolve
-from pytest_rwkvperf.selection import ModelLimits, Request, check_devices, check_quants, devices, items, unfit
+from pytest_rwkvperf.selection import (
+    ModelLimits,
+    Request,
+    check_chunk,
+    check_devices,
+    check_quants,
+    chunk_of,
+    devices,
+    items,
+    unfit,
+)
 from pytest_rwkvperf.store import accept, files
 from pytest_rwkvperf.worker.parent import Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
@@ -73,6 +83,7 @@ class Session:
         chosen, by_hand = registry.choose(self.settings.backend)
         backends = [registry.load(location) for location in chosen.values()]
         check_quants(self.settings, Request(), backends)
+        check_chunk(self.settings, backends)
         answers = discover(chosen, by_hand=by_hand)
         present = [answer for answer in answers if isinstance(answer, Found)]
         check_devices(self.settings, present)
@@ -220,7 +231,7 @@ class Session:
             raise OptionError(f"{engine.backend.name} knows no quant {quant!r}; allowed: {allowed}")
         place = device or devices(self.settings, engine)[0].id
         count = next(iter(self.settings.threads), fingerprint.physical_cores())
-        case = Case(engine.backend.name, self.limits.name, quant, place, count, self.settings.chunk)
+        case = Case(engine.backend.name, self.limits.name, quant, place, count, chunk_of(self.settings, engine.backend))
         worker = Worker(python=engine.python, environment=engine.backend.environment(place))
         try:
             worker.open(engine.location, file.path, case)

@@ -96,6 +96,14 @@ class Backend(Protocol):
     def quants(self) -> tuple[str, ...]:
         """Every quant this backend may be asked for; `accepts` also takes variants such as `int8@31`."""
 
+    @property
+    def standard_chunk(self) -> int:
+        """Most tokens in one prefill call when nothing else is asked."""
+
+    @property
+    def max_chunk(self) -> int | None:
+        """Largest chunk that gives right answers, None when there is no limit."""
+
     def accepts(self, quant: str) -> bool:
         """Whether the backend knows the quant."""
 

@@ -162,6 +162,8 @@ class LlamaCpp:
     format: Format = "gguf"
     install: str = "pip install 'pytest-rwkvperf[llama-cpp]'  (compiles for 6 to 12 minutes; needs a C++ compiler)"
     no_device: str = "reinstall llama-cpp-python"
+    standard_chunk: int = 512
+    max_chunk: int | None = None
     quants: tuple[str, ...] = tuple(FILE_TYPES)
 
     def accepts(self, quant: str) -> bool:

@@ -84,6 +84,8 @@ class RwkvPip:
     format: Format = "pth"
     install: str = "pip install 'pytest-rwkvperf[rwkv]'"
     no_device: str = "reinstall torch"
+    standard_chunk: int = 512
+    max_chunk: int | None = None
     quants: tuple[str, ...] = ("fp32", "bf16", "fp16")
 
     def accepts(self, quant: str) -> bool:

@@ -56,7 +56,7 @@ class WebRwkvEngine:
             self._model = binding.Model(
                 request.path, adapter=adapter.index, quant=quant, quant_layers=layers, chunk=request.chunk
             )
-        except binding.WebRwkvError as error:
+        except (binding.WebRwkvError, ValueError) as error:
             raise ModelError(f"web-rwkv cannot load {request.path}: {error}") from error
         self._device = device
         self._logits: Any = None
@@ -99,6 +99,9 @@ class WebRwkv:
     format: Format = "st"
     install: str = "pip install ./native/web-rwkv  (in a checkout; needs cargo, from https://rustup.rs)"
     no_device: str = "install a Vulkan driver, on Debian without a GPU: apt-get install mesa-vulkan-drivers libvulkan1"
+    # The guide's tool uses 128. web-rwkv 0.10.20 keeps a chunk's length in 8 bits: a longer one is quick and wrong.
+    standard_chunk: int = 128
+    max_chunk: int | None = 224
     quants: tuple[str, ...] = _QUANTS
 
     def accepts(self, quant: str) -> bool:

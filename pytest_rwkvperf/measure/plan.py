@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.errors import MeasurementError
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.measure import protocol
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.backends.base import Device
-    from pytest_rwkvperf.cases import Case, Workload
+    from pytest_rwkvperf.cases import Case
     from pytest_rwkvperf.measure.protocol import Sample
 
 MIN_PROCESSES = 3
@@ -42,6 +43,7 @@ PROCESS_SECONDS = 1.0
 
 WARMUP_SECONDS = 1.0
 WARMUP_LIMIT_SECONDS = 15.0
+WARMUP_TOKENS = 16
 WARMUP_AGREEMENT = 1.10
 """Steady: a second of work, and the last two repetitions within 10 %. Two alone would not do: on an H200 the first two
 whole prefills of rwkv agree with each other and are 14 times slower than all later ones, but take under a second."""
@@ -129,9 +131,9 @@ def _run(
     case, started = target.case, time.time()
     with Worker(python=target.python, environment=target.environment) as worker:
         opened = worker.open(target.location, target.path, case)
-        warm = {workload: _warm(worker, workload) for workload in workloads}
+        warm = {workload: _warm(worker, warmup_for(workload)) for workload in workloads}
         samples: dict[Workload, list[Sample]] = {workload: [] for workload in workloads}
-        counts = {workload: _sample_count(durations[-1]) for workload, durations in warm.items()}
+        counts = {workload: sample_count(workload, durations[-1]) for workload, durations in warm.items()}
         for workload in schedule(counts, seed=f"{case.key} {index}"):
             samples[workload].append(_sample(worker, workload))
         memory = worker.request("memory", parent.QUICK_SECONDS)
@@ -157,7 +159,19 @@ def schedule(counts: Mapping[Workload, int], seed: str) -> list[Workload]:
     return order
 
 
-def _sample_count(seconds: float) -> int:
+def warmup_for(workload: Workload) -> Workload:
+    """What warms a workload: a prefill itself, whose chunks' shapes matter; of a generation, some tokens.
+
+    Every token of a generation is the same work at any depth, the state being of constant size.
+    """
+    if workload.kind == "prefill":
+        return workload
+    return Workload("generation", min(workload.tokens, WARMUP_TOKENS))
+
+
+def sample_count(workload: Workload, warm_seconds: float) -> int:
+    """How many samples a process takes, from the last warm-up repetition's duration."""
+    seconds = warm_seconds * workload.tokens / warmup_for(workload).tokens
     return max(MIN_SAMPLES, min(MAX_SAMPLES, math.ceil(PROCESS_SECONDS / seconds)))
 
 
