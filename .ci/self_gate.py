@@ -16,7 +16,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 # Between the doubled time and what a shared machine does to an unchanged engine.
 TOLERANCE = "--rwkv-tolerance=40%"
-CASE = ["--rwkv-backend=slowed", "--rwkv-quant=f16", "--rwkv-workload=pp256,tg64", "--rwkv-budget=60", TOLERANCE]
+CASE = ["--rwkv-backend=slowed", "--rwkv-quant=f16", "--rwkv-workload=pp128,tg32", TOLERANCE]
+# Where noise hides the answer, the product asks for a larger budget: the second try takes that advice.
+BUDGETS_SECONDS = (60, 240)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,13 @@ class Expected:
     options: tuple[str, ...]
     slowdown: str
     exit_code: int
-    words: str
+    said: str
+    not_said: str = "INVALID"
 
 
 RUNS = (
-    Expected("saving a baseline", ("--rwkv-save-baseline",), "1", 0, ""),
-    Expected("comparing the unchanged engine", (), "1", 0, "PASS"),
+    Expected("saving a baseline", ("--rwkv-save-baseline",), "1", 0, "NO-BASELINE"),
+    Expected("comparing the unchanged engine", (), "1", 0, "slowed", not_said="NO-BASELINE"),
     Expected("comparing an engine that takes twice as long", (), "2", 1, "REGRESSION"),
 )
 
@@ -46,15 +49,15 @@ def offer_backend(folder: Path) -> None:
     (info / "entry_points.txt").write_text(entry, encoding="utf-8")
 
 
-def run(expected: Expected, folder: Path) -> bool:
+def run(expected: Expected, folder: Path, budget: int) -> bool:
     """Run pytest once; say how it ended, with all of its output where that is not as expected."""
     started = time.monotonic()
     paths = os.pathsep.join([str(folder), str(HERE)])
-    command = [sys.executable, "-m", "pytest", "--rootdir", str(folder), *CASE, *expected.options]
+    command = [sys.executable, "-m", "pytest", "--rootdir", str(folder), *CASE, f"--rwkv-budget={budget}"]
     ended = subprocess.run(
-        [*command, f"--rwkv-baseline-dir={folder / 'baselines'}", "-p", "no:cacheprovider"],
+        [*command, *expected.options],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths, "GATE_SLOWDOWN": expected.slowdown},
+        env={**os.environ, "COLUMNS": "160", "PYTHONPATH": paths, "GATE_SLOWDOWN": expected.slowdown},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -62,21 +65,22 @@ def run(expected: Expected, folder: Path) -> bool:
         encoding="utf-8",
         check=False,
     )
-    good = ended.returncode == expected.exit_code and expected.words in ended.stdout
+    words = expected.said in ended.stdout and expected.not_said not in ended.stdout
+    good = ended.returncode == expected.exit_code and words
     seconds = time.monotonic() - started
     print(f"{expected.what}: exit {ended.returncode} after {seconds:.0f} s, {'as' if good else 'NOT as'} expected")
     if not good:
-        print(f"expected exit {expected.exit_code} and {expected.words!r} in:\n{ended.stdout}")
+        print(f"expected exit {expected.exit_code}, {expected.said!r} and no {expected.not_said!r} in:\n{ended.stdout}")
     return good
 
 
-def main() -> int:
-    """Run the three in order and stop at the first surprise."""
+def gate(budget: int) -> bool:
+    """Run the three in order with a new baseline, and stop at the first surprise."""
     with tempfile.TemporaryDirectory(prefix="rwkvperf gate ") as name:
         folder = Path(name)
         offer_backend(folder)
-        return 0 if all(run(expected, folder) for expected in RUNS) else 1
+        return all(run(expected, folder, budget) for expected in RUNS)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(0 if any(map(gate, BUDGETS_SECONDS)) else 1)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.models.files import Model, ModelFile
     from pytest_rwkvperf.models.resolve import Tools
+    from pytest_rwkvperf.reports.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Launcher:
         engines: Mapping[str, Found],
         model: Callable[[], Model],
         tools: Tools,
-        say: Callable[[str], None],
+        say: Progress,
     ) -> None:
         self._folder = folder
         self._engines = engines
@@ -73,6 +74,7 @@ class Launcher:
                 failure.write_text(f"{case.label} failed when it was measured: {error}", encoding="utf-8")
                 raise
             write_atomically(path, record.to_json(taken))
+            self._say.line(record.summary(taken))
             return taken
 
     def _measure(self, case: Case, engine: Found, device: Device, share: Share) -> CaseRecord:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+import time
+import uuid
 from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path
@@ -10,10 +13,21 @@ from platformdirs import user_cache_path
 if TYPE_CHECKING:
     from pathlib import Path
 
+_STALE_SECONDS = 24 * 3600.0
+
 
 def cache() -> Path:
     """The user's cache folder for this project."""
     return user_cache_path("pytest-rwkvperf", appauthor=False)
+
+
+def new_run_folder() -> Path:
+    """Where the processes of one run share its records. Folders that killed runs left behind go after a day."""
+    runs = cache() / "runs"
+    for folder in runs.glob("*"):
+        if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+    return runs / uuid.uuid4().hex
 
 
 def lock_for(path: Path) -> Path:

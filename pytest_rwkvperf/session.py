@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
@@ -67,7 +66,7 @@ class Session:
         self.trouble = ""
         self.problems: list[str] = []
         self.suite = False
-        self.folder = folder or places.cache() / "runs" / uuid.uuid4().hex
+        self.folder = folder or places.new_run_folder()
         self.say = say
         self._owns_folder = folder is None
         self._selected: tuple[Item, ...] = ()

@@ -129,6 +129,16 @@ class Measurement:
         return tuple(float(value) / 1e9 for value in np.percentile(shares, list(percentiles)))
 
 
+def summary(record: CaseRecord) -> str:
+    """One line on a case that has just been measured."""
+    figures = ", ".join(
+        f"{name} {rate.median:.1f} t/s ± {rate.half_width:.1%}"
+        for name in record.runs[0].samples
+        for rate in [Measurement(record, Workload.parse(name)).tokens_per_second]
+    )
+    return f"{record.case.label}: {figures}; {len(record.runs)} processes, ended by {record.ended_by}"
+
+
 def to_json(record: CaseRecord) -> bytes:
     """The record as JSON."""
     return msgspec.json.encode(record, order="deterministic")
