@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.models import derive, gguf, resolve, st
+from pytest_rwkvperf.models.files import Model, ModelFile
+from pytest_rwkvperf.models.hashing import content_hash
+from pytest_rwkvperf.models.resolve import file_for
+from pytest_rwkvperf.models.shapes import SHAPES, Shape
+from pytest_rwkvperf.models.synthetic import SyntheticModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from pytest_rwkvperf.models.files import Format, Precision
+    from pytest_rwkvperf.models.streams import Progress
+    from pytest_rwkvperf.models.weights import MappedWeights
+
+pytestmark = pytest.mark.usefixtures("small_vocabulary")
+
+
+class ScriptedTools:
+    """Stands in for the worker processes: `.pth` files are known beforehand, quantizing packs with the gguf package."""
+
+    def __init__(self, shape: Shape, weights: SyntheticModel) -> None:
+        self.shape = shape
+        self.weights = weights
+        self.calls: list[str] = []
+        self.wrong_quant = False
+
+    def inspect_pth(self, path: Path) -> ModelFile:
+        self.calls.append("inspect")
+        return ModelFile(path, "pth", "ab" * 32, self.shape, "bf16")
+
+    def convert_pth(self, source: Path, target: Path, format: Format) -> None:  # noqa: A002
+        self.calls.append(f"convert {format}")
+        derive.write(self.weights, target, format, source.stem, lambda _sentence, _fraction: None)
+
+    def quantize_gguf(self, source: Path, target: Path, quant: str) -> None:
+        import gguf as package
+
+        self.calls.append(f"quantize {quant}")
+        writer = package.GGUFWriter(target, "rwkv7")
+        writer.add_file_type(
+            package.LlamaFileType.MOSTLY_Q4_0 if self.wrong_quant else package.LlamaFileType.MOSTLY_Q8_0
+        )
+        for tensor in package.GGUFReader(source).tensors:
+            values = np.asarray(tensor.data).reshape(tuple(reversed(tensor.shape.tolist())))
+            kind = package.GGMLQuantizationType.Q8_0
+            if tensor.name.endswith("key.weight"):
+                writer.add_tensor(tensor.name, package.quants.quantize(values, kind), raw_dtype=kind)
+            else:
+                writer.add_tensor(tensor.name, values)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+
+
+@pytest.fixture
+def tools(tiny: Shape, model: SyntheticModel) -> ScriptedTools:
+    return ScriptedTools(tiny, model)
+
+
+@pytest.fixture
+def synthetic(monkeypatch: pytest.MonkeyPatch, tiny: Shape) -> str:
+    """A reference to a synthetic model of the tiny shape."""
+    monkeypatch.setattr("pytest_rwkvperf.models.synthetic.SHAPES", {**SHAPES, "tiny": tiny})
+    return "synthetic:tiny"
+
+
+class Workplace:
+    """resolve and file_for with everything but the interesting arguments filled in."""
+
+    def __init__(self, tools: ScriptedTools, cache: Path) -> None:
+        self.tools = tools
+        self.cache = cache
+        self.told: list[str] = []
+
+    def progress(self, sentence: str, _fraction: float) -> None:
+        self.told.append(sentence)
+
+    def resolve(self, reference: object) -> Model:
+        return resolve.resolve(str(reference), tools=self.tools, progress=self.progress, cache=self.cache)
+
+    def file(self, model: Model, kind: Format, quant: str | None = None) -> ModelFile:
+        return file_for(model, kind, quant, tools=self.tools, progress=self.progress, cache=self.cache)
+
+    def leftovers(self) -> list[Path]:
+        return [path for path in self.cache.rglob("*") if path.name.endswith(".part")]
+
+
+@pytest.fixture
+def place(tools: ScriptedTools, tmp_path: Path) -> Workplace:
+    return Workplace(tools, tmp_path / "cache")
+
+
+@pytest.fixture
+def user_file(tmp_path: Path, quiet: Progress) -> Callable[[str], Path]:
+    """A user's own file of the tiny shape, in any format, in a folder with a space and letters beyond ASCII."""
+
+    def make(kind: str) -> Path:
+        folder = tmp_path / "mein Modell 模型"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"own.{kind}"
+        tiny = Shape(layers=2, width=64, rank_w=16, rank_a=24, rank_v=8, rank_g=40, vocabulary=128)
+        derive.write(SyntheticModel("own", tiny, 5), path, kind, "own", quiet)  # type: ignore[arg-type]
+        return path
+
+    return make
+
+
+class TestSynthetic:
+    def test_all_formats_have_the_models_hash(self, synthetic: str, place: Workplace) -> None:
+        model = place.resolve(synthetic)
+        assert (model.name, model.shape.layers) == (synthetic, 2)
+        files = [place.file(model, kind) for kind in ("pth", "st", "gguf")]
+        assert {file.content_hash for file in files} == {model.content_hash}
+        assert [file.quant for file in files] == ["bf16", "f16", "f16"]
+        assert [file.path.suffix for file in files] == [".pth", ".st", ".gguf"]
+        assert all(file.size_bytes > 0 for file in files)
+        assert place.tools.calls == []
+        assert place.leftovers() == []
+
+    def test_the_second_time_nothing_is_computed(
+        self, synthetic: str, place: Workplace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = place.resolve(synthetic)
+        files = [place.file(model, "st"), place.file(model, "gguf", "q8_0")]
+
+        def never(*_arguments: object) -> None:
+            pytest.fail("computed again")
+
+        monkeypatch.setattr(SyntheticModel, "rows", never)
+        monkeypatch.setattr(place.tools, "quantize_gguf", never)
+        monkeypatch.setattr(resolve, "stored_hash", never)
+        assert place.resolve(synthetic) == model
+        assert [place.file(model, "st"), place.file(model, "gguf", "q8_0")] == files
+
+    def test_a_seed_is_another_model(self, synthetic: str, place: Workplace) -> None:
+        model, other = place.resolve(synthetic), place.resolve(f"{synthetic}:3")
+        assert other.name == "synthetic:tiny:3"
+        assert other.content_hash != model.content_hash
+        assert place.file(other, "st").path != place.file(model, "st").path
+
+    def test_a_file_that_lost_bytes_is_made_again(self, synthetic: str, place: Workplace) -> None:
+        model = place.resolve(synthetic)
+        file = place.file(model, "st")
+        whole = file.path.read_bytes()
+        file.path.write_bytes(whole[:-10])
+        assert place.file(model, "st") == file
+        assert file.path.read_bytes() == whole
+
+    def test_a_lost_record_is_made_again(self, synthetic: str, place: Workplace) -> None:
+        model = place.resolve(synthetic)
+        file = place.file(model, "st")
+        record = file.path.with_name(f"{file.path.name}.json")
+        record.unlink()
+        assert place.file(model, "st") == file
+        assert record.exists()
+
+    def test_a_moved_cache_still_serves(self, synthetic: str, place: Workplace, tmp_path: Path) -> None:
+        model = place.resolve(synthetic)
+        place.file(model, "st")
+        place.cache = place.cache.rename(tmp_path / "moved")
+        assert place.file(model, "st").path.is_relative_to(tmp_path / "moved")
+
+    def test_an_interrupted_write_leaves_nothing(
+        self, synthetic: str, place: Workplace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        model = place.resolve(synthetic)
+
+        def interrupted(_self: object, spec: object, *_arguments: object) -> None:
+            raise KeyboardInterrupt(str(spec))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(SyntheticModel, "rows", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                place.file(model, "st")
+        assert not list(place.cache.rglob("*.st"))
+        assert place.leftovers() == []
+        assert st.read(place.file(model, "st").path).shape == model.shape
+
+
+class TestUsersFile:
+    def test_st_serves_as_it_is_and_gives_the_others(self, user_file: Callable[[str], Path], place: Workplace) -> None:
+        path = user_file("st")
+        model = place.resolve(path)
+        assert (model.name, place.file(model, "st").path) == ("own", path)
+        made = place.file(model, "pth")
+        assert (made.quant, made.content_hash) == ("f16", model.content_hash)
+        made = place.file(model, "gguf")
+        assert (made.quant, made.content_hash) == ("f16", model.content_hash)
+        assert place.file(model, "gguf", "Q8_0").quant == "q8_0"
+        assert place.tools.calls == ["quantize q8_0"]
+
+    def test_a_float32_st_is_rounded_for_web_rwkv(
+        self, tmp_path: Path, place: Workplace, make_weights: Callable[[Precision, int], MappedWeights]
+    ) -> None:
+        weights = make_weights("f32", 0)
+        source = Model(
+            "wide", "cd" * 32, weights.shape, ModelFile(tmp_path / "wide.st", "st", "cd" * 32, weights.shape, "f32")
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(st, "read", lambda path, real=st.read: weights if path.name == "wide.st" else real(path))
+            made = place.file(source, "st")
+        assert made.quant == "f16"
+        assert made.path != tmp_path / "wide.st"
+        assert made.content_hash != source.content_hash  # other numbers, and it says so
+
+    def test_pth_is_only_opened_by_the_tools(self, user_file: Callable[[str], Path], place: Workplace) -> None:
+        path = user_file("pth")
+        model = place.resolve(path)
+        assert place.file(model, "pth").path == path
+        assert place.file(model, "st").format == "st"
+        assert place.file(model, "gguf", "q8_0").quant == "q8_0"
+        assert place.resolve(path) == model
+        assert place.tools.calls == ["inspect", "convert st", "convert gguf", "quantize q8_0"]
+
+    def test_an_unquantized_gguf_serves_itself_and_its_quants(
+        self, user_file: Callable[[str], Path], place: Workplace
+    ) -> None:
+        path = user_file("gguf")
+        model = place.resolve(path)
+        assert place.file(model, "gguf").path == place.file(model, "gguf", "f16").path == path
+        assert place.file(model, "gguf", "q8_0").quant == "q8_0"
+        for kind in ("pth", "st"):
+            with pytest.raises(ModelError, match=rf"own\.gguf.*reads \.{kind}"):
+                place.file(model, kind)
+
+    def test_a_quantized_gguf_serves_only_its_quant(self, user_file: Callable[[str], Path], place: Workplace) -> None:
+        path = user_file("gguf").with_name("packed.gguf")
+        place.tools.quantize_gguf(user_file("gguf"), path, "q8_0")
+        model = place.resolve(path)
+        assert place.file(model, "gguf").path == place.file(model, "gguf", "q8_0").path == path
+        with pytest.raises(ModelError, match=r"packed\.gguf.*quantized as q8_0.*cannot serve q4_0"):
+            place.file(model, "gguf", "q4_0")
+
+    def test_the_hash_is_kept_until_the_file_changes(
+        self, user_file: Callable[[str], Path], place: Workplace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = user_file("st")
+        counted: list[int] = []
+
+        def counting(*arguments: object) -> str:
+            counted.append(1)
+            return content_hash(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(resolve, "content_hash", counting)
+        before = place.resolve(path)
+        assert place.resolve(path) == before
+        assert len(counted) == 1
+        raw = bytearray(path.read_bytes())
+        raw[-1] ^= 1
+        path.write_bytes(raw)
+        os.utime(path, ns=(1, 1))
+        assert place.resolve(path).content_hash != before.content_hash
+        assert len(counted) == 2
+
+    def test_a_copy_has_the_same_hash_and_the_same_derived_files(
+        self, user_file: Callable[[str], Path], place: Workplace
+    ) -> None:
+        path = user_file("st")
+        copy = path.with_name("copy.safetensors")
+        shutil.copy(path, copy)
+        first, second = place.resolve(path), place.resolve(copy)
+        assert place.file(first, "gguf") == place.file(second, "gguf")
+
+    def test_a_relative_path_is_found(
+        self, user_file: Callable[[str], Path], place: Workplace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = user_file("st")
+        monkeypatch.chdir(path.parent)
+        assert place.file(place.resolve("own.st"), "st").path == path
+
+
+class TestRefused:
+    @pytest.mark.parametrize("reference", ["synthetic", "llama", ""])
+    def test_a_word_that_is_nothing_names_what_is_allowed(self, reference: str, place: Workplace) -> None:
+        with pytest.raises(ModelError, match=r"\.pth, \.st or \.gguf file, or synthetic:SHAPE|is no file"):
+            place.resolve(reference)
+
+    @pytest.mark.parametrize(
+        ("name", "content", "reason"),
+        [
+            ("a.pth", b"", "empty"),
+            ("a.gguf", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "Git LFS pointer"),
+            ("a.st", b"<!DOCTYPE html><html>", "web page"),
+            ("a.pth", b"GGUF\x03\0\0\0" + bytes(40), r"named like a \.pth file but its content is \.gguf"),
+            ("a.gguf", b"PK\x03\x04" + bytes(40), r"content is \.pth"),
+            ("a.pth", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.", "before version 1.6"),
+            ("a.bin", b"\x7fELF" + bytes(60), "not a .pth, .st or .gguf"),
+            ("a.st", b"PK", "not a .pth, .st or .gguf"),
+        ],
+    )
+    def test_a_file_that_is_no_model_says_what_it_is(
+        self, name: str, content: bytes, reason: str, tmp_path: Path, place: Workplace
+    ) -> None:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ModelError, match=reason) as caught:
+            place.resolve(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+        assert place.tools.calls == []
+
+    def test_a_missing_file(self, tmp_path: Path, place: Workplace) -> None:
+        with pytest.raises(ModelError, match=r"absent\.pth' does not exist"):
+            place.resolve(tmp_path / "absent.pth")
+
+    def test_a_folder(self, tmp_path: Path, place: Workplace) -> None:
+        with pytest.raises(ModelError, match="is no file"):
+            place.resolve(tmp_path)
+
+    def test_a_quant_of_a_format_that_has_none(self, synthetic: str, place: Workplace) -> None:
+        with pytest.raises(ModelError, match=r"q8_0.*\.st"):
+            place.file(place.resolve(synthetic), "st", "q8_0")
+
+    @pytest.mark.parametrize("quant", ["", "../x", "q8 0", "Q" * 40])
+    def test_a_quant_that_is_no_name(self, quant: str, synthetic: str, place: Workplace) -> None:
+        with pytest.raises(ModelError, match=r"not the name of a \.gguf quant"):
+            place.file(place.resolve(synthetic), "gguf", quant)
+
+    def test_a_tool_that_writes_another_quant_is_found_out(self, synthetic: str, place: Workplace) -> None:
+        place.tools.wrong_quant = True
+        with pytest.raises(ModelError, match=r"become q8_0.*is q4_0"):
+            place.file(place.resolve(synthetic), "gguf", "q8_0")
+        assert not list(place.cache.rglob("*q8_0*.gguf"))
+        assert place.leftovers() == []
+
+    def test_a_tool_that_fails_leaves_nothing(
+        self, user_file: Callable[[str], Path], place: Workplace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(_source: Path, target: Path, _format: str) -> None:
+            target.write_bytes(b"half")
+            raise ModelError("the worker died")
+
+        model = place.resolve(user_file("pth"))
+        monkeypatch.setattr(place.tools, "convert_pth", fail)
+        with pytest.raises(ModelError, match="the worker died"):
+            place.file(model, "st")
+        assert not list(place.cache.rglob("*.st"))
+        assert place.leftovers() == []
+
+
+def test_a_model_file_survives_json(tmp_path: Path, tiny: Shape) -> None:
+    file = ModelFile(tmp_path / "模型.st", "st", "00" * 32, tiny, "f16")
+    assert ModelFile.from_json(file.to_json()) == file
+
+
+def test_the_written_gguf_of_a_derived_file_is_named_after_the_model(synthetic: str, place: Workplace) -> None:
+    import gguf as package
+
+    file = place.file(place.resolve(synthetic), "gguf")
+    field = package.GGUFReader(file.path).get_field("general.name")
+    assert field is not None
+    assert field.contents() == "synthetic tiny"
+    assert gguf.read(file.path).shape.vocabulary == 128
