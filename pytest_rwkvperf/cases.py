@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 WorkloadKind = Literal["prefill", "generation"]
 
-_WORKLOAD = re.compile(r"(?P<kind>pp|tg)(?P<tokens>[1-9]\d{0,6})(?:@d(?P<depth>[1-9]\d{0,6}))?")
+_WORKLOAD = re.compile(r"(?P<kind>pp|tg)(?P<tokens>[1-9]\d{0,6})(?:@d(?P<depth>[1-9]\d{0,6}))?", re.ASCII)
 _KINDS: dict[str, WorkloadKind] = {"pp": "prefill", "tg": "generation"}
 _PREFIXES: dict[WorkloadKind, str] = {kind: prefix for prefix, kind in _KINDS.items()}
 

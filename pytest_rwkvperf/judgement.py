@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,12 +65,13 @@ def invalid(item: Item, tolerance: float, reason: str) -> Judgement:
 
 def to_json(judgement: Judgement) -> str:
     """As text, for the trip from an xdist worker to the process that prints the summary."""
-    return msgspec.json.encode(judgement).decode()
+    # Not msgspec's encoder: it writes infinity, the bound that one process allows, as null.
+    return json.dumps(msgspec.to_builtins(judgement))
 
 
 def from_json(text: str) -> Judgement:
     """Read what `to_json` wrote."""
-    return msgspec.json.decode(text, type=Judgement)
+    return msgspec.convert(json.loads(text), type=Judgement)
 
 
 def describe(judgement: Judgement) -> str:

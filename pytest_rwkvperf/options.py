@@ -18,6 +18,9 @@ Suite = Literal["auto", "yes", "no"]
 Save = Literal["no", "append", "replace"]
 Strictness = Literal["skip", "no-baseline", "inconclusive"]
 
+MAX_NUMBER = 9_999_999
+"""Of threads, tokens in a chunk and seconds: the bound that a workload's tokens have too."""
+
 STRICTNESS: tuple[Strictness, ...] = ("skip", "no-baseline", "inconclusive")
 
 
@@ -169,7 +172,7 @@ def share(name: str, text: str) -> float:
     Raises:
         OptionError: it is none of these.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*", text)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*", text, re.ASCII)
     value = float(match[1]) / (100 if match[2] else 1) if match else 0.0
     if not 0 < value < 1:
         raise OptionError(f"--rwkv-{name}={text!r} is not a share between 0 and 100 %; write 5% or 0.05")
@@ -187,11 +190,15 @@ def _words(text: str) -> tuple[str, ...]:
 
 def _quants(text: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
     """`f16,q8_0` for whoever knows them; `llama-cpp=f16+q8_0` for one backend."""
-    plain, by_backend = [], {}
+    plain: list[str] = []
+    by_backend: dict[str, tuple[str, ...]] = {}
     for word in _words(text):
         backend, separator, quants = word.partition("=")
         if separator:
-            by_backend[backend] = tuple(quant for quant in quants.split("+") if quant)
+            named = [quant for quant in quants.split("+") if quant]
+            if not backend or not named:
+                raise OptionError(f"--rwkv-quant={word!r} is not understood; write for example llama-cpp=f16+q8_0")
+            by_backend[backend] = tuple(dict.fromkeys((*by_backend.get(backend, ()), *named)))
         else:
             plain.append(word)
     return tuple(plain), by_backend
@@ -208,6 +215,7 @@ def _number(name: str, text: str, kind: Callable[[str], Any]) -> Any:  # noqa: A
         value = kind(text)
     except ValueError:
         value = 0
-    if not 0 < value < float("inf"):
-        raise OptionError(f"--rwkv-{name}={text!r} is not a positive number; write for example 4")
+    # Engines take 32-bit numbers and would cut larger ones short without a word; the budget may as well end there.
+    if not 0 < value <= MAX_NUMBER:
+        raise OptionError(f"--rwkv-{name}={text!r} is not a number above 0 and up to {MAX_NUMBER}; write for example 4")
     return value

@@ -170,8 +170,9 @@ def _both(options: tuple[str, ...], marker: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _strings(keywords: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """A marker's list without doubles: a test would be measured twice under one name."""
     value = keywords.get(name, ())
-    values = (value,) if isinstance(value, str) else tuple(value)
-    if not all(isinstance(one, str) for one in values):
+    values = (value,) if isinstance(value, str) else value
+    if not isinstance(values, (list, tuple)) or not all(isinstance(one, str) for one in values):
         raise OptionError(f"the rwkv marker's {name}= takes a list of strings, not {value!r}")
-    return values
+    return tuple(dict.fromkeys(values))

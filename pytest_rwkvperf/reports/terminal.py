@@ -26,6 +26,9 @@ _COLOURS = {
     "NO-BASELINE": "cyan",
 }
 
+_WIDEST = 1000
+"""Columns: more than any table has."""
+
 
 def write(reporter: pytest.TerminalReporter, session: Session) -> None:
     """Print the section. Rich renders to text; pytest's reporter writes it, so capturing and xdist behave."""
@@ -41,18 +44,30 @@ def write(reporter: pytest.TerminalReporter, session: Session) -> None:
 
 
 def render(judgements: list[Judgement], width: int, *, colour: bool) -> str:
-    """The table as text of at most `width` columns."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    """The table as text for a terminal of `width` columns.
+
+    A narrow one gets no bounds and single spaces. What is still wider is left to the terminal to wrap: rich would cut
+    columns down to "REGRESS…" and "12…".
+    """
+    console = Console(file=io.StringIO(), width=_WIDEST, force_terminal=colour, no_color=not colour, highlight=False)
+    table = _table(judgements, narrow=False)
+    if console.measure(table).maximum > width:
+        table = _table(judgements, narrow=True)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+def _table(judgements: list[Judgement], *, narrow: bool) -> Table:
+    table = Table(box=None, pad_edge=False, collapse_padding=narrow, header_style="bold")
     for name in ("backend", "quant", "device", "workload"):
-        table.add_column(name, no_wrap=name != "device")
-    for name in ("t/s", "± 95 %", "baseline", "ratio", "bounds"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+        table.add_column(name)
+    for name in ("t/s", "± 95 %", "baseline", "ratio") if narrow else ("t/s", "± 95 %", "baseline", "ratio", "bounds"):
+        table.add_column(name, justify="right")
+    table.add_column("verdict")
     for judgement in judgements:
-        table.add_row(*_row(judgement))
-    out = io.StringIO()
-    Console(file=out, width=max(width, 60), force_terminal=colour, no_color=not colour, highlight=False).print(table)
-    return out.getvalue()
+        table.add_row(*_row(judgement, narrow=narrow))
+    return table
 
 
 def next_steps(session: Session) -> list[str]:
@@ -80,18 +95,17 @@ def next_steps(session: Session) -> list[str]:
     return steps
 
 
-def _row(judgement: Judgement) -> list[str | Text]:
+def _row(judgement: Judgement, *, narrow: bool) -> list[str | Text]:
     case, comparison = judgement.item.case, judgement.comparison
+    bounds = f"{comparison.low:.2f}-{comparison.high:.2f}" if comparison else ""
     return [
-        case.backend,
-        case.quant,
-        case.device,
-        str(judgement.item.workload),
+        # A Text is never read as rich's markup; these names may come from elsewhere.
+        *map(Text, (case.backend, case.quant, case.device, str(judgement.item.workload))),
         _rate(judgement.new),
         f"{judgement.new.half_width:.1%}" if judgement.new else "",
         _rate(judgement.old),
         f"{comparison.ratio:.3f}" if comparison else "",
-        f"{comparison.low:.2f}-{comparison.high:.2f}" if comparison else "",
+        *([] if narrow else [bounds]),
         Text(judgement.verdict, style=_COLOURS[judgement.verdict]),
     ]
 

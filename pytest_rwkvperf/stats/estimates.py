@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 """Of reported intervals; verdicts have an error rate of their own."""
 
+LONGEST = 10**18
+"""Nanoseconds: 30 years. A longer time is no time, and figures made of it leave the range of floats."""
+
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
@@ -44,15 +47,16 @@ class LogTimes:
 
 
 def log_times(times: Sequence[Sequence[float]]) -> LogTimes:
-    """Reduce times (any unit, by process) to the moments that intervals and verdicts need.
+    """Reduce times (nanoseconds, by process) to the moments that intervals and verdicts need.
 
     Raises:
-        MeasurementError: no process, a process without samples, or a time that is not finite and positive.
+        MeasurementError: no process, a process without samples, or a time that is not within 0 and LONGEST.
     """
     if not times or not all(len(row) for row in times):
         raise MeasurementError("a process without samples; measure again")
-    if not all(math.isfinite(value) and value > 0 for row in times for value in row):
-        raise MeasurementError("a time that is not finite and positive; measure again")
+    # Not `math.isfinite`: it raises on an integer beyond the range of floats. NaN fails both comparisons.
+    if not all(0 < value <= LONGEST for row in times for value in row):
+        raise MeasurementError("a time that is not positive, or longer than 30 years; measure again")
     logs = np.log([float(np.median(row)) for row in times])
     variance = float(np.var(logs, ddof=1)) if len(logs) > 1 else math.inf
     return LogTimes(float(np.mean(logs)), variance, len(logs))

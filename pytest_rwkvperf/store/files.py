@@ -72,7 +72,7 @@ def save(folder: Path, fingerprint: Fingerprint, stored: Iterable[StoredCase], *
     except Timeout as error:
         message = f"baseline {path} has been locked by another session for {LOCK_SECONDS:.0f} s; try again when it ends"
         raise BaselineError(message) from error
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:  # a model's file name may hold bytes that are no text
         raise BaselineError(f"baseline {path} cannot be written: {error}; it was left as it is") from error
     return path
 

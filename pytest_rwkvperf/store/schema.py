@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from pytest_rwkvperf.backends.base import Device
 from pytest_rwkvperf.cases import Case
 from pytest_rwkvperf.errors import BaselineError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
+from pytest_rwkvperf.stats.estimates import LONGEST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +24,8 @@ VERSION = 1
 MAX_SESSIONS = 10
 """Sessions kept per case; the oldest goes first. Ten of twelve cases with two workloads stay under 400 KB."""
 
-_NUMBERS = re.compile(r"\[\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
+# A raw line break never stands inside a JSON string, so a text that looks like a list is left alone.
+_NUMBERS = re.compile(r"\[\n\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,13 @@ class StoredCase:
     sessions: tuple[Session, ...] = ()
 
     def reference(self, workload: str) -> tuple[Session, ...]:
-        """The sessions to compare with: those of the newest software version that timed the workload."""
+        """The sessions to compare with: those that timed the workload with the newest one's software and protocol."""
         having = [session for session in self.sessions if workload in session.workloads]
-        return tuple(session for session in having if session.versions == having[-1].versions)
+        return tuple(
+            session
+            for session in having
+            if (session.versions, session.protocol) == (having[-1].versions, having[-1].protocol)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ def loads(text: str, path: Path) -> Baseline:
         BaselineError: not JSON, not this schema, a newer schema, or figures that no verdict may rest on.
     """
     try:
-        raw = json.loads(text, parse_constant=_refuse_constant)
+        raw = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise BaselineError(f"baseline {path} is not valid JSON ({error}); {_RESTORE}") from error
     version = raw.get("schema") if isinstance(raw, dict) else None
@@ -119,11 +126,19 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number in JSON")
 
 
+def _finite(text: str) -> float:
+    """`1e999` is JSON, and Python reads it as infinity."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large")
+    return value
+
+
 def _check(baseline: Baseline, path: Path) -> None:
     for key, stored in baseline.cases.items():
         if key != stored.case.key:
             raise BaselineError(f"baseline {path}: case {key!r} describes {stored.case.key!r}; {_RESTORE}")
         for session in stored.sessions:
             for workload, runs in session.workloads.items():
-                if not runs or not all(runs) or any(value <= 0 for row in runs for value in row):
+                if not runs or not all(runs) or not all(0 < value <= LONGEST for row in runs for value in row):
                     raise BaselineError(f"baseline {path}: {key}, {workload} holds no usable times; {_RESTORE}")
