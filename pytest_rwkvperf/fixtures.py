@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -50,17 +50,28 @@ class Perf:
 
     def measure(self) -> Measurement:
         """Samples, throughput with its interval, memory and conditions; measured once per case and session."""
-        return self._session.measure(self.item)
+        with _clean_failure():
+            return self._session.measure(self.item)
 
     def check(self) -> Judgement:
         """The verdict against this machine's baseline; fails the test on a regression or an invalid figure."""
         from pytest_rwkvperf.judgement import describe, to_json
 
-        verdict = self._session.judge(self.item, self._tolerance)
+        with _clean_failure():
+            verdict = self._session.judge(self.item, self._tolerance)
         self._node.user_properties.append((PROPERTY, to_json(verdict)))
         if self._session.fails(verdict):
             pytest.fail(describe(verdict), pytrace=False)
         return verdict
+
+
+@contextmanager
+def _clean_failure() -> Iterator[None]:
+    """This project's errors fail a test with their sentence, which says what to do; a traceback would only hide it."""
+    try:
+        yield
+    except RwkvPerfError as error:
+        pytest.fail(f"{type(error).__name__}: {error}", pytrace=False)
 
 
 class EngineSession:
@@ -178,10 +189,8 @@ def web_rwkv(request: pytest.FixtureRequest) -> Iterator[BackendHandle]:
 
 
 def _model(request: pytest.FixtureRequest, format: Any) -> ModelFile:  # noqa: A002, ANN401 - the design's word
-    try:
+    with _clean_failure():
         return _session(request).file(format)
-    except RwkvPerfError as error:
-        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture

@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a case may use: its workloads, and its part of the run's precision and budget."""
+    """What a case is measured for, and what it shares with the run's other cases: seconds, and how many they are."""
 
     workloads: tuple[Workload, ...]
-    plan: plan.Plan
+    precision: float
+    budget_seconds: float
+    cases: int
 
 
 class Launcher:
@@ -89,9 +91,15 @@ class Launcher:
             path=file.path,
             device=device,
         )
-        return plan.measure(
-            target, share.workloads, share.plan, lambda sentence: self._say(f"{case.label}: {sentence}")
-        )
+        limits = plan.Plan(share.precision, self._budget(share))
+        return plan.measure(target, share.workloads, limits, lambda sentence: self._say(f"{case.label}: {sentence}"))
+
+    def _budget(self, share: Share) -> float:
+        """An equal part of what the cases before have left of the budget; nothing when they have overdrawn it."""
+        done = records(self._folder)
+        failed = len(list(self._folder.glob("*.failure")))
+        left = share.budget_seconds - sum(one.seconds for one in done)
+        return max(0.0, left) / max(1, share.cases - len(done) - failed)
 
     def file(self, engine: Found, quant: str) -> ModelFile:
         """The model file that an engine reads for a quant, derived and cached when need be."""

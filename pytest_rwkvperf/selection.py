@@ -115,11 +115,15 @@ def items(
     none_asked = not (settings.workloads or request.workloads)
     workloads = [Workload.parse(text) for text in (DEFAULT_WORKLOADS if none_asked else wanted)]
     threads = settings.threads or (default_threads,)
+    # Software adapters are so slow that their minimum uses up the budget: first, so that the others share what is left.
+    places = sorted(
+        ((engine, device) for engine in found for device in devices(settings, engine)),
+        key=lambda place: place[1].kind != "software",
+    )
     cases = [
         Case(engine.backend.name, limits.name, quant, device.id, count, chunk_of(settings, engine.backend))
-        for engine in found
+        for engine, device in places
         if engine.backend.format in limits.formats
-        for device in devices(settings, engine)
         for quant in _quants(settings, request, engine.backend, device, limits)
         for count in threads
     ]

@@ -15,7 +15,6 @@ from pytest_rwkvperf.cases import Case
 from pytest_rwkvperf.errors import MeasurementError, OptionError
 from pytest_rwkvperf.judgement import Judgement, Reference
 from pytest_rwkvperf.machine import fingerprint
-from pytest_rwkvperf.measure.plan import Plan
 from pytest_rwkvperf.measure.record import Measurement
 from pytest_rwkvperf.models import synthetic
 from pytest_rwkvperf.models.files import FORMATS, ModelFile
@@ -180,8 +179,8 @@ class Session:
         """
         workloads = tuple(one.workload for one in self._selected if one.case == item.case) or (item.workload,)
         cases = len({one.case for one in self._selected}) or 1
-        plan = Plan(self.settings.precision, self.settings.budget_seconds / cases)
-        return Measurement(self.launcher.record(item.case, launcher.Share(workloads, plan)), item.workload)
+        share = launcher.Share(workloads, self.settings.precision, self.settings.budget_seconds, cases)
+        return Measurement(self.launcher.record(item.case, share), item.workload)
 
     def judge(self, item: Item, tolerance: float | None) -> Judgement:
         """The verdict on an item; measures first if need be.

@@ -94,6 +94,7 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
         versions,
         protocol.VERSION,
         ended_by,
+        time.monotonic() - started,
         watch.conditions(),
         tuple(runs),
     )

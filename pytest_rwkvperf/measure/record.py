@@ -52,6 +52,7 @@ class CaseRecord:
     versions: dict[str, str]
     protocol: int
     ended_by: EndedBy
+    seconds: float
     conditions: Conditions
     runs: tuple[Run, ...]
 
