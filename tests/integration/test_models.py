@@ -1,0 +1,268 @@
+"""The nano model in three formats, read by the libraries that own the formats and run by the engines."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pickle
+import subprocess
+import sys
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.models import gguf, st
+from pytest_rwkvperf.models.hashing import content_hash
+from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.models.shapes import tensor_specs
+from pytest_rwkvperf.models.synthetic import SyntheticModel
+from pytest_rwkvperf.worker.tools import WorkerTools
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.models.files import Format, Model, ModelFile
+    from pytest_rwkvperf.models.weights import Array
+
+TOKENS = [int(token) for token in np.random.Philox(key=64).random_raw(64) % 65530]
+
+
+def silent(_sentence: str, _fraction: float) -> None:
+    """Progress nobody needs."""
+
+
+TOOLS = WorkerTools(silent)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("modèles 模型")
+
+
+@pytest.fixture(scope="module")
+def nano(cache: Path) -> Model:
+    return resolve("synthetic:nano", tools=TOOLS, progress=silent, cache=cache)
+
+
+@pytest.fixture(scope="module")
+def files(nano: Model, cache: Path) -> dict[Format, ModelFile]:
+    kinds: tuple[Format, ...] = ("pth", "st", "gguf")
+    return {kind: file_for(nano, kind, tools=TOOLS, progress=silent, cache=cache) for kind in kinds}
+
+
+def run(script: str, *arguments: str) -> str:
+    """What a script prints as its last line, in a process of its own: engines keep global state and print."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout.splitlines()[-1]
+
+
+TORCH = """
+import sys, torch
+loaded = torch.load(sys.argv[1], weights_only=True, mmap=True, map_location="cpu")
+assert all(tensor.dtype == torch.bfloat16 and tensor.is_contiguous() for tensor in loaded.values())
+assert all(tensor.data_ptr() % 64 == 0 for tensor in loaded.values())
+import numpy
+numpy.savez(sys.argv[2], **{name: tensor.float().numpy() for name, tensor in loaded.items()})
+print("ok")
+"""
+
+RWKV = """
+import os, sys, json
+os.environ.update(RWKV_V7_ON="1", RWKV_JIT_ON="1", RWKV_CUDA_ON="0")
+import numpy
+from rwkv.model import RWKV
+model = RWKV(sys.argv[1][:-4], "cpu " + sys.argv[3])
+logits, _ = model.forward(json.loads(sys.argv[4]), None)
+numpy.save(sys.argv[2], logits.float().numpy())
+print("ok")
+"""
+
+LLAMA = """
+import sys, json, numpy, llama_cpp as l
+l.llama_backend_init()
+model = l.llama_model_load_from_file(sys.argv[1].encode(), l.llama_model_default_params())
+assert model, "not loaded"
+tokens = json.loads(sys.argv[4])
+context = l.llama_init_from_model(model, l.llama_context_default_params())
+held = (l.llama_token * len(tokens))(*tokens)
+assert l.llama_decode(context, l.llama_batch_get_one(held, len(tokens))) == 0
+size = l.llama_vocab_n_tokens(l.llama_model_get_vocab(model))
+logits = numpy.ctypeslib.as_array(l.llama_get_logits(context), (size,))
+numpy.save(sys.argv[2], logits)
+print("ok")
+"""
+
+# Permutes one tensor of each kind and tells how far the logits move. ln0 is left out: rwkv applies it while loading.
+SENSITIVITY = """
+import os, re, sys, json
+os.environ.update(RWKV_V7_ON="1", RWKV_JIT_ON="1", RWKV_CUDA_ON="0")
+import torch
+from rwkv.model import RWKV
+model = RWKV(sys.argv[1][:-4], "cpu fp32")
+tokens = json.loads(sys.argv[2])
+forward = lambda tokens: model.forward(tokens, None)[0].double()
+base = forward(tokens)
+moved = lambda logits: float((logits - base).norm() / base.norm())
+kinds = {re.sub(r"blocks\\.[0-9]+", "blocks", name): tensor for name, tensor in model.z.items() if tensor.numel()}
+found = {"order of tokens": moved(forward(tokens[1::-1] + tokens[2:])), "one token": moved(forward([7] + tokens[1:]))}
+for kind, tensor in kinds.items():
+    if "ln0" not in kind:
+        before = tensor.clone()
+        tensor.copy_(before.flatten().roll(1 + before.numel() // 3).reshape(before.shape))
+        found[kind] = moved(forward(tokens))
+        tensor.copy_(before)
+assert moved(forward(tokens)) == 0, "a tensor was not put back"
+print(json.dumps(found))
+"""
+
+WEB_RWKV = """
+import sys, json, numpy, rwkvperf_web_rwkv as web
+adapters = sorted(web.adapters(), key=lambda adapter: adapter.backend != "vulkan")
+model = web.Model(sys.argv[1], adapter=adapters[0].index, chunk=32)
+numpy.save(sys.argv[2], model.forward(json.loads(sys.argv[4])))
+print("ok")
+"""
+
+
+def logits(script: str, file: ModelFile, target: Path, precision: str = "fp32") -> Array:
+    run(script, str(file.path), str(target), precision, json.dumps(TOKENS))
+    values: Array = np.load(target)
+    return values
+
+
+def distance(one: Array, other: Array) -> float:
+    """Relative L2."""
+    return float(np.linalg.norm(one - other) / np.linalg.norm(other))
+
+
+@pytest.fixture(scope="module")
+def expected_logits(files: dict[Format, ModelFile], tmp_path_factory: pytest.TempPathFactory) -> Array:
+    return logits(RWKV, files["pth"], tmp_path_factory.mktemp("rwkv") / "logits.npy")
+
+
+@pytest.mark.engine("rwkv")
+def test_torch_loads_the_pth_safely_and_finds_the_values(
+    nano: Model, files: dict[Format, ModelFile], tmp_path: Path
+) -> None:
+    run(TORCH, str(files["pth"].path), str(tmp_path / "tensors.npz"))
+    assert isinstance(nano.source, SyntheticModel)
+    with np.load(tmp_path / "tensors.npz") as tensors:
+        assert list(tensors) == [spec.name for spec in tensor_specs(nano.shape)]
+        for spec in tensor_specs(nano.shape):
+            assert tensors[spec.name].shape == spec.shape
+            assert (tensors[spec.name] == nano.source.rows(spec, 0, spec.rows, "f32").reshape(spec.shape)).all()
+
+
+def test_safetensors_and_gguf_find_the_values(nano: Model, files: dict[Format, ModelFile]) -> None:
+    from gguf import GGUFReader
+    from safetensors.numpy import load_file
+
+    assert isinstance(nano.source, SyntheticModel)
+    turned = load_file(files["st"].path)
+    packed = {tensor.name: np.asarray(tensor.data) for tensor in GGUFReader(files["gguf"].path).tensors}
+    name = "blocks.2.att.a1"
+    spec = next(spec for spec in tensor_specs(nano.shape) if spec.name == name)
+    values = nano.source.rows(spec, 0, spec.rows, "f16")
+    assert (values == turned[name].T).all()
+    assert (values == packed["blk.2.time_mix_a1.weight"].reshape(turned[name].shape).T).all()
+
+
+@pytest.mark.engine("rwkv")
+def test_one_hash_whichever_file_is_read(nano: Model, files: dict[Format, ModelFile], cache: Path) -> None:
+    found = {
+        kind: resolve(str(file.path), tools=TOOLS, progress=silent, cache=cache).content_hash
+        for kind, file in files.items()
+    }
+    assert found == dict.fromkeys(files, nano.content_hash)
+    assert content_hash(st.read(files["st"].path), silent, "") == nano.content_hash
+    assert content_hash(gguf.read(files["gguf"].path).weights(), silent, "") == nano.content_hash
+
+
+@pytest.mark.engine("rwkv")
+@pytest.mark.parametrize(("precision", "bound"), [("fp16", 4e-3), ("bf16", 4e-2)])
+def test_rwkv_computes_finite_logits_in_every_precision(
+    precision: str, bound: float, files: dict[Format, ModelFile], expected_logits: Array, tmp_path: Path
+) -> None:
+    assert np.isfinite(expected_logits).all()
+    assert expected_logits.std() > 1
+    found = logits(RWKV, files["pth"], tmp_path / "logits.npy", precision)
+    assert distance(found, expected_logits) < bound
+
+
+@pytest.mark.engine("rwkv")
+def test_every_tensor_and_every_token_shows_in_the_logits(files: dict[Format, ModelFile]) -> None:
+    moved = json.loads(run(SENSITIVITY, str(files["pth"].path), json.dumps(TOKENS[:16])))
+    assert len(moved) == 2 + 37
+    assert {kind: value for kind, value in moved.items() if value < 3e-3} == {}
+
+
+@pytest.mark.engine("rwkv", "llama-cpp")
+def test_llama_cpp_computes_the_same(files: dict[Format, ModelFile], expected_logits: Array, tmp_path: Path) -> None:
+    found = logits(LLAMA, files["gguf"], tmp_path / "logits.npy")
+    assert found.shape == expected_logits.shape
+    assert distance(found, expected_logits) < 2e-3
+
+
+@pytest.mark.engine("rwkv", "web-rwkv")
+def test_web_rwkv_computes_the_same(files: dict[Format, ModelFile], expected_logits: Array, tmp_path: Path) -> None:
+    found = logits(WEB_RWKV, files["st"], tmp_path / "logits.npy")
+    assert distance(found, expected_logits) < 4e-3
+
+
+@pytest.mark.engine("rwkv", "llama-cpp")
+@pytest.mark.parametrize(("quant", "bound"), [("q8_0", 0.05), ("q4_0", 0.4)])
+def test_llama_cpps_quantizer_takes_the_file(
+    quant: str, bound: float, nano: Model, cache: Path, expected_logits: Array, tmp_path: Path
+) -> None:
+    file = file_for(nano, "gguf", quant, tools=TOOLS, progress=silent, cache=cache)
+    assert (file.quant, file.shape) == (quant, nano.shape)
+    assert file.content_hash != nano.content_hash
+    assert 1e-4 < distance(logits(LLAMA, file, tmp_path / "logits.npy"), expected_logits) < bound
+
+
+@pytest.mark.engine("rwkv", "llama-cpp")
+def test_a_users_pth_becomes_the_other_formats(files: dict[Format, ModelFile], nano: Model, tmp_path: Path) -> None:
+    own = tmp_path / "我的 model.pth"
+    own.write_bytes(files["pth"].path.read_bytes())
+    model = resolve(str(own), tools=TOOLS, progress=silent, cache=tmp_path / "cache")
+    kinds: tuple[Format, ...] = ("st", "gguf")
+    made = [file_for(model, kind, tools=TOOLS, progress=silent, cache=tmp_path / "cache") for kind in kinds]
+    assert [file.content_hash for file in made] == [nano.content_hash] * 2
+    assert made[0].path.read_bytes() == files["st"].path.read_bytes()
+
+
+@pytest.mark.engine("rwkv")
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
+    files: dict[Format, ModelFile], tmp_path: Path
+) -> None:
+    marker, hostile = tmp_path / "ran", tmp_path / "hostile.pth"
+    call = f"cbuiltins\nexec\n(Vopen({str(marker)!r}, 'w').close()\ntR.".encode()
+    pickle.loads(call)  # noqa: S301 - shows that this one does run code where nobody looks
+    marker.unlink()
+    with zipfile.ZipFile(files["pth"].path) as source, zipfile.ZipFile(hostile, "w") as target:
+        for entry in source.infolist():
+            target.writestr(entry.filename, call if entry.filename.endswith("data.pkl") else source.read(entry))
+    with pytest.raises(ModelError, match=r"hostile\.pth"):
+        resolve(str(hostile), tools=TOOLS, progress=silent, cache=tmp_path / "cache")
+    assert not marker.exists()
+
+
+@pytest.mark.engine("rwkv")
+def test_the_shipped_vocabulary_is_the_rwkv_packages() -> None:
+    """By the rule of llama.cpp's `conversion/base.py`, `_set_vocab_rwkv_world`."""
+    spec = find_spec("rwkv")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    vocabulary = Path(spec.submodule_search_locations[0]) / "rwkv_vocab_v20230424.txt"
+    expected = [b"<s>"]
+    for line in vocabulary.read_text(encoding="utf-8").splitlines(keepends=True):
+        token = ast.literal_eval(line[line.index(" ") : line.rindex(" ")].strip())
+        data = token.encode() if isinstance(token, str) else token
+        expected.append(repr(data)[2:-1].encode())
+    assert list(gguf.world_tokens()) == expected
