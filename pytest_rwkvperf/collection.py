@@ -173,6 +173,8 @@ def finish(pytest_session: pytest.Session, session: Session) -> None:
         except RwkvPerfError as error:
             session.trouble = f"not saved: {error}"
             pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if pytest_session.exitstatus != pytest.ExitCode.OK or pytest_session.config.option.collectonly:
+        return
     # Measured is what has a record, judged or not: a test may call measure() alone.
-    if pytest_session.exitstatus == pytest.ExitCode.OK and not any(session.folder.glob("*.json")):
+    if not any(session.folder.glob("*.json")):
         pytest_session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

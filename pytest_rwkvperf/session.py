@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from pytest_rwkvperf.backends.base import Backend
     from pytest_rwkvperf.cases import Item
     from pytest_rwkvperf.models.files import Format, Model
     from pytest_rwkvperf.options import Settings
@@ -72,6 +73,15 @@ class Session:
         self._tools = WorkerTools(lambda sentence, fraction: say(f"{sentence} {fraction:.0%}"))
 
     @cached_property
+    def backends(self) -> list[Backend]:
+        """Every chosen backend, whether its engine is here or not.
+
+        Raises:
+            OptionError: `--rwkv-backend` names one that nobody offers.
+        """
+        return [registry.load(location) for location in registry.choose(self.settings.backend)[0].values()]
+
+    @cached_property
     def engines(self) -> list[Found | Missing]:
         """Every chosen backend, asked once.
 
@@ -79,9 +89,8 @@ class Session:
             RwkvPerfError: an option names something that is not there.
         """
         chosen, by_hand = registry.choose(self.settings.backend)
-        backends = [registry.load(location) for location in chosen.values()]
-        check_quants(self.settings, Request(), backends)
-        check_chunk(self.settings, backends)
+        check_quants(self.settings, Request(), self.backends)
+        check_chunk(self.settings, self.backends)
         answers = discover(chosen, by_hand=by_hand)
         present = [answer for answer in answers if isinstance(answer, Found)]
         check_devices(self.settings, present)
@@ -151,12 +160,15 @@ class Session:
         return launcher.Launcher(self.folder, engines, lambda: self.model, self._tools, self.say)
 
     def items(self, request: Request, only: str | None) -> list[Item | Missing]:
-        """What a test is parametrized over: its items, and each missing engine once.
+        """What a test is parametrized over: its items, and each missing engine once; nothing when `only` is not chosen.
 
         Raises:
             OptionError: the test's marker asks for something unknown.
         """
-        check_quants(self.settings, request, [engine.backend for engine in self.found] or [])
+        if only is not None and not self.is_chosen(only):
+            return []
+        # Over the missing ones too: what they know is no mistake, and their tests are skipped with the reason.
+        check_quants(self.settings, request, self.backends)
         chosen = [engine for engine in self.found if only in (None, engine.backend.name)]
         absent = [engine for engine in self.engines if isinstance(engine, Missing) and only in (None, engine.name)]
         default_threads = fingerprint.physical_cores()

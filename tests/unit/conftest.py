@@ -1,0 +1,84 @@
+"""The scripted engine of `scripted/`, offered to pytest runs as an installed distribution would offer it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+# Loaded before pytester takes its snapshot of sys.modules, which it goes back to after each run: NumPy and SciPy must
+# not be imported twice in one process.
+import pytest_rwkvperf.reports.terminal
+import pytest_rwkvperf.session  # noqa: F401
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCRIPTED = Path(__file__).with_name("scripted")
+ENGINE_MODULES = ("torch", "llama_cpp", "rwkvperf_web_rwkv")
+# Other plugins' entry points: half a second a run that shows nothing here.
+QUIET = ("-p", "no:hypothesispytest", "-p", "no:cacheprovider")
+
+
+@pytest.fixture(scope="session")
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache for all tests, so that the synthetic model is written once; away from the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def no_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that, on the path, makes every real engine look like one that is not installed."""
+    folder = tmp_path_factory.mktemp("no_engines")
+    for name in ENGINE_MODULES:
+        text = f"raise ModuleNotFoundError(\"No module named '{name}'\")\n"
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def scripted_environment(monkeypatch: pytest.MonkeyPatch, cache_home: Path, no_engines: Path) -> pytest.MonkeyPatch:
+    """An environment in which processes find the scripted engine and no other; set SCRIPTED_* through what it gives."""
+    for name in [*os.environ]:
+        if name.startswith(("SCRIPTED_", "PYTEST_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SCRIPTED), str(no_engines)]))
+    monkeypatch.syspath_prepend(SCRIPTED)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
+    monkeypatch.setenv("COLUMNS", "160")
+    return monkeypatch
+
+
+@dataclass
+class Runs:
+    """Runs of pytest in a folder of their own, with the scripted engine to be had; in this process unless `apart`."""
+
+    pytester: pytest.Pytester
+    environment: pytest.MonkeyPatch
+    options: tuple[str, ...] = ("--rwkv-workload=pp16", "--rwkv-budget=0.01", "--rwkv-tolerance=40%")
+
+    def __call__(self, *arguments: str, apart: bool = False, **script: str) -> pytest.RunResult:
+        """Run with exactly these arguments; `script` is what SCRIPTED_* says, in small letters."""
+        with self.environment.context() as patch:
+            for name, value in script.items():
+                patch.setenv(f"SCRIPTED_{name.upper()}", value)
+            if apart:
+                return self.pytester.runpytest_subprocess(*QUIET, *arguments, timeout=60)
+            return self.pytester.runpytest_inprocess(*QUIET, *arguments)
+
+    def measuring(self, *arguments: str, apart: bool = False, **script: str) -> pytest.RunResult:
+        """Measure one small workload of the scripted engine; of two values of one option the later one counts."""
+        own = ("--rwkv-backend=scripted", "--rwkv-quant=fp16", *self.options)
+        return self(*own, *arguments, apart=apart, **script)
+
+
+@pytest.fixture
+def runs(pytester: pytest.Pytester, scripted_environment: pytest.MonkeyPatch) -> Runs:
+    """Call it with pytest's arguments."""
+    return Runs(pytester, scripted_environment)

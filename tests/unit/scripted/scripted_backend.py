@@ -1,0 +1,288 @@
+"""A backend as a third party would offer one: it computes nothing, keeps its own time, and misbehaves when told to.
+
+    SCRIPTED_FACTOR   how many times as long everything takes ("2")
+    SCRIPTED_FAULT    WHAT@WHERE, where WHERE is versions, open or a word of the Engine protocol ("abort@decode");
+                      with @QUANT after it, in cases of that quant only ("abort@decode@fp16")
+    SCRIPTED_TRACE    a file that gets a line for each process that opens a model: its id and the quant
+    SCRIPTED_CLOCK    "real": sleep through the time that a token takes, where otherwise the worker's clock is moved on
+
+With the moved clock every figure is the same in every run, and a second of warm-up takes none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import numpy as np
+
+from pytest_rwkvperf.backends.base import Device, OpenRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from pytest_rwkvperf.models.files import Format
+
+VOCABULARY = 65536
+LOAD_SECONDS = 0.25
+PREFILL_SECONDS = 0.02
+DECODE_SECONDS = 0.1
+"""Per token. So slow that a few repetitions fill the second which a warm-up has to last."""
+NOISE_BYTES = 100 << 20
+CPU = Device("cpu", "Scripted processor", "cpu")
+SPARE = Device("spare:0", "Scripted spare", "cpu")
+
+
+class Clock:
+    """A clock that moves when it is told to; in nanoseconds."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._factor = float(os.environ.get("SCRIPTED_FACTOR", "1"))
+        self._real = os.environ.get("SCRIPTED_CLOCK") == "real"
+
+    def install(self) -> None:
+        """Take the place of this process's clock."""
+        if not self._real:
+            self._now = float(time.perf_counter_ns())
+            time.perf_counter_ns = self.read  # type: ignore[assignment]  # NaN is no int, which is the point
+
+    def read(self) -> int | float:
+        """What `time.perf_counter_ns` gives."""
+        return int(self._now) if np.isfinite(self._now) else self._now
+
+    def pass_time(self, seconds: float) -> None:
+        """Let so much time go by, times the factor."""
+        if self._real:
+            time.sleep(seconds * self._factor)
+        else:
+            self._now += seconds * self._factor * 1e9
+
+    def stop(self) -> None:
+        """No time passes any more."""
+        self._factor = 0
+
+    def run_backwards(self) -> None:
+        """Time is lost where it should pass."""
+        self._factor = -abs(self._factor)
+
+    def lose_count(self) -> None:
+        """The clock gives NaN from now on."""
+        self._now = float("nan")
+
+
+CLOCK = Clock()
+
+
+class EngineFailedError(Exception):
+    """An engine's own exception, unknown to the plugin."""
+
+
+class Panic(BaseException):
+    """What a Rust panic becomes in Python: no Exception."""
+
+
+def _abort() -> NoReturn:
+    sys.stderr.write("GGML_ASSERT(scripted) failed\n")
+    os.abort()
+
+
+def _segfault() -> None:
+    sys.stderr.write("about to read address 0\n")
+    ctypes.string_at(0)
+
+
+def _exit3() -> NoReturn:
+    sys.stderr.write("giving up\n")
+    os._exit(3)
+
+
+def _killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hang() -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(60)
+
+
+def _hang_with_child() -> NoReturn:
+    """Start a child that starts a grandchild, none of which heeds SIGTERM; then hang."""
+    deaf = "import signal, sys, time, subprocess; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    sleep = "time.sleep(600)"
+    start = f"subprocess.Popen([sys.executable, '-c', {deaf + sleep!r}]); "
+    subprocess.Popen([sys.executable, "-c", deaf + start + sleep])
+    _hang()
+
+
+def _noise() -> None:
+    """Native code that prints on stdout: a hundred megabytes without a line break, then a broken answer."""
+    for _ in range(NOISE_BYTES >> 20):
+        os.write(1, b"x" * (1 << 20))
+    os.write(1, b'\n{"id": 1, "done": 5}\n')
+
+
+def _panic() -> NoReturn:
+    raise Panic("called `Option::unwrap()` on a `None` value")
+
+
+def _raise() -> NoReturn:
+    raise EngineFailedError("the script says so")
+
+
+def _missing() -> NoReturn:
+    raise ImportError("No module named 'scripted_native'")
+
+
+def _nothing() -> None:
+    """For what is looked up with `Script.says` instead."""
+
+
+FAULTS = {
+    "abort": _abort,
+    "segfault": _segfault,
+    "exit3": _exit3,
+    "killed": _killed,
+    "hang": _hang,
+    "hang-with-child": _hang_with_child,
+    "noise": _noise,
+    "panic": _panic,
+    "raise": _raise,
+    "missing": _missing,
+    "stopped-clock": CLOCK.stop,
+    "backward-clock": CLOCK.run_backwards,
+    "nan-clock": CLOCK.lose_count,
+    "no-device": _nothing,
+    "other-device": _nothing,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What SCRIPTED_FAULT says."""
+
+    what: str
+    where: str
+    quant: str
+
+    @classmethod
+    def read(cls) -> Script:
+        """From the environment."""
+        what, _, rest = os.environ.get("SCRIPTED_FAULT", "").partition("@")
+        where, _, quant = rest.partition("@")
+        return cls(what, where, quant)
+
+    def says(self, what: str) -> bool:
+        """Whether this fault is asked for, wherever."""
+        return self.what == what
+
+    def play(self, where: str, quant: str = "") -> None:
+        """Misbehave, if this is the place."""
+        if self.where == where and self.quant in {"", quant}:
+            FAULTS[self.what]()
+
+
+class ScriptedEngine:
+    """The sum of the tokens since the last clear is its state, and its logits."""
+
+    vocabulary = VOCABULARY
+
+    def __init__(self, request: OpenRequest, device: Device) -> None:
+        request.path.stat()
+        self.device = device
+        self._quant = request.quant
+        self._chunk = request.chunk
+        self._sum = 0
+        CLOCK.pass_time(LOAD_SECONDS)
+
+    def clear(self) -> None:
+        """Forget all tokens."""
+        self._play("clear")
+        self._sum = 0
+
+    def prefill(self, tokens: Sequence[int]) -> None:
+        """Add tokens."""
+        assert 0 < len(tokens) <= self._chunk
+        self._play("prefill")
+        CLOCK.pass_time(PREFILL_SECONDS * len(tokens))
+        self._sum += sum(tokens)
+
+    def decode(self, token: int) -> None:
+        """Add one token."""
+        self._play("decode")
+        CLOCK.pass_time(DECODE_SECONDS)
+        self._sum += token
+
+    def synchronise(self) -> None:
+        """Nothing is queued."""
+        self._play("synchronise")
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """The sum, modulo a thousand, everywhere."""
+        self._play("logits")
+        return np.full(VOCABULARY, self._sum % 1000, dtype=np.float32)
+
+    def _play(self, where: str) -> None:
+        Script.read().play(where, self._quant)
+
+
+@dataclass(frozen=True, slots=True)
+class Scripted:
+    """The backend, under the name and with the rules that the tests give it."""
+
+    name: str = "scripted"
+    format: Format = "st"
+    install: str = "pip install scripted-native"
+    no_device: str = "plug in a scripted device"
+    standard_chunk: int = 64
+    max_chunk: int | None = 256
+    quants: tuple[str, ...] = ("fp16", "int8")
+
+    def accepts(self, quant: str) -> bool:
+        """The two."""
+        return quant in self.quants
+
+    def standard_quants(self, device: Device) -> tuple[str, ...]:
+        """One on the spare device, so that tests can tell that they were asked per device."""
+        return ("fp16",) if device.id == SPARE.id else self.quants
+
+    def file_quant(self, quant: str) -> str | None:  # noqa: ARG002 - the Protocol's signature
+        """It converts while loading."""
+        return None
+
+    def environment(self, device: str | None) -> Mapping[str, str]:
+        """The device is visible in the worker's environment, as CUDA_VISIBLE_DEVICES would be."""
+        return {} if device is None else {"SCRIPTED_DEVICE": device}
+
+    def versions(self) -> Mapping[str, str]:
+        """The version is what the tests say it is: baselines are keyed by it."""
+        Script.read().play("versions")
+        return {"scripted": os.environ.get("SCRIPTED_VERSION", "1.0")}
+
+    def devices(self) -> Sequence[Device]:
+        """A best one and a spare one."""
+        return () if Script.read().says("no-device") else (CPU, SPARE)
+
+    def open(self, request: OpenRequest) -> ScriptedEngine:
+        """Open without reading: only what a header would tell matters here."""
+        script = Script.read()
+        CLOCK.install()
+        if trace := os.environ.get("SCRIPTED_TRACE"):
+            with Path(trace).open("a", encoding="utf-8") as file:
+                file.write(f"{os.getpid()} {request.quant} {request.device}\n")
+        script.play("open", request.quant)
+        device = CPU if script.says("other-device") else {one.id: one for one in (CPU, SPARE)}[request.device]
+        return ScriptedEngine(request, device)
+
+
+BACKEND = Scripted()

@@ -1,0 +1,429 @@
+"""The plugin as a user of pytest meets it: options, items, skips, deselection, fixtures, exit codes."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.options import OPTIONS
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import Runs
+
+OWN_TEST = """
+    import pytest
+
+    @pytest.mark.rwkv(quant=["int8"], workload=["pp16", "tg4"], tolerance="30%")
+    def test_mine(rwkv_perf):
+        result = rwkv_perf.measure()
+        assert result.tokens_per_second.median > 5
+        verdict = rwkv_perf.check()
+        assert verdict.tolerance == 0.3
+        assert verdict.item.case.quant == "int8"
+
+    def test_other():
+        assert False
+"""
+
+
+def usage_error(result: pytest.RunResult) -> str:
+    """The message of a usage error, which is all that is printed: no traceback, nothing collected."""
+    assert result.ret == pytest.ExitCode.USAGE_ERROR, result.stdout.str()
+    text = result.stderr.str()
+    assert "Traceback" not in text + result.stdout.str()
+    return " ".join(text.split())
+
+
+def test_every_option_is_in_the_help(runs: Runs) -> None:
+    shown = runs("--help").stdout.str()
+    assert all(f"  {option.flag}" in shown for option in OPTIONS)
+    assert all(f"  {option.ini} " in shown for option in OPTIONS)
+    assert len(OPTIONS) >= 14
+
+
+def test_without_the_option_tests_are_skipped_and_told_how_to_measure(runs: Runs) -> None:
+    runs.pytester.makepyfile("def test_perf(rwkv_perf): rwkv_perf.check()\ndef test_other(): pass")
+    result = runs("-rs")
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*measuring is off; turn it on with --rwkv-backend=all*"])
+    assert "rwkvperf:" not in result.stdout.str()
+
+
+@pytest.mark.parametrize("fixture", ["llama_cpp", "rwkv_pip", "web_rwkv", "pth_model", "gguf_model", "st_model"])
+def test_without_the_option_every_fixture_skips(runs: Runs, fixture: str) -> None:
+    runs.pytester.makepyfile(f"def test_it({fixture}): assert False")
+    runs("-rs").assert_outcomes(skipped=1)
+
+
+def test_measuring_runs_the_shipped_suite_and_prints_the_table(runs: Runs) -> None:
+    result = runs.measuring("--rwkv-workload=pp16,tg4")
+    assert result.ret == 0
+    result.assert_outcomes(passed=2)
+    result.stdout.re_match_lines_random(
+        [
+            r"rwkvperf: synthetic:nano, 1 cases, 2 workloads, the shipped suite \(--rwkv-suite=auto\)",
+            r"rwkvperf: .*at least 3 processes x 3 samples each.*",
+            r"backend +quant +device +workload +t/s +± 95 % +baseline +ratio +bounds +verdict *",
+            r"scripted +fp16 +cpu +pp16 +50\.00 +0\.0% +NO-BASELINE",
+            r"scripted +fp16 +cpu +tg4 +10\.00 +0\.0% +NO-BASELINE",
+            r"No baseline to compare with: .*--rwkv-save-baseline stores one\.",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--rwkv-backend=vllm"], ["'vllm'", "all, rwkv, llama-cpp, web-rwkv, scripted"]),
+        (["--rwkv-quant=q9_9"], ["'q9_9'", "scripted: fp16, int8"]),
+        (["--rwkv-quant=rwkv=fp32"], ["'rwkv'", "scripted"]),
+        (["--rwkv-quant=scripted=fp8"], ["fp8", "fp16, int8"]),
+        (["--rwkv-device=cuda:0"], ["'cuda:0'", "cpu, spare:0"]),
+        (["--rwkv-tolerance=fast"], ["--rwkv-tolerance='fast'", "5%"]),
+        (["--rwkv-tolerance=100%"], ["--rwkv-tolerance='100%'"]),
+        (["--rwkv-precision=0"], ["--rwkv-precision='0'"]),
+        (["--rwkv-budget=-1"], ["--rwkv-budget='-1'", "a number above 0"]),
+        (["--rwkv-budget=nan"], ["--rwkv-budget='nan'"]),
+        (["--rwkv-threads=two"], ["--rwkv-threads='two'"]),
+        (["--rwkv-chunk=0"], ["--rwkv-chunk='0'"]),
+        (["--rwkv-chunk=257"], ["257", "scripted", "at most 256"]),
+        (["--rwkv-suite=maybe"], ["'maybe'", "auto, yes, no"]),
+        (["--rwkv-save-baseline=sometimes"], ["'sometimes'", "append, replace"]),
+        (["--rwkv-strict=everything"], ["'everything'", "skip, no-baseline, inconclusive"]),
+        (["--rwkv-workload=pp0"], ["'pp0'", "pp512"]),
+        (["--rwkv-model=synthetic:tera"], ["'tera'", "nano"]),
+        (["--rwkv-model=nowhere.st"], ["nowhere.st", "does not exist"]),
+        (["--rwkv-model=nano"], ["'nano'", "synthetic:SHAPE"]),
+    ],
+)
+def test_a_wrong_value_is_a_usage_error_that_names_the_allowed_ones(
+    runs: Runs, options: list[str], named: list[str]
+) -> None:
+    message = usage_error(runs.measuring(*options))
+    assert [word for word in named if word not in message] == [], message
+
+
+def test_a_missing_engine_is_skipped_under_all(runs: Runs) -> None:
+    result = runs.measuring("--rwkv-backend=all", "-rs")
+    result.assert_outcomes(passed=1, skipped=3)
+    assert result.ret == 0
+    for name, command in [
+        ("rwkv", "pip install 'pytest-rwkvperf[[]rwkv]'"),
+        ("llama-cpp", "pip install 'pytest-rwkvperf[[]llama-cpp]'"),
+        ("web-rwkv", "pip install ./native/web-rwkv"),
+    ]:
+        result.stdout.fnmatch_lines([f"SKIPPED*{name} is not installed for *{command}*"])
+
+
+def test_a_missing_engine_named_by_hand_is_a_usage_error(runs: Runs) -> None:
+    message = usage_error(runs("--rwkv-backend=llama-cpp,scripted"))
+    assert "--rwkv-backend=llama-cpp: llama-cpp is not installed for" in message
+    assert "pip install 'pytest-rwkvperf[llama-cpp]'" in message
+
+
+def test_a_third_partys_missing_engine_is_told_with_its_own_command(runs: Runs) -> None:
+    message = usage_error(runs.measuring(fault="missing@versions"))
+    assert "No module named 'scripted_native'" in message
+    assert "pip install scripted-native" in message
+
+
+def test_an_engine_without_a_device_is_missing(runs: Runs) -> None:
+    message = usage_error(runs.measuring(fault="no-device@versions"))
+    assert "finds no device to run on; plug in a scripted device" in message
+
+
+def test_a_quant_of_a_missing_engine_is_no_mistake(runs: Runs) -> None:
+    result = runs.measuring("--rwkv-backend=all", "--rwkv-quant=q8_0", "-rs")
+    result.assert_outcomes(skipped=3)
+    result.stdout.fnmatch_lines(["SKIPPED*llama-cpp is not installed for*"])
+
+
+def test_nothing_measured_is_exit_5(runs: Runs) -> None:
+    result = runs.measuring("--rwkv-backend=all", fault="missing@versions")
+    result.assert_outcomes(skipped=4)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_strict_skip_fails_what_would_be_skipped(runs: Runs) -> None:
+    result = runs.measuring("--rwkv-backend=all", "--rwkv-strict=skip")
+    result.assert_outcomes(passed=1, errors=3)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*llama-cpp is not installed for*"])
+
+
+@pytest.mark.parametrize("strict", ["--rwkv-strict=no-baseline", "--rwkv-strict"])
+def test_strict_no_baseline_fails_what_cannot_be_compared(runs: Runs, strict: str) -> None:
+    result = runs.measuring(strict)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*NO-BASELINE: scripted-fp16-cpu pp16*"])
+
+
+def test_strict_says_only_what_it_lists(runs: Runs) -> None:
+    assert runs.measuring("--rwkv-strict=skip,inconclusive").ret == 0
+
+
+class TestSuite:
+    """Which tests run while measuring."""
+
+    @pytest.mark.parametrize(
+        ("choice", "passed", "said"),
+        [
+            ("auto", 2, "your own tests (--rwkv-suite=auto)"),
+            ("yes", 3, "the shipped suite (--rwkv-suite=yes)"),
+            ("no", 2, "your own tests (--rwkv-suite=no)"),
+        ],
+    )
+    def test_beside_a_test_of_the_users_own(self, runs: Runs, choice: str, passed: int, said: str) -> None:
+        runs.pytester.makepyfile(OWN_TEST)
+        result = runs.measuring("--rwkv-quant=", "--rwkv-workload=pp16,tg4", f"--rwkv-suite={choice}", "-k", "not fp16")
+        # The suite has int8 too: two more tests, of the same items.
+        result.assert_outcomes(passed=passed + (choice == "yes"), deselected=1 + 2 * (choice == "yes"))
+        assert result.ret == 0
+        assert said in result.stdout.str()
+
+    def test_no_without_own_tests_measures_nothing(self, runs: Runs) -> None:
+        runs.pytester.makepyfile("def test_other(): pass")
+        result = runs.measuring("--rwkv-suite=no")
+        assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+        result.stdout.fnmatch_lines(["rwkvperf: nothing to measure"])
+
+    def test_auto_takes_the_suite_when_no_test_asks_for_rwkv_perf(self, runs: Runs) -> None:
+        runs.pytester.makepyfile("def test_other(): pass\ndef test_model(st_model): assert st_model.format == 'st'")
+        result = runs.measuring()
+        result.assert_outcomes(passed=2, deselected=1)
+        assert "the shipped suite (--rwkv-suite=auto)" in result.stdout.str()
+
+
+def test_the_users_own_test_measures_what_its_marker_says(runs: Runs) -> None:
+    runs.pytester.makepyfile(OWN_TEST)
+    result = runs.measuring("--rwkv-quant=", "--rwkv-workload=", "-v")
+    result.assert_outcomes(passed=2, deselected=1)
+    result.stdout.fnmatch_lines(["*::test_mine[[]scripted-int8-cpu-pp16]*", "*::test_mine[[]scripted-int8-cpu-tg4]*"])
+
+
+def test_options_cut_the_markers_lists_down(runs: Runs) -> None:
+    runs.pytester.makepyfile(OWN_TEST)
+    result = runs.measuring("--rwkv-quant=int8,fp16", "--rwkv-workload=tg4,tg8", "-v")
+    result.assert_outcomes(passed=1, deselected=1)
+    result.stdout.fnmatch_lines(["*::test_mine[[]scripted-int8-cpu-tg4]*"])
+
+
+@pytest.mark.parametrize(
+    ("marker", "named"),
+    [
+        ("quants=['int8']", ["no argument quants", "quant=, workload=, tolerance="]),
+        ("'int8'", ["'int8'", "quant=, workload=, tolerance="]),
+        ("quant=['q9']", ["'q9'", "scripted: fp16, int8"]),
+        ("workload=['xx']", ["'xx'", "ppN"]),
+        ("tolerance='much'", ["'much'"]),
+        ("quant=[4]", ["[4]", "list of strings"]),
+    ],
+)
+def test_a_wrong_marker_argument_is_a_usage_error_that_names_the_test(
+    runs: Runs, marker: str, named: list[str]
+) -> None:
+    runs.pytester.makepyfile(
+        f"import pytest\n@pytest.mark.rwkv({marker})\ndef test_mine(rwkv_perf): rwkv_perf.check()\n"
+        "@pytest.mark.rwkv(wrong=1)\ndef test_second(rwkv_perf): rwkv_perf.check()\n"
+    )
+    message = usage_error(runs.measuring("--rwkv-workload=", "--rwkv-quant="))
+    assert [word for word in (*named, "::test_mine", "::test_second") if word not in message] == [], message
+
+
+def test_two_backend_fixtures_in_one_test_are_a_usage_error(runs: Runs) -> None:
+    runs.pytester.makepyfile("def test_both(llama_cpp, web_rwkv): pass")
+    message = usage_error(runs.measuring())
+    assert "::test_both" in message
+    assert "llama-cpp and web-rwkv" in message
+
+
+def test_a_backend_that_was_not_selected_deselects_its_tests(runs: Runs) -> None:
+    runs.pytester.makepyfile(
+        "import pytest\n"
+        "def test_llama(llama_cpp): assert False\n"
+        "@pytest.mark.rwkv(quant=['q8_0'])\ndef test_perf(llama_cpp, rwkv_perf): assert False"
+    )
+    result = runs.measuring("--rwkv-quant=", "--rwkv-suite=no")
+    result.assert_outcomes(deselected=2)
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_a_selected_backend_that_is_missing_skips_its_tests(runs: Runs) -> None:
+    runs.pytester.makepyfile(
+        "def test_llama(llama_cpp): assert False\ndef test_perf(web_rwkv, rwkv_perf): assert False"
+    )
+    result = runs.measuring("--rwkv-backend=all", "--rwkv-suite=no", "-rs")
+    result.assert_outcomes(skipped=2)
+    result.stdout.fnmatch_lines(["SKIPPED*llama-cpp is not installed*", "SKIPPED*web-rwkv is not installed*"])
+
+
+def test_standard_quants_and_devices_are_asked_of_the_engine(runs: Runs) -> None:
+    result = runs("--rwkv-backend=scripted", "--collect-only", "-q", "--rwkv-device=spare:0,cpu")
+    ids = re.findall(r"\[(.*)\]", result.stdout.str())
+    assert ids == [
+        f"scripted-{case}-{workload}"
+        for case in ("fp16-cpu", "int8-cpu", "fp16-spare:0")
+        for workload in ("pp512", "tg128")
+    ]
+
+
+def test_collect_only_measures_nothing(runs: Runs) -> None:
+    trace = runs.pytester.path / "trace"
+    result = runs.measuring("--collect-only", "-q", trace=str(trace))
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*test_throughput[[]scripted-fp16-cpu-pp16]"])
+    assert not trace.exists()
+
+
+def test_a_quant_may_be_said_for_one_backend(runs: Runs) -> None:
+    runs("--rwkv-backend=scripted", "--rwkv-quant=scripted=int8+fp16", "--collect-only", "-q").stdout.re_match_lines(
+        [r".*\[scripted-int8-cpu-pp512\]", r".*\[scripted-int8-cpu-tg128\]", r".*\[scripted-fp16-cpu-pp512\]"]
+    )
+
+
+def test_a_selected_keyword_selects_what_is_measured(runs: Runs) -> None:
+    trace = runs.pytester.path / "trace"
+    result = runs.measuring(
+        "--rwkv-quant=fp16,int8", "--rwkv-workload=pp16,tg4", "-k", "int8 and tg4", trace=str(trace)
+    )
+    result.assert_outcomes(passed=1, deselected=3)
+    result.stdout.fnmatch_lines(["rwkvperf: synthetic:nano, 1 cases, 1 workloads*"])
+    assert {line.split()[1] for line in trace.read_text(encoding="utf-8").splitlines()} == {"int8"}
+
+
+def test_a_case_is_measured_once_for_all_its_items(runs: Runs) -> None:
+    trace = runs.pytester.path / "trace"
+    runs.pytester.makepyfile(
+        "def test_a(rwkv_perf): rwkv_perf.measure(); rwkv_perf.check()\ndef test_b(rwkv_perf): rwkv_perf.check()"
+    )
+    runs.measuring("--rwkv-workload=pp16,tg4", trace=str(trace)).assert_outcomes(passed=4)
+    assert len(trace.read_text(encoding="utf-8").splitlines()) == 3
+
+
+def test_quiet_prints_no_progress(runs: Runs) -> None:
+    loud, quiet = (runs.measuring(*more).stdout.str() for more in ((), ("-q",)))
+    progress = "scripted-fp16-cpu: pp16 50.0 t/s"
+    assert progress in loud
+    assert progress not in quiet
+    assert "NO-BASELINE" in quiet
+
+
+def test_ini_twins_say_the_same_and_the_command_line_goes_first(runs: Runs) -> None:
+    runs.pytester.makeini(
+        "[pytest]\nrwkv_backend = scripted\nrwkv_quant = int8\nrwkv_workload = pp16, tg4\nrwkv_budget = 0.01\n"
+        "rwkv_tolerance = 40%\nrwkv_suite = yes\nrwkv_strict = no-baseline\nrwkv_baseline_dir = figures\n"
+    )
+    result = runs("--rwkv-workload=tg4", "--rwkv-save-baseline", "-v")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["FAILED*[[]scripted-int8-cpu-tg4]*"])
+    assert len([*(runs.pytester.path / "figures").glob("*.json")]) == 1
+    runs.pytester.makepyfile("def test_perf(rwkv_perf): rwkv_perf.check()")
+    runs("--rwkv-backend=").assert_outcomes(skipped=1)
+
+
+def test_the_measurement_has_samples_memory_and_latencies(runs: Runs) -> None:
+    runs.pytester.makepyfile(
+        """
+        import pytest
+        from pytest import approx
+
+        @pytest.mark.rwkv(workload=["pp16"])
+        def test_prefill(rwkv_perf):
+            result = rwkv_perf.measure()
+            assert result.tokens_per_second.median == approx(50)
+            assert result.tokens_per_second.processes == len(result.samples) == 3
+            assert all(3 <= len(row) <= 10 for row in result.samples)
+            assert result.time_to_first_token_seconds == approx(0.32)
+            assert result.inter_token_latency_seconds() is None
+            assert result.load_seconds == approx(0.25, rel=0.01)
+            assert 1 << 20 < result.memory.peak_rss_bytes < 1 << 32
+            assert result.memory.file_bytes > 1 << 20
+            assert 0 <= result.conditions.steal <= 1
+
+        @pytest.mark.rwkv(workload=["tg4@d8"])
+        def test_generation(rwkv_perf):
+            result = rwkv_perf.measure()
+            assert result.tokens_per_second.median == approx(10), "the context is outside the clock"
+            assert result.inter_token_latency_seconds((50, 99)) == approx((0.1, 0.1))
+            assert result.time_to_first_token_seconds is None
+            assert all(len(sample.token_nanoseconds) == 4 for row in result.samples for sample in row)
+        """
+    )
+    result = runs.measuring("--rwkv-workload=")
+    result.assert_outcomes(passed=2)
+    assert result.ret == 0
+
+
+def test_with_the_real_clock_the_figures_are_those_of_the_engine(runs: Runs) -> None:
+    runs.pytester.makepyfile(
+        """
+        def test_it(rwkv_perf):
+            median = rwkv_perf.measure().tokens_per_second.median
+            assert 35 < median <= 50
+        """
+    )
+    runs.measuring("--rwkv-workload=pp1", clock="real").assert_outcomes(passed=1)
+
+
+def test_more_processes_until_the_precision_is_reached(runs: Runs) -> None:
+    trace = runs.pytester.path / "trace"
+    result = runs.measuring("--rwkv-budget=100", trace=str(trace))
+    result.stdout.fnmatch_lines(["*5 processes, ended by precision*"])
+    assert len(trace.read_text(encoding="utf-8").splitlines()) == 5
+
+
+@pytest.mark.parametrize("fixture", ["st_model", "pth_model", "gguf_model"])
+def test_a_model_fixture_gives_the_file_in_its_format(runs: Runs, fixture: str) -> None:
+    runs.pytester.makepyfile(
+        f"""
+        def test_it({fixture}):
+            file = {fixture}
+            assert file.format == "{fixture[:-6]}"
+            assert file.path.suffix == ".{fixture[:-6]}"
+            assert file.path.stat().st_size == file.size_bytes > 1 << 20
+            assert (file.shape.layers, file.shape.width) == (4, 256)
+            assert len(file.content_hash) == 64
+        """
+    )
+    runs.measuring("--rwkv-suite=no").assert_outcomes(passed=1)
+
+
+HANDLE = """
+    import pytest
+    from pytest_rwkvperf.errors import OptionError
+    from pytest_rwkvperf.fixtures import SESSION, _backend
+
+    @pytest.fixture
+    def scripted(request):
+        yield from _backend(request, "scripted")
+
+    def test_engine(scripted, st_model):
+        assert scripted.version == "1.0"
+        assert [device.id for device in scripted.devices()] == ["cpu", "spare:0"]
+        assert scripted.quants() == ("fp16", "int8")
+        engine = scripted.open(st_model, "int8")
+        engine.prefill([1, 2, 3])
+        engine.decode(4)
+        logits = engine.logits()
+        assert logits.dtype == "float32" and logits.shape == (65536,) and set(logits) == {10}
+        engine.clear()
+        engine.prefill(range(1, 101))
+        assert set(engine.logits()) == {5050 % 1000}, "chunks of 64 and 36"
+        for wrong in ([], [65536], [-1]):
+            with pytest.raises(OptionError):
+                engine.prefill(wrong)
+        with pytest.raises(OptionError, match="65536"):
+            engine.decode(65536)
+        other = scripted.open(st_model, "fp16", device="spare:0")
+        other.decode(7)
+        assert (set(other.logits()), set(engine.logits())) == ({7}, {50})
+        with pytest.raises(OptionError, match="fp16, int8"):
+            scripted.open(st_model, "q8_0")
+"""
+
+
+def test_a_backend_handle_drives_the_engine_in_a_worker(runs: Runs) -> None:
+    runs.pytester.makepyfile(HANDLE)
+    runs.measuring("--rwkv-suite=no").assert_outcomes(passed=1)
