@@ -23,6 +23,9 @@ SESSION_SPREAD = 0.03
 measure it. 3 % is the middle of what a shared two-core machine showed for process medians and quantiles of identical
 code (1.3 to 3.8 %); without this term two sessions an hour apart differ "significantly" again and again."""
 
+_BEYOND_FLOATS = 700.0
+"""Of the exponential function's argument."""
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -53,7 +56,8 @@ def compare(
     alpha = ALPHA / items
     ratio = math.exp(old_moments.mean - new_moments.mean)
     reach = _reach(new_moments, old_moments, len(old), alpha)
-    low, high = ratio * math.exp(-reach), ratio * math.exp(min(reach, 700.0))
+    factor = math.exp(reach) if reach < _BEYOND_FLOATS else math.inf
+    low, high = ratio / factor, ratio * factor
     return Comparison(classify(low, high, tolerance), ratio, low, high, tolerance, alpha)
 
 
