@@ -150,8 +150,8 @@ def read(path: Path) -> MappedWeights:
         shape = shape_of({name: tuple(map(int, array.shape)) for name, array in tensors.items()})
     except ModelError as error:
         raise ModelError(f"cannot use {str(path)!r}: {error}") from None
-    kinds = {array.dtype for array in tensors.values()}
-    precision: Precision = next((name for name, dtype in DTYPES.items() if kinds == {dtype}), "f32")
+    matrices = tensors["blocks.0.ffn.key.weight"].dtype  # vectors may be wider
+    precision = next(name for name, dtype in DTYPES.items() if dtype == matrices)
     return MappedWeights(shape, precision, tensors)
 
 

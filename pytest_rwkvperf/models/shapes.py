@@ -190,7 +190,7 @@ def shape_of(specs: Mapping[str, tuple[int, ...]]) -> Shape:
     for name, dims in expected.items():
         if name not in specs:
             raise ModelError(f"it is not a complete RWKV-7 model: tensor {name!r} is missing")
-        if _squeezed(specs[name]) != _squeezed(dims) and specs[name] != (prod(dims),):
+        if _squeezed(specs[name]) != _squeezed(dims):
             raise ModelError(f"it is not RWKV-7: tensor {name!r} has shape {list(specs[name])}, expected {list(dims)}")
     for name in specs:
         if name not in expected and not is_unused(name):

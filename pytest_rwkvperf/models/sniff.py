@@ -44,8 +44,6 @@ def _by_content(path: Path, head: bytes) -> Format:
         raise ModelError(f"{str(path)!r} is empty; {_DOWNLOAD_AGAIN}")
     if head.startswith(b"version https://git-lfs"):
         raise ModelError(f"{str(path)!r} is a Git LFS pointer, not the model; fetch it with `git lfs pull`")
-    if head.lstrip()[:1] == b"<":
-        raise ModelError(f"{str(path)!r} is a web page, not a model; {_DOWNLOAD_AGAIN} from the file's direct address")
     if head.startswith(b"GGUF"):
         return "gguf"
     if head.startswith(b"PK\x03\x04"):
@@ -57,4 +55,6 @@ def _by_content(path: Path, head: bytes) -> Format:
     length = struct.unpack("<Q", head[:8])[0] if len(head) >= 9 else 0  # noqa: PLR2004 - a length and a brace
     if length and head[8:9] == b"{":
         return "st"
+    if head.lstrip()[:1] == b"<":
+        raise ModelError(f"{str(path)!r} is a web page, not a model; {_DOWNLOAD_AGAIN} from the file's direct address")
     raise ModelError(f"{str(path)!r} is not a .pth, .st or .gguf file: it begins with {head[:8].hex(' ')}")

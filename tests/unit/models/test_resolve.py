@@ -13,6 +13,7 @@ from pytest_rwkvperf.models.files import Model, ModelFile
 from pytest_rwkvperf.models.hashing import content_hash
 from pytest_rwkvperf.models.resolve import file_for
 from pytest_rwkvperf.models.shapes import SHAPES, Shape
+from pytest_rwkvperf.models.sniff import sniff
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 
 if TYPE_CHECKING:
@@ -308,6 +309,11 @@ class TestRefused:
             place.resolve(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
         assert place.tools.calls == []
+
+    def test_a_header_length_that_reads_like_markup_is_still_a_header(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.st"
+        path.write_bytes((0x3C20).to_bytes(8, "little") + b"{" + bytes(60))  # the length begins with " <"
+        assert sniff(path) == "st"
 
     def test_a_missing_file(self, tmp_path: Path, place: Workplace) -> None:
         with pytest.raises(ModelError, match=r"absent\.pth' does not exist"):

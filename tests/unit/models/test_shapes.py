@@ -82,6 +82,11 @@ def test_a_wrong_shape_is_named(name: str, tiny: Shape) -> None:
         shape_of({**dims(tiny), name: (3, 5)})
 
 
+def test_a_flattened_matrix_is_not_a_matrix(tiny: Shape) -> None:
+    with pytest.raises(ModelError, match=r"blocks\.1\.att\.key\.weight"):
+        shape_of({**dims(tiny), "blocks.1.att.key.weight": (64 * 64,)})
+
+
 @pytest.mark.parametrize(
     ("name", "what"),
     [
