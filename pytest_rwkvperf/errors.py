@@ -51,5 +51,17 @@ class MeasurementError(RwkvPerfError):
     """Timings came back that no verdict may rest on: NaN, infinite, zero, negative or too few."""
 
 
+class ParityError(MeasurementError):
+    """An engine's answer is wrong, so its speed counts for nothing."""
+
+
 class BaselineError(RwkvPerfError):
     """A stored baseline cannot be read or written; it is left as it was."""
+
+
+def named(kind: str, message: str) -> RwkvPerfError:
+    """An error of this module by its class's name, after a trip through text; any other name is a BackendError."""
+    found = globals().get(kind)
+    if isinstance(found, type) and issubclass(found, RwkvPerfError):
+        return found(message)
+    return BackendError(f"the engine raised {kind}: {message}")

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """One item's verdict; `new` and `old` in tokens per second, `reason` one sentence for a person."""
+    """One item's verdict; `new` and `old` in tokens per second, `reason` one sentence for a person.
+
+    `parity` is the largest relative L2 of the engine's logits from the oracle's.
+    """
 
     item: Item
     verdict: Verdict
@@ -29,6 +32,7 @@ class Judgement:
     new: Estimate | None = None
     old: Estimate | None = None
     comparison: Comparison | None = None
+    parity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +55,11 @@ def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float
     stored = reference.baseline.cases.get(item.case.key) if reference.baseline else None
     reason = _no_reference(record, item, reference, stored)
     if stored is None or reason:
-        return Judgement(item, "NO-BASELINE", reason, tolerance, new)
+        return Judgement(item, "NO-BASELINE", reason, tolerance, new, parity=record.parity)
     old_sessions = [session.workloads[str(item.workload)] for session in stored.reference(str(item.workload))]
     old = estimate_rate([row for session in old_sessions for row in session], item.workload.tokens)
     comparison = compare(times, old_sessions, tolerance, items)
-    return Judgement(item, comparison.verdict, _explain(comparison), tolerance, new, old, comparison)
+    return Judgement(item, comparison.verdict, _explain(comparison), tolerance, new, old, comparison, record.parity)
 
 
 def invalid(item: Item, tolerance: float, reason: str) -> Judgement:

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from pytest_rwkvperf import errors, places
 from pytest_rwkvperf.measure import plan, record
 from pytest_rwkvperf.models.resolve import file_for
+from pytest_rwkvperf.oracle import expected, memory
 from pytest_rwkvperf.store.files import write_atomically
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.cases import Case, Workload
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.models.files import Model, ModelFile
-    from pytest_rwkvperf.models.resolve import Tools
     from pytest_rwkvperf.reports.progress import Progress
+    from pytest_rwkvperf.worker.tools import WorkerTools
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Launcher:
         folder: Path,
         engines: Mapping[str, Found],
         model: Callable[[], Model],
-        tools: Tools,
+        tools: WorkerTools,
         say: Progress,
     ) -> None:
         self._folder = folder
@@ -69,11 +70,12 @@ class Launcher:
                 return record.from_json(path.read_bytes())
             failure = path.with_suffix(".failure")
             if failure.exists():
-                raise errors.MeasurementError(failure.read_text(encoding="utf-8"))
+                kind, _, sentence = failure.read_text(encoding="utf-8").partition(": ")
+                raise errors.named(kind, sentence)
             try:
                 taken = self._measure(case, engine, device, share)
             except errors.RwkvPerfError as error:
-                failure.write_text(f"{case.label} failed when it was measured: {error}", encoding="utf-8")
+                failure.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
                 raise
             write_atomically(path, record.to_json(taken))
             self._say.line(record.summary(taken))
@@ -82,6 +84,10 @@ class Launcher:
     def _measure(self, case: Case, engine: Found, device: Device, share: Share) -> CaseRecord:
         file = self.file(engine, case.quant)
         model = self._model()
+        memo = memory.DeepMemory(engine.versions, file.content_hash, case.quant, device, case.chunk)
+        known = memo.recall()
+        emulation = engine.backend.emulation(case.quant)
+        answers = expected.expected(file, emulation, deep=known is None, solver=self._tools)
         target = plan.Target(
             case=case,
             location=engine.location,
@@ -90,9 +96,14 @@ class Launcher:
             model=record.ModelFacts(model.name, model.content_hash, model.shape.parameters, file.size_bytes),
             path=file.path,
             device=device,
+            expected=tuple(answers),
+            known_deep=known,
         )
         limits = plan.Plan(share.precision, self._budget(share))
-        return plan.measure(target, share.workloads, limits, lambda sentence: self._say(f"{case.label}: {sentence}"))
+        taken = plan.measure(target, share.workloads, limits, lambda sentence: self._say(f"{case.label}: {sentence}"))
+        if known is None and taken.deep is not None:
+            memo.keep(taken.deep)
+        return taken
 
     def _budget(self, share: Share) -> float:
         """An equal part of what the cases before have left of the budget; nothing when they have overdrawn it."""

@@ -239,6 +239,8 @@ class Session:
         if not engine.backend.accepts(quant):
             allowed = ", ".join(engine.backend.quants)
             raise OptionError(f"{engine.backend.name} knows no quant {quant!r}; allowed: {allowed}")
+        if engine.backend.file_quant(quant) not in (None, file.quant):
+            raise OptionError(f"{file.path} is {file.quant}, not {quant}; make that file first (rwkv_perf does)")
         place = device or devices(self.settings, engine)[0].id
         count = next(iter(self.settings.threads), fingerprint.physical_cores())
         case = Case(engine.backend.name, self.limits.name, quant, place, count, chunk_of(self.settings, engine.backend))

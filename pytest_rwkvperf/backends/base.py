@@ -113,6 +113,9 @@ class Backend(Protocol):
     def file_quant(self, quant: str) -> str | None:
         """The quant that the model file itself must have, or None when the engine converts while loading."""
 
+    def emulation(self, quant: str) -> str:
+        """How the engine changes the file's weights while loading, as `oracle.emulation` knows it; empty for not."""
+
     def environment(self, device: str | None) -> Mapping[str, str]:
         """Environment variables the worker must start with, because the engine reads them at import."""
 

@@ -178,6 +178,10 @@ class LlamaCpp:
         """A file is made per quant."""
         return quant
 
+    def emulation(self, quant: str) -> str:  # noqa: ARG002 - the Protocol's signature
+        """It computes with the file's own numbers, rounded to its precision."""
+        return ""
+
     def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
         """Nothing is read from the environment."""
         return {}

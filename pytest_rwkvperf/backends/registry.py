@@ -15,7 +15,11 @@ BUILT_IN = {
     "rwkv": "pytest_rwkvperf.backends.rwkv_pip:BACKEND",
     "llama-cpp": "pytest_rwkvperf.backends.llama_cpp:BACKEND",
     "web-rwkv": "pytest_rwkvperf.backends.web_rwkv:BACKEND",
+    "reference": "pytest_rwkvperf.backends.reference:BACKEND",
 }
+
+BY_HAND_ONLY = frozenset({"reference"})
+"""Not among `all`: the oracle's speed is nobody's question."""
 
 
 def locations() -> dict[str, str]:
@@ -53,7 +57,7 @@ def choose(text: str) -> tuple[dict[str, str], bool]:
     known = locations()
     names = [name.strip() for name in text.split(",") if name.strip()]
     if names == ["all"]:
-        return known, False
+        return {name: location for name, location in known.items() if name not in BY_HAND_ONLY}, False
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         value = unknown[0] if unknown else text

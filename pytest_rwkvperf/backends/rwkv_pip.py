@@ -100,6 +100,10 @@ class RwkvPip:
         """It converts while loading."""
         return None
 
+    def emulation(self, quant: str) -> str:  # noqa: ARG002 - the Protocol's signature
+        """It computes with the file's own numbers, rounded to its precision."""
+        return ""
+
     def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
         """Read at import by rwkv/model.py; the CUDA kernels stay off until they can be asked for."""
         return {"RWKV_V7_ON": "1", "RWKV_JIT_ON": "1", "RWKV_CUDA_ON": "0"}

@@ -119,6 +119,10 @@ class WebRwkv:
         """It quantizes while loading."""
         return None
 
+    def emulation(self, quant: str) -> str:
+        """Its block formats; fp16 is the file as it is."""
+        return "" if quant == "fp16" else f"web-rwkv:{quant}"
+
     def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
         """Nothing is read from the environment."""
         return {}

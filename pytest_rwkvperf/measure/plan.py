@@ -12,11 +12,15 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from pytest_rwkvperf.cases import Workload
-from pytest_rwkvperf.errors import MeasurementError
+from pytest_rwkvperf.errors import MeasurementError, ParityError
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.measure import protocol
 from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, ModelFacts, Run, sample_from
+from pytest_rwkvperf.oracle import bounds
+from pytest_rwkvperf.oracle.check import Deep, Short
 from pytest_rwkvperf.stats.estimates import interval_reach, log_times
 from pytest_rwkvperf.worker import parent
 from pytest_rwkvperf.worker.parent import Worker
@@ -68,6 +72,10 @@ class Target:
     model: ModelFacts
     path: Path
     device: Device
+    expected: tuple[Path, ...]
+    """The oracle's logits: for the short check, and for the deep one when that is due."""
+    known_deep: Deep | None
+    """What an earlier deep check of the same engine, file, quant and device found."""
 
 
 def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress: Callable[[str], None]) -> CaseRecord:
@@ -81,11 +89,13 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
     watch, started = Watch(), time.monotonic()
     runs: list[Run] = []
     versions: dict[str, str] = {}
+    deep = target.known_deep
     ended_by: EndedBy | None = None
     while ended_by is None:
         progress(f"process {len(runs) + 1}, {_precision_so_far(runs, workloads)}")
-        run, versions = _run(target, workloads, len(runs), progress)
+        run, versions, found = _run(target, workloads, len(runs), progress)
         runs.append(run)
+        deep = deep or found
         ended_by = _verdict_on_enough(runs, workloads, plan, time.monotonic() - started)
     return CaseRecord(
         target.case,
@@ -93,6 +103,7 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
         target.device,
         versions,
         protocol.VERSION,
+        deep,
         ended_by,
         time.monotonic() - started,
         watch.conditions(),
@@ -128,10 +139,11 @@ def _precision_so_far(runs: Sequence[Run], workloads: Sequence[Workload]) -> str
 
 def _run(
     target: Target, workloads: Sequence[Workload], index: int, progress: Callable[[str], None]
-) -> tuple[Run, dict[str, str]]:
+) -> tuple[Run, dict[str, str], Deep | None]:
     case, started = target.case, time.time()
     with Worker(python=target.python, environment=target.environment) as worker:
         opened = worker.open(target.location, target.path, case)
+        short, deep = _check(worker, target, deep_due=index == 0 and target.known_deep is None)
         warm = {workload: _warm(worker, warmup_for(workload)) for workload in workloads}
         samples: dict[Workload, list[Sample]] = {workload: [] for workload in workloads}
         counts = {workload: sample_count(workload, durations[-1]) for workload, durations in warm.items()}
@@ -145,8 +157,27 @@ def _run(
         int(memory["peak_rss_bytes"]),
         {str(workload): len(durations) for workload, durations in warm.items()},
         {str(workload): tuple(taken) for workload, taken in samples.items()},
+        short,
     )
-    return run, {str(name): str(value) for name, value in opened["versions"].items()}
+    return run, {str(name): str(value) for name, value in opened["versions"].items()}, deep
+
+
+def _check(worker: Worker, target: Target, *, deep_due: bool) -> tuple[Short, Deep | None]:
+    """Right before fast: a process whose answers are wrong is not timed.
+
+    Raises:
+        ParityError: with the figures.
+    """
+    case = target.case
+    bound = bounds.bound_for(case.backend, case.quant)
+    files = [str(path) for path in (target.expected if deep_due else target.expected[:1])]
+    answer = worker.request("parity", parent.SAMPLE_SECONDS, expected=files, noise=bound.relative_l2)
+    short = msgspec.convert(answer["short"], type=Short)
+    deep = msgspec.convert(answer["deep"], type=Deep) if answer["deep"] else None
+    problem = bounds.broken_short(short, bound) or (bounds.broken_deep(deep, bound) if deep else "")
+    if problem:
+        raise ParityError(f"{case.label} gives a wrong answer, so its speed counts for nothing: {problem}")
+    return short, deep
 
 
 def schedule(counts: Mapping[Workload, int], seed: str) -> list[Workload]:

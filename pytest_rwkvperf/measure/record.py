@@ -13,6 +13,7 @@ from pytest_rwkvperf.cases import Case, Workload
 from pytest_rwkvperf.errors import MeasurementError
 from pytest_rwkvperf.machine.conditions import Conditions
 from pytest_rwkvperf.measure.protocol import Sample
+from pytest_rwkvperf.oracle.check import Deep, Short
 from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Run:
     peak_rss_bytes: int
     warmups: dict[str, int]
     samples: dict[str, tuple[Sample, ...]]
+    parity: Short
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,18 @@ class CaseRecord:
     device: Device
     versions: dict[str, str]
     protocol: int
+    deep: Deep | None
     ended_by: EndedBy
     seconds: float
     conditions: Conditions
     runs: tuple[Run, ...]
+
+    @property
+    def parity(self) -> float:
+        """The largest relative L2 from the oracle that any check of this record found."""
+        pairs = [pair for run in self.runs for pair in (run.parity.prefill, run.parity.generation)]
+        deep = (self.deep.prefill,) if self.deep else ()
+        return max(float(pair.relative_l2) for pair in (*pairs, *deep))
 
     def times(self, workload: Workload) -> tuple[tuple[int, ...], ...]:
         """Nanoseconds per repetition, by process.

@@ -8,9 +8,9 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
 from filelock import FileLock, Timeout
 
+from pytest_rwkvperf import places
 from pytest_rwkvperf.errors import ModelError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _SPARE_BYTES = 64 << 20  # left free beside a written file
 
 def folder(cache: Path | None) -> Path:
     """Where models are cached: the folder given, else `models` in the user's cache folder of this system."""
-    return cache if cache is not None else platformdirs.user_cache_path("pytest-rwkvperf") / "models"
+    return cache if cache is not None else places.cache() / "models"
 
 
 @contextmanager

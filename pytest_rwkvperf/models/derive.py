@@ -44,25 +44,21 @@ def write(weights: Weights, target: Path, format: Format, name: str, progress: P
         gguf.write(target, weights, name, progress, sentence)
 
 
-def inspect_pth(path: Path) -> ModelFile:
+def inspect_pth(path: Path, progress: Progress) -> ModelFile:
     """Describe a `.pth` file. Runs in the worker: it unpickles with torch's `weights_only` loader.
 
     Raises:
         ModelError: damaged, hostile or not RWKV-7; names the file and the reason.
     """
     weights = pth.read(path)
-    digest = content_hash(weights, _silent, "")
+    digest = content_hash(weights, progress, f"hashing {path.name}")
     return ModelFile(path, "pth", digest, weights.shape, weights.precision)
 
 
-def convert_pth(source: Path, target: Path, format: Format) -> None:  # noqa: A002
+def convert_pth(source: Path, target: Path, format: Format, progress: Progress) -> None:  # noqa: A002
     """Write a `.pth` file's weights in another format. Runs in the worker.
 
     Raises:
         ModelError: as `inspect_pth` and `write`.
     """
-    write(pth.read(source), target, format, source.stem, _silent)
-
-
-def _silent(_sentence: str, _fraction: float) -> None:
-    """Progress that nobody hears: the worker's pipe carries answers only."""
+    write(pth.read(source), target, format, source.stem, progress)

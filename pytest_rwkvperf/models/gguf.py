@@ -164,7 +164,7 @@ class GgufFile:
     @property
     def quantized(self) -> bool:
         """Whether any tensor is in a block format, so that there are no canonical values to convert from."""
-        return any(tensor.kind not in _PLAIN_TYPES for tensor in self.tensors.values())
+        return any(tensor.kind not in PLAIN_TYPES for tensor in self.tensors.values())
 
     def stored(self) -> Iterator[tuple[str, str, tuple[int, ...], Array]]:
         """Name, type, shape and mapped bytes of every tensor."""
@@ -174,14 +174,18 @@ class GgufFile:
 
     def weights(self) -> MappedWeights:
         """The canonical tensors of an unquantized file, mapped."""
-        stored = {
-            name: data.view(DTYPES[_PLAIN_TYPES[kind]]).reshape(shape) for name, kind, shape, data in self.stored()
-        }
-        precision = _PLAIN_TYPES[self.tensors["output.weight"].kind]
+        stored = {name: as_array(kind, shape, data) for name, kind, shape, data in self.stored()}
+        precision = PLAIN_TYPES[self.tensors["output.weight"].kind]
         return MappedWeights(self.shape, precision, canonical_tensors(gguf_layout(self.shape), stored))
 
 
-_PLAIN_TYPES: Mapping[str, Precision] = {"BF16": "bf16", "F16": "f16", "F32": "f32"}
+PLAIN_TYPES: Mapping[str, Precision] = {"BF16": "bf16", "F16": "f16", "F32": "f32"}
+"""Tensor types that hold one number per value; all others are block formats."""
+
+
+def as_array(kind: str, shape: tuple[int, ...], data: Array) -> Array:
+    """A plain tensor's mapped bytes as its numbers."""
+    return data.view(DTYPES[PLAIN_TYPES[kind]]).reshape(shape)
 
 
 def read(path: Path) -> GgufFile:

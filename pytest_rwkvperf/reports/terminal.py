@@ -46,8 +46,8 @@ def write(reporter: pytest.TerminalReporter, session: Session) -> None:
 def render(judgements: list[Judgement], width: int, *, colour: bool) -> str:
     """The table as text for a terminal of `width` columns.
 
-    A narrow one gets no bounds and single spaces. What is still wider is left to the terminal to wrap: rich would cut
-    columns down to "REGRESS…" and "12…".
+    A narrow one gets no bounds, no parity (relative L2 from the oracle) and single spaces. What is still wider is left
+    to the terminal to wrap: rich would cut columns down to "REGRESS…" and "12…".
     """
     console = Console(file=io.StringIO(), width=_WIDEST, force_terminal=colour, no_color=not colour, highlight=False)
     table = _table(judgements, narrow=False)
@@ -62,7 +62,7 @@ def _table(judgements: list[Judgement], *, narrow: bool) -> Table:
     table = Table(box=None, pad_edge=False, collapse_padding=narrow, header_style="bold")
     for name in ("backend", "quant", "device", "workload"):
         table.add_column(name)
-    for name in ("t/s", "± 95 %", "baseline", "ratio") if narrow else ("t/s", "± 95 %", "baseline", "ratio", "bounds"):
+    for name in ("t/s", "± 95 %", "baseline", "ratio", *(() if narrow else ("bounds", "parity"))):
         table.add_column(name, justify="right")
     table.add_column("verdict")
     for judgement in judgements:
@@ -98,6 +98,7 @@ def next_steps(session: Session) -> list[str]:
 def _row(judgement: Judgement, *, narrow: bool) -> list[str | Text]:
     case, comparison = judgement.item.case, judgement.comparison
     bounds = f"{comparison.low:.2f}-{comparison.high:.2f}" if comparison else ""
+    parity = f"{judgement.parity:.1e}" if judgement.parity is not None else ""
     return [
         # A Text is never read as rich's markup; these names may come from elsewhere.
         *map(Text, (case.backend, case.quant, case.device, str(judgement.item.workload))),
@@ -105,7 +106,7 @@ def _row(judgement: Judgement, *, narrow: bool) -> list[str | Text]:
         f"{judgement.new.half_width:.1%}" if judgement.new else "",
         _rate(judgement.old),
         f"{comparison.ratio:.3f}" if comparison else "",
-        *([] if narrow else [bounds]),
+        *([] if narrow else [bounds, parity]),
         Text(judgement.verdict, style=_COLOURS[judgement.verdict]),
     ]
 

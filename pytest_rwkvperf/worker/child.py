@@ -76,6 +76,29 @@ class Child:
         finally:
             gc.enable()
 
+    def parity(self, *, expected: list[str], noise: float) -> dict[str, Any]:
+        """The engine's logits against the oracle's: the short check, and the deep one when its logits are named."""
+        import numpy as np
+
+        from pytest_rwkvperf.oracle import check
+
+        engine, wanted = self._open_engine(), [np.load(path, allow_pickle=False) for path in expected]
+        found = {"short": asdict(check.short(engine, self._chunk, wanted[0], noise)), "deep": None}
+        if len(wanted) > 1:
+            found["deep"] = asdict(check.deep(engine, self._chunk, wanted[1], noise))
+        return found
+
+    def solve(self, *, path: str, format: Format, emulation: str, count: int, target: str) -> None:  # noqa: A002
+        """The oracle's logits for a model file."""
+        import numpy as np
+
+        from pytest_rwkvperf.oracle import check, weights
+        from pytest_rwkvperf.oracle import emulation as emulations
+        from pytest_rwkvperf.oracle.rwkv7 import Oracle
+
+        oracle = Oracle(emulations.applied(weights.read(Path(path), format), emulation))
+        np.save(target, oracle.forward(check.tokens(oracle.shape.vocabulary, count)), allow_pickle=False)
+
     def memory(self) -> dict[str, int]:
         """Peak resident memory of this process so far."""
         return {"peak_rss_bytes": peak_rss_bytes()}
@@ -101,13 +124,13 @@ class Child:
         """What a `.pth` holds, read safely."""
         from pytest_rwkvperf.models import derive
 
-        return derive.inspect_pth(Path(path)).to_json()
+        return derive.inspect_pth(Path(path), self.report).to_json()
 
     def convert_pth(self, *, source: str, target: str, format: Format) -> None:  # noqa: A002 - the design's word
         """Write another format from a `.pth`."""
         from pytest_rwkvperf.models import derive
 
-        derive.convert_pth(Path(source), Path(target), format)
+        derive.convert_pth(Path(source), Path(target), format, self.report)
 
     def quantize(self, *, source: str, target: str, quant: str) -> None:
         """Make a quantized `.gguf` with llama.cpp."""

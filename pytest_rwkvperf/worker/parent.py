@@ -109,7 +109,7 @@ class Worker:
                     progress(*message["progress"])
                 continue
             if "failed" in message:
-                raise _rebuild(message["failed"])
+                raise errors.named(message["failed"]["kind"], message["failed"]["message"])
             return message.get("done")
 
     def open(self, location: str, path: Path, case: Case) -> Any:  # noqa: ANN401 - JSON
@@ -260,11 +260,3 @@ def _ended(code: int | None) -> str:
         name = f"signal {-code}"
     hint = " (most often the kernel's out-of-memory killer)" if name == "SIGKILL" else ""
     return f"was ended by {name}{hint}"
-
-
-def _rebuild(failed: dict[str, str]) -> errors.RwkvPerfError:
-    """The worker's exception under its own class; an engine's own exception becomes a BackendError that names it."""
-    kind = getattr(errors, failed["kind"], None)
-    if isinstance(kind, type) and issubclass(kind, errors.RwkvPerfError):
-        return kind(failed["message"])
-    return errors.BackendError(f"the engine raised {failed['kind']}: {failed['message']}")

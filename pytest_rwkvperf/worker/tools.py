@@ -32,6 +32,13 @@ class WorkerTools:
         """Make a quantized `.gguf` with llama.cpp's own quantizer."""
         self._ask("quantize", source=str(source), target=str(target), quant=quant)
 
-    def _ask(self, do: str, **arguments: str) -> Any:  # noqa: ANN401 - JSON
+    def solve(self, file: ModelFile, emulation: str, count: int, target: Path) -> None:
+        """Run the oracle."""
+        self._progress(f"computing the right answer for {file.path.name}", 0.0)
+        self._ask(
+            "solve", path=str(file.path), format=file.format, emulation=emulation, count=count, target=str(target)
+        )
+
+    def _ask(self, do: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
         with Worker() as worker:
             return worker.request(do, LOAD_SECONDS, self._progress, **arguments)

@@ -1,0 +1,110 @@
+"""The oracle as a backend that one can select: slow, right, and with nothing to install."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pytest_rwkvperf.backends.base import Device, OpenRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.oracle.rwkv7 import Oracle
+
+_CPU = Device("cpu", "NumPy", "cpu")
+
+
+class ReferenceEngine:
+    """The oracle behind the engines' Protocol. NumPy's own BLAS decides how many threads it uses."""
+
+    def __init__(self, oracle: Oracle) -> None:
+        self._oracle = oracle
+        self._logits = np.zeros(oracle.shape.vocabulary, np.float32)
+
+    @property
+    def vocabulary(self) -> int:
+        """Length of the logits."""
+        return self._oracle.shape.vocabulary
+
+    @property
+    def device(self) -> Device:
+        """The CPU."""
+        return _CPU
+
+    def clear(self) -> None:
+        """Zero the state."""
+        self._oracle.clear()
+
+    def prefill(self, tokens: Sequence[int]) -> None:
+        """One pass over the chunk."""
+        self._logits = self._oracle.forward(tokens)
+
+    def decode(self, token: int) -> None:
+        """One pass over one token."""
+        self._logits = self._oracle.forward([token])
+
+    def synchronise(self) -> None:
+        """NumPy is always done."""
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """float32 [vocabulary]."""
+        return self._logits
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """This project's own RWKV-7."""
+
+    name: str = "reference"
+    format: Format = "st"
+    install: str = "pip install pytest-rwkvperf"
+    no_device: str = "there is always the CPU"
+    standard_chunk: int = 512
+    max_chunk: int | None = None
+    quants: tuple[str, ...] = ("fp32",)
+
+    def accepts(self, quant: str) -> bool:
+        """It computes in float32 whatever the file holds."""
+        return quant in self.quants
+
+    def standard_quants(self, device: Device) -> tuple[str, ...]:  # noqa: ARG002 - the Protocol's signature
+        """The only one."""
+        return self.quants
+
+    def file_quant(self, quant: str) -> str | None:  # noqa: ARG002 - the Protocol's signature
+        """It converts while computing."""
+        return None
+
+    def emulation(self, quant: str) -> str:  # noqa: ARG002 - the Protocol's signature
+        """The file's own numbers."""
+        return ""
+
+    def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
+        """Nothing is read from the environment."""
+        return {}
+
+    def versions(self) -> Mapping[str, str]:
+        """This project's and NumPy's."""
+        from pytest_rwkvperf import __version__
+
+        return {"pytest-rwkvperf": __version__, "numpy": np.__version__}
+
+    def devices(self) -> Sequence[Device]:
+        """The CPU."""
+        return (_CPU,)
+
+    def open(self, request: OpenRequest) -> ReferenceEngine:
+        """Map the file; nothing is loaded before it is needed."""
+        from pytest_rwkvperf.oracle import weights
+        from pytest_rwkvperf.oracle.rwkv7 import Oracle
+
+        return ReferenceEngine(Oracle(weights.read(request.path, self.format)))
+
+
+BACKEND = Reference()

@@ -1,0 +1,85 @@
+"""How far each engine's logits may lie from the oracle's before its speed counts for nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.oracle.check import DEPTH
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.oracle.agreement import Agreement
+    from pytest_rwkvperf.oracle.check import Deep, Short
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Largest relative L2 and KL divergence (nats) of a right answer."""
+
+    relative_l2: float
+    kl: float
+
+
+# Measured over shapes and seeds by benchmarks/parity/spread.py; each bound is three times the largest value seen.
+BOUNDS: dict[tuple[str, str], Bound] = {
+    ("reference", "fp32"): Bound(1e-5, 1e-8),
+    ("rwkv", "fp32"): Bound(1e-5, 1e-8),
+    ("rwkv", "bf16"): Bound(0.03, 5e-3),
+    ("rwkv", "fp16"): Bound(5e-3, 1e-4),
+    ("llama-cpp", "f32"): Bound(2e-3, 1e-5),
+    ("llama-cpp", "f16"): Bound(2e-3, 1e-5),
+    ("llama-cpp", "bf16"): Bound(0.03, 5e-3),
+    ("web-rwkv", "fp16"): Bound(5e-3, 1e-4),
+    ("web-rwkv", "int8"): Bound(0.02, 2e-3),
+    ("web-rwkv", "nf4"): Bound(0.3, 0.1),
+    ("web-rwkv", "sf4"): Bound(0.4, 0.2),
+}
+
+QUANTIZED = Bound(0.05, 0.01)
+"""For quants compared with the oracle on the same quantized weights: what is left is the engine's own arithmetic."""
+
+UNKNOWN = Bound(0.05, 0.01)
+"""For backends of third parties."""
+
+REPEAT = 1e-5
+"""Relative L2 between two passes from a cleared state: the same but for an atomic sum's order."""
+
+
+def bound_for(backend: str, quant: str) -> Bound:
+    """The bound of a backend and quant; a layer count (`int8@31`) does not matter."""
+    name = quant.partition("@")[0]
+    if (backend, name) in BOUNDS:
+        return BOUNDS[backend, name]
+    return QUANTIZED if backend in {known for known, _ in BOUNDS} else UNKNOWN
+
+
+def broken_short(found: Short, bound: Bound) -> str:
+    """What is wrong, in words with the figures; empty when the answer is right."""
+    for name, pair in (("prefill", found.prefill), ("generation", found.generation)):
+        if problem := _broken(pair, bound):
+            return f"{name}: {problem}"
+    if not found.repeat <= REPEAT:
+        return f"a second pass after a state clear differs by {found.repeat:.2g} (relative L2, at most {REPEAT:.0g})"
+    return ""
+
+
+def broken_deep(found: Deep, bound: Bound) -> str:
+    """As `broken_short`."""
+    if problem := _broken(found.prefill, bound):
+        return f"at depth {DEPTH}: {problem}"
+    # Two right answers may lie on either side of the oracle's.
+    if not found.rechunked <= 2 * bound.relative_l2:
+        return f"another chunk size differs by {found.rechunked:.2g} (relative L2, at most {2 * bound.relative_l2:.2g})"
+    return ""
+
+
+def _broken(found: Agreement, bound: Bound) -> str:
+    if not found.finite:
+        return "logits that are not finite"
+    if found.relative_l2 > bound.relative_l2:
+        return f"relative L2 {found.relative_l2:.2g} from the oracle, at most {bound.relative_l2:.2g}"
+    if found.kl > bound.kl:
+        return f"KL divergence {found.kl:.2g} nats from the oracle, at most {bound.kl:.2g}"
+    if found.top_matches is False:
+        return "another top token than the oracle's, whose margin is clear"
+    return ""

@@ -1,0 +1,56 @@
+"""The oracle's logits for a case, computed once per model content and kept in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Protocol
+
+from filelock import FileLock
+
+from pytest_rwkvperf import places
+from pytest_rwkvperf.oracle import check
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_rwkvperf.models.files import ModelFile
+
+VERSION = 1
+"""Raise it when the oracle's arithmetic or the prompt changes: cached logits of another version are not used."""
+
+
+class Solver(Protocol):
+    """Runs the oracle; the parent does it in a worker, since a `.pth` may have to be read."""
+
+    def solve(self, file: ModelFile, emulation: str, count: int, target: Path) -> None:
+        """Write the logits after the fixed prompt of `count` tokens to `target` (.npy, float32)."""
+
+
+def expected(file: ModelFile, emulation: str, *, deep: bool, solver: Solver) -> list[Path]:
+    """Files with the oracle's logits: after the short prompt, and after the deep one when asked.
+
+    Args:
+        file: what the engine reads.
+        emulation: how the engine changes the weights while loading (`web-rwkv:int8@31`), empty when it does not.
+        deep: whether the deep check runs too.
+        solver: what runs the oracle.
+
+    Raises:
+        ModelError: the file cannot be read.
+        WorkerError: the oracle's process failed.
+    """
+    counts = (check.PROMPT, check.DEPTH) if deep else (check.PROMPT,)
+    return [_solved(file, emulation, count, solver) for count in counts]
+
+
+def _solved(file: ModelFile, emulation: str, count: int, solver: Solver) -> Path:
+    folder = places.cache() / "oracle"
+    folder.mkdir(parents=True, exist_ok=True)
+    name = hashlib.sha256(f"{VERSION} {file.content_hash} {emulation} {count}".encode()).hexdigest()[:32]
+    target = folder / f"{name}.npy"
+    with FileLock(places.lock_for(target)):
+        if not target.exists():
+            temporary = target.with_suffix(".tmp.npy")
+            solver.solve(file, emulation, count, temporary)
+            temporary.replace(target)
+    return target

@@ -1,0 +1,40 @@
+"""Remembering that a deep check has passed: once per engine version, file, quant, device and chunk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pytest_rwkvperf import places
+from pytest_rwkvperf.oracle.check import Deep
+from pytest_rwkvperf.oracle.expected import VERSION
+from pytest_rwkvperf.store.files import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_rwkvperf.backends.base import Device
+
+
+class DeepMemory:
+    """The place of one deep check's result in the user's cache."""
+
+    def __init__(self, versions: Mapping[str, str], content_hash: str, quant: str, device: Device, chunk: int) -> None:
+        key = json.dumps([VERSION, dict(versions), content_hash, quant, asdict(device), chunk], sort_keys=True)
+        self._path = places.cache() / "parity" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+    def recall(self) -> Deep | None:
+        """What the check found, if it has run; an unreadable note counts as none."""
+        try:
+            return msgspec.json.decode(self._path.read_bytes(), type=Deep)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return None
+
+    def keep(self, found: Deep) -> None:
+        """Note a check that passed."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._path, msgspec.json.encode(found))
