@@ -370,14 +370,18 @@ def test_the_steps_install_what_the_extras_ask_for() -> None:
         assert set(step.distributions) == asked
 
 
-def test_every_engine_from_the_index_has_an_exact_version() -> None:
+def test_everything_from_the_index_has_an_exact_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     pins = dict(
         re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
     )
-    for name in ("rwkv", "llama-cpp"):
-        for distribution in ENGINES[name].distributions:
-            assert distribution.replace("_", "-") in pins
-    assert "rwkvperf-web-rwkv" not in pins
+    extras = project["optional-dependencies"]
+    asked = [
+        *project["dependencies"],
+        *(line for name in ("rwkv", "llama-cpp", "test", "dev") for line in extras[name]),
+    ]
+    names = {re.split(r"[<>=\[;]", line)[0].lower().replace("_", "-") for line in asked}
+    assert sorted(names - set(pins)) == ["pytest-rwkvperf"]
     assert dev.pip_version(dev.Checkout(ROOT, ROOT)) == pins["pip"]
 
 
