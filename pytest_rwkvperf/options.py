@@ -206,7 +206,9 @@ def _quants(text: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
 
 def _choice(name: str, text: str, allowed: tuple[Any, ...]) -> Any:  # noqa: ANN401 - one of the literals given
     if text not in allowed:
-        raise OptionError(f"--rwkv-{name}={text!r} is unknown; allowed: {', '.join(allowed)}")
+        # A bare --rwkv-save-baseline or --rwkv-strict takes the word behind it for its value.
+        hint = "; put test paths before the option" if "/" in text or text.endswith(".py") else ""
+        raise OptionError(f"--rwkv-{name}={text!r} is unknown; allowed: {', '.join(allowed)}{hint}")
     return text
 
 

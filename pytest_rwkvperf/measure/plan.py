@@ -93,7 +93,7 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
     ended_by: EndedBy | None = None
     while ended_by is None:
         progress(f"process {len(runs) + 1}, {_precision_so_far(runs, workloads)}")
-        run, versions, found = _run(target, workloads, len(runs), progress)
+        run, versions, found = run_process(target, workloads, len(runs), progress)
         runs.append(run)
         deep = deep or found
         ended_by = _verdict_on_enough(runs, workloads, plan, time.monotonic() - started)
@@ -137,7 +137,7 @@ def _precision_so_far(runs: Sequence[Run], workloads: Sequence[Workload]) -> str
     return ", ".join(f"{workload} ± {half_width(runs, workload):.1%}" for workload in workloads)
 
 
-def _run(
+def run_process(
     target: Target, workloads: Sequence[Workload], index: int, progress: Callable[[str], None]
 ) -> tuple[Run, dict[str, str], Deep | None]:
     case, started = target.case, time.time()

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.session import Session
     from pytest_rwkvperf.stats.estimates import Estimate
 
+_NOISY = 0.10
+"""Half-width beyond which a saved figure deserves a warning: it makes every later verdict inconclusive."""
+
 _COLOURS = {
     "PASS": "green",
     "IMPROVEMENT": "bold green",
@@ -78,6 +81,11 @@ def next_steps(session: Session) -> list[str]:
         steps.append(session.trouble)
     if session.saved is not None:
         steps.append(f"Saved {session.saved.stored} workloads to {session.saved.path}; commit it.")
+        noisy = [one for one in session.judgements.values() if one.new is not None and one.new.half_width > _NOISY]
+        if noisy:
+            steps.append(
+                f"{len(noisy)} of them have an interval beyond ± {_NOISY:.0%}: save again on a quieter machine."
+            )
         names = ", ".join(f"{one.item.case.label} {one.item.workload}" for one in session.saved.refused)
         if names:
             steps.append(f"Not saved, being regressions: {names}; --rwkv-save-baseline=replace accepts them.")
