@@ -140,6 +140,11 @@ def _precision_so_far(runs: Sequence[Run], workloads: Sequence[Workload]) -> str
 def run_process(
     target: Target, workloads: Sequence[Workload], index: int, progress: Callable[[str], None]
 ) -> tuple[Run, dict[str, str], Deep | None]:
+    """One worker process: check, warm up, sample. With the engine's versions, and the deep check where it was due.
+
+    Raises:
+        RwkvPerfError: as `measure`.
+    """
     case, started = target.case, time.time()
     with Worker(python=target.python, environment=target.environment) as worker:
         opened = worker.open(target.location, target.path, case)
