@@ -199,9 +199,9 @@ def regressions(slowdown: float, tolerance: float, sessions: int, simulations: i
 @pytest.mark.parametrize("sessions", [1, 3])
 def test_a_slowdown_of_just_the_tolerance_is_called_a_regression_no_oftener_than_alpha(sessions: int) -> None:
     """The worst case of unchanged enough code: the truth lies on the margin itself."""
-    simulations = 5000
+    simulations = 3000
     expected = ALPHA * simulations
-    # Three standard errors of a count with this expectation above it: 50 + 3 * 7.0.
+    # Three standard errors of a count with this expectation above it: 30 + 3 * 5.4.
     allowed = expected + 3 * math.sqrt(expected * (1 - ALPHA))
     assert regressions(0.05, 0.05, sessions, simulations) <= allowed
 

@@ -1,0 +1,205 @@
+"""The sampling plan: when a warm-up is over, how many samples, in which order, and when it is enough."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.measure import plan
+from pytest_rwkvperf.measure.plan import (
+    ENOUGH_PROCESSES,
+    MAX_PROCESSES,
+    MAX_SAMPLES,
+    MIN_PROCESSES,
+    MIN_SAMPLES,
+    Plan,
+    half_width,
+    sample_count,
+    schedule,
+    steady,
+    warmup_for,
+)
+from tests.unit.building import make_run
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.measure.record import Run
+
+PREFILL, GENERATION, DEEP = Workload("prefill", 512), Workload("generation", 128), Workload("generation", 128, 4096)
+WORKLOADS = st.builds(
+    Workload, st.sampled_from(["prefill", "generation"]), st.integers(1, 9_999), st.integers(0, 9_999)
+)
+SECONDS = st.floats(1e-6, 1e4)
+
+
+# Warm-up
+
+
+@pytest.mark.parametrize(
+    ("durations", "over"),
+    [
+        ([], False),
+        ([20.0], False),
+        ([0.6, 0.6], True),
+        ([0.4, 0.5], False),  # agree within 10 % no more, and too short
+        ([0.4, 0.4], False),
+        ([0.4, 0.4, 0.4], True),
+        ([0.5, 0.6], False),
+        ([1.0, 1.1], True),
+        ([1.0, 1.11], False),
+        ([1.1, 1.0], True),
+        ([1.11, 1.0], False),
+        ([9.0, 5.0], False),
+        ([9.0, 6.0], True),  # the limit of 15 s
+        ([8.0, 0.001], False),
+        ([0.01, 0.01, 0.001, 0.001], False),  # an H200's first two agree and are slow: not over before a second
+    ],
+)
+def test_a_warm_up_is_over_after_a_second_of_steady_work_or_at_the_limit(durations: list[float], *, over: bool) -> None:
+    assert steady(durations) is over
+
+
+@given(st.lists(SECONDS, min_size=2, max_size=40), st.floats(1.2, 100))
+def test_only_the_last_two_need_to_agree(durations: list[float], factor: float) -> None:
+    total = sum(durations)
+    calm = [*durations, 1.0, 1.0]
+    assert steady(calm)
+    assert steady([*durations, 1.0, factor]) == (total + 1.0 + factor >= plan.WARMUP_LIMIT_SECONDS)
+
+
+def test_what_warms_a_workload() -> None:
+    assert warmup_for(PREFILL) == PREFILL
+    assert warmup_for(Workload("prefill", 512, 64)) == Workload("prefill", 512, 64)
+    assert warmup_for(GENERATION) == warmup_for(DEEP) == Workload("generation", plan.WARMUP_TOKENS)
+    assert warmup_for(Workload("generation", 3)) == Workload("generation", 3)
+
+
+# Samples
+
+
+@pytest.mark.parametrize(
+    ("workload", "seconds", "expected"),
+    [
+        (PREFILL, 0.25, 4),
+        (PREFILL, 0.26, 4),
+        (PREFILL, 0.24, 5),
+        (PREFILL, 100.0, MIN_SAMPLES),
+        (PREFILL, 1e-9, MAX_SAMPLES),
+        (GENERATION, 0.25 / 8, 4),  # 16 of 128 tokens warm it: a sample takes eight times as long
+        (Workload("generation", 8), 0.25, 4),
+    ],
+)
+def test_a_process_takes_samples_for_about_a_second(workload: Workload, seconds: float, expected: int) -> None:
+    assert sample_count(workload, seconds) == expected
+
+
+@given(WORKLOADS, SECONDS, SECONDS)
+def test_the_number_of_samples_is_bounded_and_falls_with_their_length(
+    workload: Workload, one: float, other: float
+) -> None:
+    short, long = sorted((one, other))
+    assert MIN_SAMPLES <= sample_count(workload, long) <= sample_count(workload, short) <= MAX_SAMPLES
+
+
+# Order
+
+COUNTS = st.dictionaries(WORKLOADS, st.integers(MIN_SAMPLES, MAX_SAMPLES), min_size=1, max_size=5)
+
+
+@given(COUNTS, st.text(max_size=5))
+def test_every_workload_gets_its_samples(counts: dict[Workload, int], seed: str) -> None:
+    assert Counter(schedule(counts, seed)) == counts
+
+
+@given(COUNTS, st.text(max_size=5))
+def test_every_block_holds_each_workload_once_until_it_has_its_samples(counts: dict[Workload, int], seed: str) -> None:
+    order = schedule(counts, seed)
+    for block in range(max(counts.values())):
+        members = {workload for workload, count in counts.items() if block < count}
+        head, order = order[: len(members)], order[len(members) :]
+        assert set(head) == members
+    assert order == []
+
+
+@given(COUNTS, st.text(max_size=5))
+def test_an_order_can_be_repeated_by_its_seed(counts: dict[Workload, int], seed: str) -> None:
+    assert schedule(counts, seed) == schedule(counts, seed)
+
+
+def test_the_order_is_that_of_every_earlier_run() -> None:
+    order = schedule({PREFILL: 3, GENERATION: 3}, "case 0")
+    assert [workload.kind[0] for workload in order] == ["g", "p", "g", "p", "g", "p"]
+
+
+def test_blocks_and_processes_differ_in_their_order() -> None:
+    counts = {PREFILL: 10, GENERATION: 10, DEEP: 10}
+    orders = [schedule(counts, f"case {index}") for index in range(20)]
+    assert len({tuple(order) for order in orders}) == 20
+    # Each workload is first in about a third of 200 blocks; 3 standard deviations of that count are 20.
+    first = Counter(order[start] for order in orders for start in range(0, 30, 3))
+    assert all(abs(first[workload] - 200 / 3) < 20 for workload in counts)
+
+
+# Enough
+
+
+def test_the_half_width_is_that_of_students_interval() -> None:
+    times = [1.00e9, 1.03e9, 1.01e9]
+    runs = [make_run(pp512=[int(time)] * 3) for time in times]
+    logs = [math.log(time) for time in times]
+    _, high = stats.t.interval(0.95, 2, loc=0, scale=stats.sem(logs))
+    assert half_width(runs, PREFILL) == pytest.approx(math.exp(high) - 1)
+    assert half_width(runs[:1], PREFILL) > 1e100
+
+
+def steadily(count: int) -> list[Run]:
+    return [make_run(pp512=[1_000_000] * 3, tg128=[1_000_000] * 3) for _ in range(count)]
+
+
+def enough(runs: list[Run], elapsed: float, *, precision: float = 0.02, budget: float = 100.0) -> str | None:
+    return plan._verdict_on_enough(runs, [PREFILL, GENERATION], Plan(precision, budget), elapsed)
+
+
+@pytest.mark.parametrize("elapsed", [0.0, 1e6])
+def test_the_minimum_goes_before_the_budget_and_the_precision(elapsed: float) -> None:
+    for count in range(1, MIN_PROCESSES):
+        assert enough(steadily(count), elapsed) is None
+
+
+def test_processes_that_agree_are_enough_from_the_fifth() -> None:
+    for count in range(MIN_PROCESSES, ENOUGH_PROCESSES):
+        assert enough(steadily(count), 1.0) is None
+    assert enough(steadily(ENOUGH_PROCESSES), 1.0) == "precision"
+
+
+def test_every_workload_must_be_precise() -> None:
+    restless = [make_run(pp512=[10**6] * 3, tg128=[10**6 + number * 10**5] * 3) for number in range(ENOUGH_PROCESSES)]
+    assert enough(restless, 1.0) is None
+    assert enough(restless, 1.0, precision=0.5) == "precision"
+
+
+def test_a_process_that_would_end_past_the_budget_is_not_begun() -> None:
+    runs = steadily(4)
+    # Four took 80 s, so that a fifth would end at 100 s.
+    assert enough(runs, 80.0) is None
+    assert enough(runs, 80.1) == "budget"
+
+
+def test_there_is_an_end_to_it() -> None:
+    def restless(count: int) -> list[Run]:
+        return [make_run(pp512=[10**6 << (number % 2)] * 3, tg128=[10**6]) for number in range(count)]
+
+    assert enough(restless(MAX_PROCESSES - 1), 1.0, budget=1e9) is None
+    assert enough(restless(MAX_PROCESSES), 1.0, budget=1e9) == "budget"
+
+
+def test_progress_says_how_precise_it_is_so_far() -> None:
+    assert plan._precision_so_far([], [PREFILL]) == "no interval yet"
+    assert plan._precision_so_far(steadily(1), [PREFILL]) == "no interval yet"
+    assert plan._precision_so_far(steadily(2), [PREFILL, GENERATION]) == "pp512 ± 0.0%, tg128 ± 0.0%"

@@ -1,0 +1,188 @@
+"""The summary: every verdict and figure readable at any width, and one sentence for what to do next."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from pytest_rwkvperf.cases import Case, Item, Workload
+from pytest_rwkvperf.judgement import Judgement
+from pytest_rwkvperf.reports import terminal
+from pytest_rwkvperf.session import Saved
+from pytest_rwkvperf.stats.estimates import Estimate
+from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.session import Session
+
+VERDICTS: tuple[Verdict, ...] = ("PASS", "REGRESSION", "IMPROVEMENT", "INCONCLUSIVE", "NO-BASELINE", "INVALID")
+ESCAPE = "\x1b"
+ITEM = Item(Case("llama-cpp", "synthetic:nano", "q5_k_m", "cpu", 2, 512), Workload("generation", 128, 4096))
+
+
+def judged(verdict: Verdict, item: Item = ITEM, reason: str = "reason") -> Judgement:
+    """A judgement with the figures that its verdict leaves."""
+    new = None if verdict == "INVALID" else Estimate(1234.567, 1200, 1260, 5, 50)
+    if verdict in ("INVALID", "NO-BASELINE"):
+        return Judgement(item, verdict, reason, 0.05, new)
+    old, comparison = Estimate(98.765, 98, 99, 5, 50), Comparison(verdict, 0.512, 0.456, 0.571, 0.05, 0.01)
+    return Judgement(item, verdict, reason, 0.05, new, old, comparison)
+
+
+ALL = [judged(verdict) for verdict in VERDICTS]
+
+
+def plain(judgements: list[Judgement], width: int = 120) -> list[str]:
+    return [line.rstrip() for line in terminal.render(judgements, width, colour=False).splitlines()]
+
+
+# The table
+
+
+@pytest.mark.parametrize("width", [1, 40, 60, 80, 100, 120, 200])
+def test_no_width_cuts_a_verdict_a_name_or_a_figure(width: int) -> None:
+    header, *rows = plain(ALL, width)
+    assert header.startswith("backend")
+    assert [row.split()[-1] for row in rows] == list(VERDICTS)
+    assert all(row.split()[:4] == ["llama-cpp", "q5_k_m", "cpu", "tg128@d4096"] for row in rows)
+    assert rows[1].split()[4:8] == ["1235", "2.4%", "98.77", "0.512"]
+    assert "…" not in "".join(rows)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 200])
+def test_a_table_fits_a_terminal_of_the_usual_width(width: int) -> None:
+    assert max(map(len, plain(ALL, width))) <= width
+
+
+def test_bounds_are_shown_where_there_is_room() -> None:
+    assert "bounds" in plain(ALL, 120)[0]
+    assert "0.46-0.57" in plain(ALL, 120)[2]
+    assert "bounds" not in plain(ALL, 80)[0]
+
+
+def test_an_items_parity_is_shown_where_there_is_room() -> None:
+    assert "1.2e-05" in plain([replace(ALL[0], parity=1.23e-5)], 120)[1]
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(0.126, "0.13"), (9.876, "9.88"), (98.765, "98.77"), (123.456, "123.5"), (1234.5, "1234"), (123456.7, "123457")],
+)
+def test_figures_have_about_four_digits(rate: float, text: str) -> None:
+    judgement = Judgement(ITEM, "NO-BASELINE", "", 0.05, Estimate(rate, rate, rate, 5, 50))
+    assert plain([judgement])[1].split()[4:6] == [text, "0.0%"]
+
+
+def test_without_colour_there_are_no_escape_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("FORCE_COLOR", "1"), ("TTY_COMPATIBLE", "1"), ("TERM", "xterm-256color"), ("COLUMNS", "20")):
+        monkeypatch.setenv(name, value)
+    text = terminal.render(ALL, 120, colour=False)
+    assert ESCAPE not in text
+    assert "INCONCLUSIVE" in text
+
+
+def test_with_colour_verdicts_are_coloured_and_the_text_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    coloured = terminal.render(ALL, 120, colour=True)
+    assert re.search(rf"{ESCAPE}\[[0-9;]*31m *REGRESSION", coloured)
+    assert re.search(rf"{ESCAPE}\[[0-9;]*32m *PASS", coloured)
+    assert re.sub(rf"{ESCAPE}\[[0-9;]*m", "", coloured) == terminal.render(ALL, 120, colour=False)
+
+
+def test_names_are_shown_as_they_are_and_never_as_markup() -> None:
+    case = Case("my[red]engine[/red]", "m", "[bold]q8", ":smile:", 1, 1)
+    row = plain([judged("PASS", Item(case, ITEM.workload))])[1]
+    assert row.split()[:3] == ["my[red]engine[/red]", "[bold]q8", ":smile:"]
+
+
+# What to do next
+
+
+def steps(*judgements: Judgement, saved: Saved | None = None, trouble: str = "") -> list[str]:
+    session = SimpleNamespace(judgements=dict(enumerate(judgements)), saved=saved, trouble=trouble)
+    return terminal.next_steps(cast("Session", session))
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "sentence"),
+    [
+        (("PASS", "IMPROVEMENT"), "Nothing got slower than the tolerance allows."),
+        (("PASS", "INCONCLUSIVE"), "Noise hides the answer for some: raise --rwkv-budget, or --rwkv-tolerance."),
+        (("INCONCLUSIVE", "NO-BASELINE"), "No baseline to compare with: reason."),
+        (("NO-BASELINE", "INVALID"), "A figure is invalid; its test says why."),
+        (
+            ("INVALID", "PASS", "REGRESSION"),
+            "Something got slower: rerun to confirm, then bisect; --rwkv-save-baseline=replace accepts it.",
+        ),
+    ],
+)
+def test_the_gravest_verdict_has_the_sentence(verdicts: tuple[Verdict, ...], sentence: str) -> None:
+    assert steps(*map(judged, verdicts)) == [sentence]
+
+
+def test_of_several_reasons_for_no_baseline_the_same_one_is_said_every_time() -> None:
+    judgements = [judged("NO-BASELINE", reason=reason) for reason in ("b", "a", "c")]
+    assert steps(*judgements) == steps(*judgements[::-1]) == ["No baseline to compare with: a."]
+
+
+def test_a_saving_run_says_what_it_saved_and_where() -> None:
+    saved = Saved(Path("baselines/here.json"), 3)
+    assert steps(judged("PASS"), saved=saved) == [f"Saved 3 workloads to {saved.path}; commit it."]
+
+
+def test_a_saving_run_says_what_it_refused() -> None:
+    saved = Saved(Path("here.json"), 1, [judged("REGRESSION")])
+    assert steps(judged("REGRESSION"), judged("PASS"), saved=saved) == [
+        "Saved 1 workloads to here.json; commit it.",
+        "Not saved, being regressions: llama-cpp-q5_k_m-cpu tg128@d4096; --rwkv-save-baseline=replace accepts them.",
+    ]
+
+
+def test_trouble_comes_first() -> None:
+    assert steps(judged("PASS"), trouble="not saved: disk full")[0] == "not saved: disk full"
+
+
+# Through pytest's reporter
+
+
+class Reporter:
+    """As much of pytest's reporter as the summary uses."""
+
+    def __init__(self, width: int) -> None:
+        self.lines: list[str] = []
+        writer = SimpleNamespace(fullwidth=width, hasmarkup=False)
+        self.config = SimpleNamespace(get_terminal_writer=lambda: writer)
+
+    def write_sep(self, _sign: str, title: str) -> None:
+        self.lines.append(title)
+
+    def write(self, text: str) -> None:
+        self.lines += text.splitlines()
+
+    write_line = write
+
+
+def written(*judgements: Judgement, trouble: str = "") -> list[str]:
+    reporter = Reporter(120)
+    session = SimpleNamespace(judgements=dict(enumerate(judgements)), saved=None, trouble=trouble)
+    terminal.write(cast("pytest.TerminalReporter", reporter), cast("Session", session))
+    return [line.rstrip() for line in reporter.lines]
+
+
+def test_the_section_is_title_table_and_sentence() -> None:
+    assert written(judged("PASS")) == [
+        "RWKV-7 throughput",
+        *plain([judged("PASS")]),
+        "Nothing got slower than the tolerance allows.",
+    ]
+
+
+def test_without_results_there_is_no_section() -> None:
+    assert written() == []
+    assert written(trouble="trouble")[:2] == ["RWKV-7 throughput", "trouble"]

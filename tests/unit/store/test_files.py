@@ -1,0 +1,280 @@
+"""Reading and writing baseline files: nothing lost, whatever the disk does and whoever else writes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+from filelock import FileLock
+
+from pytest_rwkvperf import places
+from pytest_rwkvperf.backends.base import Device
+from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.errors import BaselineError
+from pytest_rwkvperf.machine.fingerprint import Fingerprint
+from pytest_rwkvperf.store import files
+from pytest_rwkvperf.store.schema import Session, StoredCase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.synchronize import Barrier
+
+    MakeStored = Callable[..., StoredCase]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder such as people have."""
+    made = tmp_path / "meine Läufe 龙"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def saved(folder: Path, machine: Fingerprint, make_stored: MakeStored) -> Path:
+    """A baseline with one case."""
+    return files.save(folder, machine, [make_stored()], replacing=False)
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# Reading
+
+
+def test_no_file_is_no_baseline(tmp_path: Path) -> None:
+    assert files.read(tmp_path / "nothing.json") is None
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"{", b""], ids=["bytes", "brace", "empty"])
+def test_a_file_that_cannot_be_used_is_named_and_left_as_it_is(
+    data: bytes, saved: Path, machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    saved.write_bytes(data)
+    with pytest.raises(BaselineError, match=r"restore|cannot be read") as caught:
+        files.read(saved)
+    assert str(saved) in str(caught.value)
+    with pytest.raises(BaselineError) as caught:
+        files.save(saved.parent, machine, [make_stored("rwkv")], replacing=True)
+    assert str(saved) in str(caught.value)
+    assert saved.read_bytes() == data
+    assert listing(saved.parent) == [saved.name]
+
+
+def test_a_newer_releases_file_is_left_as_it_is(saved: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
+    newer = json.dumps({**json.loads(saved.read_text("utf-8")), "schema": 2}).encode()
+    saved.write_bytes(newer)
+    with pytest.raises(BaselineError, match="upgrade pytest-rwkvperf"):
+        files.save(saved.parent, machine, [make_stored()], replacing=True)
+    assert saved.read_bytes() == newer
+
+
+def test_a_folder_in_a_files_place_is_no_baseline(folder: Path) -> None:
+    with pytest.raises(BaselineError, match="cannot be read") as caught:
+        files.read(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_the_machines_most_alike_come_first(folder: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
+    near = replace(machine, cores=4)
+    far = Fingerprint("Darwin", "arm64", "Apple M3", "", 8, 8)
+    for one in (far, near, machine):
+        files.save(folder, one, [make_stored()], replacing=False)
+    assert files.others(folder, machine) == [near, far]
+    assert files.others(folder / "missing", machine) == []
+
+
+def test_an_unusable_file_of_another_machine_is_named(folder: Path, machine: Fingerprint) -> None:
+    (folder / "other.json").write_text("{", "utf-8")
+    with pytest.raises(BaselineError, match=r"other\.json"):
+        files.others(folder, machine)
+
+
+# Saving
+
+
+def test_what_is_saved_is_read_again(saved: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
+    assert saved == files.path_for(saved.parent, machine)
+    baseline = files.read(saved)
+    assert baseline is not None
+    assert baseline.fingerprint == machine
+    assert baseline.cases == {make_stored().case.key: make_stored()}
+
+
+def test_saving_merges_with_what_is_there(saved: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
+    files.save(saved.parent, machine, [make_stored("rwkv"), make_stored(recorded="later")], replacing=False)
+    files.save(saved.parent, machine, [make_stored("rwkv", tg128=((9,),), pp512=None)], replacing=True)
+    baseline = files.read(saved)
+    assert baseline is not None
+    first, second = (baseline.cases[make_stored(name).case.key] for name in ("llama-cpp", "rwkv"))
+    assert [session.recorded for session in first.sessions] == ["2026-01-01T00:00:00Z", "later"]
+    assert [list(session.workloads) for session in second.sessions] == [["pp512"], ["tg128"]]
+
+
+def test_saving_leaves_one_file_that_others_may_read(saved: Path) -> None:
+    assert listing(saved.parent) == [saved.name]
+    if os.name == "posix":
+        assert stat.S_IMODE(saved.stat().st_mode) == 0o644
+
+
+def test_the_folder_is_made(tmp_path: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
+    path = files.save(tmp_path / "a" / "b", machine, [make_stored()], replacing=False)
+    assert path.parent == tmp_path / "a" / "b"
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BaselineError, match=r"cannot be written: .*; it was left as it is") as caught:
+        files.save(tmp_path / "file" / "baselines", machine, [make_stored()], replacing=False)
+    assert str(tmp_path / "file") in str(caught.value)
+
+
+def test_a_name_that_is_no_text_is_refused(saved: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
+    before = saved.read_bytes()
+    stored = make_stored()
+    # How Python reads a file name on Linux that is not UTF-8 (PEP 383).
+    broken = replace(stored, case=replace(stored.case, model=b"m\xff.pth".decode(errors="surrogateescape")))
+    with pytest.raises(BaselineError, match="cannot be written"):
+        files.save(saved.parent, machine, [broken], replacing=False)
+    assert saved.read_bytes() == before
+    assert listing(saved.parent) == [saved.name]
+
+
+def test_a_lock_that_is_held_too_long_is_a_sentence(
+    saved: Path, machine: Fingerprint, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.05)
+    before = saved.read_bytes()
+    with (
+        FileLock(places.lock_for(saved)),
+        pytest.raises(BaselineError, match="has been locked by another session") as caught,
+    ):
+        files.save(saved.parent, machine, [make_stored()], replacing=False)
+    assert str(saved) in str(caught.value)
+    assert saved.read_bytes() == before
+
+
+def test_one_file_has_one_lock_outside_its_folder_however_it_is_spelt(folder: Path, own_cache: Path) -> None:
+    path = folder / "here.json"
+    lock = places.lock_for(path)
+    assert lock == places.lock_for(folder / ".." / folder.name / "here.json")
+    assert lock != places.lock_for(folder / "there.json")
+    assert not lock.is_relative_to(folder)
+    if sys.platform == "linux":
+        assert lock.is_relative_to(own_cache)
+
+
+# The disk refuses
+
+
+def no_space(*_: Any, **__: Any) -> NoReturn:  # noqa: ANN401 - in the place of several functions
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def interrupted(*_: Any, **__: Any) -> NoReturn:  # noqa: ANN401 - as above
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [(os, "fsync"), (Path, "chmod"), (Path, "replace")], ids=["fsync", "chmod", "replace"]
+)
+def test_a_disk_that_refuses_leaves_the_old_file_and_nothing_else(
+    where: object,
+    name: str,
+    saved: Path,
+    machine: Fingerprint,
+    make_stored: MakeStored,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = saved.read_bytes()
+    monkeypatch.setattr(where, name, no_space)
+    with pytest.raises(BaselineError, match=r"cannot be written: .*No space left on device") as caught:
+        files.save(saved.parent, machine, [make_stored("rwkv")], replacing=False)
+    assert str(saved) in str(caught.value)
+    assert saved.read_bytes() == before
+    assert listing(saved.parent) == [saved.name]
+
+
+def test_an_interrupt_in_the_middle_leaves_the_old_file_and_nothing_else(
+    saved: Path, machine: Fingerprint, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = saved.read_bytes()
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.save(saved.parent, machine, [make_stored("rwkv")], replacing=False)
+    assert saved.read_bytes() == before
+    assert listing(saved.parent) == [saved.name]
+
+
+WITHOUT_ROOM = """
+import resource, sys
+from pathlib import Path
+from pytest_rwkvperf.errors import BaselineError
+from pytest_rwkvperf.store import files
+path = Path(sys.argv[1])
+baseline = files.read(path)
+resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, resource.RLIM_INFINITY))
+try:
+    files.save(path.parent, baseline.fingerprint, baseline.cases.values(), replacing=False)
+except BaselineError as error:
+    print(error)
+    sys.exit(3)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits on file sizes are POSIX's")
+def test_a_file_that_the_system_will_not_let_grow_leaves_the_old_one(saved: Path) -> None:
+    before = saved.read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ROOM, str(saved)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 3, done.stderr
+    assert str(saved) in done.stdout
+    assert "it was left as it is" in done.stdout
+    assert saved.read_bytes() == before
+    assert listing(saved.parent) == [saved.name]
+
+
+# Several at once
+
+WRITERS, SAVES = 4, 5
+
+
+def save_often(folder: Path, machine: Fingerprint, number: int, start: Barrier) -> None:
+    """A writer: saves of its own case, and one of the case that all of them have."""
+    start.wait()
+    session = Session("now", {"engine": "1"}, 1, 0.0, 0.0, {"pp512": ((1000 + number,),)})
+    own, shared = (Case(name, "m", "f16", "cpu", 1, 1) for name in (f"engine-{number}", "shared"))
+    for case in [own] * SAVES + [shared]:
+        stored = StoredCase(case, "hash", Device("cpu", "CPU", "cpu"), (session,))
+        files.save(folder, machine, [stored], replacing=False)
+
+
+def test_writers_at_once_lose_nothing(folder: Path, machine: Fingerprint) -> None:
+    context = multiprocessing.get_context("spawn")
+    start = context.Barrier(WRITERS)
+    writers = [context.Process(target=save_often, args=(folder, machine, number, start)) for number in range(WRITERS)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0] * WRITERS
+    baseline = files.read(files.path_for(folder, machine))
+    assert baseline is not None
+    sessions = {stored.case.backend: stored.sessions for stored in baseline.cases.values()}
+    assert {name: len(found) for name, found in sessions.items()} == {
+        "shared": WRITERS,
+        **{f"engine-{number}": SAVES for number in range(WRITERS)},
+    }
+    assert {session.workloads["pp512"][0][0] for session in sessions["shared"]} == {1000, 1001, 1002, 1003}
+    assert listing(folder) == [files.path_for(folder, machine).name]

@@ -1,0 +1,365 @@
+"""What a baseline file holds: the same after a round trip, readable in a diff, small, refused when it is none."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pytest_rwkvperf.backends.base import Device
+from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.errors import BaselineError
+from pytest_rwkvperf.machine.fingerprint import Fingerprint
+from pytest_rwkvperf.stats.estimates import LONGEST
+from pytest_rwkvperf.store.schema import MAX_SESSIONS, VERSION, Baseline, Session, StoredCase, dumps, loads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    MakeStored = Callable[..., StoredCase]
+
+PATH = Path("baselines/here.json")
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
+NUMBERS = st.integers(1, 10_000)
+TIMES = st.lists(st.lists(st.integers(1, LONGEST), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3)
+DEVICES = st.builds(Device, TEXT, TEXT, st.sampled_from(["cpu", "gpu", "software"]), TEXT)
+SESSIONS = st.builds(
+    Session,
+    TEXT,
+    st.dictionaries(TEXT, TEXT, max_size=2),
+    NUMBERS,
+    st.floats(0, 1e6),
+    st.floats(0, 1),
+    st.dictionaries(st.sampled_from(["pp512", "tg128", "tg128@d64"]), TIMES.map(tuple), max_size=2),
+)
+STORED = st.builds(
+    StoredCase,
+    st.builds(Case, TEXT, TEXT, TEXT, TEXT, NUMBERS, NUMBERS),
+    TEXT,
+    DEVICES,
+    st.lists(SESSIONS, max_size=3).map(tuple),
+)
+MACHINES = st.builds(Fingerprint, TEXT, TEXT, TEXT, TEXT, NUMBERS, NUMBERS, st.lists(TEXT, max_size=2).map(tuple))
+
+
+@st.composite
+def baselines(draw: st.DrawFn) -> Baseline:
+    cases = draw(st.lists(STORED, max_size=3))
+    return Baseline(draw(MACHINES), cases={stored.case.key: stored for stored in cases})
+
+
+LIKE_A_LIST = Baseline(Fingerprint("Linux", "[ 1,  2 ]", "[\n 3 ]", "[\t4]", 1, 1, ("[ 5 ]",)))
+
+
+@given(baselines())
+@example(LIKE_A_LIST)
+def test_a_baseline_is_the_same_after_a_round_trip(baseline: Baseline) -> None:
+    assert loads(dumps(baseline), PATH) == baseline
+
+
+@given(baselines())
+def test_the_order_of_keys_does_not_depend_on_who_came_first(baseline: Baseline) -> None:
+    backwards = replace(
+        baseline,
+        cases={
+            key: replace(
+                stored,
+                sessions=tuple(
+                    replace(
+                        session,
+                        workloads=dict(reversed(session.workloads.items())),
+                        versions=dict(reversed(session.versions.items())),
+                    )
+                    for session in stored.sessions
+                ),
+            )
+            for key, stored in reversed(baseline.cases.items())
+        },
+    )
+    assert dumps(backwards) == dumps(baseline)
+
+
+def test_a_file_reads_well_in_a_diff(machine: Fingerprint, make_stored: MakeStored) -> None:
+    stored = make_stored(tg128=((7, 8, 9),))
+    text = dumps(Baseline(machine).adding(stored, replacing=False))
+    assert text.endswith("}\n")
+    lines = text.splitlines()
+    # Each process's samples on one line, one process below the other.
+    first = next(index for index, line in enumerate(lines) if line.strip() == '"pp512": [')
+    assert [line.strip() for line in lines[first + 1 : first + 4]] == ["[1000001, 1000002],", "[1000003]", "],"]
+    assert sum(line.strip() == "[7, 8, 9]" for line in lines) == 1
+    assert max(map(len, lines)) < 120
+    keys = [line.split('"')[1] for line in lines if re.match(r'  "', line)]
+    assert keys == ["cases", "fingerprint", "schema"]
+
+
+def test_adding_a_session_adds_lines_and_changes_none(machine: Fingerprint, make_stored: MakeStored) -> None:
+    before = Baseline(machine).adding(make_stored(), replacing=False)
+    after = before.adding(make_stored(recorded="2026-02-02T00:00:00Z"), replacing=False)
+    old_lines, new_lines = dumps(before).splitlines(), dumps(after).splitlines()
+    rest = iter(new_lines)
+    # A comma after the old session is the one change.
+    assert all(any(line.rstrip(",") == old.rstrip(",") for line in rest) for old in old_lines)
+
+
+def full(processes: int, samples: int) -> Baseline:
+    """As many sessions as are kept of twelve cases with two workloads, each repetition between 1 and 10 s."""
+    source = random.Random(1)
+    baseline = Baseline(Fingerprint("Linux", "x86_64", "AMD EPYC 9B14", "family 25 model 17 stepping 1", 2, 1))
+    for number in range(12):
+        case = Case("llama-cpp", "synthetic:nano", f"q{number}_k_m", "vulkan:0", 2, 512)
+        sessions = tuple(
+            Session(
+                "2026-01-01T00:00:00Z",
+                {"llama-cpp-python": "0.3.36", "llama.cpp": f"b{day}"},
+                1,
+                1.25,
+                0.0125,
+                {
+                    name: tuple(
+                        tuple(source.randrange(10**9, 10**10) for _ in range(samples)) for _ in range(processes)
+                    )
+                    for name in ("pp512", "tg128")
+                },
+            )
+            for day in range(MAX_SESSIONS)
+        )
+        stored = StoredCase(
+            case, "0" * 64, Device("vulkan:0", "llvmpipe (LLVM 15.0.6, 256 bits)", "software"), sessions
+        )
+        baseline = replace(baseline, cases={**baseline.cases, case.key: stored})
+    return baseline
+
+
+def test_a_full_baseline_stays_under_its_documented_size() -> None:
+    text = dumps(full(processes=5, samples=10))
+    assert loads(text, PATH).cases.keys() == full(5, 10).cases.keys()
+    assert len(text.encode()) < 220_000
+
+
+def test_even_with_the_most_processes_a_file_stays_under_a_megabyte() -> None:
+    assert len(dumps(full(processes=20, samples=10)).encode()) < 1_000_000
+
+
+# Merging
+
+
+def test_saving_one_case_leaves_the_others(machine: Fingerprint, make_stored: MakeStored) -> None:
+    one, other = make_stored("rwkv"), make_stored("web-rwkv")
+    baseline = Baseline(machine).adding(one, replacing=False).adding(other, replacing=False)
+    for replacing in (False, True):
+        after = baseline.adding(make_stored("rwkv", recorded="later"), replacing=replacing)
+        assert after.cases[other.case.key] == other
+        assert list(baseline.cases) == list(after.cases)
+
+
+def test_sessions_are_kept_in_order_up_to_the_limit(machine: Fingerprint, make_stored: MakeStored) -> None:
+    baseline = Baseline(machine)
+    for number in range(MAX_SESSIONS + 3):
+        baseline = baseline.adding(make_stored(recorded=str(number)), replacing=False)
+    (stored,) = baseline.cases.values()
+    assert [session.recorded for session in stored.sessions] == [str(number) for number in range(3, MAX_SESSIONS + 3)]
+
+
+def test_replacing_drops_the_workloads_it_timed_and_no_others(machine: Fingerprint, make_stored: MakeStored) -> None:
+    baseline = (
+        Baseline(machine)
+        .adding(make_stored(recorded="both", tg128=((5,),)), replacing=False)
+        .adding(make_stored(recorded="prefill"), replacing=False)
+        .adding(make_stored(recorded="new", pp512=((7,),)), replacing=True)
+    )
+    (stored,) = baseline.cases.values()
+    assert [(session.recorded, session.workloads) for session in stored.sessions] == [
+        ("both", {"tg128": ((5,),)}),
+        ("new", {"pp512": ((7,),)}),
+    ]
+
+
+@pytest.mark.parametrize("replacing", [False, True])
+@pytest.mark.parametrize(
+    "changed", [{"model_hash": "b" * 64}, {"device": Device("cpu", "another CPU", "cpu")}], ids=["model", "device"]
+)
+def test_another_model_or_device_under_the_same_name_starts_anew(
+    changed: dict[str, Any], *, replacing: bool, machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    old, new = make_stored(recorded="old", tg128=((5,),)), make_stored(recorded="new", **changed)
+    baseline = Baseline(machine).adding(old, replacing=False).adding(new, replacing=replacing)
+    assert baseline.cases == {new.case.key: new}
+
+
+def test_a_device_with_a_newer_driver_is_the_same_device(machine: Fingerprint, make_stored: MakeStored) -> None:
+    old = make_stored(device=Device("vulkan:0", "llvmpipe", "software", "Mesa 22"))
+    new = make_stored(device=Device("vulkan:0", "llvmpipe", "software", "Mesa 25"))
+    (stored,) = Baseline(machine).adding(old, replacing=False).adding(new, replacing=False).cases.values()
+    assert stored.sessions == (*old.sessions, *new.sessions)
+    assert stored.device.detail == "Mesa 25"
+
+
+def test_the_reference_is_the_newest_software_that_timed_the_workload(make_stored: MakeStored) -> None:
+    made = [
+        make_stored(recorded="0", version="1", tg128=((1,),)),
+        make_stored(recorded="1", version="2", tg128=((1,),)),
+        make_stored(recorded="2", version="1", tg128=((1,),)),
+        make_stored(recorded="3", version="2", tg128=((1,),)),
+        make_stored(recorded="4", version="3"),
+    ]
+    stored = replace(made[0], sessions=tuple(one.sessions[0] for one in made))
+    assert [session.recorded for session in stored.reference("tg128")] == ["1", "3"]
+    assert [session.recorded for session in stored.reference("pp512")] == ["4"]
+    assert stored.reference("pp16") == ()
+
+
+def test_sessions_of_another_protocol_are_no_reference(make_stored: MakeStored) -> None:
+    made = [make_stored(recorded="0", protocol=1), make_stored(recorded="1", protocol=2)]
+    stored = replace(made[0], sessions=tuple(one.sessions[0] for one in made))
+    assert [session.recorded for session in stored.reference("pp512")] == ["1"]
+
+
+# What is no baseline
+
+
+@pytest.fixture
+def good(machine: Fingerprint, make_stored: MakeStored) -> str:
+    both = Baseline(machine).adding(make_stored(), replacing=False).adding(make_stored("rwkv"), replacing=False)
+    return dumps(both)
+
+
+def refused(text: str, message: str) -> None:
+    with pytest.raises(BaselineError, match=message) as caught:
+        loads(text, PATH)
+    assert str(caught.value).startswith(f"baseline {PATH}")
+
+
+def test_a_file_that_breaks_off_anywhere_is_refused(good: str) -> None:
+    whole = good.rstrip()
+    for length in range(0, len(whole), 7):
+        refused(whole[:length], "is not valid JSON .*; restore it from version control or move it away")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\0" * 64,
+        "<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> other\n",
+        "[" * 100_000,
+        '{"schema": NaN}',
+        '{"schema": -Infinity}',
+        '{"schema": 1e999}',
+        '\ufeff{"schema": 1}',
+        '{"\\ud800": 1}',
+        '{"schema": ["\\udfff"]}',
+    ],
+    ids=["empty", "zeros", "conflict", "deep", "NaN", "Infinity", "overflow", "BOM", "surrogate key", "surrogate"],
+)
+def test_what_is_not_json_is_refused(text: str) -> None:
+    refused(text, "is not valid JSON")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"text"', "{}", "1"])
+def test_json_without_a_schema_is_refused(text: str) -> None:
+    refused(text, "has no valid schema number")
+
+
+@pytest.mark.parametrize("value", ["1", True, 0, -1, 1.0, None, [1]])
+def test_a_schema_that_is_no_number_is_refused(value: object, good: str) -> None:
+    refused(json.dumps({**json.loads(good), "schema": value}), "has no valid schema number")
+
+
+@pytest.mark.parametrize("value", [VERSION + 1, 99, 10**30])
+def test_a_newer_schema_is_refused_with_the_way_out(value: int, good: str) -> None:
+    newer = {"schema": value, "something": "else"}
+    for text in (json.dumps(newer), json.dumps({**json.loads(good), **newer})):
+        refused(text, f"has schema {value}, this release reads up to {VERSION}; upgrade pytest-rwkvperf")
+
+
+CASE = ("cases", "llama-cpp | synthetic:nano | f16 | cpu | threads=2 chunk=512")
+SESSION = (*CASE, "sessions", 0)
+SAMPLES = (*SESSION, "workloads", "pp512")
+
+
+def damaged(good: str, place: tuple[Any, ...], value: object) -> str:
+    raw = json.loads(good)
+    inner = raw
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    return json.dumps(raw)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("cases",), []),
+        (("cases",), None),
+        (("fingerprint",), {}),
+        (("fingerprint", "cores"), "2"),
+        (("fingerprint", "gpus"), "H200"),
+        (CASE, "case"),
+        ((*CASE, "case", "threads"), 2.5),
+        ((*CASE, "case", "chunk"), True),
+        ((*CASE, "device", "kind"), "tpu"),
+        ((*CASE, "model_hash"), None),
+        ((*CASE, "sessions"), {}),
+        ((*SESSION, "versions"), {"rwkv": 1}),
+        ((*SESSION, "protocol"), "1"),
+        ((*SESSION, "steal"), "0"),
+        (SAMPLES, [1, 2]),
+        (SAMPLES, "1"),
+        ((*SAMPLES, 0, 0), 1.5),
+        ((*SAMPLES, 0, 0), "1"),
+        ((*SAMPLES, 0, 0), None),
+        ((*SAMPLES, 0, 0), True),
+    ],
+)
+def test_a_field_of_another_type_is_refused_and_named(place: tuple[Any, ...], value: object, good: str) -> None:
+    refused(damaged(good, place, value), r"does not follow its schema: .* - at `\$\.")
+
+
+@pytest.mark.parametrize("field", ["fingerprint"])
+def test_a_missing_field_is_refused_and_named(field: str, good: str) -> None:
+    raw = json.loads(good)
+    del raw[field]
+    refused(json.dumps(raw), f"does not follow its schema: .*{field}")
+
+
+@pytest.mark.parametrize("value", [0, -1, LONGEST + 1, 10**400])
+def test_a_time_that_is_none_is_refused_with_its_case_and_workload(value: int, good: str) -> None:
+    refused(damaged(good, (*SAMPLES, 1, 0), value), r"llama-cpp \| .*, pp512 holds no usable times")
+
+
+@pytest.mark.parametrize("runs", [[], [[]], [[1], []]])
+def test_a_workload_without_times_is_refused(runs: list[list[int]], good: str) -> None:
+    refused(damaged(good, SAMPLES, runs), "pp512 holds no usable times")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "-1e999"])
+def test_conditions_that_are_no_numbers_are_refused(value: str, good: str) -> None:
+    refused(good.replace('"load_before": 0.5', f'"load_before": {value}', 1), "is not valid JSON")
+
+
+def test_a_case_under_another_cases_key_is_refused(good: str) -> None:
+    refused(damaged(good, (*CASE, "case", "quant"), "q8_0"), "case 'llama-cpp .* f16 .*' describes 'llama-cpp .* q8_0")
+
+
+@given(st.data())
+def test_whatever_a_file_holds_it_is_read_or_refused(data: st.DataObject) -> None:
+    text = dumps(data.draw(baselines()))
+    place = data.draw(st.integers(0, len(text)))
+    removed = data.draw(st.integers(0, 5))
+    inserted = data.draw(st.text(max_size=3) | st.sampled_from(["-", "null", "9" * 30, '"', "]", "{}", "\\ud800"]))
+    try:
+        loads(text[:place] + inserted + text[place + removed :], PATH)
+    except BaselineError as error:
+        message = str(error)
+    else:
+        message = f"baseline {PATH}"
+    assert message.startswith(f"baseline {PATH}")
