@@ -34,8 +34,9 @@ def _load_package() -> None:
 
 if __name__ == "__main__":
     pipes = _take_pipes()
-    # The script's own folder leads sys.path and would let `parent` or `messages` shadow other packages.
-    sys.path.pop(0)
+    # The script's own folder leads sys.path, unless PYTHONSAFEPATH is set, and would let `parent` or `messages` shadow
+    # other packages.
+    sys.path[:] = [entry for entry in sys.path if Path(entry) != Path(__file__).parent]
     _load_package()
     from pytest_rwkvperf.worker.child import main
 

@@ -31,9 +31,13 @@ def decode(line: bytes) -> dict[str, Any]:
     if len(line) > MAX_LINE_BYTES:
         raise ProtocolError(f"a message of more than {MAX_LINE_BYTES} bytes; the engine may have written into the pipe")
     try:
-        message = json.loads(line)
-    except ValueError as error:
+        message = json.loads(line, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
         raise ProtocolError(f"a line that is not JSON: {line[:80]!r}") from error
     if not isinstance(message, dict):
         raise ProtocolError(f"a JSON value that is not an object: {line[:80]!r}")
     return message
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
@@ -58,10 +59,10 @@ class Worker:
         self._replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._stderr: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
         self._number = 0
-        self._readers = [
+        self._readers = (
             threading.Thread(target=_read_replies, args=(self._process.stdout, self._replies), daemon=True),
             threading.Thread(target=_read_stderr, args=(self._process.stderr, self._stderr), daemon=True),
-        ]
+        )
         for reader in self._readers:
             reader.start()
         try:
@@ -104,13 +105,16 @@ class Worker:
             message = self._receive(limit, f"{do} ({deadline:.0f} s allowed)")
             if message.get("id") != self._number:
                 self._fail(errors.ProtocolError(f"an answer to another request than {do}: {message.get('id')!r}"))
-            if "progress" in message:
-                if progress is not None:
-                    progress(*message["progress"])
-                continue
-            if "failed" in message:
-                raise errors.named(message["failed"]["kind"], message["failed"]["message"])
-            return message.get("done")
+            match message:
+                case {"progress": [str(sentence), int() | float() as fraction]}:
+                    if progress is not None:
+                        progress(sentence, fraction)
+                case {"failed": {"kind": str(kind), "message": str(text)}}:
+                    raise errors.named(kind, text)
+                case {"done": answer}:
+                    return answer
+                case _:
+                    self._fail(errors.ProtocolError(f"no answer to {do}: {str(message)[:80]}"))
 
     def open(self, location: str, path: Path, case: Case) -> Any:  # noqa: ANN401 - JSON
         """Load a case's model; the answer has its load time, device and versions.
@@ -143,14 +147,14 @@ class Worker:
     def kill(self) -> None:
         """End the process and everything it started: TERM, then KILL; reap it and close the pipes."""
         _end_tree(self._process)
-        for reader in self._readers:
+        assert self._process.stdin is not None  # noqa: S101 - opened with PIPE
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        for reader, pipe in zip(self._readers, (self._process.stdout, self._process.stderr), strict=True):
             reader.join(_GRACE_SECONDS)
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    continue
+            # A process that got away may hold the other end; closing would wait for its reader, and so for it.
+            if pipe is not None and not reader.is_alive():
+                pipe.close()
 
     def _await_hello(self) -> None:
         """Skip what an interpreter's start-up files print before the bootstrap has taken the pipe."""
@@ -239,6 +243,15 @@ def _end_tree(process: subprocess.Popen[bytes]) -> None:
         for member in alive:
             _signal(member.kill)
     process.wait()
+    _end_group(process.pid)
+
+
+def _end_group(leader: int) -> None:
+    """End what a dead worker left running: nobody's children any more, but still of its group. POSIX only."""
+    if sys.platform != "win32":
+        # PermissionError: macOS, when only zombies are left.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)
 
 
 def _signal(send: Callable[[], None]) -> None:

@@ -1,8 +1,11 @@
-"""A backend as a third party would offer one: it computes nothing, keeps its own time, and misbehaves when told to.
+"""A backend as a third party would offer one: it keeps its own time, and misbehaves when told to.
+
+It computes nothing but the right answers to the parity checks, and those once for all its processes.
 
     SCRIPTED_FACTOR   how many times as long everything takes ("2")
     SCRIPTED_FAULT    WHAT@WHERE, where WHERE is versions, open or a word of the Engine protocol ("abort@decode");
                       with @QUANT after it, in cases of that quant only ("abort@decode@fp16")
+    SCRIPTED_NOTE     a file for what a fault has to tell
     SCRIPTED_TRACE    a file that gets a line for each process that opens a model: its id and the quant
     SCRIPTED_CLOCK    "real": sleep through the time that a token takes, where otherwise the worker's clock is moved on
 
@@ -11,7 +14,9 @@ With the moved clock every figure is the same in every run, and a second of warm
 
 from __future__ import annotations
 
+import atexit
 import ctypes
+import hashlib
 import os
 import signal
 import subprocess
@@ -24,6 +29,9 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 
 from pytest_rwkvperf.backends.base import Device, OpenRequest
+from pytest_rwkvperf.models import st
+from pytest_rwkvperf.oracle import check
+from pytest_rwkvperf.oracle.rwkv7 import Oracle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -125,6 +133,27 @@ def _hang_with_child() -> NoReturn:
     _hang()
 
 
+def _orphan() -> NoReturn:
+    """Crash with a child running, whose id goes to the file SCRIPTED_NOTE."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    Path(os.environ["SCRIPTED_NOTE"]).write_text(str(child.pid), encoding="utf-8")
+    _abort()
+
+
+def _sleep() -> None:
+    time.sleep(600)
+
+
+def _hang_at_exit() -> None:
+    """As an engine's destructor may."""
+    atexit.register(time.sleep, 600)
+
+
+def _read_stdin() -> None:
+    if sys.stdin.read() or os.read(0, 10):
+        raise EngineFailedError("there was something on stdin")
+
+
 def _noise() -> None:
     """Native code that prints on stdout: a hundred megabytes without a line break, then a broken answer."""
     for _ in range(NOISE_BYTES >> 20):
@@ -155,7 +184,11 @@ FAULTS = {
     "killed": _killed,
     "hang": _hang,
     "hang-with-child": _hang_with_child,
+    "hang-at-exit": _hang_at_exit,
     "noise": _noise,
+    "orphan": _orphan,
+    "sleep": _sleep,
+    "read-stdin": _read_stdin,
     "panic": _panic,
     "raise": _raise,
     "missing": _missing,
@@ -164,6 +197,7 @@ FAULTS = {
     "nan-clock": CLOCK.lose_count,
     "no-device": _nothing,
     "other-device": _nothing,
+    "wrong": _nothing,
 }
 
 
@@ -192,48 +226,63 @@ class Script:
             FAULTS[self.what]()
 
 
+def right_answer(model: Path, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+    """What RWKV-7 says after some tokens; kept beside the model."""
+    digest = hashlib.sha256(repr(tuple(tokens)).encode()).hexdigest()[:16]
+    path = model.with_name(f"{model.name}.{digest}.npy")
+    if not path.exists():
+        temporary = path.with_suffix(f".{os.getpid()}.npy")
+        np.save(temporary, Oracle(st.read(model)).forward(tokens))
+        temporary.replace(path)
+    answer: npt.NDArray[np.float32] = np.load(path)
+    return answer
+
+
 class ScriptedEngine:
-    """The sum of the tokens since the last clear is its state, and its logits."""
+    """The tokens since the last clear are its state, and their sum is its logits."""
 
     vocabulary = VOCABULARY
 
     def __init__(self, request: OpenRequest, device: Device) -> None:
         request.path.stat()
         self.device = device
-        self._quant = request.quant
-        self._chunk = request.chunk
-        self._sum = 0
+        self._request = request
+        self._tokens: list[int] = []
         CLOCK.pass_time(LOAD_SECONDS)
 
     def clear(self) -> None:
         """Forget all tokens."""
         self._play("clear")
-        self._sum = 0
+        self._tokens = []
 
     def prefill(self, tokens: Sequence[int]) -> None:
         """Add tokens."""
-        assert 0 < len(tokens) <= self._chunk
+        assert 0 < len(tokens) <= self._request.chunk
         self._play("prefill")
         CLOCK.pass_time(PREFILL_SECONDS * len(tokens))
-        self._sum += sum(tokens)
+        self._tokens += tokens
 
     def decode(self, token: int) -> None:
         """Add one token."""
         self._play("decode")
         CLOCK.pass_time(DECODE_SECONDS)
-        self._sum += token
+        self._tokens.append(token)
 
     def synchronise(self) -> None:
         """Nothing is queued."""
         self._play("synchronise")
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """The sum, modulo a thousand, everywhere."""
+        """The sum, modulo a thousand, everywhere; the right answer where that is checked."""
         self._play("logits")
-        return np.full(VOCABULARY, self._sum % 1000, dtype=np.float32)
+        count = len(self._tokens)
+        if count in {check.PROMPT, check.DEPTH} and tuple(self._tokens) == check.tokens(VOCABULARY, count):
+            right = right_answer(self._request.path, self._tokens)
+            return right + 1 if Script.read().says("wrong") else right
+        return np.full(VOCABULARY, sum(self._tokens) % 1000, dtype=np.float32)
 
     def _play(self, where: str) -> None:
-        Script.read().play(where, self._quant)
+        Script.read().play(where, self._request.quant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +308,10 @@ class Scripted:
     def file_quant(self, quant: str) -> str | None:  # noqa: ARG002 - the Protocol's signature
         """It converts while loading."""
         return None
+
+    def emulation(self, quant: str) -> str:  # noqa: ARG002 - the Protocol's signature
+        """The file's own numbers."""
+        return ""
 
     def environment(self, device: str | None) -> Mapping[str, str]:
         """The device is visible in the worker's environment, as CUDA_VISIBLE_DEVICES would be."""

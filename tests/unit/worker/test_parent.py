@@ -1,0 +1,362 @@
+"""The parent's end of the pipe, against workers that crash, hang, lie, print and leave children behind."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+import psutil
+import pytest
+
+from pytest_rwkvperf import errors
+from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.worker import parent
+from pytest_rwkvperf.worker.parent import Worker
+from tests.unit.worker.conftest import LOCATION, Scripted, gone, within
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+needs_shebang = pytest.mark.skipif(os.name == "nt", reason="impostors are scripts with a #! line")
+ERRORS = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+
+
+class TestRequests:
+    """Questions and answers with a worker that behaves."""
+
+    def test_describe_tells_versions_and_devices(self, scripted: Scripted) -> None:
+        answer = scripted.start().request("describe", 30, location=LOCATION)
+        assert answer["versions"] == {"scripted": "1.0"}
+        assert [device["id"] for device in answer["devices"]] == ["cpu", "spare:0"]
+
+    def test_an_open_model_is_driven_and_cleared(self, scripted: Scripted) -> None:
+        worker = scripted.open()
+        worker.request("prefill", 30, tokens=[1, 2, 3])
+        worker.request("decode", 30, token=4)
+        logits = np.frombuffer(base64.b64decode(worker.request("logits", 30)), "<f4")
+        assert set(logits) == {10}
+        worker.request("clear", 30)
+        worker.request("decode", 30, token=5)
+        assert set(np.frombuffer(base64.b64decode(worker.request("logits", 30)), "<f4")) == {5}
+
+    def test_a_sample_has_its_time(self, scripted: Scripted) -> None:
+        sample = scripted.open().request("sample", 30, workload="tg4")
+        assert sample["nanoseconds"] == pytest.approx(4 * 0.1e9)
+        assert sample["token_nanoseconds"] == pytest.approx([0.1e9] * 4)
+
+    def test_a_request_before_open_is_refused(self, scripted: Scripted) -> None:
+        with pytest.raises(errors.ProtocolError, match="send `open` first"):
+            scripted.start().request("sample", 30, workload="tg4")
+
+    def test_an_unknown_request_is_an_error_and_the_worker_lives(self, scripted: Scripted) -> None:
+        worker = scripted.start()
+        with pytest.raises(errors.BackendError, match="KeyError: 'dance'"):
+            worker.request("dance", 30)
+        assert worker.request("memory", 30)["peak_rss_bytes"] > 1 << 20
+
+    def test_private_names_are_no_requests(self, scripted: Scripted) -> None:
+        with pytest.raises(errors.BackendError, match="KeyError"):
+            scripted.start().request("_open_engine", 30)
+
+    def test_another_device_than_asked_is_refused(self, scripted: Scripted) -> None:
+        worker = scripted.start(fault="other-device@open")
+        with pytest.raises(errors.DeviceError, match="scripted was asked for spare:0 and took cpu"):
+            worker.open(LOCATION, scripted.model, Case("scripted", "m", "fp16", "spare:0", 1, 64))
+
+    def test_what_start_up_files_print_is_no_message(self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = scripted.model.parent / "start-up ü"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text("print('welcome'); print('{}')", encoding="utf-8")
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ["PYTHONPATH"]]))
+        assert scripted.start().request("describe", 30, location=LOCATION)["versions"]
+
+    def test_a_safe_path_loses_no_folder(self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PYTHONSAFEPATH", "1")
+        assert scripted.start().request("describe", 30, location=LOCATION)["versions"]
+
+
+class TestErrors:
+    """What the worker raises arrives under its own class; what an engine raises, as a BackendError."""
+
+    def test_an_engines_own_exception_is_named(self, scripted: Scripted) -> None:
+        worker = scripted.open(fault="raise@decode")
+        with pytest.raises(errors.BackendError, match="the engine raised EngineFailedError: the script says so"):
+            worker.request("decode", 30, token=1)
+        assert worker.request("memory", 30)
+
+    def test_a_rust_panic_is_an_error_too(self, scripted: Scripted) -> None:
+        worker = scripted.open(fault="panic@decode")
+        with pytest.raises(errors.BackendError, match="the engine raised Panic: called `Option::unwrap"):
+            worker.request("decode", 30, token=1)
+
+    def test_a_missing_engine_says_how_to_get_it(self, scripted: Scripted) -> None:
+        worker = scripted.start(fault="missing@versions")
+        with pytest.raises(errors.BackendMissingError, match=r"scripted_native.*pip install scripted-native"):
+            worker.request("describe", 30, location=LOCATION)
+
+    @needs_shebang
+    @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+    def test_every_class_of_ours_is_rebuilt(self, impostor: Callable[[str], str], kind: type[Exception]) -> None:
+        failed = {"kind": kind.__name__, "message": "it is so"}
+        with Worker(python=impostor(f"hello(); say({{'id': ask()['id'], 'failed': {failed}}}); ask()")) as worker:
+            with pytest.raises(errors.RwkvPerfError) as raised:
+                worker.request("open", 30)
+            assert type(raised.value) is kind
+            assert str(raised.value) == "it is so"
+
+    @needs_shebang
+    @pytest.mark.parametrize("kind", ["annotations", "__builtins__", "OSError", "Panic", ""])
+    def test_no_other_name_is_looked_up(self, impostor: Callable[[str], str], kind: str) -> None:
+        failed = {"kind": kind, "message": "it is so"}
+        with Worker(python=impostor(f"hello(); say({{'id': ask()['id'], 'failed': {failed}}}); ask()")) as worker:
+            with pytest.raises(errors.RwkvPerfError) as raised:
+                worker.request("open", 30)
+            assert type(raised.value) is errors.BackendError
+            assert f"raised {kind}: it is so" in str(raised.value)
+
+
+class TestDeath:
+    """A worker that ends is noticed at once, with the signal's name and its last lines."""
+
+    @pytest.mark.parametrize(
+        ("fault", "ended", "last"),
+        [
+            ("abort", "was ended by SIGABRT during decode", "GGML_ASSERT(scripted) failed"),
+            ("segfault", "was ended by SIGSEGV during decode", "about to read address 0"),
+            ("exit3", "ended with exit code 3 during decode", "giving up"),
+            ("killed", "was ended by SIGKILL (most often the kernel's out-of-memory killer) during decode", ""),
+        ],
+    )
+    @pytest.mark.skipif(os.name == "nt", reason="signals have names on POSIX")
+    def test_during_a_request(self, scripted: Scripted, fault: str, ended: str, last: str) -> None:
+        worker = scripted.open(fault=f"{fault}@decode")
+        with within(1), pytest.raises(errors.WorkerDiedError) as raised:
+            worker.request("decode", 600, token=1)
+        assert f"the worker {ended}" in str(raised.value)
+        assert last in str(raised.value)
+        assert gone(worker.pid)
+
+    @needs_shebang
+    @pytest.mark.parametrize(
+        ("lines", "ended"),
+        [
+            ("sys.exit('no torch here')", "ended with exit code 1 during its first message"),
+            ("sys.stderr.write('no torch here'); os._exit(0)", "ended with exit code 0 during its first message"),
+            (
+                "sys.stderr.write('no torch here'); sys.stderr.flush(); os.abort()",
+                "was ended by SIGABRT during its first",
+            ),
+        ],
+    )
+    def test_before_its_first_message(self, impostor: Callable[[str], str], lines: str, ended: str) -> None:
+        python = impostor(lines)
+        with within(1), pytest.raises(errors.WorkerDiedError) as raised:
+            Worker(python=python)
+        assert ended in str(raised.value)
+        assert "no torch here" in str(raised.value)
+
+    def test_between_requests(self, scripted: Scripted) -> None:
+        worker = scripted.open()
+        psutil.Process(worker.pid).kill()
+        psutil.Process(worker.pid).wait(5)
+        with within(1), pytest.raises(errors.WorkerDiedError, match="during decode"):
+            worker.request("decode", 600, token=1)
+
+    def test_only_the_last_lines_are_told(self, impostor: Callable[[str], str]) -> None:
+        python = impostor("[print('line', n, file=sys.stderr) for n in range(1000)]; sys.exit(1)")
+        with pytest.raises(errors.WorkerDiedError) as raised:
+            Worker(python=python)
+        assert re.findall(r"line (\d+)", str(raised.value)) == [str(n) for n in range(970, 1000)]
+
+    @pytest.mark.skipif(os.name == "nt", reason="no process groups")
+    def test_children_of_the_dead_are_ended(self, scripted: Scripted, tmp_path: Path) -> None:
+        note = tmp_path / "pid"
+        worker = scripted.open(fault="orphan@decode", note=str(note))
+        with pytest.raises(errors.WorkerDiedError, match="SIGABRT"):
+            worker.request("decode", 30, token=1)
+        assert gone(int(note.read_text(encoding="utf-8")))
+
+    @needs_shebang
+    def test_a_worker_that_closes_its_pipe_and_stays_is_ended(
+        self, impostor: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(parent, "_GRACE_SECONDS", 0.3)
+        worker = Worker(python=impostor("hello(); os.close(1); time.sleep(600)"))
+        with pytest.raises(errors.WorkerDiedError, match="closed its pipe and stayed alive during open"):
+            worker.request("open", 600)
+        assert gone(worker.pid)
+
+
+class TestDeadline:
+    """A worker that hangs is ended with everything it has started."""
+
+    def test_the_whole_tree_is_ended_though_it_ignores_sigterm(
+        self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(parent, "_GRACE_SECONDS", 0.5)
+        worker = scripted.open(fault="hang-with-child@decode")
+        root = psutil.Process(worker.pid)
+        tree: list[int] = []
+
+        def look() -> None:
+            tree.extend(child.pid for child in root.children(recursive=True))
+
+        timer = threading.Timer(1.2, look)
+        timer.start()
+        with within(6), pytest.raises(errors.WorkerTimeoutError, match=r"did not finish decode \(2 s allowed\)"):
+            worker.request("decode", 2, token=1)
+        timer.join()
+        assert len(tree) == 2, "a child and a grandchild were there to be ended"
+        assert all(gone(pid) for pid in (worker.pid, *tree))
+
+    def test_sigterm_is_enough_for_a_polite_one(self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(parent, "_GRACE_SECONDS", 20.0)
+        worker = scripted.open(fault="sleep@decode")
+        with within(5), pytest.raises(errors.WorkerTimeoutError):
+            worker.request("decode", 0.5, token=1)
+        assert gone(worker.pid)
+
+    def test_a_worker_that_never_says_hello(
+        self, impostor: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(parent, "START_SECONDS", 0.5)
+        with pytest.raises(errors.WorkerTimeoutError, match=r"first message \(0 s allowed\).*\n.*importing"):
+            Worker(python=impostor("print('importing', file=sys.stderr, flush=True); time.sleep(600)"))
+
+    def test_progress_does_not_move_the_deadline(self, impostor: Callable[[str], str]) -> None:
+        worker = Worker(python=impostor("hello(); n = ask()['id']\nwhile True: say({'id': n, 'progress': ['x', 0]})"))
+        with pytest.raises(errors.WorkerTimeoutError):
+            worker.request("open", 0.5)
+
+
+@needs_shebang
+class TestNonsense:
+    """Answers that are none end the worker and say what came."""
+
+    @pytest.mark.parametrize(
+        ("answer", "complaint"),
+        [
+            ("os.write(1, b'ggml_vulkan: Found 1 device\\n')", "a line that is not JSON: b'ggml_vulkan"),
+            ("say([1])", "not an object"),
+            ("say({'id': 7, 'done': None})", "an answer to another request than open: 7"),
+            ("say({'hello': 1})", "an answer to another request than open: None"),
+            ("say({'id': n})", "no answer to open"),
+            ("say({'id': n, 'failed': 'yes'})", "no answer to open"),
+            ("say({'id': n, 'failed': {'kind': 3, 'message': 'm'}})", "no answer to open"),
+            ("say({'id': n, 'progress': 3})", "no answer to open"),
+            ("say({'id': n, 'progress': [1, 2, 3]})", "no answer to open"),
+            ('os.write(1, b\'{"id": 1, "done": NaN}\\n\')', "not JSON"),
+            ("os.write(1, b'x' * (5 << 20))", "a message of more than 4194304 bytes"),
+            ("say({'id': n, 'done': 'x' * (5 << 20)})", "a message of more than 4194304 bytes"),
+        ],
+    )
+    def test_it_is_a_protocol_error(self, impostor: Callable[[str], str], answer: str, complaint: str) -> None:
+        lines = f"hello(); n = ask()['id']; print('on stderr', file=sys.stderr, flush=True); {answer}; time.sleep(600)"
+        worker = Worker(python=impostor(lines))
+        with within(4), pytest.raises(errors.ProtocolError) as raised:
+            worker.request("open", 30, lambda _sentence, _fraction: None)
+        assert complaint in str(raised.value)
+        assert "on stderr" in str(raised.value)
+        assert gone(worker.pid)
+
+    def test_progress_is_told_in_order(self, impostor: Callable[[str], str]) -> None:
+        lines = "hello(); n = ask()['id']; [say({'id': n, 'progress': ['at', k / 4]}) for k in range(5)]; "
+        heard: list[tuple[str, float]] = []
+        with Worker(python=impostor(lines + "say({'id': n, 'done': 5}); ask()")) as worker:
+            assert worker.request("open", 30, lambda *told: heard.append(told)) == 5
+        assert heard == [("at", k / 4) for k in range(5)]
+
+    def test_an_endless_line_before_hello_ends_it(
+        self, impostor: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(parent, "_GRACE_SECONDS", 0.5)
+        with within(5), pytest.raises(errors.WorkerError):
+            Worker(python=impostor("while True: os.write(1, b'x' * 65536)"))
+
+
+class TestNoise:
+    """An engine's own output neither breaks the protocol nor fills memory."""
+
+    def test_a_hundred_megabytes_on_stdout(self, scripted: Scripted) -> None:
+        worker = scripted.open(fault="noise@decode")
+        before = psutil.Process().memory_info().rss
+        assert worker.request("decode", 60, token=3) is None
+        assert psutil.Process().memory_info().rss - before < 32 << 20
+        assert set(np.frombuffer(base64.b64decode(worker.request("logits", 60)), "<f4")) == {3}
+
+    def test_an_engine_that_reads_stdin_gets_nothing(self, scripted: Scripted) -> None:
+        worker = scripted.open(fault="read-stdin@decode")
+        worker.request("decode", 10, token=3)
+        assert worker.request("memory", 10)
+
+
+class TestEnd:
+    """Nothing is left behind."""
+
+    def test_neither_processes_nor_files_nor_threads(self, scripted: Scripted) -> None:
+        scripted.start().close()
+        me = psutil.Process()
+        descriptors = me.num_handles() if sys.platform == "win32" else me.num_fds()
+        threads, pids = threading.active_count(), []
+        for _ in range(20):
+            with Worker() as worker:
+                pids.append(worker.pid)
+        assert (me.num_handles() if sys.platform == "win32" else me.num_fds()) == descriptors
+        assert threading.active_count() == threads
+        assert not any(psutil.pid_exists(pid) for pid in pids), "each was reaped"
+
+    def test_close_waits_for_no_destructor(self, scripted: Scripted) -> None:
+        worker = scripted.open(fault="hang-at-exit@open")
+        with within(2):
+            worker.close()
+        assert gone(worker.pid)
+
+    def test_an_error_in_the_block_ends_a_hanging_worker(
+        self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(parent, "_GRACE_SECONDS", 0.5)
+        worker = scripted.open(fault="hang@decode")
+
+        def interrupted() -> None:
+            with worker:
+                worker._send({"id": 2, "do": "decode", "with": {"token": 1}}, "decode")
+                raise KeyboardInterrupt
+
+        with within(4), pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert gone(worker.pid)
+
+    def test_ending_twice_is_no_error(self, scripted: Scripted) -> None:
+        worker = scripted.open()
+        worker.kill()
+        worker.kill()
+        worker.close()
+
+    @pytest.mark.parametrize("fault", ["", "hang@decode"])
+    def test_a_worker_ends_when_its_parent_is_killed(self, scripted: Scripted, fault: str) -> None:
+        code = (
+            "import sys\nfrom pathlib import Path\nfrom pytest_rwkvperf.cases import Case\n"
+            "from pytest_rwkvperf.worker.parent import Worker\n"
+            "worker = Worker()\n"
+            f"worker.open({LOCATION!r}, Path(sys.argv[1]), Case('scripted', 'm', 'fp16', 'cpu', 1, 64))\n"
+            "print(worker.pid, flush=True)\nworker.request('decode', 600, token=1)\nsys.stdin.read()\n"
+        )
+        command = [sys.executable, "-c", code, str(scripted.model)]
+        environment = {**os.environ, "SCRIPTED_FAULT": fault}
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+            assert process.stdout is not None
+            pid = int(process.stdout.readline())
+            assert not gone(pid, 0.3)
+            process.kill()
+        assert gone(pid, 3)
+
+    @pytest.mark.skipif(os.name == "nt", reason="terminals and process groups of POSIX")
+    def test_a_worker_is_not_in_the_terminals_process_group(self, scripted: Scripted) -> None:
+        assert os.getpgid(scripted.start().pid) != os.getpgid(0)
