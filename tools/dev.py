@@ -670,14 +670,16 @@ def command_test(checkout: Checkout, arguments: argparse.Namespace) -> int:
     code = set_up(checkout, require_all=arguments.require_all)
     if code or arguments.rest:
         return code or run_in_view(checkout.module("pytest", *arguments.rest))
-    code = run_in_view(checkout.module("pytest", "tests", *native_tests(checkout)))
-    return max(code, rust(checkout, "test", "--release"))
+    codes = [rust(checkout, "test", "--release", "--locked"), test_binding(checkout)]
+    return max(*codes, run_in_view(checkout.module("pytest")))
 
 
-def native_tests(checkout: Checkout) -> list[str]:
-    """The binding's own Python tests, where the binding is installed."""
-    folder = checkout.native / "tests"
-    return [str(folder)] if folder.is_dir() and installed(checkout, "rwkvperf_web_rwkv") else []
+def test_binding(checkout: Checkout) -> int:
+    """The binding's own Python tests with its own configuration; 0 where the binding is not installed."""
+    if not installed(checkout, "rwkvperf_web_rwkv"):
+        return 0
+    where = ("-c", str(checkout.native / "pyproject.toml"), str(checkout.native / "tests"))
+    return run_in_view(checkout.module("pytest", *where))
 
 
 def rust(checkout: Checkout, command: str, *arguments: str) -> int:
