@@ -129,7 +129,8 @@ def selected(items: Iterable[pytest.Item]) -> list[Item]:
 
 def announcement(session: Session) -> list[str]:
     """What will be measured and for how long, and which suite was chosen."""
-    from pytest_rwkvperf.measure.plan import MIN_PROCESSES, MIN_SAMPLES
+    from pytest_rwkvperf.measure.plan import MIN_PROCESSES
+    from pytest_rwkvperf.measure.process import MIN_SAMPLES
     from pytest_rwkvperf.stats.verdicts import ALPHA
 
     cases = {item.case for item in session.selected}

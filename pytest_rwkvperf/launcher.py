@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from pytest_rwkvperf import errors, places
-from pytest_rwkvperf.measure import plan, record
+from pytest_rwkvperf.measure import plan, process, record
 from pytest_rwkvperf.models.resolve import file_for
 from pytest_rwkvperf.oracle import expected, memory
 from pytest_rwkvperf.store.files import write_atomically
@@ -88,7 +88,7 @@ class Launcher:
         known = memo.recall()
         emulation = engine.backend.emulation(case.quant)
         answers = expected.expected(file, emulation, deep=known is None, solver=self._tools)
-        target = plan.Target(
+        target = process.Target(
             case=case,
             location=engine.location,
             environment=engine.backend.environment(case.device),

@@ -12,7 +12,7 @@ from pytest_rwkvperf import judgement, launcher, places
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.backends.discovery import Found, Missing, discover
 from pytest_rwkvperf.cases import Case
-from pytest_rwkvperf.errors import MeasurementError, OptionError
+from pytest_rwkvperf.errors import BaselineError, MeasurementError, OptionError
 from pytest_rwkvperf.judgement import Judgement, Reference
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure.record import Measurement
@@ -149,7 +149,12 @@ class Session:
             BaselineError: a stored file cannot be used.
         """
         here, folder = fingerprint.read(), self.settings.baseline_dir
-        baseline = files.read(files.path_for(folder, here))
+        path = files.path_for(folder, here)
+        baseline = files.read(path)
+        if baseline is not None and baseline.fingerprint != here:
+            raise BaselineError(
+                f"baseline {path} describes another machine than its name says; restore the name it had"
+            )
         nearest = None if baseline else next(iter(files.others(folder, here)), None)
         return Reference(here, baseline, nearest)
 

@@ -31,6 +31,7 @@ from pytest_rwkvperf.cases import Case, Workload
 from pytest_rwkvperf.launcher import lease
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure import plan
+from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
 from pytest_rwkvperf.models.resolve import file_for, resolve
 from pytest_rwkvperf.oracle.expected import expected
@@ -76,7 +77,7 @@ def theirs(executable: Path, model: Path, threads: int) -> dict[str, float]:
     }
 
 
-def ours(target: plan.Target, index: int) -> dict[str, float]:
+def ours(target: Target, index: int) -> dict[str, float]:
     """The same from one worker process of this project."""
     run, _, _ = plan.run_process(target, WORKLOADS, index, lambda _sentence: None)
     return {
@@ -85,7 +86,7 @@ def ours(target: plan.Target, index: int) -> dict[str, float]:
     }
 
 
-def make_target(model_name: str, quant: str, threads: int) -> plan.Target:
+def make_target(model_name: str, quant: str, threads: int) -> Target:
     """What a case of the plugin would be."""
     tools = WorkerTools(lambda _sentence, _fraction: None)
     model = resolve(model_name, tools=tools, progress=lambda _sentence, _fraction: None)
@@ -93,7 +94,7 @@ def make_target(model_name: str, quant: str, threads: int) -> plan.Target:
     with Worker() as worker:
         answer = worker.request("describe", IMPORT_SECONDS, location=BUILT_IN["llama-cpp"])
     device = next(Device(**one) for one in answer["devices"] if one["id"] == "cpu")
-    return plan.Target(
+    return Target(
         case=Case("llama-cpp", model.name, quant, "cpu", threads, BACKEND.standard_chunk),
         location=BUILT_IN["llama-cpp"],
         environment={},
@@ -140,7 +141,7 @@ def main() -> None:
     print(table(facts))
 
 
-def compare(target: plan.Target, quant: str, executable: Path, pairs: int, threads: int) -> list[dict[str, object]]:
+def compare(target: Target, quant: str, executable: Path, pairs: int, threads: int) -> list[dict[str, object]]:
     """All pairs of one quant."""
     pairs_by_name: dict[str, list[tuple[float, float]]] = {str(one): [] for one in WORKLOADS}
     for index in range(pairs):

@@ -39,11 +39,11 @@ def load(location: str) -> Backend:
     module_name, _, attribute = location.partition(":")
     try:
         backend = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         message = f"backend at {location!r} cannot be imported ({error}); check the distribution that offers it"
         raise OptionError(message) from error
-    if not isinstance(backend, Backend):
-        message = f"{location!r} is not a backend: it lacks parts of pytest_rwkvperf.backends.base.Backend"
+    if isinstance(backend, type) or not isinstance(backend, Backend):
+        message = f"{location!r} is not an object with all of pytest_rwkvperf.backends.base.Backend"
         raise OptionError(message)
     return backend
 
@@ -58,6 +58,8 @@ def choose(text: str) -> tuple[dict[str, str], bool]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if names == ["all"]:
         return {name: location for name, location in known.items() if name not in BY_HAND_ONLY}, False
+    if "all" in names:
+        raise OptionError(f"--rwkv-backend={text!r} names all and others; write all alone, or the names")
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         value = unknown[0] if unknown else text

@@ -74,6 +74,11 @@ class Baseline:
         old = self.cases.get(key)
         # The device's detail holds the driver's version, which may change: software is under test.
         same = old is not None and (old.model_hash, old.device.name) == (stored.model_hash, stored.device.name)
+        if old is not None and not same and not replacing:
+            raise BaselineError(
+                f"{key!r} is stored for another model content or device; nothing was saved: "
+                "--rwkv-save-baseline=replace drops those sessions, another --rwkv-baseline-dir keeps them"
+            )
         kept = old.sessions if old is not None and same else ()
         if replacing:
             kept = _without(kept, {name for session in stored.sessions for name in session.workloads})

@@ -12,20 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pytest_rwkvperf.cases import Workload
-from pytest_rwkvperf.measure import plan
-from pytest_rwkvperf.measure.plan import (
-    ENOUGH_PROCESSES,
-    MAX_PROCESSES,
-    MAX_SAMPLES,
-    MIN_PROCESSES,
-    MIN_SAMPLES,
-    Plan,
-    half_width,
-    sample_count,
-    schedule,
-    steady,
-    warmup_for,
-)
+from pytest_rwkvperf.measure import plan, process
+from pytest_rwkvperf.measure.plan import ENOUGH_PROCESSES, MAX_PROCESSES, MIN_PROCESSES, Plan, half_width, schedule
+from pytest_rwkvperf.measure.process import MAX_SAMPLES, MIN_SAMPLES, sample_count, steady, warmup_for
 from tests.unit.building import make_run
 
 if TYPE_CHECKING:
@@ -70,13 +59,13 @@ def test_only_the_last_two_need_to_agree(durations: list[float], factor: float) 
     total = sum(durations)
     calm = [*durations, 1.0, 1.0]
     assert steady(calm)
-    assert steady([*durations, 1.0, factor]) == (total + 1.0 + factor >= plan.WARMUP_LIMIT_SECONDS)
+    assert steady([*durations, 1.0, factor]) == (total + 1.0 + factor >= process.WARMUP_LIMIT_SECONDS)
 
 
 def test_what_warms_a_workload() -> None:
     assert warmup_for(PREFILL) == PREFILL
     assert warmup_for(Workload("prefill", 512, 64)) == Workload("prefill", 512, 64)
-    assert warmup_for(GENERATION) == warmup_for(DEEP) == Workload("generation", plan.WARMUP_TOKENS)
+    assert warmup_for(GENERATION) == warmup_for(DEEP) == Workload("generation", process.WARMUP_TOKENS)
     assert warmup_for(Workload("generation", 3)) == Workload("generation", 3)
 
 

@@ -183,16 +183,27 @@ def test_replacing_drops_the_workloads_it_timed_and_no_others(machine: Fingerpri
     ]
 
 
-@pytest.mark.parametrize("replacing", [False, True])
-@pytest.mark.parametrize(
+ANOTHER = pytest.mark.parametrize(
     "changed", [{"model_hash": "b" * 64}, {"device": Device("cpu", "another CPU", "cpu")}], ids=["model", "device"]
 )
-def test_another_model_or_device_under_the_same_name_starts_anew(
-    changed: dict[str, Any], *, replacing: bool, machine: Fingerprint, make_stored: MakeStored
+
+
+@ANOTHER
+def test_another_model_or_device_under_the_same_name_is_stored_by_replacing(
+    changed: dict[str, Any], machine: Fingerprint, make_stored: MakeStored
 ) -> None:
     old, new = make_stored(recorded="old", tg128=((5,),)), make_stored(recorded="new", **changed)
-    baseline = Baseline(machine).adding(old, replacing=False).adding(new, replacing=replacing)
+    baseline = Baseline(machine).adding(old, replacing=False).adding(new, replacing=True)
     assert baseline.cases == {new.case.key: new}
+
+
+@ANOTHER
+def test_appending_another_model_or_device_under_the_same_name_is_refused(
+    changed: dict[str, Any], machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    baseline = Baseline(machine).adding(make_stored(), replacing=False)
+    with pytest.raises(BaselineError, match="--rwkv-save-baseline=replace drops those sessions"):
+        baseline.adding(make_stored(**changed), replacing=False)
 
 
 def test_a_device_with_a_newer_driver_is_the_same_device(machine: Fingerprint, make_stored: MakeStored) -> None:

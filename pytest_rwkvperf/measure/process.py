@@ -1,0 +1,171 @@
+"""One worker process from the parent's side: opened, checked, warm until steady, sampled, and what it leaves behind."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.errors import MeasurementError, ParityError
+from pytest_rwkvperf.measure.record import ModelFacts, Run, sample_from
+from pytest_rwkvperf.oracle import bounds
+from pytest_rwkvperf.oracle.check import Deep, Short
+from pytest_rwkvperf.worker import parent
+from pytest_rwkvperf.worker.parent import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_rwkvperf.backends.base import Device
+    from pytest_rwkvperf.cases import Case
+    from pytest_rwkvperf.measure.protocol import Sample
+
+MIN_SAMPLES = 3
+"""The documented minimum per workload and process, which goes before the budget."""
+
+MAX_SAMPLES = 10
+PROCESS_SECONDS = 1.0
+"""A process takes samples of a workload for about this long, within MIN_SAMPLES and MAX_SAMPLES."""
+
+WARMUP_SECONDS = 1.0
+WARMUP_LIMIT_SECONDS = 15.0
+WARMUP_TOKENS = 16
+WARMUP_AGREEMENT = 1.10
+"""Steady: a second of work, and the last two repetitions within 10 %. Two alone would not do: on an H200 the first two
+whole prefills of rwkv agree with each other and are 14 times slower than all later ones, but take under a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A case with everything a worker needs to open it."""
+
+    case: Case
+    location: str
+    environment: Mapping[str, str]
+    python: str
+    model: ModelFacts
+    path: Path
+    device: Device
+    expected: tuple[Path, ...]
+    """The oracle's logits: for the short check, and for the deep one when that is due."""
+    known_deep: Deep | None
+    """What an earlier deep check of the same engine, file, quant and device found."""
+
+
+class Process:
+    """A live worker with a case open and found right; samples are kept in order."""
+
+    def __init__(self, worker: Worker, target: Target, *, deep_due: bool) -> None:
+        self._worker = worker
+        self._started = time.time()
+        opened = worker.open(target.location, target.path, target.case)
+        self.versions = {str(name): str(value) for name, value in opened["versions"].items()}
+        self._load_nanoseconds = int(opened["load_nanoseconds"])
+        self._short, self.deep = _check(worker, target, deep_due=deep_due)
+        self._warmups: dict[str, int] = {}
+        self._samples: dict[str, list[Sample]] = {}
+
+    def warm_up(self, workloads: Sequence[Workload]) -> dict[Workload, int]:
+        """Repeat each workload until it is steady or the limit passes; how many samples each should get.
+
+        Raises:
+            RwkvPerfError: the worker failed.
+        """
+        counts = {}
+        for workload in workloads:
+            durations: list[float] = []
+            while not steady(durations):
+                durations.append(self._sample(warmup_for(workload)).nanoseconds / 1e9)
+            self._warmups[str(workload)] = len(durations)
+            counts[workload] = sample_count(workload, durations[-1])
+        return counts
+
+    def take(self, workload: Workload) -> Sample:
+        """Time a workload once and keep the sample.
+
+        Raises:
+            RwkvPerfError: the worker failed, or its clock is broken.
+        """
+        sample = self._sample(workload)
+        self._samples.setdefault(str(workload), []).append(sample)
+        return sample
+
+    def finish(self) -> Run:
+        """What the process leaves behind.
+
+        Raises:
+            WorkerError: the worker failed.
+        """
+        memory = self._worker.request("memory", parent.QUICK_SECONDS)
+        samples = {name: tuple(taken) for name, taken in self._samples.items()}
+        peak = int(memory["peak_rss_bytes"])
+        return Run(self._started, self._load_nanoseconds, peak, self._warmups, samples, self._short)
+
+    def _sample(self, workload: Workload) -> Sample:
+        sample = sample_from(self._worker.request("sample", parent.SAMPLE_SECONDS, workload=str(workload)))
+        if sample.nanoseconds <= 0:
+            raise MeasurementError(f"{workload} took {sample.nanoseconds} ns; the clock is broken")
+        return sample
+
+
+@contextmanager
+def running(target: Target, *, deep_due: bool) -> Iterator[Process]:
+    """A process for the length of a block.
+
+    Raises:
+        WorkerError: the worker died, hung or talked nonsense.
+        BackendError: the engine refused.
+        ParityError: its answers are wrong.
+    """
+    with Worker(python=target.python, environment=target.environment) as worker:
+        yield Process(worker, target, deep_due=deep_due)
+
+
+def _check(worker: Worker, target: Target, *, deep_due: bool) -> tuple[Short, Deep | None]:
+    """Right before fast: a process whose answers are wrong is not timed.
+
+    Raises:
+        ParityError: with the figures.
+    """
+    case = target.case
+    bound = bounds.bound_for(case.backend, case.quant)
+    files = [str(path) for path in (target.expected if deep_due else target.expected[:1])]
+    answer = worker.request("parity", parent.SAMPLE_SECONDS, expected=files, noise=bound.relative_l2)
+    short = msgspec.convert(answer["short"], type=Short)
+    deep = msgspec.convert(answer["deep"], type=Deep) if answer["deep"] else None
+    problem = bounds.broken_short(short, bound) or (bounds.broken_deep(deep, bound) if deep else "")
+    if problem:
+        raise ParityError(f"{case.label} gives a wrong answer, so its speed counts for nothing: {problem}")
+    return short, deep
+
+
+def warmup_for(workload: Workload) -> Workload:
+    """What warms a workload: a prefill itself, whose chunks' shapes matter; of a generation, some tokens.
+
+    Every token of a generation is the same work at any depth, the state being of constant size.
+    """
+    if workload.kind == "prefill":
+        return workload
+    return Workload("generation", min(workload.tokens, WARMUP_TOKENS))
+
+
+def sample_count(workload: Workload, warm_seconds: float) -> int:
+    """How many samples a process takes, from the last warm-up repetition's duration."""
+    seconds = warm_seconds * workload.tokens / warmup_for(workload).tokens
+    return max(MIN_SAMPLES, min(MAX_SAMPLES, math.ceil(PROCESS_SECONDS / seconds)))
+
+
+def steady(durations: Sequence[float]) -> bool:
+    """Whether a warm-up with these durations (seconds) is over."""
+    if len(durations) < 2:  # noqa: PLR2004 - agreement needs two
+        return False
+    last, before = durations[-1], durations[-2]
+    agree = max(last, before) <= WARMUP_AGREEMENT * min(last, before)
+    total = sum(durations)
+    return (total >= WARMUP_SECONDS and agree) or total >= WARMUP_LIMIT_SECONDS
