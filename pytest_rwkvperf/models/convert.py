@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pytest_rwkvperf.models.shapes import LERP_NAMES, Shape, TensorSpec, tensor_specs
-from pytest_rwkvperf.models.weights import DTYPES, Array, Weights
+from pytest_rwkvperf.models.weights import DTYPES, Array, Weights, precision_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -76,8 +76,15 @@ _LORA_MATRIX = re.compile(r"\.att\.[wavg][12]$")
 
 
 def pth_layout(shape: Shape, precision: Precision) -> tuple[Stored, ...]:
-    """The canonical layout itself, in one precision: `bf16` as published, `f16` to keep a `.st` exactly."""
+    """The canonical layout itself, in one precision: `bf16` as published."""
     return tuple(Stored(spec.name, spec.shape, precision, (spec,)) for spec in tensor_specs(shape))
+
+
+def pth_layout_of(weights: Weights) -> tuple[Stored, ...]:
+    """The canonical layout, each tensor in the precision it is held in, so that any source is kept exactly."""
+    return tuple(
+        Stored(spec.name, spec.shape, precision_of(weights, spec), (spec,)) for spec in tensor_specs(weights.shape)
+    )
 
 
 def st_layout(shape: Shape) -> tuple[Stored, ...]:
@@ -117,8 +124,8 @@ def gguf_name(canonical: str) -> str:
     return f"blk.{layer}.{name}.{suffix}"
 
 
-def gguf_layout(shape: Shape) -> tuple[Stored, ...]:
-    """llama.cpp's layout of its `F16` file type: matrices float16.
+def gguf_layout(shape: Shape, precision: Precision = "f16") -> tuple[Stored, ...]:
+    """llama.cpp's layout of its `F16`, `BF16` and `F32` file types, which name the precision of the matrices.
 
     Vectors are float32; so are `time_mix_w1` and `time_mix_w2`, whose names the converter shares with RWKV-6 tensors
     that must be. Layer 0's `v0`, `v1`, `v2` are placeholders: copies of `a0`, `a1`, `a2`, as the converter writes them.
@@ -131,20 +138,20 @@ def gguf_layout(shape: Shape) -> tuple[Stored, ...]:
             name = gguf_name(f"{stem}.lerp_fused")
             stored.append(Stored(name, (len(lerps), 1, 1, shape.width), "f32", lerps, "stacked"))
         elif leaf not in LERP_NAMES or ".ffn." in spec.name:
-            stored.append(_gguf_tensor(spec))
+            stored.append(_gguf_tensor(spec, precision))
             if re.fullmatch(r"blocks\.0\.att\.a[012]", spec.name):
                 stored.append(_gguf_placeholder(stored[-1]))
     return tuple(stored)
 
 
-def _gguf_tensor(spec: TensorSpec) -> Stored:
+def _gguf_tensor(spec: TensorSpec, precision: Precision) -> Stored:
     name = gguf_name(spec.name)
     if _LORA_MATRIX.search(spec.name):
-        kind: Precision = "f32" if re.search(r"\.w[12]$", spec.name) else "f16"
+        kind: Precision = "f32" if re.search(r"\.w[12]$", spec.name) else precision
         return Stored(name, spec.shape[::-1], kind, (spec,), "transposed")
     if spec.name.endswith(".r_k") or spec.rows == 1:
         return Stored(name, (spec.size,), "f32", (spec,))
-    return Stored(name, spec.shape, "f16", (spec,))
+    return Stored(name, spec.shape, precision, (spec,))
 
 
 def _gguf_placeholder(original: Stored) -> Stored:

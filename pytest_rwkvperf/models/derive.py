@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.errors import ModelError
 from pytest_rwkvperf.models import gguf, pth, st
+from pytest_rwkvperf.models.convert import gguf_layout, pth_layout, pth_layout_of, st_layout
 from pytest_rwkvperf.models.files import Format, ModelFile, Precision
 from pytest_rwkvperf.models.hashing import content_hash
+from pytest_rwkvperf.models.synthetic import SyntheticModel
+from pytest_rwkvperf.models.writing import CheckedWeights, Written, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def precision_in(format: Format, weights: Weights) -> Precision:  # noqa: A002 - the word everywhere
-    """The precision a format is written in: a `.pth` keeps its source's, the engines read the others as float16."""
+    """The precision of the matrices in a format: a `.pth` keeps its source's, engines read the others as float16."""
     return weights.precision if format == "pth" else "f16"
 
 
@@ -25,23 +29,65 @@ def size_in(format: Format, shape: Shape, precision: Precision) -> int:  # noqa:
     """Bytes a written file will have, rounded up a little."""
     if format == "pth":
         return pth.size(shape, precision)
-    return st.size(shape) if format == "st" else gguf.size(shape)
+    return st.size(shape) if format == "st" else gguf.size(shape, precision)
 
 
-def write(weights: Weights, target: Path, format: Format, name: str, progress: Progress) -> None:  # noqa: A002
-    """Write weights in a format, streamed. `name` labels the model in progress and in `.gguf` metadata.
+def write(
+    weights: Weights,
+    target: Path,
+    format: Format,  # noqa: A002
+    name: str,
+    progress: Progress,
+    precision: Precision | None = None,
+) -> Written:
+    """Write weights in a format, streamed; tells what that changed in them.
+
+    Args:
+        weights: what to write.
+        target: the file; it is replaced.
+        format: how.
+        name: labels the model in progress and in `.gguf` metadata.
+        progress: told how far it is.
+        precision: of the matrices; default each tensor's own in a `.pth`, else float16.
 
     Raises:
-        ModelError: a value or the vocabulary does not fit the format.
+        ModelError: a value or the vocabulary does not fit the format, or the weights hold NaN or infinity.
     """
-    precision = precision_in(format, weights)
-    sentence = f"writing {name} as .{format} ({size_in(format, weights.shape, precision) / 1e9:.2f} GB)"
+    kind = precision or precision_in(format, weights)
+    sentence = f"writing {name} as .{format} ({size_in(format, weights.shape, kind) / 1e9:.2f} GB)"
+    # Synthetic weights are made in the precision asked for, exactly and finite; there is nothing to check.
+    source = weights if isinstance(weights, SyntheticModel) else CheckedWeights(weights)
     if format == "pth":
-        pth.write(target, weights, precision, progress, sentence)
+        layout = pth_layout(source.shape, precision) if precision else pth_layout_of(weights)
+        pth.write(target, source, layout, progress, sentence)
     elif format == "st":
-        st.write(target, weights, progress, sentence)
+        if kind != "f16":
+            raise ModelError(f"a .st file in {kind} was asked for; web-rwkv, which reads them, reads f16 only")
+        layout = st_layout(source.shape)
+        st.write(target, source, progress, sentence)
     else:
-        gguf.write(target, weights, name, progress, sentence)
+        layout = gguf_layout(source.shape, kind)
+        gguf.write(target, source, name, progress, sentence, kind)
+    return source.written(layout) if isinstance(source, CheckedWeights) else written(layout)
+
+
+def read(path: Path, format: Format) -> Weights:  # noqa: A002
+    """The weights of an unquantized file, mapped. A `.pth` is unpickled: read that in a worker.
+
+    Raises:
+        ModelError: the file cannot be used, or is quantized.
+    """
+    if format == "pth":
+        return pth.read(path)
+    if format == "st":
+        return st.read(path)
+    file = gguf.read(path)
+    if file.quantized:
+        raise ModelError(
+            f"{str(path)!r} is quantized as {file.quant} and nothing can be made from it;"
+            " give the model's .pth, .st or F16 .gguf file"
+        )
+    return file.weights()
 
 
 def inspect_pth(path: Path, progress: Progress) -> ModelFile:
@@ -55,10 +101,16 @@ def inspect_pth(path: Path, progress: Progress) -> ModelFile:
     return ModelFile(path, "pth", digest, weights.shape, weights.precision)
 
 
-def convert_pth(source: Path, target: Path, format: Format, progress: Progress) -> None:  # noqa: A002
+def convert_pth(
+    source: Path,
+    target: Path,
+    format: Format,  # noqa: A002
+    progress: Progress,
+    precision: Precision | None = None,
+) -> Written:
     """Write a `.pth` file's weights in another format. Runs in the worker.
 
     Raises:
         ModelError: as `inspect_pth` and `write`.
     """
-    write(pth.read(source), target, format, source.stem, progress)
+    return write(pth.read(source), target, format, source.stem, progress, precision)

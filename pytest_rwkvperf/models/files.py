@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from pytest_rwkvperf.errors import ModelError
 from pytest_rwkvperf.models.shapes import Shape
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pytest_rwkvperf.models.synthetic import SyntheticModel
 
@@ -18,6 +20,15 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 Precision = Literal["bf16", "f16", "f32"]
 """The unquantized number formats a tensor can be stored in."""
+
+
+@contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Put the file's name before what a reader found wrong with it."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"cannot use {str(path)!r}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +44,11 @@ class ModelFile:
     content_hash: str
     shape: Shape
     quant: str
+
+    @property
+    def quantized(self) -> bool:
+        """Whether its numbers are in a block format, from which no other file can be made."""
+        return self.quant not in get_args(Precision)
 
     @property
     def size_bytes(self) -> int:

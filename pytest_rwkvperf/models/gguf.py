@@ -22,7 +22,8 @@ import numpy as np
 
 from pytest_rwkvperf.errors import ModelError
 from pytest_rwkvperf.models.convert import Stored, canonical_tensors, gguf_layout
-from pytest_rwkvperf.models.shapes import Shape
+from pytest_rwkvperf.models.files import about
+from pytest_rwkvperf.models.shapes import Shape, check_layers
 from pytest_rwkvperf.models.streams import Progress, Ticker
 from pytest_rwkvperf.models.weights import DTYPES, Array, MappedWeights, Weights
 from pytest_rwkvperf.models.writing import stored_blocks
@@ -41,24 +42,33 @@ _CONTEXT_LENGTH = 1 << 20  # "RWKV isn't context limited", says the converter
 _NORM_EPSILON = 1e-5
 _METADATA_BYTES = 4 << 20  # vocabulary, keys and tensor list; the vocabulary is 1.2 MB
 _EOT_TOKEN = 261  # "\n\n" ends a turn
-_LARGEST_ARRAY = 1 << 24  # entries; the vocabulary has 65 536
-_LONGEST_TEXT = 1 << 24  # bytes; the longest, the chat template, has a few thousand
+_MOST_TEXTS = 1 << 18  # entries of all arrays of texts together; the vocabulary has 65 536
+_MOST_KEYS = 4096  # a converter writes 25, a quantizer a few more
+_LONGEST_TEXT = 1 << 16  # bytes of a name or of a value that is read; others are stepped over
+_TOKENIZER = "rwkv"
+_READ_KEYS = frozenset(
+    {"general.architecture", "general.alignment", "general.file_type", "tokenizer.ggml.model", "tokenizer.ggml.tokens"}
+)
 
 
-def size(shape: Shape) -> int:
-    """Bytes of an F16 `.gguf` of this shape, to within its metadata."""
-    return _METADATA_BYTES + sum(entry.nbytes + _ALIGNMENT for entry in gguf_layout(shape))
+def size(shape: Shape, precision: Precision = "f16") -> int:
+    """Bytes of a `.gguf` of this shape, to within its metadata."""
+    return _METADATA_BYTES + sum(entry.nbytes + _ALIGNMENT for entry in gguf_layout(shape, precision))
 
 
-def write(path: Path, weights: Weights, name: str, progress: Progress, sentence: str) -> None:
-    """Write an F16 `.gguf` file, streamed, with the world vocabulary and every key of llama.cpp's converter.
+def write(
+    path: Path, weights: Weights, name: str, progress: Progress, sentence: str, precision: Precision = "f16"
+) -> None:
+    """Write an unquantized `.gguf`, streamed, with the world vocabulary and every key of llama.cpp's converter.
+
+    `precision` is the matrices'; see `convert.gguf_layout` for the others.
 
     Raises:
         ModelError: the vocabulary is smaller than the world vocabulary, so llama.cpp could not tokenize for it.
     """
-    layout = gguf_layout(weights.shape)
+    layout = gguf_layout(weights.shape, precision)
     ticker = Ticker(progress, sentence, sum(entry.nbytes for entry in layout))
-    _write_header(path, weights.shape, name, layout)
+    _write_header(path, weights.shape, name, layout, precision)
     with path.open("ab") as file:
         _pad(file)
         for _, stream in groupby(stored_blocks(layout, weights), key=itemgetter(0)):
@@ -72,17 +82,21 @@ def _pad(file: BinaryIO) -> None:
     file.write(bytes(-file.tell() % _ALIGNMENT))
 
 
-def _write_header(path: Path, shape: Shape, name: str, layout: tuple[Stored, ...]) -> None:
+def _write_header(path: Path, shape: Shape, name: str, layout: tuple[Stored, ...], precision: Precision) -> None:
     import gguf
+
+    kinds = gguf.LlamaFileType
+    file_types = {"f16": kinds.MOSTLY_F16, "bf16": kinds.MOSTLY_BF16, "f32": kinds.ALL_F32}
 
     writer = gguf.GGUFWriter(path, ARCHITECTURE)
     for entry in layout:
-        writer.add_tensor_info(entry.name, entry.shape, DTYPES[entry.precision], entry.nbytes)
+        kind = gguf.GGMLQuantizationType[entry.precision.upper()]
+        writer.add_tensor_info(entry.name, entry.shape, DTYPES[entry.precision], entry.nbytes, raw_dtype=kind)
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
     writer.add_size_label(gguf.size_label(*writer.get_total_parameter_count()))
     _add_hyperparameters(writer, shape)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    writer.add_file_type(file_types[precision])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _add_vocabulary(writer, shape.vocabulary)
     try:
@@ -194,10 +208,8 @@ def read(path: Path) -> GgufFile:
     Raises:
         ModelError: truncated, malformed, another architecture; names the file and the reason.
     """
-    try:
+    with about(path):
         return _read(path)
-    except ModelError as error:
-        raise ModelError(f"cannot use {str(path)!r}: {error}") from None
 
 
 def _read(path: Path) -> GgufFile:
@@ -209,6 +221,7 @@ def _read(path: Path) -> GgufFile:
         raise ModelError(f"its architecture is {architecture!r}; only {ARCHITECTURE} is measured")
     tensors = {tensor.name: tensor for tensor in cursor.tensors(_alignment(keys))}
     shape = _shape(tensors)
+    _check_vocabulary(keys, shape)
     return GgufFile(path, shape, _quant(keys, tensors), tensors)
 
 
@@ -219,22 +232,40 @@ def _alignment(keys: Mapping[str, object]) -> int:
     return alignment
 
 
+def _check_vocabulary(keys: Mapping[str, object], shape: Shape) -> None:
+    """A tokenizer, where the file has one, is RWKV's and has as many tokens as the embedding has rows."""
+    model, count = keys.get("tokenizer.ggml.model", _TOKENIZER), keys.get("tokenizer.ggml.tokens", shape.vocabulary)
+    if model != _TOKENIZER:
+        raise ModelError(f"its tokenizer is {model!r}, expected {_TOKENIZER!r}; convert the model again")
+    if count != shape.vocabulary:
+        raise ModelError(
+            f"its vocabulary has {count} tokens and its embedding {shape.vocabulary} rows; convert the model again"
+        )
+
+
 def _quant(keys: Mapping[str, object], tensors: Mapping[str, GgufTensor]) -> str:
-    """The quant's name in lower case, from the file type, which a quantizer writes."""
+    """The quant's name in lower case: a quantizer's file type, or what the widest matrices are in.
+
+    The file type is only a label: it counts where the tensors do not contradict it, that is for block formats.
+    """
     import gguf
 
+    matrices = tensors["blk.0.channel_mix_key.weight"].kind
     try:
-        kind = gguf.LlamaFileType(int(str(keys.get("general.file_type"))))
-    except ValueError:  # absent, or newer than the gguf package: what the widest matrices are in
-        return tensors["blk.0.channel_mix_key.weight"].kind.lower()
-    return kind.name.partition("_")[2].lower() or kind.name.lower()
+        label = gguf.LlamaFileType(int(str(keys.get("general.file_type")))).name.partition("_")[2].lower()
+    except ValueError:  # absent, or newer than the gguf package
+        label = ""
+    blocks = any(tensor.kind not in PLAIN_TYPES for tensor in tensors.values())
+    return label if blocks and label and label.upper() not in PLAIN_TYPES else matrices.lower()
 
 
 def _shape(tensors: Mapping[str, GgufTensor]) -> Shape:
     """Read the dimensions from a few tensors, then hold every tensor against the layout they imply."""
     vocabulary, width = _matrix(tensors, "token_embd.weight")
     ranks = {lora: _matrix(tensors, f"blk.0.time_mix_{lora}1.weight")[0] for lora in ("w", "a", "g")}
-    layers = 1 + max(int(found[1]) for name in tensors if (found := re.match(r"blk\.(\d{1,4})\.", name)))
+    numbers = {int(found[1]) for name in tensors if (found := re.match(r"blk\.(\d{1,4})\.", name))}
+    check_layers(numbers)
+    layers = len(numbers)
     rank_v = _matrix(tensors, f"blk.{min(1, layers - 1)}.time_mix_v1.weight")[0]
     shape = Shape(layers, width, ranks["w"], ranks["a"], rank_v, ranks["g"], vocabulary)
     layout = {entry.name: entry for entry in gguf_layout(shape)}
@@ -268,78 +299,102 @@ class _Cursor:
     _STRING, _ARRAY = 8, 9
     _VERSIONS = (2, 3)
     _MOST_DIMENSIONS = 4
+    _LONGEST_NAME = 63  # bytes: ggml.h's GGML_MAX_NAME without its final zero
+    _TENSOR_BYTES = 1024  # that a tensor brings along at least, on average: 2.6 KB at the smallest width, 64
 
     def __init__(self, data: Array) -> None:
         self._data = data.data
         self._at = 4  # past the magic
+        self._texts = 0
         version = self._number("I")
         if version not in self._VERSIONS:
             raise ModelError(f"its .gguf version is {version}, expected 2 or 3; it is damaged or big-endian")
-        self._tensor_count = self._count("tensors", 24)
+        self._tensor_count = self._count("tensors", self._TENSOR_BYTES)
         self._key_count = self._count("keys", 13)
+        if self._key_count > _MOST_KEYS:
+            raise ModelError(f"it is said to have {self._key_count} keys; it is damaged")
 
     def metadata(self) -> dict[str, object]:
-        """All keys with scalar or string values; arrays are stepped over."""
+        """The keys that are read here: scalars, texts, and of an array its length. All others are stepped over."""
         keys = {}
         for _ in range(self._key_count):
             name = self._text()
-            keys[name] = self._value(self._number("I"))
+            kind = self._number("I")
+            if name in _READ_KEYS:
+                keys[name] = self._value(kind)
+            else:
+                self._skip(kind)
         return keys
 
     def tensors(self, alignment: int) -> list[GgufTensor]:
         """The tensor list, with places in the file."""
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
         entries = []
         for _ in range(self._tensor_count):
-            name = self._text()
+            name = self._text(self._LONGEST_NAME)
             rank = self._number("I")
             if not 1 <= rank <= self._MOST_DIMENSIONS:
                 raise ModelError(f"tensor {name!r} has {rank} dimensions; it is damaged")
             dims = tuple(self._number("Q") for _ in range(rank))[::-1]
             entries.append((name, dims, self._number("I"), self._number("Q")))
+        if len({name for name, *_ in entries}) != len(entries):
+            raise ModelError("two of its tensors have one name; it is damaged")
         base = self._at + -self._at % alignment
-        placed = []
-        for name, dims, number, offset in entries:
-            try:
-                kind = GGMLQuantizationType(number)
-            except ValueError:
-                raise ModelError(
-                    f"tensor {name!r} has type {number}, unknown to the gguf package; upgrade it"
-                ) from None
-            block, block_bytes = GGML_QUANT_SIZES[kind]
-            nbytes = prod(dims) // block * block_bytes
-            if base + offset + nbytes > len(self._data):
-                end = base + offset + nbytes
-                raise ModelError(
-                    f"tensor {name!r} ends at byte {end} of {len(self._data)}; it is truncated: download it again"
-                )
-            placed.append(GgufTensor(name, dims, kind.name, base + offset, nbytes))
-        return placed
+        return [self._placed(name, dims, number, base + offset) for name, dims, number, offset in entries]
+
+    def _placed(self, name: str, dims: tuple[int, ...], number: int, start: int) -> GgufTensor:
+        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+        try:
+            kind = GGMLQuantizationType(number)
+        except ValueError:
+            raise ModelError(f"tensor {name!r} has type {number}, unknown to the gguf package; upgrade it") from None
+        block, block_bytes = GGML_QUANT_SIZES[kind]
+        if dims[-1] % block:
+            raise ModelError(
+                f"tensor {name!r} has rows of {dims[-1]} values, not whole blocks of {block}; it is damaged"
+            )
+        end = start + prod(dims) // block * block_bytes
+        if end > len(self._data):
+            raise ModelError(
+                f"tensor {name!r} ends at byte {end} of {len(self._data)}; it is truncated: download it again"
+            )
+        return GgufTensor(name, dims, kind.name, start, end - start)
 
     def _value(self, kind: int) -> object:
         if kind in self._SCALARS:
             return self._number(self._SCALARS[kind])
         if kind == self._STRING:
             return self._text()
-        if kind == self._ARRAY:
-            self._skip_array()
-            return None
-        raise ModelError(f"its metadata holds a value of unknown type {kind}; it is damaged")
+        return self._skip(kind)
 
-    def _skip_array(self) -> None:
+    def _skip(self, kind: int) -> int:
+        """Step over a value; of an array its length is given, which must be believed by nobody but the vocabulary."""
+        if kind in self._SCALARS:
+            self._advance(struct.calcsize("<" + self._SCALARS[kind]))
+        elif kind == self._STRING:
+            self._advance(self._number("Q"))
+        elif kind == self._ARRAY:
+            return self._skip_array()
+        else:
+            raise ModelError(f"its metadata holds a value of unknown type {kind}; it is damaged")
+        return 1
+
+    def _skip_array(self) -> int:
         kind = self._number("I")
         if kind in self._SCALARS:
             width = struct.calcsize("<" + self._SCALARS[kind])
-            self._advance(self._count("array entries", width) * width)
+            count = self._count("array entries", width)
+            self._advance(count * width)
         elif kind == self._STRING:
             count = self._count("array entries", 8)
-            if count > _LARGEST_ARRAY:
-                raise ModelError(f"its metadata holds an array of {count} strings; it is damaged")
+            self._texts += count
+            if self._texts > _MOST_TEXTS:
+                raise ModelError(f"its metadata holds arrays of {self._texts} texts; it is damaged")
             for _ in range(count):
                 self._advance(self._number("Q"))
         else:
             raise ModelError(f"its metadata holds an array of type {kind}; it is damaged")
+        return count
 
     def _count(self, what: str, each: int) -> int:
         """A u64 that counts things of at least `each` bytes that must still fit in the file."""
@@ -348,12 +403,12 @@ class _Cursor:
             raise ModelError(f"it is said to have {count} {what}, more than fit; it is truncated or damaged")
         return count
 
-    def _text(self) -> str:
+    def _text(self, longest: int = _LONGEST_TEXT) -> str:
         length = self._number("Q")
         start = self._at
         self._advance(length)
-        if length > _LONGEST_TEXT:
-            raise ModelError(f"its metadata holds a text of {length} bytes; it is damaged")
+        if length > longest:
+            raise ModelError(f"its header holds a name or text of {length} bytes; it is damaged")
         return bytes(self._data[start : self._at]).decode(errors="replace")
 
     def _number(self, code: str) -> Any:  # noqa: ANN401 - int, float or bool by code

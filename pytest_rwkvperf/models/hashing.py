@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from pytest_rwkvperf.models.shapes import TensorSpec, tensor_specs
 from pytest_rwkvperf.models.streams import Progress, Ticker, in_order
-from pytest_rwkvperf.models.weights import DTYPES, Array, Weights, bytes_of
+from pytest_rwkvperf.models.weights import DTYPES, Array, Weights, bytes_of, check_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +28,11 @@ _UPPER, _FULL = b"u", b"f"
 
 
 def content_hash(weights: Weights, progress: Progress, sentence: str) -> str:
-    """SHA-256 in hex over the canonical tensors. Tells `progress` the sentence while it works."""
+    """SHA-256 in hex over the canonical tensors. Tells `progress` the sentence while it works.
+
+    Raises:
+        ModelError: a tensor holds NaN or infinity.
+    """
     specs = tensor_specs(weights.shape)
     ticker = Ticker(progress, sentence, sum(spec.size for spec in specs))
     pieces = [(spec, start, stop) for spec in specs for start, stop in spec.blocks()]
@@ -62,7 +66,9 @@ def _raw_digest(data: Array) -> bytes:
 
 
 def _block_digest(weights: Weights, spec: TensorSpec, start: int, stop: int) -> bytes:
-    tag, bits = _canonical(weights.rows(spec, start, stop))
+    values = weights.rows(spec, start, stop)
+    check_finite(values, spec.name)
+    tag, bits = _canonical(values)
     digest = hashlib.sha256(tag)
     digest.update(bytes_of(bits))
     return digest.digest()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_rwkvperf.models.streams import Progress
+    from pytest_rwkvperf.models.writing import Written
 
 _LAYOUT_VERSION = 1
 """Part of every derived file's record: raise it when a writer changes what it writes."""
@@ -34,7 +35,13 @@ class Tools(Protocol):
     def inspect_pth(self, path: Path) -> ModelFile:
         """Load a `.pth` with torch and describe it (`derive.inspect_pth`)."""
 
-    def convert_pth(self, source: Path, target: Path, format: Format) -> None:  # noqa: A002 - the word everywhere
+    def convert_pth(
+        self,
+        source: Path,
+        target: Path,
+        format: Format,  # noqa: A002 - the word everywhere
+        precision: Precision | None = None,
+    ) -> Written:
         """Load a `.pth` with torch and write another format (`derive.convert_pth`)."""
 
     def quantize_gguf(self, source: Path, target: Path, quant: str) -> None:
@@ -166,10 +173,14 @@ def file_for(
     own = model.source if isinstance(model.source, ModelFile) else None
     if own is not None and own.format == format and wanted == own.quant:
         return own
-    if own is not None and own.format == "gguf":
-        return _quantized_own(model, own, format, wanted, root, tools, progress)
-    if format == "gguf" and wanted != "f16":
-        base = file_for(model, "gguf", tools=tools, progress=progress, cache=cache)
+    if own is not None and own.quantized:
+        raise ModelError(
+            f"{str(own.path)!r} is quantized as {own.quant} and serves {own.quant} alone, not"
+            f" {wanted if format == 'gguf' else '.' + format}; give the model's .pth, .st or F16 .gguf file"
+        )
+    if wanted not in DTYPES:
+        fits = own is not None and own.format == "gguf"
+        base = own if own is not None and fits else file_for(model, "gguf", tools=tools, progress=progress, cache=cache)
         return _quantize(model, base, wanted, root, tools, progress)
     return _derive(model, format, wanted, root, tools, progress)
 
@@ -192,29 +203,6 @@ def _wanted_quant(model: Model, format: Format, quant: str | None) -> str:  # no
     return "f16"
 
 
-def _quantized_own(
-    model: Model,
-    own: ModelFile,
-    format: Format,  # noqa: A002
-    wanted: str,
-    root: Path,
-    tools: Tools,
-    progress: Progress,
-) -> ModelFile:
-    """A quant of the user's unquantized `.gguf`; nothing else is made from a `.gguf`."""
-    if format != "gguf":
-        raise ModelError(
-            f"{str(own.path)!r} is a .gguf file and this backend reads .{format}; give the model's .pth or .st file,"
-            " from which the other formats are made"
-        )
-    if own.quant not in DTYPES:
-        raise ModelError(
-            f"{str(own.path)!r} is quantized as {own.quant} and cannot serve {wanted}; measure {own.quant},"
-            " or give the model's .pth, .st or F16 .gguf file"
-        )
-    return _quantize(model, own, wanted, root, tools, progress)
-
-
 def _quantize(model: Model, base: ModelFile, quant: str, root: Path, tools: Tools, progress: Progress) -> ModelFile:
     def make(temporary: Path) -> None:
         progress(f"quantizing {model.name} to {quant}", 0.0)
@@ -233,13 +221,18 @@ def _derive(
 ) -> ModelFile:
     source = model.source
 
+    # A .pth keeps each tensor's own precision; of the other two the record's quant is the matrices'.
+    precision = None if format == "pth" else cast("Precision", wanted)
+
     def make(temporary: Path) -> None:
         if isinstance(source, ModelFile) and source.format == "pth":
             progress(f"converting {source.path.name} to .{format}", 0.0)
-            tools.convert_pth(source.path, temporary, format)
+            told = tools.convert_pth(source.path, temporary, format, precision)
         else:
-            weights = st.read(source.path) if isinstance(source, ModelFile) else source
-            derive.write(weights, temporary, format, model.name.replace(":", " "), progress)
+            weights = derive.read(source.path, source.format) if isinstance(source, ModelFile) else source
+            told = derive.write(weights, temporary, format, model.name.replace(":", " "), progress, precision)
+        if told.rounded:
+            progress(f"{model.name} as .{format}: {told.sentence}", 1.0)
 
     needed = derive.size_in(format, model.shape, cast("Precision", wanted))
     return _cached(_Target(model, format, wanted, needed), make, root, progress)
@@ -310,6 +303,6 @@ def _check_made(target: _Target, path: Path) -> None:
 
 
 def _digest(path: Path, target: _Target, progress: Progress) -> str:
-    if target.format == "pth":  # made from a .st, value by value in its own precision
+    if target.format == "pth":  # every tensor in its own precision
         return target.model.content_hash
     return _hash_of(path, target.format, progress)

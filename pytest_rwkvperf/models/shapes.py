@@ -202,11 +202,24 @@ def _squeezed(dims: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in dims if size != 1)
 
 
+def check_layers(numbers: set[int]) -> None:
+    """Refuse a file whose layers are not 0, 1, 2 …: a single name must not make it a model of thousands of layers.
+
+    Raises:
+        ModelError: a layer is missing.
+    """
+    if max(numbers) >= len(numbers):
+        missing = min(set(range(max(numbers))) - numbers)
+        raise ModelError(f"it is not a complete RWKV-7 model: it has layer {max(numbers)} and no layer {missing}")
+
+
 def _dimensions(specs: Mapping[str, tuple[int, ...]]) -> Shape:
     layer_numbers = {int(found[1]) for name in specs if (found := re.match(r"blocks\.(\d{1,4})\.", name))}
     if not layer_numbers:
         raise ModelError("it is not RWKV-7: it has no tensor named 'blocks.0…'")
     vocabulary, width = _matrix(specs, "emb.weight")
+    if missing := min(set(range(max(layer_numbers))) - layer_numbers, default=None):
+        raise ModelError(f"it is not a complete RWKV-7 model: it has layer {max(layer_numbers)} and no layer {missing}")
     heads, head_size = _matrix(specs, "blocks.0.att.r_k")
     if head_size != RWKV_HEAD_SIZE or heads * head_size != width:
         raise ModelError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 import ml_dtypes
@@ -23,6 +24,9 @@ DTYPES: Mapping[Precision, np.dtype[Any]] = {
     "f16": np.dtype("<f2"),
     "f32": np.dtype("<f4"),
 }
+
+
+_PRECISIONS: Mapping[np.dtype[Any], Precision] = {dtype: precision for precision, dtype in DTYPES.items()}
 
 
 class Weights(Protocol):
@@ -52,26 +56,84 @@ def cast(values: Array, precision: Precision, name: str) -> Array:
     Raises:
         ModelError: a finite value of tensor `name` would overflow.
     """
+    return converted(values, precision, name)[0]
+
+
+def converted(values: Array, precision: Precision, name: str) -> tuple[Array, int]:
+    """Values rounded to nearest even into a precision, and how many of them that changed.
+
+    Raises:
+        ModelError: a finite value of tensor `name` would overflow.
+    """
     target = DTYPES[precision]
     if values.dtype == target:
-        return values
-    wide = values if values.dtype == np.float32 else values.astype(np.float32)  # exact from both 16-bit formats
-    if precision == "f32":
-        return wide
-    try:
-        with np.errstate(over="raise"):
-            narrow = wide.astype(target)
-    except FloatingPointError:
-        raise _overflow(wide, precision, name) from None
-    # bfloat16 is not NumPy's own and raises no floating-point flag: only the largest float32 values can overflow it.
-    if precision == "bf16" and not np.array_equal(np.isinf(narrow.astype(np.float32)), np.isinf(wide)):
-        raise _overflow(wide, precision, name)
-    return narrow
+        return values, 0
+    if precision == "f32":  # holds every value of both 16-bit formats
+        return values.astype(target), 0
+    if values.dtype.itemsize == target.itemsize:
+        return _by_table(values, precision, name)
+    # bfloat16 is not NumPy's own and raises no floating-point flag: infinities are what tells an overflow of either.
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = values.astype(target)
+    back = narrow.astype(np.float32)
+    if bool((np.isinf(back) & np.isfinite(values)).any()):
+        raise _overflow(values, precision, name)
+    return narrow, int(np.count_nonzero((back != values) & ~np.isnan(values)))
+
+
+_ROUNDED, _OVERFLOWS = 1, 2
+
+
+@cache
+def _table(source: np.dtype[Any], target: np.dtype[Any]) -> tuple[Array, Array]:
+    """What each of a 16-bit format's values becomes in the other, and whether that is another value or an overflow."""
+    wide = np.arange(1 << 16, dtype="<u2").view(source).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        narrow = wide.astype(target)
+    back = narrow.astype(np.float32)
+    fate = np.where((back != wide) & ~np.isnan(wide), _ROUNDED, 0).astype(np.uint8)
+    fate[np.isinf(back) & np.isfinite(wide)] = _OVERFLOWS
+    return narrow.view("<u2"), fate
+
+
+def _by_table(values: Array, precision: Precision, name: str) -> tuple[Array, int]:
+    table, fates = _table(values.dtype, DTYPES[precision])
+    bits = np.ascontiguousarray(values).view("<u2")
+    fate = fates.take(bits)
+    if fate.max(initial=0) == _OVERFLOWS:
+        raise _overflow(values.astype(np.float32), precision, name)
+    return table.take(bits).view(DTYPES[precision]), int(np.count_nonzero(fate))
 
 
 def _overflow(wide: Array, precision: Precision, name: str) -> ModelError:
     largest = float(np.abs(wide[np.isfinite(wide)]).max())
     return ModelError(f"tensor {name!r} holds {largest:g}, which {precision} cannot hold; use a format with more range")
+
+
+_INFINITY: Mapping[np.dtype[Any], tuple[str, int]] = {
+    DTYPES["bf16"]: ("2", 0x7F80),
+    DTYPES["f16"]: ("2", 0x7C00),
+    DTYPES["f32"]: ("4", 0x7F800000),
+}
+"""Width in bytes and the bits of +infinity; NaNs lie above them, and with the sign bit -infinity and the other NaNs."""
+
+
+def check_finite(values: Array, name: str) -> None:
+    """Refuse NaN and infinity, by two reductions over the bits and without a copy.
+
+    Raises:
+        ModelError: tensor `name` holds one.
+    """
+    width, infinity = _INFINITY[values.dtype]
+    bits = np.ascontiguousarray(values)
+    signed, unsigned = bits.view(f"<i{width}"), bits.view(f"<u{width}")
+    sign = 1 << (8 * int(width) - 1)
+    if signed.max(initial=0) >= infinity or unsigned.max(initial=0) >= infinity + sign:
+        bad = int(np.count_nonzero(~np.isfinite(values.astype(np.float32))))
+        raise ModelError(
+            f"tensor {name!r} holds NaN or infinity ({bad} in the first rows that do); the file is damaged or its"
+            " training diverged: download it again"
+        )
 
 
 class MappedWeights:
@@ -87,6 +149,11 @@ class MappedWeights:
         tensor = self._tensors[spec.name].reshape(spec.rows, spec.row_size)
         held = tensor[start:stop]
         return held if precision is None else cast(held, precision, spec.name)
+
+
+def precision_of(weights: Weights, spec: TensorSpec) -> Precision:
+    """The precision that one tensor is held in, which need not be its neighbours'."""
+    return _PRECISIONS[weights.rows(spec, 0, 1).dtype]
 
 
 def bytes_of(values: Array) -> memoryview:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_rwkvperf.backends.base import Backend, Engine
-    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.models.files import Format, Precision
 
 
 class Child:
@@ -126,11 +126,18 @@ class Child:
 
         return derive.inspect_pth(Path(path), self.report).to_json()
 
-    def convert_pth(self, *, source: str, target: str, format: Format) -> None:  # noqa: A002 - the design's word
-        """Write another format from a `.pth`."""
+    def convert_pth(
+        self,
+        *,
+        source: str,
+        target: str,
+        format: Format,  # noqa: A002 - the design's word
+        precision: Precision | None,
+    ) -> dict[str, Any]:
+        """Write another format from a `.pth`; what that changed in the weights."""
         from pytest_rwkvperf.models import derive
 
-        derive.convert_pth(Path(source), Path(target), format, self.report)
+        return asdict(derive.convert_pth(Path(source), Path(target), format, self.report, precision))
 
     def quantize(self, *, source: str, target: str, quant: str) -> None:
         """Make a quantized `.gguf` with llama.cpp."""

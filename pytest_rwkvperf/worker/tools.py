@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.models.files import ModelFile
+from pytest_rwkvperf.models.writing import Written
 from pytest_rwkvperf.worker.parent import LOAD_SECONDS, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.models.files import Format, Precision
 
 
 class WorkerTools:
@@ -24,9 +25,16 @@ class WorkerTools:
         """Shape, precision and content hash of a `.pth`."""
         return ModelFile.from_json(self._ask("inspect_pth", path=str(path)))
 
-    def convert_pth(self, source: Path, target: Path, format: Format) -> None:  # noqa: A002 - the design's word
-        """Write another format from a `.pth`."""
-        self._ask("convert_pth", source=str(source), target=str(target), format=format)
+    def convert_pth(
+        self,
+        source: Path,
+        target: Path,
+        format: Format,  # noqa: A002 - the design's word
+        precision: Precision | None = None,
+    ) -> Written:
+        """Write another format from a `.pth`; what that changed in the weights."""
+        told = self._ask("convert_pth", source=str(source), target=str(target), format=format, precision=precision)
+        return Written(**{**told, "placeholders": tuple(told["placeholders"])})
 
     def quantize_gguf(self, source: Path, target: Path, quant: str) -> None:
         """Make a quantized `.gguf` with llama.cpp's own quantizer."""

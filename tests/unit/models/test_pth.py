@@ -10,6 +10,7 @@ import pytest
 
 from pytest_rwkvperf.errors import ModelError
 from pytest_rwkvperf.models import pth
+from pytest_rwkvperf.models.convert import pth_layout
 from pytest_rwkvperf.models.shapes import tensor_specs
 from pytest_rwkvperf.models.weights import DTYPES
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def written(tmp_path: Path, model: SyntheticModel, quiet: Progress) -> Path:
     path = tmp_path / "tiny.pth"
-    pth.write(path, model, "bf16", quiet, "")
+    pth.write(path, model, pth_layout(model.shape, "bf16"), quiet, "")
     return path
 
 
@@ -64,7 +65,7 @@ def test_the_pickle_uses_what_torchs_safe_loader_allows_and_nothing_else(written
 
 def test_equal_weights_give_equal_files(written: Path, model: SyntheticModel, tmp_path: Path, quiet: Progress) -> None:
     again = tmp_path / "again.pth"
-    pth.write(again, model, "bf16", quiet, "")
+    pth.write(again, model, pth_layout(model.shape, "bf16"), quiet, "")
     assert again.read_bytes() == written.read_bytes()
 
 
@@ -78,7 +79,7 @@ def test_entries_beyond_four_gigabytes_are_found(
 ) -> None:
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 30_000)  # as if the file were larger than a classic zip can be
     path = tmp_path / "large.pth"
-    pth.write(path, model, "bf16", quiet, "")
+    pth.write(path, model, pth_layout(model.shape, "bf16"), quiet, "")
     pth.check_directory(path)
     with zipfile.ZipFile(path) as archive:
         last = archive.getinfo(f"archive/data/{len(tensor_specs(model.shape)) - 1}")

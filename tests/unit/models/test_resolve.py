@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.models.files import Format, Precision
     from pytest_rwkvperf.models.streams import Progress
     from pytest_rwkvperf.models.weights import MappedWeights
+    from pytest_rwkvperf.models.writing import Written
 
 pytestmark = pytest.mark.usefixtures("small_vocabulary")
 
@@ -40,9 +41,15 @@ class ScriptedTools:
         self.calls.append("inspect")
         return ModelFile(path, "pth", "ab" * 32, self.shape, "bf16")
 
-    def convert_pth(self, source: Path, target: Path, format: Format) -> None:  # noqa: A002
+    def convert_pth(
+        self,
+        source: Path,
+        target: Path,
+        format: Format,  # noqa: A002
+        precision: Precision | None = None,
+    ) -> Written:
         self.calls.append(f"convert {format}")
-        derive.write(self.weights, target, format, source.stem, lambda _sentence, _fraction: None)
+        return derive.write(self.weights, target, format, source.stem, lambda _sentence, _fraction: None, precision)
 
     def quantize_gguf(self, source: Path, target: Path, quant: str) -> None:
         import gguf as package
@@ -232,16 +239,41 @@ class TestUsersFile:
         model = place.resolve(path)
         assert place.file(model, "gguf").path == place.file(model, "gguf", "f16").path == path
         assert place.file(model, "gguf", "q8_0").quant == "q8_0"
-        for kind in ("pth", "st"):
-            with pytest.raises(ModelError, match=rf"own\.gguf.*reads \.{kind}"):
-                place.file(model, kind)
+        assert place.tools.calls == ["quantize q8_0"]
+
+    def test_an_unquantized_gguf_gives_the_other_formats_exactly(
+        self, user_file: Callable[[str], Path], place: Workplace
+    ) -> None:
+        model = place.resolve(user_file("gguf"))
+        made = [place.file(model, kind) for kind in ("pth", "st")]
+        assert {file.content_hash for file in made} == {model.content_hash}
+        assert [file.quant for file in made] == ["f16", "f16"]
+        assert place.tools.calls == []
+
+    @pytest.mark.parametrize("precision", ["f32", "bf16"])
+    def test_a_gguf_in_another_precision_gives_an_f16_one_and_says_what_was_rounded(
+        self,
+        precision: Precision,
+        tmp_path: Path,
+        place: Workplace,
+        make_weights: Callable[[Precision, int], MappedWeights],
+        quiet: Progress,
+    ) -> None:
+        path = tmp_path / f"own-{precision}.gguf"
+        derive.write(make_weights("f32", 1), path, "gguf", "own", quiet, precision)
+        model = place.resolve(path)
+        assert place.file(model, "gguf").path == path
+        assert place.file(model, "gguf", "f16").quant == "f16"
+        assert any("were rounded to nearest even" in told for told in place.told)
+        assert place.file(model, "st").quant == "f16"
+        assert place.file(model, "pth").content_hash == model.content_hash
 
     def test_a_quantized_gguf_serves_only_its_quant(self, user_file: Callable[[str], Path], place: Workplace) -> None:
         path = user_file("gguf").with_name("packed.gguf")
         place.tools.quantize_gguf(user_file("gguf"), path, "q8_0")
         model = place.resolve(path)
         assert place.file(model, "gguf").path == place.file(model, "gguf", "q8_0").path == path
-        with pytest.raises(ModelError, match=r"packed\.gguf.*quantized as q8_0.*cannot serve q4_0"):
+        with pytest.raises(ModelError, match=r"packed\.gguf.*quantized as q8_0.*alone, not q4_0"):
             place.file(model, "gguf", "q4_0")
 
     def test_the_hash_is_kept_until_the_file_changes(
@@ -342,7 +374,7 @@ class TestRefused:
     def test_a_tool_that_fails_leaves_nothing(
         self, user_file: Callable[[str], Path], place: Workplace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fail(_source: Path, target: Path, _format: str) -> None:
+        def fail(_source: Path, target: Path, *_how: object) -> None:
             target.write_bytes(b"half")
             raise ModelError("the worker died")
 

@@ -1,0 +1,275 @@
+"""What a `.pth` file's pickle says, read without running it: the check that comes before torch unpickles anything.
+
+The pickle is walked with `pickletools.genops`, which only decodes, over a stack of plain values. Anything but the few
+opcodes, globals and call shapes that `torch.save` needs for a dictionary of tensors ends the reading. Scanners were
+looked at: picklescan (1.0) sorts what is imported by lists of safe and dangerous names, fickling (0.1) decompiles the
+program and judges it by heuristics. Both answer "nothing known to be bad"; for weights, "nothing but this" is shorter
+and stricter, and it tells names, shapes and storages besides, before anything is loaded.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from dataclasses import dataclass
+from math import prod
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from pytest_rwkvperf.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pytest_rwkvperf.models.files import Precision
+
+LARGEST_PICKLE = 4 << 20
+"""Bytes. The largest public model's pickle has 0.4 MB; only names and numbers are in it."""
+
+_MOST_DIMENSIONS = 8
+_OBJECT_DICT = "collections OrderedDict"
+_TENSOR = "torch._utils _rebuild_tensor_v2"
+_PARAMETER = "torch._utils _rebuild_parameter"
+_STORAGES: Mapping[str, Precision] = MappingProxyType(
+    {"torch BFloat16Storage": "bf16", "torch HalfStorage": "f16", "torch FloatStorage": "f32"}
+)
+_OTHER_STORAGES = frozenset(
+    f"torch {kind}Storage" for kind in ("Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
+)
+_GLOBALS = frozenset({_OBJECT_DICT, _TENSOR, _PARAMETER, *_STORAGES, *_OTHER_STORAGES})
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One tensor as the pickle describes it: `offset` and `count` are in values of the storage `data/<storage>`."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    precision: Precision
+    storage: str
+    offset: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Global:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Storage:
+    precision: Precision
+    key: str
+    count: int
+
+
+class _Mark:
+    """Where a tuple's or a dictionary's items begin on the stack."""
+
+
+def tensors(data: bytes) -> dict[str, StoredTensor]:
+    """The tensors by name of a pickle that torch wrote for a dictionary of tensors.
+
+    Raises:
+        ModelError: it does anything else; the message names the opcode, the global or the entry.
+    """
+    if len(data) > LARGEST_PICKLE:
+        raise ModelError(f"its pickle has {len(data)} bytes, more than any model's ({LARGEST_PICKLE} at most)")
+    result = _Reader().run(data)
+    if not isinstance(result, dict):
+        raise ModelError(f"it holds {_kind(result)}, expected a dictionary of tensors")
+    for name, value in result.items():
+        if not isinstance(value, StoredTensor):
+            raise ModelError(f"its entry {name!r} is {_kind(value)}, expected a tensor")
+    return result
+
+
+class _Reader:
+    """A stack of plain values; nothing is imported, called or built from what the pickle says."""
+
+    def __init__(self) -> None:
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+
+    def run(self, data: bytes) -> object:
+        """The one object that the pickle leaves."""
+        for name, argument, end in _operations(data):
+            if name == "STOP":
+                if end != len(data):
+                    raise ModelError(f"{len(data) - end} bytes follow its pickle's end; torch writes none")
+                return self._pop()
+            action = _ACTIONS.get(name)
+            if action is None:
+                raise ModelError(f"its pickle uses the opcode {name}, which weights never need; it may run code")
+            action(self, argument)
+        raise ModelError("its pickle has no end; it is truncated")
+
+    def _pop(self) -> Any:  # noqa: ANN401 - whatever the pickle put there
+        if not self._stack:
+            raise ModelError("its pickle takes from an empty stack; it is damaged")
+        return self._stack.pop()
+
+    def push(self, value: object) -> None:
+        """Put a value on the stack."""
+        self._stack.append(value)
+
+    def remember(self, slot: int) -> None:
+        """Keep the top of the stack for later."""
+        if not self._stack:
+            raise ModelError("its pickle remembers an empty stack; it is damaged")
+        self._memo[slot] = self._stack[-1]
+
+    def recall(self, slot: int) -> None:
+        """Put a kept value on the stack."""
+        if slot not in self._memo:
+            raise ModelError(f"its pickle recalls what it never kept ({slot}); it is damaged")
+        self.push(self._memo[slot])
+
+    def find(self, argument: str) -> None:
+        """A global, by `module name`."""
+        if argument not in _GLOBALS:
+            raise ModelError(
+                f"its pickle asks for {argument.replace(' ', '.')!r}, which weights never need; it may run code, so it"
+                " is not loaded"
+            )
+        self.push(_Global(argument))
+
+    def collect(self, _argument: object = None) -> None:
+        """Everything since the last mark, as a tuple."""
+        self.push(tuple(self._since_mark()))
+
+    def group(self, count: int) -> None:
+        """The last `count` values as a tuple."""
+        values = [self._pop() for _ in range(count)]
+        self.push(tuple(reversed(values)))
+
+    def _since_mark(self) -> list[Any]:
+        values: list[Any] = []
+        while not isinstance(value := self._pop(), _Mark):
+            values.append(value)
+        values.reverse()
+        return values
+
+    def storage(self, _argument: object) -> None:
+        """`('storage', kind, key, location, count)`."""
+        match self._pop():
+            case ("storage", _Global(name=kind), str(key), str(), int(count)) if count >= 0:
+                if kind not in _STORAGES:
+                    what = kind.removeprefix("torch ").removesuffix("Storage").lower()
+                    raise ModelError(f"it holds {what} values; RWKV-7 weights are bfloat16, float16 or float32")
+                self.push(_Storage(_STORAGES[kind], key, count))
+            case other:
+                raise ModelError(f"its pickle's reference to a storage is malformed ({_kind(other)})")
+
+    def call(self, _argument: object) -> None:
+        """One of three calls, each of a known shape."""
+        arguments, function = self._pop(), self._pop()
+        match function, arguments:
+            case _Global(name=name), () if name == _OBJECT_DICT:
+                self.push({})
+            case _Global(name=name), (
+                _Storage() as storage,
+                int(offset),
+                tuple(shape),
+                tuple(stride),
+                _,
+                dict(hooks),
+            ) if name == _TENSOR and not hooks:
+                self.push(_tensor(storage, offset, shape, stride))
+            case _Global(name=name), (StoredTensor() as tensor, bool(), dict(hooks)) if (
+                name == _PARAMETER and not hooks
+            ):
+                self.push(tensor)
+            case _:
+                what = function.name.replace(" ", ".") if isinstance(function, _Global) else _kind(function)
+                raise ModelError(f"its pickle calls {what} in a way that torch.save never writes; it is not loaded")
+
+    def set_one(self, _argument: object) -> None:
+        """One item into the dictionary below it."""
+        value, key = self._pop(), self._pop()
+        self._fill([key, value])
+
+    def set_many(self, _argument: object) -> None:
+        """All items since the mark into the dictionary below it."""
+        self._fill(self._since_mark())
+
+    def _fill(self, items: list[Any]) -> None:
+        target = self._stack[-1] if self._stack else None
+        if not isinstance(target, dict) or len(items) % 2:
+            raise ModelError("its pickle fills what is no dictionary; it is damaged")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not isinstance(key, str):
+                raise ModelError(f"its dictionary has a key that is {_kind(key)}, expected a tensor's name")
+            target[key] = value
+
+    def describe(self, _argument: object) -> None:
+        """Attributes of an ordered dictionary: a module's state has `_metadata`, which nobody here reads."""
+        state = self._pop()
+        if not isinstance(state, dict) or set(state) != {"_metadata"} or not self._stack or self._stack[-1] is state:
+            raise ModelError("its pickle sets attributes that weights never have; it is not loaded")
+        if not isinstance(self._stack[-1], dict):
+            raise ModelError("its pickle sets attributes of what is no dictionary; it is not loaded")
+
+
+def _operations(data: bytes) -> Iterator[tuple[str, Any, int]]:
+    """Opcode name, argument and the position behind the opcode's first byte."""
+    try:
+        for operation, argument, position in pickletools.genops(data):
+            yield operation.name, argument, (position or 0) + 1
+    except ModelError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the decoder raises whatever decoding raises
+        raise ModelError(f"its pickle cannot be decoded ({error}); it is damaged") from None
+
+
+def _tensor(storage: _Storage, offset: int, shape: tuple[Any, ...], stride: tuple[Any, ...]) -> StoredTensor:
+    numbers = (offset, *shape, *stride)
+    if len(shape) != len(stride) or len(shape) > _MOST_DIMENSIONS or any(type(n) is not int or n < 0 for n in numbers):
+        raise ModelError(f"its pickle describes a tensor of shape {list(shape)[:9]} and stride {list(stride)[:9]}")
+    last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+    if prod(shape) > storage.count or (prod(shape) and last >= storage.count):
+        raise ModelError(
+            f"its pickle describes a tensor of shape {list(shape)} in a storage of {storage.count} values;"
+            " it is damaged"
+        )
+    return StoredTensor(shape, stride, storage.precision, storage.key, offset, storage.count)
+
+
+def _kind(value: object) -> str:
+    names = {dict: "a dictionary", tuple: "a tuple", list: "a list", str: "text", int: "a number", float: "a number"}
+    if isinstance(value, _Global):
+        return value.name.replace(" ", ".")
+    return names.get(type(value), "a tensor" if isinstance(value, StoredTensor) else type(value).__name__.strip("_"))
+
+
+def _pushing(make: Callable[[Any], object]) -> Callable[[_Reader, Any], None]:
+    return lambda reader, argument: reader.push(make(argument))
+
+
+_ACTIONS: Mapping[str, Callable[[_Reader, Any], None]] = MappingProxyType(
+    {
+        "PROTO": lambda _reader, _argument: None,
+        "MARK": _pushing(lambda _: _Mark()),
+        "NONE": _pushing(lambda _: None),
+        "NEWTRUE": _pushing(lambda _: True),
+        "NEWFALSE": _pushing(lambda _: False),
+        **dict.fromkeys(
+            ("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"), _pushing(lambda value: value)
+        ),
+        "EMPTY_DICT": _pushing(lambda _: {}),
+        "EMPTY_TUPLE": _pushing(lambda _: ()),
+        "TUPLE": _Reader.collect,
+        "TUPLE1": lambda reader, _: reader.group(1),
+        "TUPLE2": lambda reader, _: reader.group(2),
+        "TUPLE3": lambda reader, _: reader.group(3),
+        "BINPUT": _Reader.remember,
+        "LONG_BINPUT": _Reader.remember,
+        "BINGET": _Reader.recall,
+        "LONG_BINGET": _Reader.recall,
+        "GLOBAL": _Reader.find,
+        "BINPERSID": _Reader.storage,
+        "REDUCE": _Reader.call,
+        "SETITEM": _Reader.set_one,
+        "SETITEMS": _Reader.set_many,
+        "BUILD": _Reader.describe,
+    }
+)
