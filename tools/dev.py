@@ -112,7 +112,7 @@ class Step:
 class Progress:
     """What is being done and for how long: a live line on a terminal, elsewhere a line every 30 seconds.
 
-    Nothing is said about what takes less than a second.
+    No line stays of what takes less than a second.
     """
 
     title: str
@@ -139,12 +139,13 @@ class Progress:
             self._line(f"  {duration(now - self.started)} so far ({self.typical})")
 
     def end(self, outcome: str) -> None:
-        """Say how it ended, if anything was said about it before."""
-        if self.reported is not None:
-            if self.stream.isatty():
-                self._live("")
-                self.stream.write("\r")
-            self._line(f"{self.title}: {outcome} after {duration(self.clock() - self.started)}")
+        """Say how it ended, if it took long enough to be spoken of."""
+        elapsed = self.clock() - self.started
+        if self.stream.isatty():
+            self._live("")
+            self.stream.write("\r")
+        if elapsed >= SILENT_SECONDS:
+            self._line(f"{self.title}: {outcome} after {duration(elapsed)}")
 
     def _live(self, text: str) -> None:
         width = shutil.get_terminal_size().columns - 1
@@ -260,7 +261,7 @@ def run_in_view(command: Sequence[str], *, env: Mapping[str, str] | None = None)
     """
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ, **(env or {})}) as process:
         try:
-            return process.wait()
+            code = process.wait()
         except BaseException:
             for end in (process.terminate, process.kill):
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -268,6 +269,7 @@ def run_in_view(command: Sequence[str], *, env: Mapping[str, str] | None = None)
                     break
                 end()
             raise
+    return code if code >= 0 else 128 - code  # ended by a signal: as a shell says it
 
 
 def pip_install(checkout: Checkout, step: Step, *arguments: str) -> None:
@@ -617,7 +619,8 @@ def set_up(checkout: Checkout, *, require_all: bool, engines: Sequence[Step] = E
     Raises SetupError when not even the engine-free part can be installed.
     """
     started = time.monotonic()
-    if all(finished(checkout, step) for step in (CORE, *engines)) and (not engines or vulkan_ready()):
+    current = checkout.python.exists() and all(finished(checkout, step) for step in (CORE, *engines))
+    if current and (not engines or vulkan_ready()):
         return 0
     with alone(checkout):
         ensure_venv(checkout)
@@ -625,8 +628,9 @@ def set_up(checkout: Checkout, *, require_all: bool, engines: Sequence[Step] = E
             bring(checkout, CORE)
         missing = [step.name for step in engines if not try_engine(checkout, step)]
     there = [step.name for step in engines if step.name not in missing]
-    took = duration(time.monotonic() - started)
-    say(f"Set-up took {took}. Engines ready: {', '.join(there) or 'none'}.")
+    say(f"Set-up took {duration(time.monotonic() - started)}.")
+    if there:
+        say(f"Engines ready: {', '.join(there)}.")
     if missing:
         say(f"Missing, see above: {', '.join(missing)}. The next run of this command tries again.")
     return 1 if missing and require_all else 0

@@ -199,6 +199,8 @@ def test_a_finished_set_up_starts_nothing(checkout: dev.Checkout, monkeypatch: p
         pretend_installed(checkout, name)
     for step in steps:
         dev.write_stamp(checkout, step.name, dev.step_key(checkout, step))
+    checkout.python.parent.mkdir(exist_ok=True)
+    checkout.python.touch()
     monkeypatch.setattr(dev, "vulkan_ready", lambda: True)
     monkeypatch.setattr(subprocess, "Popen", None)
     assert dev.set_up(checkout, require_all=True) == 0
@@ -245,6 +247,12 @@ def test_a_failed_command_shows_its_last_lines_and_where_the_rest_is(
     assert str(log) in message
     assert "line 50" in log.read_text(encoding="utf-8")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.skipif(dev.WINDOWS, reason="POSIX tells a signal from an exit code")
+def test_a_crash_is_no_success() -> None:
+    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    assert dev.run_in_view([sys.executable, "-c", crash]) == 128 + signal.SIGSEGV
 
 
 @pytest.mark.skipif(dev.WINDOWS, reason="a signal to one process, as `kill` sends it, is POSIX")
@@ -299,8 +307,10 @@ def test_progress_is_silent_at_first_then_a_line_every_thirty_seconds() -> None:
 def test_progress_on_a_terminal_keeps_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     stream = Terminal()
-    progress = dev.Progress("Compiling", "usually 7 min", stream)
+    now = 0.0
+    progress = dev.Progress("Compiling", "usually 7 min", stream, lambda: now)
     progress.tick()
+    now = 2.0
     progress.tick()
     assert "\n" not in stream.getvalue()
     assert all(len(part) < 60 for part in stream.getvalue().split("\r"))
