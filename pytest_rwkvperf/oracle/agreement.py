@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_rwkvperf.errors import ModelError
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -18,7 +20,7 @@ class Agreement:
     """One pair of logits. `top_matches` is None when the oracle's own top token is not clear.
 
     `relative_l2` is |engine - oracle| / |oracle|; `kl` is the Kullback-Leibler divergence of the engine's softmax from
-    the oracle's, in nats. Both are -1 where the engine's logits are not finite.
+    the oracle's, in nats. Both are -1 where the engine's logits are not finite or not as many as the oracle's.
     """
 
     finite: bool
@@ -31,8 +33,17 @@ def agreement(engine: Floats, oracle: Floats, noise: float) -> Agreement:
     """Compare logits [vocabulary] with the oracle's.
 
     The top token counts where the oracle's margin over the second is wider than errors of relative size `noise` can
-    close: twice four standard errors of a single logit, `noise` times the logits' root mean square each.
+    close: twice four standard errors of a single logit, `noise` times the logits' root mean square each. So it fails
+    an error in few logits, which the relative L2 over all of them does not see.
+
+    Raises:
+        ModelError: the oracle's logits are not finite, so that nothing can be told from them.
     """
+    if not np.isfinite(oracle).all():
+        raise ModelError(
+            "the oracle's own logits are not finite: the model's weights hold NaN or infinity, or overflow float32;"
+            " no engine can give a right answer for it, take another file"
+        )
     if engine.shape != oracle.shape or not np.isfinite(engine).all():
         return Agreement(finite=False, relative_l2=-1.0, kl=-1.0, top_matches=None)
     got, want = engine.astype(np.float64), oracle.astype(np.float64)
@@ -48,9 +59,12 @@ def agreement(engine: Floats, oracle: Floats, noise: float) -> Agreement:
 
 
 def relative_l2(got: npt.NDArray[np.floating], want: npt.NDArray[np.floating]) -> float:
-    """|got - want| / |want|; 0 when both are zero."""
-    length = float(np.linalg.norm(want))
-    return float(np.linalg.norm(got - want)) / length if length else float(np.linalg.norm(got))
+    """|got - want| / |want|, 0 when both are zero; -1 where one of them is not finite, since JSON has no NaN."""
+    if not (np.isfinite(got).all() and np.isfinite(want).all()):
+        return -1.0
+    wide = want.astype(np.float64)  # squares of float32 values do not overflow
+    length, error = float(np.linalg.norm(wide)), float(np.linalg.norm(got.astype(np.float64) - wide))
+    return error / length if length else error
 
 
 def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -35,7 +35,7 @@ ODD_CHUNK = 37
 class Short:
     """The check of every process: the prompt in one call, its end token by token after a state clear, and again.
 
-    `repeat` is the relative L2 between the first and the last of these passes.
+    `repeat` is the relative L2 between the first and the last of these passes, -1 where one is not finite.
     """
 
     prefill: Agreement
@@ -47,7 +47,7 @@ class Short:
 class Deep:
     """The check once per engine version, file, quant and device: DEPTH tokens in the case's chunks.
 
-    `rechunked` is the relative L2 between that and the same tokens in chunks of ODD_CHUNK.
+    `rechunked` is the relative L2 between that and the same tokens in chunks of ODD_CHUNK, -1 where one is not finite.
     """
 
     prefill: Agreement

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.models.files import ModelFile
 
-VERSION = 1
+VERSION = 2
 """Raise it when the oracle's arithmetic or the prompt changes: cached logits of another version are not used."""
 
 
@@ -37,6 +37,7 @@ def expected(file: ModelFile, emulation: str, *, deep: bool, solver: Solver) -> 
 
     Raises:
         ModelError: the file cannot be read.
+        BackendError: the emulation is unknown.
         WorkerError: the oracle's process failed.
     """
     counts = (check.PROMPT, check.DEPTH) if deep else (check.PROMPT,)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pytest_rwkvperf import places
+from pytest_rwkvperf.oracle import bounds, check
 from pytest_rwkvperf.oracle.check import Deep
 from pytest_rwkvperf.oracle.expected import VERSION
 from pytest_rwkvperf.store.files import write_atomically
@@ -24,7 +25,9 @@ class DeepMemory:
     """The place of one deep check's result in the user's cache."""
 
     def __init__(self, versions: Mapping[str, str], content_hash: str, quant: str, device: Device, chunk: int) -> None:
-        key = json.dumps([VERSION, dict(versions), content_hash, quant, asdict(device), chunk], sort_keys=True)
+        # With the bounds and the check in the key, whoever tightens them has every deep check made again.
+        rules = [VERSION, check.DEPTH, check.ODD_CHUNK, bounds.digest()]
+        key = json.dumps([*rules, dict(versions), content_hash, quant, asdict(device), chunk], sort_keys=True)
         self._path = places.cache() / "parity" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
     def recall(self) -> Deep | None:

@@ -1,0 +1,13 @@
+"""A model small enough to be solved in a blink, in shapes where no two ranks can be mixed up."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_rwkvperf.models.shapes import Shape
+from pytest_rwkvperf.models.synthetic import SyntheticModel
+
+
+@pytest.fixture
+def model() -> SyntheticModel:
+    return SyntheticModel("tiny", Shape(3, 128, rank_w=16, rank_a=24, rank_v=8, rank_g=40, vocabulary=300))

@@ -1,0 +1,80 @@
+"""Which answers pass, and that none passes by being no number."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from pytest_rwkvperf.backends import registry
+from pytest_rwkvperf.oracle import bounds
+from pytest_rwkvperf.oracle.agreement import Agreement
+from pytest_rwkvperf.oracle.bounds import BOUNDS, REPEAT, UNKNOWN, Bound, bound_for, broken_deep, broken_short
+from pytest_rwkvperf.oracle.check import Deep, Short
+
+BOUND = Bound(1e-2, 1e-4)
+GOOD = Agreement(finite=True, relative_l2=1e-2, kl=1e-4, top_matches=True)
+SHORT = Short(GOOD, GOOD, REPEAT)
+DEEP = Deep(GOOD, 2e-2)
+NAN = float("nan")
+
+BROKEN = [
+    (dataclasses.replace(GOOD, finite=False, relative_l2=-1.0, kl=-1.0, top_matches=None), "not finite"),
+    (dataclasses.replace(GOOD, relative_l2=1.01e-2), r"relative L2 0\.01 from the oracle, at most 0\.01"),
+    (dataclasses.replace(GOOD, relative_l2=NAN), "relative L2 nan"),
+    (dataclasses.replace(GOOD, kl=1.1e-4), r"KL divergence 0\.00011 nats from the oracle, at most 0\.0001"),
+    (dataclasses.replace(GOOD, kl=NAN), "KL divergence nan"),
+    (dataclasses.replace(GOOD, top_matches=False), "another top token"),
+]
+
+
+def test_figures_at_their_bounds_pass() -> None:
+    assert broken_short(SHORT, BOUND) == ""
+    assert broken_deep(DEEP, BOUND) == ""
+
+
+def test_a_top_token_without_a_clear_margin_passes() -> None:
+    unclear = dataclasses.replace(GOOD, top_matches=None)
+    assert broken_short(Short(unclear, unclear, 0.0), BOUND) == ""
+
+
+@pytest.mark.parametrize(("pair", "sentence"), BROKEN)
+def test_every_figure_can_fail_in_every_place(pair: Agreement, sentence: str) -> None:
+    for problem, place in (
+        (broken_short(Short(pair, GOOD, 0.0), BOUND), "prefill: "),
+        (broken_short(Short(GOOD, pair, 0.0), BOUND), "generation: "),
+        (broken_deep(Deep(pair, 0.0), BOUND), "at depth 600: "),
+    ):
+        assert problem.startswith(place)
+        assert re.search(sentence, problem), problem
+
+
+@pytest.mark.parametrize("repeat", [1.1e-5, NAN, -1.0])
+def test_a_second_pass_must_be_the_same(repeat: float) -> None:
+    assert "a second pass after a state clear" in broken_short(Short(GOOD, GOOD, repeat), BOUND)
+
+
+@pytest.mark.parametrize("rechunked", [2.1e-2, NAN, -1.0])
+def test_another_chunk_must_agree(rechunked: float) -> None:
+    assert "another chunk size" in broken_deep(Deep(GOOD, rechunked), BOUND)
+
+
+def test_every_quant_of_every_built_in_backend_has_its_own_bound() -> None:
+    known = {(name, quant) for name, place in registry.BUILT_IN.items() for quant in registry.load(place).quants}
+    assert set(BOUNDS) == known
+
+
+def test_a_layer_count_does_not_matter() -> None:
+    assert bound_for("web-rwkv", "int8@31") == BOUNDS["web-rwkv", "int8"]
+
+
+def test_backends_of_third_parties_have_the_widest_bound() -> None:
+    assert bound_for("slowed", "q8_0") == UNKNOWN
+    assert all(bound.relative_l2 <= UNKNOWN.relative_l2 and bound.kl <= UNKNOWN.kl for bound in BOUNDS.values())
+
+
+def test_the_digest_changes_with_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = bounds.digest()
+    monkeypatch.setitem(BOUNDS, ("rwkv", "fp32"), Bound(2e-5, 1e-8))
+    assert bounds.digest() != before

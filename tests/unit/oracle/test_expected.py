@@ -1,0 +1,73 @@
+"""The oracle's logits are solved once per content, emulation and depth, and never half written."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from pytest_rwkvperf import places
+from pytest_rwkvperf.models.files import ModelFile
+from pytest_rwkvperf.oracle import check, expected
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_rwkvperf.models.synthetic import SyntheticModel
+
+
+class Counting:
+    """Writes its number as the logits."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, int]] = []
+        self.fails = False
+
+    def solve(self, file: ModelFile, emulation: str, count: int, target: Path) -> None:
+        self.asked.append((file.content_hash, emulation, count))
+        np.save(target, np.full(3, len(self.asked), np.float32))
+        if self.fails:
+            raise RuntimeError("ended halfway")
+
+
+@pytest.fixture
+def file(tmp_path: Path, model: SyntheticModel, monkeypatch: pytest.MonkeyPatch) -> ModelFile:
+    monkeypatch.setattr(places, "cache", lambda: tmp_path / "cache")
+    return ModelFile(tmp_path / "a.st", "st", "abc", model.shape, "f16")
+
+
+def test_short_alone_or_both(file: ModelFile) -> None:
+    solver = Counting()
+    assert len(expected.expected(file, "", deep=False, solver=solver)) == 1
+    assert len(expected.expected(file, "", deep=True, solver=solver)) == 2
+    assert solver.asked == [("abc", "", check.PROMPT), ("abc", "", check.DEPTH)]
+
+
+def test_each_of_content_emulation_and_version_is_solved_anew(file: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    solver = Counting()
+    paths = expected.expected(file, "", deep=False, solver=solver)
+    paths += expected.expected(file, "web-rwkv:int8", deep=False, solver=solver)
+    paths += expected.expected(dataclasses.replace(file, content_hash="def"), "", deep=False, solver=solver)
+    monkeypatch.setattr(expected, "VERSION", expected.VERSION + 1)
+    paths += expected.expected(file, "", deep=False, solver=solver)
+    assert [float(np.load(path)[0]) for path in paths] == [1, 2, 3, 4]
+
+
+def test_another_file_of_the_same_content_is_not_solved_again(file: ModelFile) -> None:
+    solver = Counting()
+    first = expected.expected(file, "", deep=False, solver=solver)
+    other = dataclasses.replace(file, path=file.path.with_suffix(".pth"), format="pth")
+    assert expected.expected(other, "", deep=False, solver=solver) == first
+    assert len(solver.asked) == 1
+
+
+def test_what_an_oracle_that_failed_has_left_is_not_taken_for_an_answer(file: ModelFile) -> None:
+    solver = Counting()
+    solver.fails = True
+    with pytest.raises(RuntimeError, match="halfway"):
+        expected.expected(file, "", deep=False, solver=solver)
+    solver.fails = False
+    (path,) = expected.expected(file, "", deep=False, solver=solver)
+    assert np.load(path)[0] == 2

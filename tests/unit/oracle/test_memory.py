@@ -1,0 +1,77 @@
+"""A deep check is remembered for exactly what it was made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_rwkvperf import places
+from pytest_rwkvperf.backends.base import Device
+from pytest_rwkvperf.oracle import bounds, check
+from pytest_rwkvperf.oracle.agreement import Agreement
+from pytest_rwkvperf.oracle.bounds import Bound
+from pytest_rwkvperf.oracle.check import Deep
+from pytest_rwkvperf.oracle.memory import DeepMemory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOUND = Deep(Agreement(finite=True, relative_l2=1e-3, kl=1e-6, top_matches=None), 2e-4)
+KEY: dict[str, Any] = {
+    "versions": {"engine": "1"},
+    "content_hash": "abc",
+    "quant": "f16",
+    "device": Device("cpu", "CPU", "cpu"),
+    "chunk": 512,
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(places, "cache", lambda: tmp_path)
+    return tmp_path
+
+
+def test_nothing_is_known_at_first() -> None:
+    assert DeepMemory(**KEY).recall() is None
+
+
+def test_what_was_kept_comes_back() -> None:
+    DeepMemory(**KEY).keep(FOUND)
+    assert DeepMemory(**KEY).recall() == FOUND
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"versions": {"engine": "2"}},
+        {"content_hash": "abd"},
+        {"quant": "q8_0"},
+        {"device": Device("cpu", "CPU", "cpu", "driver 2")},
+        {"chunk": 128},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_another_engine_file_quant_device_or_chunk_is_checked_anew(other: dict[str, Any]) -> None:
+    DeepMemory(**KEY).keep(FOUND)
+    assert DeepMemory(**{**KEY, **other}).recall() is None
+
+
+def test_tighter_rules_are_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    DeepMemory(**KEY).keep(FOUND)
+    with monkeypatch.context() as patch:
+        patch.setattr(check, "DEPTH", 1200)
+        assert DeepMemory(**KEY).recall() is None
+    with monkeypatch.context() as patch:
+        patch.setitem(bounds.BOUNDS, ("llama-cpp", "f16"), Bound(1e-4, 1e-9))
+        assert DeepMemory(**KEY).recall() is None
+    assert DeepMemory(**KEY).recall() == FOUND
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"prefill": 1, "rechunked": 0}'])
+def test_a_note_that_cannot_be_read_counts_as_none(text: str, cache: Path) -> None:
+    DeepMemory(**KEY).keep(FOUND)
+    (note,) = (cache / "parity").iterdir()
+    note.write_text(text, encoding="utf-8")
+    assert DeepMemory(**KEY).recall() is None

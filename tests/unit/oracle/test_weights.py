@@ -1,0 +1,78 @@
+"""Reading what an engine computes with: plain files as they are, block formats dequantized by the gguf package."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+from gguf.quants import dequantize, quantize
+
+from pytest_rwkvperf.models import derive, gguf
+from pytest_rwkvperf.models.convert import gguf_layout
+from pytest_rwkvperf.models.shapes import tensor_specs
+from pytest_rwkvperf.models.weights import DTYPES
+from pytest_rwkvperf.oracle import weights
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.models.gguf import GgufFile
+    from pytest_rwkvperf.models.synthetic import SyntheticModel
+
+KIND = GGMLQuantizationType.Q8_0
+
+
+@pytest.mark.parametrize("kind", ["st", "gguf"])
+def test_plain_files_are_read_as_they_are(
+    kind: Format, model: SyntheticModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf, "world_tokens", lambda: (b"<s>", b"a"))
+    path = tmp_path / f"model.{kind}"
+    derive.write(model, path, kind, "tiny", lambda _sentence, _fraction: None)
+    read = weights.read(path, kind)
+    for spec in tensor_specs(model.shape):
+        mine, own = (one.rows(spec, 0, spec.rows, "f32").reshape(-1) for one in (read, model))
+        np.testing.assert_array_equal(mine, own)
+
+
+@pytest.fixture
+def quantized(model: SyntheticModel) -> GgufFile:
+    """A `.gguf` in memory: feed-forward and head in blocks, the rest plain, as llama.cpp's quantizer leaves it."""
+
+    def stored() -> Iterator[tuple[str, str, tuple[int, ...], Any]]:
+        for entry in gguf_layout(model.shape):
+            values = np.concatenate([np.ravel(task()) for task in entry.tasks(model)]).reshape(entry.shape)
+            if "channel_mix_key" in entry.name or "channel_mix_value" in entry.name or entry.name == "output.weight":
+                packed = quantize(values.astype(np.float32), KIND)
+                yield entry.name, KIND.name, entry.shape, packed.reshape(-1).view(np.uint8)
+            else:
+                name = {"f16": "F16", "f32": "F32", "bf16": "BF16"}[entry.precision]
+                yield entry.name, name, entry.shape, values.astype(DTYPES[entry.precision]).reshape(-1).view(np.uint8)
+
+    return cast("GgufFile", SimpleNamespace(shape=model.shape, stored=stored, quantized=True))
+
+
+def test_packed_matrices_are_dequantized_and_the_rest_is_as_it_was(model: SyntheticModel, quantized: GgufFile) -> None:
+    read = weights.DequantizedWeights(quantized)
+    packed = 0
+    for spec in tensor_specs(model.shape):
+        mine = read.rows(spec, 0, spec.rows, "f32").reshape(-1)
+        own = model.rows(spec, 0, spec.rows, "f32").reshape(-1)
+        if ".ffn.key" in spec.name or ".ffn.value" in spec.name or spec.name == "head.weight":
+            own = dequantize(quantize(own.reshape(spec.shape), KIND), KIND).reshape(-1)
+            packed += 1
+        np.testing.assert_array_equal(mine, own)
+    assert packed == 1 + 2 * model.shape.layers
+
+
+def test_rows_of_a_packed_matrix_are_those_of_the_whole(model: SyntheticModel, quantized: GgufFile) -> None:
+    read = weights.DequantizedWeights(quantized)
+    spec = tensor_specs(model.shape)[-1]
+    whole = read.rows(spec, 0, spec.rows)
+    np.testing.assert_array_equal(read.rows(spec, 7, 19), whole[7:19])
+    assert read.rows(spec, 7, 19, "f16").dtype == np.float16
