@@ -17,6 +17,7 @@ from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.stats.estimates import LONGEST
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 VERSION = 1
@@ -123,8 +124,23 @@ def loads(text: str, path: Path) -> Baseline:
         baseline = msgspec.convert(raw, type=Baseline)
     except msgspec.ValidationError as error:
         raise BaselineError(f"baseline {path} does not follow its schema: {error}; {_RESTORE}") from error
+    if stray := _stray(raw, msgspec.to_builtins(baseline)):
+        # A slip in a hand-merged file: the figures under it would not be compared with, and lost by saving.
+        raise BaselineError(f"baseline {path} does not follow its schema: unknown key {stray!r}; {_RESTORE}")
     _check(baseline, path)
     return baseline
+
+
+def _stray(raw: object, known: object) -> str | None:
+    """A key that is in `raw` and not in `known`, wherever."""
+    pairs: Iterable[tuple[object, object]] = ()
+    if isinstance(raw, dict) and isinstance(known, dict):
+        if strangers := raw.keys() - known.keys():
+            return str(min(strangers))
+        pairs = ((value, known[key]) for key, value in raw.items())
+    elif isinstance(raw, list) and isinstance(known, (list, tuple)):
+        pairs = zip(raw, known, strict=False)
+    return next(filter(None, (_stray(*pair) for pair in pairs)), None)
 
 
 _RESTORE = "restore it from version control or move it away; it was left as it is"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCRIPTED = Path(__file__).with_name("scripted")
+CHECKOUT = Path(__file__).parents[2]
 ENGINE_MODULES = ("torch", "llama_cpp", "rwkvperf_web_rwkv")
 # Other plugins' entry points: half a second a run that shows nothing here.
 QUIET = ("-p", "no:hypothesispytest", "-p", "no:cacheprovider")
@@ -48,7 +49,7 @@ def scripted_environment(monkeypatch: pytest.MonkeyPatch, cache_home: Path, no_e
     for name in [*os.environ]:
         if name.startswith(("SCRIPTED_", "PYTEST_")):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(SCRIPTED), str(no_engines)]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [CHECKOUT, SCRIPTED, no_engines])))
     monkeypatch.syspath_prepend(SCRIPTED)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
     monkeypatch.setenv("COLUMNS", "160")
