@@ -141,9 +141,10 @@ def announcement(session: Session) -> list[str]:
     counts = f"{len(cases)} cases, {len(session.selected)} workloads"
     share = f"{settings.budget_seconds / len(cases):.0f} s a case"
     minimum = f"at least {MIN_PROCESSES} processes x {MIN_SAMPLES} samples each, for which slow engines need longer"
+    against = f"in alternation with {settings.ab}" if settings.ab else f"against {settings.baseline_dir}"
     return [
         f"rwkvperf: {settings.model}, {counts}, {suite} (--rwkv-suite={settings.suite})",
-        f"rwkvperf: about {settings.budget_seconds / 60:.1f} min ({share}; {minimum})",
+        f"rwkvperf: about {settings.budget_seconds / 60:.1f} min ({share}; {minimum}), {against}",
         f"rwkvperf: chance that unchanged code is called a regression anywhere in this run: {ALPHA:.0%}",
     ]
 
@@ -177,5 +178,5 @@ def finish(pytest_session: pytest.Session, session: Session) -> None:
     if pytest_session.exitstatus != pytest.ExitCode.OK or pytest_session.config.option.collectonly:
         return
     # Measured is what has a record, judged or not: a test may call measure() alone.
-    if not any(session.folder.glob("*.json")):
+    if not any(session.folder.glob("*.[jp]*")):
         pytest_session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from filelock import FileLock, Timeout
 
 from pytest_rwkvperf import errors, places
-from pytest_rwkvperf.measure import plan, process, record
+from pytest_rwkvperf.measure import pairs, plan, process, record
+from pytest_rwkvperf.measure.record import CaseRecord, Pairing
 from pytest_rwkvperf.models.resolve import file_for
 from pytest_rwkvperf.oracle import expected, memory
 from pytest_rwkvperf.store.files import write_atomically
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.backends.base import Device
     from pytest_rwkvperf.backends.discovery import Found
     from pytest_rwkvperf.cases import Case, Workload
-    from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.models.files import Model, ModelFile
     from pytest_rwkvperf.reports.progress import Progress
     from pytest_rwkvperf.worker.tools import WorkerTools
+
+
+_Kept = TypeVar("_Kept", CaseRecord, Pairing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +64,35 @@ class Launcher:
         Raises:
             RwkvPerfError: measuring failed, here or for whoever tried first.
         """
+        return self._once(case, ".json", CaseRecord, lambda engine, device: self._measure(case, engine, device, share))
+
+    def pairing(
+        self, case: Case, share: Share, old: Mapping[str, Found], decided: Callable[[Pairing], bool]
+    ) -> Pairing:
+        """The case measured in alternation with another environment, whose engines are `old`; else as `record`."""
+        if case.backend not in old:
+            raise errors.BackendMissingError(f"{case.backend} does not run in the other environment; install it there")
+        return self._once(
+            case,
+            ".pair",
+            Pairing,
+            lambda engine, device: self._measure_pairs(case, (engine, old[case.backend]), device, share, decided),
+        )
+
+    def _once(self, case: Case, suffix: str, kind: type[_Kept], make: Callable[[Found, Device], _Kept]) -> _Kept:
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{hashlib.sha256(case.key.encode()).hexdigest()[:24]}.json"
+        path = self._folder / f"{hashlib.sha256(case.key.encode()).hexdigest()[:24]}{suffix}"
         engine = self._engines[case.backend]
         device = next(device for device in engine.devices if device.id == case.device)
         with lease(device, self._say):
             if path.exists():
-                return record.from_json(path.read_bytes())
+                return record.from_json(path.read_bytes(), kind)
             failure = path.with_suffix(".failure")
             if failure.exists():
-                kind, _, sentence = failure.read_text(encoding="utf-8").partition(": ")
-                raise errors.named(kind, sentence)
+                error_kind, _, sentence = failure.read_text(encoding="utf-8").partition(": ")
+                raise errors.named(error_kind, sentence)
             try:
-                taken = self._measure(case, engine, device, share)
+                taken = make(engine, device)
             except errors.RwkvPerfError as error:
                 failure.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
                 raise
@@ -82,13 +101,39 @@ class Launcher:
             return taken
 
     def _measure(self, case: Case, engine: Found, device: Device, share: Share) -> CaseRecord:
+        target, memo = self._target(case, engine, device)
+        limits = plan.Plan(share.precision, self._budget(share))
+        taken = plan.measure(target, share.workloads, limits, self._saying(case))
+        _keep_deep(memo, target, taken)
+        return taken
+
+    def _measure_pairs(
+        self,
+        case: Case,
+        engines: tuple[Found, Found],
+        device: Device,
+        share: Share,
+        decided: Callable[[Pairing], bool],
+    ) -> Pairing:
+        targets = [self._target(case, engine, device) for engine in engines]
+        (new, _), (old, _) = targets
+        taken = pairs.measure_pairs(new, old, share.workloads, self._budget(share), decided, self._saying(case))
+        for (target, memo), side in zip(targets, (taken.new, taken.old), strict=True):
+            _keep_deep(memo, target, side)
+        return taken
+
+    def _saying(self, case: Case) -> Callable[[str], None]:
+        return lambda sentence: self._say(f"{case.label}: {sentence}")
+
+    def _target(self, case: Case, engine: Found, device: Device) -> tuple[process.Target, memory.DeepMemory]:
+        """Everything a worker needs for a case in an engine's environment, and where its deep check is remembered."""
         file = self.file(engine, case.quant)
         model = self._model()
         memo = memory.DeepMemory(engine.versions, file.content_hash, case.quant, device, case.chunk)
         known = memo.recall()
         emulation = engine.backend.emulation(case.quant)
         answers = expected.expected(file, emulation, deep=known is None, solver=self._tools)
-        target = process.Target(
+        return process.Target(
             case=case,
             location=engine.location,
             environment=engine.backend.environment(case.device),
@@ -98,16 +143,11 @@ class Launcher:
             device=device,
             expected=tuple(answers),
             known_deep=known,
-        )
-        limits = plan.Plan(share.precision, self._budget(share))
-        taken = plan.measure(target, share.workloads, limits, lambda sentence: self._say(f"{case.label}: {sentence}"))
-        if known is None and taken.deep is not None:
-            memo.keep(taken.deep)
-        return taken
+        ), memo
 
     def _budget(self, share: Share) -> float:
         """An equal part of what the cases before have left of the budget; nothing when they have overdrawn it."""
-        done = records(self._folder)
+        done = [*records(self._folder), *(pairing.new for pairing in pairings(self._folder))]
         failed = len(list(self._folder.glob("*.failure")))
         left = share.budget_seconds - sum(one.seconds for one in done)
         return max(0.0, left) / max(1, share.cases - len(done) - failed)
@@ -151,4 +191,18 @@ def records(folder: Path) -> Sequence[CaseRecord]:
     Raises:
         MeasurementError: one of them cannot be read.
     """
-    return [record.from_json(path.read_bytes()) for path in sorted(folder.glob("*.json"))]
+    return [record.from_json(path.read_bytes(), CaseRecord) for path in sorted(folder.glob("*.json"))]
+
+
+def pairings(folder: Path) -> Sequence[Pairing]:
+    """Every pairing of a run's folder, in a stable order.
+
+    Raises:
+        MeasurementError: one of them cannot be read.
+    """
+    return [record.from_json(path.read_bytes(), Pairing) for path in sorted(folder.glob("*.pair"))]
+
+
+def _keep_deep(memo: memory.DeepMemory, target: process.Target, taken: CaseRecord) -> None:
+    if target.known_deep is None and taken.deep is not None:
+        memo.keep(taken.deep)

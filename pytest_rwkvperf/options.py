@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -82,6 +84,21 @@ OPTIONS = (
         "append|replace",
         bare="append",
     ),
+    Option(
+        "ab",
+        "",
+        "compare with another interpreter's environment instead of with a baseline: both are measured in alternation, "
+        "which is what a shared machine needs. PYTHON has the old version, this interpreter the new one",
+        "PYTHON",
+    ),
+    Option(
+        "aa",
+        "no",
+        "as --rwkv-ab with this same interpreter on both sides: shows what this machine's noise hides and whether "
+        "unchanged code is ever called slower",
+        "yes|no",
+        bare="yes",
+    ),
     Option("baseline-dir", "baselines", "folder of the baselines, relative to the rootdir", "DIR"),
     Option("tolerance", "5%", "slowdown that counts, as a share of the time", "PERCENT"),
     Option("precision", "2%", "stop a case when its interval's half-width is under this", "PERCENT"),
@@ -120,6 +137,8 @@ class Settings:
     precision: float
     budget_seconds: float
     strict: frozenset[Strictness]
+    ab: str
+    """The interpreter with the old version; empty when a baseline is what figures are compared with."""
 
     @property
     def measuring(self) -> bool:
@@ -162,8 +181,21 @@ def read(config: pytest.Config) -> Settings:
         tolerance=share("tolerance", raw["tolerance"]),
         precision=share("precision", raw["precision"]),
         budget_seconds=_number("budget", raw["budget"], float),
+        ab=_other_python(raw["ab"], raw["aa"], raw["save-baseline"]),
         strict=frozenset(_choice("strict", word, STRICTNESS) for word in _words(raw["strict"])),
     )
+
+
+def _other_python(ab: str, aa: str, save: str) -> str:
+    """The other side's interpreter; this one for A/A."""
+    same = _choice("aa", aa, ("yes", "no")) == "yes"
+    if same and ab:
+        raise OptionError(f"--rwkv-aa compares this interpreter with itself, --rwkv-ab={ab} with another; choose one")
+    if (same or ab) and save != "no":
+        raise OptionError("--rwkv-ab and --rwkv-aa compare two environments; run --rwkv-save-baseline by itself")
+    if ab and shutil.which(ab) is None:
+        raise OptionError(f"--rwkv-ab={ab!r} is no program; give a Python, such as old/.venv/bin/python")
+    return sys.executable if same else ab
 
 
 def share(name: str, text: str) -> float:

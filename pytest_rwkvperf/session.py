@@ -14,6 +14,7 @@ from pytest_rwkvperf.backends.discovery import Found, Missing, discover
 from pytest_rwkvperf.cases import Case
 from pytest_rwkvperf.errors import BaselineError, MeasurementError, OptionError
 from pytest_rwkvperf.judgement import Judgement, Reference
+from pytest_rwkvperf.launcher import Share
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure.record import Measurement
 from pytest_rwkvperf.models import synthetic
@@ -30,6 +31,7 @@ from pytest_rwkvperf.selection import (
     items,
     unfit,
 )
+from pytest_rwkvperf.stats.paired import compare_pairs
 from pytest_rwkvperf.store import accept, files
 from pytest_rwkvperf.worker.parent import Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.backends.base import Backend
     from pytest_rwkvperf.cases import Item
+    from pytest_rwkvperf.measure.record import Pairing
     from pytest_rwkvperf.models.files import Format, Model
     from pytest_rwkvperf.options import Settings
     from pytest_rwkvperf.reports.progress import Progress
@@ -188,16 +191,37 @@ class Session:
         """The items that this run judges."""
         return self._selected
 
+    @cached_property
+    def old_engines(self) -> dict[str, Found]:
+        """The engines of the other environment in A/B mode."""
+        chosen = {engine.backend.name: engine.location for engine in self.found}
+        answers = discover(chosen, by_hand=False, python=self.settings.ab)
+        return {answer.backend.name: answer for answer in answers if isinstance(answer, Found)}
+
     def measure(self, item: Item) -> Measurement:
         """Measure an item's case, with all its selected workloads, unless that has been done.
 
         Raises:
             RwkvPerfError: measuring failed.
         """
+        if self.settings.ab:
+            return Measurement(self._pairing(item, self.settings.tolerance).new, item.workload)
+        return Measurement(self.launcher.record(item.case, self._share(item)), item.workload)
+
+    def _share(self, item: Item) -> Share:
         workloads = tuple(one.workload for one in self._selected if one.case == item.case) or (item.workload,)
         cases = len({one.case for one in self._selected}) or 1
-        share = launcher.Share(workloads, self.settings.precision, self.settings.budget_seconds, cases)
-        return Measurement(self.launcher.record(item.case, share), item.workload)
+        return Share(workloads, self.settings.precision, self.settings.budget_seconds, cases)
+
+    def _pairing(self, item: Item, tolerance: float) -> Pairing:
+        """Both environments in alternation, until every workload of the case has its verdict or the budget is spent."""
+        share, count = self._share(item), max(1, len(self._selected))
+
+        def decided(pairing: Pairing) -> bool:
+            verdicts = (compare_pairs(pairing.log_ratios(one), tolerance, count) for one in share.workloads)
+            return all(verdict.verdict != "INCONCLUSIVE" for verdict in verdicts)
+
+        return self.launcher.pairing(item.case, share, self.old_engines, decided)
 
     def judge(self, item: Item, tolerance: float | None) -> Judgement:
         """The verdict on an item; measures first if need be.
@@ -206,9 +230,11 @@ class Session:
             RwkvPerfError: measuring failed.
         """
         margin = tolerance or self.settings.tolerance
+        count = max(1, len(self._selected))
         try:
-            taken = self.measure(item)
-            return judgement.judge(taken.record, item, self.reference, margin, max(1, len(self._selected)))
+            if self.settings.ab:
+                return judgement.judge_pairs(self._pairing(item, margin), item, margin, count)
+            return judgement.judge(self.measure(item).record, item, self.reference, margin, count)
         except MeasurementError as error:
             return judgement.invalid(item, margin, str(error))
 

@@ -43,7 +43,8 @@ def load(location: str) -> Backend:
         message = f"backend at {location!r} cannot be imported ({error}); check the distribution that offers it"
         raise OptionError(message) from error
     if isinstance(backend, type) or not isinstance(backend, Backend):
-        message = f"{location!r} is not a backend: it must be an instance with all parts of pytest_rwkvperf.backends.base.Backend"
+        protocol = f"{Backend.__module__}.{Backend.__name__}"
+        message = f"{location!r} is not a backend: it must be an instance with all parts of {protocol}"
         raise OptionError(message)
     return backend
 

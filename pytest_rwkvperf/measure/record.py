@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -15,11 +15,12 @@ from pytest_rwkvperf.machine.conditions import Conditions
 from pytest_rwkvperf.measure.protocol import Sample
 from pytest_rwkvperf.oracle.check import Deep, Short
 from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
+from pytest_rwkvperf.stats.paired import pair_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-EndedBy = Literal["precision", "budget"]
+EndedBy = Literal["precision", "budget", "verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,22 @@ class CaseRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Pairing:
+    """Two environments measured in alternation: the runs of one index were alive together."""
+
+    new: CaseRecord
+    old: CaseRecord
+
+    def log_ratios(self, workload: Workload) -> list[float]:
+        """Log of new over old throughput, by pair.
+
+        Raises:
+            MeasurementError: the samples carry no figure.
+        """
+        return [pair_ratio(*pair) for pair in zip(self.new.times(workload), self.old.times(workload), strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Peak resident memory of the worker (largest of the processes) and the model file's size, in bytes."""
 
@@ -140,8 +157,12 @@ class Measurement:
         return tuple(float(value) / 1e9 for value in np.percentile(shares, list(percentiles)))
 
 
-def summary(record: CaseRecord) -> str:
-    """One line on a case that has just been measured."""
+_Stored = TypeVar("_Stored", CaseRecord, Pairing)
+
+
+def summary(taken: CaseRecord | Pairing) -> str:
+    """One line on a case that has just been measured; of a pairing, its new side."""
+    record = taken.new if isinstance(taken, Pairing) else taken
     figures = ", ".join(
         f"{name} {rate.median:.1f} t/s ± {rate.half_width:.1%}"
         for name in record.runs[0].samples
@@ -150,19 +171,19 @@ def summary(record: CaseRecord) -> str:
     return f"{record.case.label}: {figures}; {len(record.runs)} processes, ended by {record.ended_by}"
 
 
-def to_json(record: CaseRecord) -> bytes:
-    """The record as JSON."""
+def to_json(record: CaseRecord | Pairing) -> bytes:
+    """A record or a pairing as JSON."""
     return msgspec.json.encode(record, order="deterministic")
 
 
-def from_json(data: bytes | str) -> CaseRecord:
-    """Read what `to_json` wrote.
+def from_json(data: bytes | str, kind: type[_Stored]) -> _Stored:
+    """Read what `to_json` wrote of a kind.
 
     Raises:
         MeasurementError: it is something else.
     """
     try:
-        return msgspec.json.decode(data, type=CaseRecord)
+        return msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
         raise MeasurementError(f"a record cannot be read: {error}; measure again") from error
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import pytest
     from _pytest._io import TerminalWriter  # the only name pytest has for it
 
@@ -12,8 +15,8 @@ if TYPE_CHECKING:
 class Progress:
     """Called with a sentence for the live line; `line` is for what should stay.
 
-    Writes through pytest's own terminal writer, which captures nothing and knows whether it is a terminal. An xdist
-    worker has no terminal reporter and stays silent.
+    Writes through pytest's own terminal writer, which knows whether it is a terminal, with pytest's capturing lifted:
+    it speaks while a test runs. An xdist worker has no terminal reporter and stays silent.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -26,7 +29,8 @@ class Progress:
         if writer is None or not writer.hasmarkup:
             return
         text = sentence[: max(10, writer.fullwidth - 1)]
-        writer.write("\r" + text.ljust(self._live), flush=True)
+        with self._uncaptured():
+            writer.write("\r" + text.ljust(self._live), flush=True)
         self._live = len(text)
 
     def line(self, sentence: str) -> None:
@@ -34,12 +38,18 @@ class Progress:
         writer = self._writer()
         if writer is None:
             return
-        if self._live:
-            writer.write("\r" + " " * self._live + "\r")
-            self._live = 0
-        else:
-            writer.line()
-        writer.line(sentence)
+        with self._uncaptured():
+            if self._live:
+                writer.write("\r" + " " * self._live + "\r")
+                self._live = 0
+            else:
+                writer.line()
+            writer.line(sentence)
+            writer.flush()
+
+    def _uncaptured(self) -> AbstractContextManager[None]:
+        manager = self._config.pluginmanager.getplugin("capturemanager")
+        return nullcontext() if manager is None else manager.global_and_fixture_disabled()
 
     def _writer(self) -> TerminalWriter | None:
         if self._config.option.verbose < 0 or not self._config.pluginmanager.hasplugin("terminalreporter"):

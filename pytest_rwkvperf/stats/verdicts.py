@@ -18,6 +18,9 @@ Verdict = Literal["PASS", "REGRESSION", "IMPROVEMENT", "INCONCLUSIVE", "NO-BASEL
 ALPHA = 0.01
 """Chance that a whole run of unchanged code is called a regression; each of its m items gets ALPHA / m."""
 
+POWER = 0.95
+"""Share of the cases in which the smallest detectable slowdown is found."""
+
 SESSION_SPREAD = 0.03
 """Standard deviation of a session's log-estimate around the machine's own level, for want of enough sessions to
 measure it. 3 % is the middle of what a shared two-core machine showed for process medians and quantiles of identical
@@ -29,7 +32,11 @@ _BEYOND_FLOATS = 700.0
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Ratio of new to old tokens per second with its one-sided bounds, each wrong with probability `alpha`."""
+    """Ratio of new to old tokens per second with its one-sided bounds, each wrong with probability `alpha`.
+
+    `detectable` is the smallest slowdown (share of the time) that such a comparison calls a regression in POWER of all
+    cases; infinite when nothing is.
+    """
 
     verdict: Verdict
     ratio: float
@@ -37,6 +44,7 @@ class Comparison:
     high: float
     tolerance: float
     alpha: float
+    detectable: float
 
 
 def compare(
@@ -53,12 +61,39 @@ def compare(
     """
     new_moments = log_times(new)
     old_moments = log_times([row for session in old for row in session])
-    alpha = ALPHA / items
-    ratio = math.exp(old_moments.mean - new_moments.mean)
-    reach = _reach(new_moments, old_moments, len(old), alpha)
-    factor = math.exp(reach) if reach < _BEYOND_FLOATS else math.inf
+    error, freedom = _noise(new_moments, old_moments, len(old))
+    return conclude(old_moments.mean - new_moments.mean, error, freedom, Rule(tolerance, ALPHA / items, ALPHA / items))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What a comparison is held against: the tolerance, the error rate stated, and the part of it this look may use."""
+
+    tolerance: float
+    alpha: float
+    alpha_of_look: float
+
+
+def conclude(centre: float, error: float, freedom: float, rule: Rule) -> Comparison:
+    """The verdict on a log-ratio with a standard error and its degrees of freedom (infinite: the normal's).
+
+    The smallest detectable slowdown s solves log(1 + s) = log(1 + tolerance) + (t_alpha + t_power) error: the
+    normal-theory formula (Cohen, Statistical Power Analysis, 1988, section 2.4) with Student's quantiles.
+    """
+    reach, power_reach = (_quantile(freedom, tail) * error for tail in (rule.alpha_of_look, 1 - POWER))
+    ratio, factor = math.exp(centre), _exp(reach)
     low, high = ratio / factor, ratio * factor
-    return Comparison(classify(low, high, tolerance), ratio, low, high, tolerance, alpha)
+    detectable = (1 + rule.tolerance) * _exp(reach + power_reach) - 1
+    return Comparison(classify(low, high, rule.tolerance), ratio, low, high, rule.tolerance, rule.alpha, detectable)
+
+
+def _quantile(freedom: float, tail: float) -> float:
+    """Student's upper quantile."""
+    return -float(ndtri(tail) if math.isinf(freedom) else stdtrit(freedom, tail))
+
+
+def _exp(power: float) -> float:
+    return math.exp(power) if power < _BEYOND_FLOATS else math.inf
 
 
 def classify(low: float, high: float, tolerance: float) -> Verdict:
@@ -73,14 +108,13 @@ def classify(low: float, high: float, tolerance: float) -> Verdict:
     return "INCONCLUSIVE"
 
 
-def _reach(new: LogTimes, old: LogTimes, old_sessions: int, alpha: float) -> float:
-    """One-sided reach of the interval on the log scale."""
+def _noise(new: LogTimes, old: LogTimes, old_sessions: int) -> tuple[float, float]:
+    """Standard error of the difference on the log scale, and its degrees of freedom."""
     if min(new.count, old.count) < 2:  # noqa: PLR2004 - a variance needs two
-        return math.inf
+        return math.inf, math.inf
     parts = (new.variance / new.count, old.variance / old.count)
     between = SESSION_SPREAD**2 * (1 + 1 / old_sessions)
     variance = sum(parts) + between
     # Satterthwaite: the known part has no estimation error and drops out of the denominator.
     spread = parts[0] ** 2 / (new.count - 1) + parts[1] ** 2 / (old.count - 1)
-    quantile = -float(ndtri(alpha)) if spread == 0 else -float(stdtrit(variance**2 / spread, alpha))
-    return quantile * math.sqrt(variance)
+    return math.sqrt(variance), variance**2 / spread if spread else math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -66,6 +67,7 @@ def test_without_options_nothing_is_measured_and_the_defaults_are_the_documented
         precision=0.02,
         budget_seconds=240.0,
         strict=frozenset(),
+        ab="",
     )
 
 
@@ -84,6 +86,8 @@ INI = {
     "rwkv_precision": "0.03",
     "rwkv_budget": "30",
     "rwkv_strict": "skip",
+    "rwkv_ab": "",
+    "rwkv_aa": "no",
 }
 
 
@@ -105,6 +109,7 @@ def test_every_option_has_an_ini_twin(pytester: pytest.Pytester) -> None:
         precision=0.03,
         budget_seconds=30.0,
         strict=frozenset({"skip"}),
+        ab="",
     )
     assert set(INI) == {option.ini for option in options.OPTIONS}
 
@@ -123,6 +128,8 @@ COMMAND_LINE = {
     "--rwkv-precision": ("9%", "precision", 0.09),
     "--rwkv-budget": ("0.5", "budget_seconds", 0.5),
     "--rwkv-strict": ("no-baseline", "strict", frozenset({"no-baseline"})),
+    "--rwkv-ab": (sys.executable, "ab", sys.executable),
+    "--rwkv-aa": ("no", "ab", sys.executable),
 }
 
 

@@ -14,7 +14,7 @@ from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.errors import MeasurementError
 from pytest_rwkvperf.measure import record
 from pytest_rwkvperf.measure.protocol import Sample
-from pytest_rwkvperf.measure.record import Measurement, Memory
+from pytest_rwkvperf.measure.record import CaseRecord, Measurement, Memory
 from pytest_rwkvperf.stats.estimates import estimate_rate
 from tests.unit.building import MODEL, make_record, make_run, record_of
 
@@ -93,14 +93,14 @@ def test_a_time_that_is_not_positive_gives_no_figure(value: int) -> None:
 
 
 def test_a_record_is_the_same_after_its_way_through_json() -> None:
-    assert record.from_json(record.to_json(RECORD)) == RECORD
-    assert record.from_json(record.to_json(RECORD).decode()) == RECORD
+    assert record.from_json(record.to_json(RECORD), CaseRecord) == RECORD
+    assert record.from_json(record.to_json(RECORD).decode(), CaseRecord) == RECORD
 
 
 @given(st.lists(st.lists(st.integers(1, 2**62), min_size=1, max_size=4), max_size=4))
 def test_times_are_kept_to_the_nanosecond(times: list[list[int]]) -> None:
     taken = record_of(times)
-    assert record.from_json(record.to_json(taken)) == taken
+    assert record.from_json(record.to_json(taken), CaseRecord) == taken
 
 
 def test_a_records_text_does_not_depend_on_the_order_of_its_parts() -> None:
@@ -114,20 +114,20 @@ def test_a_record_that_breaks_off_is_refused(place: int) -> None:
     data = record.to_json(RECORD)
     assert place < len(data)
     with pytest.raises(MeasurementError, match=r"a record cannot be read: .*; measure again"):
-        record.from_json(data[:place])
+        record.from_json(data[:place], CaseRecord)
 
 
 @pytest.mark.parametrize("data", ["", "[]", "{}", "null", '{"case": NaN}', b"\xff"])
 def test_what_is_no_record_is_refused(data: bytes | str) -> None:
     with pytest.raises(MeasurementError, match="a record cannot be read"):
-        record.from_json(data)
+        record.from_json(data, CaseRecord)
 
 
 def test_a_record_with_a_field_of_another_type_is_refused_and_named() -> None:
     raw = json.loads(record.to_json(RECORD))
     raw["runs"][1]["samples"]["pp512"][0]["nanoseconds"] = 1.5
     with pytest.raises(MeasurementError, match="nanoseconds"):
-        record.from_json(json.dumps(raw))
+        record.from_json(json.dumps(raw), CaseRecord)
 
 
 # A worker's answer

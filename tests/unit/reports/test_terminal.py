@@ -30,7 +30,7 @@ def judged(verdict: Verdict, item: Item = ITEM, reason: str = "reason") -> Judge
     new = None if verdict == "INVALID" else Estimate(1234.567, 1200, 1260, 5, 50)
     if verdict in ("INVALID", "NO-BASELINE"):
         return Judgement(item, verdict, reason, 0.05, new)
-    old, comparison = Estimate(98.765, 98, 99, 5, 50), Comparison(verdict, 0.512, 0.456, 0.571, 0.05, 0.01)
+    old, comparison = Estimate(98.765, 98, 99, 5, 50), Comparison(verdict, 0.512, 0.456, 0.571, 0.05, 0.01, 0.2)
     return Judgement(item, verdict, reason, 0.05, new, old, comparison)
 
 

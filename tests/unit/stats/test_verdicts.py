@@ -146,7 +146,7 @@ def test_more_sessions_narrow_the_bounds() -> None:
 )
 def test_one_process_is_never_enough(new: Times, old: Times, factor: float) -> None:
     comparison = compare(slowed(new, factor), [old], 0.05, items=1)
-    assert comparison == Comparison("INCONCLUSIVE", comparison.ratio, 0, math.inf, 0.05, ALPHA)
+    assert comparison == Comparison("INCONCLUSIVE", comparison.ratio, 0, math.inf, 0.05, ALPHA, math.inf)
 
 
 UNUSABLE = [math.nan, math.inf, -math.inf, 0.0, -1.0, 10**400]
