@@ -24,12 +24,24 @@ SUITE = Path(__file__).parent / "suite" / "test_throughput.py"
 
 
 @contextmanager
-def usage_errors() -> Iterator[None]:
+def usage_errors(config: pytest.Config) -> Iterator[None]:
     """Turn this project's errors into pytest's usage error: the message alone, exit code 4."""
     try:
         yield
     except RwkvPerfError as error:
+        # In an xdist worker the exception itself goes nowhere.
+        getattr(config, "workeroutput", {})[PROPERTY] = str(error)
         raise pytest.UsageError(str(error)) from error
+
+
+def relay_usage_error(node: XdistNode) -> None:
+    """Raise what an xdist worker found, in the controller.
+
+    Raises:
+        UsageError: there is something.
+    """
+    if message := getattr(node, "workeroutput", {}).get(PROPERTY):
+        raise pytest.UsageError(message)
 
 
 def shared_folder(config: pytest.Config) -> Path | None:

@@ -71,7 +71,7 @@ def _clean_failure() -> Iterator[None]:
     try:
         yield
     except RwkvPerfError as error:
-        pytest.fail(f"{type(error).__name__}: {error}", pytrace=False)
+        raise pytest.fail.Exception(f"{type(error).__name__}: {error}", pytrace=False) from None
 
 
 class EngineSession:

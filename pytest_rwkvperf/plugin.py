@@ -25,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options; start a session when measuring is on."""
     config.addinivalue_line("markers", "rwkv(quant=[...], workload=[...], tolerance='3%'): what rwkv_perf measures")
-    with collection.usage_errors():
+    with collection.usage_errors(config):
         settings = options.read(config)
     if settings.measuring:
         from pytest_rwkvperf.reports.progress import Progress
@@ -43,12 +43,18 @@ def pytest_configure_node(node: collection.XdistNode) -> None:
         collection.share_folder(node, session)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: collection.XdistNode) -> None:
+    """A usage error that an xdist worker found is the run's."""
+    collection.relay_usage_error(node)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """Ask the engines before collecting, so that a wrong option is a usage error."""
     state = session.config.stash.get(SESSION, None)
     if state is not None and not session.config.pluginmanager.hasplugin("dsession"):
-        with collection.usage_errors():
+        with collection.usage_errors(session.config):
             _ = state.engines, state.reference
 
 
@@ -62,7 +68,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """While measuring: add the shipped suite, deselect what is not ours."""
     if (state := config.stash.get(SESSION, None)) is not None:
-        with collection.usage_errors():
+        with collection.usage_errors(config):
             collection.arrange(session, state, items)
 
 

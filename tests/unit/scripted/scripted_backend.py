@@ -216,9 +216,9 @@ class Script:
         where, _, quant = rest.partition("@")
         return cls(what, where, quant)
 
-    def says(self, what: str) -> bool:
+    def says(self, what: str, quant: str = "") -> bool:
         """Whether this fault is asked for, wherever."""
-        return self.what == what
+        return self.what == what and self.quant in {"", quant}
 
     def play(self, where: str, quant: str = "") -> None:
         """Misbehave, if this is the place."""
@@ -278,7 +278,7 @@ class ScriptedEngine:
         count = len(self._tokens)
         if count in {check.PROMPT, check.DEPTH} and tuple(self._tokens) == check.tokens(VOCABULARY, count):
             right = right_answer(self._request.path, self._tokens)
-            return right + 1 if Script.read().says("wrong") else right
+            return right + 1 if Script.read().says("wrong", self._request.quant) else right
         return np.full(VOCABULARY, sum(self._tokens) % 1000, dtype=np.float32)
 
     def _play(self, where: str) -> None:
@@ -334,7 +334,9 @@ class Scripted:
             with Path(trace).open("a", encoding="utf-8") as file:
                 file.write(f"{os.getpid()} {request.quant} {request.device}\n")
         script.play("open", request.quant)
-        device = CPU if script.says("other-device") else {one.id: one for one in (CPU, SPARE)}[request.device]
+        device = (
+            CPU if script.says("other-device", request.quant) else {one.id: one for one in (CPU, SPARE)}[request.device]
+        )
         return ScriptedEngine(request, device)
 
 

@@ -1,0 +1,48 @@
+"""The plugin is free when it is not used: it loads nothing but pytest and the standard library."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LIST_MODULES = """
+import json, sys
+import pytest
+code = pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[2:]])
+with open(sys.argv[1], "w", encoding="utf-8") as file:
+    json.dump([int(code), sorted(sys.modules)], file)
+"""
+
+
+def modules(folder: Path, *arguments: str) -> set[str]:
+    """What a run of one test that asks for nothing of ours has loaded at its end."""
+    (folder / "test_one.py").write_text("def test_one(): pass\n", encoding="utf-8")
+    note = folder / "modules.json"
+    subprocess.run([sys.executable, "-c", LIST_MODULES, str(note), *arguments], cwd=folder, check=True)
+    code, names = json.loads(note.read_text(encoding="utf-8"))
+    assert code == 0
+    return set(names)
+
+
+def test_an_unused_plugin_loads_nothing_of_others(tmp_path: Path) -> None:
+    added = modules(tmp_path) - modules(tmp_path, "-p", "no:rwkvperf")
+    ours = {name for name in added if name.partition(".")[0] == "pytest_rwkvperf"}
+    assert "pytest_rwkvperf.plugin" in ours, "the entry point was loaded"
+    assert {name.partition(".")[0] for name in added - ours} <= set(sys.stdlib_module_names)
+    assert len(ours) <= 8, sorted(ours)
+
+
+def test_no_engine_is_loaded_by_a_whole_measuring_session() -> None:
+    """The session's own modules: none of them imports an engine, at whatever depth."""
+    code = (
+        "import sys, pytest_rwkvperf.session, pytest_rwkvperf.reports.terminal, pytest_rwkvperf.backends.rwkv_pip, "
+        "pytest_rwkvperf.backends.llama_cpp, pytest_rwkvperf.backends.web_rwkv\n"
+        "print(*sorted({'torch', 'rwkv', 'llama_cpp', 'rwkvperf_web_rwkv'} & set(sys.modules)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.split() == []

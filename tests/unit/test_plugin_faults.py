@@ -1,0 +1,184 @@
+"""An engine that crashes, hangs, lies or prints, from pytest's command line: its own tests fail, the others pass."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from pytest_rwkvperf import places
+from pytest_rwkvperf.worker import parent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.unit.conftest import Runs
+
+TWO_CASES = ("--rwkv-quant=int8,fp16", "--rwkv-workload=pp16,tg4")
+
+
+def traced(path: Path) -> list[str]:
+    """The quant of each process that has opened a model."""
+    return [line.split()[1] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("abort@decode", ["SIGABRT", "GGML_ASSERT(scripted) failed"]),
+        ("segfault@prefill", ["SIGSEGV", "about to read address 0"]),
+        ("exit3@clear", ["ended with exit code 3", "giving up"]),
+        ("killed@logits", ["SIGKILL", "out-of-memory killer"]),
+        ("raise@open", ["the engine raised EngineFailedError: the script says so"]),
+        ("panic@synchronise", ["the engine raised Panic: called `Option::unwrap()`"]),
+        ("other-device@open", ["was asked for spare:0 and took cpu"]),
+        ("wrong@logits", ["gives a wrong answer, so its speed counts for nothing"]),
+    ],
+)
+def test_a_failing_engine_fails_its_own_tests_and_says_why(runs: Runs, fault: str, told: list[str]) -> None:
+    trace = runs.pytester.path / "trace"
+    device = "--rwkv-device=spare:0" if "device" in fault else "--rwkv-device=cpu"
+    result = runs.measuring(*TWO_CASES, "--rwkv-save-baseline", device, "-v", fault=f"{fault}@int8", trace=str(trace))
+    text = result.stdout.str()
+    result.assert_outcomes(passed=2, failed=2)
+    assert result.ret == 1
+    assert [word for word in told if text.count(word) < 2] == [], "each of its tests says it"
+    assert "Traceback" not in text
+    assert "During handling" not in text
+    assert "parent.py" not in text, "a person is told what happened, not where in this project it was noticed"
+    assert traced(trace).count("int8") <= 1, "a case that failed is not tried again for its next workload"
+    (saved,) = (runs.pytester.path / "baselines").iterdir()
+    cases = json.loads(saved.read_text(encoding="utf-8"))["cases"].values()
+    assert [case["case"]["quant"] for case in cases] == ["fp16"]
+
+
+@pytest.mark.parametrize("fault", ["stopped-clock", "backward-clock", "nan-clock"])
+def test_times_that_cannot_be_are_no_figure(runs: Runs, fault: str) -> None:
+    result = runs.measuring("--rwkv-save-baseline", "--rwkv-workload=tg4", fault=f"{fault}@decode")
+    result.assert_outcomes(failed=1)
+    assert result.ret == 1
+    assert "tokens/s" not in result.stdout.str()
+
+
+def test_a_hanging_engine_is_ended_at_its_deadline(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parent, "SAMPLE_SECONDS", 1.0)
+    monkeypatch.setattr(parent, "_GRACE_SECONDS", 0.5)
+    before = set(psutil.Process().children(recursive=True))
+    result = runs.measuring("--rwkv-quant=int8,fp16", fault="hang@decode@int8")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*the worker did not finish parity (1 s allowed); it has been ended*"])
+    assert set(psutil.Process().children(recursive=True)) == before
+
+
+def test_a_noisy_engine_is_measured_all_the_same(runs: Runs) -> None:
+    result = runs.measuring("--rwkv-workload=pp16", fault="noise@open")
+    assert result.ret == 0
+    assert "xxxx" not in result.stdout.str()
+
+
+class TestXdist:
+    """Two pytest processes: the same verdicts, one measurement of each case, one writer."""
+
+    def test_the_same_verdicts_and_one_measurement_of_each_case(self, runs: Runs) -> None:
+        trace = runs.pytester.path / "trace"
+        first = runs.measuring(*TWO_CASES, "-n", "2", "--rwkv-save-baseline", apart=True, trace=str(trace))
+        first.assert_outcomes(passed=4)
+        assert sorted(traced(trace)) == ["fp16"] * 3 + ["int8"] * 3
+        (saved,) = (runs.pytester.path / "baselines").iterdir()
+        cases = json.loads(saved.read_text(encoding="utf-8"))["cases"].values()
+        assert [(len(case["sessions"]), len(case["sessions"][0]["workloads"])) for case in cases] == [(1, 2)] * 2
+        table = [line for line in first.outlines if line.startswith("scripted  ")]
+        assert len(table) == 4
+
+        serial = runs.measuring(*TWO_CASES, factor="2")
+        parallel = runs.measuring(*TWO_CASES, "-n", "2", factor="2", apart=True)
+        rows = [
+            sorted(line for line in result.outlines if line.startswith("scripted  ")) for result in (serial, parallel)
+        ]
+        assert rows[0] == rows[1]
+        assert serial.ret == parallel.ret == 1
+        assert serial.parseoutcomes()["failed"] == parallel.parseoutcomes()["failed"] == 4
+
+    def test_a_crashing_engine_fails_its_own_tests_only(self, runs: Runs) -> None:
+        trace = runs.pytester.path / "trace"
+        result = runs.measuring(*TWO_CASES, "-n", "2", fault="abort@decode@int8", apart=True, trace=str(trace))
+        result.assert_outcomes(passed=2, failed=2)
+        assert result.ret == 1
+        assert traced(trace).count("int8") == 1
+
+    def test_a_wrong_marker_is_a_usage_error_here_too(self, runs: Runs) -> None:
+        runs.pytester.makepyfile("import pytest\n@pytest.mark.rwkv(wrong=1)\ndef test_mine(rwkv_perf): pass")
+        result = runs.measuring("-n", "2", apart=True)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines(["ERROR: *::test_mine: the rwkv marker knows no argument wrong*"])
+        assert "INTERNALERROR" not in result.stdout.str()
+
+    def test_nothing_measured_is_exit_5(self, runs: Runs) -> None:
+        result = runs.measuring("-n", "2", "--rwkv-backend=all", fault="missing@versions", apart=True)
+        result.assert_outcomes(skipped=4)
+        assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def run_folders() -> list[Path]:
+    folder = places.cache() / "runs"
+    return [path for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
+
+
+@pytest.fixture
+def measuring_run(runs: Runs) -> Iterator[subprocess.Popen[str]]:
+    """A run of pytest that is in the middle of a measurement."""
+    trace = runs.pytester.path / "trace"
+    runs.environment.setenv("SCRIPTED_CLOCK", "real")
+    runs.environment.setenv("SCRIPTED_TRACE", str(trace))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rwkv-backend=scripted", "--rwkv-quant=fp16"]
+    with subprocess.Popen(
+        [*command, *runs.options, "--rwkv-save-baseline"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        limit = time.monotonic() + 30
+        while not trace.exists() and time.monotonic() < limit:
+            time.sleep(0.02)
+        yield process
+        process.kill()
+
+
+def worker_of(process: subprocess.Popen[str], trace: Path) -> psutil.Process:
+    worker = psutil.Process(int(trace.read_text(encoding="utf-8").split()[0]))
+    assert worker.parent() == psutil.Process(process.pid)
+    return worker
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGINT as a terminal sends it")
+def test_ctrl_c_leaves_nothing_behind(runs: Runs, measuring_run: subprocess.Popen[str]) -> None:
+    worker = worker_of(measuring_run, runs.pytester.path / "trace")
+    assert len(run_folders()) == 1
+    measuring_run.send_signal(signal.SIGINT)
+    text, _ = measuring_run.communicate(timeout=20)
+    assert measuring_run.returncode == pytest.ExitCode.INTERRUPTED, text
+    assert "KeyboardInterrupt" in text
+    assert not worker.is_running()
+    assert run_folders() == []
+    assert not (runs.pytester.path / "baselines").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
+def test_a_killed_run_leaves_no_process_and_the_next_one_clears_its_folder(
+    runs: Runs, measuring_run: subprocess.Popen[str]
+) -> None:
+    worker = worker_of(measuring_run, runs.pytester.path / "trace")
+    measuring_run.kill()
+    measuring_run.wait()
+    worker.wait(5)
+    (left,) = run_folders()
+    two_days_ago = time.time() - 2 * 86400
+    os.utime(left, (two_days_ago, two_days_ago))
+    runs.environment.delenv("SCRIPTED_CLOCK")
+    assert runs.measuring().ret == 0, "the lease of the killed run is free"
+    assert run_folders() == []
