@@ -29,13 +29,15 @@ def folder(cache: Path | None) -> Path:
 
 
 @contextmanager
-def locked(target: Path, progress: Progress) -> Iterator[None]:
+def locked(target: Path, progress: Progress, lock_file: Path | None = None) -> Iterator[None]:
     """One writer per file across processes; tells `progress` when it has to wait for another.
+
+    The lock is a file beside `target` unless another is named.
 
     Raises:
         ModelError: the folder cannot be made or written.
     """
-    lock = FileLock(f"{target}.lock")
+    lock = FileLock(lock_file or f"{target}.lock")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -65,7 +67,7 @@ def replacing(target: Path, needed: int) -> Iterator[Path]:
     if free < needed + _SPARE_BYTES:
         raise ModelError(
             f"writing {str(target)!r} needs {needed} bytes and {_SPARE_BYTES} to spare, {free} are free;"
-            f" free some space or {_ELSEWHERE}"
+            f" free some space, or if it is in the model cache {_ELSEWHERE}"
         )
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:

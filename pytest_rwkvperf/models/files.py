@@ -20,6 +20,7 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 
 Precision = Literal["bf16", "f16", "f32"]
 """The unquantized number formats a tensor can be stored in."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @contextmanager
@@ -48,7 +49,7 @@ class ModelFile:
     @property
     def quantized(self) -> bool:
         """Whether its numbers are in a block format, from which no other file can be made."""
-        return self.quant not in get_args(Precision)
+        return self.quant not in PRECISIONS
 
     @property
     def size_bytes(self) -> int:

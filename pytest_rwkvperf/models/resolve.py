@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from pytest_rwkvperf.errors import ModelError
 from pytest_rwkvperf.models import cache as store
-from pytest_rwkvperf.models import derive, gguf, pth, st, synthetic
+from pytest_rwkvperf.models import derive, gguf, hub, pth, st, synthetic
 from pytest_rwkvperf.models.files import Format, Model, ModelFile, Precision
 from pytest_rwkvperf.models.hashing import content_hash, stored_hash
 from pytest_rwkvperf.models.shapes import SHAPES, Shape
@@ -49,7 +49,7 @@ class Tools(Protocol):
 
 
 def resolve(reference: str, *, tools: Tools, progress: Progress, cache: Path | None = None) -> Model:
-    """The model that a reference names: a file in any format, or `synthetic:SHAPE[:SEED]`.
+    """The model that a reference names: a file in any format, here or on a hub, or `synthetic:SHAPE[:SEED]`.
 
     Args:
         reference: what the user wrote.
@@ -61,16 +61,31 @@ def resolve(reference: str, *, tools: Tools, progress: Progress, cache: Path | N
         ModelError: unknown reference, or a file that is missing, damaged or not RWKV-7.
     """
     root = store.folder(cache)
+    source = locate(reference, progress, cache)
+    if isinstance(source, SyntheticModel):
+        return _resolve_synthetic(source, root, progress)
+    file = _describe(source, root, tools, progress)
+    return Model(source.stem, file.content_hash, file.shape, file)
+
+
+def locate(reference: str, progress: Progress, cache: Path | None = None) -> SyntheticModel | Path:
+    """What a reference names, not yet read: synthetic weights, or a file, fetched from a hub if it is there.
+
+    Raises:
+        ModelError: unknown reference, or the hub does not give the file.
+    """
     if reference.startswith(synthetic.PREFIX):
-        return _resolve_synthetic(synthetic.parse(reference), root, progress)
+        return synthetic.parse(reference)
     path = Path(reference).expanduser()
+    if not path.exists() and (wanted := hub.parse(reference)):
+        return hub.fetch(wanted, store.folder(cache), progress)
     if not path.exists() and not path.suffix:
         raise ModelError(
             f"unknown model {reference!r}: name a .pth, .st or .gguf file,"
-            f" or synthetic:SHAPE with SHAPE one of {', '.join(SHAPES)}"
+            f" synthetic:SHAPE with SHAPE one of {', '.join(SHAPES)},"
+            f" hf:OWNER/REPO/FILE, ms:OWNER/REPO/FILE, or one of {', '.join(hub.SHORT_NAMES)}"
         )
-    file = _describe(path.resolve(), root, tools, progress)
-    return Model(path.stem, file.content_hash, file.shape, file)
+    return path.resolve()
 
 
 def _resolve_synthetic(source: SyntheticModel, root: Path, progress: Progress) -> Model:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.models.files import Format
 
-_SUFFIXES: dict[str, Format] = {".pth": "pth", ".st": "st", ".safetensors": "st", ".gguf": "gguf"}
+SUFFIXES: dict[str, Format] = {".pth": "pth", ".st": "st", ".safetensors": "st", ".gguf": "gguf"}
 _DOWNLOAD_AGAIN = "download it again"
 
 
@@ -33,7 +33,7 @@ def sniff(path: Path) -> Format:
     except OSError as error:
         raise ModelError(f"{str(path)!r} cannot be read: {error}") from None
     found = _by_content(path, head)
-    named = _SUFFIXES.get(path.suffix.lower())
+    named = SUFFIXES.get(path.suffix.lower())
     if named is not None and named != found:
         raise ModelError(f"{str(path)!r} is named like a .{named} file but its content is .{found}; rename it")
     return found

@@ -79,19 +79,31 @@ def read(path: Path) -> MappedWeights:
         return _read(path)
 
 
+def stored(path: Path) -> dict[str, tuple[Precision, tuple[int, ...]]]:
+    """Precision and shape of every tensor as the file holds it.
+
+    Raises:
+        ModelError: as `read`.
+    """
+    with about(path):
+        start, entries = _entries(path)
+        available = path.stat().st_size - start
+        return {name: (_check_tensor(name, entry, available), tuple(entry.shape)) for name, entry in entries.items()}
+
+
 def _read(path: Path) -> MappedWeights:
     start, entries = _entries(path)
     data = np.memmap(path, np.uint8, "r", offset=start) if path.stat().st_size > start else np.empty(0, np.uint8)
-    stored: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     kinds: set[Precision] = set()
     for name, entry in entries.items():
         kind = _check_tensor(name, entry, data.nbytes)
         begin, end = entry.data_offsets
-        stored[name] = data[begin:end].view(DTYPES[kind]).reshape(entry.shape)
+        arrays[name] = data[begin:end].view(DTYPES[kind]).reshape(entry.shape)
         kinds.add(kind)
-    shape = shape_of(_canonical_shapes({name: array.shape for name, array in stored.items()}))
+    shape = shape_of(_canonical_shapes({name: array.shape for name, array in arrays.items()}))
     precision = kinds.pop() if len(kinds) == 1 else "f32"
-    return MappedWeights(shape, precision, canonical_tensors(st_layout(shape), stored))
+    return MappedWeights(shape, precision, canonical_tensors(st_layout(shape), arrays))
 
 
 @dataclass(frozen=True, slots=True)

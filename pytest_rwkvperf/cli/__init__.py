@@ -1,0 +1,85 @@
+"""The `rwkvperf` command: what people do with model files outside a pytest run.
+
+One module per subcommand, each with `add`, which declares its arguments, and `run`, which does the work and gives the
+exit status. Results go to stdout, progress and errors to stderr. Exit statuses: 0, 1 for what went wrong, 2 for a
+mistake in the command line, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from pytest_rwkvperf import __version__
+from pytest_rwkvperf.cli import convert, inspect, synth
+from pytest_rwkvperf.cli.console import Console
+from pytest_rwkvperf.errors import OptionError, RwkvPerfError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+COMMANDS = {"convert": convert, "inspect": inspect, "synth": synth}
+"""Every subcommand, in the order that `--help` lists them."""
+
+_FAILED, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143  # the last two: 128 and the signal's number
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with a mistake told in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the mistake and where to read on."""
+        self.exit(_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `rwkvperf`."""
+    top = _Parser(prog="rwkvperf", description="Look at, convert and make RWKV-7 model files.", allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"rwkvperf {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for name, module in COMMANDS.items():
+        summary, description = module.HELP.split("\n", 1)
+        own = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary}.\n{description.rstrip()}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add(own)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; default the process's own. Gives the exit status."""
+    options = parser().parse_args(arguments)
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        with Console() as console:
+            status: int = COMMANDS[options.command].run(options, console)
+            return status
+    except OptionError as error:
+        return _told(f"{error}; see rwkvperf {options.command} --help", _USAGE)
+    except RwkvPerfError as error:
+        return _told(str(error), _FAILED)
+    except KeyboardInterrupt:
+        return _told("interrupted; nothing was left behind", _INTERRUPTED)
+    except BrokenPipeError:  # whoever read stdout has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _told(sentence: str, status: int) -> int:
+    print(f"rwkvperf: {sentence}", file=sys.stderr)  # noqa: T201 - a command's errors go to stderr
+    return status
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Unwind, so that workers end and half-written files go."""
+    sys.exit(_TERMINATED)

@@ -1,0 +1,58 @@
+"""Where the commands speak: results on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.console import RenderableType
+    from typing_extensions import Self
+
+
+class Console:
+    """A live bar on a terminal; elsewhere one line for each thing that takes long."""
+
+    def __init__(self) -> None:
+        self._out = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True)
+        self._err = RichConsole(file=sys.stderr, highlight=False, soft_wrap=True)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+        self._bar = Progress(*columns, TimeElapsedColumn(), console=self._err, transient=True)
+        self._task: TaskID | None = None
+        self._said = ""
+
+    def __enter__(self) -> Self:
+        if self._err.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def progress(self, sentence: str, fraction: float) -> None:
+        """Tell a sentence and how much of it is done, from 0 to 1."""
+        if self._err.is_terminal:
+            if self._task is None or sentence != self._said:
+                if self._task is not None:
+                    self._bar.remove_task(self._task)
+                self._task = self._bar.add_task(sentence, total=1.0)
+            self._bar.update(self._task, completed=fraction)
+        elif sentence != self._said:
+            self._err.print(sentence, markup=False)
+        self._said = sentence
+
+    def result(self, renderable: RenderableType) -> None:
+        """Print what the command was asked for. Text is taken as it is, without markup."""
+        self._stop()
+        self._out.print(renderable, markup=False)
+
+    def _stop(self) -> None:
+        if self._err.is_terminal:  # a bar that was never started would leave an empty line
+            self._bar.stop()

@@ -1,0 +1,80 @@
+"""`rwkvperf inspect`: what a model file holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.models.files import ModelFile
+from pytest_rwkvperf.models.listing import ListedTensor, listing
+from pytest_rwkvperf.models.resolve import resolve
+from pytest_rwkvperf.worker.tools import WorkerTools
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pytest_rwkvperf.cli.console import Console
+
+HELP = """tell what a model file holds
+Shape, parameters, tensors, quant, size, and the content hash, which is over the values: it is the same for a .pth, .st
+and .gguf that hold the same numbers.
+
+The file is checked as before a measurement. A .pth is only unpickled after its directory and its opcodes were checked,
+with torch's weights_only loader, in a process of its own.
+
+  rwkvperf inspect rwkv7-g1-2.9b.pth --tensors
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("file", metavar="FILE", help="a model file, or a model on a hub as --rwkv-model takes it")
+    parser.add_argument("--tensors", action="store_true", help="list every tensor")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Print what the file holds."""
+    model = resolve(options.file, tools=WorkerTools(console.progress), progress=console.progress)
+    file = model.source
+    if not isinstance(file, ModelFile):
+        raise OptionError(f"{options.file!r} is no file; `rwkvperf synth` makes one")
+    tensors = listing(file.path, file.format)
+    console.result(_summary(file, tensors))
+    if options.tensors:
+        console.result(_list(tensors))
+    return 0
+
+
+def _summary(file: ModelFile, tensors: list[ListedTensor]) -> Table:
+    shape, kinds = file.shape, Counter(tensor.kind for tensor in tensors)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in (
+        ("file", str(file.path)),
+        ("format", f".{file.format}"),
+        ("size", f"{file.size_bytes:,} bytes ({file.size_bytes / (1 << 30):.2f} GiB)"),
+        ("quant", file.quant),
+        ("parameters", f"{shape.parameters:,} ({shape.parameters / 1e9:.2f} B)"),
+        ("shape", f"{shape.layers} layers, width {shape.width}, {shape.heads} heads of {shape.head_size}"),
+        ("ranks", f"w {shape.rank_w}, a {shape.rank_a}, v {shape.rank_v}, g {shape.rank_g}"),
+        ("vocabulary", f"{shape.vocabulary:,}"),
+        ("tensors", f"{len(tensors)} ({', '.join(f'{count} {kind}' for kind, count in kinds.most_common())})"),
+        ("content hash", file.content_hash),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _list(tensors: list[ListedTensor]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("tensor")
+    table.add_column("type")
+    table.add_column("shape")
+    table.add_column("bytes", justify="right")
+    for tensor in tensors:
+        dims = " × ".join(map(str, tensor.shape))  # noqa: RUF001 - the sign for dimensions
+        table.add_row(tensor.name, tensor.kind, dims, f"{tensor.nbytes:,}")
+    return table

@@ -1,0 +1,75 @@
+"""Model files that a command writes where the user says: whole or not at all, and never over another by accident."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf import places
+from pytest_rwkvperf.errors import ModelError, OptionError
+from pytest_rwkvperf.models import cache, gguf, pth, st
+from pytest_rwkvperf.models.files import PRECISIONS
+from pytest_rwkvperf.models.sniff import SUFFIXES
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_rwkvperf.models.files import Format, Precision
+    from pytest_rwkvperf.models.streams import Progress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every command that writes a model file takes."""
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of the matrices in a .gguf, of everything in a .pth; default f16 in a .gguf, and in a .pth what each"
+        " tensor has now. A .st is always f16, all that web-rwkv reads",
+    )
+    parser.add_argument("--force", action="store_true", help="replace the target if it exists")
+
+
+def format_of(path: Path) -> Format:
+    """The format that a file name's suffix says.
+
+    Raises:
+        OptionError: it says none.
+    """
+    found = SUFFIXES.get(path.suffix.lower())
+    if found is None:
+        raise OptionError(f"{str(path)!r} does not end in one of {', '.join(SUFFIXES)}, which say the format")
+    return found
+
+
+def check_precision(format: Format, precision: Precision | None) -> None:  # noqa: A002 - the word everywhere
+    """Refuse a precision that nobody could read.
+
+    Raises:
+        OptionError: a `.st` in anything but f16.
+    """
+    if format == "st" and precision not in (None, "f16"):
+        raise OptionError(f"--precision={precision} does not go with a .st file: web-rwkv reads f16 only")
+
+
+@contextmanager
+def writing(target: Path, needed: int, progress: Progress, *, force: bool) -> Iterator[Path]:
+    """A temporary file beside `target` that becomes it when the block ends well and its header reads back.
+
+    Raises:
+        ModelError: the target exists, its folder does not or cannot be written, or the disk is full.
+    """
+    if not target.parent.is_dir():
+        raise ModelError(f"the folder {str(target.parent)!r} does not exist; make it first")
+    if target.is_dir() or (target.exists() and not force):
+        raise ModelError(f"{str(target)!r} exists; name another target, or add --force to replace it")
+    try:
+        with (
+            cache.locked(target, progress, places.lock_for(target)),
+            cache.replacing(target, needed) as temporary,
+        ):
+            yield temporary
+            {"pth": pth.check_directory, "st": st.read, "gguf": gguf.read}[format_of(target)](temporary)
+    except PermissionError as error:
+        raise ModelError(f"{str(target)!r} cannot be written: {error.strerror}") from None

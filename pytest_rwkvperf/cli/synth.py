@@ -1,0 +1,64 @@
+"""`rwkvperf synth`: a model of a public shape with synthetic weights."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.cli import output
+from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.models import derive, synthetic
+from pytest_rwkvperf.models.files import FORMATS
+from pytest_rwkvperf.models.shapes import SHAPES
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.cli.console import Console
+    from pytest_rwkvperf.models.files import Format
+
+HELP = """write a model with synthetic weights of a public shape
+The weights are the same on every machine and in every format; they depend on the shape and the seed alone. They make a
+model that is as fast as a trained one of its shape and says nothing.
+
+  rwkvperf synth 0.1b --output bench.st
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("shape", metavar="SHAPE", choices=list(SHAPES), help=f"one of {', '.join(SHAPES)}")
+    parser.add_argument("--format", choices=FORMATS, help="default: the suffix of --output, else pth")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: synthetic-SHAPE.FORMAT in this folder")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="a whole number; default 0")
+    output.add_arguments(parser)
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Write the file."""
+    seed = f":{options.seed}" if options.seed else ""
+    model = synthetic.parse(f"{synthetic.PREFIX}{options.shape}{seed}")
+    format, target = _target(options, model.label.replace(":", "-"))  # noqa: A001 - the word everywhere
+    output.check_precision(format, options.precision)
+    needed = derive.size_in(format, model.shape, options.precision or derive.precision_in(format, model))
+    with output.writing(target, needed, console.progress, force=options.force) as temporary:
+        name = f"synthetic {model.label}"
+        written = derive.write(model, temporary, format, name, console.progress, options.precision)
+    console.result(f"{target}: {target.stat().st_size:,} bytes; {written.sentence}.")
+    return 0
+
+
+def _target(options: argparse.Namespace, label: str) -> tuple[Format, Path]:
+    """The format and the file, from `--format` and `--output`."""
+    if options.output is None:
+        kind: Format = options.format or "pth"
+        return kind, Path(f"synthetic-{label}.{kind}")
+    named = output.format_of(options.output)
+    if options.format not in (None, named):
+        raise OptionError(f"--format={options.format} and --output={options.output} say different formats")
+    return named, options.output

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.models import hub
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_rwkvperf.models.streams import Progress
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("hf:BlinkDL/rwkv7-g1/a.pth", hub.HubFile("hf", "BlinkDL/rwkv7-g1", "a.pth", None)),
+        (
+            "ms:zhiyuan8/RWKV-v7-2.9B-G1-GGUF/b/c.gguf",
+            hub.HubFile("ms", "zhiyuan8/RWKV-v7-2.9B-G1-GGUF", "b/c.gguf", None),
+        ),
+        ("hf:a/b@v1.0/x y.st", hub.HubFile("hf", "a/b", "x y.st", "v1.0")),
+    ],
+)
+def test_references(reference: str, expected: hub.HubFile) -> None:
+    assert hub.parse(reference) == expected
+    assert str(expected) == reference
+
+
+@pytest.mark.parametrize("reference", ["model.pth", "", "synthetic:nano", "HF:a/b/c"])
+def test_what_is_no_reference_is_left_to_others(reference: str) -> None:
+    assert hub.parse(reference) is None
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["hf:", "hf:a", "hf:a/b", "hf:a/b/", "ms:a//c", "hf:a/b/../../x", "hf:/a/b/c", "hf:a/b@/c", "hf:a/b//c"],
+)
+def test_a_malformed_reference_says_how_to_write_one(reference: str) -> None:
+    with pytest.raises(ModelError, match="OWNER/REPO/FILE"):
+        hub.parse(reference)
+
+
+@pytest.mark.parametrize("name", hub.SHORT_NAMES)
+def test_short_names_lead_to_files_of_their_format(name: str) -> None:
+    found = hub.parse(name)
+    assert found is not None
+    assert found.file.lower().startswith(("rwkv7-g1-2.9b", "rwkv7-2.9b-g1"))
+    assert found.file.endswith(name[name.rfind(".") :] if name.endswith(("pth", "st", "gguf")) else ".pth")
+
+
+def test_without_the_client_the_message_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quiet: Progress
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ModelError, match=r"hf:a/b/c\.pth needs.*pip install 'pytest-rwkvperf\[hub\]'"):
+        hub.fetch(hub.HubFile("hf", "a/b", "c.pth", None), tmp_path, quiet)
+
+
+def test_an_endpoint_must_be_a_web_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quiet: Progress) -> None:
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "file:///etc")
+    with pytest.raises(ModelError, match=r"MODELSCOPE_ENDPOINT='file:///etc'"):
+        hub.fetch(hub.HubFile("ms", "a/b", "c.pth", None), tmp_path, quiet)
+
+
+def test_what_the_client_raises_is_told_by_kind_and_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = pytest.importorskip("huggingface_hub.errors")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    secret = "hf_secret"  # noqa: S105 - a made-up one
+    for error, reason in (
+        (errors.LocalEntryNotFoundError(secret), "cannot be reached"),
+        (errors.OfflineModeIsEnabled(secret), "offline mode"),
+        (OSError(28, "No space left on device"), "No space left"),
+        (OSError(secret), "fewer bytes"),
+        (RuntimeError(secret), "RuntimeError"),
+    ):
+        told = hub._reason(error)
+        assert reason in told
+        assert secret not in told
