@@ -42,16 +42,23 @@ OFF = "measuring is off; turn it on with --rwkv-backend=all (or rwkv, llama-cpp,
 class Perf:
     """One item to measure and to judge: a workload of a case."""
 
-    def __init__(self, session: Session, node: pytest.Item, item: Item, tolerance: float | None) -> None:
+    def __init__(self, session: Session, request: pytest.FixtureRequest, item: Item, tolerance: float | None) -> None:
         self.item = item
         self._session = session
-        self._node = node
+        self._request = request
         self._tolerance = tolerance
+        self._published = False
 
     def measure(self) -> Measurement:
         """Samples, throughput with its interval, memory and conditions; measured once per case and session."""
         with _clean_failure():
-            return self._session.measure(self.item)
+            taken = self._session.measure(self.item)
+            if not self._published:
+                from pytest_rwkvperf.reports.benchmarked import publish
+
+                publish(self._request, taken)
+                self._published = True
+            return taken
 
     def check(self) -> Judgement:
         """The verdict against this machine's baseline; fails the test on a regression or an invalid figure."""
@@ -59,7 +66,9 @@ class Perf:
 
         with _clean_failure():
             verdict = self._session.judge(self.item, self._tolerance)
-        self._node.user_properties.append((PROPERTY, to_json(verdict)))
+        if verdict.new is not None:
+            self.measure()
+        self._request.node.user_properties.append((PROPERTY, to_json(verdict)))
         if self._session.fails(verdict):
             pytest.fail(describe(verdict), pytrace=False)
         return verdict
@@ -142,7 +151,7 @@ def rwkv_perf(request: pytest.FixtureRequest) -> Perf:
     if isinstance(request.param, Missing):
         _absent(session, request.param.reason)
     asked = read_marker(request.node.get_closest_marker("rwkv"))
-    return Perf(session, request.node, request.param, asked.tolerance)
+    return Perf(session, request, request.param, asked.tolerance)
 
 
 def _session(request: pytest.FixtureRequest) -> Session:

@@ -1,0 +1,52 @@
+"""Samples shown to pytest-benchmark through its public fixture, so that its table, JSON and compare work on them.
+
+Nothing is timed again: the fixture is given a clock that a recorded sample at a time moves on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.measure.record import Measurement
+
+
+class RecordedClock:
+    """A timer in seconds that stands still until it is told how long something took."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def __call__(self) -> float:
+        """Seconds so far."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += seconds
+
+
+def publish(request: pytest.FixtureRequest, measurement: Measurement) -> None:
+    """Replay a measurement's samples in a test's `benchmark` fixture, with the case in its extra information.
+
+    Does nothing where pytest-benchmark is not active, or told to skip.
+    """
+    if not request.config.pluginmanager.hasplugin("benchmark") or request.config.getoption("--benchmark-skip"):
+        return
+    clock = RecordedClock()
+    request.node.add_marker(pytest.mark.benchmark(timer=clock, warmup=False, group=str(measurement.workload)))
+    benchmark = request.getfixturevalue("benchmark")
+    times = iter([sample.nanoseconds / 1e9 for row in measurement.samples for sample in row])
+    case = measurement.record.case
+    benchmark.extra_info.update(
+        case=case.key,
+        workload=str(measurement.workload),
+        tokens_per_second=asdict(measurement.tokens_per_second),
+        processes=[len(row) for row in measurement.samples],
+        versions=measurement.record.versions,
+    )
+    rounds = sum(len(row) for row in measurement.samples)
+    benchmark.pedantic(lambda: clock.advance(next(times)), rounds=rounds, iterations=1)
