@@ -1,0 +1,44 @@
+"""pytest-benchmark is fed: its JSON holds the recorded samples, and its switches behave."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.unit.conftest import Runs
+
+MEASURE_AND_COMPARE = """
+    from pathlib import Path
+
+    def test_it(rwkv_perf):
+        taken = rwkv_perf.measure()
+        rwkv_perf.check()
+        times = [sample.nanoseconds / 1e9 for row in taken.samples for sample in row]
+        Path(f"{rwkv_perf.item.workload}.txt").write_text(repr(times))
+"""
+
+
+def test_its_json_holds_our_samples_in_order(runs: Runs) -> None:
+    runs.pytester.makepyfile(MEASURE_AND_COMPARE)
+    result = runs.measuring("--benchmark-json=out.json", "--rwkv-workload=pp16,tg4")
+    assert result.ret == 0
+    benchmarks = json.loads((runs.pytester.path / "out.json").read_text())["benchmarks"]
+    assert [one["extra_info"]["workload"] for one in benchmarks] == ["pp16", "tg4"]
+    for one in benchmarks:
+        recorded = json.loads((runs.pytester.path / f"{one['extra_info']['workload']}.txt").read_text())
+        assert one["stats"]["data"] == pytest.approx(recorded, abs=1e-9)
+        assert one["stats"]["rounds"] == sum(one["extra_info"]["processes"]) == len(recorded) >= 9
+    prefill = benchmarks[0]
+    assert prefill["extra_info"]["tokens_per_second"]["median"] == pytest.approx(16 / prefill["stats"]["median"])
+    assert prefill["extra_info"]["case"].startswith("scripted | synthetic:nano | fp16 | cpu")
+
+
+@pytest.mark.parametrize("option", ["--benchmark-disable", "--benchmark-skip", "-pno:benchmark"])
+def test_without_it_or_with_it_switched_off_verdicts_are_the_same(runs: Runs, option: str) -> None:
+    runs.pytester.makepyfile(MEASURE_AND_COMPARE)
+    result = runs.measuring(option)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*NO-BASELINE*"])
