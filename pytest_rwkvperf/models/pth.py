@@ -2,15 +2,14 @@
 
 Writing needs no torch: the zip comes from the standard library and the pickle is a fixed, minimal sequence of opcodes,
 the ones torch's own `weights_only` loader allows. Reading goes in three steps, each only after the one before: the
-zip's directory, the pickle's opcodes (`pickles`, which runs nothing), and torch's `weights_only` loader. `read` does
-the third and runs in the worker; no other process unpickles.
+zip's directory, the pickle's opcodes (`pickles`, which runs nothing), and torch's `weights_only` loader (`checkpoint`
+has all three). `read` does the third and runs in the worker; no other process unpickles.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
-import re
 import struct
 import zipfile
 from itertools import groupby
@@ -20,27 +19,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_rwkvperf.errors import ModelError
-from pytest_rwkvperf.models import pickles
+from pytest_rwkvperf.models import checkpoint
+from pytest_rwkvperf.models.checkpoint import check_directory, stored_tensors
 from pytest_rwkvperf.models.convert import Stored, pth_layout
-from pytest_rwkvperf.models.files import about
-from pytest_rwkvperf.models.shapes import Shape, is_unused, shape_of
 from pytest_rwkvperf.models.streams import Progress, Ticker
 from pytest_rwkvperf.models.weights import DTYPES, Array, MappedWeights, Weights
 from pytest_rwkvperf.models.writing import stored_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pytest_rwkvperf.models.files import Precision
-    from pytest_rwkvperf.models.pickles import StoredTensor
+    from pytest_rwkvperf.models.shapes import Shape
+
+__all__ = ["check_directory", "read", "size", "stored_tensors", "write"]
 
 _FOLDER = "archive"  # torch's default name for the folder inside the zip
 _ALIGNMENT = 64  # what torch.save aligns storages to, so that a memory map can be used as it is
 _STORAGES: Mapping[Precision, str] = {"bf16": "BFloat16Storage", "f16": "HalfStorage", "f32": "FloatStorage"}
 _LOCAL_HEADER = 30  # bytes of a zip's local file header before the name (APPNOTE.TXT, 4.3.7)
-_LITTLE = b"little"
 _PADDING_FIELD = b"FB"  # the extra-field id that torch.save pads with
 
 
@@ -118,128 +116,16 @@ def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-_ENTRY = re.compile(
-    r"[^/\\]+/(data\.pkl|data/\d{1,6}|byteorder|version|\.format_version|\.storage_alignment|\.data/serialization_id)"
-)
-_END_OF_DIRECTORY = b"PK\x05\x06"
-_END_BYTES = 22
-
-
-def check_directory(path: Path) -> None:
-    """Look at the zip's directory, without unpickling: complete, torch's layout, nothing compressed.
-
-    Raises:
-        ModelError: names the file and the reason.
-    """
-    with about(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                entries = archive.infolist()
-            with path.open("rb") as file:
-                file.seek(-_END_BYTES, io.SEEK_END)
-                end = file.read()
-        except (zipfile.BadZipFile, NotImplementedError, struct.error, OSError, ValueError) as error:
-            raise ModelError(
-                f"its zip directory cannot be read ({error}); it is truncated: download it again"
-            ) from None
-        _check_entries(entries, path.stat().st_size)
-        # Readers of zip files look for the directory in different ways; here there is only one place where it can be.
-        if not end.startswith(_END_OF_DIRECTORY) or not end.endswith(b"\0\0"):
-            raise ModelError("bytes follow its zip directory, which torch.save never writes")
-
-
-def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
-    names = [entry.filename for entry in entries]
-    if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
-        raise ModelError("it is a zip, but not one that torch.save wrote (no data.pkl)")
-    stored = sum(entry.file_size for entry in entries)
-    packed = [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
-    if packed or stored > size or any(entry.compress_size != entry.file_size for entry in entries):
-        raise ModelError(
-            f"it unpacks to {stored} bytes from {size};"
-            " torch.save stores weights uncompressed, so this is no model file"
-        )
-    for entry in entries:
-        if not _ENTRY.fullmatch(entry.orig_filename) or entry.flag_bits & 1:
-            raise ModelError(
-                f"it has an entry {entry.orig_filename!r}, which torch.save never writes; it is not loaded"
-            )
-    if len({name.split("/")[0] for name in names}) != 1 or len(set(names)) != len(names):
-        raise ModelError("its zip directory names several folders, or one entry twice, which torch.save never does")
-    starts = sorted(entry.header_offset for entry in entries)
-    if starts[0] != 0:
-        raise ModelError(f"{starts[0]} bytes precede its first entry, which torch.save never does")
-
-
-def stored_tensors(path: Path) -> dict[str, StoredTensor]:
-    """A `.pth` file's tensors by name, from its zip directory and its pickle's opcodes. Nothing is unpickled.
-
-    Raises:
-        ModelError: the file does anything but hold tensors that are all there; names the file and the reason.
-    """
-    check_directory(path)
-    with about(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                sizes = {entry.filename.partition("/")[2]: entry.file_size for entry in archive.infolist()}
-                pickled, order = _small(archive, sizes)
-        except (zipfile.BadZipFile, OSError, EOFError, struct.error) as error:
-            raise ModelError(f"its pickle cannot be read ({error}); it is damaged") from None
-        if order != _LITTLE:
-            raise ModelError("its values are not stored little-endian; save it again on the machine that measures")
-        found = pickles.tensors(pickled)
-        for name, tensor in found.items():
-            needed = tensor.count * DTYPES[tensor.precision].itemsize
-            if sizes.get(f"data/{tensor.storage}", -1) < needed:
-                raise ModelError(f"tensor {name!r} needs {needed} bytes of an entry that has less; it is damaged")
-    return found
-
-
-def _small(archive: zipfile.ZipFile, sizes: Mapping[str, int]) -> tuple[bytes, bytes]:
-    """The pickle and the byte order; what is too large to be either is not read."""
-    folder = archive.namelist()[0].split("/")[0]
-    if sizes["data.pkl"] > pickles.LARGEST_PICKLE:
-        raise ModelError(f"its pickle has {sizes['data.pkl']} bytes, more than any model's")
-    absent = sizes.get("byteorder", 0) == 0  # files from before torch 2.1 have none
-    whole = sizes.get("byteorder", 0) <= len(_LITTLE)
-    order = _LITTLE if absent else archive.read(f"{folder}/byteorder") if whole else b"?"
-    return archive.read(f"{folder}/data.pkl"), order
-
-
 def read(path: Path) -> MappedWeights:
     """Map a `.pth` file's tensors. Runs in the worker: it imports torch, and unpickles through its allow-list.
 
     Raises:
         ModelError: names the file and the reason.
     """
-    stored = {name: tensor for name, tensor in stored_tensors(path).items() if not is_unused(name)}
-    with about(path):
-        shape = shape_of({name: tensor.shape for name, tensor in stored.items()})
-        tensors = dict(_load(path))
-        if {name: array.shape for name, array in tensors.items()} != {name: one.shape for name, one in stored.items()}:
-            raise ModelError("torch finds other tensors in it than its pickle describes; it is not used")
-    matrices = tensors["blocks.0.ffn.key.weight"].dtype  # vectors may be wider
-    precision = next(name for name, dtype in DTYPES.items() if dtype == matrices)
-    return MappedWeights(shape, precision, tensors)
-
-
-def _load(path: Path) -> Iterator[tuple[str, Array]]:
-    import torch
-
-    try:
-        loaded = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError, AttributeError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"torch refuses to load it as weights: {reason}") from None
-    if not isinstance(loaded, dict):
-        raise ModelError(f"it holds a {type(loaded).__name__}, expected a dictionary of tensors")
-    kinds: dict[Any, Precision] = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32"}
-    for name, tensor in loaded.items():
-        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor) or tensor.dtype not in kinds:
-            what = getattr(tensor, "dtype", type(tensor).__name__)
-            raise ModelError(f"its entry {name!r} is {what}; RWKV-7 weights are bfloat16, float16 or float32 tensors")
-        if not is_unused(name):
-            yield name, _as_numpy(tensor.detach(), kinds[tensor.dtype])
+    shape, loaded = checkpoint.load(path)
+    tensors = {name: _as_numpy(tensor, precision) for name, (tensor, precision) in loaded.items()}
+    matrices = loaded["blocks.0.ffn.key.weight"][1]  # vectors may be wider
+    return MappedWeights(shape, matrices, tensors)
 
 
 def _as_numpy(tensor: Any, precision: Precision) -> Array:  # noqa: ANN401 - torch has no place in this process's types

@@ -53,9 +53,9 @@ class Child:
         """Load a model; refuse an engine that sits elsewhere than asked."""
         backend = self._load_backend(location)
         if backend.format == "pth":
-            from pytest_rwkvperf.models import pth
+            from pytest_rwkvperf.models import checkpoint
 
-            pth.read(Path(path))
+            checkpoint.load(Path(path))
         started = time.perf_counter_ns()
         engine = backend.open(OpenRequest(Path(path), quant, device, threads, chunk))
         engine.synchronise()
