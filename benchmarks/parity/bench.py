@@ -1,0 +1,132 @@
+"""What the scripts of this folder share: a cache that leaves nothing behind, and an engine's answers on a file."""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import psutil
+
+from pytest_rwkvperf.backends import registry
+from pytest_rwkvperf.backends.base import Device
+from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.oracle import bounds, expected
+from pytest_rwkvperf.oracle.check import Deep, Short
+from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, SAMPLE_SECONDS, Worker
+from pytest_rwkvperf.worker.tools import WorkerTools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pytest_rwkvperf.backends.base import Backend
+    from pytest_rwkvperf.models.files import Model, ModelFile
+
+REAL_BACKENDS = ("rwkv", "llama-cpp", "web-rwkv")
+
+
+def silent(_sentence: str, _fraction: float) -> None:
+    """Progress nobody needs."""
+
+
+TOOLS = WorkerTools(silent)
+
+
+@contextmanager
+def passing_cache() -> Iterator[Path]:
+    """A cache folder for this block alone, for this process and its workers; what is in it goes with it."""
+    with tempfile.TemporaryDirectory(prefix="rwkvperf-parity-") as folder:
+        before = os.environ.get("XDG_CACHE_HOME")
+        os.environ["XDG_CACHE_HOME"] = folder
+        try:
+            yield Path(folder)
+        finally:
+            if before is None:
+                del os.environ["XDG_CACHE_HOME"]
+            else:
+                os.environ["XDG_CACHE_HOME"] = before
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A backend as this machine has it, on its best device."""
+
+    backend: Backend
+    location: str
+    device: Device
+    versions: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The backend's."""
+        return self.backend.name
+
+
+@cache
+def engine(name: str) -> Engine:
+    """Ask a built-in backend, in a worker."""
+    location = registry.BUILT_IN[name]
+    backend = registry.load(location)
+    with Worker(environment=backend.environment(None)) as worker:
+        described = worker.request("describe", IMPORT_SECONDS, location=location)
+    return Engine(backend, location, Device(**described["devices"][0]), described["versions"])
+
+
+def model(shape: str, seed: int) -> Model:
+    """A synthetic model."""
+    return resolve(f"synthetic:{shape}:{seed}", tools=TOOLS, progress=silent)
+
+
+def file_of(one: Model, engine: Engine, quant: str) -> ModelFile:
+    """The file an engine reads, in the cache."""
+    return file_for(one, engine.backend.format, engine.backend.file_quant(quant), tools=TOOLS, progress=silent)
+
+
+def right_answers(file: ModelFile, engine: Engine, quant: str, *, deep: bool) -> list[Path]:
+    """The oracle's logits for what an engine makes of a file."""
+    return expected.expected(file, engine.backend.emulation(quant), deep=deep, solver=TOOLS)
+
+
+def answers(engine: Engine, quant: str, path: Path, wanted: Sequence[Path]) -> tuple[Short, Deep | None]:
+    """Run the parity check in a worker, as a measurement does."""
+    backend, chunk = engine.backend, engine.backend.standard_chunk
+    threads = psutil.cpu_count(logical=False) or 1
+    case = Case(engine.name, "parity", quant, engine.device.id, threads, chunk)
+    noise = bounds.bound_for(engine.name, quant).relative_l2
+    with Worker(environment=backend.environment(engine.device.id)) as worker:
+        worker.open(engine.location, path, case)
+        found = worker.request("parity", SAMPLE_SECONDS, expected=[str(one) for one in wanted], noise=noise)
+    deep = msgspec.convert(found["deep"], type=Deep) if found["deep"] else None
+    return msgspec.convert(found["short"], type=Short), deep
+
+
+def problem(engine: Engine, quant: str, short: Short, deep: Deep | None) -> str:
+    """What the check says of it; empty when the answer is right."""
+    bound = bounds.bound_for(engine.name, quant)
+    return bounds.broken_short(short, bound) or (bounds.broken_deep(deep, bound) if deep else "")
+
+
+def conditions() -> dict[str, Any]:
+    """Where and when figures come from."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "load_1min": round(psutil.getloadavg()[0], 2),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+    }
+
+
+def device_facts(one: Engine) -> dict[str, Any]:
+    """An engine's device and versions, for the record."""
+    return {"device": asdict(one.device), "versions": dict(one.versions)}

@@ -1,0 +1,182 @@
+"""Which planted bugs the parity check catches, on which cases.
+
+    python benchmarks/parity/planted.py                      # nano and 0.1b
+    python benchmarks/parity/planted.py --shape 0.1b --backend rwkv,llama-cpp
+
+For each bug of `bugs.py` that a file can hold, the file is written with the bug, a real engine reads it, and the short
+check compares the engine with the oracle on the file without the bug, in a worker process, as a run of pytest would.
+Bugs of the arithmetic run in this project's NumPy engine, once per shape; a case's check catches one when its deviation
+exceeds the case's bound by a third, which is what the case's own engine may add (its bound is three times its own
+error); the top token is left out of it. Results go to `planted.json`; `planted.md` is written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bench
+import bugs
+import numpy as np
+
+from pytest_rwkvperf.models import derive, st, synthetic
+from pytest_rwkvperf.oracle import bounds, check
+from pytest_rwkvperf.oracle.bounds import Bound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_rwkvperf.models.files import Model, ModelFile
+    from pytest_rwkvperf.models.weights import Weights
+
+RESULTS = Path(__file__).with_suffix(".json")
+TABLE = Path(__file__).with_suffix(".md")
+SHAPES = ("nano", "0.1b")
+SEED = 1
+UNQUANTIZED = (
+    ("rwkv", "fp32"),
+    ("rwkv", "fp16"),
+    ("rwkv", "bf16"),
+    ("llama-cpp", "f16"),
+    ("web-rwkv", "fp16"),
+)
+QUANTIZED = (
+    ("llama-cpp", "q8_0"),
+    ("llama-cpp", "q5_k_m"),
+    ("llama-cpp", "q4_k_m"),
+    ("llama-cpp", "q4_0"),
+    ("web-rwkv", "int8"),
+    ("web-rwkv", "nf4"),
+    ("web-rwkv", "sf4"),
+)
+_ALLOWANCE = 4 / 3
+
+
+def in_files(shape: str, cases: Sequence[tuple[str, str]], folder: Path) -> Iterator[dict[str, Any]]:
+    """Every bug of a file, through every case."""
+    one, weights = bench.model(shape, SEED), synthetic.parse(f"synthetic:{shape}:{SEED}")
+    for bug, plant in bugs.IN_FILES.items():
+        planted: dict[str, Path] = {}
+        for name, quant in cases:
+            engine = bench.engine(name)
+            right = bench.file_of(one, engine, quant)
+            wanted = bench.right_answers(right, engine, quant, deep=False)
+            path = _planted_file(one, plant(weights), right, planted, folder)
+            short, _ = bench.answers(engine, quant, path, wanted)
+            yield _entry(bug, shape, name, quant, asdict(short), bench.problem(engine, quant, short, None))
+        for path in planted.values():
+            path.unlink()
+
+
+def _planted_file(one: Model, weights: Weights, right: ModelFile, planted: dict[str, Path], folder: Path) -> Path:
+    """The file like `right`, with the bug in it; each is made once per bug."""
+    plain = f"planted.{right.format}"
+    if plain not in planted:
+        derive.write(weights, folder / plain, right.format, one.name.replace(":", " "), bench.silent)
+        planted[plain] = folder / plain
+    if right.format != "gguf" or right.quant == "f16":
+        return planted[plain]
+    quantized = f"planted-{right.quant}.gguf"
+    if quantized not in planted:
+        bench.TOOLS.quantize_gguf(planted[plain], folder / quantized, right.quant)
+        planted[quantized] = folder / quantized
+    return planted[quantized]
+
+
+def in_engines(shape: str, cases: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
+    """Every bug of the arithmetic, judged by every case's bounds."""
+    one, engine = bench.model(shape, SEED), bench.engine("reference")
+    file = bench.file_of(one, engine, "fp32")
+    (wanted,) = bench.right_answers(file, engine, "fp32", deep=False)
+    answer = np.load(wanted, allow_pickle=False)
+    for bug, plant in bugs.IN_ENGINES.items():
+        found = check.short(plant(st.read(file.path)), engine.backend.standard_chunk, answer, noise=1.0)
+        for name, quant in cases:
+            bound = bounds.bound_for(name, quant)
+            wide = Bound(bound.relative_l2 * _ALLOWANCE, bound.kl * _ALLOWANCE)
+            yield _entry(bug, shape, name, quant, asdict(found), bounds.broken_short(found, wide))
+
+
+def _entry(bug: str, shape: str, name: str, quant: str, short: dict[str, Any], problem: str) -> dict[str, Any]:
+    return {"bug": bug, "shape": shape, "backend": name, "quant": quant, "problem": problem, "short": short}
+
+
+def record(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add entries to what is recorded; everything that is."""
+    held = recorded()
+    for entry in entries:
+        held[_key(entry)] = entry
+    cases = (*UNQUANTIZED, *QUANTIZED)
+    names = (*bugs.IN_FILES, *bugs.IN_ENGINES)
+    order = sorted(held, key=lambda key: (SHAPES.index(key[1]), names.index(key[0]), cases.index((key[2], key[3]))))
+    everything = [held[key] for key in order]
+    lines = ",\n".join(json.dumps(entry) for entry in everything)
+    text = f'{{"conditions": {json.dumps(bench.conditions())},\n"entries": [\n{lines}\n]}}\n'
+    RESULTS.write_text(text, encoding="utf-8")
+    TABLE.write_text(table(everything), encoding="utf-8")
+    return everything
+
+
+def recorded() -> dict[tuple[str, str, str, str], dict[str, Any]]:
+    """Entries by bug, shape, backend and quant."""
+    if not RESULTS.exists():
+        return {}
+    return {_key(entry): entry for entry in json.loads(RESULTS.read_text(encoding="utf-8"))["entries"]}
+
+
+def _key(entry: dict[str, Any]) -> tuple[str, str, str, str]:
+    return entry["bug"], entry["shape"], entry["backend"], entry["quant"]
+
+
+def table(entries: Sequence[dict[str, Any]]) -> str:
+    """The tables, one per shape: relative L2 of what the check found, in bold where it was caught."""
+    lines = [_HEAD]
+    for shape in SHAPES:
+        held = {(e["bug"], e["backend"], e["quant"]): e for e in entries if e["shape"] == shape}
+        cases = [case for case in (*UNQUANTIZED, *QUANTIZED) if any(key[1:] == case for key in held)]
+        if not cases:
+            continue
+        lines += ["", f"## {shape}", "", f"| bug | {' | '.join(' '.join(case) for case in cases)} |"]
+        lines.append("|---|" + "--:|" * len(cases))
+        for bug in (*bugs.IN_FILES, *bugs.IN_ENGINES):
+            cells = [_cell(held.get((bug, *case))) for case in cases]
+            lines.append(f"| {bug} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+_HEAD = """# Planted bugs
+
+Made by `planted.py`; every figure and every sentence of the check is in `planted.json`. Each cell is the larger
+relative L2 of the two passes of the short check; **bold** is caught, plain is not seen."""
+
+
+def _cell(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return ""
+    largest = max(entry["short"][name]["relative_l2"] for name in ("prefill", "generation"))
+    return f"**{largest:.1e}**" if entry["problem"] else f"{largest:.1e}"
+
+
+def main() -> None:
+    """Plant, check, record and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default=",".join(SHAPES))
+    parser.add_argument("--backend", default=",".join(bench.REAL_BACKENDS))
+    parser.add_argument("--table", action="store_true", help="print what is recorded")
+    options = parser.parse_args()
+    if not options.table:
+        for shape in options.shape.split(","):
+            cases = [case for case in (*UNQUANTIZED, *QUANTIZED) if case[0] in options.backend.split(",")]
+            with bench.passing_cache() as folder:
+                for entries in (in_engines(shape, cases), in_files(shape, cases, folder)):
+                    for entry in entries:
+                        record([entry])
+                        print(shape, entry["bug"], entry["backend"], entry["quant"], entry["problem"], flush=True)
+    print(table(list(recorded().values())))
+
+
+if __name__ == "__main__":
+    main()

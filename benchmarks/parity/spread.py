@@ -1,0 +1,173 @@
+"""How far right answers lie from the oracle's: the table of parity, and the figures that the bounds rest on.
+
+    python benchmarks/parity/spread.py                                   # nano, five seeds, every engine and quant
+    python benchmarks/parity/spread.py --shape 0.1b --seeds 1-2 --backend rwkv,llama-cpp
+    python benchmarks/parity/spread.py --seeds 6-50 --quant fp32,bf16,fp16,f16,q8_0 --short
+    python benchmarks/parity/spread.py --table                           # print what is recorded, run nothing
+
+Every figure comes from the very check that runs before a measurement, in a worker process. Results are added to
+`spread.json` (one entry per backend, quant, shape and seed; a newer one replaces an older) and `spread.md` is written
+anew. Files and logits live in a temporary folder, a model at a time. On a software graphics driver the deep check runs
+on nano alone: elsewhere it takes a quarter of an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bench
+import msgspec
+
+from pytest_rwkvperf.backends import registry
+from pytest_rwkvperf.oracle import bounds
+from pytest_rwkvperf.oracle.check import Deep, Short
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pytest_rwkvperf.oracle.bounds import Bound
+
+RESULTS = Path(__file__).with_suffix(".json")
+TABLE = Path(__file__).with_suffix(".md")
+BACKENDS = (*bench.REAL_BACKENDS, "reference")
+SHAPES = ("nano", "0.1b", "0.4b", "1.5b", "2.9b", "7.2b", "13.3b")
+
+
+def measure(name: str, quant: str, shape: str, seed: int, *, deep: bool) -> dict[str, Any]:
+    """One entry: an engine's figures on one model."""
+    engine, one = bench.engine(name), bench.model(shape, seed)
+    deep_too = deep and (shape == "nano" or engine.device.kind != "software")
+    file = bench.file_of(one, engine, quant)
+    wanted = bench.right_answers(file, engine, quant, deep=deep_too)
+    started = time.monotonic()
+    short, found = bench.answers(engine, quant, file.path, wanted)
+    if engine.backend.file_quant(quant) not in {None, "f16"}:
+        file.path.unlink()  # another quant's file is as large, and nothing else needs this one
+    return {
+        "backend": name,
+        "quant": quant,
+        "shape": shape,
+        "seed": seed,
+        "device": engine.device.name,
+        "versions": dict(engine.versions),
+        "seconds": round(time.monotonic() - started, 1),
+        "short": asdict(short),
+        "deep": asdict(found) if found else None,
+    }
+
+
+def record(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add entries to what is recorded; everything that is."""
+    held = recorded()
+    for entry in entries:
+        held[_key(entry)] = entry
+    order = sorted(held, key=lambda key: (BACKENDS.index(key[0]), _place(key), SHAPES.index(key[2]), key[3]))
+    everything = [held[key] for key in order]
+    lines = ",\n".join(json.dumps(entry) for entry in everything)
+    text = f'{{"conditions": {json.dumps(bench.conditions())},\n"entries": [\n{lines}\n]}}\n'
+    RESULTS.write_text(text, encoding="utf-8")
+    TABLE.write_text(table(everything), encoding="utf-8")
+    return everything
+
+
+def recorded() -> dict[tuple[str, str, str, int], dict[str, Any]]:
+    """Entries by backend, quant, shape and seed."""
+    if not RESULTS.exists():
+        return {}
+    return {_key(entry): entry for entry in json.loads(RESULTS.read_text(encoding="utf-8"))["entries"]}
+
+
+def _key(entry: dict[str, Any]) -> tuple[str, str, str, int]:
+    return entry["backend"], entry["quant"], entry["shape"], entry["seed"]
+
+
+def _place(key: tuple[str, str, str, int]) -> int:
+    return registry.load(registry.BUILT_IN[key[0]]).quants.index(key[1])
+
+
+def table(entries: Iterable[dict[str, Any]]) -> str:
+    """The parity table, in Markdown."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for entry in entries:
+        groups.setdefault((entry["backend"], entry["quant"], entry["shape"]), []).append(entry)
+    lines = [_HEAD]
+    lines += [_line(key, group) for key, group in groups.items()]
+    return "\n".join(lines) + "\n"
+
+
+_HEAD = """# Parity with the oracle
+
+Made by `spread.py` on synthetic models; every figure is in `spread.json`. Median / largest over the seeds of the
+relative L2 between an engine's logits and the oracle's, which computes with the same quantized weights. *Passed*: seeds
+that the bounds in `pytest_rwkvperf/oracle/bounds.py` let pass, of those run; *used*: the largest figure over its bound.
+
+| engine | quant | shape | passed | prefill 32 | last 8 decoded | prefill 600 | other chunks | KL, largest | used |
+|---|---|---|--:|--:|--:|--:|--:|--:|--:|"""
+
+
+def _line(key: tuple[str, str, str], group: Sequence[dict[str, Any]]) -> str:
+    backend, quant, shape = key
+    bound = bounds.bound_for(backend, quant)
+    pairs = [pair for entry in group for pair in _pairs(entry)]
+    largest_kl = max(pair["kl"] for pair in pairs)
+    used = max(max(pair["relative_l2"] for pair in pairs) / bound.relative_l2, largest_kl / bound.kl)
+    deep = [entry["deep"] for entry in group if entry["deep"]]
+    cells = [
+        _both([entry["short"]["prefill"]["relative_l2"] for entry in group]),
+        _both([entry["short"]["generation"]["relative_l2"] for entry in group]),
+        _both([found["prefill"]["relative_l2"] for found in deep]),
+        _both([found["rechunked"] for found in deep]),
+    ]
+    passed = f"{sum(_passes(entry, bound) for entry in group)} of {len(group)}"
+    return f"| {backend} | {quant} | {shape} | {passed} | {' | '.join(cells)} | {largest_kl:.1e} | {used:.0%} |"
+
+
+def _passes(entry: dict[str, Any], bound: Bound) -> bool:
+    short = msgspec.convert(entry["short"], type=Short)
+    deep = msgspec.convert(entry["deep"], type=Deep) if entry["deep"] else None
+    return not (bounds.broken_short(short, bound) or (deep and bounds.broken_deep(deep, bound)))
+
+
+def _pairs(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    deep = [entry["deep"]["prefill"]] if entry["deep"] else []
+    return [entry["short"]["prefill"], entry["short"]["generation"], *deep]
+
+
+def _both(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.1e} / {max(values):.1e}" if values else "not run"
+
+
+def main() -> None:
+    """Measure what the command line names and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="nano", choices=SHAPES)
+    parser.add_argument("--seeds", default="1-5", help="FIRST-LAST, or LAST alone")
+    parser.add_argument("--backend", default=",".join(BACKENDS))
+    parser.add_argument("--quant", default="", help="only these, of each backend that knows them")
+    parser.add_argument("--short", action="store_true", help="without the deep check")
+    parser.add_argument("--table", action="store_true", help="print what is recorded")
+    options = parser.parse_args()
+    if options.table:
+        print(table(recorded().values()))
+        return
+    only = [quant for quant in options.quant.split(",") if quant]
+    first, _, last = options.seeds.rpartition("-")
+    for seed in range(int(first or 1), int(last) + 1):
+        with bench.passing_cache():
+            for name in options.backend.split(","):
+                for quant in bench.engine(name).backend.quants:
+                    if not only or quant in only:
+                        entry = measure(name, quant, options.shape, seed, deep=not options.short)
+                        record([entry])
+                        print(name, quant, options.shape, seed, entry["short"], entry["deep"], flush=True)
+    print(table(recorded().values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""Real engines pass the parity check, and bugs planted in their files or in the NumPy engine do not.
+
+The quick part of `benchmarks/parity`: one small model, every planted bug, through the very check that runs before a
+measurement. llama.cpp wants the whole vocabulary, so it reads nano.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from pytest_rwkvperf.backends import registry
+from pytest_rwkvperf.backends.base import Device
+from pytest_rwkvperf.backends.reference import ReferenceEngine
+from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.models import derive, synthetic
+from pytest_rwkvperf.models.shapes import Shape
+from pytest_rwkvperf.models.synthetic import SyntheticModel
+from pytest_rwkvperf.oracle import bounds, check, emulation, weights
+from pytest_rwkvperf.oracle.check import Deep, Short
+from pytest_rwkvperf.oracle.rwkv7 import Oracle
+from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, SAMPLE_SECONDS, Worker
+from pytest_rwkvperf.worker.tools import WorkerTools
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from pytest_rwkvperf.backends.base import Engine
+    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.models.weights import Weights
+
+SMALL = SyntheticModel("small", Shape(4, 128, rank_w=16, rank_a=24, rank_v=8, rank_g=32, vocabulary=2048), seed=3)
+NANO = synthetic.parse("synthetic:nano:3")
+
+
+def _bugs() -> ModuleType:
+    path = Path(__file__).parents[2] / "benchmarks" / "parity" / "bugs.py"
+    spec = importlib.util.spec_from_file_location("parity_bugs", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["parity_bugs"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+bugs = _bugs()
+
+
+def silent(_sentence: str, _fraction: float) -> None:
+    """Progress nobody needs."""
+
+
+def solved(model: Weights, folder: Path, *, deep: bool) -> list[Path]:
+    """Files with the oracle's logits for weights."""
+    paths = []
+    for count in (check.PROMPT, check.DEPTH) if deep else (check.PROMPT,):
+        paths.append(folder / f"{count}.npy")
+        np.save(paths[-1], Oracle(model).forward(check.tokens(model.shape.vocabulary, count)))
+    return paths
+
+
+def problem(name: str, quant: str, path: Path, wanted: list[Path]) -> str:
+    """What the check says of a real engine on a file, in a worker process."""
+    location = registry.BUILT_IN[name]
+    backend = registry.load(location)
+    with Worker(environment=backend.environment(None)) as worker:
+        found = [Device(**one) for one in worker.request("describe", IMPORT_SECONDS, location=location)["devices"]]
+        device = next((one for one in found if one.kind == "cpu"), found[0])
+        worker.open(location, path, Case(name, "planted", quant, device.id, 2, backend.standard_chunk))
+        bound = bounds.bound_for(name, quant)
+        found = worker.request("parity", SAMPLE_SECONDS, expected=[str(one) for one in wanted], noise=bound.relative_l2)
+    deep = msgspec.convert(found["deep"], type=Deep) if found["deep"] else None
+    return bounds.broken_short(msgspec.convert(found["short"], type=Short), bound) or (
+        bounds.broken_deep(deep, bound) if deep else ""
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def written(model: Weights, folder: Path, kind: Format) -> Path:
+    path = folder / f"model.{kind}"
+    derive.write(model, path, kind, "planted", silent)
+    return path
+
+
+@pytest.mark.engine("rwkv")
+@pytest.mark.parametrize("quant", ["fp32", "bf16", "fp16"])
+def test_rwkv_is_right(quant: str, folder: Path) -> None:
+    wanted = solved(SMALL, folder, deep=quant == "fp32")
+    assert problem("rwkv", quant, written(SMALL, folder, "pth"), wanted) == ""
+
+
+@pytest.mark.engine("rwkv")
+@pytest.mark.parametrize("bug", bugs.IN_FILES)
+def test_rwkv_on_a_planted_file_is_wrong(bug: str, folder: Path) -> None:
+    path = written(bugs.IN_FILES[bug](SMALL), folder, "pth")
+    assert problem("rwkv", "fp16", path, solved(SMALL, folder, deep=False))
+
+
+@pytest.mark.engine("llama-cpp")
+def test_llama_cpp_is_right_and_a_planted_file_is_wrong(folder: Path) -> None:
+    wanted = solved(NANO, folder, deep=False)
+    assert problem("llama-cpp", "f16", written(NANO, folder, "gguf"), wanted) == ""
+    planted = written(bugs.IN_FILES["one LoRA transposed"](NANO), folder, "gguf")
+    assert "relative L2" in problem("llama-cpp", "f16", planted, wanted)
+
+
+@pytest.mark.engine("llama-cpp")
+def test_llama_cpp_quantized_is_right_only_against_its_own_weights(folder: Path) -> None:
+    quantized = folder / "q4_0.gguf"
+    WorkerTools(silent).quantize_gguf(written(NANO, folder, "gguf"), quantized, "q4_0")
+    own = solved(weights.read(quantized, "gguf"), folder, deep=False)
+    assert problem("llama-cpp", "q4_0", quantized, own) == ""
+    assert problem("llama-cpp", "q4_0", quantized, solved(NANO, folder, deep=False))
+
+
+@pytest.mark.engine("web-rwkv")
+@pytest.mark.parametrize("quant", ["fp16", "int8", "nf4", "sf4@2"])
+def test_web_rwkv_is_right_only_against_its_own_weights(quant: str, folder: Path) -> None:
+    path = written(SMALL, folder, "st")
+    name = registry.load(registry.BUILT_IN["web-rwkv"]).emulation(quant)
+    assert problem("web-rwkv", quant, path, solved(emulation.applied(SMALL, name), folder, deep=False)) == ""
+    if quant not in {"fp16", "int8"}:  # int8 moves the logits by less than fp16's arithmetic is allowed to
+        assert problem("web-rwkv", quant, path, solved(SMALL, folder, deep=False))
+
+
+UNQUANTIZED = [("rwkv", "fp32"), ("rwkv", "fp16"), ("llama-cpp", "f16"), ("web-rwkv", "fp16")]
+
+
+def found_by(engine: Engine, *, deep: bool) -> list[str]:
+    """What the checks of the unquantized cases say of an engine in this process."""
+    vocabulary = SMALL.shape.vocabulary
+    counts = (check.PROMPT, check.DEPTH) if deep else (check.PROMPT,)
+    wanted = [Oracle(SMALL).forward(check.tokens(vocabulary, count)) for count in counts]
+    # A noise of 1 leaves the top token out of it: the figures alone have to show the bug.
+    short = check.short(engine, 128, wanted[0], noise=1.0)
+    at_depth = check.deep(engine, 128, wanted[1], noise=1.0) if deep else None
+    cases = [bounds.bound_for(*case) for case in UNQUANTIZED]
+    return [
+        bounds.broken_short(short, bound) or (bounds.broken_deep(at_depth, bound) if at_depth else "")
+        for bound in cases
+    ]
+
+
+@pytest.mark.parametrize("bug", bugs.IN_ENGINES)
+def test_a_planted_engine_is_wrong_in_every_unquantized_case(bug: str) -> None:
+    assert all(found_by(bugs.IN_ENGINES[bug](SMALL), deep=False))
+
+
+def test_the_same_engine_without_a_bug_is_right() -> None:
+    assert found_by(ReferenceEngine(Oracle(SMALL)), deep=True) == ["", "", "", ""]
+
+
+class WrongFrom(ReferenceEngine):
+    """Loses a token in calls of at least so many: a kernel that is wrong for some lengths alone."""
+
+    def __init__(self, oracle: Oracle, length: int) -> None:
+        super().__init__(oracle)
+        self._length = length
+
+    def prefill(self, tokens: Any) -> None:  # noqa: ANN401 - a sequence of tokens
+        super().prefill(tokens[1:] if len(tokens) >= self._length else tokens)
+
+
+@pytest.mark.parametrize(("length", "problem"), [(32, "prefill: "), (33, "at depth 600: ")])
+def test_a_kernel_that_is_wrong_for_some_lengths_is_found_where_they_occur(length: int, problem: str) -> None:
+    assert all(sentence.startswith(problem) for sentence in found_by(WrongFrom(Oracle(SMALL), length), deep=True))
+
+
+class WrongDecode(ReferenceEngine):
+    """Right in prefill, wrong along the generation path."""
+
+    def decode(self, token: int) -> None:
+        super().decode(token ^ 1)
+
+
+def test_a_generation_path_that_is_wrong_alone_is_found() -> None:
+    sentences = found_by(WrongDecode(Oracle(SMALL)), deep=False)
+    assert all(sentence.startswith("generation: ") for sentence in sentences)
