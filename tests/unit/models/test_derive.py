@@ -1,19 +1,31 @@
 from __future__ import annotations
 
 import tracemalloc
+from math import prod
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
-from pytest_rwkvperf.models import derive
-from pytest_rwkvperf.models.files import FORMATS, Format
-from pytest_rwkvperf.models.shapes import Shape
+from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.models import derive, pth
+from pytest_rwkvperf.models.convert import gguf_layout, pth_layout, st_layout
+from pytest_rwkvperf.models.files import FORMATS, Format, Precision
+from pytest_rwkvperf.models.hashing import content_hash
+from pytest_rwkvperf.models.shapes import SHAPES, Shape, TensorSpec, tensor_specs
 from pytest_rwkvperf.models.synthetic import SyntheticModel
+from pytest_rwkvperf.models.weights import MappedWeights, converted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pytest_rwkvperf.models.streams import Progress
+    from pytest_rwkvperf.models.weights import Weights
+
+    MakeWeights = Callable[[Precision, int], MappedWeights]
+
+TINY = Shape(layers=2, width=64, rank_w=16, rank_a=24, rank_v=8, rank_g=40, vocabulary=128)
 
 # Two matrices of 134 MB: written whole, even one of them with what it is made from would pass the bound below.
 WIDE = SyntheticModel("wide", Shape(layers=2, width=1024, rank_w=64, rank_a=64, rank_v=32, rank_g=128))
@@ -41,3 +53,92 @@ def test_a_pth_keeps_its_sources_precision(quiet: Progress, tmp_path: Path, tiny
     assert derive.precision_in("pth", model) == "bf16"
     assert derive.precision_in("pth", st.read(tmp_path / "tiny.st")) == "f16"
     assert derive.precision_in("gguf", model) == "f16"
+
+
+PRECISIONS: tuple[Precision, ...] = ("bf16", "f16", "f32")
+
+
+@pytest.mark.usefixtures("small_vocabulary")
+class TestEveryDirection:
+    """The tiny model through every pair of formats; `derive.read` is torch-free for .st and .gguf."""
+
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("kind", ["pth", "gguf"])
+    def test_a_precision_that_holds_the_values_keeps_them(
+        self, kind: Format, precision: Precision, tmp_path: Path, make_weights: MakeWeights, quiet: Progress
+    ) -> None:
+        weights = make_weights(precision, 3)
+        told = derive.write(weights, tmp_path / "a", kind, "a", quiet, precision)
+        assert told.rounded == 0
+        if kind == "gguf":
+            back = derive.read(tmp_path / "a", kind)
+            assert content_hash(back, quiet, "") == content_hash(weights, quiet, "")
+
+    def test_a_round_trip_through_every_format_is_exact(
+        self, tmp_path: Path, make_weights: MakeWeights, quiet: Progress
+    ) -> None:
+        weights: Weights = make_weights("f16", 4)
+        digest = content_hash(weights, quiet, "")
+        kinds: tuple[Format, ...] = ("st", "gguf", "st")
+        for number, kind in enumerate(kinds):
+            path = tmp_path / f"{number}.{kind}"
+            assert derive.write(weights, path, kind, "m", quiet).rounded == 0
+            weights = derive.read(path, kind)
+            assert content_hash(weights, quiet, "") == digest
+
+    @pytest.mark.parametrize("kind", ["pth", "st", "gguf"])
+    def test_rounding_is_counted_once_per_value(
+        self, kind: Format, tmp_path: Path, make_weights: MakeWeights, quiet: Progress
+    ) -> None:
+        weights = make_weights("f32", 5)
+        specs = tensor_specs(weights.shape)
+        told = derive.write(weights, tmp_path / "a", kind, "a", quiet, "f16")
+        counted = {
+            spec.name: converted(weights.rows(spec, 0, spec.rows), "f16", "")[1]
+            for spec in specs
+            if kind != "gguf" or _is_f16_in_gguf(spec)
+        }
+        assert told.values == sum(spec.size for spec in specs)
+        assert told.rounded == sum(counted.values()) > 0
+        assert told.tensors == sum(count > 0 for count in counted.values())
+        assert f"{told.rounded:,} of {told.values:,} values" in told.sentence
+
+    def test_a_pth_keeps_each_tensors_own_precision(
+        self, tmp_path: Path, make_weights: MakeWeights, quiet: Progress
+    ) -> None:
+        source = tmp_path / "a.gguf"
+        derive.write(make_weights("bf16", 6), source, "gguf", "a", quiet, "bf16")
+        told = derive.write(derive.read(source, "gguf"), tmp_path / "a.pth", "pth", "a", quiet)
+        assert told.rounded == 0
+        kinds = {name: one.precision for name, one in pth.stored_tensors(tmp_path / "a.pth").items()}
+        assert kinds["head.weight"] == "bf16"
+        assert kinds["blocks.1.att.w0"] == "f32"
+
+    def test_the_placeholders_are_named(self, model: SyntheticModel, tmp_path: Path, quiet: Progress) -> None:
+        told = derive.write(model, tmp_path / "a", "gguf", "a", quiet)
+        assert told.placeholders == tuple(f"blk.0.time_mix_v{index}.weight" for index in range(3))
+        assert "placeholders" in told.sentence
+        assert derive.write(model, tmp_path / "a", "st", "a", quiet).placeholders == ()
+
+    @pytest.mark.parametrize("kind", ["pth", "st", "gguf"])
+    def test_an_overflow_or_a_nan_ends_it(self, kind: Format, tmp_path: Path, quiet: Progress) -> None:
+        for value, reason in ((1e6, "cannot hold"), (np.nan, "NaN")):
+            tensors = {spec.name: np.zeros(spec.shape, np.float32) for spec in tensor_specs(TINY)}
+            tensors["blocks.1.ffn.key.weight"][3, 3] = value
+            with pytest.raises(ModelError, match=rf"'blocks\.1\.ffn\.key\.weight' holds .*{reason}"):
+                derive.write(MappedWeights(TINY, "f32", tensors), tmp_path / "a", kind, "a", quiet, "f16")
+
+    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_the_layout_of_every_public_shape_holds_every_tensor_once(self, shape: Shape, precision: Precision) -> None:
+        names = [spec.name for spec in tensor_specs(shape)]
+        for layout in (pth_layout(shape, precision), st_layout(shape), gguf_layout(shape, precision)):
+            parts = [spec.name for entry in layout if not entry.placeholder for spec in entry.parts]
+            assert sorted(parts) == sorted(names)
+            assert len({entry.name for entry in layout}) == len(layout)
+            assert all(prod(entry.shape) == sum(spec.size for spec in entry.parts) for entry in layout)
+
+
+def _is_f16_in_gguf(spec: TensorSpec) -> bool:
+    entries = {part.name: entry for entry in gguf_layout(TINY) if not entry.placeholder for part in entry.parts}
+    return entries[spec.name].precision == "f16"

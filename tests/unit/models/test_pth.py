@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import pickletools
 import struct
 import zipfile
@@ -15,6 +16,7 @@ from pytest_rwkvperf.models.shapes import tensor_specs
 from pytest_rwkvperf.models.weights import DTYPES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from pytest_rwkvperf.models.streams import Progress
@@ -112,3 +114,131 @@ def test_a_compressed_zip_is_refused_before_it_unpacks(tmp_path: Path) -> None:
         archive.writestr("archive/data.pkl", bytes(1 << 20))
     with pytest.raises(ModelError, match=r"bomb\.pth.*1048576 bytes"):
         pth.check_directory(path)
+
+
+def rebuilt(path: Path, change: Callable[[dict[str, bytes]], object], **options: object) -> Path:
+    """The file with other entries, stored as torch does."""
+    with zipfile.ZipFile(path) as source:
+        entries = {name: source.read(name) for name in source.namelist()}
+    change(entries)
+    with zipfile.ZipFile(path, "w", **options) as target:  # type: ignore[call-overload]
+        for name, data in entries.items():
+            target.writestr(zipfile.ZipInfo(name), data)
+    return path
+
+
+def test_the_tensors_are_told_without_unpickling(written: Path, model: SyntheticModel) -> None:
+    found = pth.stored_tensors(written)
+    assert {name: one.shape for name, one in found.items()} == {
+        spec.name: spec.shape for spec in tensor_specs(model.shape)
+    }
+    assert {one.precision for one in found.values()} == {"bf16"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil",
+        "archive/../../evil",
+        "/etc/passwd",
+        "archive\\data\\7",
+        "archive/data/../x",
+        "archive/code/model.py",
+        "archive/constants.pkl",
+        "archive/data/x",
+        "archive/data/1/2",
+        "C:/x",
+        "other/data/1",
+    ],
+)
+def test_an_entry_that_torch_never_writes_is_refused(name: str, written: Path) -> None:
+    with pytest.raises(ModelError, match=r"tiny\.pth.*never"):
+        pth.check_directory(rebuilt(written, lambda entries: entries.update({name: b"x"})))
+
+
+def test_a_name_that_ends_early_for_some_readers_is_refused(written: Path) -> None:
+    rebuilt(written, lambda entries: entries.update({"archive/data/999?pkl": b"x"}))
+    written.write_bytes(written.read_bytes().replace(b"999?pkl", b"999\0pkl"))
+    with pytest.raises(ModelError, match=r"tiny\.pth.*never"):
+        pth.check_directory(written)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_entry_that_is_there_twice_is_refused(written: Path) -> None:
+    with zipfile.ZipFile(written, "a") as archive:
+        archive.writestr("archive/data.pkl", b"another")
+    with pytest.raises(ModelError, match="one entry twice"):
+        pth.check_directory(written)
+
+
+def test_entries_that_overlap_are_refused(written: Path) -> None:
+    """A bomb that needs no compression: many directory entries over the same bytes."""
+    raw = written.read_bytes()
+    with zipfile.ZipFile(written) as archive:
+        large = max(archive.infolist(), key=lambda entry: entry.file_size)
+        for number in range(900, 903):
+            twin = copy.copy(large)
+            twin.filename = f"archive/data/{number}"
+            archive.filelist.append(twin)
+        entries = archive.filelist
+    with zipfile.ZipFile(written.with_name("bomb.pth"), "w") as target:
+        assert target.fp is not None
+        target.fp.write(raw)
+        target.start_dir = len(raw)
+        target.filelist = entries
+        target._didModify = True  # type: ignore[attr-defined]
+    with pytest.raises(ModelError, match=r"bomb\.pth.*unpacks to"):
+        pth.check_directory(written.with_name("bomb.pth"))
+
+
+@pytest.mark.parametrize(
+    ("before", "behind", "reason"),
+    [
+        (b"#!/bin/sh\n", b"", "precede"),
+        (b"", b"PK", "bytes follow|truncated"),
+        (b"", b"x" * 100, "bytes follow|truncated"),
+    ],
+)
+def test_bytes_around_the_zip_are_refused(before: bytes, behind: bytes, reason: str, written: Path) -> None:
+    written.write_bytes(before + written.read_bytes() + behind)
+    with pytest.raises(ModelError, match=reason):
+        pth.check_directory(written)
+
+
+def test_a_comment_that_could_hide_a_second_directory_is_refused(written: Path) -> None:
+    with zipfile.ZipFile(written, "a") as archive:
+        archive.comment = b"hello"
+    with pytest.raises(ModelError, match="bytes follow"):
+        pth.check_directory(written)
+
+
+@pytest.mark.parametrize(
+    ("entry", "data", "reason"),
+    [
+        ("archive/data.pkl", b"cos\nsystem\n(X\x04\0\0\0truetR.", r"'os\.system'.*not loaded"),
+        ("archive/data.pkl", b"garbage", "cannot be decoded|opcode"),
+        ("archive/data.pkl", bytes(5 << 20), "more than any model's"),
+        ("archive/data/0", b"short", r"'emb\.weight' needs 16384 bytes"),
+        ("archive/byteorder", b"big", "little-endian"),
+    ],
+)
+def test_contents_are_checked_before_torch_sees_them(entry: str, data: bytes, reason: str, written: Path) -> None:
+    with pytest.raises(ModelError, match=rf"tiny\.pth.*({reason})"):
+        pth.stored_tensors(rebuilt(written, lambda entries: entries.update({entry: data})))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_bytes_are_an_error_or_a_listing(seed: int, written: Path, model: SyntheticModel) -> None:
+    """Damage in the directory and in the small entries; the values themselves are anyone's."""
+    random = np.random.default_rng(seed)
+    raw = bytearray(written.read_bytes())
+    for _ in range(3):
+        place = random.integers(0, 2_000) if random.random() < 0.5 else len(raw) - 1 - random.integers(0, 4_000)
+        raw[place] = random.integers(0, 256)
+    written.write_bytes(raw)
+    try:
+        found = pth.stored_tensors(written)
+    except ModelError as error:
+        assert "tiny.pth" in str(error)  # noqa: PT017 - either is right
+    else:
+        assert len(found) <= len(tensor_specs(model.shape))
