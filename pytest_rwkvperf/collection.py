@@ -131,18 +131,22 @@ def _parameter(item: pytest.Item) -> Any:  # noqa: ANN401 - an Item, a Missing o
     return None if callspec is None else callspec.params.get("rwkv_perf")
 
 
-def selected(items: Iterable[pytest.Item]) -> list[Item]:
-    """The items to measure among the tests that are left."""
+def selected(items: Iterable[pytest.Item]) -> list[tuple[Item, float | None]]:
+    """The items to measure among the tests that are left, with the tolerance that a test's marker asks for."""
     from pytest_rwkvperf.cases import Item
+    from pytest_rwkvperf.selection import read_marker
 
-    parameters = (_parameter(item) for item in items)
-    return [parameter for parameter in parameters if isinstance(parameter, Item)]
+    parameters = ((_parameter(item), item.get_closest_marker("rwkv")) for item in items)
+    return [
+        (parameter, read_marker(marker).tolerance) for parameter, marker in parameters if isinstance(parameter, Item)
+    ]
 
 
 def announcement(session: Session) -> list[str]:
     """What will be measured and for how long, and which suite was chosen."""
     from pytest_rwkvperf.measure.plan import MIN_PROCESSES
     from pytest_rwkvperf.measure.process import MIN_SAMPLES
+    from pytest_rwkvperf.stats.paired import MIN_PAIRS
     from pytest_rwkvperf.stats.verdicts import ALPHA
 
     cases = {item.case for item in session.selected}
@@ -152,7 +156,8 @@ def announcement(session: Session) -> list[str]:
     suite = "the shipped suite" if session.suite else "your own tests"
     counts = f"{len(cases)} cases, {len(session.selected)} workloads"
     share = f"{settings.budget_seconds / len(cases):.0f} s a case"
-    minimum = f"at least {MIN_PROCESSES} processes x {MIN_SAMPLES} samples each, for which slow engines need longer"
+    least = f"{MIN_PAIRS} pairs of" if settings.ab else f"{MIN_PROCESSES}"
+    minimum = f"at least {least} processes x {MIN_SAMPLES} samples each, for which slow engines need longer"
     against = f"in alternation with {settings.ab}" if settings.ab else f"against {settings.baseline_dir}"
     return [
         f"rwkvperf: {settings.model}, {counts}, {suite} (--rwkv-suite={settings.suite})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -69,14 +70,20 @@ class Launcher:
     def pairing(
         self, case: Case, share: Share, old: Mapping[str, Found], decided: Callable[[Pairing], bool]
     ) -> Pairing:
-        """The case measured in alternation with another environment, whose engines are `old`; else as `record`."""
-        if case.backend not in old:
-            raise errors.BackendMissingError(f"{case.backend} does not run in the other environment; install it there")
+        """The case measured in alternation with another environment, whose engines are `old`; else as `record`.
+
+        Raises:
+            DeviceError: the other environment's engine does not list the case's device.
+            RwkvPerfError: as `record`.
+        """
+        other = old[case.backend]
         return self._once(
             case,
             ".pair",
             Pairing,
-            lambda engine, device: self._measure_pairs(case, (engine, old[case.backend]), device, share, decided),
+            lambda engine, device: self._measure_pairs(
+                case, ((engine, device), (other, _same_device(device, other))), share, decided
+            ),
         )
 
     def _once(self, case: Case, suffix: str, kind: type[_Kept], make: Callable[[Found, Device], _Kept]) -> _Kept:
@@ -110,12 +117,11 @@ class Launcher:
     def _measure_pairs(
         self,
         case: Case,
-        engines: tuple[Found, Found],
-        device: Device,
+        sides: tuple[tuple[Found, Device], tuple[Found, Device]],
         share: Share,
         decided: Callable[[Pairing], bool],
     ) -> Pairing:
-        targets = [self._target(case, engine, device) for engine in engines]
+        targets = [self._target(case, engine, device) for engine, device in sides]
         (new, _), (old, _) = targets
         taken = pairs.measure_pairs(new, old, share.workloads, self._budget(share), decided, self._saying(case))
         for (target, memo), side in zip(targets, (taken.new, taken.old), strict=True):
@@ -129,7 +135,9 @@ class Launcher:
         """Everything a worker needs for a case in an engine's environment, and where its deep check is remembered."""
         file = self.file(engine, case.quant)
         model = self._model()
-        memo = memory.DeepMemory(engine.versions, file.content_hash, case.quant, device, case.chunk)
+        # Another environment may have another build of the same version: what was found here says nothing about it.
+        build = {} if engine.python == sys.executable else {"interpreter": engine.python}
+        memo = memory.DeepMemory({**engine.versions, **build}, file.content_hash, case.quant, device, case.chunk)
         known = memo.recall()
         emulation = engine.backend.emulation(case.quant)
         answers = expected.expected(file, emulation, deep=known is None, solver=self._tools)
@@ -201,6 +209,22 @@ def pairings(folder: Path) -> Sequence[Pairing]:
         MeasurementError: one of them cannot be read.
     """
     return [record.from_json(path.read_bytes(), Pairing) for path in sorted(folder.glob("*.pair"))]
+
+
+def _same_device(device: Device, other: Found) -> Device:
+    """Another environment's own description of a device.
+
+    Raises:
+        DeviceError: it lists none of this id and kind.
+    """
+    for one in other.devices:
+        if (one.id, one.kind) == (device.id, device.kind):
+            return one
+    there = ", ".join(one.id for one in other.devices)
+    raise errors.DeviceError(
+        f"{other.backend.name} lists no {device.kind} {device.id} in the environment of {other.python}, only {there}; "
+        "choose with --rwkv-device one that both environments have"
+    )
 
 
 def _keep_deep(memo: memory.DeepMemory, target: process.Target, taken: CaseRecord) -> None:

@@ -6,13 +6,13 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_rwkvperf.errors import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import pytest
 
@@ -193,9 +193,13 @@ def _other_python(ab: str, aa: str, save: str) -> str:
         raise OptionError(f"--rwkv-aa compares this interpreter with itself, --rwkv-ab={ab} with another; choose one")
     if (same or ab) and save != "no":
         raise OptionError("--rwkv-ab and --rwkv-aa compare two environments; run --rwkv-save-baseline by itself")
-    if ab and shutil.which(ab) is None:
+    if same or not ab:
+        return sys.executable if same else ""
+    found = shutil.which(ab)
+    if found is None:
         raise OptionError(f"--rwkv-ab={ab!r} is no program; give a Python, such as old/.venv/bin/python")
-    return sys.executable if same else ab
+    # A test may change the folder. A link is kept: it is by its place that a virtual environment's Python knows it.
+    return str(Path(found).absolute())
 
 
 def share(name: str, text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf import judgement, launcher, places
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.backends.discovery import Found, Missing, discover
-from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.cases import Case, Item
 from pytest_rwkvperf.errors import BaselineError, MeasurementError, OptionError
 from pytest_rwkvperf.judgement import Judgement, Reference
 from pytest_rwkvperf.launcher import Share
@@ -37,12 +38,11 @@ from pytest_rwkvperf.worker.parent import Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from pytest_rwkvperf.backends.base import Backend
-    from pytest_rwkvperf.cases import Item
-    from pytest_rwkvperf.measure.record import Pairing
+    from pytest_rwkvperf.measure.record import CaseRecord, Pairing
     from pytest_rwkvperf.models.files import Format, Model
     from pytest_rwkvperf.options import Settings
     from pytest_rwkvperf.reports.progress import Progress
@@ -72,7 +72,8 @@ class Session:
         self.folder = folder or places.new_run_folder()
         self.say = say
         self._owns_folder = folder is None
-        self._selected: tuple[Item, ...] = ()
+        self._selected: dict[Item, set[float]] = {}
+        self._old_engines: dict[str, Found] = {}
         self._tools = WorkerTools(lambda sentence, fraction: say(f"{sentence} {fraction:.0%}"))
 
     @cached_property
@@ -101,10 +102,34 @@ class Session:
             answer if isinstance(answer, Missing) else unfit(self.settings, answer, self.limits) or answer
             for answer in answers
         ]
+        if self.settings.ab:
+            fits = self._in_both(fits)
         for fit in fits:
             if by_hand and isinstance(fit, Missing):
                 raise OptionError(fit.reason)
         return fits
+
+    def _in_both(self, fits: Sequence[Found | Missing]) -> list[Found | Missing]:
+        """Keep the engines that the other environment of A/B mode has too, and note those.
+
+        Raises:
+            OptionError: it has none of them.
+        """
+        here = {engine.backend.name: engine for engine in fits if isinstance(engine, Found)}
+        if self.settings.ab == sys.executable or not here:
+            self._old_engines = here
+            return [*fits]
+        chosen = {name: engine.location for name, engine in here.items()}
+        answers = discover(chosen, by_hand=False, python=self.settings.ab)
+        self._old_engines = {answer.backend.name: answer for answer in answers if isinstance(answer, Found)}
+        lacking = {
+            answer.name: Missing(answer.name, f"--rwkv-ab={self.settings.ab}: {answer.reason}")
+            for answer in answers
+            if isinstance(answer, Missing)
+        }
+        if not self._old_engines:
+            raise OptionError("\n".join(missing.reason for missing in lacking.values()))
+        return [fit if isinstance(fit, Missing) else lacking.get(fit.backend.name, fit) for fit in fits]
 
     def engine(self, name: str) -> Found | Missing:
         """A backend by name, or why it is not to be had."""
@@ -182,21 +207,19 @@ class Session:
         default_threads = fingerprint.physical_cores()
         return [*items(self.settings, request, chosen, self.limits, default_threads), *absent]
 
-    def select(self, selected: Iterable[Item]) -> None:
-        """Fix, after collection, what is measured and so over how many items the error rate is spread."""
-        self._selected = tuple(dict.fromkeys(selected))
+    def select(self, selected: Iterable[tuple[Item, float | None]]) -> None:
+        """Fix, after collection, what is measured and so over how many items the error rate is spread.
+
+        Beside each item stands its test's own tolerance, if it has one; two tests may share an item.
+        """
+        self._selected = {}
+        for item, tolerance in selected:
+            self._selected.setdefault(item, set()).add(tolerance or self.settings.tolerance)
 
     @property
     def selected(self) -> tuple[Item, ...]:
         """The items that this run judges."""
-        return self._selected
-
-    @cached_property
-    def old_engines(self) -> dict[str, Found]:
-        """The engines of the other environment in A/B mode."""
-        chosen = {engine.backend.name: engine.location for engine in self.found}
-        answers = discover(chosen, by_hand=False, python=self.settings.ab)
-        return {answer.backend.name: answer for answer in answers if isinstance(answer, Found)}
+        return tuple(self._selected)
 
     def measure(self, item: Item) -> Measurement:
         """Measure an item's case, with all its selected workloads, unless that has been done.
@@ -205,7 +228,7 @@ class Session:
             RwkvPerfError: measuring failed.
         """
         if self.settings.ab:
-            return Measurement(self._pairing(item, self.settings.tolerance).new, item.workload)
+            return Measurement(self._pairing(item).new, item.workload)
         return Measurement(self.launcher.record(item.case, self._share(item)), item.workload)
 
     def _share(self, item: Item) -> Share:
@@ -213,15 +236,20 @@ class Session:
         cases = len({one.case for one in self._selected}) or 1
         return Share(workloads, self.settings.precision, self.settings.budget_seconds, cases)
 
-    def _pairing(self, item: Item, tolerance: float) -> Pairing:
-        """Both environments in alternation, until every workload of the case has its verdict or the budget is spent."""
+    def _pairing(self, item: Item) -> Pairing:
+        """Both environments in alternation, until every test of the case has its verdict or the budget is spent."""
         share, count = self._share(item), max(1, len(self._selected))
+        wanted = [
+            (workload, tolerance)
+            for workload in share.workloads
+            for tolerance in self._selected.get(Item(item.case, workload), {self.settings.tolerance})
+        ]
 
         def decided(pairing: Pairing) -> bool:
-            verdicts = (compare_pairs(pairing.log_ratios(one), tolerance, count) for one in share.workloads)
+            verdicts = (compare_pairs(pairing.log_ratios(one), tolerance, count) for one, tolerance in wanted)
             return all(verdict.verdict != "INCONCLUSIVE" for verdict in verdicts)
 
-        return self.launcher.pairing(item.case, share, self.old_engines, decided)
+        return self.launcher.pairing(item.case, share, self._old_engines, decided)
 
     def judge(self, item: Item, tolerance: float | None) -> Judgement:
         """The verdict on an item; measures first if need be.
@@ -233,7 +261,7 @@ class Session:
         count = max(1, len(self._selected))
         try:
             if self.settings.ab:
-                return judgement.judge_pairs(self._pairing(item, margin), item, margin, count)
+                return judgement.judge_pairs(self._pairing(item), item, margin, count)
             return judgement.judge(self.measure(item).record, item, self.reference, margin, count)
         except MeasurementError as error:
             return judgement.invalid(item, margin, str(error))
@@ -282,6 +310,14 @@ class Session:
             worker.kill()
             raise
         return worker
+
+    def records(self) -> list[CaseRecord]:
+        """What this run has measured, an A/B run's new side included.
+
+        Raises:
+            MeasurementError: a record cannot be read.
+        """
+        return [*launcher.records(self.folder), *(pairing.new for pairing in launcher.pairings(self.folder))]
 
     def close(self) -> None:
         """Remove the run's folder; only the process that made it does."""

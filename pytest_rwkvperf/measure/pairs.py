@@ -1,21 +1,28 @@
-"""A/B: two workers alive, one running, samples in the order old new new old; the pair of processes is restarted."""
+"""A/B: two workers alive, one running, samples in the order old new new old; the pair of processes is restarted.
+
+Nothing but the environment may tell the sides apart. So the side that is opened and warmed first, which may get the
+better memory, changes from pair to pair; and a pair has an even number of blocks, of which every second one is
+mirrored, so that both sides follow each other and themselves equally often.
+"""
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.errors import RwkvPerfError
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.measure import protocol
 from pytest_rwkvperf.measure.process import Process, running
 from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, Pairing, Run
-from pytest_rwkvperf.stats.paired import LOOKS, MAX_PAIRS, MIN_PAIRS
+from pytest_rwkvperf.stats.paired import LOOKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pytest_rwkvperf.cases import Workload
     from pytest_rwkvperf.measure.process import Target
@@ -56,10 +63,12 @@ def measure_pairs(
     decided: Callable[[Pairing], bool],
     progress: Callable[[str], None],
 ) -> Pairing:
-    """Measure pairs until `decided` says so at one of the planned looks, or the budget is spent.
+    """Measure pairs until `decided` says so at one of the planned looks, or the budget does not reach to the next one.
+
+    Between two looks nothing ends it: the error rate is kept at the looks alone.
 
     Raises:
-        RwkvPerfError: a worker failed, or one side's answers are wrong.
+        RwkvPerfError: a worker failed, or one side's answers are wrong; the message names its interpreter.
     """
     watch, started = Watch(), time.monotonic()
     sides = [_Side(target, [], {}, target.known_deep) for target in (new, old)]
@@ -67,39 +76,60 @@ def measure_pairs(
         count = len(sides[0].runs) + 1
         progress(f"pair {count}")
         _run_pair(sides[0], sides[1], workloads)
+        if count not in LOOKS:
+            continue
         elapsed = time.monotonic() - started
-        spent = count >= MIN_PAIRS and elapsed * (1 + 1 / count) > budget_seconds
-        last = spent or count >= MAX_PAIRS
-        if last or count in LOOKS:
-            pairing = Pairing(*(side.record("budget", elapsed, watch) for side in sides))
-            if decided(pairing):
-                return Pairing(replace(pairing.new, ended_by="verdict"), replace(pairing.old, ended_by="verdict"))
-            if last:
-                return pairing
+        pairing = Pairing(*(side.record("budget", elapsed, watch) for side in sides))
+        if decided(pairing):
+            return Pairing(replace(pairing.new, ended_by="verdict"), replace(pairing.old, ended_by="verdict"))
+        following = next((look for look in LOOKS if look > count), math.inf)
+        if elapsed * following / count > budget_seconds:
+            return pairing
 
 
 def _run_pair(new: _Side, old: _Side, workloads: Sequence[Workload]) -> None:
+    index = len(new.runs)
+    order = (old, new) if index % 2 == 0 else (new, old)
     with ExitStack() as stack:
-        processes = []
-        for side in (new, old):
-            due = side.deep is None and not side.runs
-            process = stack.enter_context(running(side.target, deep_due=due))
-            processes.append(process)
+        members = []
+        for side in order:
+            with _named(side):
+                process = stack.enter_context(running(side.target, deep_due=side.deep is None and not side.runs))
             side.deep, side.versions = side.deep or process.deep, process.versions
-        _alternate(processes[0], processes[1], workloads, seed=f"{new.target.case.key} {len(new.runs)}")
-        for side, process in zip((new, old), processes, strict=True):
-            side.runs.append(process.finish())
+            members.append((side, process))
+        _alternate(members, workloads, seed=f"{new.target.case.key} {index}")
+        for side, process in members:
+            with _named(side):
+                side.runs.append(process.finish())
 
 
-def _alternate(new: Process, old: Process, workloads: Sequence[Workload], seed: str) -> None:
-    """Blocks of old new new old (or its mirror, in turn) for each workload, the workloads in a seeded random order."""
+def _alternate(members: Sequence[tuple[_Side, Process]], workloads: Sequence[Workload], seed: str) -> None:
+    """Blocks of a b b a and b a a b in turn for each workload, the workloads of a block in a seeded random order."""
     source = random.Random(seed)
-    counts = [process.warm_up(workloads) for process in (old, new)]
-    blocks = {workload: -(-max(count[workload] for count in counts) // 2) for workload in workloads}
+    counts = []
+    for side, process in members:
+        with _named(side):
+            counts.append(process.warm_up(workloads))
+    blocks = {workload: block_count(max(count[workload] for count in counts)) for workload in workloads}
     for block in range(max(blocks.values())):
-        members = [workload for workload in workloads if block < blocks[workload]]
-        source.shuffle(members)
-        first, second = (old, new) if block % 2 == 0 else (new, old)
-        for workload in members:
-            for process in (first, second, second, first):
-                process.take(workload)
+        due = [workload for workload in workloads if block < blocks[workload]]
+        source.shuffle(due)
+        first, second = members if block % 2 == 0 else members[::-1]
+        for workload in due:
+            for side, process in (first, second, second, first):
+                with _named(side):
+                    process.take(workload)
+
+
+def block_count(samples: int) -> int:
+    """How many blocks, of two samples a side each, hold at least so many samples a side: an even number."""
+    return 2 * math.ceil(samples / 4)
+
+
+@contextmanager
+def _named(side: _Side) -> Iterator[None]:
+    """Say in whose interpreter it went wrong."""
+    try:
+        yield
+    except RwkvPerfError as error:
+        raise type(error)(f"{side.target.python}: {error}") from error

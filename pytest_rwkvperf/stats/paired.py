@@ -13,11 +13,12 @@ from pytest_rwkvperf.stats.verdicts import ALPHA, Comparison, Rule, conclude
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LOOKS = (4, 6, 8, 11, 15, 20)
+LOOKS = (4, 6, 8, 12, 16, 20)
 """Numbers of pairs after which the verdict is looked at. Each look of an item gets ALPHA / (items x looks): by
 Bonferroni's inequality the chance that any look errs stays under ALPHA / items, however the looks depend on each other
-(Jennison and Turnbull, Group Sequential Methods, 2000, chapter 2, shows what unadjusted looks would cost). A budget
-that ends between two looks takes the place of those that never come."""
+and whatever decides which of them is the last: another item of the case, or the budget (Jennison and Turnbull, Group
+Sequential Methods, 2000, chapter 2, shows what unadjusted looks would cost). All are even, so that each side has been
+the first of its pair equally often."""
 
 MIN_PAIRS = LOOKS[0]
 MAX_PAIRS = LOOKS[-1]

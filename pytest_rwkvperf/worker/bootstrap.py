@@ -1,8 +1,10 @@
 """What the worker's interpreter runs first, as a script: it may be another environment's, without this project.
 
 The package is found beside this file and nothing else of this environment is put on the path, so that the engine
-measured is the other environment's own. Standard library only.
+measured is the other environment's own. Standard library only, and nothing that an older Python cannot read.
 """
+
+from __future__ import annotations
 
 import importlib.util
 import os
@@ -33,6 +35,8 @@ def _load_package() -> None:
 
 
 if __name__ == "__main__":
+    if sys.version_info < (3, 10):  # noqa: UP036 - another environment's Python may be older than this project's
+        sys.exit(f"{sys.executable} is Python {sys.version.split()[0]}; a worker needs 3.10 or newer")
     pipes = _take_pipes()
     # The script's own folder leads sys.path, unless PYTHONSAFEPATH is set, and would let `parent` or `messages` shadow
     # other packages.
