@@ -91,7 +91,7 @@ class Launcher:
         path = self._folder / f"{hashlib.sha256(case.key.encode()).hexdigest()[:24]}{suffix}"
         engine = self._engines[case.backend]
         device = next(device for device in engine.devices if device.id == case.device)
-        with lease(device, self._say):
+        with lease(device, self._say.line):
             if path.exists():
                 return record.from_json(path.read_bytes(), kind)
             failure = path.with_suffix(".failure")

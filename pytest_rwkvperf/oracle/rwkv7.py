@@ -222,5 +222,6 @@ def _normalised(x: Floats, shape: Shape) -> Floats:
 
 
 def _sigmoid(x: Floats) -> Floats:
-    result: Floats = np.float32(1) / (np.float32(1) + np.exp(-x))
+    with np.errstate(over="ignore"):  # exp overflows to infinity, whose reciprocal is the limit
+        result: Floats = np.float32(1) / (np.float32(1) + np.exp(-x))
     return result

@@ -10,10 +10,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.measure.record import Measurement
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pytest
 
     from pytest_rwkvperf.judgement import Judgement
+    from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.session import Session
     from pytest_rwkvperf.stats.estimates import Estimate
 
@@ -42,6 +48,8 @@ def write(reporter: pytest.TerminalReporter, session: Session) -> None:
     if judgements:
         writer = reporter.config.get_terminal_writer()
         reporter.write(render(judgements, writer.fullwidth, colour=writer.hasmarkup))
+    if records := session.records():
+        reporter.write("\n" + _text(_case_table(records), colour=False))
     for sentence in next_steps(session):
         reporter.write_line(sentence)
 
@@ -56,9 +64,43 @@ def render(judgements: list[Judgement], width: int, *, colour: bool) -> str:
     table = _table(judgements, narrow=False)
     if console.measure(table).maximum > width:
         table = _table(judgements, narrow=True)
+    return _text(table, colour=colour)
+
+
+def _text(table: Table, *, colour: bool) -> str:
+    console = Console(file=io.StringIO(), width=_WIDEST, force_terminal=colour, no_color=not colour, highlight=False)
     with console.capture() as captured:
         console.print(table)
     return captured.get()
+
+
+def _case_table(records: Sequence[CaseRecord]) -> Table:
+    """What belongs to a case rather than to a workload: load time, latencies, memory and the file's size."""
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+    for name in ("backend", "quant", "device"):
+        table.add_column(name)
+    for name in ("load", "first token", "inter-token p50", "p99", "peak RSS", "file"):
+        table.add_column(name, justify="right")
+    for record in records:
+        table.add_row(*map(Text, (record.case.backend, record.case.quant, record.case.device)), *_case_figures(record))
+    return table
+
+
+def _case_figures(record: CaseRecord) -> list[str]:
+    """First token: of the longest prompt timed. Inter-token: of the longest generation timed."""
+    taken = [Measurement(record, Workload.parse(name)) for name in record.runs[0].samples]
+    longest = {one.workload.kind: one for one in sorted(taken, key=lambda one: one.workload.tokens)}
+    prefill, generation = longest.get("prefill"), longest.get("generation")
+    first = prefill.time_to_first_token_seconds if prefill else None
+    between = generation.inter_token_latency_seconds() if generation else None
+    memory = taken[0].memory
+    return [
+        f"{taken[0].load_seconds:.2f} s",
+        f"{first * 1e3:.1f} ms" if first is not None else "",
+        *((f"{share * 1e3:.2f} ms" for share in between) if between else ("", "")),
+        f"{memory.peak_rss_bytes / 2**20:.0f} MiB",
+        f"{memory.file_bytes / 2**20:.0f} MiB",
+    ]
 
 
 def _table(judgements: list[Judgement], *, narrow: bool) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,10 @@ from pytest_rwkvperf.reports import terminal
 from pytest_rwkvperf.session import Saved
 from pytest_rwkvperf.stats.estimates import Estimate
 from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
+from tests.unit.building import make_record, make_run
 
 if TYPE_CHECKING:
+    from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.session import Session
 
 VERDICTS: tuple[Verdict, ...] = ("PASS", "REGRESSION", "IMPROVEMENT", "INCONCLUSIVE", "NO-BASELINE", "INVALID")
@@ -168,11 +171,13 @@ class Reporter:
     write_line = write
 
 
-def written(*judgements: Judgement, trouble: str = "") -> list[str]:
+def written(*judgements: Judgement, trouble: str = "", records: tuple[CaseRecord, ...] = ()) -> list[str]:
     reporter = Reporter(120)
-    session = SimpleNamespace(judgements=dict(enumerate(judgements)), saved=None, trouble=trouble)
+    session = SimpleNamespace(
+        judgements=dict(enumerate(judgements)), saved=None, trouble=trouble, records=lambda: list(records)
+    )
     terminal.write(cast("pytest.TerminalReporter", reporter), cast("Session", session))
-    return [line.rstrip() for line in reporter.lines]
+    return [line.rstrip() for text in reporter.lines for line in text.split("\n")]
 
 
 def test_the_section_is_title_table_and_sentence() -> None:
@@ -181,6 +186,15 @@ def test_the_section_is_title_table_and_sentence() -> None:
         *plain([judged("PASS")]),
         "Nothing got slower than the tolerance allows.",
     ]
+
+
+def test_a_cases_own_figures_follow_with_their_units() -> None:
+    record = make_record(make_run(load=1_500_000_000, peak=300 << 20, pp16=(40_000_000,), tg4=(8_000_000,)))
+    lines = written(judged("PASS"), records=(record,))
+    header, figures = next((one, two) for one, two in itertools.pairwise(lines) if "first token" in one)
+    assert header.endswith("file")
+    for figure in ("1.50 s", "40.0 ms", "2.00 ms", "300 MiB"):
+        assert figure in figures
 
 
 def test_without_results_there_is_no_section() -> None:
