@@ -1,0 +1,267 @@
+"""Pairs of processes that do nothing but write down what is asked of them: order, restarts, looks and budget."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.errors import BackendError, ParityError, WorkerDiedError
+from pytest_rwkvperf.measure import pairs
+from pytest_rwkvperf.measure.process import MAX_SAMPLES, MIN_SAMPLES, Target
+from pytest_rwkvperf.measure.protocol import Sample
+from pytest_rwkvperf.oracle.check import Deep
+from pytest_rwkvperf.stats.paired import LOOKS, MAX_PAIRS, MIN_PAIRS
+from tests.unit.building import CASE, CPU, MODEL, RIGHT, make_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pytest_rwkvperf.errors import RwkvPerfError
+    from pytest_rwkvperf.measure.record import Pairing, Run
+
+PREFILL, GENERATION = Workload("prefill", 512), Workload("generation", 128)
+DEEP = Deep(RIGHT, 0.0)
+
+
+def target(python: str, known: Deep | None = None) -> Target:
+    return Target(CASE, "module:attribute", {}, python, MODEL, Path("model.gguf"), CPU, (), known)
+
+
+@dataclass
+class Stage:
+    """Stands for `process.running`: its processes log (what, who), and time passes by a pair's seconds."""
+
+    counts: dict[str, int] = field(default_factory=lambda: {"new": MIN_SAMPLES, "old": MIN_SAMPLES})
+    trouble: dict[tuple[str, str], RwkvPerfError] = field(default_factory=dict)
+    pair_seconds: float = 10.0
+    log: list[tuple[str, str]] = field(default_factory=list)
+    deep: list[tuple[str, bool]] = field(default_factory=list)
+    clock: float = 100.0
+
+    @contextmanager
+    def running(self, wanted: Target, *, deep_due: bool) -> Iterator[Any]:
+        who = wanted.python
+        self.say("open", who)
+        self.deep.append((who, deep_due))
+        try:
+            yield Process(self, who, DEEP if deep_due else None)
+        finally:
+            self.log.append(("close", who))
+
+    def say(self, what: str, who: str) -> None:
+        self.log.append((what, who))
+        if (what, who) in self.trouble:
+            raise self.trouble[what, who]
+
+    def whos(self, *words: str) -> str:
+        """Who did it, in order, by first letters."""
+        return "".join(who[0] for what, who in self.log if what in words)
+
+
+class Process:
+    """What a `measure.process.Process` has."""
+
+    def __init__(self, stage: Stage, who: str, deep: Deep | None) -> None:
+        self.stage, self.who, self.deep = stage, who, deep
+        self.versions = {"engine": f"{who}'s version"}
+        self.samples: dict[str, list[Sample]] = {}
+
+    def warm_up(self, workloads: Sequence[Workload]) -> dict[Workload, int]:
+        self.stage.say("warm", self.who)
+        return dict.fromkeys(workloads, self.stage.counts[self.who])
+
+    def take(self, workload: Workload) -> None:
+        self.stage.say(str(workload), self.who)
+        factor = 2 if self.who == "new" else 1
+        self.samples.setdefault(str(workload), []).append(Sample(0.0, 1000 * factor, ()))
+
+    def finish(self) -> Run:
+        self.stage.clock += self.stage.pair_seconds / 2
+        times = {name: [sample.nanoseconds for sample in taken] for name, taken in self.samples.items()}
+        return make_run(10**9, 2**30, **times)
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    made = Stage()
+    monkeypatch.setattr(pairs, "running", made.running)
+    monkeypatch.setattr(pairs, "time", SimpleNamespace(monotonic=lambda: made.clock))
+    return made
+
+
+def never(_pairing: Pairing) -> bool:
+    return False
+
+
+def measure(
+    budget: float = 0.0,
+    decided: Callable[[Pairing], bool] = never,
+    workloads: Sequence[Workload] = (PREFILL,),
+    known: Deep | None = None,
+) -> Pairing:
+    return pairs.measure_pairs(target("new"), target("old", known), workloads, budget, decided, lambda _: None)
+
+
+# Order
+
+
+def test_old_new_new_old_and_its_mirror_and_the_next_pair_the_other_way_round(stage: Stage) -> None:
+    measure()
+    assert stage.whos("pp512") == ("onnonoon" + "noononno") * (MIN_PAIRS // 2)
+
+
+def test_whoever_is_opened_and_warmed_first_changes_from_pair_to_pair(stage: Stage) -> None:
+    measure()
+    assert stage.whos("open") == stage.whos("warm") == "onno" * (MIN_PAIRS // 2)
+
+
+def test_nothing_tells_the_sides_apart_over_two_pairs(stage: Stage) -> None:
+    """As often first, as often after the other, as often after oneself."""
+    stage.counts = {"new": 5, "old": 9}
+    measure()
+    taken = stage.whos("pp512")
+    following = Counter(pairwise(taken))
+    assert taken.count("o") == taken.count("n")
+    assert following["o", "o"] == following["n", "n"]
+    assert abs(following["o", "n"] - following["n", "o"]) <= 1
+
+
+def test_both_are_warm_before_either_is_timed_and_both_live_until_both_are_done(stage: Stage) -> None:
+    measure()
+    one_pair = [what for what, _ in stage.log[: len(stage.log) // MIN_PAIRS]]
+    assert one_pair == ["open", "open", "warm", "warm", *["pp512"] * 8, "close", "close"]
+
+
+def test_every_pair_has_processes_of_its_own(stage: Stage) -> None:
+    pairing = measure()
+    assert len(pairing.new.runs) == len(pairing.old.runs) == MIN_PAIRS
+    assert stage.whos("open").count("o") == stage.whos("close").count("o") == MIN_PAIRS
+
+
+def test_workloads_take_turns_in_an_order_that_is_seeded(stage: Stage) -> None:
+    measure(workloads=(PREFILL, GENERATION))
+    order = [what for what, _ in stage.log if what in ("pp512", "tg128")]
+    blocks = [tuple(order[at : at + 4]) for at in range(0, len(order), 4)]
+    assert set(blocks) == {("pp512",) * 4, ("tg128",) * 4}
+    twos = set(zip(blocks[::2], blocks[1::2], strict=True))
+    assert all(first != second for first, second in twos)
+    assert len(twos) == 2
+    first = [*stage.log]
+    stage.log.clear()
+    measure(workloads=(PREFILL, GENERATION))
+    assert stage.log == first
+
+
+@given(st.integers(MIN_SAMPLES, MAX_SAMPLES))
+def test_blocks_come_in_twos_and_hold_enough(samples: int) -> None:
+    blocks = pairs.block_count(samples)
+    assert blocks % 2 == 0
+    assert samples <= 2 * blocks < samples + 4
+
+
+def test_the_side_that_needs_more_samples_decides(stage: Stage) -> None:
+    stage.counts = {"new": 3, "old": 10}
+    pairing = measure()
+    assert {len(run.samples["pp512"]) for side in (pairing.new, pairing.old) for run in side.runs} == {12}
+
+
+# What is left
+
+
+def test_each_side_keeps_its_own_samples_and_versions(stage: Stage) -> None:
+    pairing = measure()
+    assert stage.pair_seconds == 10
+    assert pairing.new.versions == {"engine": "new's version"}
+    assert pairing.old.versions == {"engine": "old's version"}
+    assert {time for row in pairing.new.times(PREFILL) for time in row} == {2000}
+    assert {time for row in pairing.old.times(PREFILL) for time in row} == {1000}
+    # New takes twice as long: half the speed.
+    assert pairing.log_ratios(PREFILL) == pytest.approx([-0.693147] * MIN_PAIRS, rel=1e-6)
+    assert pairing.new.seconds == pairing.old.seconds == 10 * MIN_PAIRS
+
+
+def test_the_deep_check_is_each_sides_own_and_made_once(stage: Stage) -> None:
+    pairing = measure()
+    assert [due for who, due in stage.deep if who == "old"] == [True] + [False] * (MIN_PAIRS - 1)
+    assert [due for who, due in stage.deep if who == "new"] == [True] + [False] * (MIN_PAIRS - 1)
+    assert pairing.new.deep == pairing.old.deep == DEEP
+
+
+def test_a_deep_check_that_is_remembered_for_one_side_is_made_for_the_other(stage: Stage) -> None:
+    measure(known=DEEP)
+    assert {who for who, due in stage.deep if due} == {"new"}
+
+
+# Enough
+
+
+@pytest.mark.parametrize("budget", [0.0, 1.0, 59.9])
+def test_the_least_number_of_pairs_goes_before_the_budget(stage: Stage, budget: float) -> None:
+    assert stage.pair_seconds * LOOKS[1] > budget
+    pairing = measure(budget)
+    assert (len(pairing.new.runs), pairing.new.ended_by, pairing.old.ended_by) == (MIN_PAIRS, "budget", "budget")
+
+
+@pytest.mark.parametrize(
+    ("budget", "count"), [(60.0, 6), (79.9, 6), (80.0, 8), (119.0, 8), (199.9, 16), (200.0, 20), (1e6, 20)]
+)
+@pytest.mark.usefixtures("stage")
+def test_a_look_that_the_budget_does_not_reach_is_not_begun(budget: float, count: int) -> None:
+    assert len(measure(budget).new.runs) == count
+
+
+def test_a_verdict_is_looked_for_at_the_looks_alone(stage: Stage) -> None:
+    looked: list[int] = []
+
+    def watching(pairing: Pairing) -> bool:
+        looked.append(len(pairing.new.runs))
+        return False
+
+    assert measure(1e9, watching).new.ended_by == "budget"
+    assert looked == [*LOOKS]
+    assert stage.whos("open").count("n") == MAX_PAIRS
+
+
+@pytest.mark.usefixtures("stage")
+def test_a_verdict_ends_it() -> None:
+    pairing = measure(1e9, lambda pairing: len(pairing.new.runs) >= 8)
+    assert (len(pairing.new.runs), pairing.new.ended_by, pairing.old.ended_by) == (8, "verdict", "verdict")
+
+
+# Trouble
+
+
+@pytest.mark.parametrize("who", ["new", "old"])
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("open", ParityError("a wrong answer")),
+        ("warm", BackendError("out of memory")),
+        ("pp512", WorkerDiedError("the worker was killed by SIGSEGV")),
+    ],
+)
+def test_trouble_names_the_environment_it_is_in_and_ends_both(
+    stage: Stage, who: str, what: str, error: RwkvPerfError
+) -> None:
+    stage.trouble[what, who] = error
+    with pytest.raises(type(error), match=f"^{who}: {error}$"):
+        measure()
+    opened = [side for done, side in stage.log if done == "open" and (done, side) not in stage.trouble]
+    assert sorted(opened) == sorted(side for done, side in stage.log if done == "close")
+
+
+def test_an_interrupt_ends_both(stage: Stage) -> None:
+    stage.trouble["pp512", "new"] = KeyboardInterrupt()  # type: ignore[assignment]  # as Ctrl-C raises it anywhere
+    with pytest.raises(KeyboardInterrupt):
+        measure()
+    assert sorted(stage.whos("close")) == ["n", "o"]

@@ -1,0 +1,232 @@
+"""Paired comparison: by hand, against SciPy's test, and the whole sequential procedure in seeded simulations."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import stats
+
+from pytest_rwkvperf.errors import MeasurementError
+from pytest_rwkvperf.stats.paired import LOOKS, MAX_PAIRS, MIN_PAIRS, compare_pairs, pair_ratio
+from pytest_rwkvperf.stats.verdicts import ALPHA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy.typing as npt
+
+    Draw = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
+
+TIMES = st.lists(st.floats(1e-3, 1e12), min_size=1, max_size=12)
+RATIOS = st.lists(st.floats(-2, 2), min_size=2, max_size=MAX_PAIRS)
+TOLERANCES = st.floats(0.005, 0.5)
+OPPOSITE = {"REGRESSION": "IMPROVEMENT", "IMPROVEMENT": "REGRESSION"}
+
+
+# One pair
+
+
+def test_a_pair_by_hand() -> None:
+    # New takes twice and eight times as long as old: logs of -ln 2 and -3 ln 2, mean -2 ln 2, a quarter of the speed.
+    assert math.exp(pair_ratio([2.0, 8.0], [1.0, 1.0])) == pytest.approx(0.25)
+
+
+@given(TIMES, st.data())
+def test_swapping_the_sides_turns_the_ratio_over(new: list[float], data: st.DataObject) -> None:
+    old = data.draw(st.lists(st.floats(1e-3, 1e12), min_size=len(new), max_size=len(new)))
+    assert pair_ratio(new, old) == pytest.approx(-pair_ratio(old, new))
+
+
+@given(st.integers(1, 6), st.floats(-0.5, 0.5), st.floats(0.2, 5))
+def test_a_drift_that_is_linear_over_each_four_cancels_exactly(blocks: int, drift: float, slowdown: float) -> None:
+    """In the order in which `measure.pairs` takes them: a b b a, and its mirror in turn."""
+    new, old = [], []
+    for index in range(4 * blocks):
+        level = math.exp(drift * index)
+        mirrored = (index // 4) % 2 == 1
+        if (index % 4 in (0, 3)) is not mirrored:
+            old.append(level)
+        else:
+            new.append(level * slowdown)
+    assert math.exp(pair_ratio(new, old)) == pytest.approx(1 / slowdown)
+
+
+@pytest.mark.parametrize("order", ["oonn", "onon"])
+def test_no_other_order_does_that(order: str) -> None:
+    times: dict[str, list[float]] = {"o": [], "n": []}
+    for index, side in enumerate(order):
+        times[side].append(math.exp(0.01 * index))
+    assert abs(pair_ratio(times["n"], times["o"])) > 0.009
+
+
+@pytest.mark.parametrize(
+    ("new", "old"),
+    [
+        ([], []),
+        ([1.0], []),
+        ([1.0], [1.0, 1.0]),
+        *(([1.0, bad], [1.0, 1.0]) for bad in (0.0, -1.0, math.nan, math.inf)),
+        *(([1.0, 1.0], [bad, 1.0]) for bad in (0.0, -1.0, math.nan, math.inf)),
+    ],
+)
+def test_samples_that_carry_no_ratio_are_refused(new: list[float], old: list[float]) -> None:
+    with pytest.raises(MeasurementError, match="measure again"):
+        pair_ratio(new, old)
+
+
+# The comparison
+
+
+def test_an_example_by_hand() -> None:
+    # Mean -0.1, sample standard deviation 0.02, standard error 0.01.
+    ratios = [-0.1 + 0.02 * math.sqrt(0.75) * sign for sign in (1, -1, 1, -1)]
+    found = compare_pairs(ratios, 0.01, items=2)
+    # t of 3 degrees of freedom at a tail of 0.01 / (2 items x 6 looks), from SciPy's distribution.
+    reach = stats.t.isf(0.01 / 12, 3) * 0.01
+    assert found.ratio == pytest.approx(math.exp(-0.1))
+    assert (found.low, found.high) == pytest.approx((math.exp(-0.1 - reach), math.exp(-0.1 + reach)))
+    assert found.alpha == ALPHA / 2
+    assert found.verdict == "INCONCLUSIVE"
+    assert compare_pairs([*ratios, *ratios], 0.01, items=2).verdict == "REGRESSION"
+
+
+@given(RATIOS, TOLERANCES, st.integers(1, 20))
+def test_the_bounds_are_those_of_scipys_one_sided_tests(ratios: list[float], tolerance: float, items: int) -> None:
+    assume(np.std(ratios) > 1e-6)  # with less, both would compare rounding errors
+    found = compare_pairs(ratios, tolerance, items)
+    tail = ALPHA / items / len(LOOKS)
+    low = stats.ttest_1samp(ratios, 0.0, alternative="greater").confidence_interval(1 - tail).low
+    high = stats.ttest_1samp(ratios, 0.0, alternative="less").confidence_interval(1 - tail).high
+    assert (math.log(max(found.low, 1e-300)), math.log(min(found.high, 1e300))) == pytest.approx(
+        (max(low, math.log(1e-300)), min(high, math.log(1e300)))
+    )
+
+
+@given(RATIOS, TOLERANCES)
+def test_swapping_the_environments_turns_the_verdict_over(ratios: list[float], tolerance: float) -> None:
+    there, back = compare_pairs(ratios, tolerance, 3), compare_pairs([-ratio for ratio in ratios], tolerance, 3)
+    assert back.ratio == pytest.approx(1 / there.ratio)
+    assert (back.low, back.high) == pytest.approx((1 / there.high, 1 / there.low))
+    assert back.detectable == pytest.approx(there.detectable)
+    if there.verdict in OPPOSITE:
+        assert back.verdict == OPPOSITE[there.verdict]
+
+
+@given(RATIOS, TOLERANCES)
+def test_more_items_or_a_wider_tolerance_never_make_a_regression(ratios: list[float], tolerance: float) -> None:
+    if compare_pairs(ratios, tolerance, 1).verdict != "REGRESSION":
+        assert compare_pairs(ratios, tolerance, 9).verdict != "REGRESSION"
+        assert compare_pairs(ratios, tolerance * 1.5, 1).verdict != "REGRESSION"
+
+
+def test_one_pair_bounds_nothing() -> None:
+    found = compare_pairs([-3.0], 0.05, 1)
+    assert (found.verdict, found.low, found.high, found.detectable) == ("INCONCLUSIVE", 0.0, math.inf, math.inf)
+
+
+def test_no_pairs_are_refused() -> None:
+    with pytest.raises(MeasurementError, match="no pairs; measure again"):
+        compare_pairs([], 0.05, 1)
+
+
+def test_each_side_is_first_equally_often_at_every_look() -> None:
+    assert all(look % 2 == 0 for look in LOOKS)
+    assert [*LOOKS] == sorted(set(LOOKS))
+    assert (LOOKS[0], LOOKS[-1]) == (MIN_PAIRS, MAX_PAIRS)
+
+
+# The whole procedure
+
+RUNS = 2500
+
+
+def normal(random: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
+    return random.normal(0, 0.03, size)
+
+
+def interrupted(random: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
+    """A neighbour falls on one of the two, whichever, in a tenth of the pairs."""
+    blow = random.choice([-1.0, 1.0], size) * random.exponential(0.3, size)
+    return random.normal(0, 0.01, size) + np.where(random.random(size) < 0.1, blow, 0.0)
+
+
+def alternating(random: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
+    """Whoever is opened first is 3 % faster."""
+    return random.normal(0, 0.01, size) + np.where(np.arange(size) % 2, 0.03, -0.03)
+
+
+def share_of(verdict: str, ratio: float, draw: Draw, tolerance: float, runs: int = RUNS, items: int = 1) -> float:
+    """Share of simulated A/B runs that end with a verdict: looked at as planned, ended by the first that says one."""
+    random, count = np.random.default_rng(5), 0
+    for _ in range(runs):
+        ratios = math.log(ratio) + draw(random, MAX_PAIRS)
+        looks = (compare_pairs(ratios[:look].tolist(), tolerance, items).verdict for look in LOOKS)
+        count += next((said for said in looks if said != "INCONCLUSIVE"), "INCONCLUSIVE") == verdict
+    return count / runs
+
+
+def allowed(chance: float, runs: int = RUNS) -> float:
+    """The largest share that 999 in 1000 such simulations show if the chance is what is said."""
+    return float(stats.binom.ppf(0.999, runs, chance)) / runs
+
+
+@pytest.mark.parametrize("draw", [normal, interrupted, alternating])
+def test_false_alarms_of_the_whole_procedure_stay_under_alpha(draw: Draw) -> None:
+    # The worst that is no regression: slower by exactly the tolerance.
+    assert share_of("REGRESSION", 1 / 1.05, draw, 0.05) <= allowed(ALPHA)
+
+
+def test_whatever_chooses_the_last_look_false_alarms_stay_under_alpha() -> None:
+    """The budget does, and the other items of a case: here an opponent who stops as soon as it looks bad."""
+    random, alarms = np.random.default_rng(6), 0
+    for _ in range(RUNS):
+        ratios = math.log(1 / 1.05) + normal(random, MAX_PAIRS)
+        alarms += any(compare_pairs(ratios[:look].tolist(), 0.05, 1).verdict == "REGRESSION" for look in LOOKS)
+    assert alarms / RUNS <= allowed(ALPHA)
+
+
+@pytest.mark.parametrize("draw", [normal, interrupted, alternating])
+def test_a_slowdown_that_counts_passes_no_more_often_than_alpha(draw: Draw) -> None:
+    assert share_of("PASS", 1 / 1.05, draw, 0.05) <= allowed(ALPHA)
+
+
+def test_looks_that_are_not_paid_for_would_break_it() -> None:
+    """The simulation would notice: the same looks at the full ALPHA each."""
+
+    def looked_at_for_nothing(random: np.random.Generator) -> bool:
+        ratios = math.log(1 / 1.05) + normal(random, MAX_PAIRS)
+        means = (
+            (np.mean(part) + stats.t.isf(ALPHA, len(part) - 1) * np.std(part, ddof=1) / math.sqrt(len(part)))
+            for part in (ratios[:look] for look in LOOKS)
+        )
+        return any(high < math.log(1 / 1.05) for high in means)
+
+    random = np.random.default_rng(5)
+    assert sum(looked_at_for_nothing(random) for _ in range(RUNS)) / RUNS > 1.5 * allowed(ALPHA)
+
+
+def test_power_grows_with_the_slowdown() -> None:
+    found = [share_of("REGRESSION", 1 / (1 + slowdown), normal, 0.05, runs=400) for slowdown in (0.06, 0.08, 0.1, 0.15)]
+    assert found == sorted(found)
+    assert found[0] < 0.2
+    assert found[-1] > 0.99
+
+
+def test_identical_code_passes_where_the_noise_allows_it() -> None:
+    assert share_of("PASS", 1.0, normal, 0.05, runs=400) > 0.9
+
+
+def test_the_smallest_detectable_slowdown_is_found_19_times_in_20() -> None:
+    """What is printed at the last look, from a spread that is known exactly there."""
+    random, count, runs = np.random.default_rng(7), 0, 1500
+    pattern = np.array([1.0, -1.0] * (MAX_PAIRS // 2)) * 0.03 * math.sqrt((MAX_PAIRS - 1) / MAX_PAIRS)
+    slowdown = compare_pairs(pattern.tolist(), 0.05, 1).detectable
+    for _ in range(runs):
+        ratios = -math.log1p(slowdown) + normal(random, MAX_PAIRS)
+        count += compare_pairs(ratios.tolist(), 0.05, 1).verdict == "REGRESSION"
+    assert count / runs == pytest.approx(0.95, abs=0.025)
