@@ -196,6 +196,7 @@ FAULTS = {
     "backward-clock": CLOCK.run_backwards,
     "nan-clock": CLOCK.lose_count,
     "no-device": _nothing,
+    "spare-only": _nothing,
     "other-device": _nothing,
     "wrong": _nothing,
 }
@@ -324,7 +325,8 @@ class Scripted:
 
     def devices(self) -> Sequence[Device]:
         """A best one and a spare one."""
-        return () if Script.read().says("no-device") else (CPU, SPARE)
+        script = Script.read()
+        return () if script.says("no-device") else (SPARE,) if script.says("spare-only") else (CPU, SPARE)
 
     def open(self, request: OpenRequest) -> ScriptedEngine:
         """Open without reading: only what a header would tell matters here."""
