@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.backends.base import Backend
     from pytest_rwkvperf.models.files import Model, ModelFile
 
+PYTHON = sys.executable
 REAL_BACKENDS = ("rwkv", "llama-cpp", "web-rwkv")
 
 
@@ -96,14 +98,17 @@ def right_answers(file: ModelFile, engine: Engine, quant: str, *, deep: bool) ->
     return expected.expected(file, engine.backend.emulation(quant), deep=deep, solver=TOOLS)
 
 
+def case(engine: Engine, quant: str) -> Case:
+    """An engine's case with the settings that a run chooses by itself."""
+    threads = psutil.cpu_count(logical=False) or 1
+    return Case(engine.name, "parity", quant, engine.device.id, threads, engine.backend.standard_chunk)
+
+
 def answers(engine: Engine, quant: str, path: Path, wanted: Sequence[Path]) -> tuple[Short, Deep | None]:
     """Run the parity check in a worker, as a measurement does."""
-    backend, chunk = engine.backend, engine.backend.standard_chunk
-    threads = psutil.cpu_count(logical=False) or 1
-    case = Case(engine.name, "parity", quant, engine.device.id, threads, chunk)
     noise = bounds.bound_for(engine.name, quant).relative_l2
-    with Worker(environment=backend.environment(engine.device.id)) as worker:
-        worker.open(engine.location, path, case)
+    with Worker(environment=engine.backend.environment(engine.device.id)) as worker:
+        worker.open(engine.location, path, case(engine, quant))
         found = worker.request("parity", SAMPLE_SECONDS, expected=[str(one) for one in wanted], noise=noise)
     deep = msgspec.convert(found["deep"], type=Deep) if found["deep"] else None
     return msgspec.convert(found["short"], type=Short), deep

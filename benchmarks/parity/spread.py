@@ -70,7 +70,8 @@ def record(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     order = sorted(held, key=lambda key: (BACKENDS.index(key[0]), _place(key), SHAPES.index(key[2]), key[3]))
     everything = [held[key] for key in order]
     lines = ",\n".join(json.dumps(entry) for entry in everything)
-    text = f'{{"conditions": {json.dumps(bench.conditions())},\n"entries": [\n{lines}\n]}}\n'
+    taken = bench.conditions() if entries else json.loads(RESULTS.read_text(encoding="utf-8"))["conditions"]
+    text = f'{{"conditions": {json.dumps(taken)},\n"entries": [\n{lines}\n]}}\n'
     RESULTS.write_text(text, encoding="utf-8")
     TABLE.write_text(table(everything), encoding="utf-8")
     return everything
@@ -151,10 +152,10 @@ def main() -> None:
     parser.add_argument("--backend", default=",".join(BACKENDS))
     parser.add_argument("--quant", default="", help="only these, of each backend that knows them")
     parser.add_argument("--short", action="store_true", help="without the deep check")
-    parser.add_argument("--table", action="store_true", help="print what is recorded")
+    parser.add_argument("--table", action="store_true", help="judge what is recorded anew and print it")
     options = parser.parse_args()
     if options.table:
-        print(table(recorded().values()))
+        print(table(record([])))
         return
     only = [quant for quant in options.quant.split(",") if quant]
     first, _, last = options.seeds.rpartition("-")
@@ -166,7 +167,7 @@ def main() -> None:
                         entry = measure(name, quant, options.shape, seed, deep=not options.short)
                         record([entry])
                         print(name, quant, options.shape, seed, entry["short"], entry["deep"], flush=True)
-    print(table(recorded().values()))
+    print(table(record([])))
 
 
 if __name__ == "__main__":

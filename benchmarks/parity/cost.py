@@ -1,0 +1,155 @@
+"""What the parity check costs: its share of the time that a default run gives a case.
+
+    python benchmarks/parity/cost.py                                     # nano, and 0.1b for rwkv and llama-cpp
+    python benchmarks/parity/cost.py --shape nano --backend llama-cpp
+
+Worker processes are run as the default plan runs them (pp512 and tg128, warm-up, samples), with a clock around every
+request: the share is that of the short check in a whole process, its start and end included. The deep check and the
+oracle run once per engine version, file, quant and device; their seconds stand beside it. Run it on an idle machine.
+Results go to `cost.json`; `cost.md` is written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import bench
+
+from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.measure import plan
+from pytest_rwkvperf.measure.process import Target
+from pytest_rwkvperf.measure.record import ModelFacts
+from pytest_rwkvperf.worker.parent import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+RESULTS = Path(__file__).with_suffix(".json")
+TABLE = Path(__file__).with_suffix(".md")
+DEFAULT = (
+    ("rwkv", "fp32", "nano"),
+    ("rwkv", "bf16", "nano"),
+    ("llama-cpp", "f16", "nano"),
+    ("llama-cpp", "q8_0", "nano"),
+    ("web-rwkv", "fp16", "nano"),
+    ("web-rwkv", "int8", "nano"),
+    ("rwkv", "fp32", "0.1b"),
+    ("rwkv", "bf16", "0.1b"),
+    ("llama-cpp", "f16", "0.1b"),
+    ("llama-cpp", "q8_0", "0.1b"),
+)
+WORKLOADS = (Workload.parse("pp512"), Workload.parse("tg128"))
+PROCESSES = 3
+
+
+@contextmanager
+def clocked() -> Iterator[dict[str, float]]:
+    """Seconds by request, of every worker in this block."""
+    seconds: dict[str, float] = defaultdict(float)
+    plain = Worker.request
+
+    def request(self: Worker, do: str, *positional: Any, **arguments: Any) -> Any:  # noqa: ANN401 - passed on
+        started = time.perf_counter()
+        try:
+            return plain(self, do, *positional, **arguments)
+        finally:
+            seconds[do] += time.perf_counter() - started
+
+    Worker.request = request  # type: ignore[method-assign]
+    try:
+        yield seconds
+    finally:
+        Worker.request = plain  # type: ignore[method-assign]
+
+
+def measure(name: str, quant: str, shape: str) -> dict[str, Any]:
+    """A case's seconds, by what they went into, one list entry per process; the first one also checks at depth."""
+    engine, one = bench.engine(name), bench.model(shape, 0)
+    file = bench.file_of(one, engine, quant)
+    started = time.perf_counter()
+    wanted = bench.right_answers(file, engine, quant, deep=True)
+    oracle = time.perf_counter() - started
+    facts = ModelFacts(one.name, one.content_hash, one.shape.parameters, file.size_bytes)
+    environment = engine.backend.environment(engine.device.id)
+    target = Target(
+        bench.case(engine, quant), engine.location, environment, bench.PYTHON, facts, file.path, engine.device,
+        tuple(wanted), None,
+    )  # fmt: skip
+    processes = []
+    for index in range(PROCESSES + 1):
+        with clocked() as seconds:
+            started = time.perf_counter()
+            plan.run_process(target, WORKLOADS, index, lambda _sentence: None)
+            processes.append({"whole": time.perf_counter() - started, **seconds})
+    first, rest = processes[0], processes[1:]
+    short = [process["parity"] for process in rest]
+    return {
+        "backend": name,
+        "quant": quant,
+        "shape": shape,
+        "oracle_seconds": round(oracle, 2),
+        "deep_seconds": round(first["parity"] - statistics.median(short), 2),
+        "processes": [{do: round(value, 3) for do, value in process.items()} for process in rest],
+        "share": round(sum(short) / sum(process["whole"] for process in rest), 4),
+        "conditions": bench.conditions(),
+    }
+
+
+def record(entry: dict[str, Any]) -> None:
+    """Add an entry and write the table anew."""
+    held = {(one["backend"], one["quant"], one["shape"]): one for one in recorded()}
+    held[entry["backend"], entry["quant"], entry["shape"]] = entry
+    everything = [held[key] for key in DEFAULT if key in held]
+    RESULTS.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+    TABLE.write_text(table(everything), encoding="utf-8")
+
+
+def recorded() -> list[dict[str, Any]]:
+    """Every entry."""
+    held: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    return held
+
+
+def table(entries: Sequence[dict[str, Any]]) -> str:
+    """In Markdown."""
+    lines = [
+        "# What the parity check costs",
+        "",
+        "Made by `cost.py`; every process's figures, and the load under which they were taken, are in `cost.json`.",
+        "",
+        "| engine | quant | shape | a process | short check | share | once: deep check | once: oracle |",
+        "|---|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for one in entries:
+        whole, short = (statistics.median(process[do] for process in one["processes"]) for do in ("whole", "parity"))
+        lines.append(
+            f"| {one['backend']} | {one['quant']} | {one['shape']} | {whole:.1f} s | {short:.2f} s"
+            f" | {one['share']:.1%} | {one['deep_seconds']:.1f} s | {one['oracle_seconds']:.1f} s |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure what the command line names and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="nano,0.1b")
+    parser.add_argument("--backend", default=",".join(bench.REAL_BACKENDS))
+    options = parser.parse_args()
+    for name, quant, shape in DEFAULT:
+        if shape in options.shape.split(",") and name in options.backend.split(","):
+            with bench.passing_cache():
+                entry = measure(name, quant, shape)
+            record(entry)
+            print(name, quant, shape, f"{entry['share']:.2%}", entry["processes"], flush=True)
+    print(table(recorded()))
+
+
+if __name__ == "__main__":
+    main()
