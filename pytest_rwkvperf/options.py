@@ -60,7 +60,8 @@ OPTIONS = (
     Option(
         "model",
         "synthetic:nano",
-        "a .pth, .st or .gguf file, or synthetic:SHAPE with SHAPE nano, 0.1b, 0.4b, 1.5b, 2.9b, 7.2b or 13.3b",
+        "a .pth, .st or .gguf file; synthetic:SHAPE[:SEED] with SHAPE nano, 0.1b, 0.4b, 1.5b, 2.9b, 7.2b or 13.3b; "
+        "hf:OWNER/REPO/FILE, ms:OWNER/REPO/FILE; or a public model's short name such as rwkv7-g1-2.9b",
         "REF",
     ),
     Option(

@@ -21,6 +21,7 @@ from pytest_rwkvperf.measure.record import Measurement
 from pytest_rwkvperf.models import synthetic
 from pytest_rwkvperf.models.files import FORMATS, ModelFile
 from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.models.weights import DTYPES
 from pytest_rwkvperf.selection import (
     ModelLimits,
     Request,
@@ -159,8 +160,8 @@ class Session:
             return ModelLimits(f"{synthetic.PREFIX}{synthetic.parse(reference).label}", frozenset(FORMATS))
         source = self.model.source
         assert isinstance(source, ModelFile)  # noqa: S101 - only a synthetic reference has no file
-        # Nothing is derived from a .gguf but further .gguf files.
-        if source.format == "gguf":
+        # A quantized .gguf has no values to make another format from.
+        if source.format == "gguf" and source.quant not in DTYPES:
             return ModelLimits(self.model.name, frozenset({"gguf"}), source.quant)
         return ModelLimits(self.model.name, frozenset(FORMATS))
 

@@ -47,7 +47,16 @@ GRACE_SECONDS = 10.0
 INTERRUPTED = 130  # a shell's code for a command ended by Ctrl-C: 128 + SIGINT
 
 # What `prove` runs, in this order: name -> (script, what it shows and how long it takes on 2 cores).
-PROOFS: dict[str, tuple[str, str]] = {}
+PROOFS: dict[str, tuple[str, str]] = {
+    "startup": ("benchmarks/startup/startup.py", "what the plugin adds to pytest's start, unused; 3 min"),
+    "gate": ("benchmarks/gate/reruns.py", "ten reruns of unchanged code and one slowed run; 10 min"),
+    "fidelity": ("benchmarks/fidelity/llama_bench.py", "the same figures as llama-bench; 20 min, its build apart"),
+    "parity": ("benchmarks/parity/spread.py", "how far right answers lie from the oracle's; 30 min"),
+    "planted": ("benchmarks/parity/planted.py", "which planted bugs the parity check sees; 30 min"),
+    "formats": ("benchmarks/models/write_formats.py", "speed and memory of writing and converting models; 2 min"),
+    "fuzz": ("benchmarks/models/fuzz_headers.py", "10 000 damaged headers of each format; 3 min"),
+    "ab": ("benchmarks/ab/power.py", "false alarms and power of A/B; 40 min"),
+}
 
 
 class SetupError(Exception):

@@ -63,6 +63,7 @@ DEFAULTS = Settings(
     precision=0.02,
     budget_seconds=240,
     strict=frozenset(),
+    ab="",
 )
 
 
