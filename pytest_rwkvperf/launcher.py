@@ -222,7 +222,7 @@ def _same_device(device: Device, other: Found) -> Device:
             return one
     there = ", ".join(one.id for one in other.devices)
     raise errors.DeviceError(
-        f"{other.backend.name} lists no {device.id} of kind {device.kind} in the environment of {other.python}, only {there}; "
+        f"{other.python}: {other.backend.name} lists no {device.id} of kind {device.kind}, only {there}; "
         "choose with --rwkv-device one that both environments have"
     )
 
