@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.cli import output
 from pytest_rwkvperf.errors import OptionError
 from pytest_rwkvperf.models import derive
+from pytest_rwkvperf.models.files import about
 from pytest_rwkvperf.models.listing import shape_and_precision
 from pytest_rwkvperf.models.resolve import locate
 from pytest_rwkvperf.models.sniff import sniff
@@ -75,4 +76,6 @@ def _convert(
     if kind == "pth":
         console.progress(f"reading {source.name} in a process of its own", 0.0)
         return WorkerTools(console.progress).convert_pth(source, target, to, options.precision)
-    return derive.write(derive.read(source, kind), target, to, source.stem, console.progress, options.precision)
+    weights = derive.read(source, kind)
+    with about(source):
+        return derive.write(weights, target, to, source.stem, console.progress, options.precision)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.errors import ModelError
 from pytest_rwkvperf.models import gguf, pth, st
 from pytest_rwkvperf.models.convert import gguf_layout, pth_layout, pth_layout_of, st_layout
-from pytest_rwkvperf.models.files import Format, ModelFile, Precision
+from pytest_rwkvperf.models.files import Format, ModelFile, Precision, about
 from pytest_rwkvperf.models.hashing import content_hash
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.models.writing import CheckedWeights, Written, written
@@ -97,7 +97,8 @@ def inspect_pth(path: Path, progress: Progress) -> ModelFile:
         ModelError: damaged, hostile or not RWKV-7; names the file and the reason.
     """
     weights = pth.read(path)
-    digest = content_hash(weights, progress, f"hashing {path.name}")
+    with about(path):
+        digest = content_hash(weights, progress, f"hashing {path.name}")
     return ModelFile(path, "pth", digest, weights.shape, weights.precision)
 
 
@@ -113,4 +114,6 @@ def convert_pth(
     Raises:
         ModelError: as `inspect_pth` and `write`.
     """
-    return write(pth.read(source), target, format, source.stem, progress, precision)
+    weights = pth.read(source)
+    with about(source):
+        return write(weights, target, format, source.stem, progress, precision)

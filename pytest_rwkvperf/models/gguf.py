@@ -44,7 +44,7 @@ _METADATA_BYTES = 4 << 20  # vocabulary, keys and tensor list; the vocabulary is
 _EOT_TOKEN = 261  # "\n\n" ends a turn
 _MOST_TEXTS = 1 << 18  # entries of all arrays of texts together; the vocabulary has 65 536
 _MOST_KEYS = 4096  # a converter writes 25, a quantizer a few more
-_LONGEST_TEXT = 1 << 16  # bytes of a name or of a value that is read; others are stepped over
+_LONGEST_TEXT = 1024  # bytes of a key or of a value that is read; others are stepped over
 _TOKENIZER = "rwkv"
 _READ_KEYS = frozenset(
     {"general.architecture", "general.alignment", "general.file_type", "tokenizer.ggml.model", "tokenizer.ggml.tokens"}

@@ -20,11 +20,14 @@ from pytest_rwkvperf.models.streams import Progress, Ticker, in_order
 from pytest_rwkvperf.models.weights import DTYPES, Array, Weights, bytes_of, check_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from pytest_rwkvperf.models.files import Precision
 
 _DOMAIN = b"rwkv7 canonical tensors v1\n"
 _RAW_DOMAIN = b"gguf stored tensors v1\n"
 _UPPER, _FULL = b"u", b"f"
+_PLAIN: Mapping[str, Precision] = {precision.upper(): precision for precision in DTYPES}
 
 
 def content_hash(weights: Weights, progress: Progress, sentence: str) -> str:
@@ -50,10 +53,13 @@ def stored_hash(tensors: Iterable[tuple[str, str, tuple[int, ...], Array]], prog
     """SHA-256 in hex over tensors as they are stored, for quantized files.
 
     `tensors` are name, type name, shape and raw bytes, in any order.
+
+    Raises:
+        ModelError: a tensor that is not in a block format holds NaN or infinity.
     """
     ordered = sorted(tensors, key=lambda tensor: tensor[0])
     ticker = Ticker(progress, sentence, sum(data.nbytes for *_, data in ordered))
-    digests = in_order(partial(_raw_digest, data) for *_, data in ordered)
+    digests = in_order(partial(_raw_digest, name, kind, data) for name, kind, _, data in ordered)
     whole = hashlib.sha256(_RAW_DOMAIN)
     for (name, kind, shape, data), digest in zip(ordered, digests, strict=True):
         whole.update(f"{name} {kind} {shape}\n".encode() + digest)
@@ -61,7 +67,9 @@ def stored_hash(tensors: Iterable[tuple[str, str, tuple[int, ...], Array]], prog
     return whole.hexdigest()
 
 
-def _raw_digest(data: Array) -> bytes:
+def _raw_digest(name: str, kind: str, data: Array) -> bytes:
+    if precision := _PLAIN.get(kind):
+        check_finite(data.view(DTYPES[precision]), name)
     return hashlib.sha256(bytes_of(data)).digest()
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from pytest_rwkvperf.errors import ModelError
 from pytest_rwkvperf.models import cache as store
 from pytest_rwkvperf.models import derive, gguf, hub, pth, st, synthetic
-from pytest_rwkvperf.models.files import Format, Model, ModelFile, Precision
+from pytest_rwkvperf.models.files import Format, Model, ModelFile, Precision, about
 from pytest_rwkvperf.models.hashing import content_hash, stored_hash
 from pytest_rwkvperf.models.shapes import SHAPES, Shape
 from pytest_rwkvperf.models.sniff import sniff
@@ -83,7 +83,7 @@ def locate(reference: str, progress: Progress, cache: Path | None = None) -> Syn
         raise ModelError(
             f"unknown model {reference!r}: name a .pth, .st or .gguf file,"
             f" synthetic:SHAPE with SHAPE one of {', '.join(SHAPES)},"
-            f" hf:OWNER/REPO/FILE, ms:OWNER/REPO/FILE, or one of {', '.join(hub.SHORT_NAMES)}"
+            f" hf:OWNER/REPO/FILE, ms:OWNER/REPO/FILE, or {next(iter(hub.SHORT_NAMES))}"
         )
     return path.resolve()
 
@@ -153,12 +153,12 @@ def _inspect(path: Path, kind: Format, tools: Tools, progress: Progress) -> Mode
 def _hash_of(path: Path, kind: Literal["st", "gguf"], progress: Progress) -> str:
     """The content hash of a file that needs no unpickling."""
     sentence = f"hashing {path.name}"
-    if kind == "st":
-        return content_hash(st.read(path), progress, sentence)
-    file = gguf.read(path)
-    if file.quantized:
-        return stored_hash(file.stored(), progress, sentence)
-    return content_hash(file.weights(), progress, sentence)
+    if kind == "gguf" and (file := gguf.read(path)).quantized:
+        with about(path):
+            return stored_hash(file.stored(), progress, sentence)
+    weights = derive.read(path, kind)
+    with about(path):
+        return content_hash(weights, progress, sentence)
 
 
 def file_for(

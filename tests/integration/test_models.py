@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import json
 import pickle
 import subprocess
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from pytest_rwkvperf.errors import ModelError
-from pytest_rwkvperf.models import gguf, st
+from pytest_rwkvperf.models import derive, gguf, pth, st
 from pytest_rwkvperf.models.hashing import content_hash
 from pytest_rwkvperf.models.resolve import file_for, resolve
 from pytest_rwkvperf.models.shapes import tensor_specs
@@ -24,7 +25,7 @@ from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.models.files import Format, Model, ModelFile
+    from pytest_rwkvperf.models.files import Format, Model, ModelFile, Precision
     from pytest_rwkvperf.models.weights import Array
 
 TOKENS = [int(token) for token in np.random.Philox(key=64).random_raw(64) % 65530]
@@ -266,3 +267,114 @@ def test_the_shipped_vocabulary_is_the_rwkv_packages() -> None:
         data = token.encode() if isinstance(token, str) else token
         expected.append(repr(data)[2:-1].encode())
     assert list(gguf.world_tokens()) == expected
+
+
+TORCH_SAVES = """
+import sys, collections, torch
+loaded = lambda: torch.load(sys.argv[1], weights_only=True)
+def changed(name, change):
+    weights = loaded()
+    weights[name] = change(weights[name])
+    return weights
+ordered = collections.OrderedDict(loaded())
+ordered._metadata = collections.OrderedDict()
+flat, at, shared = torch.cat([value.reshape(-1) for value in loaded().values()]), 0, {}
+for name, value in loaded().items():
+    shared[name] = flat[at : at + value.numel()].view(value.shape)
+    at += value.numel()
+def spoilt(matrix):
+    matrix[7, 7] = float("nan")
+    return matrix
+for kind, value in {
+    "ordered": ordered,
+    "parameters": {name: torch.nn.Parameter(value, requires_grad=False) for name, value in loaded().items()},
+    "shared": shared,
+    "nan": changed("blocks.2.ffn.key.weight", spoilt),
+    "rwkv6": {**loaded(), "blocks.0.att.time_maa_x": torch.zeros(3)},
+    "vocabulary": changed("head.weight", lambda head: head[:50277].clone()),
+    "integers": changed("ln_out.bias", lambda bias: bias.to(torch.int64)),
+    "nested": {"state_dict": loaded()},
+    "list": [torch.zeros(3)],
+    "other": {"layer.weight": torch.zeros(3)},
+}.items():
+    torch.save(value, f"{sys.argv[2]}/{kind}.pth")
+print("ok")
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(files: dict[Format, ModelFile], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of files that torch itself wrote."""
+    folder = tmp_path_factory.mktemp("saved")
+    run(TORCH_SAVES, str(files["pth"].path), str(folder))
+    return folder
+
+
+@pytest.mark.engine("rwkv")
+@pytest.mark.parametrize("kind", ["ordered", "parameters", "shared"])
+def test_what_torch_writes_for_weights_is_read(kind: str, saved: Path, files: dict[Format, ModelFile]) -> None:
+    path = saved / f"{kind}.pth"
+    assert TOOLS.inspect_pth(path).content_hash == files["pth"].content_hash
+    assert set(pth.stored_tensors(path)) == set(pth.stored_tensors(files["pth"].path))
+
+
+@pytest.mark.engine("rwkv")
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("nan", r"'blocks\.2\.ffn\.key\.weight' holds NaN"),
+        ("rwkv6", "RWKV-6"),
+        ("vocabulary", r"'head\.weight' has shape \[50277, 256\], expected \[65536, 256\]"),
+        ("integers", "holds long values"),
+        ("nested", "'state_dict' is a dictionary"),
+        ("list", "EMPTY_LIST"),
+        ("other", "not RWKV-7"),
+    ],
+)
+def test_what_is_no_model_is_refused_by_name_and_reason(kind: str, reason: str, saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=rf"{kind}\.pth.*{reason}"):
+        resolve(str(saved / f"{kind}.pth"), tools=TOOLS, progress=silent, cache=tmp_path / "cache")
+
+
+@pytest.mark.engine("rwkv")
+@pytest.mark.parametrize("precision", ["bf16", "f32"])
+def test_a_pth_comes_back_from_a_gguf_exactly(
+    precision: Precision, files: dict[Format, ModelFile], nano: Model, tmp_path: Path
+) -> None:
+    there, back = tmp_path / "there.gguf", tmp_path / "back.pth"
+    assert TOOLS.convert_pth(files["pth"].path, there, "gguf", precision).rounded == 0
+    assert derive.write(derive.read(there, "gguf"), back, "pth", "back", silent).rounded == 0
+    assert TOOLS.inspect_pth(back).content_hash == nano.content_hash
+
+
+@pytest.mark.engine("rwkv")
+def test_rwkv_runs_a_pth_whose_tensors_differ_in_precision(
+    files: dict[Format, ModelFile], expected_logits: Array, tmp_path: Path
+) -> None:
+    mixed = tmp_path / "mixed.pth"
+    derive.write(derive.read(files["gguf"].path, "gguf"), mixed, "pth", "mixed", silent)
+    kinds = {one.precision for one in pth.stored_tensors(mixed).values()}
+    assert kinds == {"f16", "f32"}
+    found = logits(RWKV, dataclasses.replace(files["pth"], path=mixed), tmp_path / "logits.npy", "fp32")
+    assert distance(found, expected_logits) < 1e-5
+
+
+@pytest.mark.engine("rwkv", "llama-cpp")
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_llama_cpp_runs_the_other_precisions(
+    precision: str, nano: Model, cache: Path, expected_logits: Array, tmp_path: Path
+) -> None:
+    file = file_for(nano, "gguf", precision, tools=TOOLS, progress=silent, cache=cache)
+    assert (file.quant, file.content_hash) == (precision, nano.content_hash)
+    assert distance(logits(LLAMA, file, tmp_path / "logits.npy"), expected_logits) < 2e-2
+
+
+@pytest.mark.engine("rwkv")
+def test_a_users_gguf_serves_the_other_engines(files: dict[Format, ModelFile], nano: Model, tmp_path: Path) -> None:
+    own = tmp_path / "own.gguf"
+    own.write_bytes(files["gguf"].path.read_bytes())
+    model = resolve(str(own), tools=TOOLS, progress=silent, cache=tmp_path / "cache")
+    kinds: tuple[Format, ...] = ("pth", "st")
+    made = [file_for(model, kind, tools=TOOLS, progress=silent, cache=tmp_path / "cache") for kind in kinds]
+    assert {file.content_hash for file in made} == {nano.content_hash}
+    assert made[1].path.read_bytes() == files["st"].path.read_bytes()

@@ -1,0 +1,296 @@
+"""Fuzz the header readers of `.st` and `.gguf`: none hangs, crashes, or allocates more than the file's size.
+
+    python benchmarks/models/fuzz_headers.py --examples 10000 --record
+
+Half of the inputs are whole files with damage, half are built from the formats' grammar with counts, lengths and types
+that lie. A reader must end within 5 s, with a model or with a ModelError that names the file; Python's and NumPy's
+allocations (tracemalloc) must stay under the file's size and 64 KiB, which the interpreter's own objects need for the
+smallest file. The process has 4 GiB of address space (RLIMIT_AS), so that what tracemalloc cannot see would end it.
+With `--record` the result goes to `fuzz_headers.json` and `.md` beside this script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import signal
+import struct
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
+from hypothesis import strategies as st
+
+from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.models import derive, gguf
+from pytest_rwkvperf.models import st as safetensors
+from pytest_rwkvperf.models.shapes import Shape
+from pytest_rwkvperf.models.synthetic import SyntheticModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RESULTS = Path(__file__).with_suffix(".json")
+TABLE = Path(__file__).with_suffix(".md")
+TINY = Shape(layers=2, width=64, rank_w=16, rank_a=24, rank_v=8, rank_g=40, vocabulary=128)
+ADDRESS_SPACE = 4 << 30
+HANG_SECONDS = 5.0
+SLACK = 64 << 10
+"""Bytes that a reader may hold whatever the file's size: the interpreter's own objects, one text, the limits' slack."""
+
+READERS: dict[str, Callable[[Path], object]] = {"st": safetensors.read, "gguf": gguf.read}
+
+_SIZES = st.one_of(
+    st.integers(0, 300),
+    st.sampled_from([2**k + d for k in (8, 16, 24, 31, 32, 40, 63) for d in (-1, 0, 1)]),
+    st.sampled_from([2**64 - 1, 2**64 - 24, 10**9]),
+)
+_NAMES = st.one_of(
+    st.sampled_from(
+        [
+            "emb.weight",
+            "blocks.0.att.r_k",
+            "blocks.9999.att.w1",
+            "blocks.0.att.w1",
+            "token_embd.weight",
+            "output.weight",
+            "blk.0.time_mix_w1.weight",
+            "blk.9999.channel_mix_key.weight",
+            "__metadata__",
+            "",
+        ]
+    ),
+    st.text(max_size=80),
+)
+
+
+_TEXT, _ARRAY = 8, 9  # .gguf's numbers of these types
+
+
+def u32(value: int) -> bytes:
+    """Little-endian, cut to 32 bits."""
+    return struct.pack("<I", value % 2**32)
+
+
+def u64(value: int) -> bytes:
+    """Little-endian, cut to 64 bits."""
+    return struct.pack("<Q", value % 2**64)
+
+
+def _text(value: str) -> bytes:
+    data = value.encode(errors="replace")
+    return u64(len(data)) + data
+
+
+@st.composite
+def gguf_values(draw: st.DrawFn, kinds: range = range(14)) -> bytes:
+    """A typed value: scalar, text, array, or nonsense."""
+    kind = draw(st.sampled_from(kinds))
+    widths = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+    if kind == _TEXT:
+        return u32(kind) + draw(st.one_of(_NAMES.map(_text), _SIZES.map(u64)))
+    if kind == _ARRAY:
+        inner = draw(st.sampled_from([0, 4, 8, 9, 12, 99]))
+        count = draw(_SIZES)
+        body = (
+            b"".join(_text(draw(_NAMES)) for _ in range(min(count, 5)))
+            if inner == _TEXT
+            else draw(st.binary(max_size=64))
+        )
+        return u32(kind) + u32(inner) + u64(count) + body
+    return u32(kind) + draw(st.binary(min_size=widths.get(kind, 0), max_size=widths.get(kind, 9)))
+
+
+@st.composite
+def gguf_files(draw: st.DrawFn) -> bytes:
+    """Magic, version, counts that need not be true, keys, tensors, and some data."""
+    keys = draw(st.lists(st.tuples(_NAMES, gguf_values()), max_size=8))
+    tensors = draw(st.lists(st.tuples(_NAMES, st.lists(_SIZES, max_size=5), _SIZES, _SIZES), max_size=12))
+    counts = draw(st.one_of(st.just((len(tensors), len(keys) + 1)), st.tuples(_SIZES, _SIZES)))
+    out = b"GGUF" + u32(draw(st.sampled_from([1, 2, 3, 3, 3, 4]))) + u64(counts[0]) + u64(counts[1])
+    out += _text("general.architecture") + u32(8) + _text("rwkv7")
+    out += b"".join(_text(name) + value for name, value in keys)
+    for name, dims, kind, offset in tensors:
+        out += _text(name) + u32(len(dims)) + b"".join(map(u64, dims)) + u32(kind % 40) + u64(offset)
+    return out + bytes(draw(st.sampled_from([0, 100, 100_000])))
+
+
+_JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), _SIZES, st.integers(-5, 5), st.floats(allow_nan=False), _NAMES),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(_NAMES, inner, max_size=4)),
+    max_leaves=12,
+)
+_ENTRIES = st.fixed_dictionaries(
+    {"dtype": st.sampled_from(["F16", "BF16", "F32", "I8"]), "shape": st.lists(_SIZES, max_size=9)},
+    optional={"data_offsets": st.lists(_SIZES, min_size=1, max_size=3), "x": _JSON},
+)
+
+
+@st.composite
+def st_files(draw: st.DrawFn) -> bytes:
+    """A length that need not be true, a header of entries or of any JSON, and some data."""
+    header = draw(st.one_of(st.dictionaries(_NAMES, st.one_of(_ENTRIES, _JSON), max_size=8), _JSON))
+    text = json.dumps(header).encode(errors="replace")
+    text *= draw(st.sampled_from([1, 1, 1, 0, 50]))
+    length = draw(st.one_of(st.just(len(text)), _SIZES))
+    return u64(length) + text + bytes(draw(st.sampled_from([0, 1000, 16 * len(text) + 16])))
+
+
+@st.composite
+def damaged(draw: st.DrawFn, whole: bytes, header: int) -> bytes:
+    """A good file with a few bytes or numbers changed, and now and then an end that is missing."""
+    raw = bytearray(whole)
+    for _ in range(draw(st.integers(0, 6))):
+        at = draw(st.integers(0, header - 1))
+        change = draw(st.one_of(st.binary(min_size=1, max_size=1), _SIZES.map(u32), _SIZES.map(u64)))
+        raw[at : at + len(change)] = change
+    return bytes(raw[: draw(st.one_of(st.just(len(raw)), st.integers(0, len(raw))))])
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of the inputs so far; `share` is the largest peak in parts of what was allowed."""
+
+    inputs: int = 0
+    models: int = 0
+    refused: int = 0
+    largest_peak_bytes: int = 0
+    largest_share: float = 0.0
+    slowest_seconds: float = 0.0
+    seconds: float = 0.0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+
+def read_counted(kind: str, path: Path, tally: Tally) -> None:
+    """Read one header with every allocation counted. Anything but a ModelError is a crash and goes through."""
+    tracemalloc.start()
+    started = time.perf_counter()
+    signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
+    told = path.name
+    try:
+        READERS[kind](path)
+        tally.models += 1
+    except ModelError as error:
+        told = str(error)
+        tally.refused += 1
+        tally.reasons[" ".join(told.partition(": ")[2].split()[:3])] += 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert path.name in told, f"the file is not named: {told}"  # noqa: S101 - the claim
+    allowed = path.stat().st_size + SLACK
+    assert peak <= allowed, f"{peak} bytes were allocated for a file of {path.stat().st_size}"  # noqa: S101 - the claim
+    tally.inputs += 1
+    tally.largest_peak_bytes = max(tally.largest_peak_bytes, peak)
+    tally.largest_share = max(tally.largest_share, peak / allowed)
+    tally.slowest_seconds = max(tally.slowest_seconds, time.perf_counter() - started)
+
+
+def fuzz(kind: str, folder: Path, examples: int, number: int) -> Tally:
+    """Half of the examples each from damage and from grammar."""
+    whole = folder / f"whole.{kind}"
+    gguf.world_tokens = lambda: (b"<s>", b"a", b"b")  # a vocabulary that fits the tiny model
+    derive.write(SyntheticModel("tiny", TINY), whole, kind, "tiny", lambda *_: None)  # type: ignore[arg-type]
+    raw = whole.read_bytes()
+    header = 8 + struct.unpack("<Q", raw[:8])[0] if kind == "st" else header_bytes(whole)
+    READERS[kind](whole)  # what the first reading imports is not the input's
+    tally, path, started = Tally(), folder / f"input.{kind}", time.perf_counter()
+
+    def one(data: bytes) -> None:
+        path.write_bytes(data)
+        read_counted(kind, path, tally)
+
+    for strategy in (damaged(raw, header), st_files() if kind == "st" else gguf_files()):
+        checks = settings(
+            max_examples=examples // 2,
+            deadline=None,
+            database=None,
+            phases=[Phase.generate],
+            verbosity=Verbosity.quiet,
+            suppress_health_check=list(HealthCheck),
+        )
+        checks(seed(number)(given(strategy)(one)))()
+    tally.seconds = time.perf_counter() - started
+    return tally
+
+
+def header_bytes(path: Path) -> int:
+    """Where the tensors begin."""
+    return min(tensor.start for tensor in gguf.read(path).tensors.values())
+
+
+def hang(_number: int, _frame: object) -> NoReturn:
+    """End a reader that takes too long."""
+    raise TimeoutError(f"a reader took longer than {HANG_SECONDS} s")
+
+
+def limit_memory() -> None:
+    """Less address space than a file could ask for, where the system has such a limit."""
+    if sys.platform != "win32":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+
+
+def record(results: dict[str, Tally], number: int) -> None:
+    """Write the JSON file and the table."""
+    about = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "seed": number,
+    }
+    told = {kind: {**asdict(tally), "reasons": dict(tally.reasons.most_common(12))} for kind, tally in results.items()}
+    RESULTS.write_text(json.dumps({"conditions": about, "readers": told}, indent=1) + "\n", encoding="utf-8")
+    lines = [
+        "# Fuzzing the header readers",
+        "",
+        "Made by `fuzz_headers.py`; conditions and the commonest reasons are in `fuzz_headers.json`.",
+        "No reader hung, crashed or allocated more than the file's size and 64 KiB.",
+        "",
+        "| reader | inputs | refused | read as a model | largest peak | of what was allowed | slowest |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for kind, tally in results.items():
+        lines.append(
+            f"| `.{kind}` | {tally.inputs} | {tally.refused} | {tally.models}"
+            f" | {tally.largest_peak_bytes / 1024:.0f} KiB | {tally.largest_share:.0%}"
+            f" | {tally.slowest_seconds * 1e3:.0f} ms |"
+        )
+    TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Fuzz both readers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--examples", type=int, default=10_000, help="inputs for each reader; default 10000")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--record", action="store_true", help="write fuzz_headers.json and .md")
+    options = parser.parse_args()
+    limit_memory()
+    signal.signal(signal.SIGALRM, hang)
+    results = {}
+    with tempfile.TemporaryDirectory(prefix="rwkvperf-fuzz-") as folder:
+        for kind in READERS:
+            results[kind] = tally = fuzz(kind, Path(folder), options.examples, options.seed)
+            print(
+                f".{kind}: {tally.inputs} inputs, {tally.refused} refused, {tally.models} models, largest peak "
+                f"{tally.largest_peak_bytes} bytes ({tally.largest_share:.0%} of what was allowed), slowest "
+                f"{tally.slowest_seconds:.3f} s, {tally.seconds:.0f} s in all",
+                flush=True,
+            )
+    if options.record:
+        record(results, options.seed)
+
+
+if __name__ == "__main__":
+    main()
