@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 RESULTS = Path(__file__).with_suffix(".json")
 TABLE = Path(__file__).with_suffix(".md")
-NAMED_BY_USER = frozenset({"general.name", "general.size_label"})
-"""Keys that say what the user or the folder called the model; our writer is given another name on purpose."""
+NAMED_BY_USER = frozenset({"general.name"})
+"""The key that says what the model is called; the converter makes a title of the folder's name."""
 
 
 def hugging_face_name(canonical: str) -> str:
