@@ -1,0 +1,303 @@
+"""How often A/B calls identical code slower, what real slowdown it finds, and how long that takes.
+
+Live runs with llama.cpp through `.ci/slowed_backend.py`: identical code on both sides (A/A), and a new side whose every
+call takes 5 % or 10 % longer. The scenarios take turns, each run is written down as soon as it is done, and runs that
+stand in the file already are kept, so that more can be added on another day:
+
+    python benchmarks/ab/power.py --runs 20        # until each scenario has 20 runs
+    python benchmarks/ab/power.py --runs 0         # the table from what is recorded
+
+A scenario with two tolerances is measured until both have their verdicts; for each of them the table shows the look at
+which a run of its own would have ended, with the time that had passed by then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import statistics
+import sys
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scipy.stats import binomtest
+
+from pytest_rwkvperf.backends.base import Device
+from pytest_rwkvperf.backends.llama_cpp import BACKEND
+from pytest_rwkvperf.cases import Case, Workload
+from pytest_rwkvperf.launcher import lease
+from pytest_rwkvperf.machine import fingerprint
+from pytest_rwkvperf.measure.pairs import measure_pairs
+from pytest_rwkvperf.measure.process import Target
+from pytest_rwkvperf.measure.record import ModelFacts
+from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.oracle.expected import expected
+from pytest_rwkvperf.stats.paired import LOOKS, compare_pairs
+from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
+from pytest_rwkvperf.worker.tools import WorkerTools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_rwkvperf.measure.record import Pairing
+
+HERE = Path(__file__).resolve().parent
+LOCATION = "slowed_backend:BACKEND"
+OFFERED_BY = HERE.parents[1] / ".ci"
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """How much longer the new side takes, and the tolerances that are judged."""
+
+    name: str
+    factor: float
+    tolerances: tuple[float, ...]
+
+
+SCENARIOS = (
+    Scenario("identical", 1.0, (0.01, 0.05)),
+    Scenario("5 % slower", 1.05, (0.01,)),
+    Scenario("10 % slower", 1.10, (0.05,)),
+)
+
+
+def environment(factor: float) -> dict[str, str]:
+    """What a worker of a side that takes so many times as long starts with."""
+    paths = [str(OFFERED_BY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths), "GATE_SLOWDOWN": str(factor)}
+
+
+def silent(_sentence: str, _fraction: float = 0.0) -> None:
+    """Progress nobody needs."""
+
+
+def make_target(options: argparse.Namespace) -> Target:
+    """The case on a side that is not slowed."""
+    tools = WorkerTools(silent)
+    model = resolve(options.model, tools=tools, progress=silent)
+    file = file_for(model, "gguf", options.quant, tools=tools, progress=silent)
+    with Worker(environment=environment(1.0)) as worker:
+        answer = worker.request("describe", IMPORT_SECONDS, location=LOCATION)
+    return Target(
+        case=Case("slowed", model.name, options.quant, "cpu", options.threads, BACKEND.standard_chunk),
+        location=LOCATION,
+        environment=environment(1.0),
+        python=sys.executable,
+        model=ModelFacts(model.name, model.content_hash, model.shape.parameters, file.size_bytes),
+        path=file.path,
+        device=next(Device(**one) for one in answer["devices"] if one["id"] == "cpu"),
+        expected=tuple(expected(file, "", deep=True, solver=tools)),
+        known_deep=None,
+    )
+
+
+def measured(
+    target: Target, scenario: Scenario, workloads: list[Workload], budget: float
+) -> tuple[dict[str, Any], Target]:
+    """One run, and the target with what its deep check found."""
+    looks: list[tuple[int, float]] = []
+
+    def decided(pairing: Pairing) -> bool:
+        looks.append((len(pairing.new.runs), pairing.new.seconds))
+        ratios = {one: pairing.log_ratios(one) for one in workloads}
+        return all(
+            compare_pairs(ratios[one], tolerance, len(workloads)).verdict != "INCONCLUSIVE"
+            for one in workloads
+            for tolerance in scenario.tolerances
+        )
+
+    new = replace(target, environment=environment(scenario.factor))
+    pairing = measure_pairs(new, target, workloads, budget, decided, silent)
+    sides = {"new": pairing.new, "old": pairing.old}
+    found = {
+        "scenario": scenario.name,
+        "started": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "load_before": pairing.new.conditions.load_before,
+        "steal": pairing.new.conditions.steal,
+        "looks": looks,
+        "log_ratios": {str(one): pairing.log_ratios(one) for one in workloads},
+        "nanoseconds": {
+            str(one): {name: [list(row) for row in side.times(one)] for name, side in sides.items()}
+            for one in workloads
+        },
+    }
+    return found, replace(target, known_deep=target.known_deep or pairing.old.deep)
+
+
+def ending(run: dict[str, Any], tolerance: float) -> tuple[dict[str, str], int, float]:
+    """Verdicts by workload, pairs and seconds at the look where a run with this tolerance alone would have ended."""
+    items, verdicts, pairs, seconds = len(run["log_ratios"]), {"": "INCONCLUSIVE"}, 0, 0.0
+    for pairs, seconds in run["looks"]:  # noqa: B007 - what the last look leaves is the answer
+        verdicts = {
+            name: str(compare_pairs(ratios[:pairs], tolerance, items).verdict)
+            for name, ratios in run["log_ratios"].items()
+        }
+        if "INCONCLUSIVE" not in verdicts.values():
+            break
+    return verdicts, pairs, seconds
+
+
+def rows(facts: dict[str, Any]) -> Iterator[list[str]]:
+    """The table's rows: each workload, and for identical code the run as a whole."""
+    for scenario in SCENARIOS:
+        runs = [run for run in facts["runs"] if run["scenario"] == scenario.name]
+        for tolerance in scenario.tolerances if runs else ():
+            endings = [ending(run, tolerance) for run in runs]
+            for name in facts["workloads"]:
+                said = [verdicts[name] for verdicts, _, _ in endings]
+                ratio = statistics.median(
+                    math.exp(statistics.fmean(run["log_ratios"][name][:count]))
+                    for run, (_, count, _) in zip(runs, endings, strict=True)
+                )
+                yield [scenario.name, f"{tolerance:.0%}", name, f"{ratio:.3f}", *counted(said), *times(endings)]
+            if len(facts["workloads"]) > 1:
+                whole = ["REGRESSION" if "REGRESSION" in one.values() else "none" for one, _, _ in endings]
+                share = of(whole.count("REGRESSION"), len(whole))
+                yield [scenario.name, f"{tolerance:.0%}", "any of them", "", share, "", "", "", *times(endings)]
+
+
+def counted(said: list[str]) -> list[str]:
+    """How many runs had each verdict; of REGRESSION with its 95 % interval."""
+    counts = Counter(said)
+    others = [str(counts[verdict]) for verdict in ("PASS", "IMPROVEMENT", "INCONCLUSIVE")]
+    return [of(counts["REGRESSION"], len(said)), *others]
+
+
+def of(count: int, total: int) -> str:
+    """A share with its exact interval (Clopper and Pearson, Biometrika 26, 1934)."""
+    low, high = binomtest(count, total).proportion_ci(0.95, method="exact")
+    return f"{count} of {total} ({low:.0%} to {high:.0%})"
+
+
+def times(endings: list[tuple[dict[str, str], int, float]]) -> list[str]:
+    """Pairs and seconds until the end, median and 95 % quantile."""
+    counts, seconds = [count for _, count, _ in endings], [seconds for _, _, seconds in endings]
+    late = sorted(seconds)[math.ceil(0.95 * len(seconds)) - 1]
+    return [f"{statistics.median(counts):.0f}", f"{statistics.median(seconds):.0f} s / {late:.0f} s"]
+
+
+def table(facts: dict[str, Any]) -> str:
+    """The report."""
+    head = [
+        "new side",
+        "tolerance",
+        "workload",
+        "ratio",
+        "REGRESSION",
+        "PASS",
+        "IMPROVEMENT",
+        "INCONCLUSIVE",
+        "pairs",
+        "time",
+    ]
+    intro = (
+        f"Made by `power.py`: {facts['model']} {facts['quant']}, llama-cpp-python {facts['llama-cpp-python']}, "
+        f"{facts['threads']} threads, at most {facts['budget']:.0f} s a run, on {facts['machine']}. Every run and sample "
+        "is in `power.json`. REGRESSION with the exact 95 % interval of its rate; ratio: median over the runs of new over "
+        "old; pairs: median; time: median / 95 % of the runs, until every workload had its verdict or the budget was "
+        "spent."
+    )
+    lines = [
+        "# A/B: false alarms, power, time to decision",
+        "",
+        intro,
+        "",
+        f"| {' | '.join(head)} |",
+        f"|{'---|' * 3}{'--:|' * 7}",
+        *(f"| {' | '.join(row)} |" for row in rows(facts)),
+    ]
+    return "\n".join(lines) + "\n" + order_effect(facts)
+
+
+def order_effect(facts: dict[str, Any]) -> str:
+    """How much longer a sample takes right after the other process's than after its own process's, over all runs."""
+    lines = ["", "A sample right after the other process's takes, against one right after its own process's:"]
+    for name in facts["workloads"]:
+        logs = [
+            math.log(after_other / after_own)
+            for run in facts["runs"]
+            for index, row in enumerate(run["nanoseconds"][name]["old"])
+            for after_other, after_own in followers(row, first=index % 2 == 0)
+        ]
+        if len(logs) > 1:
+            centre, error = statistics.fmean(logs), statistics.stdev(logs) / math.sqrt(len(logs))
+            lines.append(f"* {name}: {math.expm1(centre):+.2%} ± {1.96 * error:.2%}")
+    return "\n".join(lines) + "\n"
+
+
+def followers(row: list[int], *, first: bool) -> Iterator[tuple[int, int]]:
+    """Of one side's samples in a pair, the two of each inner turn (b b of a b b a): after the other, after itself."""
+    # Blocks of two samples a side. Whoever is first in a pair is inner in every second block, from the second one on.
+    for block in range(len(row) // 2):
+        if (block % 2 == 1) is first:
+            yield row[2 * block], row[2 * block + 1]
+
+
+def main() -> None:
+    """Measure, print and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="synthetic:0.1b")
+    parser.add_argument("--quant", default="f16")
+    parser.add_argument("--workloads", default="pp128,tg32")
+    parser.add_argument("--threads", type=int, default=fingerprint.physical_cores())
+    parser.add_argument("--runs", type=int, default=20, help="of each scenario, with those recorded already")
+    parser.add_argument("--budget", type=float, default=600.0, help="seconds for one run")
+    parser.add_argument("--folder", type=Path, default=HERE, help="where power.json and power.md are")
+    options = parser.parse_args()
+    record = options.folder / "power.json"
+    setting = {
+        "machine": fingerprint.read().id,
+        "llama-cpp-python": version("llama-cpp-python"),
+        "model": options.model,
+        "quant": options.quant,
+        "workloads": options.workloads.split(","),
+        "threads": options.threads,
+        "budget": options.budget,
+        "planned_looks": list(LOOKS),
+    }
+    facts = {**setting, "runs": []}
+    if record.exists():
+        facts = json.loads(record.read_text(encoding="utf-8"))
+        other = [name for name, value in setting.items() if facts[name] != value and options.runs]
+        if other:
+            sys.exit(f"{record} was measured with another {', '.join(other)}; move it away first")
+    if options.runs:
+        add_runs(facts, options, lambda: write(facts, options.folder))
+    write(facts, options.folder)
+    print(table(facts))
+
+
+def add_runs(facts: dict[str, Any], options: argparse.Namespace, keep: Callable[[], None]) -> None:
+    """Measure, scenario after scenario, until each has its runs."""
+    target, workloads = make_target(options), [Workload.parse(text) for text in facts["workloads"]]
+    for number in range(options.runs):
+        for scenario in SCENARIOS:
+            if sum(run["scenario"] == scenario.name for run in facts["runs"]) > number:
+                continue
+            with lease(target.device, print):
+                run, target = measured(target, scenario, workloads, options.budget)
+            facts["runs"].append(run)
+            keep()
+            ends = {tolerance: ending(run, tolerance) for tolerance in scenario.tolerances}
+            said = "; ".join(f"{tolerance:.0%}: {ended[0]} after {ended[2]:.0f} s" for tolerance, ended in ends.items())
+            print(f"{number + 1} of {options.runs}, {scenario.name}: {said}", flush=True)
+
+
+def write(facts: dict[str, Any], folder: Path) -> None:
+    """Every run on a line of its own, so that the file can be read and stays small."""
+    folder.mkdir(parents=True, exist_ok=True)
+    head = json.dumps({name: value for name, value in facts.items() if name != "runs"}, indent=1)[:-2]
+    runs = ",\n".join(json.dumps(run, separators=(",", ":")) for run in facts["runs"])
+    (folder / "power.json").write_text(f'{head},\n "runs": [\n{runs}\n]}}\n', encoding="utf-8")
+    (folder / "power.md").write_text(table(facts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
