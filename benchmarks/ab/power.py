@@ -199,10 +199,10 @@ def table(facts: dict[str, Any]) -> str:
     ]
     intro = (
         f"Made by `power.py`: {facts['model']} {facts['quant']}, llama-cpp-python {facts['llama-cpp-python']}, "
-        f"{facts['threads']} threads, at most {facts['budget']:.0f} s a run, on {facts['machine']}. Every run and sample "
-        "is in `power.json`. REGRESSION with the exact 95 % interval of its rate; ratio: median over the runs of new over "
-        "old; pairs: median; time: median / 95 % of the runs, until every workload had its verdict or the budget was "
-        "spent."
+        f"{facts['threads']} threads, at most {facts['budget']:.0f} s a run, on {facts['machine']}. Every run and "
+        "sample is in `power.json`. REGRESSION with the exact 95 % interval of its rate; ratio: median over the runs "
+        "of new over old; pairs: median; time: median / 95 % of the runs, until every workload had its verdict or the "
+        "budget was spent."
     )
     lines = [
         "# A/B: false alarms, power, time to decision",

@@ -187,9 +187,11 @@ class LlamaCpp:
         return {}
 
     def versions(self) -> Mapping[str, str]:
-        """The binding and the llama.cpp inside it."""
+        """The binding and the llama.cpp inside it, which older bindings (0.3.30) do not tell."""
         library = import_module("llama_cpp.llama_cpp")
-        return {"llama-cpp-python": version("llama-cpp-python"), "llama.cpp": library.llama_version().decode()}
+        inside = getattr(library, "llama_version", None)
+        told = {} if inside is None else {"llama.cpp": inside().decode()}
+        return {"llama-cpp-python": version("llama-cpp-python"), **told}
 
     def devices(self) -> Sequence[Device]:
         """GPUs first, then the CPU."""

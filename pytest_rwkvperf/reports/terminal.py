@@ -131,6 +131,8 @@ def next_steps(session: Session) -> list[str]:
         names = ", ".join(f"{one.item.case.label} {one.item.workload}" for one in session.saved.refused)
         if names:
             steps.append(f"Not saved, being regressions: {names}; --rwkv-save-baseline=replace accepts them.")
+    elif counts["REGRESSION"] and session.settings.ab:
+        steps.append(f"Something is slower here than in {session.settings.ab}: rerun to confirm, then bisect.")
     elif counts["REGRESSION"]:
         steps.append("Something got slower: rerun to confirm, then bisect; --rwkv-save-baseline=replace accepts it.")
     elif counts["INVALID"]:
@@ -142,7 +144,17 @@ def next_steps(session: Session) -> list[str]:
         steps.append("Noise hides the answer for some: raise --rwkv-budget, or --rwkv-tolerance.")
     else:
         steps.append("Nothing got slower than the tolerance allows.")
-    return steps
+    return steps + _found_here(session) if session.settings.ab else steps
+
+
+def _found_here(session: Session) -> list[str]:
+    """What the machine's noise leaves to be found: in A/B mode a property of this run, in A/A its whole point."""
+    found = [
+        f"{one.item.case.label} {one.item.workload} {one.comparison.detectable:.1%}"
+        for one in session.judgements.values()
+        if one.comparison is not None
+    ]
+    return [f"Smallest slowdown that such a run finds 19 times in 20: {', '.join(found)}."] if found else []
 
 
 def _row(judgement: Judgement, *, narrow: bool) -> list[str | Text]:

@@ -10,11 +10,13 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_rwkvperf import options
+from pytest_rwkvperf.backends import llama_cpp
 from pytest_rwkvperf.cases import Item, Workload
 from pytest_rwkvperf.errors import OptionError
 from pytest_rwkvperf.judgement import describe, from_json, judge_pairs, to_json
@@ -66,6 +68,7 @@ def test_unchanged_code_passes(runs: Runs) -> None:
     assert (result.ret, only(result)) == (0, ("1.000", "PASS"))
     result.stdout.re_match_lines_random(
         [
+            r"Smallest slowdown that such a run finds 19 times in 20: scripted-fp16-cpu pp16 1\.0%\.",
             rf"rwkvperf: .*at least {MIN_PAIRS} pairs of processes.*in alternation with {re.escape(sys.executable)}",
             rf"scripted-fp16-cpu: pp16 50\.0 t/s ± 0\.0%; {MIN_PAIRS} processes, ended by verdict",
         ]
@@ -81,11 +84,13 @@ def test_unchanged_code_passes(runs: Runs) -> None:
     ],
 )
 def test_another_interpreter_is_the_old_side(
-    runs: Runs, other_python: OtherPython, old: str, ratio: str, verdict: str, code: int
+    runs: Runs, other_python: OtherPython, tmp_path: Path, old: str, ratio: str, verdict: str, code: int
 ) -> None:
     """Its engine takes `old` times as long, so that the ratio of speeds, new over old, is the same number."""
     result = runs.measuring(f"--rwkv-ab={other_python(factor=old)}", "--rwkv-tolerance=5%")
     assert (result.ret, only(result)) == (code, (ratio, verdict))
+    assert (f"Something is slower here than in {tmp_path}" in result.stdout.str()) == (verdict == "REGRESSION")
+    assert "save-baseline" not in result.stdout.str()
     ((new, _, before, *_),) = rows(result)
     assert float(new) == 50
     assert float(before) == pytest.approx(50 / float(old), abs=0.01)
@@ -239,6 +244,16 @@ def test_an_interrupt_leaves_neither_worker(runs: Runs, other_python: OtherPytho
         process.wait()
 
 
+def test_an_older_binding_that_cannot_tell_its_llama_cpp_can_be_the_old_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama-cpp-python 0.3.30 has no llama_version."""
+    library = SimpleNamespace()
+    monkeypatch.setattr(llama_cpp, "import_module", lambda _name: library)
+    monkeypatch.setattr(llama_cpp, "version", lambda _name: "0.3.30")
+    assert llama_cpp.BACKEND.versions() == {"llama-cpp-python": "0.3.30"}
+    library.llama_version = lambda: b"0.5.0"
+    assert llama_cpp.BACKEND.versions() == {"llama-cpp-python": "0.3.30", "llama.cpp": "0.5.0"}
+
+
 # Options
 
 
@@ -304,3 +319,21 @@ def test_the_same_on_both_sides_is_said() -> None:
         "PASS",
         "the ratio lies wholly above 0.952; 6 pairs, the same versions on both sides",
     )
+
+
+# What the other environment need not have
+
+
+def test_a_worker_imports_the_standard_library_and_numpy_alone() -> None:
+    """Without its site-packages, and with a NumPy that is an empty module; a `.pth` is looked at without NumPy too."""
+    script = (
+        f"import sys, types; sys.path.insert(0, {str(Path(options.__file__).parents[1])!r})\n"
+        "import pytest_rwkvperf.models.checkpoint, pytest_rwkvperf.backends.registry as registry\n"
+        "import pytest_rwkvperf.worker.child\n"
+        "for name in ('rwkv', 'llama-cpp', 'web-rwkv'): registry.load(registry.BUILT_IN[name])\n"
+        "sys.modules['numpy'] = types.ModuleType('numpy')\n"
+        "import pytest_rwkvperf.oracle.check\n"
+        "print('imported')\n"
+    )
+    ended = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=False)
+    assert (ended.stdout.strip(), ended.stderr) == ("imported", "")

@@ -107,8 +107,14 @@ def test_names_are_shown_as_they_are_and_never_as_markup() -> None:
 # What to do next
 
 
-def steps(*judgements: Judgement, saved: Saved | None = None, trouble: str = "") -> list[str]:
-    session = SimpleNamespace(judgements=dict(enumerate(judgements)), saved=saved, trouble=trouble)
+def steps(*judgements: Judgement, saved: Saved | None = None, trouble: str = "", ab: str = "") -> list[str]:
+    settings = SimpleNamespace(ab=ab)
+    session = SimpleNamespace(
+        judgements=dict(enumerate(judgements)),
+        saved=saved,
+        trouble=trouble,
+        settings=settings,
+    )
     return terminal.next_steps(cast("Session", session))
 
 
@@ -174,7 +180,11 @@ class Reporter:
 def written(*judgements: Judgement, trouble: str = "", records: tuple[CaseRecord, ...] = ()) -> list[str]:
     reporter = Reporter(120)
     session = SimpleNamespace(
-        judgements=dict(enumerate(judgements)), saved=None, trouble=trouble, records=lambda: list(records)
+        settings=SimpleNamespace(ab=""),
+        judgements=dict(enumerate(judgements)),
+        saved=None,
+        trouble=trouble,
+        records=lambda: list(records),
     )
     terminal.write(cast("pytest.TerminalReporter", reporter), cast("Session", session))
     return [line.rstrip() for text in reporter.lines for line in text.split("\n")]
