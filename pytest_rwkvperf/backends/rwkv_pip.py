@@ -125,7 +125,9 @@ class RwkvPip:
 
     def open(self, request: OpenRequest) -> RwkvEngine:
         """Load a `.pth`; the caller has checked it with `weights_only=True`."""
-        device = next(device for device in self.devices() if device.id == request.device)
+        device = next((device for device in self.devices() if device.id == request.device), None)
+        if device is None:
+            raise DeviceError(f"rwkv has no device {request.device!r}")
         engine = RwkvEngine(request, device)
         if engine.weights_device != request.device:
             message = f"rwkv was asked for {request.device} and put the model on {engine.weights_device}"

@@ -1,0 +1,87 @@
+"""The real engines on the nano model, in a cache of their own that all these tests share."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.backends import registry
+from pytest_rwkvperf.backends.discovery import Found, Missing, discover
+from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.worker.parent import Worker
+from pytest_rwkvperf.worker.tools import WorkerTools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from pytest_rwkvperf.models.files import ModelFile
+
+THREADS = 2
+
+# Short warm-ups and few samples: what these runs show is where figures come and go, not that they are good ones.
+QUICK = """
+import pytest
+from pytest_rwkvperf.measure import process
+
+patch = pytest.MonkeyPatch()
+patch.setattr(process, "WARMUP_SECONDS", 0.05)
+patch.setattr(process, "PROCESS_SECONDS", 0.05)
+"""
+"""A conftest.py for runs with real engines."""
+
+
+def _silent(_sentence: str, _fraction: float) -> None:
+    """Progress nobody needs."""
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Opens engines on the nano model; `cache` is what the user's cache folder is elsewhere."""
+
+    cache: Path
+    found: dict[str, Found]
+
+    def describe(self, name: str) -> Found:
+        """The engine's answer about itself, asked once."""
+        if name not in self.found:
+            (answer,) = discover({name: registry.BUILT_IN[name]}, by_hand=True)
+            assert not isinstance(answer, Missing)
+            self.found[name] = answer
+        return self.found[name]
+
+    def file(self, name: str, quant: str) -> ModelFile:
+        """The file that the engine reads for a quant."""
+        backend = self.describe(name).backend
+        tools = WorkerTools(_silent)
+        models = self.cache / "pytest-rwkvperf" / "models"
+        nano = resolve("synthetic:nano", tools=tools, progress=_silent, cache=models)
+        return file_for(nano, backend.format, backend.file_quant(quant), tools=tools, progress=_silent, cache=models)
+
+    @contextmanager
+    def worker(self, name: str, quant: str, *, device: str = "", path: Path | None = None) -> Iterator[Worker]:
+        """A worker with the model open; on the engine's best device unless one is named."""
+        found = self.describe(name)
+        case = Case(name, "nano", quant, device or found.devices[0].id, THREADS, found.backend.standard_chunk)
+        with Worker(environment=found.backend.environment(case.device)) as worker:
+            worker.open(found.location, path or self.file(name, quant).path, case)
+            yield worker
+
+
+@pytest.fixture(scope="session")
+def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """XDG_CACHE_HOME of the runs that these tests start; its models are gone afterwards."""
+    folder = tmp_path_factory.mktemp("engines' cache ü")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def engines(engine_cache: Path) -> Engines:
+    """The engines that are here."""
+    return Engines(engine_cache, {})
