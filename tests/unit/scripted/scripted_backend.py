@@ -125,10 +125,10 @@ def _hang() -> NoReturn:
 
 
 def _hang_with_child() -> NoReturn:
-    """Start a child that starts a grandchild, none of which heeds SIGTERM; then hang."""
+    """Start a child that starts a grandchild in a session of its own, none of which heeds SIGTERM; then hang."""
     deaf = "import signal, sys, time, subprocess; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     sleep = "time.sleep(600)"
-    start = f"subprocess.Popen([sys.executable, '-c', {deaf + sleep!r}]); "
+    start = f"subprocess.Popen([sys.executable, '-c', {deaf + sleep!r}], start_new_session=True); "
     subprocess.Popen([sys.executable, "-c", deaf + start + sleep])
     _hang()
 
