@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from dataclasses import asdict
@@ -102,6 +103,21 @@ def table(entries: Iterable[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def bounds_from(entries: Iterable[dict[str, Any]]) -> str:
+    """The rule of `oracle/bounds.py`, applied to what is recorded: its table's lines."""
+    largest: dict[tuple[str, str], float] = {}
+    for entry in entries:
+        key = entry["backend"], entry["quant"]
+        largest[key] = max(largest.get(key, 0.0), *(pair["relative_l2"] for pair in _pairs(entry)))
+    return "\n".join(f'    ("{key[0]}", "{key[1]}"): Bound({_up(3 * found)}),' for key, found in largest.items())
+
+
+def _up(value: float) -> str:
+    """Rounded up to two digits."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.ceil(value / unit) * unit:.2g}"
+
+
 _HEAD = """# Parity with the oracle
 
 Made by `spread.py` on synthetic models; every figure is in `spread.json`. Median / largest over the seeds of the
@@ -152,8 +168,12 @@ def main() -> None:
     parser.add_argument("--backend", default=",".join(BACKENDS))
     parser.add_argument("--quant", default="", help="only these, of each backend that knows them")
     parser.add_argument("--short", action="store_true", help="without the deep check")
+    parser.add_argument("--bounds", action="store_true", help="print the bounds that follow from what is recorded")
     parser.add_argument("--table", action="store_true", help="judge what is recorded anew and print it")
     options = parser.parse_args()
+    if options.bounds:
+        print(bounds_from(recorded().values()))
+        return
     if options.table:
         print(table(record([])))
         return

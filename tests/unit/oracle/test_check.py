@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 VOCABULARY = 50
-BOUND = Bound(1e-3, 1e-6)
+BOUND = Bound(1e-3)
 
 
 class Scripted:

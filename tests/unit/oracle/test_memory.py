@@ -64,7 +64,7 @@ def test_tighter_rules_are_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None
         patch.setattr(check, "DEPTH", 1200)
         assert DeepMemory(**KEY).recall() is None
     with monkeypatch.context() as patch:
-        patch.setitem(bounds.BOUNDS, ("llama-cpp", "f16"), Bound(1e-4, 1e-9))
+        patch.setitem(bounds.BOUNDS, ("llama-cpp", "f16"), Bound(1e-4))
         assert DeepMemory(**KEY).recall() is None
     assert DeepMemory(**KEY).recall() == FOUND
 
