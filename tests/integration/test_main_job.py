@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
-ROW = re.compile(r"(rwkv|llama-cpp|web-rwkv) +(\w+) +([\w:]+) +(pp32|tg4) +[\d.]+ +[\d.]+%.* (NO-BASELINE|PASS|INC\w+)")
+ROW = re.compile(r"(rwkv|llama-cpp|web-rwkv) +(\w+) +[\w:]+ +(pp32|tg4) +[\d.]+ +[\d.]+%.* ([A-Z-]+) *$")
 
 # The process says at its end what it has loaded: the parent of the workers must never hold an engine.
 LIST_MODULES = """
@@ -52,7 +52,7 @@ def measure(tmp_path: Path, engine_cache: Path) -> Callable[..., subprocess.Comp
 def rows(text: str) -> dict[tuple[str, str, str], str]:
     """Verdicts by backend, quant and workload."""
     found = [ROW.match(line) for line in text.splitlines()]
-    return {(match[1], match[2], match[4]): match[5] for match in found if match}
+    return {(match[1], match[2], match[3]): match[4] for match in found if match}
 
 
 @pytest.mark.engine("rwkv", "llama-cpp", "web-rwkv")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 LIST_MODULES = """
 import json, sys
 import pytest
@@ -23,7 +22,8 @@ def modules(folder: Path, *arguments: str) -> set[str]:
     """What a run of one test that asks for nothing of ours has loaded at its end."""
     (folder / "test_one.py").write_text("def test_one(): pass\n", encoding="utf-8")
     note = folder / "modules.json"
-    subprocess.run([sys.executable, "-c", LIST_MODULES, str(note), *arguments], cwd=folder, check=True)
+    command = [sys.executable, "-c", LIST_MODULES, str(note), *arguments]
+    subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True)
     code, names = json.loads(note.read_text(encoding="utf-8"))
     assert code == 0
     return set(names)
@@ -44,5 +44,5 @@ def test_no_engine_is_loaded_by_a_whole_measuring_session() -> None:
         "pytest_rwkvperf.backends.llama_cpp, pytest_rwkvperf.backends.web_rwkv\n"
         "print(*sorted({'torch', 'rwkv', 'llama_cpp', 'rwkvperf_web_rwkv'} & set(sys.modules)))"
     )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    ended = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert ended.stdout.split() == []
