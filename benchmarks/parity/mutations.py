@@ -3,7 +3,8 @@
     python benchmarks/parity/mutations.py
 
 For each mutation the package and its tests are copied to a temporary folder, one line is changed, and the tests of the
-check are run there until the first failure, those without a real engine first. Results go to `mutations.md`; the exit code is 1 when one survives.
+check are run there until the first failure, those without a real engine first. Results go to `mutations.md`; the exit
+code is 1 when a mutation survives.
 """
 
 from __future__ import annotations
