@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -15,9 +12,9 @@ from pytest_rwkvperf.cases import Case
 from pytest_rwkvperf.errors import BaselineError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.stats.estimates import LONGEST
+from pytest_rwkvperf.store import strict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 VERSION = 1
@@ -25,9 +22,6 @@ VERSION = 1
 MAX_SESSIONS = 10
 """Sessions kept per case; the oldest goes first. Ten of twelve cases with two workloads take 0.2 MB with five processes
 of ten samples, and 0.7 MB with as many processes as a run ever takes."""
-
-# A raw line break never stands inside a JSON string, so a text that looks like a list is left alone.
-_NUMBERS = re.compile(r"\[\n\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +92,7 @@ def _without(sessions: tuple[Session, ...], workloads: set[str]) -> tuple[Sessio
 
 def dumps(baseline: Baseline) -> str:
     """Stable key order, two-space indent, one process's samples on one line."""
-    text = json.dumps(msgspec.to_builtins(baseline), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    return _NUMBERS.sub(lambda match: "[" + re.sub(r"\s+", " ", match[1]) + "]", text) + "\n"
+    return strict.dumps(msgspec.to_builtins(baseline), sort_keys=True)
 
 
 def loads(text: str, path: Path) -> Baseline:
@@ -109,9 +102,8 @@ def loads(text: str, path: Path) -> Baseline:
         BaselineError: not JSON, not this schema, a newer schema, or figures that no verdict may rest on.
     """
     try:
-        raw = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-        json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair is JSON, and no text
-    except (ValueError, RecursionError) as error:
+        raw = strict.loads(text)
+    except ValueError as error:
         raise BaselineError(f"baseline {path} is not valid JSON ({error}); {_RESTORE}") from error
     version = raw.get("schema") if isinstance(raw, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
@@ -124,38 +116,14 @@ def loads(text: str, path: Path) -> Baseline:
         baseline = msgspec.convert(raw, type=Baseline)
     except msgspec.ValidationError as error:
         raise BaselineError(f"baseline {path} does not follow its schema: {error}; {_RESTORE}") from error
-    if stray := _stray(raw, msgspec.to_builtins(baseline)):
+    if stray := strict.stray(raw, msgspec.to_builtins(baseline)):
         # A slip in a hand-merged file: the figures under it would not be compared with, and lost by saving.
         raise BaselineError(f"baseline {path} does not follow its schema: unknown key {stray!r}; {_RESTORE}")
     _check(baseline, path)
     return baseline
 
 
-def _stray(raw: object, known: object) -> str | None:
-    """A key that is in `raw` and not in `known`, wherever."""
-    pairs: Iterable[tuple[object, object]] = ()
-    if isinstance(raw, dict) and isinstance(known, dict):
-        if strangers := raw.keys() - known.keys():
-            return str(min(strangers))
-        pairs = ((value, known[key]) for key, value in raw.items())
-    elif isinstance(raw, list) and isinstance(known, (list, tuple)):
-        pairs = zip(raw, known, strict=False)
-    return next(filter(None, (_stray(*pair) for pair in pairs)), None)
-
-
 _RESTORE = "restore it from version control or move it away; it was left as it is"
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number in JSON")
-
-
-def _finite(text: str) -> float:
-    """`1e999` is JSON, and Python reads it as infinity."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is too large")
-    return value
 
 
 def _check(baseline: Baseline, path: Path) -> None:

@@ -1,0 +1,62 @@
+"""JSON that is kept: written for diffs, read without believing it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# A raw line break never stands inside a JSON string, so a text that looks like a list is left alone.
+_NUMBERS = re.compile(r"\[\n\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
+
+
+def dumps(value: object, *, sort_keys: bool) -> str:
+    """JSON with two-space indent and a list of numbers on one line.
+
+    Raises:
+        ValueError: NaN or infinity.
+    """
+    text = json.dumps(value, indent=2, sort_keys=sort_keys, allow_nan=False, ensure_ascii=False)
+    return _NUMBERS.sub(lambda match: "[" + re.sub(r"\s+", " ", match[1]) + "]", text) + "\n"
+
+
+def loads(text: str) -> Any:  # noqa: ANN401 - JSON
+    """Parse JSON; NaN, infinity, numbers beyond floats, half surrogate pairs and bottomless nesting are none.
+
+    Raises:
+        ValueError: it is no such JSON.
+    """
+    try:
+        raw = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair is JSON, and no text
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    return raw
+
+
+def stray(raw: object, known: object) -> str | None:
+    """A key that is in `raw` and not in `known`, wherever."""
+    pairs: Iterable[tuple[object, object]] = ()
+    if isinstance(raw, dict) and isinstance(known, dict):
+        if strangers := raw.keys() - known.keys():
+            return str(min(strangers))
+        pairs = ((value, known[key]) for key, value in raw.items())
+    elif isinstance(raw, list) and isinstance(known, (list, tuple)):
+        pairs = zip(raw, known, strict=False)
+    return next(filter(None, (stray(*pair) for pair in pairs)), None)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _finite(text: str) -> float:
+    """`1e999` is JSON, and Python reads it as infinity."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large")
+    return value
