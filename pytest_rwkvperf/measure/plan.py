@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.measure import protocol
+from pytest_rwkvperf.measure.probes import probing
 from pytest_rwkvperf.measure.process import running
 from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, Run
 from pytest_rwkvperf.stats.estimates import interval_reach, log_times
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from pytest_rwkvperf.cases import Workload
+    from pytest_rwkvperf.measure.probes import Prober
     from pytest_rwkvperf.measure.process import Target
     from pytest_rwkvperf.oracle.check import Deep
 
@@ -55,12 +57,13 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
     versions: dict[str, str] = {}
     deep = target.known_deep
     ended_by: EndedBy | None = None
-    while ended_by is None:
-        progress(f"process {len(runs) + 1}, {_precision_so_far(runs, workloads)}")
-        run, versions, found = run_process(target, workloads, len(runs), progress)
-        runs.append(run)
-        deep = deep or found
-        ended_by = _verdict_on_enough(runs, workloads, plan, time.monotonic() - started)
+    with probing(target.device, target.case.threads) as prober:
+        while ended_by is None:
+            progress(f"process {len(runs) + 1}, {_precision_so_far(runs, workloads)}")
+            run, versions, found = run_process(target, prober, workloads, len(runs), progress)
+            runs.append(run)
+            deep = deep or found
+            ended_by = _verdict_on_enough(runs, workloads, plan, time.monotonic() - started)
     return CaseRecord(
         target.case,
         target.model,
@@ -72,6 +75,7 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
         time.monotonic() - started,
         watch.conditions(),
         tuple(runs),
+        prober.version if prober else "",
     )
 
 
@@ -102,14 +106,18 @@ def _precision_so_far(runs: Sequence[Run], workloads: Sequence[Workload]) -> str
 
 
 def run_process(
-    target: Target, workloads: Sequence[Workload], index: int, progress: Callable[[str], None]
+    target: Target,
+    prober: Prober | None,
+    workloads: Sequence[Workload],
+    index: int,
+    progress: Callable[[str], None],
 ) -> tuple[Run, dict[str, str], Deep | None]:
     """One worker process: check, warm up, sample. With the engine's versions, and the deep check where it was due.
 
     Raises:
         RwkvPerfError: as `measure`.
     """
-    with running(target, deep_due=index == 0 and target.known_deep is None) as process:
+    with running(target, prober, deep_due=index == 0 and target.known_deep is None) as process:
         counts = process.warm_up(workloads)
         for workload in schedule(counts, seed=f"{target.case.key} {index}"):
             process.take(workload)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.backends.base import Device
     from pytest_rwkvperf.cases import Case
+    from pytest_rwkvperf.measure.probes import Prober
     from pytest_rwkvperf.measure.protocol import Sample
 
 MIN_SAMPLES = 3
@@ -61,8 +62,9 @@ class Target:
 class Process:
     """A live worker with a case open and found right; samples are kept in order."""
 
-    def __init__(self, worker: Worker, target: Target, *, deep_due: bool) -> None:
+    def __init__(self, worker: Worker, target: Target, prober: Prober | None, *, deep_due: bool) -> None:
         self._worker = worker
+        self._prober = prober
         self._started = time.time()
         opened = worker.open(target.location, target.path, target.case)
         self.versions = {str(name): str(value) for name, value in opened["versions"].items()}
@@ -70,6 +72,7 @@ class Process:
         self._short, self.deep = _check(worker, target, deep_due=deep_due)
         self._warmups: dict[str, int] = {}
         self._samples: dict[str, list[Sample]] = {}
+        self._probes: dict[str, list[int]] = {}
 
     def warm_up(self, workloads: Sequence[Workload]) -> dict[Workload, int]:
         """Repeat each workload until it is steady or the limit passes; how many samples each should get.
@@ -87,11 +90,13 @@ class Process:
         return counts
 
     def take(self, workload: Workload) -> Sample:
-        """Time a workload once and keep the sample.
+        """Time a workload once, with the probe before it, and keep both.
 
         Raises:
             RwkvPerfError: the worker failed, or its clock is broken.
         """
+        if self._prober is not None:
+            self._probes.setdefault(str(workload), []).append(self._prober.beside(workload))
         sample = self._sample(workload)
         self._samples.setdefault(str(workload), []).append(sample)
         return sample
@@ -104,8 +109,9 @@ class Process:
         """
         memory = self._worker.request("memory", parent.QUICK_SECONDS)
         samples = {name: tuple(taken) for name, taken in self._samples.items()}
+        probes = {name: tuple(taken) for name, taken in self._probes.items()}
         peak = int(memory["peak_rss_bytes"])
-        return Run(self._started, self._load_nanoseconds, peak, self._warmups, samples, self._short)
+        return Run(self._started, self._load_nanoseconds, peak, self._warmups, samples, self._short, probes)
 
     def _sample(self, workload: Workload) -> Sample:
         sample = sample_from(self._worker.request("sample", parent.SAMPLE_SECONDS, workload=str(workload)))
@@ -115,8 +121,8 @@ class Process:
 
 
 @contextmanager
-def running(target: Target, *, deep_due: bool) -> Iterator[Process]:
-    """A process for the length of a block.
+def running(target: Target, prober: Prober | None = None, *, deep_due: bool) -> Iterator[Process]:
+    """A process for the length of a block; a probe is timed before each of its samples.
 
     Raises:
         WorkerError: the worker died, hung or talked nonsense.
@@ -124,7 +130,7 @@ def running(target: Target, *, deep_due: bool) -> Iterator[Process]:
         ParityError: its answers are wrong.
     """
     with Worker(python=target.python, environment=target.environment) as worker:
-        yield Process(worker, target, deep_due=deep_due)
+        yield Process(worker, target, prober, deep_due=deep_due)
 
 
 def _check(worker: Worker, target: Target, *, deep_due: bool) -> tuple[Short, Deep | None]:

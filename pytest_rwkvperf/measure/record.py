@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
@@ -43,6 +43,8 @@ class Run:
     warmups: dict[str, int]
     samples: dict[str, tuple[Sample, ...]]
     parity: Short
+    probes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Nanoseconds of the fixed work beside each sample, by workload; empty where nothing was probed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class CaseRecord:
     seconds: float
     conditions: Conditions
     runs: tuple[Run, ...]
+    probe_version: str = ""
+    """Probe times of another version are never compared; empty where nothing was probed."""
 
     @property
     def parity(self) -> float:

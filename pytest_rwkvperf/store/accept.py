@@ -38,4 +38,15 @@ def _session(record: CaseRecord, names: set[str], recorded: str) -> Session:
         for name in sorted(names)
     }
     conditions = record.conditions
-    return Session(recorded, record.versions, record.protocol, conditions.load_before, conditions.steal, workloads)
+    probed = {name for name in names if all(name in run.probes for run in record.runs)}
+    probes = {name: tuple(run.probes[name] for run in record.runs) for name in sorted(probed)}
+    return Session(
+        recorded,
+        record.versions,
+        record.protocol,
+        conditions.load_before,
+        conditions.steal,
+        workloads,
+        record.probe_version,
+        probes,
+    )

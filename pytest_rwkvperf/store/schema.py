@@ -34,6 +34,9 @@ class Session:
     load_before: float
     steal: float
     workloads: dict[str, tuple[tuple[int, ...], ...]]
+    probe_version: str = ""
+    probes: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    """Nanoseconds of the fixed work beside each sample, shaped as `workloads`; empty where nothing was probed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_rwkvperf.backends.base import Backend, Engine
+    from pytest_rwkvperf.machine.kernels import Kernels, ProbeKind
     from pytest_rwkvperf.models.files import Format, Precision
 
 
@@ -38,6 +39,7 @@ class Child:
         self._backend: Backend | None = None
         self._engine: Engine | None = None
         self._chunk = 0
+        self._kernels: Kernels | None = None
         self.report: Callable[[str, float], None] = lambda _sentence, _fraction: None
 
     def describe(self, *, location: str) -> dict[str, Any]:
@@ -102,6 +104,20 @@ class Child:
     def memory(self) -> dict[str, int]:
         """Peak resident memory of this process so far."""
         return {"peak_rss_bytes": peak_rss_bytes()}
+
+    def probe_version(self) -> str:
+        """What the probes' times depend on besides the machine."""
+        from pytest_rwkvperf.machine import kernels
+
+        return kernels.version()
+
+    def probe(self, *, kind: ProbeKind, threads: int) -> int:
+        """Nanoseconds of a fixed piece of work."""
+        from pytest_rwkvperf.machine.kernels import Kernels
+
+        if self._kernels is None or self._kernels.threads != threads:
+            self._kernels = Kernels(threads)
+        return self._kernels.time(kind)
 
     def clear(self) -> None:
         """Reset the recurrent state."""
