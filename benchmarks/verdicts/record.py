@@ -2,9 +2,9 @@
 
     python benchmarks/verdicts/record.py --sessions 24 --every 300
 
-A session is one run of the plugin as anybody would start it, with a baseline folder of its own; what it stores (raw times
-by process, probes, load, steal) is a line of `sessions.jsonl`. Sessions begin `--every` seconds after one another, so
-that they meet the machine in different hours and moods. Interrupt it when you like: what is there stays, and a later
+A session is one run of the plugin as anybody would start it, with a baseline folder of its own; what it stores (raw
+times by process, probes, load, steal) is a line of `sessions.jsonl`. Sessions begin `--every` seconds apart,
+so that they meet the machine in different hours and moods. Interrupt it when you like: what is there stays, and a later
 call adds to it. Versions must not change between the sessions of one file; another machine is refused.
 """
 

@@ -1,7 +1,7 @@
 """Fixed pieces of work that show how fast the machine itself is: a matrix product and a memory sweep.
 
-Each thread computes on its own arrays: a BLAS that spreads one product over threads would leave them spinning beside the
-sample that follows. The process that runs this has a BLAS of one thread (`ENVIRONMENT`).
+Each thread computes on its own arrays: a BLAS that spreads one product over threads would leave them spinning beside
+the sample that follows. The process that runs this has a BLAS of one thread.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Kernels:
 
 def _arrays(kind: ProbeKind) -> tuple[npt.NDArray[np.float32], ...]:
     if kind == "sweep":
-        source = np.ones(SWEEP_BYTES // 4, dtype=np.float32)
-        return source, source.copy()
+        sweep = np.ones(SWEEP_BYTES // 4, dtype=np.float32)
+        return sweep, sweep.copy()
     source = np.linspace(-1, 1, PRODUCT_SIZE**2, dtype=np.float32).reshape(PRODUCT_SIZE, PRODUCT_SIZE)
     return source, source.T.copy(), np.empty_like(source)
 
@@ -77,7 +77,7 @@ def _sweep(arrays: tuple[npt.NDArray[np.float32], ...]) -> None:
 
 def version() -> str:
     """What the probes' times depend on besides the machine; times of another version are never compared."""
-    blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})  # type: ignore[union-attr] # a dict in this mode
+    blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     sizes = f"{PRODUCT_SIZE} {PRODUCT_ROUNDS} {SWEEP_BYTES} {SWEEP_ROUNDS}"
     facts = f"{sizes} numpy {np.__version__} {blas.get('name')} {blas.get('version')}"
     return hashlib.sha256(facts.encode()).hexdigest()[:12]

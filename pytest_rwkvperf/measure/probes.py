@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.backends.base import Device
     from pytest_rwkvperf.cases import Workload
 
-_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1"}
+_ONE_THREAD = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "VECLIB_MAXIMUM_THREADS": "1",
+}
 """Each of the probe's threads calls the BLAS by itself."""
 
 

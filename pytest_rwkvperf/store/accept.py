@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.store.schema import Session, StoredCase
@@ -39,7 +40,7 @@ def _session(record: CaseRecord, names: set[str], recorded: str) -> Session:
     }
     conditions = record.conditions
     probed = {name for name in names if all(name in run.probes for run in record.runs)}
-    probes = {name: tuple(run.probes[name] for run in record.runs) for name in sorted(probed)}
+    probes = {name: tuple(round(median(run.probes[name])) for run in record.runs) for name in sorted(probed)}
     return Session(
         recorded,
         record.versions,

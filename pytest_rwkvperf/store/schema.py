@@ -35,8 +35,8 @@ class Session:
     steal: float
     workloads: dict[str, tuple[tuple[int, ...], ...]]
     probe_version: str = ""
-    probes: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
-    """Nanoseconds of the fixed work beside each sample, shaped as `workloads`; empty where nothing was probed."""
+    probes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Median nanoseconds of the fixed work beside the samples, by workload and process; empty without probes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,11 @@ class Baseline:
 def _without(sessions: tuple[Session, ...], workloads: set[str]) -> tuple[Session, ...]:
     """Sessions less some workloads; a session left with none goes."""
     trimmed = (
-        replace(session, workloads={name: runs for name, runs in session.workloads.items() if name not in workloads})
+        replace(
+            session,
+            workloads={name: runs for name, runs in session.workloads.items() if name not in workloads},
+            probes={name: runs for name, runs in session.probes.items() if name not in workloads},
+        )
         for session in sessions
     )
     return tuple(session for session in trimmed if session.workloads)
@@ -137,3 +141,7 @@ def _check(baseline: Baseline, path: Path) -> None:
             for workload, runs in session.workloads.items():
                 if not runs or not all(runs) or not all(0 < value <= LONGEST for row in runs for value in row):
                     raise BaselineError(f"baseline {path}: {key}, {workload} holds no usable times; {_RESTORE}")
+            for workload, probed in session.probes.items():
+                processes = len(session.workloads.get(workload, ()))
+                if len(probed) != processes or not all(0 < one <= LONGEST for one in probed):
+                    raise BaselineError(f"baseline {path}: {key}, {workload} has unusable probe times; {_RESTORE}")

@@ -15,6 +15,7 @@ from tests.unit.building import CASE, CPU, MODEL, make_record, make_run
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.cases import Case
+    from pytest_rwkvperf.measure.record import Run
     from pytest_rwkvperf.stats.verdicts import Verdict
 
 PREFILL, GENERATION = Workload("prefill", 512), Workload("generation", 128)
@@ -67,3 +68,16 @@ def test_only_what_is_to_be_kept_is_stored() -> None:
     assert stored.sessions[0].workloads == {"tg128": ((300, 200), (400,))}
     assert stored_cases([RECORD], {}, "now") == []
     assert stored_cases([RECORD], {CASE.key: set()}, "now") == []
+
+
+def test_probes_are_stored_as_each_process_s_median_and_only_where_all_were_probed() -> None:
+    def probed(one: Run, **probes: tuple[int, ...]) -> Run:
+        return replace(one, probes=probes)
+
+    runs = (
+        probed(RECORD.runs[0], pp512=(7, 9, 8), tg128=(5, 6)),
+        probed(RECORD.runs[1], pp512=(4,)),
+    )
+    record = replace(RECORD, runs=runs, probe_version="v")
+    (stored,) = stored_cases([record], {CASE.key: {"pp512", "tg128"}}, "2026-01-01T00:00:00Z")
+    assert (stored.sessions[0].probe_version, stored.sessions[0].probes) == ("v", {"pp512": (8, 4)})

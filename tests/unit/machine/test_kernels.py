@@ -1,0 +1,42 @@
+"""The probes' fixed work: it takes time in proportion to the work, and its version changes with what it stands on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pytest_rwkvperf.machine import kernels
+from pytest_rwkvperf.machine.kernels import Kernels
+
+
+def fastest(kernel: Kernels, kind: kernels.ProbeKind) -> int:
+    return min(kernel.time(kind) for _ in range(5))
+
+
+def test_more_work_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernels(1)
+    product, sweep = fastest(kernel, "product"), fastest(kernel, "sweep")
+    monkeypatch.setattr(kernels, "PRODUCT_ROUNDS", 4 * kernels.PRODUCT_ROUNDS)
+    monkeypatch.setattr(kernels, "SWEEP_ROUNDS", 4 * kernels.SWEEP_ROUNDS)
+    assert fastest(kernel, "product") > 2 * product
+    assert fastest(kernel, "sweep") > 2 * sweep
+
+
+def test_every_thread_has_arrays_of_its_own() -> None:
+    kernel = Kernels(2)
+    kernel.time("sweep")
+    (one, _), (other, _) = kernel._arrays["sweep"]
+    assert not np.shares_memory(one, other)
+
+
+@pytest.mark.parametrize("name", ["PRODUCT_SIZE", "PRODUCT_ROUNDS", "SWEEP_BYTES", "SWEEP_ROUNDS"])
+def test_the_version_tells_the_work(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = kernels.version()
+    monkeypatch.setattr(kernels, name, getattr(kernels, name) + 1)
+    assert kernels.version() != before
+
+
+def test_the_version_tells_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = kernels.version()
+    monkeypatch.setattr(np, "__version__", "9.9")
+    assert kernels.version() != before
