@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pytest_rwkvperf.cases import Item
+    from pytest_rwkvperf.options import Settings
     from pytest_rwkvperf.session import Session
 
 XdistNode = Any
@@ -32,6 +33,15 @@ def usage_errors(config: pytest.Config) -> Iterator[None]:
         # In an xdist worker the exception itself goes nowhere.
         getattr(config, "workeroutput", {})[PROPERTY] = str(error)
         raise pytest.UsageError(str(error)) from error
+
+
+def check_reports(config: pytest.Config, settings: Settings) -> None:
+    """Refuse reports that could not be written; the process that writes them asks."""
+    if settings.reports and not hasattr(config, "workerinput"):
+        from pytest_rwkvperf.reports import writing
+
+        with usage_errors(config):
+            writing.check(settings.reports)
 
 
 def relay_usage_error(node: XdistNode) -> None:
@@ -192,8 +202,28 @@ def finish(pytest_session: pytest.Session, session: Session) -> None:
         except RwkvPerfError as error:
             session.trouble = f"not saved: {error}"
             pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    _mark_empty(pytest_session, session)
+    _report(pytest_session, session)
+
+
+def _mark_empty(pytest_session: pytest.Session, session: Session) -> None:
     if pytest_session.exitstatus != pytest.ExitCode.OK or pytest_session.config.option.collectonly:
         return
     # Measured is what has a record, judged or not: a test may call measure() alone.
     if not any(session.folder.glob("*.[jp]*")):
         pytest_session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def _report(pytest_session: pytest.Session, session: Session) -> None:
+    """Write the reports with what there is, however the run ended; not after a mistake in the options."""
+    wanted, config = session.settings.reports, pytest_session.config
+    if not wanted or config.option.collectonly or pytest_session.exitstatus == pytest.ExitCode.USAGE_ERROR:
+        return
+    from pytest_rwkvperf.reports import recording, writing
+    from pytest_rwkvperf.reports.base import Style
+
+    record = recording.of_run(pytest_session, session)
+    session.written, troubles = writing.write_all(record, wanted, Style(session.settings.report_language))
+    if troubles:
+        session.trouble = "\n".join(filter(None, [session.trouble, *troubles]))
+        pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED

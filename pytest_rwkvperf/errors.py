@@ -59,6 +59,14 @@ class BaselineError(RwkvPerfError):
     """A stored baseline cannot be read or written; it is left as it was."""
 
 
+class RecordError(RwkvPerfError):
+    """A measurement record cannot be read."""
+
+
+class ReportError(RwkvPerfError):
+    """A report cannot be made or written."""
+
+
 def named(kind: str, message: str) -> RwkvPerfError:
     """An error of this module by its class's name, after a trip through text; any other name is a BackendError."""
     found = globals().get(kind)

@@ -88,20 +88,19 @@ class Launcher:
 
     def _once(self, case: Case, suffix: str, kind: type[_Kept], make: Callable[[Found, Device], _Kept]) -> _Kept:
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{hashlib.sha256(case.key.encode()).hexdigest()[:24]}{suffix}"
+        path = _path(self._folder, case, suffix)
         engine = self._engines[case.backend]
         device = next(device for device in engine.devices if device.id == case.device)
         with lease(device, self._say.line):
             if path.exists():
                 return record.from_json(path.read_bytes(), kind)
-            failure = path.with_suffix(".failure")
-            if failure.exists():
-                error_kind, _, sentence = failure.read_text(encoding="utf-8").partition(": ")
+            if known := failure(self._folder, case):
+                error_kind, _, sentence = known.partition(": ")
                 raise errors.named(error_kind, sentence)
             try:
                 taken = make(engine, device)
             except errors.RwkvPerfError as error:
-                failure.write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
+                _path(self._folder, case, ".failure").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
                 raise
             write_atomically(path, record.to_json(taken))
             self._say.line(record.summary(taken))
@@ -146,7 +145,7 @@ class Launcher:
             location=engine.location,
             environment=engine.backend.environment(case.device),
             python=engine.python,
-            model=record.ModelFacts(model.name, model.content_hash, model.shape.parameters, file.size_bytes),
+            model=_facts(model, file),
             path=file.path,
             device=device,
             expected=tuple(answers),
@@ -193,6 +192,16 @@ def lease(device: Device, say: Callable[[str], None]) -> Iterator[None]:
         lock.release()
 
 
+def _path(folder: Path, case: Case, suffix: str) -> Path:
+    return folder / f"{hashlib.sha256(case.key.encode()).hexdigest()[:24]}{suffix}"
+
+
+def failure(folder: Path, case: Case) -> str:
+    """Why measuring a case failed, as `KIND: sentence`; empty when it did not."""
+    path = _path(folder, case, ".failure")
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
 def records(folder: Path) -> Sequence[CaseRecord]:
     """Every record of a run's folder, in a stable order.
 
@@ -224,6 +233,19 @@ def _same_device(device: Device, other: Found) -> Device:
     raise errors.DeviceError(
         f"{other.python}: {other.backend.name} lists no {device.id} of kind {device.kind}, only {there}; "
         "choose with --rwkv-device one that both environments have"
+    )
+
+
+def _facts(model: Model, file: ModelFile) -> record.ModelFacts:
+    shape = model.shape
+    return record.ModelFacts(
+        model.name,
+        model.content_hash,
+        shape.parameters,
+        file.size_bytes,
+        file.path.name,
+        shape.layers,
+        shape.width,
     )
 
 

@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.reports import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import pytest
+
+    from pytest_rwkvperf.reports.base import Language
+    from pytest_rwkvperf.reports.registry import Wanted
 
 Suite = Literal["auto", "yes", "no"]
 Save = Literal["no", "append", "replace"]
@@ -36,6 +40,8 @@ class Option:
     metavar: str
     bare: str | None = None
     """What the option means when it stands without a value."""
+    repeatable: bool = False
+    """Whether it may stand several times, or on several lines of the ini file."""
 
     @property
     def flag(self) -> str:
@@ -116,6 +122,15 @@ OPTIONS = (
         "LIST",
         bare=",".join(STRICTNESS),
     ),
+    Option(
+        "report",
+        "",
+        f"write a report; may be repeated. The format follows from the file's suffix ({', '.join(registry.SUFFIXES)}) "
+        f"or stands before it: FORMAT:FILE with one of {', '.join(registry.FORMATS)}",
+        "FILE",
+        repeatable=True,
+    ),
+    Option("report-language", "en", "of reports for people: English or Chinese", "en|zh"),
 )
 
 
@@ -140,6 +155,8 @@ class Settings:
     strict: frozenset[Strictness]
     ab: str
     """The interpreter with the old version; empty when a baseline is what figures are compared with."""
+    reports: tuple[Wanted, ...]
+    report_language: Language
 
     @property
     def measuring(self) -> bool:
@@ -153,10 +170,13 @@ def declare(parser: pytest.Parser) -> None:
     for option in OPTIONS:
         default = f" (default: {option.default})" if option.default and option.bare is None else ""
         extra: dict[str, Any] = {} if option.bare is None else {"nargs": "?", "const": option.bare}
+        if option.repeatable:
+            extra["action"] = "append"
         group.addoption(
             option.flag, metavar=option.metavar, help=(option.help + default).replace("%", "%%"), default=None, **extra
         )
-        parser.addini(option.ini, f"twin of {option.flag}", default=option.default)
+        kind: Any = "linelist" if option.repeatable else None
+        parser.addini(option.ini, f"twin of {option.flag}", type=kind, default=[] if kind else option.default)
 
 
 def read(config: pytest.Config) -> Settings:
@@ -165,7 +185,7 @@ def read(config: pytest.Config) -> Settings:
     Raises:
         OptionError: a value is not understood; the message names the option and what is allowed.
     """
-    raw = {option.name: _value(config, option) for option in OPTIONS}
+    raw = values(config)
     quants, quants_by_backend = _quants(raw["quant"])
     return Settings(
         backend=raw["backend"],
@@ -184,7 +204,14 @@ def read(config: pytest.Config) -> Settings:
         budget_seconds=_number("budget", raw["budget"], float),
         ab=_other_python(raw["ab"], raw["aa"], raw["save-baseline"]),
         strict=frozenset(_choice("strict", word, STRICTNESS) for word in _words(raw["strict"])),
+        reports=_reports(config),
+        report_language=_choice("report-language", raw["report-language"], ("en", "zh")),
     )
+
+
+def values(config: pytest.Config) -> dict[str, str]:
+    """Every option by name as it was written, the command line before the ini file; several values as lines."""
+    return {option.name: _value(config, option) for option in OPTIONS}
 
 
 def _other_python(ab: str, aa: str, save: str) -> str:
@@ -218,7 +245,16 @@ def share(name: str, text: str) -> float:
 
 def _value(config: pytest.Config, option: Option) -> str:
     given = config.getoption(option.flag)
-    return str(config.getini(option.ini) if given is None else given).strip()
+    value = config.getini(option.ini) if given is None else given
+    return "\n".join(value) if option.repeatable else str(value).strip()
+
+
+def _reports(config: pytest.Config) -> tuple[Wanted, ...]:
+    """A relative file is in the folder that pytest was called from, or beside the ini file that names it."""
+    option = next(one for one in OPTIONS if one.name == "report")
+    given = config.getoption(option.flag)
+    folder = config.rootpath if given is None else config.invocation_params.dir
+    return tuple(registry.parse(text, folder) for text in _value(config, option).splitlines() if text.strip())
 
 
 def _words(text: str) -> tuple[str, ...]:

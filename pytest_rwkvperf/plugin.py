@@ -28,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     with collection.usage_errors(config):
         settings = options.read(config)
     if settings.measuring:
+        collection.check_reports(config, settings)
         from pytest_rwkvperf.reports.progress import Progress
         from pytest_rwkvperf.session import Session
 
@@ -87,7 +88,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Save, where asked; exit 5 when nothing was measured."""
+    """Save and report, where asked; exit 5 when nothing was measured."""
     state = session.config.stash.get(SESSION, None)
     if state is not None and not hasattr(session.config, "workerinput"):
         collection.finish(session, state)

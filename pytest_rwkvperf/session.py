@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf import judgement, launcher, places
+from pytest_rwkvperf import judgement, launcher, outline, places
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.backends.discovery import Found, Missing, discover
 from pytest_rwkvperf.cases import Case, Item
@@ -75,6 +75,8 @@ class Session:
         self._owns_folder = folder is None
         self._selected: dict[Item, set[float]] = {}
         self._old_engines: dict[str, Found] = {}
+        self.started = datetime.now(timezone.utc)
+        self.written: list[Path] = []
         self._tools = WorkerTools(lambda sentence, fraction: say(f"{sentence} {fraction:.0%}"))
 
     @cached_property
@@ -216,6 +218,8 @@ class Session:
         self._selected = {}
         for item, tolerance in selected:
             self._selected.setdefault(item, set()).add(tolerance or self.settings.tolerance)
+        missing = [engine for engine in self.engines if isinstance(engine, Missing)]
+        outline.write(self.folder, outline.Outline(self.selected, tuple(missing)))
 
     @property
     def selected(self) -> tuple[Item, ...]:

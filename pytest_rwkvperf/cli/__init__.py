@@ -1,4 +1,4 @@
-"""The `rwkvperf` command: what people do with model files outside a pytest run.
+"""The `rwkvperf` command: what people do with model files and with records outside a pytest run.
 
 One module per subcommand, each with `add`, which declares its arguments, and `run`, which does the work and gives the
 exit status. Results go to stdout, progress and errors to stderr. Exit statuses: 0, 1 for what went wrong, 2 for a
@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_rwkvperf import __version__
-from pytest_rwkvperf.cli import convert, inspect, synth
+from pytest_rwkvperf.cli import convert, inspect, report, synth
 from pytest_rwkvperf.cli.console import Console
 from pytest_rwkvperf.errors import OptionError, RwkvPerfError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-COMMANDS = {"convert": convert, "inspect": inspect, "synth": synth}
+COMMANDS = {"convert": convert, "inspect": inspect, "synth": synth, "report": report}
 """Every subcommand, in the order that `--help` lists them."""
 
 _FAILED, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143  # the last two: 128 and the signal's number
@@ -38,7 +38,11 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `rwkvperf`."""
-    top = _Parser(prog="rwkvperf", description="Look at, convert and make RWKV-7 model files.", allow_abbrev=False)
+    top = _Parser(
+        prog="rwkvperf",
+        description="Look at, convert and make RWKV-7 model files, and make reports of records.",
+        allow_abbrev=False,
+    )
     top.add_argument("--version", action="version", version=f"rwkvperf {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", dest="command", required=True)
     for name, module in COMMANDS.items():

@@ -53,6 +53,12 @@ class Console:
         self._stop()
         self._out.print(renderable, markup=False)
 
+    def text(self, text: str) -> None:
+        """Write text byte for byte: a report may go into a file or another program."""
+        self._stop()
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
     def _stop(self) -> None:
         if self._err.is_terminal:  # a bar that was never started would leave an empty line
             self._bar.stop()

@@ -25,12 +25,15 @@ EndedBy = Literal["precision", "budget", "verdict"]
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """The model file that was measured; sizes in bytes."""
+    """The model file that was measured, without its folder; sizes in bytes."""
 
     name: str
     content_hash: str
     parameters: int
     file_bytes: int
+    file_name: str = ""
+    layers: int = 0
+    width: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ _WIDEST = 1000
 def write(reporter: pytest.TerminalReporter, session: Session) -> None:
     """Print the section. Rich renders to text; pytest's reporter writes it, so capturing and xdist behave."""
     judgements = list(session.judgements.values())
-    if not judgements and not session.trouble:
+    if not judgements and not session.trouble and not session.written:
         return
     reporter.write_sep("=", "RWKV-7 throughput")
     if judgements:
@@ -50,7 +50,8 @@ def write(reporter: pytest.TerminalReporter, session: Session) -> None:
         reporter.write(render(judgements, writer.fullwidth, colour=writer.hasmarkup))
     if records := session.records():
         reporter.write("\n" + _text(_case_table(records), colour=False))
-    for sentence in next_steps(session):
+    steps = next_steps(session) if judgements or session.trouble else []
+    for sentence in [*steps, *(f"Wrote {path}" for path in session.written)]:
         reporter.write_line(sentence)
 
 

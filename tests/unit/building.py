@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.cases import Case, Workload
 from pytest_rwkvperf.machine.conditions import Conditions
+from pytest_rwkvperf.machine.fingerprint import Fingerprint
+from pytest_rwkvperf.machine.system import System
 from pytest_rwkvperf.measure.protocol import Sample
-from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts, Run
+from pytest_rwkvperf.measure.record import CaseRecord, Measurement, ModelFacts, Run
 from pytest_rwkvperf.oracle.agreement import Agreement
 from pytest_rwkvperf.oracle.check import Short
+from pytest_rwkvperf.reports.record import (
+    CaseFigures,
+    InterToken,
+    Ratio,
+    Record,
+    RecordedCase,
+    RecordedItem,
+)
+from pytest_rwkvperf.reports.record import rate as to_rate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,3 +69,51 @@ def slower(record: CaseRecord, factor: float) -> CaseRecord:
         for run in record.runs
     )
     return replace(record, runs=tuple(runs))
+
+
+def report_record(*cases: RecordedCase, **changed: Any) -> Record:  # noqa: ANN401 - the record's fields
+    """The record of a run that left these cases."""
+    machine = Fingerprint("Linux", "x86_64", "Model of processor", "family 6", 2, 1, ("Model of GPU 24 GiB",))
+    here = System("Debian GNU/Linux 13 (trixie), Linux 6.1 x86_64", "3.11.2", 8 << 30, {"NVIDIA driver": "580.1"})
+    record = Record(
+        id="f" * 32,
+        started="2026-11-23T16:00:00Z",
+        seconds=61.5,
+        project_version="0.1",
+        command=("--rwkv-backend=all",),
+        options={"backend": "all"},
+        exit_status=0,
+        fingerprint=machine,
+        system=here,
+        cases=cases,
+    )
+    return replace(record, **changed)
+
+
+def recorded(measured: CaseRecord, *items: RecordedItem, old: CaseRecord | None = None) -> RecordedCase:
+    """A case of a record; without items, one that passed for each workload that was measured."""
+    any_workload = Measurement(measured, Workload.parse(next(iter(measured.runs[0].samples))))
+    figures = CaseFigures(any_workload.load_seconds, 2**30, measured.model.file_bytes, measured.parity)
+    return RecordedCase(measured.case, measured, figures, items or passed(measured), old)
+
+
+def passed(measured: CaseRecord) -> tuple[RecordedItem, ...]:
+    """Items with their figures, each against a baseline of half the speed."""
+    return tuple(_passed(Measurement(measured, Workload.parse(name))) for name in measured.runs[0].samples)
+
+
+def _passed(measurement: Measurement) -> RecordedItem:
+    rate = to_rate(measurement.tokens_per_second)
+    between = measurement.inter_token_latency_seconds()
+    return RecordedItem(
+        str(measurement.workload),
+        "PASS",
+        "the ratio lies wholly above 0.952",
+        fails=False,
+        tolerance=0.05,
+        rate=rate,
+        baseline=rate and replace(rate, median=rate.median / 2),
+        comparison=Ratio(2.0, 1.9, 2.1, 0.05, 0.01, 0.2),
+        first_token_seconds=measurement.time_to_first_token_seconds,
+        inter_token_seconds=InterToken(*between) if between else None,
+    )

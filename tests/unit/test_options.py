@@ -6,6 +6,7 @@ import math
 import sys
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from pytest_rwkvperf import options
 from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.reports.registry import Wanted
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.options import Settings
@@ -26,16 +28,21 @@ class Given:
     """A configuration with some options on the command line and some in the ini file."""
 
     rootpath = ROOT
+    invocation_params = SimpleNamespace(dir=ROOT / "called from")
 
     def __init__(self, command_line: dict[str, str], ini: dict[str, str]) -> None:
-        self._values = {option.flag: command_line.get(option.name) for option in options.OPTIONS}
-        self._ini = {option.ini: ini.get(option.name, option.default) for option in options.OPTIONS}
+        self._values = {one.flag: _as_pytest_gives_it(one, command_line.get(one.name)) for one in options.OPTIONS}
+        self._ini = {one.ini: _as_pytest_gives_it(one, ini.get(one.name, one.default)) for one in options.OPTIONS}
 
-    def getoption(self, flag: str) -> str | None:
+    def getoption(self, flag: str) -> str | list[str] | None:
         return self._values[flag]
 
-    def getini(self, name: str) -> str:
+    def getini(self, name: str) -> str | list[str] | None:
         return self._ini[name]
+
+
+def _as_pytest_gives_it(option: options.Option, text: str | None) -> str | list[str] | None:
+    return text.splitlines() if option.repeatable and text is not None else text
 
 
 def read(**command_line: str) -> Settings:
@@ -68,6 +75,8 @@ def test_without_options_nothing_is_measured_and_the_defaults_are_the_documented
         budget_seconds=240.0,
         strict=frozenset(),
         ab="",
+        reports=(),
+        report_language="en",
     )
 
 
@@ -88,6 +97,8 @@ INI = {
     "rwkv_strict": "skip",
     "rwkv_ab": "",
     "rwkv_aa": "no",
+    "rwkv_report": "from-ini.json",
+    "rwkv_report_language": "zh",
 }
 
 
@@ -110,6 +121,8 @@ def test_every_option_has_an_ini_twin(pytester: pytest.Pytester) -> None:
         budget_seconds=30.0,
         strict=frozenset({"skip"}),
         ab="",
+        reports=(Wanted("json", pytester.path / "from-ini.json"),),
+        report_language="zh",
     )
     assert set(INI) == {option.ini for option in options.OPTIONS}
 
@@ -130,18 +143,21 @@ COMMAND_LINE = {
     "--rwkv-strict": ("no-baseline", "strict", frozenset({"no-baseline"})),
     "--rwkv-ab": (sys.executable, "ab", sys.executable),
     "--rwkv-aa": ("no", "ab", sys.executable),
+    "--rwkv-report-language": ("en", "report_language", "en"),
 }
 
 
 def test_the_command_line_goes_before_the_ini_file(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\n" + "\n".join(f"{name} = {value}" for name, value in INI.items()))
     flags = [f"{flag}={value}" for flag, (value, _, _) in COMMAND_LINE.items()]
-    settings = options.read(pytester.parseconfig(*flags, "--rwkv-baseline-dir=elsewhere"))
+    places = ("--rwkv-baseline-dir=elsewhere", "--rwkv-report=other.json")
+    settings = options.read(pytester.parseconfig(*flags, *places))
     for flag, (_, field, expected) in COMMAND_LINE.items():
         assert getattr(settings, field) == expected, flag
     assert settings.quants_by_backend == {"rwkv": ("bf16", "fp16")}
     assert settings.baseline_dir == pytester.path / "elsewhere"
-    assert len(flags) + 1 == len(options.OPTIONS)
+    assert settings.reports == (Wanted("json", pytester.path / "other.json"),)
+    assert len(flags) + len(places) == len(options.OPTIONS)
 
 
 def test_an_option_given_empty_overrules_the_ini_file(pytester: pytest.Pytester) -> None:
@@ -266,3 +282,55 @@ def test_a_choice_that_is_unknown_is_refused_with_the_known_ones(option: str, te
     with pytest.raises(OptionError) as caught:
         read(**{option: text})
     assert str(caught.value) == f"{flag}={text.rpartition(',')[2]!r} is unknown; allowed: {allowed}"
+
+
+# Reports
+
+
+def test_a_report_may_be_asked_for_several_times_in_a_folder_of_the_caller(pytester: pytest.Pytester) -> None:
+    folder = pytester.mkdir("below")
+    pytester.makeini("[pytest]")
+    pytester.chdir()
+    config = pytester.parseconfig("--rwkv-report=a.json", f"--rwkv-report=json:{folder}/b.txt")
+    assert options.read(config).reports == (
+        Wanted("json", pytester.path / "a.json"),
+        Wanted("json", folder / "b.txt"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("run.json", Wanted("json", ROOT / "called from" / "run.json")),
+        ("RUN.JSON", Wanted("json", ROOT / "called from" / "RUN.JSON")),
+        ("json:run", Wanted("json", ROOT / "called from" / "run")),
+        ("json:a:b.md", Wanted("json", ROOT / "called from" / "a:b.md")),
+        ("./a:b.json", Wanted("json", ROOT / "called from" / "a:b.json")),
+        ("/abs/run.json", Wanted("json", Path("/abs/run.json"))),
+        ("C:run.json", Wanted("json", ROOT / "called from" / "C:run.json")),
+    ],
+)
+def test_a_report_is_a_file_or_a_format_and_a_file(text: str, wanted: Wanted) -> None:
+    assert read(report=text).reports == (wanted,)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("run", "no such format; write a file ending in .json"),
+        ("run.docx", "or FORMAT:FILE with one of json"),
+        ("jsno:run.json", "no such format"),
+        ("json:", "names no file"),
+        ("json:out/", "names no file"),
+    ],
+)
+def test_a_report_of_no_known_format_is_refused(text: str, hint: str) -> None:
+    with pytest.raises(OptionError, match="--rwkv-report") as caught:
+        read(report=text)
+    assert hint in str(caught.value)
+
+
+def test_two_lines_of_an_ini_file_are_two_reports(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nrwkv_report =\n    a.json\n    json:b\n")
+    wanted = options.read(pytester.parseconfig()).reports
+    assert wanted == (Wanted("json", pytester.path / "a.json"), Wanted("json", pytester.path / "b"))

@@ -64,6 +64,8 @@ DEFAULTS = Settings(
     budget_seconds=240,
     strict=frozenset(),
     ab="",
+    reports=(),
+    report_language="en",
 )
 
 

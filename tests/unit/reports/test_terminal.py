@@ -185,6 +185,7 @@ def written(*judgements: Judgement, trouble: str = "", records: tuple[CaseRecord
         saved=None,
         trouble=trouble,
         records=lambda: list(records),
+        written=[],
     )
     terminal.write(cast("pytest.TerminalReporter", reporter), cast("Session", session))
     return [line.rstrip() for text in reporter.lines for line in text.split("\n")]

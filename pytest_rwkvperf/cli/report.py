@@ -1,0 +1,57 @@
+"""`rwkvperf report`: a stored record as any report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.reports import record, registry, writing
+from pytest_rwkvperf.reports.base import Style
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pytest_rwkvperf.cli.console import Console
+
+HELP = """make a report of a measurement record
+The record is what `pytest --rwkv-report=FILE.json` wrote. Every report is made of it alone: what comes out is what the
+run would have written itself.
+
+  rwkvperf report run.json -o issue.md --language zh
+  rwkvperf report run.json --format llama-bench-md
+"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("record", metavar="RECORD", nargs="?", type=Path, help="a measurement record")
+    parser.add_argument(
+        "--format", help=f"one of {', '.join(registry.FORMATS)}; default: what the suffix of -o says", metavar="FORMAT"
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of to the terminal")
+    parser.add_argument("--language", choices=("en", "zh"), default="en", help="of reports for people")
+    parser.add_argument("--schema", action="store_true", help="print the JSON Schema of records instead")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Print or write the report."""
+    if options.schema:
+        console.text(json.dumps(record.json_schema(), indent=2) + "\n")
+        return 0
+    if options.record is None:
+        raise OptionError("no RECORD is given; name the file that --rwkv-report=FILE.json wrote")
+    if not options.format and not options.output:
+        raise OptionError("no format is given; add --format or -o FILE")
+    style = Style(options.language)
+    if options.output:
+        text = f"{options.format}:{options.output}" if options.format else options.output
+        wanted = registry.parse(text, Path(), "")
+        writing.check([wanted])
+        for path in writing.write(record.read(options.record), wanted, style):
+            console.text(f"{path}\n")
+        return 0
+    report = registry.load(options.format)
+    console.text("\n".join(report.render(record.read(options.record), style).values()))
+    return 0

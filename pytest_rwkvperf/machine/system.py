@@ -1,0 +1,50 @@
+"""The software that a machine runs on. It is told beside figures and is no part of the hardware's identity."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass, field
+
+import psutil
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """Operating system, this Python, main memory in bytes, and drivers by name."""
+
+    operating_system: str
+    python: str
+    memory_bytes: int
+    drivers: dict[str, str] = field(default_factory=dict)
+
+
+def read() -> System:
+    """This machine's."""
+    return System(_operating_system(), platform.python_version(), psutil.virtual_memory().total, _drivers())
+
+
+def _operating_system() -> str:
+    """As its users call it, with the kernel where that has a name of its own."""
+    try:
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.platform()
+    return f"{name}, {platform.system()} {platform.release()} {platform.machine()}"
+
+
+def _drivers() -> dict[str, str]:
+    """NVIDIA's, and the CUDA version that it serves; nothing without it."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return {}
+    try:
+        cuda = pynvml.nvmlSystemGetCudaDriverVersion()  # 1000 * major + 10 * minor (nvml.h)
+        return {
+            "NVIDIA driver": str(pynvml.nvmlSystemGetDriverVersion()),
+            "CUDA (driver)": f"{cuda // 1000}.{cuda % 1000 // 10}",
+        }
+    finally:
+        pynvml.nvmlShutdown()

@@ -1,0 +1,37 @@
+"""What a run set out to do, in its folder: an xdist controller collects nothing, and yet it writes the reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pytest_rwkvperf.backends.discovery import Missing
+from pytest_rwkvperf.cases import Item
+from pytest_rwkvperf.store.files import write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_NAME = "outline"
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """The items to measure, and the engines that cannot."""
+
+    items: tuple[Item, ...] = ()
+    missing: tuple[Missing, ...] = ()
+
+
+def write(folder: Path, outline: Outline) -> None:
+    """Leave it in a run's folder; every process of the run leaves the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / _NAME, msgspec.json.encode(outline))
+
+
+def read(folder: Path) -> Outline:
+    """What was left in a run's folder; nothing when the run ended before."""
+    path = folder / _NAME
+    return msgspec.json.decode(path.read_bytes(), type=Outline) if path.exists() else Outline()

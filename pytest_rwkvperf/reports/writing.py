@@ -1,0 +1,66 @@
+"""Reports as files: checked before anything is measured, and written whole or not at all."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.errors import OptionError, ReportError
+from pytest_rwkvperf.reports import registry
+from pytest_rwkvperf.store.files import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pytest_rwkvperf.reports.base import Style
+    from pytest_rwkvperf.reports.record import Record
+    from pytest_rwkvperf.reports.registry import Wanted
+
+
+def check(wanted: Sequence[Wanted]) -> None:
+    """Make the reports' folders and see that they take files: hours of measuring must not end at a typing error.
+
+    Raises:
+        OptionError: two reports would be one file, or one cannot be written.
+    """
+    for index, one in enumerate(wanted):
+        if any(one.path == other.path for other in wanted[:index]):
+            raise OptionError(f"two reports would be {str(one.path)!r}; give each a file of its own")
+        if one.path.is_dir():
+            raise OptionError(f"the report {str(one.path)!r} is a folder; name a file in it")
+        try:
+            one.path.parent.mkdir(parents=True, exist_ok=True)
+            # A file is the only proof: permissions say nothing of root, of read-only mounts and of full disks.
+            tempfile.TemporaryFile(dir=one.path.parent).close()
+        except OSError as error:
+            raise OptionError(f"the report {str(one.path)!r} cannot be written: {error}; name another file") from error
+
+
+def write(record: Record, wanted: Wanted, style: Style) -> list[Path]:
+    """Write one report; the files it became.
+
+    Raises:
+        ReportError: the format has nothing to show, or the disk refuses.
+    """
+    written = []
+    for part, text in registry.load(wanted.format).render(record, style).items():
+        path = wanted.with_part(part)
+        try:
+            write_atomically(path, text.encode())
+        except (OSError, UnicodeEncodeError) as error:
+            raise ReportError(f"report {path} cannot be written: {error}; what was there is untouched") from error
+        written.append(path)
+    return written
+
+
+def write_all(record: Record, wanted: Sequence[Wanted], style: Style) -> tuple[list[Path], list[str]]:
+    """Write every report, though one of them fails; the files, and a sentence for each failure."""
+    written: list[Path] = []
+    troubles: list[str] = []
+    for one in wanted:
+        try:
+            written += write(record, one, style)
+        except ReportError as error:  # noqa: PERF203 - a handful of reports
+            troubles.append(str(error))
+    return written, troubles

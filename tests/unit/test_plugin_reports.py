@@ -1,0 +1,144 @@
+"""`--rwkv-report` in whole pytest runs: what is written, when, and what stops a run before it begins."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.reports import record as records
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_rwkvperf.reports.record import Record
+    from tests.unit.conftest import Runs
+
+COMPARE = """
+    import json
+    from pathlib import Path
+
+    def test_it(rwkv_perf):
+        taken = rwkv_perf.measure()
+        times = [[sample.nanoseconds for sample in row] for row in taken.samples]
+        Path(f"{rwkv_perf.item.workload}.txt").write_text(json.dumps(times))
+        if rwkv_perf.item.workload.kind == "prefill":
+            rwkv_perf.check()
+"""
+
+
+def left_by(runs: Runs, name: str = "run.json") -> Record:
+    return records.read(runs.pytester.path / name)
+
+
+def test_a_record_holds_what_the_tests_saw(runs: Runs) -> None:
+    runs.pytester.makepyfile(COMPARE)
+    result = runs.measuring("--rwkv-report=new/run.json", "--rwkv-workload=pp16,tg4")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines([f"Wrote {runs.pytester.path / 'new' / 'run.json'}"])
+    record = left_by(runs, "new/run.json")
+    (case,) = record.cases
+    assert case.measured is not None
+    assert case.figures is not None
+    judged, measured_only = case.items
+    for item, tokens in ((judged, 16), (measured_only, 4)):
+        times = [list(row) for row in case.times(item.workload)]
+        assert str(times) == (runs.pytester.path / f"{item.workload}.txt").read_text()
+        assert item.rate is not None
+        assert item.rate.median == pytest.approx(tokens / times[0][0] * 1e9, rel=0.01)
+    assert (judged.verdict, judged.fails, measured_only.verdict) == ("NO-BASELINE", False, None)
+    assert "no baseline is stored yet" in judged.reason
+    assert judged.first_token_seconds == pytest.approx(16 * 0.02)
+    assert measured_only.inter_token_seconds is not None
+    assert measured_only.inter_token_seconds.p50 == pytest.approx(0.1)
+    assert (case.measured.versions, case.measured.model.file_name[-3:]) == ({"scripted": "1.0"}, ".st")
+    assert (record.exit_status, record.options["workload"], record.skipped) == (0, "pp16,tg4", ())
+    assert "--rwkv-report=new/run.json" in record.command
+
+
+def test_of_several_workers_the_controller_writes_what_all_have_measured(runs: Runs) -> None:
+    reports = ("--rwkv-report=run.json", "--rwkv-report=json:copy")
+    result = runs("-n2", *runs.options, "--rwkv-backend=all", *reports, apart=True, fault="abort@decode@int8")
+    assert result.ret == 1
+    record = left_by(runs)
+    assert left_by(runs, "copy") == record
+    right, died = record.cases
+    assert (right.case.quant, right.failure) == ("fp16", "")
+    assert (right.items[0].verdict, died.items[0].verdict) == ("NO-BASELINE", None)
+    assert died.measured is None
+    assert "SIGABRT" in died.failure
+    assert died.items[0].fails
+    assert {one.name for one in record.skipped} == {"rwkv", "llama-cpp", "web-rwkv"}
+    assert all("pip install" in one.reason for one in record.skipped)
+
+
+def test_both_sides_of_a_b_are_there(runs: Runs) -> None:
+    assert runs.measuring("--rwkv-aa", "--rwkv-report=run.json").ret == 0
+    (case,) = left_by(runs).cases
+    assert case.measured is not None
+    assert case.old is not None
+    assert len(case.measured.runs) == len(case.old.runs) == 4
+    assert case.items[0].verdict == "PASS"
+    assert case.items[0].baseline is not None
+
+
+def test_an_interrupted_run_leaves_what_it_had(runs: Runs, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rwkv-backend=scripted", *runs.options]
+    note = tmp_path / "trace"
+    environment = {**os.environ, "SCRIPTED_FAULT": "sleep@decode@int8", "SCRIPTED_TRACE": str(note)}
+    run = subprocess.Popen([*command, "--rwkv-report=run.json"], env=environment, stdout=subprocess.DEVNULL)
+    end = time.monotonic() + 50
+    while not note.exists() or "int8" not in note.read_text():
+        assert run.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(30) == 2
+    record = left_by(runs)
+    assert record.exit_status == 2
+    measured, cut_off = record.cases
+    assert measured.items[0].verdict == "NO-BASELINE"
+    assert (cut_off.measured, cut_off.items[0].reason) == (None, "the run ended before it")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("taken", "is a folder"), ("file/run.json", "cannot be written"), ("run.docx", "no such format")],
+)
+def test_a_report_that_cannot_be_written_stops_the_run_before_it_measures(runs: Runs, name: str, said: str) -> None:
+    (runs.pytester.path / "taken").mkdir()
+    (runs.pytester.path / "file").touch()
+    trace = runs.pytester.path / "trace"
+    report = name if "." in name else f"json:{name}"
+    result = runs.measuring(f"--rwkv-report={report}", trace=str(trace))
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: *{name}*{said}*"])
+    assert not trace.exists()
+
+
+def test_a_mistake_in_another_option_leaves_an_older_report_alone(runs: Runs) -> None:
+    (runs.pytester.path / "run.json").write_text("old")
+    assert runs.measuring("--rwkv-report=run.json", "--rwkv-quant=q9").ret == pytest.ExitCode.USAGE_ERROR
+    assert (runs.pytester.path / "run.json").read_text() == "old"
+
+
+def test_a_disk_that_fails_at_the_end_fails_the_run_and_says_so(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.pytester.makeconftest("""
+        import pytest
+        from pytest_rwkvperf.reports import writing
+
+        def full(path, data):
+            raise OSError(28, "No space left on device")
+
+        def pytest_collection_finish():
+            writing.write_atomically = full
+    """)
+    monkeypatch.setattr("pytest_rwkvperf.reports.writing.write_atomically", None)
+    result = runs.measuring("--rwkv-report=run.json")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["report *run.json cannot be written: *No space left*"])
