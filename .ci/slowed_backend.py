@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.backends.llama_cpp import LlamaCpp, LlamaCppEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_rwkvperf.backends.base import Device, OpenRequest
 
@@ -56,6 +56,10 @@ class Slowed(LlamaCpp):
     """llama.cpp under a name of its own, so that a baseline and a slowed run of it meet."""
 
     name: str = "slowed"
+
+    def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
+        """What its workers read; a worker gets no variable that nobody has named."""
+        return {"GATE_SLOWDOWN": str(FACTOR)}
 
     def open(self, request: OpenRequest) -> SlowedEngine:  # type: ignore[override]  # an Engine, as the Protocol asks
         """Load a `.gguf` as llama-cpp does."""

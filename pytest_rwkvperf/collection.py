@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_rwkvperf.errors import OptionError, RwkvPerfError
+from pytest_rwkvperf.errors import OptionError, RwkvPerfError, StorageError
 from pytest_rwkvperf.fixtures import BACKENDS, FIXTURES, PROPERTY
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def finish(pytest_session: pytest.Session, session: Session) -> None:
         try:
             session.saved = session.save()
         except RwkvPerfError as error:
-            session.trouble = f"not saved: {error}"
+            session.trouble = str(error) if isinstance(error, StorageError) else f"not saved: {error}"
             pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED
     _mark_empty(pytest_session, session)
     _report(pytest_session, session)

@@ -67,6 +67,14 @@ class ReportError(RwkvPerfError):
     """A report cannot be made or written."""
 
 
+class StorageError(RwkvPerfError):
+    """A file of this project could not be written, or was written and the disk does not vouch for it."""
+
+
+class LockedError(RwkvPerfError):
+    """Another process has held a lock for longer than one waits."""
+
+
 def named(kind: str, message: str) -> RwkvPerfError:
     """An error of this module by its class's name, after a trip through text; any other name is a BackendError."""
     found = globals().get(kind)

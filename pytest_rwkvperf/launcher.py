@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from filelock import FileLock, Timeout
-
-from pytest_rwkvperf import errors, places
+from pytest_rwkvperf import errors, locks, places
 from pytest_rwkvperf.measure import pairs, plan, process, record
 from pytest_rwkvperf.measure.record import CaseRecord, Pairing
 from pytest_rwkvperf.models.resolve import file_for
 from pytest_rwkvperf.oracle import expected, memory
 from pytest_rwkvperf.store.files import write_atomically
+from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,9 +99,10 @@ class Launcher:
             try:
                 taken = make(engine, device)
             except errors.RwkvPerfError as error:
-                _path(self._folder, case, ".failure").write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
+                sentence = f"{type(error).__name__}: {error}"
+                _keep(_path(self._folder, case, ".failure"), sentence.encode(errors="backslashreplace"))
                 raise
-            write_atomically(path, record.to_json(taken))
+            _keep(path, record.to_json(taken))
             self._say.line(record.summary(taken))
             return taken
 
@@ -180,16 +180,9 @@ def lease(device: Device, say: Callable[[str], None]) -> Iterator[None]:
     name = device.id.replace(":", "-") if device.kind == "gpu" else "cpu"
     folder = places.cache() / "leases"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{name}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"waiting for {name}: another session measures on it")
-        lock.acquire()
-    try:
+    told = f"waiting for {name}: another session measures on it"
+    with locks.held(folder / f"{name}.lock", -1, lambda holder: say(f"{told} ({holder})")):
         yield
-    finally:
-        lock.release()
 
 
 def _path(folder: Path, case: Case, suffix: str) -> Path:
@@ -243,10 +236,24 @@ def _facts(model: Model, file: ModelFile) -> record.ModelFacts:
         model.content_hash,
         shape.parameters,
         file.size_bytes,
-        file.path.name,
+        printable(file.path.name),
         shape.layers,
         shape.width,
     )
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """Leave something for the run's other processes.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise errors.StorageError(
+            f"{path} cannot be written: {error}; make room, or point the cache elsewhere (XDG_CACHE_HOME on Linux)"
+        ) from error
 
 
 def _keep_deep(memo: memory.DeepMemory, target: process.Target, taken: CaseRecord) -> None:

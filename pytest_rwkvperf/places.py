@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import tempfile
 import time
 import uuid
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from platformdirs import user_cache_path
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from pytest_rwkvperf.errors import StorageError
 
 _STALE_SECONDS = 24 * 3600.0
+_WORKER_PREFIX = "rwkvperf-worker-"
 
 
 def cache() -> Path:
@@ -24,10 +26,37 @@ def cache() -> Path:
 def new_run_folder() -> Path:
     """Where the processes of one run share its records. Folders that killed runs left behind go after a day."""
     runs = cache() / "runs"
-    for folder in runs.glob("*"):
-        if time.time() - folder.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
+    for folder in (*runs.glob("*"), *Path(tempfile.gettempdir()).glob(f"{_WORKER_PREFIX}*")):
+        if _is_stale(folder):
+            remove(folder)
     return runs / uuid.uuid4().hex
+
+
+def _is_stale(folder: Path) -> bool:
+    """Whether a folder is this user's and a day old; another run may remove it meanwhile."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return False
+    own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+    return own and time.time() - found.st_mtime > _STALE_SECONDS
+
+
+def worker_folder() -> Path:
+    """A new folder for one worker's temporary files, which nobody else may enter.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
+    try:
+        return Path(tempfile.mkdtemp(prefix=_WORKER_PREFIX))
+    except OSError as error:
+        raise StorageError(f"no temporary folder for a worker: {error}; make room or change TMPDIR") from error
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, as far as the system lets it go."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def lock_for(path: Path) -> Path:

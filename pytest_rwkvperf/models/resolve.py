@@ -18,6 +18,7 @@ from pytest_rwkvperf.models.shapes import SHAPES, Shape
 from pytest_rwkvperf.models.sniff import sniff
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.models.weights import DTYPES
+from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +66,7 @@ def resolve(reference: str, *, tools: Tools, progress: Progress, cache: Path | N
     if isinstance(source, SyntheticModel):
         return _resolve_synthetic(source, root, progress)
     file = _describe(source, root, tools, progress)
-    return Model(source.stem, file.content_hash, file.shape, file)
+    return Model(printable(source.stem), file.content_hash, file.shape, file)
 
 
 def locate(reference: str, progress: Progress, cache: Path | None = None) -> SyntheticModel | Path:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock, Timeout
-
-from pytest_rwkvperf.errors import BaselineError
+from pytest_rwkvperf import locks
+from pytest_rwkvperf.errors import BaselineError, LockedError, StorageError
 from pytest_rwkvperf.places import lock_for
 from pytest_rwkvperf.store import schema
 
@@ -59,29 +59,34 @@ def save(folder: Path, fingerprint: Fingerprint, stored: Iterable[StoredCase], *
     """Merge cases into a machine's baseline under its lock; the old file stays whole until the new one is.
 
     Raises:
-        BaselineError: the lock is taken, the existing file is unusable, or the disk refuses.
+        BaselineError: the lock is taken, the existing file is unusable, or the disk refuses; the old file is as it was.
+        StorageError: the new file is in place, and the disk does not say that it will stay.
     """
     path = path_for(folder, fingerprint)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock_for(path), timeout=LOCK_SECONDS):
+        with locks.held(lock_for(path), LOCK_SECONDS):
+            _remove_leftovers(path)
             baseline = read(path) or schema.Baseline(fingerprint)
             for case in stored:
                 baseline = baseline.adding(case, replacing=replacing)
             write_atomically(path, schema.dumps(baseline).encode())
-    except Timeout as error:
-        message = f"baseline {path} has been locked by another session for {LOCK_SECONDS:.0f} s; try again when it ends"
-        raise BaselineError(message) from error
-    except (OSError, UnicodeEncodeError) as error:  # a model's file name may hold bytes that are no text
+    except LockedError as error:
+        message = (
+            f"baseline {path} has been locked by {error}, for more than {LOCK_SECONDS:.0f} s; it was left as it is"
+        )
+        raise BaselineError(f"{message}: try again when that has ended") from error
+    except (OSError, UnicodeEncodeError) as error:
         raise BaselineError(f"baseline {path} cannot be written: {error}; it was left as it is") from error
     return path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the target, flush to the disk, and rename over it; on any failure the target stays as it was.
+    """Write beside the target, flush to the disk, and rename over it; a failure before that leaves the target alone.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the disk refuses; the target is as it was.
+        StorageError: the target is the new file, and its folder cannot be flushed.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
@@ -93,19 +98,34 @@ def write_atomically(path: Path, data: bytes) -> None:
         # mkstemp makes files private; a baseline is committed and read by others.
         temporary.chmod(0o644)
         temporary.replace(path)
-        _sync_folder(path.parent)
     except BaseException:
         with suppress(FileNotFoundError):
             temporary.unlink()
         raise
+    try:
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"{path} was written, but its folder could not be flushed to the disk ({error}): "
+            "the new file is in place, and a power cut may bring the old one back; check the disk"
+        ) from error
+
+
+def _remove_leftovers(path: Path) -> None:
+    """What killed writers left beside a file; call it with the file's lock held."""
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename durable (fsync(2)). Windows cannot open folders and needs no such step."""
+    """Make a rename durable (fsync(2)). Windows, and some network file systems, have no such step for folders."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)

@@ -12,7 +12,7 @@ from pytest_rwkvperf.cases import Case
 from pytest_rwkvperf.errors import BaselineError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.stats.estimates import LONGEST
-from pytest_rwkvperf.store import strict
+from pytest_rwkvperf.store import migrations, strict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,8 +120,9 @@ def loads(text: str, path: Path) -> Baseline:
             f"baseline {path} has schema {version}, this release reads up to {VERSION}; upgrade pytest-rwkvperf"
         )
     try:
+        raw = migrations.migrated(raw, version, VERSION)
         baseline = msgspec.convert(raw, type=Baseline)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, KeyError, TypeError) as error:
         raise BaselineError(f"baseline {path} does not follow its schema: {error}; {_RESTORE}") from error
     if stray := strict.stray(raw, msgspec.to_builtins(baseline)):
         # A slip in a hand-merged file: the figures under it would not be compared with, and lost by saving.

@@ -8,8 +8,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process with its parent, whatever native code is doing then (prctl(2), Linux).
+
+    Elsewhere, and where the parent is gone already, the pipe's end does it, which a thread of this process notices.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL, 0, 0, 0)
 
 
 def _take_pipes() -> tuple[int, int]:
@@ -37,6 +50,7 @@ def _load_package() -> None:
 if __name__ == "__main__":
     if sys.version_info < (3, 10):  # noqa: UP036 - another environment's Python may be older than this project's
         sys.exit(f"{sys.executable} is Python {sys.version.split()[0]}; a worker needs 3.10 or newer")
+    _end_with_parent()
     pipes = _take_pipes()
     # The script's own folder leads sys.path, unless PYTHONSAFEPATH is set, and would let `parent` or `messages` shadow
     # other packages.

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import psutil
 
-from pytest_rwkvperf import errors
+from pytest_rwkvperf import errors, places
+from pytest_rwkvperf.text import safe
+from pytest_rwkvperf.worker import starting
+from pytest_rwkvperf.worker.environment import passed
 from pytest_rwkvperf.worker.messages import MAX_LINE_BYTES, decode, encode
 
 if TYPE_CHECKING:
@@ -29,6 +32,15 @@ if TYPE_CHECKING:
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _STDERR_LINES = 30
+_LINE_BYTES = 4096
+_CUT_BYTES = 512
+"""Taken off the end of a longer line, so that a token that the cut would run through is not half shown."""
+_QUEUED_MESSAGES = 16
+MESSAGES_PER_SECOND = 1000
+"""Progress beyond this rate, counted from the request on with a second's worth to spare, is no progress but a flood."""
+_PROGRESS_SECONDS = 0.05
+_DESCRIBING = ("describe", "open")
+"""Requests whose answers hold an engine's own words. Paths in other answers must stay as they are."""
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 3.0
 
@@ -48,19 +60,23 @@ class Worker:
     """One process that runs one engine. Use it as a context manager; leaving it ends the process."""
 
     def __init__(self, *, python: str = sys.executable, environment: Mapping[str, str] | None = None) -> None:
-        self._process = subprocess.Popen(
-            [python, str(_BOOTSTRAP)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, **(environment or {})},
-            **_own_group(),
-        )
-        self._replies: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._stderr: collections.deque[str] = collections.deque(maxlen=_STDERR_LINES)
+        self._folder = places.worker_folder()
+        self._kills_before = starting.oom_kills()
+        own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._folder))
+        # Unbuffered: what Python has printed before native code crashes is not lost.
+        variables = {**passed(), "PYTHONUNBUFFERED": "1", **own, **(environment or {})}
+        try:
+            self._process = starting.start([python, str(_BOOTSTRAP)], variables)
+        except BaseException:
+            places.remove(self._folder)
+            raise
+        self._replies: queue.Queue[bytes | None] = queue.Queue(_QUEUED_MESSAGES)
+        self._stderr: collections.deque[bytes] = collections.deque(maxlen=_STDERR_LINES)
         self._number = 0
+        self._ended = threading.Event()
+        replies = (self._process.stdout, self._replies, self._ended)
         self._readers = (
-            threading.Thread(target=_read_replies, args=(self._process.stdout, self._replies), daemon=True),
+            threading.Thread(target=_read_replies, args=replies, daemon=True),
             threading.Thread(target=_read_stderr, args=(self._process.stderr, self._stderr), daemon=True),
         )
         for reader in self._readers:
@@ -100,19 +116,26 @@ class Worker:
         """
         self._number += 1
         self._send({"id": self._number, "do": do, "with": arguments}, do)
-        limit = time.monotonic() + deadline
+        started = time.monotonic()
+        limit, told, shown = started + deadline, 0.0, ""
+        count = 0
         while True:
             message = self._receive(limit, f"{do} ({deadline:.0f} s allowed)")
+            count += 1
+            if count > MESSAGES_PER_SECOND * (1 + time.monotonic() - started):
+                self._fail(errors.ProtocolError(f"more than {MESSAGES_PER_SECOND} messages a second during {do}"))
             if message.get("id") != self._number:
                 self._fail(errors.ProtocolError(f"an answer to another request than {do}: {message.get('id')!r}"))
             match message:
                 case {"progress": [str(sentence), int() | float() as fraction]}:
-                    if progress is not None:
-                        progress(sentence, fraction)
+                    fresh = sentence != shown or fraction >= 1 or time.monotonic() - told > _PROGRESS_SECONDS
+                    if progress is not None and fresh:
+                        progress(safe(sentence), fraction)
+                        told, shown = time.monotonic(), sentence
                 case {"failed": {"kind": str(kind), "message": str(text)}}:
-                    raise errors.named(kind, text)
+                    raise errors.named(safe(kind), safe(text, keep="\n"))
                 case {"done": answer}:
-                    return answer
+                    return _safe(answer) if do in _DESCRIBING else answer
                 case _:
                     self._fail(errors.ProtocolError(f"no answer to {do}: {str(message)[:80]}"))
 
@@ -146,7 +169,9 @@ class Worker:
 
     def kill(self) -> None:
         """End the process and everything it started: TERM, then KILL; reap it and close the pipes."""
+        self._ended.set()
         _end_tree(self._process)
+        places.remove(self._folder)
         assert self._process.stdin is not None  # noqa: S101 - opened with PIPE
         with suppress(BrokenPipeError):
             self._process.stdin.close()
@@ -202,32 +227,47 @@ class Worker:
         except subprocess.TimeoutExpired:
             code = None
         self.kill()
-        return errors.WorkerDiedError(f"the worker {_ended(code)} during {what}{self._last_lines()}")
+        return errors.WorkerDiedError(
+            f"the worker {_ended(code, self._kills_before)} during {what}{self._last_lines()}"
+        )
 
     def _last_lines(self) -> str:
-        lines = "\n  ".join(self._stderr)
+        lines = "\n  ".join(safe(line.decode(errors="replace"), keep="\t") for line in [*self._stderr])
         return f"; its last lines:\n  {lines}" if lines else "; it wrote nothing on stderr"
 
 
-def _own_group() -> dict[str, Any]:
-    """A process group of its own, so that a Ctrl-C at the terminal reaches the parent alone."""
-    if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True}
-
-
-def _read_replies(pipe: BinaryIO, replies: queue.SimpleQueue[bytes | None]) -> None:
+def _read_replies(pipe: BinaryIO, replies: queue.Queue[bytes | None], ended: threading.Event) -> None:
     while line := pipe.readline(MAX_LINE_BYTES + 1):
-        replies.put(line)
-        if len(line) > MAX_LINE_BYTES:
+        if not _put(replies, line, ended) or len(line) > MAX_LINE_BYTES:
             break
-    replies.put(None)
+    _put(replies, None, ended)
 
 
-def _read_stderr(pipe: BinaryIO, lines: collections.deque[str]) -> None:
-    while line := pipe.readline(4096):
-        if text := line.decode(errors="replace").rstrip():
-            lines.append(text)
+def _put(replies: queue.Queue[bytes | None], line: bytes | None, ended: threading.Event) -> bool:
+    """Queue a line; a worker that talks faster than it is listened to waits at its end of the pipe."""
+    while not ended.is_set():
+        with suppress(queue.Full):
+            replies.put(line, timeout=_POLL_SECONDS)
+            return True
+    return False
+
+
+def _read_stderr(pipe: BinaryIO, lines: collections.deque[bytes]) -> None:
+    whole = True
+    while line := pipe.readline(_LINE_BYTES):
+        ends = line.endswith(b"\n")
+        if whole and (kept := line.strip()):
+            lines.append(kept if ends or len(line) < _LINE_BYTES else kept[:-_CUT_BYTES] + b" ...")
+        whole = ends  # of a line that is too long only the beginning is kept
+
+
+def _safe(answer: Any) -> Any:  # noqa: ANN401 - JSON
+    """An answer whose texts end up in tables and records."""
+    if isinstance(answer, dict):
+        return {safe(key): _safe(value) for key, value in answer.items()}
+    if isinstance(answer, list):
+        return [_safe(value) for value in answer]
+    return safe(answer) if isinstance(answer, str) else answer
 
 
 def _end_tree(process: subprocess.Popen[bytes]) -> None:
@@ -261,8 +301,8 @@ def _signal(send: Callable[[], None]) -> None:
         return
 
 
-def _ended(code: int | None) -> str:
-    """How a process ended, in words."""
+def _ended(code: int | None, kills_before: int | None) -> str:
+    """How a process ended, in words; of a SIGKILL also who sent it, as far as the kernel's own count tells."""
     if code is None:
         return "closed its pipe and stayed alive"
     if code >= 0:
@@ -271,5 +311,11 @@ def _ended(code: int | None) -> str:
         name = signal.Signals(-code).name
     except ValueError:
         name = f"signal {-code}"
-    hint = " (most often the kernel's out-of-memory killer)" if name == "SIGKILL" else ""
-    return f"was ended by {name}{hint}"
+    if name != "SIGKILL":
+        return f"was ended by {name}"
+    kills = starting.oom_kills()
+    if kills is None or kills_before is None:
+        return "was ended by SIGKILL (most often the kernel's out-of-memory killer)"
+    if kills > kills_before:
+        return "was ended by SIGKILL, from the kernel's out-of-memory killer: it needs more memory than there is"
+    return "was ended by SIGKILL (from another process: the kernel's out-of-memory killer ended nothing meanwhile)"

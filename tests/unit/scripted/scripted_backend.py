@@ -315,8 +315,9 @@ class Scripted:
         return ""
 
     def environment(self, device: str | None) -> Mapping[str, str]:
-        """The device is visible in the worker's environment, as CUDA_VISIBLE_DEVICES would be."""
-        return {} if device is None else {"SCRIPTED_DEVICE": device}
+        """The script; and the device, as CUDA_VISIBLE_DEVICES would be."""
+        script = {name: value for name, value in os.environ.items() if name.startswith("SCRIPTED_")}
+        return script if device is None else {**script, "SCRIPTED_DEVICE": device}
 
     def versions(self) -> Mapping[str, str]:
         """The version is what the tests say it is: baselines are keyed by it."""

@@ -1,0 +1,131 @@
+"""A baseline is the old one or the new one, whoever is killed, whoever else saves, and whatever the disk has left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_rwkvperf import places
+from pytest_rwkvperf.errors import BaselineError, StorageError
+from pytest_rwkvperf.store import files
+from tests.faults.savers import MACHINE, stored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCRIPT = Path(__file__).with_name("savers.py")
+
+posix = pytest.mark.skipif(os.name == "nt", reason="forks and signals of POSIX")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "meine Läufe 龙"
+    made.mkdir()
+    return made
+
+
+def told(*arguments: str | Path) -> dict[str, Any]:
+    """What `savers.py` says."""
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@posix
+def test_a_save_that_is_killed_at_any_step_leaves_the_old_file_or_the_new_one(folder: Path) -> None:
+    found = told("crash", folder)
+    steps = " ".join(found["steps"])
+    assert all(f"{when} {call}" in steps for when in ("call", "return") for call in ("write", "fsync", "replace"))
+    assert found["problems"] == []
+    assert min(found["seen"].values()) > 1, "some die before the rename, some after it"
+    assert found["slowest_next_save"] < 1, "a killed holder's lock is free"
+
+
+@posix
+def test_sixteen_savers_at_once_lose_nothing(folder: Path) -> None:
+    found = told("race", folder, "16", "2")
+    assert found["exit_codes"] == [0] * 16
+    assert found["lost"] == []
+    assert found["saves"] >= 32
+    assert found["shared"] == 10, "as many sessions as are kept"
+    assert found["files"] == [files.path_for(folder, MACHINE).name]
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from pytest_rwkvperf import locks, places
+with locks.held(places.lock_for(Path(sys.argv[1])), 0):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@posix
+def test_whoever_holds_the_lock_is_named_and_a_killed_one_does_not_hold_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = files.save(folder, MACHINE, [stored("first")], replacing=False)
+    before = path.read_bytes()
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(BaselineError, match=rf"locked by process {holder.pid} on .* since 20\d\d-.*Z") as caught:
+            files.save(folder, MACHINE, [stored("second")], replacing=False)
+        assert str(path) in str(caught.value)
+        assert path.read_bytes() == before
+        holder.kill()
+    started = time.monotonic()
+    files.save(folder, MACHINE, [stored("second")], replacing=False)
+    assert time.monotonic() - started < 1
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A file system of its own with so much room."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(folder: Path) -> None:
+    with small_disk(folder, "64k"):
+        path = files.save(folder, MACHINE, [stored("first")], replacing=False)
+        before = path.read_bytes()
+        with pytest.raises(BaselineError, match=r"cannot be written: .*No space left on device.*left as it is"):
+            files.save(folder, MACHINE, [stored(f"engine-{number}") for number in range(200)], replacing=False)
+        assert path.read_bytes() == before
+        assert [one.name for one in folder.iterdir()] == [path.name]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
+def test_a_full_temporary_folder_is_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with small_disk(folder, "4k,nr_inodes=1"):
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
+        with pytest.raises(StorageError, match=r"no temporary folder for a worker: .*TMPDIR"):
+            places.worker_folder()
