@@ -108,6 +108,9 @@ class Launcher:
 
     def _measure(self, case: Case, engine: Found, device: Device, share: Share) -> CaseRecord:
         target, memo = self._target(case, engine, device)
+        # Not in the Protocol: an engine without surprises needs no such method.
+        if note := getattr(engine.backend, "announcement", lambda _quant: "")(case.quant):
+            self._say.line(f"{case.label}: {note}")
         limits = plan.Plan(share.precision, self._budget(share))
         taken = plan.measure(target, share.workloads, limits, self._saying(case))
         _keep_deep(memo, target, taken)
@@ -177,7 +180,8 @@ def lease(device: Device, say: Callable[[str], None]) -> Iterator[None]:
 
     The lock is the operating system's, so that a killed holder frees it. CPU and software adapters are one device.
     """
-    name = device.id.replace(":", "-") if device.kind == "gpu" else "cpu"
+    hardware = device.physical or device.id
+    name = hardware.replace(":", "-") if device.kind == "gpu" else "cpu"
     folder = places.cache() / "leases"
     folder.mkdir(parents=True, exist_ok=True)
     told = f"waiting for {name}: another session measures on it"

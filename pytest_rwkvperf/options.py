@@ -79,7 +79,10 @@ OPTIONS = (
     ),
     Option("workload", "", "ppN prefill, tgN generation, @dN after N tokens of context. Default: pp512,tg128", "LIST"),
     Option(
-        "device", "", "device ids as the engines list them (cpu, cuda:0, vulkan:0). Default: each one's best", "LIST"
+        "device",
+        "",
+        "device ids as the engines list them (cpu, cuda:0, vulkan:0), or all. Default: each one's best",
+        "LIST",
     ),
     Option("threads", "", "CPU threads of an engine. Default: the physical cores this process may use", "LIST"),
     Option("chunk", "", "most tokens in one prefill call. Default: 512, and 128 for web-rwkv as its own tool", "N"),

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.backends.base import Backend, Device
     from pytest_rwkvperf.options import Settings
 
+EVERY = "all"
+"""After --rwkv-device=: every device that the engines list."""
+
 DEFAULT_WORKLOADS = ("pp512", "tg128")
 """llama-bench's two, which the guide's reports show."""
 
@@ -102,7 +105,7 @@ def check_devices(settings: Settings, found: Sequence[Found]) -> None:
     """
     there = {engine.backend.name: [device.id for device in engine.devices] for engine in found}
     for wanted in settings.devices:
-        if not any(wanted in ids for ids in there.values()):
+        if wanted != EVERY and not any(wanted in ids for ids in there.values()):
             listed = "; ".join(f"{name}: {', '.join(ids)}" for name, ids in there.items())
             raise OptionError(f"--rwkv-device={wanted!r} is not a device of any engine here; there are {listed}")
 
@@ -143,9 +146,13 @@ def unfit(settings: Settings, engine: Found, limits: ModelLimits) -> Missing | N
 
 
 def devices(settings: Settings, engine: Found) -> list[Device]:
-    """The devices an engine is measured on: those asked for that it lists, or its best."""
+    """The devices an engine is measured on: those asked for that it lists, every one for `all`, or its best."""
     if not settings.devices:
         return [engine.devices[0]]
+    if EVERY in settings.devices:
+        # One adapter for each piece of hardware: the same GPU under Gl beside Vulkan is no second device.
+        named = {device.physical or device.id: device for device in reversed(engine.devices)}
+        return [device for device in engine.devices if device in named.values()]
     return [device for device in engine.devices if device.id in settings.devices]
 
 

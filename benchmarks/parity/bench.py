@@ -106,7 +106,7 @@ def case(engine: Engine, quant: str) -> Case:
 
 def answers(engine: Engine, quant: str, path: Path, wanted: Sequence[Path]) -> tuple[Short, Deep | None]:
     """Run the parity check in a worker, as a measurement does."""
-    noise = bounds.bound_for(engine.name, quant).relative_l2
+    noise = bounds.bound_for(engine.name, quant, engine.device.kind).relative_l2
     with Worker(environment=engine.backend.environment(engine.device.id)) as worker:
         worker.open(engine.location, path, case(engine, quant))
         found = worker.request("parity", SAMPLE_SECONDS, expected=[str(one) for one in wanted], noise=noise)
@@ -116,7 +116,7 @@ def answers(engine: Engine, quant: str, path: Path, wanted: Sequence[Path]) -> t
 
 def problem(engine: Engine, quant: str, short: Short, deep: Deep | None) -> str:
     """What the check says of it; empty when the answer is right."""
-    bound = bounds.bound_for(engine.name, quant)
+    bound = bounds.bound_for(engine.name, quant, engine.device.kind)
     return bounds.broken_short(short, bound) or (bounds.broken_deep(deep, bound) if deep else "")
 
 

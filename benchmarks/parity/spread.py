@@ -56,6 +56,7 @@ def measure(name: str, quant: str, shape: str, seed: int, *, deep: bool) -> dict
         "shape": shape,
         "seed": seed,
         "device": engine.device.name,
+        "kind": engine.device.kind,
         "versions": dict(engine.versions),
         "seconds": round(time.monotonic() - started, 1),
         "short": asdict(short),
@@ -63,53 +64,65 @@ def measure(name: str, quant: str, shape: str, seed: int, *, deep: bool) -> dict
     }
 
 
-def record(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add entries to what is recorded; everything that is."""
+def record(entries: Sequence[dict[str, Any]], *, here: bool = True) -> list[dict[str, Any]]:
+    """Add entries, measured here or elsewhere, to what is recorded; everything that is."""
     held = recorded()
     for entry in entries:
         held[_key(entry)] = entry
-    order = sorted(held, key=lambda key: (BACKENDS.index(key[0]), _place(key), SHAPES.index(key[2]), key[3]))
+    order = sorted(held, key=_order)
     everything = [held[key] for key in order]
     lines = ",\n".join(json.dumps(entry) for entry in everything)
-    taken = bench.conditions() if entries else json.loads(RESULTS.read_text(encoding="utf-8"))["conditions"]
+    taken = bench.conditions() if entries and here else json.loads(RESULTS.read_text(encoding="utf-8"))["conditions"]
     text = f'{{"conditions": {json.dumps(taken)},\n"entries": [\n{lines}\n]}}\n'
     RESULTS.write_text(text, encoding="utf-8")
     TABLE.write_text(table(everything), encoding="utf-8")
     return everything
 
 
-def recorded() -> dict[tuple[str, str, str, int], dict[str, Any]]:
-    """Entries by backend, quant, shape and seed."""
+def recorded() -> dict[tuple[str, str, str, int, str], dict[str, Any]]:
+    """Entries by backend, quant, shape, seed and kind of device (`gpu`, or `host` for a CPU and software adapters)."""
     if not RESULTS.exists():
         return {}
     return {_key(entry): entry for entry in json.loads(RESULTS.read_text(encoding="utf-8"))["entries"]}
 
 
-def _key(entry: dict[str, Any]) -> tuple[str, str, str, int]:
-    return entry["backend"], entry["quant"], entry["shape"], entry["seed"]
+def _key(entry: dict[str, Any]) -> tuple[str, str, str, int, str]:
+    return entry["backend"], entry["quant"], entry["shape"], entry["seed"], _place_of(entry)
 
 
-def _place(key: tuple[str, str, str, int]) -> int:
-    return registry.load(registry.BUILT_IN[key[0]]).quants.index(key[1])
+def _place_of(entry: dict[str, Any]) -> str:
+    return "gpu" if entry.get("kind") == "gpu" else "host"
+
+
+def _order(key: tuple[str, str, str, int, str]) -> tuple[object, ...]:
+    quant, _, variant = key[1].partition("@")
+    known = registry.load(registry.BUILT_IN[key[0]]).quants
+    return key[4] == "gpu", BACKENDS.index(key[0]), known.index(quant), variant, SHAPES.index(key[2]), key[3]
 
 
 def table(entries: Iterable[dict[str, Any]]) -> str:
     """The parity table, in Markdown."""
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
     for entry in entries:
-        groups.setdefault((entry["backend"], entry["quant"], entry["shape"]), []).append(entry)
+        groups.setdefault((entry["backend"], entry["quant"], _where(entry), entry["shape"]), []).append(entry)
     lines = [_HEAD]
     lines += [_line(key, group) for key, group in groups.items()]
     return "\n".join(lines) + "\n"
 
 
+def _where(entry: dict[str, Any]) -> str:
+    """The GPU's name; a CPU's is not told, its kernels being those of any."""
+    return entry["device"] if _place_of(entry) == "gpu" else "CPU"
+
+
 def bounds_from(entries: Iterable[dict[str, Any]]) -> str:
     """The rule of `oracle/bounds.py`, applied to what is recorded: its table's lines."""
-    largest: dict[tuple[str, str], float] = {}
+    largest: dict[tuple[str, str, str], float] = {}
     for entry in entries:
-        key = entry["backend"], entry["quant"]
+        key = entry["backend"], entry["quant"].partition("@")[0], _place_of(entry)
         largest[key] = max(largest.get(key, 0.0), *(pair["relative_l2"] for pair in _pairs(entry)))
-    return "\n".join(f'    ("{key[0]}", "{key[1]}"): Bound({_up(3 * found)}),' for key, found in largest.items())
+    lines = [f'    ("{key[0]}", "{key[1]}"): Bound({_up(3 * found)}),  # {key[2]}' for key, found in largest.items()]
+    return "\n".join(lines)
 
 
 def _up(value: float) -> str:
@@ -124,13 +137,13 @@ Made by `spread.py` on synthetic models; every figure is in `spread.json`. Media
 relative L2 between an engine's logits and the oracle's, which computes with the same quantized weights. *Passed*: seeds
 that the bounds in `pytest_rwkvperf/oracle/bounds.py` let pass, of those run; *used*: the largest figure over its bound.
 
-| engine | quant | shape | passed | prefill 32 | last 8 decoded | prefill 600 | other chunks | KL, largest | used |
-|---|---|---|--:|--:|--:|--:|--:|--:|--:|"""
+| engine | quant | device | shape | passed | prefill 32 | last 8 decoded | prefill 600 | other chunks | largest KL | used |
+|---|---|---|---|--:|--:|--:|--:|--:|--:|--:|"""
 
 
-def _line(key: tuple[str, str, str], group: Sequence[dict[str, Any]]) -> str:
-    backend, quant, shape = key
-    bound = bounds.bound_for(backend, quant)
+def _line(key: tuple[str, str, str, str], group: Sequence[dict[str, Any]]) -> str:
+    backend, quant, device, shape = key
+    bound = bounds.bound_for(backend, quant, "gpu" if device != "CPU" else "cpu")
     pairs = [pair for entry in group for pair in _pairs(entry)]
     largest_kl = max(pair["kl"] for pair in pairs)
     used = max(max(pair["relative_l2"] for pair in pairs) / bound.relative_l2, largest_kl / bound.kl)
@@ -142,7 +155,9 @@ def _line(key: tuple[str, str, str], group: Sequence[dict[str, Any]]) -> str:
         _both([found["rechunked"] for found in deep]),
     ]
     passed = f"{sum(_passes(entry, bound) for entry in group)} of {len(group)}"
-    return f"| {backend} | {quant} | {shape} | {passed} | {' | '.join(cells)} | {largest_kl:.1e} | {used:.0%} |"
+    return (
+        f"| {backend} | {quant} | {device} | {shape} | {passed} | {' | '.join(cells)} | {largest_kl:.1e} | {used:.0%} |"
+    )
 
 
 def _passes(entry: dict[str, Any], bound: Bound) -> bool:
@@ -169,12 +184,17 @@ def main() -> None:
     parser.add_argument("--quant", default="", help="only these, of each backend that knows them")
     parser.add_argument("--short", action="store_true", help="without the deep check")
     parser.add_argument("--bounds", action="store_true", help="print the bounds that follow from what is recorded")
+    parser.add_argument(
+        "--add", type=Path, nargs="*", default=[], help="entries measured elsewhere, lists of them in JSON"
+    )
     parser.add_argument("--table", action="store_true", help="judge what is recorded anew and print it")
     options = parser.parse_args()
     if options.bounds:
         print(bounds_from(recorded().values()))
         return
-    if options.table:
+    if options.add:
+        record([entry for path in options.add for entry in json.loads(path.read_text(encoding="utf-8"))], here=False)
+    if options.table or options.add:
         print(table(record([])))
         return
     only = [quant for quant in options.quant.split(",") if quant]

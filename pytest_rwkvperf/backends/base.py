@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
@@ -25,6 +26,23 @@ class Device:
     name: str
     kind: DeviceKind
     detail: str = ""
+    physical: str = ""
+    """PCI address (`0000:0a:00.0`) of the hardware, by which several engines' names for it are known to be one; empty
+    where the engine does not tell."""
+
+
+def pci_address(text: str | None) -> str:
+    """A PCI address as Linux writes it, `0000:0a:00.0`, from the forms in which drivers tell it; empty for none.
+
+    NVML has eight digits of domain and capitals, others leave the domain out.
+    """
+    match = re.fullmatch(
+        r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?", (text or "").strip().lower()
+    )
+    if match is None:
+        return ""
+    domain, bus, slot, function = match.groups()
+    return f"{int(domain or '0', 16):04x}:{bus}:{slot}.{function or 0}"
 
 
 @dataclass(frozen=True, slots=True)

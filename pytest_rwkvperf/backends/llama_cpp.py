@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import re
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.backends.base import Device, DeviceKind, OpenRequest
+from pytest_rwkvperf.backends.base import Device, DeviceKind, OpenRequest, pci_address
 from pytest_rwkvperf.errors import BackendError, DeviceError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
@@ -43,7 +46,12 @@ FILE_TYPES = {
 
 def _ggml() -> Any:  # noqa: ANN401 - a ctypes library has no type of its own
     """The ggml library that llama-cpp-python has loaded, with the few signatures used here declared."""
-    library = import_module("llama_cpp._ggml").libggml
+    binding = import_module("llama_cpp._ctypes_extensions")
+    # The binding takes libllama from this folder and ggml from its own all the same: another ggml, with other devices.
+    elsewhere = os.environ.get("LLAMA_CPP_LIB_PATH")
+    library = (
+        binding.load_shared_library("ggml", Path(elsewhere)) if elsewhere else import_module("llama_cpp._ggml").libggml
+    )
     library.ggml_backend_dev_count.restype = ctypes.c_size_t
     library.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
     library.ggml_backend_dev_get.restype = ctypes.c_void_p
@@ -68,8 +76,65 @@ def _listed() -> list[tuple[int, Device]]:
         family = name.rstrip("0123456789")
         device_id = "cpu" if kind == "cpu" else f"{family.lower()}:{name[len(family) :] or 0}"
         software = kind == "gpu" and "llvmpipe" in description.lower()
-        found.append((handle, Device(device_id, description, "software" if software else kind)))
+        address = _address(library, handle) if kind == "gpu" else ""
+        found.append((handle, Device(device_id, description, "software" if software else kind, physical=address)))
     return found
+
+
+class _Properties(ctypes.Structure):
+    """struct ggml_backend_dev_props, ggml/include/ggml-backend.h; `device_id` is a PCI address, NULL if unknown."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("description", ctypes.c_char_p),
+        ("memory_free", ctypes.c_size_t),
+        ("memory_total", ctypes.c_size_t),
+        ("type", ctypes.c_int),
+        ("device_id", ctypes.c_char_p),
+        ("capabilities", ctypes.c_bool * 16),  # four today; room for more
+    )
+
+
+def _address(library: Any, handle: int) -> str:  # noqa: ANN401 - a ctypes library
+    properties = _Properties()
+    library.ggml_backend_dev_get_props.argtypes = [ctypes.c_void_p, ctypes.POINTER(_Properties)]
+    library.ggml_backend_dev_get_props(handle, ctypes.byref(properties))
+    return pci_address((properties.device_id or b"").decode(errors="replace"))
+
+
+class _Log:
+    """What llama.cpp says of itself while it loads; still written on stderr, for the worker's last lines."""
+
+    def __init__(self, library: Any) -> None:  # noqa: ANN401 - a ctypes library
+        self.text = ""
+        self._callback = library.llama_log_callback(self._keep)
+        library.llama_log_set(self._callback, None)
+
+    def _keep(self, _level: int, text: bytes, _data: object) -> None:
+        said = text.decode(errors="replace")
+        self.text += said
+        sys.stderr.write(said)
+
+
+def check_offload(log: str, device: Device) -> None:
+    """Every layer lies on the device, by llama.cpp's own account in its log.
+
+    Raises:
+        DeviceError: some do not, or the log does not say.
+    """
+    told = re.search(r"offloaded (\d+)/(\d+) layers to GPU", log)
+    if told is None:
+        raise DeviceError(f"llama.cpp does not say how many layers it put on {device.id}, so none is measured there")
+    if told[1] != told[2]:
+        raise DeviceError(
+            f"llama.cpp put {told[1]} of {told[2]} layers on {device.id}; a part on the CPU is no {device.id}"
+        )
+    family, _, number = device.id.partition(":")
+    buffers = {name.lower(): float(size) for name, size in re.findall(r"(\S+) model buffer size = +([\d.]+) MiB", log)}
+    if not any(name in {f"{family}{number}", family} and size > 0 for name, size in buffers.items()):
+        raise DeviceError(
+            f"llama.cpp made no buffer for the model on {device.id}, only on {', '.join(buffers) or 'none'}"
+        )
 
 
 class LlamaCppEngine:
@@ -96,10 +161,13 @@ class LlamaCppEngine:
         # A NULL-terminated list: exactly the asked device, or none beside the CPU.
         self._devices = (ctypes.c_void_p * 2)(handle if offload else None, None)
         params.devices = ctypes.cast(self._devices, ctypes.c_void_p)
+        self._log = _Log(self._lib)
         model = self._lib.llama_model_load_from_file(str(request.path).encode(), params)
         if not model:
             message = f"llama.cpp cannot load {request.path}; its own reason stands in the worker's last lines"
             raise ModelError(message)
+        if offload:
+            check_offload(self._log.text, self._device)
         return model
 
     def _context_params(self, request: OpenRequest) -> Any:  # noqa: ANN401 - a ctypes structure

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.backends.base import Device, OpenRequest
-from pytest_rwkvperf.errors import DeviceError
+from pytest_rwkvperf.backends.base import Device, OpenRequest, pci_address
+from pytest_rwkvperf.errors import BackendError, DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +22,51 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.models.files import Format
 
 
+_DTYPES = ("fp32", "bf16", "fp16")
+_KERNELS = "kernels"
+
+
+def _parse(quant: str) -> tuple[str, bool]:
+    """`fp16@kernels` is fp16 with the package's own CUDA kernels; without the word, torch's operations alone."""
+    dtype, _, variant = quant.partition("@")
+    return dtype, variant == _KERNELS
+
+
+def _import_model(*, kernels: bool) -> tuple[Any, float]:
+    """The package's module, and the seconds that its import took: with kernels it compiles them, or loads them built.
+
+    Raises:
+        BackendError: the kernels could not be built, or the package fell back to fewer of them in silence.
+    """
+    os.environ["RWKV_CUDA_ON"] = "1" if kernels else "0"
+    if "rwkv.model" in sys.modules:
+        raise BackendError("rwkv.model was imported before its kernels could be asked for; use a worker of its own")
+    started = time.perf_counter()
+    try:
+        module = import_module("rwkv.model")
+    except (ImportError, RuntimeError, OSError) as error:
+        if not kernels:
+            raise
+        message = (
+            f"rwkv's CUDA kernels could not be built: {str(error).strip().splitlines()[0]}; they need nvcc of the CUDA "
+            "version torch was built with, a C++ compiler and ninja. Without them: the same quant without @kernels"
+        )
+        raise BackendError(message) from error
+    if kernels and (os.environ["RWKV_CUDA_ON"] != "1" or module.DISABLE_CUBLAS_GEMM):
+        raise BackendError("rwkv fell back from its cuBLAS kernel in silence; its own reason is in the worker's output")
+    return module, time.perf_counter() - started
+
+
+def _address(index: int) -> str:
+    """PCI address of a CUDA device; older torch (before 2.9) does not tell."""
+    import torch
+
+    properties = torch.cuda.get_device_properties(index)
+    if not hasattr(properties, "pci_bus_id"):
+        return ""
+    return pci_address(f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}")
+
+
 class RwkvEngine:
     """A model in the rwkv package. dtype and device are globals of its module: one engine per process."""
 
@@ -26,9 +74,12 @@ class RwkvEngine:
         import torch
 
         torch.set_num_threads(request.threads)
+        dtype, kernels = _parse(request.quant)
         # The path must come without its suffix, and the package reads RWKV_V7_ON at import (backends.environment).
-        model_class = import_module("rwkv.model").RWKV
-        strategy = f"{request.device} {request.quant}"
+        module, seconds = _import_model(kernels=kernels)
+        self._build_seconds = seconds if kernels else 0.0
+        model_class = module.RWKV
+        strategy = f"{request.device} {dtype}"
         self._model: Any = model_class(str(request.path.with_suffix("")), strategy)
         self._torch = torch
         self._cuda = request.device.startswith("cuda")
@@ -46,6 +97,11 @@ class RwkvEngine:
     def device(self) -> Device:
         """The device of the model's weights."""
         return self._device
+
+    @property
+    def build_seconds(self) -> float:
+        """What compiling or loading the CUDA kernels took, which is no part of loading a model; 0 without them."""
+        return self._build_seconds
 
     @property
     def weights_device(self) -> str:
@@ -86,11 +142,11 @@ class RwkvPip:
     no_device: str = "reinstall torch"
     standard_chunk: int = 512
     max_chunk: int | None = None
-    quants: tuple[str, ...] = ("fp32", "bf16", "fp16")
+    quants: tuple[str, ...] = _DTYPES
 
     def accepts(self, quant: str) -> bool:
-        """The three dtypes its RWKV-7 class takes; it would ignore trailing words in silence."""
-        return quant in self.quants
+        """The three dtypes its RWKV-7 class takes, each with `@kernels` for its CUDA kernels."""
+        return quant.removesuffix(f"@{_KERNELS}") in _DTYPES
 
     def standard_quants(self, device: Device) -> tuple[str, ...]:
         """fp16 is the guide's on CUDA; on a CPU fp16 arithmetic is emulated, so bf16 stands beside fp32."""
@@ -105,8 +161,16 @@ class RwkvPip:
         return ""
 
     def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
-        """Read at import by rwkv/model.py; the CUDA kernels stay off until they can be asked for."""
+        """Read at import by rwkv/model.py; opening a quant with `@kernels` turns RWKV_CUDA_ON on before that."""
         return {"RWKV_V7_ON": "1", "RWKV_JIT_ON": "1", "RWKV_CUDA_ON": "0"}
+
+    def announcement(self, quant: str) -> str:
+        """What opening a quant does that a person would wonder about; empty for nothing."""
+        return (
+            "compiles its CUDA kernels unless they are built: a minute or two the first time"
+            if _parse(quant)[1]
+            else ""
+        )
 
     def versions(self) -> Mapping[str, str]:
         """The package and torch."""
@@ -118,7 +182,7 @@ class RwkvPip:
 
         import_module("rwkv")
         gpus = [
-            Device(f"cuda:{index}", torch.cuda.get_device_name(index), "gpu")
+            Device(f"cuda:{index}", torch.cuda.get_device_name(index), "gpu", physical=_address(index))
             for index in range(torch.cuda.device_count())
         ]
         return (*gpus, Device("cpu", "CPU", "cpu"))
@@ -128,6 +192,10 @@ class RwkvPip:
         device = next((device for device in self.devices() if device.id == request.device), None)
         if device is None:
             raise DeviceError(f"rwkv has no device {request.device!r}")
+        if _parse(request.quant)[1] and device.kind != "gpu":
+            raise DeviceError(
+                f"rwkv's kernels run on CUDA alone, not on {device.id}; ask for {_parse(request.quant)[0]}"
+            )
         engine = RwkvEngine(request, device)
         if engine.weights_device != request.device:
             message = f"rwkv was asked for {request.device} and put the model on {engine.weights_device}"

@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
-from pytest_rwkvperf.backends.base import Device, DeviceKind, OpenRequest
+from pytest_rwkvperf.backends.base import Device, DeviceKind, OpenRequest, pci_address
 from pytest_rwkvperf.errors import DeviceError, ModelError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def _parse(quant: str) -> tuple[str, int | None]:
 def _device(adapter: Any, index: int) -> Device:  # noqa: ANN401 - the binding's class, imported in the worker alone
     kind = _KINDS.get(adapter.kind, "software")
     driver = " ".join(part for part in (adapter.driver, adapter.driver_info) if part)
-    return Device(f"{adapter.backend}:{index}", adapter.name, kind, driver)
+    return Device(f"{adapter.backend}:{index}", adapter.name, kind, driver, pci_address(adapter.pci_bus_id))
 
 
 def _adapters() -> list[tuple[Any, Device]]:

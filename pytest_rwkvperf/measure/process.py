@@ -69,6 +69,7 @@ class Process:
         opened = worker.open(target.location, target.path, target.case)
         self.versions = {str(name): str(value) for name, value in opened["versions"].items()}
         self._load_nanoseconds = int(opened["load_nanoseconds"])
+        self._build_nanoseconds = int(opened["build_nanoseconds"])
         self._short, self.deep = _check(worker, target, deep_due=deep_due)
         self._warmups: dict[str, int] = {}
         self._samples: dict[str, list[Sample]] = {}
@@ -111,7 +112,16 @@ class Process:
         samples = {name: tuple(taken) for name, taken in self._samples.items()}
         probes = {name: tuple(taken) for name, taken in self._probes.items()}
         peak = int(memory["peak_rss_bytes"])
-        return Run(self._started, self._load_nanoseconds, peak, self._warmups, samples, self._short, probes)
+        return Run(
+            self._started,
+            self._load_nanoseconds,
+            peak,
+            self._warmups,
+            samples,
+            self._short,
+            probes,
+            self._build_nanoseconds,
+        )
 
     def _sample(self, workload: Workload) -> Sample:
         sample = sample_from(self._worker.request("sample", parent.SAMPLE_SECONDS, workload=str(workload)))
@@ -140,7 +150,7 @@ def _check(worker: Worker, target: Target, *, deep_due: bool) -> tuple[Short, De
         ParityError: with the figures.
     """
     case = target.case
-    bound = bounds.bound_for(case.backend, case.quant)
+    bound = bounds.bound_for(case.backend, case.quant, target.device.kind)
     files = [str(path) for path in (target.expected if deep_due else target.expected[:1])]
     answer = worker.request("parity", parent.SAMPLE_SECONDS, expected=files, noise=bound.relative_l2)
     short = msgspec.convert(answer["short"], type=Short)

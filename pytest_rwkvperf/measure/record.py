@@ -48,6 +48,8 @@ class Run:
     parity: Short
     probes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Nanoseconds of the fixed work beside each sample, by workload; empty where nothing was probed."""
+    build_nanoseconds: int = 0
+    """Compiling the engine's own kernels, or loading them built; no part of the time to load the model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,11 +61,17 @@ class Child:
         started = time.perf_counter_ns()
         engine = backend.open(OpenRequest(Path(path), quant, device, threads, chunk))
         engine.synchronise()
-        elapsed = time.perf_counter_ns() - started
+        build = int(getattr(engine, "build_seconds", 0.0) * 1e9)
+        elapsed = time.perf_counter_ns() - started - build
         if engine.device.id != device:
             raise errors.DeviceError(f"{backend.name} was asked for {device} and took {engine.device.id}")
         self._engine, self._chunk = engine, chunk
-        return {"load_nanoseconds": elapsed, "device": asdict(engine.device), "versions": dict(backend.versions())}
+        return {
+            "load_nanoseconds": elapsed,
+            "build_nanoseconds": build,
+            "device": asdict(engine.device),
+            "versions": dict(backend.versions()),
+        }
 
     def sample(self, *, workload: str) -> dict[str, Any]:
         """One timed repetition of a workload."""

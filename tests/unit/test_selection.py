@@ -309,3 +309,11 @@ def test_a_finished_files_own_quant_is_the_default_and_can_be_overruled() -> Non
 def test_every_item_names_a_workload_once() -> None:
     cut = items(replace(DEFAULTS, workloads=("tg3@d2",)), Request(), ALL, ANY_FORMAT, default_threads=2)
     assert {item.workload for item in cut} == {Workload("generation", 3, 2)}
+
+
+def test_all_is_every_device_and_each_piece_of_hardware_once() -> None:
+    gpu = replace(VULKAN, physical="0000:00:06.0")
+    under_gl = replace(gpu, id="gl:0")
+    engine = found(web_rwkv.BACKEND, gpu, under_gl, LLVMPIPE)
+    assert devices(replace(DEFAULTS, devices=("all",)), engine) == [gpu, LLVMPIPE]
+    check_devices(replace(DEFAULTS, devices=("all",)), [engine])

@@ -91,3 +91,17 @@ def test_the_digest_changes_with_a_bound(monkeypatch: pytest.MonkeyPatch) -> Non
     before = bounds.digest()
     monkeypatch.setitem(BOUNDS, ("rwkv", "fp32"), Bound(2e-5))
     assert bounds.digest() != before
+
+
+def test_a_gpu_has_bounds_of_its_own_where_it_computes_otherwise() -> None:
+    assert bound_for("rwkv", "fp32@kernels", "gpu").relative_l2 > 100 * bound_for("rwkv", "fp32").relative_l2
+    assert bound_for("llama-cpp", "q8_0", "gpu") == BOUNDS["llama-cpp", "q8_0"]
+    assert set(bounds.GPU_BOUNDS) <= set(BOUNDS)
+
+
+def test_fused_and_unfused_passes_may_differ_on_a_gpu_alone() -> None:
+    jitted = Short(dataclasses.replace(GOOD, relative_l2=1e-4, kl=0.0), GOOD, 1.2e-3)
+    on_gpu = bound_for("rwkv", "bf16", "gpu")
+    assert broken_short(jitted, on_gpu) == ""
+    assert "a second pass" in broken_short(jitted, bound_for("rwkv", "bf16"))
+    assert "a second pass" in broken_short(dataclasses.replace(jitted, repeat=0.1), on_gpu)

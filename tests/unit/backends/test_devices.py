@@ -1,0 +1,126 @@
+"""One GPU under several engines' names, and engines that must not fall back in silence. No GPU is needed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf import launcher, places
+from pytest_rwkvperf.backends import llama_cpp, rwkv_pip
+from pytest_rwkvperf.backends.base import Device, OpenRequest, pci_address
+from pytest_rwkvperf.errors import BackendError, DeviceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CUDA = Device("cuda:0", "NVIDIA H200", "gpu", physical="0000:00:06.0")
+VULKAN = Device("vulkan:0", "NVIDIA H200", "gpu", physical="0000:00:06.0")
+OTHER = Device("cuda:1", "NVIDIA H200", "gpu", physical="0000:0a:00.0")
+
+# What llama.cpp (src/llama-model.cpp, load_tensors) writes for 2.9b with everything on the GPU.
+LOADED = """\
+load_tensors: offloading output layer to GPU
+load_tensors: offloading 31 repeating layers to GPU
+load_tensors: offloaded 33/33 layers to GPU
+load_tensors:   CPU_Mapped model buffer size =   320.00 MiB
+load_tensors:        CUDA0 model buffer size =  5336.13 MiB
+"""
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("00000000:00:06.0", "0000:00:06.0"),  # NVML
+        ("0000:c1:00.0", "0000:c1:00.0"),  # ggml, wgpu
+        ("0001:0A:00", "0001:0a:00.0"),  # torch's three numbers
+        ("0a:00.1", "0000:0a:00.1"),
+        ("", ""),
+        (None, ""),
+        ("PCI:1:0:0", ""),
+    ],
+)
+def test_an_address_is_the_same_in_every_drivers_form(told: str | None, address: str) -> None:
+    assert pci_address(told) == address
+
+
+def test_two_names_of_one_gpu_share_a_lease_and_two_gpus_do_not(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(places, "cache", lambda: tmp_path)
+    for device in (CUDA, VULKAN, OTHER):
+        with launcher.lease(device, print):
+            pass
+    names = {path.name for path in (tmp_path / "leases").glob("*.lock")}
+    assert names == {"0000-00-06.0.lock", "0000-0a-00.0.lock"}
+
+
+def test_a_model_wholly_on_the_gpu_passes() -> None:
+    llama_cpp.check_offload(LOADED, CUDA)
+
+
+@pytest.mark.parametrize(
+    ("log", "sentence"),
+    [
+        (LOADED.replace("33/33", "20/33"), "put 20 of 33 layers on cuda:0"),
+        (LOADED.replace("CUDA0", "Vulkan0"), "no buffer for the model on cuda:0, only on cpu_mapped, vulkan0"),
+        ("", "does not say how many layers"),
+    ],
+)
+def test_a_model_that_is_not_wholly_on_the_gpu_is_refused(log: str, sentence: str) -> None:
+    with pytest.raises(DeviceError, match=sentence):
+        llama_cpp.check_offload(log, CUDA)
+
+
+@pytest.fixture
+def no_rwkv(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    monkeypatch.delitem(sys.modules, "rwkv.model", raising=False)
+    monkeypatch.setenv("RWKV_CUDA_ON", "0")
+    return monkeypatch
+
+
+def test_kernels_are_asked_for_before_the_import(no_rwkv: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def load(_name: str) -> SimpleNamespace:
+        seen.append(os.environ["RWKV_CUDA_ON"])
+        return SimpleNamespace(DISABLE_CUBLAS_GEMM=False)
+
+    no_rwkv.setattr(rwkv_pip, "import_module", load)
+    for kernels in (False, True):
+        rwkv_pip._import_model(kernels=kernels)
+    assert seen == ["0", "1"]
+
+
+def test_a_silent_fallback_of_rwkv_is_an_error(no_rwkv: pytest.MonkeyPatch) -> None:
+    no_rwkv.setattr(rwkv_pip, "import_module", lambda _name: SimpleNamespace(DISABLE_CUBLAS_GEMM=True))
+    with pytest.raises(BackendError, match="fell back from its cuBLAS kernel in silence"):
+        rwkv_pip._import_model(kernels=True)
+
+
+def test_kernels_that_cannot_be_built_say_what_they_need(no_rwkv: pytest.MonkeyPatch) -> None:
+    def fails(_name: str) -> SimpleNamespace:
+        raise RuntimeError("Ninja is required to load C++ extensions")
+
+    no_rwkv.setattr(rwkv_pip, "import_module", fails)
+    with pytest.raises(BackendError, match=r"could not be built: Ninja is required .* they need nvcc"):
+        rwkv_pip._import_model(kernels=True)
+    with pytest.raises(RuntimeError):
+        rwkv_pip._import_model(kernels=False)
+
+
+def test_kernels_on_a_cpu_are_refused(no_rwkv: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    no_rwkv.setattr(rwkv_pip.RwkvPip, "devices", lambda _self: [Device("cpu", "CPU", "cpu")])
+    with pytest.raises(DeviceError, match="kernels run on CUDA alone, not on cpu; ask for fp16"):
+        rwkv_pip.BACKEND.open(OpenRequest(tmp_path / "model.pth", "fp16@kernels", "cpu", 1, 512))
+
+
+@pytest.mark.parametrize(
+    ("quant", "known"), [("fp16@kernels", True), ("fp16", True), ("fp16@fast", False), ("i8", False)]
+)
+def test_kernels_are_a_variant_of_a_dtype(quant: str, known: bool) -> None:  # noqa: FBT001 - a parameter
+    assert rwkv_pip.BACKEND.accepts(quant) is known
+    assert bool(rwkv_pip.BACKEND.announcement(quant)) is quant.endswith("@kernels")
