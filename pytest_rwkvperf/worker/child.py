@@ -215,7 +215,7 @@ def main(requests: int, replies: int) -> None:
             # Engines' destructors have crashed and hung; everything worth keeping has been sent.
             os._exit(0)
         child.report = partial(_report, out, request["id"])
-        _send(out, {"id": request["id"], **_answer(child, request)})
+        _send(out, _encoded(request["id"], _answer(child, request)))
 
 
 def _read(requests: int, inbox: queue.SimpleQueue[bytes]) -> None:
@@ -226,14 +226,23 @@ def _read(requests: int, inbox: queue.SimpleQueue[bytes]) -> None:
     os._exit(1)
 
 
-def _send(out: Any, message: dict[str, Any]) -> None:  # noqa: ANN401 - a raw binary file
-    view = memoryview(encode(message))
+def _encoded(number: int, answer: dict[str, Any]) -> bytes:
+    """An answer as a message; one that holds NaN or infinity becomes the error that it is."""
+    try:
+        return encode({"id": number, **answer})
+    except ValueError as error:
+        message = f"the engine's figures hold one that is none (NaN or infinity): {error}"
+        return encode({"id": number, "failed": {"kind": "MeasurementError", "message": message}})
+
+
+def _send(out: Any, message: bytes) -> None:  # noqa: ANN401 - a raw binary file
+    view = memoryview(message)
     while view:
         view = view[out.write(view) :]
 
 
 def _report(out: Any, number: int, sentence: str, fraction: float) -> None:  # noqa: ANN401 - a raw binary file
-    _send(out, {"id": number, "progress": [sentence, fraction]})
+    _send(out, encode({"id": number, "progress": [sentence, fraction]}))
 
 
 def _answer(child: Child, request: dict[str, Any]) -> dict[str, Any]:

@@ -39,6 +39,9 @@ _QUEUED_MESSAGES = 16
 MESSAGES_PER_SECOND = 1000
 """Progress beyond this rate, counted from the request on with a second's worth to spare, is no progress but a flood."""
 _PROGRESS_SECONDS = 0.05
+_TELLING = {"PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
+"""For last lines that tell something: what Python has printed before native code crashes is not lost, and ggml starts no
+debugger, whose hundred lines of backtrace would push its assertion out (and take seconds)."""
 _DESCRIBING = ("describe", "open")
 """Requests whose answers hold an engine's own words. Paths in other answers must stay as they are."""
 _POLL_SECONDS = 0.5
@@ -63,8 +66,7 @@ class Worker:
         self._folder = places.worker_folder()
         self._kills_before = starting.oom_kills()
         own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._folder))
-        # Unbuffered: what Python has printed before native code crashes is not lost.
-        variables = {**passed(), "PYTHONUNBUFFERED": "1", **own, **(environment or {})}
+        variables = {**passed(), **_TELLING, **own, **(environment or {})}
         try:
             self._process = starting.start([python, str(_BOOTSTRAP)], variables)
         except BaseException:

@@ -4,8 +4,10 @@ It computes nothing but the right answers to the parity checks, and those once f
 
     SCRIPTED_FACTOR   how many times as long everything takes ("2")
     SCRIPTED_FAULT    WHAT@WHERE, where WHERE is versions, open or a word of the Engine protocol ("abort@decode");
-                      with @QUANT after it, in cases of that quant only ("abort@decode@fp16")
+                      with @QUANT after it, in cases of that quant only ("abort@decode@fp16"); several between ";"
     SCRIPTED_NOTE     a file for what a fault has to tell
+    SCRIPTED_MARK     a file that gets the time just before a fault
+    SCRIPTED_CGROUP   a control group of memory that the fault "starve" moves its process into
     SCRIPTED_TRACE    a file that gets a line for each process that opens a model: its id and the quant
     SCRIPTED_CLOCK    "real": sleep through the time that a token takes, where otherwise the worker's clock is moved on
 
@@ -161,6 +163,70 @@ def _noise() -> None:
     os.write(1, b'\n{"id": 1, "done": 5}\n')
 
 
+def _deaf() -> NoReturn:
+    """As native code in an endless loop: every signal blocked, and Python's lock held, so that no thread can end it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
+    while True:
+        ctypes.PyDLL(None).pause()
+
+
+def _flood() -> None:
+    """A gigabyte on stdout and a hundred megabytes on stderr."""
+    for descriptor, megabytes in ((1, 1024), (2, 100)):
+        for _ in range(megabytes):
+            os.write(descriptor, (b"x" * 127 + b"\n") * 8192)
+
+
+def _pipes() -> list[int]:
+    """Descriptors of the pipes behind stderr: the one that answers go through is among them."""
+    found = {int(path.name): os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()}
+    return [number for number, target in sorted(found.items()) if number > sys.stderr.fileno() and "pipe:" in target]
+
+
+def _garble() -> None:
+    """Memory gone wrong: bytes in the private pipe."""
+    os.write(_pipes()[-1], b"\x93NUMPY\x01\x00 not for you\n")
+
+
+def _huge() -> None:
+    """An answer without an end."""
+    while True:
+        os.write(_pipes()[-1], b'{"id": 1, "done": "' + b"x" * (8 << 20))
+
+
+def _exhaust() -> None:
+    """Ask for more memory than the process may have."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
+    np.ones(1 << 31)
+
+
+def _starve() -> None:
+    """Take more memory than the control group has, so that the kernel ends this process."""
+    Path(os.environ["SCRIPTED_CGROUP"], "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
+    kept = []
+    while True:
+        kept.append(np.ones(1 << 20))
+
+
+def _ggml_assert() -> None:
+    """A real assertion of llama.cpp's: there is no device of this number."""
+    import importlib
+
+    importlib.import_module("llama_cpp")
+    folder = Path(sys.modules["llama_cpp"].__file__ or "").parent / "lib"
+    (library,) = (path for path in folder.iterdir() if path.name in {"libggml.so", "libggml.dylib", "ggml.dll"})
+    ctypes.CDLL(str(library)).ggml_backend_dev_get(ctypes.c_size_t(10**6))
+
+
+def _rust_panic() -> None:
+    """A real one, of a Rust extension module that comes with the rwkv package."""
+    from tokenizers.pre_tokenizers import FixedLength
+
+    FixedLength(0).pre_tokenize_str("hello")
+
+
 def _panic() -> NoReturn:
     raise Panic("called `Option::unwrap()` on a `None` value")
 
@@ -189,7 +255,15 @@ FAULTS = {
     "orphan": _orphan,
     "sleep": _sleep,
     "read-stdin": _read_stdin,
+    "deaf": _deaf,
+    "flood": _flood,
+    "garble": _garble,
+    "huge": _huge,
+    "exhaust": _exhaust,
+    "starve": _starve,
+    "ggml-assert": _ggml_assert,
     "panic": _panic,
+    "rust-panic": _rust_panic,
     "raise": _raise,
     "missing": _missing,
     "stopped-clock": CLOCK.stop,
@@ -203,28 +277,48 @@ FAULTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Script:
-    """What SCRIPTED_FAULT says."""
+class Fault:
+    """One fault that SCRIPTED_FAULT asks for."""
 
     what: str
     where: str
     quant: str
 
     @classmethod
-    def read(cls) -> Script:
-        """From the environment."""
-        what, _, rest = os.environ.get("SCRIPTED_FAULT", "").partition("@")
+    def read(cls, text: str) -> Fault:
+        """`WHAT@WHERE` or `WHAT@WHERE@QUANT`; a quant may hold an @ itself."""
+        what, _, rest = text.partition("@")
         where, _, quant = rest.partition("@")
         return cls(what, where, quant)
 
+    def play(self) -> None:
+        """Misbehave, and say beforehand when."""
+        if mark := os.environ.get("SCRIPTED_MARK"):
+            Path(f"{mark}{self.quant}").write_text(str(time.time()), encoding="ascii")
+        FAULTS[self.what]()
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What SCRIPTED_FAULT says."""
+
+    faults: tuple[Fault, ...]
+
+    @classmethod
+    def read(cls) -> Script:
+        """From the environment."""
+        told = os.environ.get("SCRIPTED_FAULT", "")
+        return cls(tuple(Fault.read(text) for text in told.split(";") if text))
+
     def says(self, what: str, quant: str = "") -> bool:
         """Whether this fault is asked for, wherever."""
-        return self.what == what and self.quant in {"", quant}
+        return any(fault.what == what and fault.quant in {"", quant} for fault in self.faults)
 
     def play(self, where: str, quant: str = "") -> None:
         """Misbehave, if this is the place."""
-        if self.where == where and self.quant in {"", quant}:
-            FAULTS[self.what]()
+        for fault in self.faults:
+            if fault.where == where and fault.quant in {"", quant}:
+                fault.play()
 
 
 def right_answer(model: Path, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
@@ -299,8 +393,8 @@ class Scripted:
     quants: tuple[str, ...] = ("fp16", "int8")
 
     def accepts(self, quant: str) -> bool:
-        """The two."""
-        return quant in self.quants
+        """The two, and `int8@...`."""
+        return quant in self.quants or quant.startswith("int8@")
 
     def standard_quants(self, device: Device) -> tuple[str, ...]:
         """One on the spare device, so that tests can tell that they were asked per device."""

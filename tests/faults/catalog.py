@@ -1,0 +1,139 @@
+"""Every fault of a worker that a run meets, what it must say, and how soon it must notice.
+
+`tests/faults/test_catalog.py` tests them in one run; `benchmarks/faults/table.py` plays each alone and prints what was
+seen.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.faults.scene import GOOD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tests.faults.scene import Scene, Seen
+
+MODULES = {"llama-cpp": "llama_cpp", "rwkv": "tokenizers"}
+"""What must be importable for the faults that need a real engine's libraries."""
+
+DEADLINE = "6 s"
+MEMORY = 256 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What happens to the processes of one case: the script, the sentence (a pattern), and the longest time to notice.
+
+    `row` is the row of the list in docs/reliability.md; `needs` an engine whose libraries are used, or `cgroup`, a
+    control group of memory that this user may make.
+    """
+
+    row: int
+    name: str
+    script: str
+    sentence: str
+    seconds: float = 1.0
+    needs: str = ""
+
+    @property
+    def missing(self) -> str:
+        """Why the fault cannot happen here; empty when it can."""
+        if self.needs in MODULES and find_spec(MODULES[self.needs]) is None:
+            return f"{self.needs} is not installed"
+        if self.needs == "cgroup":
+            with small_memory() as group:
+                return "" if group else "no control group of memory can be made here (root can, where one is mounted)"
+        return ""
+
+
+FAULTS = (
+    Fault(1, "abort", "abort@decode", r"ended by SIGABRT during .* GGML_ASSERT\(scripted\) failed"),
+    Fault(1, "a real GGML_ASSERT", "ggml-assert@decode", r"ended by SIGABRT .* GGML_ASSERT\(index", 2, "llama-cpp"),
+    Fault(1, "segmentation fault", "segfault@prefill", r"ended by SIGSEGV during .* about to read address 0"),
+    Fault(1, "exit in the middle", "exit3@clear", r"ended with exit code 3 during .* giving up"),
+    Fault(2, "dead before its first message", "", r"exit code 127 during its first message .* libcudart\.so\.13"),
+    Fault(3, "no memory, refused", "exhaust@decode", r"the engine raised \w*MemoryError: Unable to allocate 16\.0 GiB"),
+    Fault(3, "no memory, killed", "starve@decode", r"SIGKILL, from the kernel's out-of-memory killer", 4, "cgroup"),
+    Fault(3, "killed by somebody", "killed@logits", r"ended by SIGKILL \("),
+    Fault(
+        4, "a real Rust panic", "rust-panic@decode", r"raised PanicException: chunk size must be non-zero", 2, "rwkv"
+    ),
+    Fault(5, "hangs, TERM ignored", "hang@decode", rf"did not finish parity \({DEADLINE} allowed\)", 8.5),
+    Fault(5, "hangs, signals blocked, GIL held", "deaf@decode", rf"did not finish parity \({DEADLINE} allowed\)", 8.5),
+    Fault(5, "hangs with children", "hang-with-child@decode", rf"did not finish parity \({DEADLINE} allowed\)", 8.5),
+    Fault(6, "garbled answer", "garble@decode", r"a line that is not JSON: b'\\x93NUMPY"),
+    Fault(6, "endless answer", "huge@decode", r"a message of more than 4194304 bytes", 2),
+    Fault(9, "NaN for a time", "nan-clock@decode", r"figures hold one that is none \(NaN or infinity\)"),
+    Fault(9, "no time passes", "stopped-clock@decode", r"took 0 ns; the clock is broken"),
+    Fault(9, "time runs backwards", "backward-clock@decode", r"took -\d+ ns; the clock is broken"),
+    Fault(9, "a wrong answer", "wrong@logits", r"gives a wrong answer, so its speed counts for nothing"),
+    Fault(15, "another device than asked", "other-device@open", r"was asked for spare:0 and took cpu"),
+)
+
+
+@contextmanager
+def small_memory() -> Iterator[Path | None]:
+    """A control group with little memory; None where this user may make none."""
+    root = Path("/sys/fs/cgroup")
+    parent = root / "memory" if (root / "memory").is_dir() else root
+    limit = "memory.limit_in_bytes" if parent.name == "memory" else "memory.max"
+    group = parent / f"rwkvperf-{uuid.uuid4().hex[:8]}"
+    try:
+        group.mkdir()
+        (group / limit).write_text(str(MEMORY), encoding="ascii")
+    except OSError:
+        yield None
+        return
+    try:
+        yield group
+    finally:
+        group.rmdir()
+
+
+def play(scene: Scene, faults: Sequence[Fault]) -> tuple[Seen, dict[str, Fault]]:
+    """Play faults in one run; what is seen of it, and which fault has which quant."""
+    cast = {f"int8@{number}": fault for number, fault in enumerate(faults)}
+    script = ";".join(f"{fault.script}@{quant}" for quant, fault in cast.items() if fault.script)
+    at_start = next((quant for quant, fault in cast.items() if not fault.script), "")
+    quants = f"--rwkv-quant={','.join([*cast, GOOD])}"
+    with small_memory() as group:
+        seen = scene.run(quants, "--rwkv-device=spare:0", fault=script, at_start=at_start, cgroup=str(group))
+    return seen, cast
+
+
+def shortcomings(seen: Seen) -> list[str]:
+    """What a run of `play` as a whole did not do as promised."""
+    good = [test.outcome for test in seen.of(GOOD)]
+    told = {
+        f"exit code {seen.code}, not 1": seen.code != 1,
+        f"the case without a fault: {good}": good != ["passed", "passed"],
+        f"processes left: {seen.orphans}": bool(seen.orphans),
+        f"files left: {seen.left}": bool(seen.left),
+        "the baseline was changed": not seen.baseline_untouched,
+        "a traceback of this project's": f"{os.sep}pytest_rwkvperf{os.sep}" in seen.text,
+    }
+    return [what for what, holds in told.items() if holds]
+
+
+def unkept(fault: Fault, quant: str, seen: Seen) -> list[str]:
+    """What was not done as promised about one fault."""
+    tests = seen.of(quant)
+    sentences = [" ".join(test.text.split()) for test in tests]
+    noticed = seen.noticed(quant)
+    told = {
+        f"outcomes {[test.outcome for test in tests]}": [test.outcome for test in tests] != ["failed", "failed"],
+        f"not every test says {fault.sentence!r}: {sentences}": not all(
+            re.search(fault.sentence, sentence) for sentence in sentences
+        ),
+        f"noticed after {noticed} s, promised {fault.seconds}": noticed is None or not 0 <= noticed <= fault.seconds,
+    }
+    return [what for what, holds in told.items() if holds]
