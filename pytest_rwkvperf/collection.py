@@ -196,12 +196,14 @@ class Gatherer:
 
 def finish(pytest_session: pytest.Session, session: Session) -> None:
     """Save the baseline where asked; exit 5 when nothing was measured, 1 when it cannot be saved."""
-    if session.settings.save != "no" and session.judgements:
-        try:
+    try:
+        if session.settings.save != "no" and session.judgements:
             session.saved = session.save()
-        except RwkvPerfError as error:
-            session.trouble = str(error) if isinstance(error, StorageError) else f"not saved: {error}"
-            pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if session.settings.aa and session.judgements:
+            session.keep_noise()
+    except RwkvPerfError as error:
+        session.trouble = str(error) if isinstance(error, StorageError) else f"not saved: {error}"
+        pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED
     _mark_empty(pytest_session, session)
     _report(pytest_session, session)
 

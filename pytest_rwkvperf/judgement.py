@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from pytest_rwkvperf.cases import Item
+from pytest_rwkvperf.cases import Item, Workload
 from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
+from pytest_rwkvperf.stats.levels import Level, level
 from pytest_rwkvperf.stats.paired import compare_pairs
+from pytest_rwkvperf.stats.spread import Spread, process_spread
 from pytest_rwkvperf.stats.verdicts import Comparison, Verdict, compare
+from pytest_rwkvperf.store.schema import Noise
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_rwkvperf.cases import WorkloadKind
     from pytest_rwkvperf.machine.fingerprint import Fingerprint
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
     from pytest_rwkvperf.store.schema import Baseline, StoredCase
@@ -44,6 +51,11 @@ class Reference:
     baseline: Baseline | None
     nearest: Fingerprint | None
 
+    def noise(self, workload: Workload) -> Spread | None:
+        """What an A/A run has found out about this machine and this kind of workload."""
+        found = self.baseline.noise.get(workload.kind) if self.baseline else None
+        return Spread(found.spread**2, found.freedom) if found else None
+
 
 def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float, items: int) -> Judgement:
     """Compare one workload of a record with its baseline at ALPHA / items.
@@ -57,9 +69,11 @@ def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float
     reason = _no_reference(record, item, reference, stored)
     if stored is None or reason:
         return Judgement(item, "NO-BASELINE", reason, tolerance, new, parity=record.parity)
-    old_sessions = [session.workloads[str(item.workload)] for session in stored.reference(str(item.workload))]
-    old = estimate_rate([row for session in old_sessions for row in session], item.workload.tokens)
-    comparison = compare(times, old_sessions, tolerance, items)
+    against = stored.held_against(str(item.workload), record.probe_version)
+    old = estimate_rate([row for session in against.sessions for row in session.times], item.workload.tokens)
+    against = replace(against, prior=reference.noise(item.workload))
+    early = record.ended_by == "verdict"
+    comparison = compare(record.timed(item.workload), against, tolerance, items, early=early)
     return Judgement(item, comparison.verdict, _explain(comparison), tolerance, new, old, comparison, record.parity)
 
 
@@ -74,6 +88,22 @@ def judge_pairs(pairing: Pairing, item: Item, tolerance: float, items: int) -> J
     comparison = compare_pairs(pairing.log_ratios(item.workload), tolerance, items)
     reason = f"{_explain(comparison)}; {len(pairing.new.runs)} pairs, {_versions(pairing)}"
     return Judgement(item, comparison.verdict, reason, tolerance, new, old, comparison, pairing.new.parity)
+
+
+def noise_of(pairings: Sequence[Pairing], recorded: str) -> dict[WorkloadKind, Noise]:
+    """How far processes of the same code lie apart, by kind of workload, from an A/A run's pairings.
+
+    Raises:
+        MeasurementError: the samples carry no figure.
+    """
+    levels: dict[WorkloadKind, list[list[Level]]] = {}
+    for pairing in pairings:
+        for name in pairing.new.runs[0].samples:
+            workload = Workload.parse(name)
+            sides = [level(side.timed(workload), "fast") for side in (pairing.new, pairing.old)]
+            levels.setdefault(workload.kind, []).append(sides)
+    spreads = {kind: process_spread(items) for kind, items in levels.items()}
+    return {kind: Noise(recorded, math.sqrt(one.variance), one.freedom) for kind, one in spreads.items()}
 
 
 def _versions(pairing: Pairing) -> str:
@@ -126,11 +156,25 @@ def _rate(estimate: Estimate) -> str:
 
 def _explain(comparison: Comparison) -> str:
     floor, ceiling = 1 / (1 + comparison.tolerance), 1 + comparison.tolerance
-    return {
+    if comparison.tail is not None and comparison.tail.regression and comparison.high >= floor:
+        return (
+            f"the fast repetitions are as fast as the bounds say, but all together they take longer: their ratio of "
+            f"{comparison.tail.ratio:.3f} lies wholly below {floor:.3f}, so some repetitions got slower (tail)"
+        )
+    plain = {
         "REGRESSION": f"the ratio lies wholly below {floor:.3f}",
         "IMPROVEMENT": f"the ratio lies wholly above {ceiling:.3f}",
         "PASS": f"the ratio lies wholly above {floor:.3f}",
     }.get(comparison.verdict, f"the ratio's bounds hold {floor:.3f}: noise hides whether the tolerance was passed")
+    return plain + (_what_would_settle(comparison) if comparison.verdict == "INCONCLUSIVE" else "")
+
+
+def _what_would_settle(comparison: Comparison) -> str:
+    if comparison.settled_by is not None:
+        return f"; {comparison.settled_by} stored sessions would tell, if it stays so"
+    if comparison.paired:
+        return "; more pairs would tell (--rwkv-budget)"
+    return "; no number of stored sessions would tell: take --rwkv-ab, or a wider --rwkv-tolerance"
 
 
 def _no_reference(record: CaseRecord, item: Item, reference: Reference, stored: StoredCase | None) -> str:

@@ -58,13 +58,17 @@ class Launcher:
         self._tools = tools
         self._say = say
 
-    def record(self, case: Case, share: Share) -> CaseRecord:
+    def record(self, case: Case, share: Share, decided: Callable[[CaseRecord], bool] | None = None) -> CaseRecord:
         """The case's record: measured now under its device's lease, or read when someone has measured it.
 
         Raises:
             RwkvPerfError: measuring failed, here or for whoever tried first.
         """
-        return self._once(case, ".json", CaseRecord, lambda engine, device: self._measure(case, engine, device, share))
+
+        def measured(engine: Found, device: Device) -> CaseRecord:
+            return self._measure(case, engine, device, share, decided)
+
+        return self._once(case, ".json", CaseRecord, measured)
 
     def pairing(
         self, case: Case, share: Share, old: Mapping[str, Found], decided: Callable[[Pairing], bool]
@@ -106,12 +110,14 @@ class Launcher:
             self._say.line(record.summary(taken))
             return taken
 
-    def _measure(self, case: Case, engine: Found, device: Device, share: Share) -> CaseRecord:
+    def _measure(
+        self, case: Case, engine: Found, device: Device, share: Share, decided: Callable[[CaseRecord], bool] | None
+    ) -> CaseRecord:
         target, memo = self._target(case, engine, device)
         # Not in the Protocol: an engine without surprises needs no such method.
         if note := getattr(engine.backend, "announcement", lambda _quant: "")(case.quant):
             self._say.line(f"{case.label}: {note}")
-        limits = plan.Plan(share.precision, self._budget(share))
+        limits = plan.Plan(share.precision, self._budget(share), decided)
         taken = plan.measure(target, share.workloads, limits, self._saying(case))
         _keep_deep(memo, target, taken)
         return taken

@@ -162,6 +162,11 @@ class Settings:
     report_language: Language
 
     @property
+    def aa(self) -> bool:
+        """Whether this interpreter is measured against itself."""
+        return self.ab == sys.executable
+
+    @property
     def measuring(self) -> bool:
         """Whether `--rwkv-backend` was given."""
         return bool(self.backend)

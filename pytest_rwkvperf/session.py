@@ -39,16 +39,21 @@ from pytest_rwkvperf.worker.parent import Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from pytest_rwkvperf.backends.base import Backend
+    from pytest_rwkvperf.cases import Workload, WorkloadKind
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
     from pytest_rwkvperf.models.files import Format, Model
     from pytest_rwkvperf.options import Settings
     from pytest_rwkvperf.reports.progress import Progress
+    from pytest_rwkvperf.store.schema import Noise
 
 FAILING = ("REGRESSION", "INVALID")
+
+DECIDED = ("PASS", "REGRESSION", "IMPROVEMENT")
+"""Verdicts that end a case; without a baseline there is none, and time is spent on precision."""
 
 
 @dataclass(slots=True)
@@ -60,6 +65,14 @@ class Saved:
     refused: list[Judgement] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class KeptNoise:
+    """What an A/A run stored, and where."""
+
+    path: Path
+    noise: Mapping[WorkloadKind, Noise]
+
+
 class Session:
     """The state of one process of a test run; pytest-xdist's workers share `folder` with their controller."""
 
@@ -67,6 +80,7 @@ class Session:
         self.settings = settings
         self.judgements: dict[Item, Judgement] = {}
         self.saved: Saved | None = None
+        self.noise: KeptNoise | None = None
         self.trouble = ""
         self.problems: list[str] = []
         self.suite = False
@@ -234,7 +248,29 @@ class Session:
         """
         if self.settings.ab:
             return Measurement(self._pairing(item).new, item.workload)
-        return Measurement(self.launcher.record(item.case, self._share(item)), item.workload)
+        return Measurement(self._record(item), item.workload)
+
+    def _record(self, item: Item) -> CaseRecord:
+        """The case's record; measuring may end by its verdicts unless the run saves."""
+        share = self._share(item)
+        wanted, count = self._wanted(item, share), max(1, len(self._selected))
+
+        def decided(taken: CaseRecord) -> bool:
+            verdicts = (
+                judgement.judge(taken, Item(item.case, workload), self.reference, tolerance, count).verdict
+                for workload, tolerance in wanted
+            )
+            return all(verdict in DECIDED for verdict in verdicts)
+
+        return self.launcher.record(item.case, share, decided if self.settings.save == "no" else None)
+
+    def _wanted(self, item: Item, share: Share) -> list[tuple[Workload, float]]:
+        """Every comparison that a case is measured for: its workloads with their tests' tolerances."""
+        return [
+            (workload, tolerance)
+            for workload in share.workloads
+            for tolerance in self._selected.get(Item(item.case, workload), {self.settings.tolerance})
+        ]
 
     def _share(self, item: Item) -> Share:
         workloads = tuple(one.workload for one in self._selected if one.case == item.case) or (item.workload,)
@@ -244,11 +280,7 @@ class Session:
     def _pairing(self, item: Item) -> Pairing:
         """Both environments in alternation, until every test of the case has its verdict or the budget is spent."""
         share, count = self._share(item), max(1, len(self._selected))
-        wanted = [
-            (workload, tolerance)
-            for workload in share.workloads
-            for tolerance in self._selected.get(Item(item.case, workload), {self.settings.tolerance})
-        ]
+        wanted = self._wanted(item, share)
 
         def decided(pairing: Pairing) -> bool:
             verdicts = (compare_pairs(pairing.log_ratios(one), tolerance, count) for one, tolerance in wanted)
@@ -292,6 +324,18 @@ class Session:
             return None
         path = files.save(self.settings.baseline_dir, self.reference.fingerprint, stored, replacing=replacing)
         return Saved(path, sum(len(names) for names in keep.values()), refused)
+
+    def keep_noise(self) -> None:
+        """After an A/A run, store how far processes of the same code lie apart here.
+
+        Raises:
+            RwkvPerfError: the baseline cannot be read or written, or a record carries no figure.
+        """
+        recorded = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        found = judgement.noise_of(launcher.pairings(self.folder), recorded)
+        if found:
+            path = files.save_noise(self.settings.baseline_dir, self.reference.fingerprint, found)
+            self.noise = KeptNoise(path, found)
 
     def open_worker(self, engine: Found, file: ModelFile, quant: str, device: str | None) -> Worker:
         """A worker of its own with a model open, for a test that drives the engine itself.

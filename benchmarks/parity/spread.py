@@ -137,7 +137,7 @@ Made by `spread.py` on synthetic models; every figure is in `spread.json`. Media
 relative L2 between an engine's logits and the oracle's, which computes with the same quantized weights. *Passed*: seeds
 that the bounds in `pytest_rwkvperf/oracle/bounds.py` let pass, of those run; *used*: the largest figure over its bound.
 
-| engine | quant | device | shape | passed | prefill 32 | last 8 decoded | prefill 600 | other chunks | largest KL | used |
+| engine | quant | device | shape | passed | prefill 32 | last 8 decoded | prefill 600 | other chunks | top KL | used |
 |---|---|---|---|--:|--:|--:|--:|--:|--:|--:|"""
 
 

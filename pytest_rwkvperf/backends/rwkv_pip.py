@@ -61,7 +61,7 @@ def _address(index: int) -> str:
     """PCI address of a CUDA device; older torch (before 2.9) does not tell."""
     import torch
 
-    properties = torch.cuda.get_device_properties(index)
+    properties: Any = torch.cuda.get_device_properties(index)  # its stub lacks the address
     if not hasattr(properties, "pci_bus_id"):
         return ""
     return pci_address(f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}")

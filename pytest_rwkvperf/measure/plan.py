@@ -18,6 +18,7 @@ from pytest_rwkvperf.measure.probes import probing
 from pytest_rwkvperf.measure.process import running
 from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, Run
 from pytest_rwkvperf.stats.estimates import interval_reach, log_times
+from pytest_rwkvperf.stats.verdicts import LOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,14 +39,21 @@ MAX_PROCESSES = 20
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one case is given: relative half-width to reach, and seconds to spend beyond the minimum."""
+    """What one case is given: relative half-width to reach, and seconds to spend beyond the minimum.
+
+    `decided` says of a record whether every verdict on it has fallen; None in a run that saves.
+    """
 
     precision: float
     budget_seconds: float
+    decided: Callable[[CaseRecord], bool] | None = None
 
 
 def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress: Callable[[str], None]) -> CaseRecord:
     """Measure a case's workloads over several worker processes.
+
+    A run that compares may end by its verdicts, at the planned looks alone; one that saves never does: a level at which
+    a comparison happened to be decided is not an unbiased one.
 
     Raises:
         WorkerError: a worker died, hung or talked nonsense.
@@ -54,6 +62,22 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
     """
     watch, started = Watch(), time.monotonic()
     runs: list[Run] = []
+
+    def taken(ended_by: EndedBy) -> CaseRecord:
+        return CaseRecord(
+            target.case,
+            target.model,
+            target.device,
+            versions,
+            protocol.VERSION,
+            deep,
+            ended_by,
+            time.monotonic() - started,
+            watch.conditions(),
+            tuple(runs),
+            prober.version if prober else "",
+        )
+
     versions: dict[str, str] = {}
     deep = target.known_deep
     ended_by: EndedBy | None = None
@@ -63,25 +87,14 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
             run, versions, found = run_process(target, prober, workloads, len(runs), progress)
             runs.append(run)
             deep = deep or found
-            ended_by = _verdict_on_enough(runs, workloads, plan, time.monotonic() - started)
-    return CaseRecord(
-        target.case,
-        target.model,
-        target.device,
-        versions,
-        protocol.VERSION,
-        deep,
-        ended_by,
-        time.monotonic() - started,
-        watch.conditions(),
-        tuple(runs),
-        prober.version if prober else "",
-    )
+            if plan.decided is not None and len(runs) in LOOKS and plan.decided(taken("verdict")):
+                ended_by = "verdict"
+            else:
+                ended_by = _enough(runs, workloads, plan, time.monotonic() - started)
+    return taken(ended_by)
 
 
-def _verdict_on_enough(
-    runs: Sequence[Run], workloads: Sequence[Workload], plan: Plan, elapsed: float
-) -> EndedBy | None:
+def _enough(runs: Sequence[Run], workloads: Sequence[Workload], plan: Plan, elapsed: float) -> EndedBy | None:
     """Which of the two rules ends the case now, if any."""
     if len(runs) < MIN_PROCESSES:
         return None

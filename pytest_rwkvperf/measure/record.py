@@ -15,6 +15,7 @@ from pytest_rwkvperf.machine.conditions import Conditions
 from pytest_rwkvperf.measure.protocol import Sample
 from pytest_rwkvperf.oracle.check import Deep, Short
 from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
+from pytest_rwkvperf.stats.levels import Timed
 from pytest_rwkvperf.stats.paired import pair_ratio
 
 if TYPE_CHECKING:
@@ -75,6 +76,16 @@ class CaseRecord:
         pairs = [pair for run in self.runs for pair in (run.parity.prefill, run.parity.generation)]
         deep = (self.deep.prefill,) if self.deep else ()
         return max(float(pair.relative_l2) for pair in (*pairs, *deep))
+
+    def timed(self, workload: Workload) -> Timed:
+        """Nanoseconds per repetition, and the median of the probes beside them, by process.
+
+        Raises:
+            MeasurementError: as `times`.
+        """
+        name = str(workload)
+        probed = all(run.probes.get(name) for run in self.runs)
+        return Timed(self.times(workload), [float(np.median(run.probes[name])) for run in self.runs] if probed else ())
 
     def times(self, workload: Workload) -> tuple[tuple[int, ...], ...]:
         """Nanoseconds per repetition, by process.

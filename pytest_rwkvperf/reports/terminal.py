@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 _NOISY = 0.10
 """Half-width beyond which a saved figure deserves a warning: it makes every later verdict inconclusive."""
 
+_BLUNT = 2
+"""A comparison that finds nothing under so many tolerances is too blunt for that tolerance."""
+
+_NOTHING = 10.0
+"""A comparison that finds only slowdowns beyond tenfold finds nothing."""
+
 _COLOURS = {
     "PASS": "green",
     "IMPROVEMENT": "bold green",
@@ -58,7 +64,8 @@ def write(reporter: pytest.TerminalReporter, session: Session) -> None:
 def render(judgements: list[Judgement], width: int, *, colour: bool) -> str:
     """The table as text for a terminal of `width` columns.
 
-    A narrow one gets no bounds, no parity (relative L2 from the oracle) and single spaces. What is still wider is left
+    A narrow one gets no bounds, no smallest slowdown that such a run finds 19 times in 20, no parity (relative L2 from
+    the oracle) and single spaces. What is still wider is left
     to the terminal to wrap: rich would cut columns down to "REGRESS…" and "12…".
     """
     console = Console(file=io.StringIO(), width=_WIDEST, force_terminal=colour, no_color=not colour, highlight=False)
@@ -108,7 +115,7 @@ def _table(judgements: list[Judgement], *, narrow: bool) -> Table:
     table = Table(box=None, pad_edge=False, collapse_padding=narrow, header_style="bold")
     for name in ("backend", "quant", "device", "workload"):
         table.add_column(name)
-    for name in ("t/s", "± 95 %", "baseline", "ratio", *(() if narrow else ("bounds", "parity"))):
+    for name in ("t/s", "± 95 %", "baseline", "ratio", *(() if narrow else ("bounds", "finds", "parity"))):
         table.add_column(name, justify="right")
     table.add_column("verdict")
     for judgement in judgements:
@@ -145,22 +152,34 @@ def next_steps(session: Session) -> list[str]:
         steps.append("Noise hides the answer for some: raise --rwkv-budget, or --rwkv-tolerance.")
     else:
         steps.append("Nothing got slower than the tolerance allows.")
-    return steps + _found_here(session) if session.settings.ab else steps
+    return [*steps, *_found_here(session), *_noise_kept(session)]
 
 
 def _found_here(session: Session) -> list[str]:
-    """What the machine's noise leaves to be found: in A/B mode a property of this run, in A/A its whole point."""
-    found = [
-        f"{one.item.case.label} {one.item.workload} {one.comparison.detectable:.1%}"
-        for one in session.judgements.values()
-        if one.comparison is not None
-    ]
-    return [f"Smallest slowdown that such a run finds 19 times in 20: {', '.join(found)}."] if found else []
+    """What the machine's noise leaves to be found: in A/A the point, else said where it is too much."""
+    compared = [(one, one.comparison) for one in session.judgements.values() if one.comparison is not None]
+    if session.settings.ab:
+        found = [f"{one.item.case.label} {one.item.workload} {found.detectable:.1%}" for one, found in compared]
+        return [f"Smallest slowdown that such a run finds 19 times in 20: {', '.join(found)}."] if found else []
+    blunt = [found for _, found in compared if found.detectable > _BLUNT * found.tolerance]
+    if not blunt:
+        return []
+    share = f"{len(blunt)} of {len(compared)} find only slowdowns of more than {_BLUNT} times the tolerance"
+    return [f"{share} (column finds): more baseline sessions, --rwkv-aa once, or --rwkv-ab see more."]
+
+
+def _noise_kept(session: Session) -> list[str]:
+    """What an A/A run leaves for later verdicts."""
+    if session.noise is None:
+        return []
+    spreads = ", ".join(f"{kind} {one.spread:.1%}" for kind, one in sorted(session.noise.noise.items()))
+    return [f"Processes of the same code differ here by {spreads}; kept in {session.noise.path} for later verdicts."]
 
 
 def _row(judgement: Judgement, *, narrow: bool) -> list[str | Text]:
     case, comparison = judgement.item.case, judgement.comparison
     bounds = f"{comparison.low:.2f}-{comparison.high:.2f}" if comparison else ""
+    finds = f"{comparison.detectable:.0%}" if comparison and comparison.detectable < _NOTHING else ""
     parity = f"{judgement.parity:.1e}" if judgement.parity is not None else ""
     return [
         # A Text is never read as rich's markup; these names may come from elsewhere.
@@ -169,7 +188,7 @@ def _row(judgement: Judgement, *, narrow: bool) -> list[str | Text]:
         f"{judgement.new.half_width:.1%}" if judgement.new else "",
         _rate(judgement.old),
         f"{comparison.ratio:.3f}" if comparison else "",
-        *([] if narrow else [bounds, parity]),
+        *([] if narrow else [bounds, finds, parity]),
         Text(judgement.verdict, style=_COLOURS[judgement.verdict]),
     ]
 

@@ -52,14 +52,23 @@ def log_times(times: Sequence[Sequence[float]]) -> LogTimes:
     Raises:
         MeasurementError: no process, a process without samples, or a time that is not within 0 and LONGEST.
     """
+    check_times(times)
+    logs = np.log([float(np.median(row)) for row in times])
+    variance = float(np.var(logs, ddof=1)) if len(logs) > 1 else math.inf
+    return LogTimes(float(np.mean(logs)), variance, len(logs))
+
+
+def check_times(times: Sequence[Sequence[float]]) -> None:
+    """Refuse times that no figure may rest on.
+
+    Raises:
+        MeasurementError: no process, a process without samples, or a time that is not within 0 and LONGEST.
+    """
     if not times or not all(len(row) for row in times):
         raise MeasurementError("a process without samples; measure again")
     # Not `math.isfinite`: it raises on an integer beyond the range of floats. NaN fails both comparisons.
     if not all(0 < value <= LONGEST for row in times for value in row):
         raise MeasurementError("a time that is not positive, or longer than 30 years; measure again")
-    logs = np.log([float(np.median(row)) for row in times])
-    variance = float(np.var(logs, ddof=1)) if len(logs) > 1 else math.inf
-    return LogTimes(float(np.mean(logs)), variance, len(logs))
 
 
 def estimate_rate(times: Sequence[Sequence[float]], tokens: int) -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,4 +53,5 @@ def compare_pairs(log_ratios: Sequence[float], tolerance: float, items: int) -> 
     count = len(log_ratios)
     error = float(np.std(log_ratios, ddof=1)) / math.sqrt(count) if count > 1 else math.inf
     alpha = ALPHA / items
-    return conclude(float(np.mean(log_ratios)), error, max(count - 1, 1), Rule(tolerance, alpha, alpha / len(LOOKS)))
+    rule = Rule(tolerance, alpha, alpha / len(LOOKS))
+    return replace(conclude(float(np.mean(log_ratios)), error, max(count - 1, 1), rule), paired=True)

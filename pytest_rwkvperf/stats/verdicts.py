@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from pytest_rwkvperf.stats.estimates import LogTimes, log_times
+from pytest_rwkvperf.errors import MeasurementError
+from pytest_rwkvperf.stats.drift import drift
+from pytest_rwkvperf.stats.levels import Statistic, Timed, level
+from pytest_rwkvperf.stats.spread import Spread, session_spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,13 +25,24 @@ ALPHA = 0.01
 POWER = 0.95
 """Share of the cases in which the smallest detectable slowdown is found."""
 
-SESSION_SPREAD = 0.03
-"""Standard deviation of a session's log-estimate around the machine's own level, for want of enough sessions to
-measure it. 3 % is the middle of what a shared two-core machine showed for process medians and quantiles of identical
-code (1.3 to 3.8 %); without this term two sessions an hour apart differ "significantly" again and again."""
+MOST_SESSIONS = 10
+"""A baseline keeps no more of a case."""
 
 _BEYOND_FLOATS = 700.0
 """Of the exponential function's argument."""
+
+
+LOOKS = (3, 6, 12)
+"""Numbers of processes after which a run that compares looks at its verdicts, and may end early by them. Each look may
+use LOOK_SHARE of an item's error rate and the end the rest: by Bonferroni's inequality the chance that any errs stays
+under the whole (Jennison and Turnbull, Group Sequential Methods, 2000, chapter 2, shows what unpaid looks would cost).
+"""
+
+LOOK_SHARE = 1 / 8
+
+MEAN_SHARE = 1 / 4
+"""Of a look's error rate, for the second question: whether all repetitions together got slower where the fast ones did
+not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +50,9 @@ class Comparison:
     """Ratio of new to old tokens per second with its one-sided bounds, each wrong with probability `alpha`.
 
     `detectable` is the smallest slowdown (share of the time) that such a comparison calls a regression in POWER of all
-    cases; infinite when nothing is.
+    cases; infinite when nothing is. `settled_by` is the number of baseline sessions with which this ratio would have
+    had another verdict than INCONCLUSIVE, None when no number would, or when it has. `drift` is the part of the new log
+    time that the probes account for; `paired` says that two environments were measured in alternation.
     """
 
     verdict: Verdict
@@ -45,24 +62,94 @@ class Comparison:
     tolerance: float
     alpha: float
     detectable: float
+    tail: Tail | None = None
+    drift: float = 0.0
+    settled_by: int | None = None
+    paired: bool = False
 
 
-def compare(
-    new: Sequence[Sequence[float]], old: Sequence[Sequence[Sequence[float]]], tolerance: float, items: int
-) -> Comparison:
-    """Judge new times (by process) against old ones (sessions of processes) at ALPHA / items.
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The same question put to the mean of all repetitions; only its REGRESSION counts."""
 
-    The margins are 1/(1+tolerance) and 1+tolerance. Welch's interval (Biometrika 34, 1947, with Satterthwaite's
-    degrees of freedom) on the difference of mean log times, its variance widened by each side's session-to-session
-    spread; that part is taken as known, so it adds variance without adding uncertainty about the variance.
+    ratio: float
+    low: float
+    high: float
+    regression: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Old:
+    """What new times are held against: the reference's sessions, and what else is known of this machine's noise.
+
+    `others` are the sessions of other software versions, grouped by version; `prior` is what an A/A run has stored.
+    """
+
+    sessions: Sequence[Timed]
+    others: Sequence[Sequence[Timed]] = ()
+    prior: Spread | None = None
+
+
+def compare(new: Timed, old: Old, tolerance: float, items: int, *, early: bool = False) -> Comparison:
+    """Judge a new session against the reference's at ALPHA / items; `early` at a look, else at the end.
+
+    A Student bound on the difference of log levels. Its variance is the session-to-session spread, once for the new
+    session and once shared by the k old ones, plus what chance did within each of them.
 
     Raises:
         MeasurementError: times that carry no figure.
     """
-    new_moments = log_times(new)
-    old_moments = log_times([row for session in old for row in session])
-    error, freedom = _noise(new_moments, old_moments, len(old))
-    return conclude(old_moments.mean - new_moments.mean, error, freedom, Rule(tolerance, ALPHA / items, ALPHA / items))
+    if not old.sessions:
+        raise MeasurementError("no session to compare with; store one")
+    alpha = ALPHA / items
+    share = LOOK_SHARE if early else 1 - LOOK_SHARE * len(LOOKS)
+    rule = Rule(tolerance, alpha, alpha * share * (1 - MEAN_SHARE))
+    noise = _noise(new, old, "fast")
+    found = conclude(noise.centre, noise.error(noise.sessions), noise.freedom, rule)
+    slow = _noise(new, old, "mean")
+    of_mean = conclude(
+        slow.centre, slow.error(slow.sessions), slow.freedom, replace(rule, alpha_of_look=alpha * share * MEAN_SHARE)
+    )
+    tail = Tail(of_mean.ratio, of_mean.low, of_mean.high, of_mean.verdict == "REGRESSION")
+    verdict: Verdict = "REGRESSION" if tail.regression else found.verdict
+    settled = _settled_by(noise, rule) if verdict == "INCONCLUSIVE" else None
+    return replace(found, verdict=verdict, tail=tail, drift=noise.drift, settled_by=settled)
+
+
+@dataclass(frozen=True, slots=True)
+class _Noise:
+    """A log-ratio and what it is uncertain by: `once` in any case, `shared` divided by the number of old sessions."""
+
+    centre: float
+    once: float
+    shared: float
+    sessions: int
+    freedom: float
+    drift: float
+
+    def error(self, sessions: int) -> float:
+        return math.sqrt(self.once + self.shared / sessions)
+
+
+def _noise(new: Timed, old: Old, statistic: Statistic) -> _Noise:
+    level_new = level(new, statistic)
+    levels = [level(one, statistic) for one in old.sessions]
+    others = [[level(one, statistic) for one in group] for group in old.others]
+    spread = session_spread([levels, [level_new], *others], old.prior)
+    moved = drift(level_new, levels)
+    centre = float(np.mean([one.value for one in levels])) - (level_new.value - moved.shift)
+    once = spread.variance + level_new.error**2 + moved.variance
+    shared = spread.variance + float(np.mean([one.error**2 for one in levels]))
+    return _Noise(centre, once, shared, len(levels), spread.freedom, moved.shift)
+
+
+def _settled_by(noise: _Noise, rule: Rule) -> int | None:
+    """The smallest number of sessions, up to MOST_SESSIONS, that would bring a verdict if the ratio stayed."""
+    for sessions in range(noise.sessions + 1, MOST_SESSIONS + 1):
+        freedom = noise.freedom + sessions - noise.sessions
+        if conclude(noise.centre, noise.error(sessions), freedom, rule).verdict != "INCONCLUSIVE":
+            return sessions
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +193,3 @@ def classify(low: float, high: float, tolerance: float) -> Verdict:
     if low > floor:
         return "PASS"
     return "INCONCLUSIVE"
-
-
-def _noise(new: LogTimes, old: LogTimes, old_sessions: int) -> tuple[float, float]:
-    """Standard error of the difference on the log scale, and its degrees of freedom."""
-    if min(new.count, old.count) < 2:  # noqa: PLR2004 - a variance needs two
-        return math.inf, math.inf
-    parts = (new.variance / new.count, old.variance / old.count)
-    between = SESSION_SPREAD**2 * (1 + 1 / old_sessions)
-    variance = sum(parts) + between
-    # Satterthwaite: the known part has no estimation error and drops out of the denominator.
-    spread = parts[0] ** 2 / (new.count - 1) + parts[1] ** 2 / (old.count - 1)
-    return math.sqrt(variance), variance**2 / spread if spread else math.inf

@@ -6,6 +6,7 @@ import errno
 import os
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,11 @@ from pytest_rwkvperf.places import lock_for
 from pytest_rwkvperf.store import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from pytest_rwkvperf.cases import WorkloadKind
     from pytest_rwkvperf.machine.fingerprint import Fingerprint
-    from pytest_rwkvperf.store.schema import Baseline, StoredCase
+    from pytest_rwkvperf.store.schema import Baseline, Noise, StoredCase
 
 LOCK_SECONDS = 60.0
 
@@ -62,15 +64,31 @@ def save(folder: Path, fingerprint: Fingerprint, stored: Iterable[StoredCase], *
         BaselineError: the lock is taken, the existing file is unusable, or the disk refuses; the old file is as it was.
         StorageError: the new file is in place, and the disk does not say that it will stay.
     """
+
+    def with_cases(baseline: Baseline) -> Baseline:
+        for case in stored:
+            baseline = baseline.adding(case, replacing=replacing)
+        return baseline
+
+    return _update(folder, fingerprint, with_cases)
+
+
+def save_noise(folder: Path, fingerprint: Fingerprint, noise: Mapping[WorkloadKind, Noise]) -> Path:
+    """Store what an A/A run found out about a machine, in place of what an earlier one did; cases stay as they are.
+
+    Raises:
+        BaselineError: as `save`.
+    """
+    return _update(folder, fingerprint, lambda baseline: replace(baseline, noise={**baseline.noise, **noise}))
+
+
+def _update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], Baseline]) -> Path:
     path = path_for(folder, fingerprint)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locks.held(lock_for(path), LOCK_SECONDS):
             _remove_leftovers(path)
-            baseline = read(path) or schema.Baseline(fingerprint)
-            for case in stored:
-                baseline = baseline.adding(case, replacing=replacing)
-            write_atomically(path, schema.dumps(baseline).encode())
+            write_atomically(path, schema.dumps(change(read(path) or schema.Baseline(fingerprint))).encode())
     except LockedError as error:
         message = (
             f"baseline {path} has been locked by {error}, for more than {LOCK_SECONDS:.0f} s; it was left as it is"

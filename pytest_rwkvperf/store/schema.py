@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.cases import Case, WorkloadKind
 from pytest_rwkvperf.errors import BaselineError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.stats.estimates import LONGEST
+from pytest_rwkvperf.stats.levels import Timed
+from pytest_rwkvperf.stats.verdicts import MOST_SESSIONS, Old
 from pytest_rwkvperf.store import migrations, strict
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
-MAX_SESSIONS = 10
+MAX_SESSIONS = MOST_SESSIONS
 """Sessions kept per case; the oldest goes first. Ten of twelve cases with two workloads take 0.2 MB with five processes
 of ten samples, and 0.7 MB with as many processes as a run ever takes."""
 
@@ -38,6 +40,11 @@ class Session:
     probes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Median nanoseconds of the fixed work beside the samples, by workload and process; empty without probes."""
 
+    def timed(self, workload: str, probe_version: str) -> Timed:
+        """A workload's times, with the probes beside them where they are of this version."""
+        probes = self.probes.get(workload, ()) if self.probe_version == probe_version else ()
+        return Timed(self.workloads[workload], probes)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredCase:
@@ -50,12 +57,38 @@ class StoredCase:
 
     def reference(self, workload: str) -> tuple[Session, ...]:
         """The sessions to compare with: those that timed the workload with the newest one's software and protocol."""
-        having = [session for session in self.sessions if workload in session.workloads]
-        return tuple(
-            session
-            for session in having
-            if (session.versions, session.protocol) == (having[-1].versions, having[-1].protocol)
+        return next(iter(self._by_software(workload)), ())
+
+    def held_against(self, workload: str, probe_version: str) -> Old:
+        """What a new session of a workload is judged by; probes of another version say nothing."""
+        reference, *others = (
+            [session.timed(workload, probe_version) for session in group] for group in self._by_software(workload)
         )
+        return Old(reference, others)
+
+    def _by_software(self, workload: str) -> list[tuple[Session, ...]]:
+        """The sessions that timed a workload in the newest one's protocol, by software versions, the newest first."""
+        having = [session for session in self.sessions if workload in session.workloads]
+        groups: list[list[Session]] = []
+        for session in reversed([one for one in having if one.protocol == having[-1].protocol]):
+            same = next((group for group in groups if group[0].versions == session.versions), None)
+            if same is None:
+                groups.append([session])
+            else:
+                same.append(session)
+        return [tuple(reversed(group)) for group in groups]
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What an A/A run saw of one kind of workload: how far processes of the same code lie apart.
+
+    `spread` is the standard deviation of their log times, `freedom` its degrees of freedom.
+    """
+
+    recorded: str
+    spread: float
+    freedom: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +98,7 @@ class Baseline:
     fingerprint: Fingerprint
     schema: int = VERSION
     cases: dict[str, StoredCase] = field(default_factory=dict)
+    noise: dict[WorkloadKind, Noise] = field(default_factory=dict)
 
     def adding(self, stored: StoredCase, *, replacing: bool) -> Baseline:
         """With one case's new session appended, or in place of the workloads it timed; other cases stay as they are."""
@@ -135,6 +169,9 @@ _RESTORE = "restore it from version control or move it away; it was left as it i
 
 
 def _check(baseline: Baseline, path: Path) -> None:
+    for kind, noise in baseline.noise.items():
+        if not (0 < noise.spread < 1 and noise.freedom >= 1):
+            raise BaselineError(f"baseline {path}: the noise of {kind} is none; {_RESTORE}")
     for key, stored in baseline.cases.items():
         if key != stored.case.key:
             raise BaselineError(f"baseline {path}: case {key!r} describes {stored.case.key!r}; {_RESTORE}")

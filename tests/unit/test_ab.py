@@ -22,6 +22,7 @@ from pytest_rwkvperf.errors import OptionError
 from pytest_rwkvperf.judgement import describe, from_json, judge_pairs, to_json
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.stats.paired import MIN_PAIRS
+from pytest_rwkvperf.store.schema import loads
 from tests.unit.building import CASE, record_of, slower
 from tests.unit.worker.conftest import gone
 
@@ -151,10 +152,24 @@ def test_a_measurement_is_the_new_side(runs: Runs, other_python: OtherPython) ->
     runs.measuring(f"--rwkv-ab={other_python(factor='3')}").assert_outcomes(passed=1)
 
 
-def test_no_baseline_is_needed_or_read_for_a_strict_run(runs: Runs) -> None:
-    result = runs.measuring("--rwkv-aa", "--rwkv-strict")
+def test_no_baseline_is_needed_or_read_for_a_strict_run(runs: Runs, other_python: OtherPython) -> None:
+    result = runs.measuring(f"--rwkv-ab={other_python()}", "--rwkv-strict")
     assert (result.ret, only(result)) == (0, ("1.000", "PASS"))
     assert not (runs.pytester.path / "baselines").exists()
+
+
+def test_an_a_a_run_keeps_what_it_saw_of_the_machine(runs: Runs) -> None:
+    result = runs.measuring("--rwkv-aa", "--rwkv-workload=pp16,tg4")
+    result.stdout.re_match_lines(
+        [r"Processes of the same code differ here by generation 0\.1%, prefill 0\.1%; kept in "]
+    )
+    (path,) = (runs.pytester.path / "baselines").iterdir()
+    stored = loads(path.read_text(encoding="utf-8"), path)
+    assert stored.cases == {}
+    assert {kind: (one.spread, one.freedom) for kind, one in stored.noise.items()} == {
+        "prefill": (0.001, MIN_PAIRS - 1),
+        "generation": (0.001, MIN_PAIRS - 1),
+    }
 
 
 def test_under_xdist_each_case_is_still_measured_once(runs: Runs, other_python: OtherPython, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from pytest_rwkvperf.errors import MeasurementError
 from pytest_rwkvperf.judgement import Judgement, Reference, describe, from_json, invalid, judge, to_json
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.stats.estimates import estimate_rate
-from pytest_rwkvperf.stats.verdicts import ALPHA, compare
+from pytest_rwkvperf.stats.levels import Timed
+from pytest_rwkvperf.stats.verdicts import ALPHA, Old, compare
 from pytest_rwkvperf.store.accept import stored_cases
 from pytest_rwkvperf.store.schema import Baseline, StoredCase
 from tests.unit.building import CASE, record_of, slower
@@ -47,7 +48,14 @@ def against(*cases: StoredCase) -> Reference:
         (2.0, "REGRESSION", "the ratio lies wholly below 0.800"),
         (1.0, "PASS", "the ratio lies wholly above 0.800"),
         (0.4, "IMPROVEMENT", "the ratio lies wholly above 1.250"),
-        (1.25, "INCONCLUSIVE", "the ratio's bounds hold 0.800: noise hides whether the tolerance was passed"),
+        (
+            1.25,
+            "INCONCLUSIVE",
+            (
+                "the ratio's bounds hold 0.800: noise hides whether the tolerance was passed; no number of stored "
+                "sessions would tell: take --rwkv-ab, or a wider --rwkv-tolerance"
+            ),
+        ),
     ],
 )
 def test_the_same_machine_and_case_are_compared(factor: float, verdict: str, reason: str) -> None:
@@ -56,7 +64,7 @@ def test_the_same_machine_and_case_are_compared(factor: float, verdict: str, rea
     assert (judgement.verdict, judgement.reason) == (verdict, reason)
     assert judgement.new == estimate_rate(new.times(PREFILL), 512)
     assert judgement.old == estimate_rate(TIMES, 512)
-    assert judgement.comparison == compare(new.times(PREFILL), [TIMES], 0.25, 3)
+    assert judgement.comparison == compare(Timed(new.times(PREFILL)), Old([Timed(TIMES)]), 0.25, 3)
     assert judgement.comparison.alpha == ALPHA / 3
     assert (judgement.item, judgement.tolerance, judgement.parity) == (ITEM, 0.25, new.parity)
 
@@ -65,7 +73,7 @@ def test_all_sessions_of_the_newest_software_count() -> None:
     older, newer = stored(versions={"llama-cpp": "0"}), stored()
     both = replace(newer, sessions=(*older.sessions, *newer.sessions, *newer.sessions))
     judgement = judge(RECORD, ITEM, against(both), 0.25, items=1)
-    assert judgement.comparison == compare(TIMES, [TIMES, TIMES], 0.25, 1)
+    assert judgement.comparison == compare(Timed(TIMES), Old([Timed(TIMES)] * 2, [[Timed(TIMES)]]), 0.25, 1)
     assert judgement.old is not None
     assert judgement.old.processes == 2 * len(TIMES)
 

@@ -152,7 +152,7 @@ def steadily(count: int) -> list[Run]:
 
 
 def enough(runs: list[Run], elapsed: float, *, precision: float = 0.02, budget: float = 100.0) -> str | None:
-    return plan._verdict_on_enough(runs, [PREFILL, GENERATION], Plan(precision, budget), elapsed)
+    return plan._enough(runs, [PREFILL, GENERATION], Plan(precision, budget), elapsed)
 
 
 @pytest.mark.parametrize("elapsed", [0.0, 1e6])

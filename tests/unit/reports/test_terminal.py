@@ -33,7 +33,7 @@ def judged(verdict: Verdict, item: Item = ITEM, reason: str = "reason") -> Judge
     new = None if verdict == "INVALID" else Estimate(1234.567, 1200, 1260, 5, 50)
     if verdict in ("INVALID", "NO-BASELINE"):
         return Judgement(item, verdict, reason, 0.05, new)
-    old, comparison = Estimate(98.765, 98, 99, 5, 50), Comparison(verdict, 0.512, 0.456, 0.571, 0.05, 0.01, 0.2)
+    old, comparison = Estimate(98.765, 98, 99, 5, 50), Comparison(verdict, 0.512, 0.456, 0.571, 0.05, 0.01, 0.09)
     return Judgement(item, verdict, reason, 0.05, new, old, comparison)
 
 
@@ -66,6 +66,19 @@ def test_bounds_are_shown_where_there_is_room() -> None:
     assert "bounds" in plain(ALL, 120)[0]
     assert "0.46-0.57" in plain(ALL, 120)[2]
     assert "bounds" not in plain(ALL, 80)[0]
+
+
+def test_what_a_comparison_finds_is_shown_where_there_is_room() -> None:
+    assert "finds" in plain(ALL, 120)[0]
+    assert plain(ALL, 120)[2].split()[9] == "9%"
+    assert "finds" not in plain(ALL, 80)[0]
+
+
+def test_a_comparison_too_blunt_for_its_tolerance_says_what_would_see_more() -> None:
+    comparison = ALL[1].comparison
+    assert comparison is not None
+    blunt = replace(ALL[1], comparison=replace(comparison, detectable=0.11))
+    assert steps(ALL[2], blunt)[-1].startswith("1 of 2 find only slowdowns of more than 2 times the tolerance")
 
 
 def test_an_items_parity_is_shown_where_there_is_room() -> None:
@@ -112,6 +125,7 @@ def steps(*judgements: Judgement, saved: Saved | None = None, trouble: str = "",
     session = SimpleNamespace(
         judgements=dict(enumerate(judgements)),
         saved=saved,
+        noise=None,
         trouble=trouble,
         settings=settings,
     )
@@ -183,6 +197,7 @@ def written(*judgements: Judgement, trouble: str = "", records: tuple[CaseRecord
         settings=SimpleNamespace(ab=""),
         judgements=dict(enumerate(judgements)),
         saved=None,
+        noise=None,
         trouble=trouble,
         records=lambda: list(records),
         written=[],

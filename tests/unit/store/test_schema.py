@@ -98,7 +98,7 @@ def test_a_file_reads_well_in_a_diff(machine: Fingerprint, make_stored: MakeStor
     assert sum(line.strip() == "[7, 8, 9]" for line in lines) == 1
     assert max(map(len, lines)) < 120
     keys = [line.split('"')[1] for line in lines if re.match(r'  "', line)]
-    assert keys == ["cases", "fingerprint", "schema"]
+    assert keys == ["cases", "fingerprint", "noise", "schema"]
 
 
 def test_adding_a_session_adds_lines_and_changes_none(machine: Fingerprint, make_stored: MakeStored) -> None:

@@ -1,0 +1,79 @@
+"""What a session says of a workload's time: one level on the log scale, and how far chance may have moved it.
+
+Two levels are read from the same times. The **fast** one is a low quantile of all repetitions: interference only ever
+slows, so it sees the code rather than the neighbours. The **mean** one, the time of all repetitions together, sees what
+a low quantile cannot: a change that makes some repetitions slower and leaves the others as they were.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from pytest_rwkvperf.stats.estimates import check_times
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Statistic = Literal["fast", "mean"]
+
+FAST_SHARE = 0.10
+"""The quantile that is the fast level; chosen in benchmarks/verdicts from recordings of unchanged code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One session's nanoseconds by process, and the probe's median beside them, by process; empty without probes."""
+
+    times: Sequence[Sequence[float]]
+    probes: Sequence[float] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A session's log time with its standard error, each process's own, and the logs of the probes by process."""
+
+    value: float
+    error: float
+    processes: tuple[float, ...]
+    probes: tuple[float, ...]
+
+
+def level(timed: Timed, statistic: Statistic) -> Level:
+    """A session's level; infinite error with one process.
+
+    The standard error is the jackknife's over processes (Efron and Stein, Annals of Statistics 9, 1981): processes, not
+    repetitions, are independent.
+
+    Raises:
+        MeasurementError: times that carry no figure.
+    """
+    check_times(timed.times)
+    reduce = _fast if statistic == "fast" else _mean
+    rows = [np.asarray(row, dtype=np.float64) for row in timed.times]
+    processes = tuple(reduce([row]) for row in rows)
+    probes = tuple(math.log(value) for value in timed.probes) if len(timed.probes) == len(rows) else ()
+    return Level(reduce(rows), _jackknife(rows, reduce), processes, probes)
+
+
+def _fast(rows: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> float:
+    return math.log(float(np.quantile(np.concatenate(rows), FAST_SHARE)))
+
+
+def _mean(rows: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> float:
+    """Each process counts the same, however many repetitions it had time for."""
+    return math.log(float(np.mean([np.mean(row) for row in rows])))
+
+
+def _jackknife(
+    rows: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]],
+    reduce: Callable[[Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]], float],
+) -> float:
+    count = len(rows)
+    if count < 2:  # noqa: PLR2004 - leaving one of one out leaves nothing
+        return math.inf
+    without = [reduce([*rows[:index], *rows[index + 1 :]]) for index in range(count)]
+    return math.sqrt((count - 1) * float(np.var(without)))

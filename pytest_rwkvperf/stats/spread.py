@@ -1,0 +1,59 @@
+"""How far a session's level moves on one machine while nothing changes: noise that no repetition averages out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_rwkvperf.stats.levels import Level
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A variance of log levels, and how many observations it is worth (degrees of freedom)."""
+
+    variance: float
+    freedom: float
+
+
+PRIOR = Spread(0.02**2, 8)
+"""What is assumed of a machine before its sessions have shown it: 2 %, worth eight sessions. Chosen on one half of the
+recordings in benchmarks/verdicts, where the other half shows what it leads to."""
+
+
+def session_spread(sessions: Sequence[Sequence[Level]], prior: Spread | None = None) -> Spread:
+    """The variance of a session's level around its software version's own; `sessions` are grouped by version.
+
+    The prior and the sessions are pooled as a scaled inverse chi-squared prior and normal data are (Gelman et al.,
+    Bayesian Data Analysis, 3rd edition, section 2.6; Smyth, Statistical Applications in Genetics 3, 2004, for doing so
+    with few observations). Without a prior of this machine's own, it is PRIOR, or what the processes within these
+    sessions differ by if that is more: a machine that is restless within a session is so between sessions too.
+    """
+    groups = [group for group in sessions if group]
+    base = prior or max(PRIOR, Spread(_within(groups), PRIOR.freedom), key=lambda spread: spread.variance)
+    squares = sum(float(np.var([one.value for one in group])) * len(group) for group in groups)
+    freedom = sum(len(group) - 1 for group in groups)
+    return Spread((base.variance * base.freedom + squares) / (base.freedom + freedom), base.freedom + freedom)
+
+
+def process_spread(items: Sequence[Sequence[Level]]) -> Spread:
+    """How far processes of the same code lie apart, pooled over items of several sessions or sides each.
+
+    The items of a run share its minutes, so they count as one: the freedom is the smallest item's. Never below a
+    thousandth, which no machine's clock and scheduler stay under.
+    """
+    variance = float(np.mean([_within([sides]) for sides in items]))
+    freedom = min(max(len(one.processes) for one in sides) - 1 for sides in items)
+    return Spread(max(variance, 1e-6), max(freedom, 1))
+
+
+def _within(groups: Sequence[Sequence[Level]]) -> float:
+    """Pooled variance of processes within their sessions."""
+    members = [one.processes for group in groups for one in group]
+    freedom = sum(len(processes) - 1 for processes in members)
+    return sum(float(np.var(processes)) * len(processes) for processes in members) / freedom if freedom else 0.0

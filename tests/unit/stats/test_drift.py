@@ -1,0 +1,86 @@
+"""Drift: a probe that the workload follows explains a slow session; one that it does not follow changes nothing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from pytest_rwkvperf.stats.drift import drift
+from pytest_rwkvperf.stats.levels import Level
+
+
+def session(
+    random: np.random.Generator, slow: float, follows: float, processes: int = 5, noise: float = 0.005
+) -> Level:
+    """A session on a machine that is `slow` (log), whose processes' log times follow the probe with a coefficient."""
+    probes = slow + random.normal(0, 0.04, processes)
+    times = follows * probes + random.normal(0, noise, processes)
+    return Level(float(times.mean()), 0.0, tuple(times), tuple(probes))
+
+
+def test_a_slow_machine_is_taken_out_of_a_time_that_follows_the_probe() -> None:
+    random = np.random.default_rng(1)
+    old, new = session(random, 0.0, 0.6), session(random, 0.3, 0.6)
+    found = drift(new, [old])
+    assert found.coefficient == pytest.approx(0.6, abs=0.08)
+    assert found.shift == pytest.approx(0.18, abs=0.03)
+    assert 0 < found.variance < 0.03**2
+
+
+def test_code_that_got_slower_is_not_taken_for_drift() -> None:
+    """Only differences within sessions are fitted."""
+    random = np.random.default_rng(2)
+    old, new = session(random, 0.0, 0.6), session(random, 0.0, 0.6)
+    slower = Level(new.value + 0.5, 0.0, tuple(time + 0.5 for time in new.processes), new.probes)
+    assert drift(slower, [old]).shift == pytest.approx(drift(new, [old]).shift)
+
+
+def spread_with_and_without(follows: float) -> tuple[float, float]:
+    """Standard deviation of new minus old over simulated pairs of sessions, after and before drift is taken out."""
+    random, before, after = np.random.default_rng(3), [], []
+    for _ in range(800):
+        old, new = (session(random, random.normal(0, 0.05), follows, 4, noise=0.02) for _ in range(2))
+        before.append(new.value - old.value)
+        after.append(new.value - drift(new, [old]).shift - old.value)
+    return float(np.std(after)), float(np.std(before))
+
+
+def test_it_helps_where_the_workload_follows_the_probe() -> None:
+    after, before = spread_with_and_without(0.8)
+    assert after < 0.7 * before
+
+
+def test_it_does_no_harm_where_it_does_not() -> None:
+    """Dividing would add the probe's own 7 % to a spread of 1.4 %."""
+    after, before = spread_with_and_without(0.0)
+    assert after < 1.35 * before
+
+
+def test_the_coefficient_stays_within_0_and_1() -> None:
+    random = np.random.default_rng(4)
+    over = drift(session(random, 0.3, 3.0), [session(random, 0.0, 3.0)])
+    assert over.coefficient == 1
+    under = drift(session(random, 0.3, -1.0), [session(random, 0.0, -1.0)])
+    assert (under.coefficient, under.shift, under.variance) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("missing", ["new", "old"])
+def test_without_probes_on_both_sides_there_is_no_drift(missing: str) -> None:
+    random = np.random.default_rng(5)
+    sides = {"new": session(random, 0.3, 1.0), "old": session(random, 0.0, 1.0)}
+    one = sides[missing]
+    sides[missing] = Level(one.value, one.error, one.processes, ())
+    assert drift(sides["new"], [sides["old"]]).shift == 0
+
+
+def test_three_processes_fit_no_line() -> None:
+    random = np.random.default_rng(6)
+    assert drift(session(random, 0.3, 1.0, processes=3), [session(random, 0.0, 1.0, processes=3)]).coefficient > 0
+    assert drift(session(random, 0.3, 1.0, processes=2), [session(random, 0.0, 1.0, processes=2)]).coefficient == 0
+
+
+def test_a_probe_that_never_moves_says_nothing() -> None:
+    still = Level(0.0, 0.0, (0.0, 0.1, 0.2, 0.0), (math.log(2),) * 4)
+    assert drift(still, [still]).coefficient == 0
