@@ -40,8 +40,8 @@ MESSAGES_PER_SECOND = 1000
 """Progress beyond this rate, counted from the request on with a second's worth to spare, is no progress but a flood."""
 _PROGRESS_SECONDS = 0.05
 _TELLING = {"PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
-"""For last lines that tell something: what Python has printed before native code crashes is not lost, and ggml starts no
-debugger, whose hundred lines of backtrace would push its assertion out (and take seconds)."""
+"""For last lines that tell something: what Python has printed before native code crashes is not lost, and ggml starts
+no debugger, whose hundred lines of backtrace would push its assertion out (and take seconds)."""
 _DESCRIBING = ("describe", "open")
 """Requests whose answers hold an engine's own words. Paths in other answers must stay as they are."""
 _POLL_SECONDS = 0.5

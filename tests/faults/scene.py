@@ -2,8 +2,8 @@
 
 The run is a process of its own with a cache, a temporary folder and a baseline of its own. The engine is the scripted
 one of tests/unit/scripted, whose faults are real: it aborts, hangs with every signal blocked, is ended by the
-kernel. Each fault has a case of its own, told apart by the quant (`int8@0`, `int8@1`, ...); the case `fp16` must pass as
-if nothing had happened.
+kernel. Each fault has a case of its own, told apart by the quant (`int8@0`, `int8@1`, ...); the case `fp16` must pass
+as if nothing had happened.
 """
 
 from __future__ import annotations
