@@ -74,7 +74,10 @@ def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float
     against = replace(against, prior=reference.noise(item.workload))
     early = record.ended_by == "verdict"
     comparison = compare(record.timed(item.workload), against, tolerance, items, early=early)
-    return Judgement(item, comparison.verdict, _explain(comparison), tolerance, new, old, comparison, record.parity)
+    verdict, reason = comparison.verdict, _explain(comparison)
+    if doubt := record.gpu.doubt() if record.gpu else "":
+        verdict, reason = "INCONCLUSIVE", f"{doubt}, so no verdict rests on these figures ({reason})"
+    return Judgement(item, verdict, reason, tolerance, new, old, comparison, record.parity)
 
 
 def judge_pairs(pairing: Pairing, item: Item, tolerance: float, items: int) -> Judgement:

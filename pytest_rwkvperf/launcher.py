@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_rwkvperf import errors, locks, places
+from pytest_rwkvperf.machine import roofline
 from pytest_rwkvperf.measure import pairs, plan, process, record
 from pytest_rwkvperf.measure.record import CaseRecord, Pairing
 from pytest_rwkvperf.models.resolve import file_for
 from pytest_rwkvperf.oracle import expected, memory
 from pytest_rwkvperf.store.files import write_atomically
 from pytest_rwkvperf.text import printable
+from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -159,7 +162,29 @@ class Launcher:
             device=device,
             expected=tuple(answers),
             known_deep=known,
+            work=roofline.work_of(model.shape, file, case.quant, case.backend, device.kind),
+            ceilings=self._ceilings(device),
         ), memo
+
+    def _ceilings(self, device: Device) -> roofline.Ceilings | None:
+        """What a GPU can reach, timed once a run. None for a CPU, whose probes tell it, and without torch."""
+        if device.kind != "gpu" or not device.physical:
+            return None
+        path = self._folder / f"{device.physical.replace(':', '-')}.ceilings"
+        if not path.exists():
+            write_atomically(path, json.dumps(self._timed_ceilings(device)).encode())
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return roofline.Ceilings(**told) if told else None
+
+    def _timed_ceilings(self, device: Device) -> dict[str, Any] | None:
+        self._say(f"{device.id}: timing what {device.name} can reach")
+        try:
+            with Worker() as worker:
+                told: dict[str, Any] = worker.request("ceilings", IMPORT_SECONDS, address=device.physical)
+        except errors.RwkvPerfError as error:
+            self._say.line(f"{device.id}: no share of the hardware's limits is told: {str(error).splitlines()[0]}")
+            return None
+        return told
 
     def _budget(self, share: Share) -> float:
         """An equal part of what the cases before have left of the budget; nothing when they have overdrawn it."""

@@ -57,7 +57,7 @@ def _import_model(*, kernels: bool) -> tuple[Any, float]:
     return module, time.perf_counter() - started
 
 
-def _address(index: int) -> str:
+def address_of(index: int) -> str:
     """PCI address of a CUDA device; older torch (before 2.9) does not tell."""
     import torch
 
@@ -182,7 +182,7 @@ class RwkvPip:
 
         import_module("rwkv")
         gpus = [
-            Device(f"cuda:{index}", torch.cuda.get_device_name(index), "gpu", physical=_address(index))
+            Device(f"cuda:{index}", torch.cuda.get_device_name(index), "gpu", physical=address_of(index))
             for index in range(torch.cuda.device_count())
         ]
         return (*gpus, Device("cpu", "CPU", "cpu"))

@@ -28,6 +28,12 @@ SWEEP_BYTES = 24 << 20
 
 SWEEP_ROUNDS = 2
 
+SWEPT_BYTES = 2 * 2 * SWEEP_ROUNDS * SWEEP_BYTES
+"""Read and written by a thread in one sweep: there and back."""
+
+PRODUCT_OPERATIONS = 2 * PRODUCT_SIZE**3 * PRODUCT_ROUNDS
+"""Of a thread in one product."""
+
 
 @dataclass(slots=True)
 class Kernels:

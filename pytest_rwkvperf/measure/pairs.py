@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.errors import RwkvPerfError
 from pytest_rwkvperf.machine.conditions import Watch
+from pytest_rwkvperf.machine.watching import GpuWatch
 from pytest_rwkvperf.measure import protocol
 from pytest_rwkvperf.measure.process import Process, running
 from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, Pairing, Run
@@ -38,7 +39,7 @@ class _Side:
     versions: dict[str, str]
     deep: Deep | None
 
-    def record(self, ended_by: EndedBy, seconds: float, watch: Watch) -> CaseRecord:
+    def record(self, ended_by: EndedBy, seconds: float, watch: Watch, gpu: GpuWatch) -> CaseRecord:
         """What has been measured until now; both sides share the time and the conditions."""
         target, conditions = self.target, watch.conditions()
         return CaseRecord(
@@ -52,6 +53,9 @@ class _Side:
             seconds,
             conditions,
             tuple(self.runs),
+            gpu=gpu.conditions(),
+            work=target.work,
+            ceilings=target.ceilings,
         )
 
 
@@ -70,6 +74,19 @@ def measure_pairs(
     Raises:
         RwkvPerfError: a worker failed, or one side's answers are wrong; the message names its interpreter.
     """
+    with GpuWatch(new.device) as gpu:
+        return _until_decided(new, old, workloads, budget_seconds, decided, progress, gpu)
+
+
+def _until_decided(
+    new: Target,
+    old: Target,
+    workloads: Sequence[Workload],
+    budget_seconds: float,
+    decided: Callable[[Pairing], bool],
+    progress: Callable[[str], None],
+    gpu: GpuWatch,
+) -> Pairing:
     watch, started = Watch(), time.monotonic()
     sides = [_Side(target, [], {}, target.known_deep) for target in (new, old)]
     while True:
@@ -79,7 +96,7 @@ def measure_pairs(
         if count not in LOOKS:
             continue
         elapsed = time.monotonic() - started
-        pairing = Pairing(*(side.record("budget", elapsed, watch) for side in sides))
+        pairing = Pairing(*(side.record("budget", elapsed, watch, gpu) for side in sides))
         if decided(pairing):
             return Pairing(replace(pairing.new, ended_by="verdict"), replace(pairing.old, ended_by="verdict"))
         following = next((look for look in LOOKS if look > count), math.inf)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.machine.conditions import Watch
+from pytest_rwkvperf.machine.watching import GpuWatch
 from pytest_rwkvperf.measure import protocol
 from pytest_rwkvperf.measure.probes import probing
 from pytest_rwkvperf.measure.process import running
@@ -76,15 +77,18 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
             watch.conditions(),
             tuple(runs),
             prober.version if prober else "",
+            gpu.conditions(),
+            target.work,
+            target.ceilings,
         )
 
     versions: dict[str, str] = {}
     deep = target.known_deep
     ended_by: EndedBy | None = None
-    with probing(target.device, target.case.threads) as prober:
+    with probing(target.device, target.case.threads) as prober, GpuWatch(target.device) as gpu:
         while ended_by is None:
             progress(f"process {len(runs) + 1}, {_precision_so_far(runs, workloads)}")
-            run, versions, found = run_process(target, prober, workloads, len(runs), progress)
+            run, versions, found = run_process(target, prober, workloads, len(runs), progress, gpu)
             runs.append(run)
             deep = deep or found
             if plan.decided is not None and len(runs) in LOOKS and plan.decided(taken("verdict")):
@@ -124,6 +128,7 @@ def run_process(
     workloads: Sequence[Workload],
     index: int,
     progress: Callable[[str], None],
+    gpu: GpuWatch | None = None,
 ) -> tuple[Run, dict[str, str], Deep | None]:
     """One worker process: check, warm up, sample. With the engine's versions, and the deep check where it was due.
 
@@ -134,6 +139,8 @@ def run_process(
         counts = process.warm_up(workloads)
         for workload in schedule(counts, seed=f"{target.case.key} {index}"):
             process.take(workload)
+        if gpu is not None and gpu.gpu is not None and index == 0:
+            process.measure_energy(workloads, gpu.gpu.millijoules)
         run = process.finish()
     progress(f"process {index + 1} done")
     return run, process.versions, process.deep

@@ -12,18 +12,19 @@ import msgspec
 
 from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.errors import MeasurementError, ParityError
-from pytest_rwkvperf.measure.record import ModelFacts, Run, sample_from
+from pytest_rwkvperf.measure.record import Energy, ModelFacts, Run, sample_from
 from pytest_rwkvperf.oracle import bounds
 from pytest_rwkvperf.oracle.check import Deep, Short
 from pytest_rwkvperf.worker import parent
 from pytest_rwkvperf.worker.parent import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pytest_rwkvperf.backends.base import Device
     from pytest_rwkvperf.cases import Case
+    from pytest_rwkvperf.machine.roofline import Ceilings, Work
     from pytest_rwkvperf.measure.probes import Prober
     from pytest_rwkvperf.measure.protocol import Sample
 
@@ -42,6 +43,12 @@ WARMUP_AGREEMENT = 1.10
 whole prefills of rwkv agree with each other and are 14 times slower than all later ones, but take under a second."""
 
 
+ENERGY_SECONDS = 3.0
+"""A workload is repeated for so long to count its energy: thirty steps of an H200's counter."""
+
+_TICK_SECONDS = 0.5
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A case with everything a worker needs to open it."""
@@ -57,6 +64,8 @@ class Target:
     """The oracle's logits: for the short check, and for the deep one when that is due."""
     known_deep: Deep | None
     """What an earlier deep check of the same engine, file, quant and device found."""
+    work: Work | None = None
+    ceilings: Ceilings | None = None
 
 
 class Process:
@@ -73,6 +82,7 @@ class Process:
         self._short, self.deep = _check(worker, target, deep_due=deep_due)
         self._warmups: dict[str, int] = {}
         self._samples: dict[str, list[Sample]] = {}
+        self._energy: dict[str, Energy] = {}
         self._probes: dict[str, list[int]] = {}
 
     def warm_up(self, workloads: Sequence[Workload]) -> dict[Workload, int]:
@@ -102,6 +112,24 @@ class Process:
         self._samples.setdefault(str(workload), []).append(sample)
         return sample
 
+    def measure_energy(self, workloads: Sequence[Workload], meter: Callable[[], int | None]) -> None:
+        """Repeat each workload without a pause and note what the GPU drew, by its counter in millijoules.
+
+        Raises:
+            RwkvPerfError: as `take`.
+        """
+        for workload in workloads:
+            started = _next_tick(meter)
+            if started is None:
+                return
+            begun, tokens = time.monotonic(), 0
+            while time.monotonic() - begun < ENERGY_SECONDS:
+                self._sample(workload)
+                tokens += workload.tokens
+            ended = _next_tick(meter)
+            if ended is not None:
+                self._energy[str(workload)] = Energy(tokens, (ended - started) / 1e3, time.monotonic() - begun)
+
     def finish(self) -> Run:
         """What the process leaves behind.
 
@@ -121,6 +149,7 @@ class Process:
             self._short,
             probes,
             self._build_nanoseconds,
+            self._energy,
         )
 
     def _sample(self, workload: Workload) -> Sample:
@@ -141,6 +170,14 @@ def running(target: Target, prober: Prober | None = None, *, deep_due: bool) -> 
     """
     with Worker(python=target.python, environment=target.environment) as worker:
         yield Process(worker, target, prober, deep_due=deep_due)
+
+
+def _next_tick(meter: Callable[[], int | None]) -> int | None:
+    """The energy counter right after it moved on, which it does about ten times a second; None where there is none."""
+    first, limit = meter(), time.monotonic() + _TICK_SECONDS
+    while (now := meter()) == first and now is not None and time.monotonic() < limit:
+        time.sleep(0.002)
+    return now
 
 
 def _check(worker: Worker, target: Target, *, deep_due: bool) -> tuple[Short, Deep | None]:

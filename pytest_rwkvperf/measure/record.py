@@ -11,7 +11,10 @@ import numpy as np
 from pytest_rwkvperf.backends.base import Device
 from pytest_rwkvperf.cases import Case, Workload
 from pytest_rwkvperf.errors import MeasurementError
+from pytest_rwkvperf.machine import kernels, roofline, watching
 from pytest_rwkvperf.machine.conditions import Conditions
+from pytest_rwkvperf.machine.roofline import Ceilings, Work
+from pytest_rwkvperf.machine.watching import GpuConditions
 from pytest_rwkvperf.measure.protocol import Sample
 from pytest_rwkvperf.oracle.check import Deep, Short
 from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
@@ -38,6 +41,15 @@ class ModelFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Energy:
+    """What a GPU drew while a workload was repeated without a pause: joules over seconds, for so many tokens."""
+
+    tokens: int
+    joules: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One worker process: its samples by workload, in order of time."""
 
@@ -51,6 +63,8 @@ class Run:
     """Nanoseconds of the fixed work beside each sample, by workload; empty where nothing was probed."""
     build_nanoseconds: int = 0
     """Compiling the engine's own kernels, or loading them built; no part of the time to load the model."""
+    energy: dict[str, Energy] = field(default_factory=dict)
+    """By workload; of a case's first process alone, and only where the GPU counts energy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +83,9 @@ class CaseRecord:
     runs: tuple[Run, ...]
     probe_version: str = ""
     """Probe times of another version are never compared; empty where nothing was probed."""
+    gpu: GpuConditions | None = None
+    work: Work | None = None
+    ceilings: Ceilings | None = None
 
     @property
     def parity(self) -> float:
@@ -120,10 +137,14 @@ class Pairing:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Peak resident memory of the worker (largest of the processes) and the model file's size, in bytes."""
+    """Peak memory of the worker, resident and on its GPU (largest of the processes), and the model file's size; bytes.
+
+    `peak_device_bytes` is None off a GPU, and where its driver does not tell.
+    """
 
     peak_rss_bytes: int
     file_bytes: int
+    peak_device_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +171,45 @@ class Measurement:
     @property
     def memory(self) -> Memory:
         """Peak memory and file size."""
-        return Memory(max(run.peak_rss_bytes for run in self.record.runs), self.record.model.file_bytes)
+        peak = max(run.peak_rss_bytes for run in self.record.runs)
+        return Memory(peak, self.record.model.file_bytes, self.record.gpu.peak_bytes if self.record.gpu else None)
+
+    @property
+    def roofline_share(self) -> float | None:
+        """MBU of a generation, MFU of a prefill, 0..1 of this device's measured ceilings; None where there are none."""
+        work, ceilings = self.record.work, self.record.ceilings or _probed_ceilings(self.record)
+        if work is None or ceilings is None:
+            return None
+        rate = self.tokens_per_second.median
+        if self.workload.kind == "generation":
+            return roofline.bandwidth_share(work, ceilings, rate) if ceilings.copy_bytes_per_second else None
+        return roofline.compute_share(work, ceilings, self.workload.tokens, self.record.case.chunk, rate)
+
+    @property
+    def joules_per_token(self) -> float | None:
+        """What the GPU drew for a token, its idle power included."""
+        energy = self._energy
+        return energy.joules / energy.tokens if energy else None
+
+    @property
+    def net_joules_per_token(self) -> float | None:
+        """The same beyond what the GPU draws when idle."""
+        energy, idle = self._energy, self.record.gpu.idle_watts if self.record.gpu else None
+        return (energy.joules - idle * energy.seconds) / energy.tokens if energy and idle is not None else None
+
+    @property
+    def utilisation(self) -> float | None:
+        """Share of the time, 0..1, that the GPU ran any kernel at all, beside the samples (NVML's own figure)."""
+        if self.record.gpu is None:
+            return None
+        spans = [(one.started, one.started + one.nanoseconds / 1e9) for row in self.samples for one in row]
+        return watching.utilisation(self.record.gpu, spans)
+
+    @property
+    def _energy(self) -> Energy | None:
+        return next(
+            (run.energy[str(self.workload)] for run in self.record.runs if str(self.workload) in run.energy), None
+        )
 
     @property
     def conditions(self) -> Conditions:
@@ -175,6 +234,23 @@ class Measurement:
             return None
         shares = [share for row in self.samples for sample in row for share in sample.token_nanoseconds]
         return tuple(float(value) / 1e9 for value in np.percentile(shares, list(percentiles)))
+
+
+def _probed_ceilings(record: CaseRecord) -> Ceilings | None:
+    """A CPU's, from the fastest of the probes beside the samples."""
+    times: dict[str, list[int]] = {}
+    for run in record.runs:
+        for name, probed in run.probes.items():
+            times.setdefault(Workload.parse(name).kind, []).extend(probed)
+    if not times:
+        return None
+    threads, fastest = record.case.threads, {kind: min(probed) / 1e9 for kind, probed in times.items()}
+    sweep, product = fastest.get("generation"), fastest.get("prefill")
+    return Ceilings(
+        threads * kernels.SWEPT_BYTES / sweep if sweep else 0.0,
+        {"fp32": threads * kernels.PRODUCT_OPERATIONS / product} if product else {},
+        f"NumPy, {threads} threads",
+    )
 
 
 _Stored = TypeVar("_Stored", CaseRecord, Pairing)

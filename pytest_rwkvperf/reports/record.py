@@ -92,16 +92,24 @@ class RecordedItem:
     comparison: Ratio | None = None
     first_token_seconds: float | None = None
     inter_token_seconds: InterToken | None = None
+    roofline_share: float | None = None
+    joules_per_token: float | None = None
+    net_joules_per_token: float | None = None
+    utilisation: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CaseFigures:
-    """What belongs to a case: median load time, largest peak of a worker's memory, file size, largest relative L2."""
+    """What belongs to a case: median load time, largest peak of a worker's memory, file size, largest relative L2.
+
+    `peak_device_bytes` is the largest on a GPU, null elsewhere and where the driver does not tell.
+    """
 
     load_seconds: float
     peak_rss_bytes: int
     file_bytes: int
     parity: float
+    peak_device_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,9 @@ def _case(
 def _figures(taken: CaseRecord) -> record.CaseFigures:
     any_workload = Measurement(taken, Workload.parse(next(iter(taken.runs[0].samples))))
     memory = any_workload.memory
-    return record.CaseFigures(any_workload.load_seconds, memory.peak_rss_bytes, memory.file_bytes, taken.parity)
+    return record.CaseFigures(
+        any_workload.load_seconds, memory.peak_rss_bytes, memory.file_bytes, taken.parity, memory.peak_device_bytes
+    )
 
 
 def _item(session: Session, item: Item, taken: CaseRecord | None, failure: str) -> RecordedItem:
@@ -136,4 +138,8 @@ def _with_latencies(item: RecordedItem, measurement: Measurement) -> RecordedIte
         item,
         first_token_seconds=measurement.time_to_first_token_seconds,
         inter_token_seconds=record.InterToken(*between) if between else None,
+        roofline_share=measurement.roofline_share,
+        joules_per_token=measurement.joules_per_token,
+        net_joules_per_token=measurement.net_joules_per_token,
+        utilisation=measurement.utilisation,
     )

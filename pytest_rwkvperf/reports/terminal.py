@@ -56,6 +56,10 @@ def write(reporter: pytest.TerminalReporter, session: Session) -> None:
         reporter.write(render(judgements, writer.fullwidth, colour=writer.hasmarkup))
     if records := session.records():
         reporter.write("\n" + _text(_case_table(records), colour=False))
+        if any(record.gpu for record in records):
+            reporter.write("\n" + _text(_gpu_table([record for record in records if record.gpu]), colour=False))
+    for sentence in gpu_notes(records):
+        reporter.write_line(sentence)
     steps = next_steps(session) if judgements or session.trouble else []
     for sentence in [*steps, *(f"Wrote {path}" for path in session.written)]:
         reporter.write_line(sentence)
@@ -87,7 +91,7 @@ def _case_table(records: Sequence[CaseRecord]) -> Table:
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for name in ("backend", "quant", "device"):
         table.add_column(name)
-    for name in ("load", "first token", "inter-token p50", "p99", "peak RSS", "file"):
+    for name in ("load", "first token", "inter-token p50", "p99", "MFU", "MBU", "peak RSS", "file"):
         table.add_column(name, justify="right")
     for record in records:
         table.add_row(*map(Text, (record.case.backend, record.case.quant, record.case.device)), *_case_figures(record))
@@ -106,9 +110,55 @@ def _case_figures(record: CaseRecord) -> list[str]:
         f"{taken[0].load_seconds:.2f} s",
         f"{first * 1e3:.1f} ms" if first is not None else "",
         *((f"{share * 1e3:.2f} ms" for share in between) if between else ("", "")),
+        *(_percent(one.roofline_share if one else None) for one in (prefill, generation)),
         f"{memory.peak_rss_bytes / 2**20:.0f} MiB",
         f"{memory.file_bytes / 2**20:.0f} MiB",
     ]
+
+
+def _gpu_table(records: Sequence[CaseRecord]) -> Table:
+    """What only a GPU tells: memory, energy (in brackets without the idle part), how busy it was, its state."""
+    table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
+    for name in ("backend", "quant", "device"):
+        table.add_column(name)
+    for name in ("GPU memory", "pp J/token (net)", "tg J/token (net)", "pp busy", "tg busy", "SM clock", "hottest"):
+        table.add_column(name, justify="right")
+    for record in records:
+        table.add_row(*map(Text, (record.case.backend, record.case.quant, record.case.device)), *_gpu_figures(record))
+    return table
+
+
+def _gpu_figures(record: CaseRecord) -> list[str]:
+    taken = [Measurement(record, Workload.parse(name)) for name in record.runs[0].samples]
+    longest = {one.workload.kind: one for one in sorted(taken, key=lambda one: one.workload.tokens)}
+    pair = [longest.get("prefill"), longest.get("generation")]
+    readings = record.gpu.readings if record.gpu else ()
+    clocks = sorted(one.sm_mhz for one in readings if one.sm_mhz is not None and one.utilisation)
+    heat = [one.celsius for one in readings if one.celsius is not None]
+    peak = taken[0].memory.peak_device_bytes
+    return [
+        f"{peak / 2**20:.0f} MiB" if peak is not None else "",
+        *(_joules(one) for one in pair),
+        *(_percent(one.utilisation if one else None) for one in pair),
+        f"{clocks[0]}-{clocks[-1]} MHz" if clocks else "",
+        f"{max(heat)} °C" if heat else "",
+    ]
+
+
+def _joules(one: Measurement | None) -> str:
+    if one is None or one.joules_per_token is None:
+        return ""
+    net = one.net_joules_per_token
+    return f"{one.joules_per_token:.3g}" + (f" ({net:.3g})" if net is not None else "")
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}" if share < 0.1 else f"{share:.0%}"  # noqa: PLR2004 - two digits shown
+
+
+def gpu_notes(records: Sequence[CaseRecord]) -> list[str]:
+    """What was the matter with the GPUs while the cases were measured."""
+    return [f"{record.case.label}: {note}." for record in records if record.gpu for note in record.gpu.notes()]
 
 
 def _table(judgements: list[Judgement], *, narrow: bool) -> Table:

@@ -125,6 +125,15 @@ class Child:
             self._kernels = Kernels(threads)
         return self._kernels.time(kind)
 
+    def ceilings(self, *, address: str) -> dict[str, Any]:
+        """What the CUDA device at a PCI address can reach, by torch."""
+        from pytest_rwkvperf.machine import ceilings
+
+        try:
+            return ceilings.measure(address)
+        except ImportError as error:
+            raise errors.DeviceError("torch is not installed, which times what the device can reach") from error
+
     def clear(self) -> None:
         """Reset the recurrent state."""
         self._open_engine().clear()

@@ -13,6 +13,8 @@ from pytest_rwkvperf.cases import Item, Workload
 from pytest_rwkvperf.errors import MeasurementError
 from pytest_rwkvperf.judgement import Judgement, Reference, describe, from_json, invalid, judge, to_json
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
+from pytest_rwkvperf.machine.nvml import GpuFacts
+from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
 from pytest_rwkvperf.stats.estimates import estimate_rate
 from pytest_rwkvperf.stats.levels import Timed
 from pytest_rwkvperf.stats.verdicts import ALPHA, Old, compare
@@ -204,3 +206,13 @@ def test_an_invalid_figures_description_is_its_reason() -> None:
     judgement = JUDGEMENTS["invalid"]
     assert judgement == Judgement(ITEM, "INVALID", "a wrong answer", 0.05)
     assert describe(judgement) == "INVALID: llama-cpp-q8_0-cpu pp512\n  a wrong answer"
+
+
+def test_no_verdict_rests_on_a_throttled_gpu() -> None:
+    loaded = GpuReading(1.0, utilisation=99, reasons=0x40)
+    gpu = GpuConditions(GpuFacts("NVIDIA H200", "", ""), GpuReading(0.0), (loaded,))
+    judgement = judge(replace(slower(RECORD, 2.0), gpu=gpu), ITEM, against(stored()), 0.25, items=3)
+    assert judgement.verdict == "INCONCLUSIVE"
+    assert judgement.reason.startswith("NVIDIA H200 was throttled (hardware thermal slowdown) in 100% of the readings")
+    assert judgement.comparison is not None
+    assert judgement.comparison.verdict == "REGRESSION"

@@ -8,12 +8,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 
-from pytest_rwkvperf.machine.conditions import Conditions, Watch
+from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.memory import peak_rss_bytes
 
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
 
 MIB = 2**20
 
@@ -61,7 +62,25 @@ def test_conditions_are_the_load_before_and_the_share_of_time_stolen(monkeypatch
     monkeypatch.setattr(psutil, "getloadavg", lambda: (1.234, 9.0, 9.0))
     watch = Watch()
     monkeypatch.setattr(psutil, "getloadavg", lambda: (7.0, 9.0, 9.0))
-    assert watch.conditions() == Conditions(load_before=1.23, steal=0.25)
+    found = watch.conditions()
+    assert (found.load_before, found.steal, found.load_after) == (1.23, 0.25, 7.0)
+
+
+@pytest.mark.parametrize(("told", "quota"), [("150000 100000", 1.5), ("max 100000", None), ("", None), ("odd", None)])
+def test_what_a_container_may_use(tmp_path: Path, told: str, quota: float | None) -> None:
+    group = tmp_path / "fs" / "cgroup"
+    group.mkdir(parents=True)
+    (group / "cpu.max").write_text(told)
+    (group / "memory.max").write_text("2147483648" if quota else "max")
+    governor = tmp_path / "devices/system/cpu/cpu0/cpufreq/scaling_governor"
+    governor.parent.mkdir(parents=True)
+    governor.write_text("powersave\n")
+    found = Watch(tmp_path).conditions()
+    assert (found.quota_cpus, found.memory_limit_bytes, found.governor) == (
+        quota,
+        2**31 if quota else None,
+        "powersave",
+    )
 
 
 def test_where_nothing_is_stolen_or_no_time_passes_the_share_is_0(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,177 @@
+"""What NVIDIA's management library tells of a GPU: what it is, and how it is doing now.
+
+Every question may go unanswered (old boards, virtual GPUs, containers): the answer is then None, never a guess. Units
+are NVML's own: MHz, milliwatts, millijoules, bytes (nvml.h, "NVML API Reference Guide").
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_rwkvperf.backends.base import pci_address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_rwkvperf.backends.base import Device
+
+THROTTLES = {
+    0x0000000000000008: "hardware slowdown",
+    0x0000000000000020: "software thermal slowdown",
+    0x0000000000000040: "hardware thermal slowdown",
+    0x0000000000000080: "power brake",
+}
+"""nvmlClocksEventReason* that make a GPU slower than it is (nvml.h); idling, set clocks and sync boost do not."""
+
+POWER_CAP = 0x0000000000000004
+"""nvmlClocksEventReasonSwPowerCap: how a board that is sold with a power limit works at full load."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFacts:
+    """What a GPU is. `link` is PCIe generation and width now, `link_most` what it and its slot can do."""
+
+    name: str
+    uuid: str
+    address: str
+    memory_bytes: int | None = None
+    driver: str = ""
+    cuda: str = ""
+    mig: bool | None = None
+    ecc: bool | None = None
+    persistence: bool | None = None
+    power_limit_milliwatts: int | None = None
+    sm_mhz_most: int | None = None
+    link: tuple[int, int] | None = None
+    link_most: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """A process that holds memory on a GPU; `used_bytes` is None where the driver does not tell."""
+
+    pid: int
+    used_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a GPU is doing at a Unix time `at` (seconds). `utilisation` is the percentage of time a kernel ran."""
+
+    at: float
+    sm_mhz: int | None
+    memory_mhz: int | None
+    celsius: int | None
+    milliwatts: int | None
+    reasons: int | None
+    utilisation: int | None
+    used_bytes: int | None
+    processes: tuple[GpuProcess, ...]
+
+
+class Gpu:
+    """One GPU of an open NVML; `nvml` is the module pynvml, or a recording of it."""
+
+    def __init__(self, nvml: Any, handle: Any) -> None:  # noqa: ANN401 - the binding has no types
+        self._nvml = nvml
+        self._handle = handle
+
+    def facts(self) -> GpuFacts:
+        """What it is."""
+        nvml, handle = self._nvml, self._handle
+        memory, ecc, mig = (self._ask(f"nvmlDeviceGet{what}") for what in ("MemoryInfo", "EccMode", "MigMode"))
+        cuda = _answered(nvml, nvml.nvmlSystemGetCudaDriverVersion)  # 1000 · major + 10 · minor
+        persistence = self._ask("nvmlDeviceGetPersistenceMode")
+        return GpuFacts(
+            name=str(nvml.nvmlDeviceGetName(handle)),
+            uuid=str(self._ask("nvmlDeviceGetUUID") or ""),
+            address=self.address,
+            memory_bytes=None if memory is None else int(memory.total),
+            driver=str(_answered(nvml, nvml.nvmlSystemGetDriverVersion) or ""),
+            cuda="" if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
+            mig=None if mig is None else bool(mig[0]),
+            ecc=None if ecc is None else bool(ecc[0]),
+            persistence=None if persistence is None else bool(persistence),
+            power_limit_milliwatts=self._ask("nvmlDeviceGetEnforcedPowerLimit"),
+            sm_mhz_most=self._ask("nvmlDeviceGetMaxClockInfo", nvml.NVML_CLOCK_SM),
+            link=self._link("Curr"),
+            link_most=self._link("Max"),
+        )
+
+    @property
+    def address(self) -> str:
+        """Its PCI address, as `Device.physical` has it."""
+        return pci_address(str(self._nvml.nvmlDeviceGetPciInfo(self._handle).busId))
+
+    def read(self) -> Reading:
+        """How it is doing."""
+        memory, rates = self._ask("nvmlDeviceGetMemoryInfo"), self._ask("nvmlDeviceGetUtilizationRates")
+        return Reading(
+            at=time.time(),
+            sm_mhz=self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM),
+            memory_mhz=self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_MEM),
+            celsius=self._ask("nvmlDeviceGetTemperature", self._nvml.NVML_TEMPERATURE_GPU),
+            milliwatts=self._ask("nvmlDeviceGetPowerUsage"),
+            reasons=self._ask("nvmlDeviceGetCurrentClocksThrottleReasons"),
+            utilisation=None if rates is None else int(rates.gpu),
+            used_bytes=None if memory is None else int(memory.used),
+            processes=self._processes(),
+        )
+
+    def millijoules(self) -> int | None:
+        """Energy since the driver was loaded; the counter moves on about ten times a second on an H200."""
+        energy: int | None = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return energy
+
+    def _processes(self) -> tuple[GpuProcess, ...]:
+        """Of both kinds: a Vulkan process that only computes is among the graphics ones too."""
+        found = [
+            *(self._ask("nvmlDeviceGetComputeRunningProcesses") or ()),
+            *(self._ask("nvmlDeviceGetGraphicsRunningProcesses") or ()),
+        ]
+        by_pid = {one.pid: GpuProcess(int(one.pid), one.usedGpuMemory) for one in found}
+        return tuple(by_pid[pid] for pid in sorted(by_pid))
+
+    def _link(self, which: str) -> tuple[int, int] | None:
+        parts = [self._ask(f"nvmlDeviceGet{which}PcieLink{part}") for part in ("Generation", "Width")]
+        return None if None in parts else (int(parts[0]), int(parts[1]))
+
+    def _ask(self, function: str, *arguments: object) -> Any:  # noqa: ANN401 - as NVML answers
+        return _answered(self._nvml, getattr(self._nvml, function), self._handle, *arguments)
+
+
+def _answered(nvml: Any, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as NVML answers
+    try:
+        return function(*arguments)
+    except nvml.NVMLError:
+        return None
+
+
+@contextmanager
+def gpus() -> Iterator[list[Gpu]]:
+    """Every GPU that NVML shows, in its order; none without a driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield []
+        return
+    try:
+        count = int(pynvml.nvmlDeviceGetCount())
+        yield [Gpu(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)) for index in range(count)]
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def matching(device: Device, there: list[Gpu]) -> Gpu | None:
+    """The GPU that a device is: by its PCI address, or by its name where that names one alone."""
+    if device.kind != "gpu":
+        return None
+    if device.physical:
+        return next((gpu for gpu in there if gpu.address == device.physical), None)
+    named = [gpu for gpu in there if gpu.facts().name == device.name]
+    return named[0] if len(named) == 1 else None
