@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pytest_rwkvperf import errors, locks, places
 from pytest_rwkvperf.machine import roofline
 from pytest_rwkvperf.measure import pairs, plan, process, record
 from pytest_rwkvperf.measure.record import CaseRecord, Pairing
+from pytest_rwkvperf.models.listing import listing
 from pytest_rwkvperf.models.resolve import file_for
 from pytest_rwkvperf.oracle import expected, memory
 from pytest_rwkvperf.store.files import write_atomically
@@ -265,15 +267,17 @@ def _same_device(device: Device, other: Found) -> Device:
 
 
 def _facts(model: Model, file: ModelFile) -> record.ModelFacts:
-    shape = model.shape
+    shape, tensors = model.shape, listing(file.path, file.format)
     return record.ModelFacts(
-        model.name,
-        model.content_hash,
-        shape.parameters,
-        file.size_bytes,
-        printable(file.path.name),
-        shape.layers,
-        shape.width,
+        name=model.name,
+        content_hash=model.content_hash,
+        parameters=shape.parameters,
+        file_bytes=file.size_bytes,
+        file_name=printable(file.path.name),
+        layers=shape.layers,
+        width=shape.width,
+        tensor_bytes=sum(one.nbytes for one in tensors),
+        tensor_elements=sum(math.prod(one.shape) for one in tensors),
     )
 
 

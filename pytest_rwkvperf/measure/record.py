@@ -29,7 +29,10 @@ EndedBy = Literal["precision", "budget", "verdict"]
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """The model file that was measured, without its folder; sizes in bytes."""
+    """The model file that was measured, without its folder; sizes in bytes. 0 and nothing in records of old releases.
+
+    `tensor_elements` counts the numbers in the file, which holds some that RWKV-7 does not use; `parameters` does not.
+    """
 
     name: str
     content_hash: str
@@ -38,6 +41,8 @@ class ModelFacts:
     file_name: str = ""
     layers: int = 0
     width: int = 0
+    tensor_bytes: int = 0
+    tensor_elements: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -13,6 +12,7 @@ from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.machine import fingerprint, system
 from pytest_rwkvperf.measure.record import Measurement
 from pytest_rwkvperf.reports import record
+from pytest_rwkvperf.text import safe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.session import Session
 
 _GIT_SECONDS = 10.0
-_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]*@")
 _NOT_REACHED = "the run ended before it"
 _NOT_JUDGED = "measured and not judged: its test calls no check()"
 
@@ -40,8 +39,8 @@ def of_run(pytest_session: pytest.Session, session: Session) -> Record:
         started=session.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=round(elapsed.total_seconds(), 3),
         project_version=__version__,
-        command=tuple(_without_password(str(one)) for one in config.invocation_params.args),
-        options={name: _without_password(value) for name, value in options.values(config).items()},
+        command=tuple(safe(str(one)) for one in config.invocation_params.args),
+        options={name: safe(value, keep="\n") for name, value in options.values(config).items()},
         exit_status=int(pytest_session.exitstatus),
         fingerprint=fingerprint.read(),
         system=system.read(),
@@ -49,11 +48,6 @@ def of_run(pytest_session: pytest.Session, session: Session) -> Record:
         skipped=tuple(record.SkippedEngine(one.name, one.reason) for one in planned.missing),
         commit=_commit(config.rootpath),
     )
-
-
-def _without_password(text: str) -> str:
-    """`postgresql://user:secret@host` without the secret: records are shown around."""
-    return _PASSWORD.sub(r"\1***@", text)
 
 
 def _commit(folder: Path) -> str:

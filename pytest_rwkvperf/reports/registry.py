@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 # One line adds a format.
 FORMATS = {
     "json": "pytest_rwkvperf.reports.as_json:REPORT",
+    "llama-bench-md": "pytest_rwkvperf.reports.llama_bench:MARKDOWN",
+    "llama-bench-json": "pytest_rwkvperf.reports.llama_bench:JSON",
+    "llama-bench-jsonl": "pytest_rwkvperf.reports.llama_bench:JSONL",
+    "llama-bench-csv": "pytest_rwkvperf.reports.llama_bench:CSV",
+    "llama-bench-sql": "pytest_rwkvperf.reports.llama_bench:SQL",
 }
 
 SUFFIXES = {".json": "json"}

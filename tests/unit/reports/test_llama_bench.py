@@ -1,0 +1,179 @@
+"""llama-bench's formats: what its own build printed (in `llama_bench/`, llama-cpp-python 0.3.36) is the measure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from pytest_rwkvperf.backends.base import Device
+from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.errors import ReportError
+from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts
+from pytest_rwkvperf.reports import llama_bench
+from pytest_rwkvperf.reports.base import Style
+from pytest_rwkvperf.reports.llama_bench import FIELDS
+from tests.unit.building import CPU, make_record, make_run, recorded, report_record
+
+THEIRS = Path(__file__).with_name("llama_bench")
+MODEL = ModelFacts("synthetic:nano", "a" * 64, 37310464, 76330784, "rwkv7-4x256-f16.gguf", 4, 256, 74956800, 37326848)
+TIMES = {"pp64": (22891683, 14041524, 21887114), "tg16": (233114930, 77037684, 75978324)}
+"""What llama-bench measured in `theirs.json`."""
+
+F16 = Case("llama-cpp", "synthetic:nano", "f16", "cpu", 2, 512)
+WEB = Case("web-rwkv", "synthetic:nano", "int8@31", "vulkan:0", 2, 128)
+GPU = Device("vulkan:0", 'Hostile \' ; DROP | "GPU"\n', "gpu")
+
+
+def case(case: Case = F16, device: Device = CPU, version: str = "1") -> CaseRecord:
+    measured = replace(
+        make_record(make_run(pp64=TIMES["pp64"], tg16=TIMES["tg16"]), case=case, device=device), model=MODEL
+    )
+    return replace(measured, versions={case.backend: version})
+
+
+ALIKE = report_record(recorded(case()))
+BOTH = report_record(recorded(case()), recorded(case(WEB, GPU)))
+
+
+def theirs(suffix: str) -> str:
+    return (THEIRS / f"theirs.{suffix}").read_text(encoding="utf-8")
+
+
+def ours(report: llama_bench.LlamaBench) -> str:
+    return report.render(ALIKE, Style())[""]
+
+
+# What differs between its build and an engine in this process's environment, or from run to run.
+OWN = {"build_commit", "build_number", "cpu_info", "n_batch", "devices", "test_time"}
+
+
+def test_json_has_its_fields_in_its_order_with_its_types_and_its_figures() -> None:
+    mine, real = json.loads(ours(llama_bench.JSON)), json.loads(theirs("json"))
+    assert len(mine) == len(real) == 2
+    for row, reference in zip(mine, real, strict=True):
+        assert list(row) == list(reference)
+        assert {name: type(value) for name, value in row.items()} == {n: type(v) for n, v in reference.items()}
+        same = set(row) - OWN - {"avg_ns", "stddev_ns"}
+        assert {name: row[name] for name in same} == {name: reference[name] for name in same}
+        assert row["avg_ns"] == pytest.approx(reference["avg_ns"], abs=1)
+        assert row["stddev_ns"] == pytest.approx(reference["stddev_ns"], rel=1e-6)
+
+
+def test_jsonl_csv_and_sql_are_laid_out_as_its_own() -> None:
+    for mine, real in zip(ours(llama_bench.JSONL).splitlines(), theirs("jsonl").splitlines(), strict=True):
+        assert list(json.loads(mine)) == list(json.loads(real))
+    assert ours(llama_bench.CSV).splitlines()[0] == theirs("csv").splitlines()[0]
+    assert [len(row) for row in csv.reader(io.StringIO(ours(llama_bench.CSV)))] == [len(FIELDS)] * 3
+    create, insert = ours(llama_bench.SQL).split(";\n\n")
+    real_create, real_insert = theirs("sql").split(";\n\n")
+    assert create == real_create
+    assert insert[: insert.index("VALUES")] == real_insert[: real_insert.index("VALUES")]
+
+
+def test_the_table_is_laid_out_as_its_own() -> None:
+    mine, real = ours(llama_bench.MARKDOWN).splitlines(), theirs("md").splitlines()
+    assert mine[:2] == real[:2]
+    blank = [re.sub(r"[\d.]+ ± [\d.]+", "", line).replace(" ", "") for line in (*mine[2:4], *real[2:4])]
+    assert blank[:2] == blank[2:]
+    assert mine[2].endswith(" |     3425.93 ± 982.42 |")
+
+
+def test_a_gpu_has_layers_and_another_engine_its_name() -> None:
+    table = llama_bench.MARKDOWN.render(BOTH, Style())[""].splitlines()[:6]
+    assert table[0].split("|")[4:8] == [" backend    ", " ngl ", " threads ", "            test "]
+    assert [line.split("|")[1].strip() for line in table[2::2]] == ["rwkv7 ?B F16", "rwkv7 ?B INT8@31"]
+    assert [line.split("|")[4].strip() for line in table[2::2]] == ["CPU", "web-rwkv Vulkan"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "quant", "kind"),
+    [
+        (32, 2560, "f16", "rwkv7 2.9B F16"),
+        (12, 768, "q4_k_m", "rwkv7 190M Q4_K - Medium"),
+        (1, 64, "f32", "rwkv7 ?B all F32"),
+    ],
+)
+def test_a_model_is_called_what_llama_cpp_calls_it(layers: int, width: int, quant: str, kind: str) -> None:
+    measured = replace(case(replace(F16, quant=quant)), model=replace(MODEL, layers=layers, width=width))
+    assert llama_bench.rows(report_record(recorded(measured)))[0].model_type == kind
+
+
+# Read back
+
+
+def test_what_is_written_reads_back_as_the_same_rows() -> None:
+    rows = llama_bench.rows(BOTH)
+    assert len(rows) == 4
+    assert llama_bench.read(llama_bench.as_json(rows), "json") == rows
+    assert llama_bench.read(llama_bench.as_jsonl(rows), "jsonl") == rows
+    without_samples = [replace(row, samples_ns=(), samples_ts=()) for row in rows]
+    assert llama_bench.read(llama_bench.as_csv(rows), "csv") == without_samples
+
+
+def test_what_llama_bench_wrote_reads_too() -> None:
+    json_rows = llama_bench.read(theirs("json"), "json")
+    assert [(row.test, row.samples_ns) for row in json_rows] == list(TIMES.items())
+    assert [row.n_gen for row in llama_bench.read(theirs("jsonl"), "jsonl")] == [0, 16]
+    assert [row.repack for row in llama_bench.read(theirs("csv"), "csv")] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "notation"),
+    [
+        ("", "json"),
+        ("{}", "json"),
+        ("[1]", "json"),
+        ("[{}]", "json"),
+        ("[" * 5000, "json"),
+        ("{}", "jsonl"),
+        ("a\n1", "csv"),
+    ],
+)
+def test_anything_else_is_refused(text: str, notation: str) -> None:
+    with pytest.raises(ReportError, match="not llama-bench's"):
+        llama_bench.read(text, notation)  # type: ignore[arg-type]
+
+
+# SQL's own consumer
+
+
+def test_sqlite_reads_the_same_figures_whatever_the_names(tmp_path: Path) -> None:
+    text = llama_bench.SQL.render(BOTH, Style())[""]
+    rows = llama_bench.rows(BOTH)
+    connection = sqlite3.connect(":memory:")
+    connection.executescript(text)
+    found = connection.execute(f"SELECT {', '.join(FIELDS)} FROM llama_bench").fetchall()  # noqa: S608
+    expected = [tuple(value for name, value in asdict(row).items() if name in FIELDS) for row in rows]
+    assert found == expected
+    if shell := shutil.which("sqlite3"):
+        (tmp_path / "rows.sql").write_text(text, encoding="utf-8")
+        query = "SELECT count(*), min(gpu_info LIKE 'Hostile%') FROM llama_bench WHERE gpu_info <> '';"
+        told = subprocess.run(
+            [shell, "-init", tmp_path / "rows.sql", ":memory:", query], capture_output=True, text=True, check=True
+        )
+        assert told.stdout.strip() == "2|1", told.stderr
+
+
+# A/B
+
+
+def test_two_versions_are_two_builds() -> None:
+    pair = recorded(case(version="2"), old=case(version="1"))
+    old, _, new, _ = llama_bench.rows(report_record(pair))
+    assert re.fullmatch("[0-9a-f]{7}", old.build_commit)
+    assert old.build_commit != new.build_commit
+    assert len(llama_bench.rows(report_record(recorded(case(), old=case())))) == 2
+
+
+def test_nothing_to_show_is_an_error() -> None:
+    with pytest.raises(ReportError, match="nothing was timed"):
+        llama_bench.JSON.render(report_record(), Style())
