@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,7 +220,12 @@ def _mark_empty(pytest_session: pytest.Session, session: Session) -> None:
 def _report(pytest_session: pytest.Session, session: Session) -> None:
     """Write the reports with what there is, however the run ended; not after a mistake in the options."""
     wanted, config = session.settings.reports, pytest_session.config
-    if not wanted or config.option.collectonly or pytest_session.exitstatus == pytest.ExitCode.USAGE_ERROR:
+    if config.option.collectonly or pytest_session.exitstatus == pytest.ExitCode.USAGE_ERROR:
+        return
+    from pytest_rwkvperf.reports import github
+
+    on_github = github.is_here(os.environ)
+    if not wanted and not on_github:
         return
     from pytest_rwkvperf.reports import recording, writing
     from pytest_rwkvperf.reports.base import Style
@@ -227,5 +233,8 @@ def _report(pytest_session: pytest.Session, session: Session) -> None:
     record = recording.of_run(pytest_session, session)
     session.written, troubles = writing.write_all(record, wanted, Style(session.settings.report_language))
     if troubles:
-        session.trouble = "\n".join(filter(None, [session.trouble, *troubles]))
         pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if on_github:
+        troubles += filter(None, [github.add_summary(record, os.environ)])
+        session.say.command(github.errors_of(record))
+    session.trouble = "\n".join(filter(None, [session.trouble, *troubles]))

@@ -62,13 +62,13 @@ class Perf:
 
     def check(self) -> Judgement:
         """The verdict against this machine's baseline; fails the test on a regression or an invalid figure."""
-        from pytest_rwkvperf.judgement import describe, to_json
+        from pytest_rwkvperf.judgement import describe, figures, to_json
 
         with _clean_failure():
             verdict = self._session.judge(self.item, self._tolerance)
         if verdict.new is not None:
             self.measure()
-        self._request.node.user_properties.append((PROPERTY, to_json(verdict)))
+        self._request.node.user_properties += [(PROPERTY, to_json(verdict)), *figures(verdict)]
         if self._session.fails(verdict):
             pytest.fail(describe(verdict), pytrace=False)
         return verdict

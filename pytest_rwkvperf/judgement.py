@@ -18,7 +18,7 @@ from pytest_rwkvperf.stats.verdicts import Comparison, Verdict, compare
 from pytest_rwkvperf.store.schema import Noise
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_rwkvperf.cases import WorkloadKind
     from pytest_rwkvperf.machine.fingerprint import Fingerprint
@@ -132,6 +132,22 @@ def to_json(judgement: Judgement) -> str:
 def from_json(text: str) -> Judgement:
     """Read what `to_json` wrote."""
     return msgspec.convert(json.loads(text), type=Judgement)
+
+
+def figures(judgement: Judgement) -> Iterator[tuple[str, str]]:
+    """What a JUnit file says of a test, as properties that other programs can plot."""
+    yield "rwkv_verdict", judgement.verdict
+    for name, estimate in (("tokens_per_second", judgement.new), ("baseline_tokens_per_second", judgement.old)):
+        if estimate is not None:
+            yield f"rwkv_{name}", f"{estimate.median:.6g}"
+            yield f"rwkv_{name}_low", f"{estimate.low:.6g}"
+            yield f"rwkv_{name}_high", f"{estimate.high:.6g}"
+    if judgement.comparison is not None:
+        yield "rwkv_ratio", f"{judgement.comparison.ratio:.6g}"
+        yield "rwkv_ratio_low", f"{judgement.comparison.low:.6g}"
+        yield "rwkv_ratio_high", f"{judgement.comparison.high:.6g}"
+    if judgement.parity is not None:
+        yield "rwkv_parity", f"{judgement.parity:.3g}"
 
 
 def describe(judgement: Judgement) -> str:

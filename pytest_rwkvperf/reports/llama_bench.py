@@ -124,7 +124,12 @@ _TYPES: dict[str, type] = get_type_hints(Row)
 
 def rows(record: Record) -> list[Row]:
     """Every workload that was timed. In A/B the old side too, where its versions differ and tell it apart."""
-    return [row for case in record.cases for row in _rows_of(record, case)]
+    return rows_of(record, record.cases)
+
+
+def rows_of(record: Record, cases: Sequence[RecordedCase]) -> list[Row]:
+    """The same of some of a record's cases."""
+    return [row for case in cases for row in _rows_of(record, case)]
 
 
 def _rows_of(record: Record, case: RecordedCase) -> Iterator[Row]:

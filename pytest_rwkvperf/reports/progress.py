@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
 
     import pytest
@@ -46,6 +48,13 @@ class Progress:
                 writer.line()
             writer.line(sentence)
             writer.flush()
+
+    def command(self, lines: Iterable[str]) -> None:
+        """Say something to the program that reads stdout: also under -q and without a terminal reporter."""
+        for line in lines:
+            with self._uncaptured():
+                sys.stdout.write(f"\n{line}\n")
+                sys.stdout.flush()
 
     def _uncaptured(self) -> AbstractContextManager[None]:
         manager = self._config.pluginmanager.getplugin("capturemanager")

@@ -52,10 +52,22 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class MeanRatio:
+    """The ratio of the means of all repetitions; only its `regression` counts. `high` is null where it is unbounded."""
+
+    ratio: float
+    low: float
+    high: float | None
+    regression: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Ratio:
     """New over old tokens per second with one-sided bounds, each wrong with probability `alpha`.
 
     `detectable` is the smallest slowdown, as a share of the time, found 19 times in 20; null where nothing is bounded.
+    `drift` is the part of the new log time that the probes account for; `settled_by` the number of baseline sessions
+    that would have given a verdict other than INCONCLUSIVE; `paired` says that two environments alternated (A/B).
     """
 
     ratio: float
@@ -64,6 +76,10 @@ class Ratio:
     tolerance: float
     alpha: float
     detectable: float | None
+    drift: float = 0.0
+    settled_by: int | None = None
+    paired: bool = False
+    mean: MeanRatio | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +194,7 @@ def ratio(comparison: Comparison | None) -> Ratio | None:
     """A comparison as the record has it."""
     if comparison is None:
         return None
+    tail = comparison.tail
     return Ratio(
         comparison.ratio,
         comparison.low,
@@ -185,6 +202,10 @@ def ratio(comparison: Comparison | None) -> Ratio | None:
         comparison.tolerance,
         comparison.alpha,
         _bounded(comparison.detectable),
+        comparison.drift,
+        comparison.settled_by,
+        comparison.paired,
+        None if tail is None else MeanRatio(tail.ratio, tail.low, _bounded(tail.high), tail.regression),
     )
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # One line adds a format.
 FORMATS = {
     "json": "pytest_rwkvperf.reports.as_json:REPORT",
+    "issue": "pytest_rwkvperf.reports.issue:REPORT",
+    "markdown": "pytest_rwkvperf.reports.summary:REPORT",
     "llama-bench-md": "pytest_rwkvperf.reports.llama_bench:MARKDOWN",
     "llama-bench-json": "pytest_rwkvperf.reports.llama_bench:JSON",
     "llama-bench-jsonl": "pytest_rwkvperf.reports.llama_bench:JSONL",
@@ -21,7 +23,7 @@ FORMATS = {
     "llama-bench-sql": "pytest_rwkvperf.reports.llama_bench:SQL",
 }
 
-SUFFIXES = {".json": "json"}
+SUFFIXES = {".json": "json", ".md": "issue"}
 """The format that a file name alone asks for."""
 
 _SHORTEST = 2

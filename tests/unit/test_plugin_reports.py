@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -142,3 +143,31 @@ def test_a_disk_that_fails_at_the_end_fails_the_run_and_says_so(runs: Runs, monk
     result = runs.measuring("--rwkv-report=run.json")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["report *run.json cannot be written: *No space left*"])
+
+
+def test_on_github_the_job_gets_a_summary_and_an_annotation_and_junit_the_figures(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    assert runs.measuring("--rwkv-save-baseline", factor="1").ret == 0
+    assert (tmp_path / "summary").read_text().count("NO-BASELINE") == 2
+    result = runs.measuring("-q", "--junitxml=junit.xml", "--rwkv-tolerance=5%", factor="4")
+    assert result.ret == 1
+    (line,) = [line for line in result.outlines if line.startswith("::error ")]
+    assert line.startswith("::error title=REGRESSION scripted-fp16-cpu pp16::")
+    assert "❌ REGRESSION" in (tmp_path / "summary").read_text()
+    (case,) = ET.parse(runs.pytester.path / "junit.xml").getroot().iter("testcase")  # noqa: S314 - pytest wrote it
+    properties = {one.get("name"): one.get("value") for one in case.iter("property")}
+    assert properties["rwkv_verdict"] == "REGRESSION"
+    assert float(properties["rwkv_tokens_per_second"] or 0) == pytest.approx(16 / (16 * 0.02 * 4))
+    assert float(properties["rwkv_ratio"] or 0) == pytest.approx(0.25)
+
+
+def test_elsewhere_nothing_is_said_to_github(runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
+    result = runs.measuring(fault="abort@decode")
+    assert result.ret == 1
+    assert "::error" not in result.stdout.str()
+    assert not (tmp_path / "summary").exists()

@@ -1,0 +1,109 @@
+"""What reports for people say, in both languages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_rwkvperf.reports.base import Language
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """One language's. Braces are filled in by `str.format`."""
+
+    cpu: str
+    gpu: str
+    performance: str
+    system: str
+    screenshot: str
+    no_screenshot: str
+    cores: str
+    no_gpu: str
+    gpu_unused: str
+    other_model: str
+    own_figures: str
+    failed: str
+    columns: tuple[str, ...]
+    not_judged: str
+    operating_system: str
+    memory: str
+    model_file: str
+    settings: str
+    settings_are: str
+
+
+ENGLISH = Texts(
+    cpu="CPU model",
+    gpu="GPU model",
+    performance="Performance data",
+    system="System information [optional]",
+    screenshot="Screenshot [optional]",
+    no_screenshot="None: these figures are of the measurement record {id}, begun {started}.",
+    cores="{cores} logical, {physical} physical cores used",
+    no_gpu="None used.",
+    gpu_unused="None used; the machine has {gpus}.",
+    other_model="The guide collects figures of RWKV7-G1 2.9B only. These are of {model}.",
+    own_figures="With the uncertainty, as pytest-rwkvperf measured it (geometric mean over processes, 95 % interval, "
+    "parity = relative L2 of the logits from an independent RWKV-7):",
+    failed="Not measured:",
+    columns=(
+        "quant",
+        "workload",
+        "tokens/s",
+        "95 % interval",
+        "processes × samples",  # noqa: RUF001 - times
+        "first token",
+        "inter-token p50 / p99",
+        "peak RSS",
+        "parity",
+        "verdict",
+    ),
+    not_judged="",
+    operating_system="Operating system",
+    memory="Main memory",
+    model_file="Model file",
+    settings="Settings",
+    settings_are="{threads} threads, chunks of {chunk} tokens; load average {load} before, "
+    "{steal:.1%} of the CPU stolen",
+)
+
+CHINESE = Texts(
+    cpu="CPU 型号",
+    gpu="GPU 型号",
+    performance="性能数据",
+    system="系统信息 [可选]",
+    screenshot="截图 [可选]",
+    no_screenshot="无：以上数据来自测量记录 {id}，开始于 {started}。",  # noqa: RUF001 - Chinese punctuation
+    cores="使用 {cores} 个逻辑核、{physical} 个物理核",
+    no_gpu="未使用。",
+    gpu_unused="未使用；本机装有 {gpus}。",  # noqa: RUF001 - as above
+    other_model="指南只收集 RWKV7-G1 2.9B 的数据。以下数据来自 {model}。",
+    own_figures="pytest-rwkvperf 的测量结果及其不确定度（各进程的几何平均、95 % 置信区间；"  # noqa: RUF001 - as above
+    "parity 为 logits 与独立实现的 RWKV-7 的相对 L2 距离）：",  # noqa: RUF001 - as above
+    failed="未能测量：",  # noqa: RUF001 - as above
+    columns=(
+        "量化",
+        "负载",
+        "tokens/s",
+        "95 % 区间",
+        "进程 × 样本",  # noqa: RUF001 - times
+        "首 token",
+        "token 间隔 p50 / p99",
+        "内存峰值",
+        "parity",
+        "结论",
+    ),
+    not_judged="",
+    operating_system="操作系统",
+    memory="内存",
+    model_file="模型文件",
+    settings="设置",
+    settings_are="{threads} 线程，每块 {chunk} 个 token；"  # noqa: RUF001 - as above
+    "测量前平均负载 {load}，CPU 被占用 {steal:.1%}",  # noqa: RUF001 - as above
+)
+
+TEXTS: Mapping[Language, Texts] = {"en": ENGLISH, "zh": CHINESE}

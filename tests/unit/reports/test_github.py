@@ -1,0 +1,79 @@
+"""On GitHub Actions: the step's summary, and annotations that no name can break out of."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from markdown_it import MarkdownIt
+
+from pytest_rwkvperf.reports import github
+from pytest_rwkvperf.reports.base import Style
+from pytest_rwkvperf.reports.record import SkippedEngine
+from pytest_rwkvperf.reports.summary import REPORT
+from tests.unit.building import make_record, make_run, passed, recorded, report_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MEASURED = make_record(make_run(pp16=[10**7] * 3), make_run(pp16=[11 * 10**6] * 3))
+SLOWER = replace(passed(MEASURED)[0], verdict="REGRESSION", fails=True, reason="100 % slower,\r\nreally: 50%")
+FAILED = report_record(recorded(MEASURED, SLOWER), skipped=(SkippedEngine("rwkv", "not installed: pip install x|y"),))
+LINE = re.compile(r"::error title=([^:,\r\n]*)::([^\r\n]*)")
+
+
+def test_a_failure_is_one_line_with_what_could_end_it_escaped() -> None:
+    (line,) = github.errors_of(FAILED)
+    found = LINE.fullmatch(line)
+    assert found
+    assert found[1] == "REGRESSION llama-cpp-q8_0-cpu pp16"
+    assert found[2] == "100 %25 slower,%0Areally%3A 50%25 (x2.000 of the baseline)".replace("%3A", ":")
+
+
+@pytest.mark.parametrize(
+    "evil", ["a\n::set-env name=X::y", "\r\n::error::forged", "t,file=x:1", "\x1b[2J%0A", "\u2028::x"]
+)
+def test_no_text_begins_a_command_of_its_own(evil: str) -> None:
+    line = github.command("error", evil, evil)
+    assert LINE.fullmatch(line)
+    assert len(line.splitlines()) == 1
+
+
+def test_more_failures_than_github_shows_end_in_a_count() -> None:
+    many = report_record(recorded(MEASURED, *[SLOWER] * 14))
+    lines = [*github.errors_of(many)]
+    assert len(lines) == github.ANNOTATIONS
+    assert lines[-1].endswith("and 5 more; the job's summary has them all")
+    assert len([*github.errors_of(report_record(recorded(MEASURED, *[SLOWER] * 10)))]) == 10
+
+
+def test_the_summary_goes_behind_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "summary"
+    path.write_text("before\n", encoding="utf-8")
+    assert github.add_summary(FAILED, {"GITHUB_STEP_SUMMARY": str(path)}) == ""
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("before\n### RWKV-7 throughput: 1 REGRESSION\n")
+    rendered = MarkdownIt("gfm-like", {"linkify": False}).render(text)
+    assert "<td>❌ REGRESSION</td>" in rendered
+    assert "rwkv was skipped: not installed: pip install x|y" in rendered
+
+
+def test_a_summary_that_github_would_refuse_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "summary"
+    monkeypatch.setattr(github, "SUMMARY_BYTES", 500)
+    assert github.add_summary(FAILED, {"GITHUB_STEP_SUMMARY": str(path)}) == ""
+    assert path.stat().st_size <= 500
+    assert path.read_text(encoding="utf-8").endswith("does not fit into a summary of GitHub's; see the report files.\n")
+
+
+def test_a_summary_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    assert "no summary" in github.add_summary(FAILED, {"GITHUB_STEP_SUMMARY": str(tmp_path)})
+    assert github.add_summary(FAILED, {}) == ""
+
+
+def test_a_run_that_measured_nothing_has_a_summary_too() -> None:
+    text = REPORT.render(report_record(skipped=(SkippedEngine("rwkv", "not installed"),)), Style())[""]
+    assert text.startswith("### RWKV-7 throughput: nothing was measured\n")
+    assert "- rwkv was skipped: not installed" in text

@@ -1,0 +1,57 @@
+"""The CI templates: what they call exists, and they are what their services parse."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from pytest_rwkvperf import options
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CI = Path(__file__).parents[2] / "docs" / "ci"
+
+
+def scripts(node: Any) -> Iterator[str]:  # noqa: ANN401 - YAML
+    """Every shell text of a template, wherever."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name in {"run", "script", "before_script"}:
+                yield from [value] if isinstance(value, str) else value
+            else:
+                yield from scripts(value)
+    elif isinstance(node, list):
+        for one in node:
+            yield from scripts(one)
+
+
+@pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
+def test_every_option_in_a_template_is_understood(name: str, pytester: pytest.Pytester) -> None:
+    text = (CI / name).read_text(encoding="utf-8")
+    runs = [
+        line
+        for script in scripts(yaml.safe_load(text))
+        for line in re.split(r"(?<!\\)\n", script)
+        if "pytest -" in line
+    ]
+    assert len(runs) == 2
+    for run in runs:
+        arguments = shlex.split(run.replace("\\\n", " ").replace("$SAVE", "append"))
+        config = pytester.parseconfig(*arguments[arguments.index("pytest") + 1 :])
+        settings = options.read(config)
+        assert settings.measuring
+        assert settings.reports
+        config._ensure_unconfigure()
+
+
+def test_the_github_template_gives_no_more_rights_than_a_job_needs() -> None:
+    template = yaml.safe_load((CI / "github.yml").read_text(encoding="utf-8"))
+    assert template["permissions"] == {"contents": "read"}
+    assert "permissions" not in template["jobs"]["gate"]
+    assert not [line for line in scripts(template) if "${{" in line], "an expression in a script is an injection"
