@@ -45,6 +45,15 @@ def check_reports(config: pytest.Config, settings: Settings) -> None:
             writing.check(settings.reports)
 
 
+def check_history(config: pytest.Config, settings: Settings) -> None:
+    """Refuse an address that no run could be stored at; whether it answers shows when there is something to send."""
+    if settings.history and not hasattr(config, "workerinput"):
+        from pytest_rwkvperf.history import address
+
+        with usage_errors(config):
+            address.parse(settings.history, config.rootpath)
+
+
 def relay_usage_error(node: XdistNode) -> None:
     """Raise what an xdist worker found, in the controller.
 
@@ -206,7 +215,7 @@ def finish(pytest_session: pytest.Session, session: Session) -> None:
         session.trouble = str(error) if isinstance(error, StorageError) else f"not saved: {error}"
         pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED
     _mark_empty(pytest_session, session)
-    _report(pytest_session, session)
+    _leave(pytest_session, session)
 
 
 def _mark_empty(pytest_session: pytest.Session, session: Session) -> None:
@@ -217,21 +226,28 @@ def _mark_empty(pytest_session: pytest.Session, session: Session) -> None:
         pytest_session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
 
-def _report(pytest_session: pytest.Session, session: Session) -> None:
-    """Write the reports with what there is, however the run ended; not after a mistake in the options."""
-    wanted, config = session.settings.reports, pytest_session.config
+def _leave(pytest_session: pytest.Session, session: Session) -> None:
+    """Reports and history, with what there is, however the run ended; not after a mistake in the options."""
+    settings, config = session.settings, pytest_session.config
     if config.option.collectonly or pytest_session.exitstatus == pytest.ExitCode.USAGE_ERROR:
         return
     from pytest_rwkvperf.reports import github
 
     on_github = github.is_here(os.environ)
-    if not wanted and not on_github:
+    if not settings.reports and not settings.history and not on_github:
         return
     from pytest_rwkvperf.reports import recording, writing
     from pytest_rwkvperf.reports.base import Style
 
     record = recording.of_run(pytest_session, session)
-    session.written, troubles = writing.write_all(record, wanted, Style(session.settings.report_language))
+    session.written, troubles = writing.write_all(record, settings.reports, Style(settings.report_language))
+    if settings.history and any(case.measured for case in record.cases):
+        from pytest_rwkvperf.history import address, spool
+
+        try:
+            session.remembered = spool.store(record, address.parse(settings.history, config.rootpath))
+        except RwkvPerfError as error:
+            troubles.append(str(error))
     if troubles:
         pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED
     if on_github:

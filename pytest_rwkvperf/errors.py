@@ -75,6 +75,10 @@ class LockedError(RwkvPerfError):
     """Another process has held a lock for longer than one waits."""
 
 
+class HistoryError(RwkvPerfError):
+    """A history's database cannot be reached, read or written; what was to be stored is kept."""
+
+
 def named(kind: str, message: str) -> RwkvPerfError:
     """An error of this module by its class's name, after a trip through text; any other name is a BackendError."""
     found = globals().get(kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -133,6 +133,13 @@ OPTIONS = (
         "FILE",
         repeatable=True,
     ),
+    Option(
+        "history",
+        "",
+        "store this run's record in a database: an SQLite file, sqlite:///FILE or postgresql://USER@HOST/DATABASE. "
+        "What cannot be stored now is kept on this disk and sent with the next run",
+        "FILE|URL",
+    ),
     Option("report-language", "en", "of reports for people: English or Chinese", "en|zh"),
 )
 
@@ -160,6 +167,8 @@ class Settings:
     """The interpreter with the old version; empty when a baseline is what figures are compared with."""
     reports: tuple[Wanted, ...]
     report_language: Language
+    history: str = field(repr=False)
+    """The history's address as it was written, password and all; empty when none is kept."""
 
     @property
     def aa(self) -> bool:
@@ -213,6 +222,7 @@ def read(config: pytest.Config) -> Settings:
         ab=_other_python(raw["ab"], raw["aa"], raw["save-baseline"]),
         strict=frozenset(_choice("strict", word, STRICTNESS) for word in _words(raw["strict"])),
         reports=_reports(config),
+        history=raw["history"],
         report_language=_choice("report-language", raw["report-language"], ("en", "zh")),
     )
 

@@ -1,4 +1,4 @@
-"""Folders of this user that outlive a run: caches and locks."""
+"""Folders of this user that outlive a run: caches, locks, and data on their way elsewhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 import uuid
 from pathlib import Path
 
-from platformdirs import user_cache_path
+from platformdirs import user_cache_path, user_data_path
 
 from pytest_rwkvperf.errors import StorageError
 
@@ -21,6 +21,11 @@ _WORKER_PREFIX = "rwkvperf-worker-"
 def cache() -> Path:
     """The user's cache folder for this project."""
     return user_cache_path("pytest-rwkvperf", appauthor=False)
+
+
+def data() -> Path:
+    """The user's data folder for this project: what no cache cleaning may take."""
+    return user_data_path("pytest-rwkvperf", appauthor=False)
 
 
 def new_run_folder() -> Path:

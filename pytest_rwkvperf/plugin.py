@@ -29,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
         settings = options.read(config)
     if settings.measuring:
         collection.check_reports(config, settings)
+        collection.check_history(config, settings)
         from pytest_rwkvperf.reports.progress import Progress
         from pytest_rwkvperf.session import Session
 

@@ -91,6 +91,7 @@ class Session:
         self._old_engines: dict[str, Found] = {}
         self.started = datetime.now(timezone.utc)
         self.written: list[Path] = []
+        self.remembered: tuple[str, ...] = ()
         self._tools = WorkerTools(lambda sentence, fraction: say(f"{sentence} {fraction:.0%}"))
 
     @cached_property

@@ -55,6 +55,7 @@ PROOFS: dict[str, tuple[str, str]] = {
     "planted": ("benchmarks/parity/planted.py", "which planted bugs the parity check sees; 30 min"),
     "formats": ("benchmarks/models/write_formats.py", "speed and memory of writing and converting models; 2 min"),
     "fuzz": ("benchmarks/models/fuzz_headers.py", "10 000 damaged headers of each format; 3 min"),
+    "history": ("benchmarks/history/planted.py", "a step planted in stored runs, found and nothing else; 8 min"),
     "ab": ("benchmarks/ab/power.py", "false alarms and power of A/B; 40 min"),
 }
 

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rich.console import RenderableType
+    from rich.table import Table
     from typing_extensions import Self
+
+_WIDEST = 1000
+"""Columns: more than any table has."""
 
 
 class Console:
@@ -36,6 +40,11 @@ class Console:
     ) -> None:
         self._stop()
 
+    @property
+    def width(self) -> int:
+        """Columns of the terminal that results go to."""
+        return self._out.width
+
     def progress(self, sentence: str, fraction: float) -> None:
         """Tell a sentence and how much of it is done, from 0 to 1."""
         if self._err.is_terminal:
@@ -51,7 +60,12 @@ class Console:
     def result(self, renderable: RenderableType) -> None:
         """Print what the command was asked for. Text is taken as it is, without markup."""
         self._stop()
-        self._out.print(renderable, markup=False)
+        self._out.print(renderable, markup=False, crop=False)
+
+    def wide(self, table: Table) -> None:
+        """Print a table whose cells are never cut; a terminal that is narrower wraps its lines."""
+        self._stop()
+        RichConsole(file=sys.stdout, highlight=False, width=_WIDEST).print(table)
 
     def text(self, text: str) -> None:
         """Write text byte for byte: a report may go into a file or another program."""

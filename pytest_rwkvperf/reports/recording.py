@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf import __version__, launcher, options, outline
 from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.history.address import masked
 from pytest_rwkvperf.machine import fingerprint, system
 from pytest_rwkvperf.measure.record import Measurement
 from pytest_rwkvperf.reports import record
@@ -39,8 +40,8 @@ def of_run(pytest_session: pytest.Session, session: Session) -> Record:
         started=session.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=round(elapsed.total_seconds(), 3),
         project_version=__version__,
-        command=tuple(safe(str(one)) for one in config.invocation_params.args),
-        options={name: safe(value, keep="\n") for name, value in options.values(config).items()},
+        command=tuple(safe(masked(str(one))) for one in config.invocation_params.args),
+        options={name: safe(masked(value), keep="\n") for name, value in options.values(config).items()},
         exit_status=int(pytest_session.exitstatus),
         fingerprint=fingerprint.read(),
         system=system.read(),

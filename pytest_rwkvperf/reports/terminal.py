@@ -48,7 +48,7 @@ _WIDEST = 1000
 def write(reporter: pytest.TerminalReporter, session: Session) -> None:
     """Print the section. Rich renders to text; pytest's reporter writes it, so capturing and xdist behave."""
     judgements = list(session.judgements.values())
-    if not judgements and not session.trouble and not session.written:
+    if not (judgements or session.trouble or session.written or session.remembered):
         return
     reporter.write_sep("=", "RWKV-7 throughput")
     if judgements:
@@ -61,7 +61,7 @@ def write(reporter: pytest.TerminalReporter, session: Session) -> None:
     for sentence in gpu_notes(records):
         reporter.write_line(sentence)
     steps = next_steps(session) if judgements or session.trouble else []
-    for sentence in [*steps, *(f"Wrote {path}" for path in session.written)]:
+    for sentence in [*steps, *(f"Wrote {path}" for path in session.written), *session.remembered]:
         reporter.write_line(sentence)
 
 

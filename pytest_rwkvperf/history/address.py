@@ -1,0 +1,118 @@
+"""Where a history is kept: a database's address, whose password nobody may ever see."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, quote_plus
+
+from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.text import safe
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+INSTALL = 'pip install "pytest-rwkvperf[history]"'
+
+_SECRET_WORDS = ("password", "passwd", "pwd", "secret", "token")
+_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+_EXAMPLES = "write for example history.db, sqlite:///history.db or postgresql://user@host/database"
+
+
+# Greedy to the last @: a password may hold one, and a slash.
+_USER_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S*@")
+_QUERY_PASSWORD = re.compile(rf"([?&][^=&\s]*(?:{'|'.join(_SECRET_WORDS)})[^=&\s]*=)[^&\s]*", re.IGNORECASE)
+
+
+def masked(text: str) -> str:
+    """A text without the passwords of the addresses in it."""
+    return _QUERY_PASSWORD.sub(r"\1***", _USER_PASSWORD.sub(r"\1***@", text))
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A database. `shown` is what may be printed and stored: the address without its secrets."""
+
+    url: URL = field(repr=False)
+    shown: str
+
+    @property
+    def key(self) -> str:
+        """A name for files that belong to this database; no secret is in it, so that a new password changes nothing."""
+        return hashlib.sha256(self.shown.encode()).hexdigest()[:16]
+
+    def clean(self, text: str) -> str:
+        """A driver's message without the secrets that it may repeat."""
+        for secret in _secrets(self.url):
+            for form in {secret, quote(secret, safe=""), quote_plus(secret)}:
+                text = text.replace(form, "***")
+        return safe(text)
+
+
+def parse(text: str, folder: Path) -> Address:
+    """Read a database's address, or the path of an SQLite file; a relative one is in `folder`.
+
+    Raises:
+        OptionError: it is neither, or its driver is not installed. The message holds no part of the address that could
+            be a secret.
+    """
+    if importlib.util.find_spec("sqlalchemy") is None or importlib.util.find_spec("alembic") is None:
+        raise OptionError(f"a history needs SQLAlchemy and Alembic, which are not installed: {INSTALL}")
+    from sqlalchemy import URL, make_url
+    from sqlalchemy.exc import ArgumentError
+
+    if "://" not in text:
+        url = URL.create(_DRIVERS["sqlite"], database=text)
+    else:
+        try:
+            url = make_url(text)
+        except (ArgumentError, ValueError):  # a port that is no number
+            raise OptionError(f"the history's address is not understood; {_EXAMPLES}") from None
+    if "@" in (url.host or ""):
+        raise OptionError("a password in the history's address holds a @; write it as %40, or leave it to ~/.pgpass")
+    family = url.drivername.partition("+")[0]
+    if family not in _DRIVERS:
+        raise OptionError(f"the history's database {family!r} is unknown; allowed: sqlite, postgresql; {_EXAMPLES}")
+    if family != "sqlite" and importlib.util.find_spec("psycopg") is None:
+        raise OptionError(f"a history in PostgreSQL needs psycopg, which is not installed: {INSTALL}")
+    url = _placed(url.set(drivername=_DRIVERS[family]), folder)
+    return Address(url, _shown(url))
+
+
+def _placed(url: URL, folder: Path) -> URL:
+    """With an SQLite file's full path.
+
+    Raises:
+        OptionError: no file is named, or a folder is.
+    """
+    if not url.drivername.startswith("sqlite"):
+        return url
+    if not url.database or url.database == ":memory:":
+        raise OptionError(f"the history needs a file that outlives the run; {_EXAMPLES}")
+    path = (folder / Path(url.database).expanduser()).resolve()
+    if path.is_dir():
+        raise OptionError(f"the history {str(path)!r} is a folder; name a file in it, such as {path / 'history.db'}")
+    return url.set(database=str(path))
+
+
+def _shown(url: URL) -> str:
+    if url.drivername.startswith("sqlite"):
+        return f"sqlite:///{url.database}"
+    query = {name: value for name, value in url.query.items() if not _is_secret(name)}
+    plain = url.set(drivername="postgresql", query=query, password="***" if url.password is not None else None)
+    return plain.render_as_string(hide_password=True)
+
+
+def _is_secret(name: str) -> bool:
+    return any(word in name.lower() for word in _SECRET_WORDS)
+
+
+def _secrets(url: URL) -> list[str]:
+    """Every secret of an address, the longest first, so that one that holds another goes whole."""
+    values = [value for name, value in url.query.items() if _is_secret(name)]
+    found = [url.password, *(one for value in values for one in ([value] if isinstance(value, str) else value))]
+    return sorted((str(one) for one in found if one), key=len, reverse=True)

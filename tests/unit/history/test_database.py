@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine
+
+from pytest_rwkvperf.errors import HistoryError
+from pytest_rwkvperf.history.database import Database, Series
+from pytest_rwkvperf.history.tables import METADATA
+from tests.unit.building import CASE, record_of, recorded, report_record
+from tests.unit.history.conftest import run_number, stored
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.history.address import Address
+
+VERSION_1 = Path(__file__).with_name("version_1.sql")
+
+
+def file_of(place: Address) -> Path:
+    return Path(str(place.url.database))
+
+
+def test_a_run_is_read_back_whole(place: Address) -> None:
+    run = run_number(3)
+    database = stored(place, [run])
+    assert database.record(run.id[:31]) == run
+    assert database.record("no such") is None
+    (listed,) = database.runs()
+    assert (listed.id, listed.started, listed.machine) == (run.id, run.started, run.fingerprint.id)
+    assert listed.figures == 1
+
+
+def test_an_id_that_two_runs_begin_with_names_none(place: Address) -> None:
+    database = stored(place, [run_number(1), run_number(2)])
+    assert database.record("0" * 31) is None
+
+
+def test_a_run_sent_twice_is_there_once(place: Address) -> None:
+    database = stored(place, [run_number(1)])
+    assert not database.add(run_number(1))
+    assert len(database.runs()) == 1
+
+
+def test_a_series_has_its_figures_in_order_of_time_with_their_versions(place: Address) -> None:
+    runs = [run_number(5, 2.0, llama="b2", commit="c"), run_number(4, 1.0, llama="b1")]
+    (((series, points),)) = stored(place, runs).series().items()
+    assert series == Series(runs[0].fingerprint.id, CASE.key, "pp512", "a" * 64, "CPU", 1)
+    assert [round(point.tokens_per_second) for point in points] == [512, 256]
+    assert [point.versions["llama.cpp"] for point in points] == ["b1", "b2"]
+    assert points[0].versions["NVIDIA driver"] == "580.1"
+    assert [point.commit for point in points] == ["", "c"]
+
+
+def test_figures_that_are_not_comparable_are_other_series(place: Address) -> None:
+    one = run_number(1)
+    (case,) = one.cases
+    assert case.measured is not None
+    others = [
+        replace(case.measured, protocol=2),
+        replace(case.measured, model=replace(case.measured.model, content_hash="b" * 64)),
+        replace(case.measured, device=replace(case.measured.device, name="another")),
+    ]
+    runs = [one, *(replace(run_number(2 + i), cases=(replace(case, measured=m),)) for i, m in enumerate(others))]
+    assert len(stored(place, runs).series()) == 4
+
+
+def test_a_wrong_answer_and_a_failed_case_have_no_figure(place: Address) -> None:
+    case = recorded(record_of([[10**9] * 3] * 3))
+    wrong = replace(case, items=(replace(case.items[0], verdict="INVALID"),))
+    failed = replace(case, measured=None, figures=None, items=(replace(case.items[0], rate=None),), failure="died")
+    run = report_record(wrong, failed)
+    database = stored(place, [run])
+    assert database.series() == {}
+    assert database.record(run.id) == run
+
+
+def test_half_a_run_is_never_there(place: Address) -> None:
+    database = stored(place, [])
+    run = run_number(1)
+    twice = replace(run, cases=(run.cases[0], run.cases[0]))  # one figure under two rows of one key
+    with pytest.raises(HistoryError, match="UNIQUE constraint failed"):
+        database.add(twice)
+    assert database.runs() == []
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from pytest_rwkvperf.history import address
+from tests.unit.history.conftest import run_number, stored
+stored(address.parse(sys.argv[1], Path()), [run_number(int(n)) for n in sys.argv[2:]])
+"""
+
+
+def test_two_writers_at_once_lose_nothing(place: Address) -> None:
+    names = [[str(number) for number in range(start, start + 15)] for start in (0, 100)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(file_of(place)), *numbers], env=environment)
+        for numbers in names
+    ]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    assert len(Database(place).runs()) == 30
+
+
+def test_the_migrations_make_the_tables_that_the_code_reads(place: Address) -> None:
+    stored(place, [])
+    with create_engine(f"sqlite:///{file_of(place)}").connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+
+
+def test_a_history_of_the_first_release_is_brought_up_to_date(place: Address) -> None:
+    with sqlite3.connect(file_of(place)) as connection:
+        connection.executescript(VERSION_1.read_text(encoding="utf-8"))
+    connection.close()
+    database = stored(place, [run_number(9)])
+    old, new = database.runs()
+    assert (old.started, new.started) == ("2025-11-01T12:00:00Z", run_number(9).started)
+    record = database.record(old.id)
+    assert record is not None
+    assert record.system.python == "3.11.2"
+    assert {len(points) for points in database.series().values()} == {2}
+
+
+def test_a_newer_releases_history_is_left_alone(place: Address) -> None:
+    stored(place, [])
+    with sqlite3.connect(file_of(place)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    before = file_of(place).read_bytes()
+    with pytest.raises(HistoryError, match=r"newer release \(its schema is 9999\); upgrade"):
+        Database(place).prepare()
+    assert file_of(place).read_bytes() == before
+
+
+def test_what_is_no_database_is_told_and_left_alone(place: Address) -> None:
+    file_of(place).write_text("my diary", encoding="utf-8")
+    with pytest.raises(HistoryError, match=r"history\.db failed: file is not a database"):
+        Database(place).prepare()
+    assert file_of(place).read_text(encoding="utf-8") == "my diary"

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.errors import HistoryError
+from pytest_rwkvperf.history import address, spool
+from pytest_rwkvperf.history.database import Database
+from tests.unit.building import record_of, recorded
+from tests.unit.history.conftest import run_number, stored
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.history.address import Address
+    from pytest_rwkvperf.reports.record import Record
+
+# Nobody listens on port 1.
+CLOSED = "postgresql://me:hush-hush@127.0.0.1:1/team"
+
+STORE = """
+import resource, signal, sys
+from pathlib import Path
+from pytest_rwkvperf.history import address, spool
+from pytest_rwkvperf.reports import record
+place = address.parse(sys.argv[1], Path())
+limit = int(sys.argv[3])
+if limit:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+for sentence in spool.store(record.read(Path(sys.argv[2])), place):
+    print(sentence)
+"""
+
+
+def test_a_run_is_stored_and_leaves_no_file(place: Address) -> None:
+    assert spool.store(run_number(1), place) == (f"Stored in the history {place.shown}.",)
+    assert [one.id for one in Database(place).runs()] == [run_number(1).id]
+    assert spool.waiting(place) == []
+
+
+def test_what_no_server_takes_is_kept_for_its_owner_alone_and_announced(tmp_path: Path) -> None:
+    closed = address.parse(CLOSED, tmp_path)
+    first, second = (spool.store(run_number(number), closed)[0] for number in (1, 2))
+    kept = spool.waiting(closed)
+    assert len(kept) == 2
+    assert first.startswith(
+        "Not stored yet: the history postgresql://me:***@127.0.0.1:1/team failed: connection failed"
+    )
+    assert f"The run is kept in {kept[0]};" in first
+    assert f"{kept[1]} with 1 earlier ones;" in second
+    assert spool.folder(closed).stat().st_mode & 0o077 == 0
+    everything = first + second + "".join(f"{path}{path.read_text(encoding='utf-8')}" for path in kept)
+    assert "hush" not in everything
+
+
+def test_what_waits_goes_with_the_next_run(place: Address) -> None:
+    for number in (1, 2):
+        spool.keep(run_number(number), spool.folder(place))
+    assert spool.store(run_number(3), place) == (f"Stored in the history {place.shown}, with 2 that had been waiting.",)
+    assert [one.id for one in Database(place).runs()] == [run_number(number).id for number in (1, 2, 3)]
+    assert spool.waiting(place) == []
+
+
+def test_a_run_that_was_stored_before_its_file_went_is_there_once(place: Address) -> None:
+    stored(place, [run_number(1)])
+    spool.keep(run_number(1), spool.folder(place))
+    assert spool.send(place) == spool.Outcome(0, 0, "")
+    assert len(Database(place).runs()) == 1
+
+
+def test_a_damaged_file_does_not_stand_in_the_way(place: Address) -> None:
+    bad = spool.keep(run_number(1), spool.folder(place))
+    bad.write_text("{", encoding="utf-8")
+    stored_now, aside = spool.store(run_number(2), place)
+    assert stored_now == f"Stored in the history {place.shown}."
+    assert f"It is kept as {bad.with_suffix('.unreadable')}" in aside
+    assert bad.with_suffix(".unreadable").read_text(encoding="utf-8") == "{"
+
+
+def noisy(run: Record, seed: int, samples: int) -> Record:
+    """The run with so many different samples, which compress badly."""
+    source = random.Random(seed)
+    times = [[source.randrange(10**9, 10**10) for _ in range(samples)] for _ in range(3)]
+    return replace(run, cases=(recorded(record_of(times)),))
+
+
+def store_apart(place: Address, run: Record, folder: Path, limit: int = 0) -> str:
+    """Store from another process whose files cannot grow beyond `limit` bytes."""
+    path = spool.keep(run, folder)
+    command = [sys.executable, "-c", STORE, str(place.url.database), str(path), str(limit)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file sizes are limited by POSIX's setrlimit")
+def test_a_full_disk_loses_nothing(place: Address, tmp_path: Path) -> None:
+    database = stored(place, [noisy(run_number(1), 1, 5000)])
+    size = Path(str(place.url.database)).stat().st_size
+    run = noisy(run_number(2), 2, 300)
+    said = store_apart(place, run, tmp_path / "in", limit=size)
+    assert "Not stored yet" in said
+    assert "full" in said or "disk I/O error" in said
+    assert len(database.runs()) == 1
+    (kept,) = spool.waiting(place)
+    assert str(kept) in said
+    assert "with 1 that had been waiting" in store_apart(place, run_number(3), tmp_path / "in")
+    assert database.record(run.id) == run
+
+
+def test_a_data_folder_that_refuses_is_passed_by(place: Address, data_home: Path) -> None:
+    data_home.write_text("a file where the folder should be", encoding="utf-8")
+    (sentence,) = spool.store(run_number(1), place)
+    assert sentence.startswith(f"Stored in the history {place.shown}. Had that failed, the run would be lost:")
+    assert len(Database(place).runs()) == 1
+
+
+def test_without_data_folder_and_database_any_disk_will_do(
+    tmp_path: Path, data_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data_home.write_text("a file where the folder should be", encoding="utf-8")
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
+    closed = address.parse(CLOSED, tmp_path)
+    (sentence,) = spool.store(run_number(1), closed)
+    (kept,) = (tmp_path / "tmp").rglob("*.json")
+    assert f"The run is kept in {kept}; store it with `rwkvperf history add`." in sentence
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(data_home / "nowhere"))
+    with pytest.raises(HistoryError, match="this run is in no history"):
+        spool.store(run_number(2), closed)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.history import trends
+from tests.unit.history.conftest import run_number, stored
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.history.address import Address
+    from pytest_rwkvperf.history.trends import Trend
+    from pytest_rwkvperf.reports.record import Record
+
+NOISE = (0.99, 1.004, 0.998, 1.01, 1.0, 1.006, 0.993)
+
+
+def runs_with_step(step_at: int, new_llama_at: int) -> list[Record]:
+    return [
+        run_number(
+            index,
+            NOISE[index % len(NOISE)] * (1.08 if index >= step_at else 1),
+            llama="b2" if index >= new_llama_at else "b1",
+            commit="new" if index >= new_llama_at else "old",
+        )
+        for index in range(36)
+    ]
+
+
+def trend_of(place: Address, runs: list[Record], smallest: float = 0.01) -> Trend:
+    (((series, points),)) = stored(place, runs).series().items()
+    return trends.trend(series, points, smallest)
+
+
+def test_a_change_point_is_named_with_what_changed_there(place: Address) -> None:
+    one = trend_of(place, runs_with_step(24, 24))
+    (turn,) = one.turns
+    assert (turn.change.index, turn.away) == (24, 0)
+    assert turn.differences == (trends.Difference("llama.cpp", "b1", "b2"), trends.Difference("commit", "old", "new"))
+    first, *rest = trends.describe(turn)
+    assert first.startswith("from run 25 on (2026-01-25T12:00:00Z, 00000000): 8.0% slower, 512.0 -> 47")
+    assert rest == ["  llama.cpp b1 -> b2", "  commit old -> new"]
+
+
+@pytest.mark.parametrize(("new_llama_at", "says"), [(23, "one run before"), (25, "one run after")])
+def test_a_version_that_changed_beside_it_is_named_as_such(place: Address, new_llama_at: int, says: str) -> None:
+    (turn,) = trend_of(place, runs_with_step(24, new_llama_at)).turns
+    assert trends.describe(turn)[1] == f"  llama.cpp b1 -> b2 ({says})"
+
+
+def test_a_change_that_no_version_explains_says_so(place: Address) -> None:
+    (turn,) = trend_of(place, runs_with_step(24, 4)).turns
+    assert trends.describe(turn)[1] == "  no version that the records know changed there"
+
+
+def test_changes_smaller_than_asked_are_not_told(place: Address) -> None:
+    assert trend_of(place, runs_with_step(24, 24), smallest=0.1).turns == ()
+
+
+def test_words_choose_series_and_a_slip_lists_what_there_is(place: Address) -> None:
+    found = stored(place, [run_number(1)]).series()
+    assert trends.choose(found, ["Q8_0", "pp512", "model-of-processor"]) == found
+    with pytest.raises(OptionError, match=r"holds 'tg128'; there are:\n  llama-cpp \| .* \| pp512"):
+        trends.choose(found, ["tg128"])
+    assert trends.choose({}, ["tg128"]) == {}

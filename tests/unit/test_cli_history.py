@@ -1,0 +1,93 @@
+"""`rwkvperf history` on an SQLite file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf import cli
+from pytest_rwkvperf.history import address, spool
+from pytest_rwkvperf.reports import record as records
+from tests.unit.history.conftest import run_number, stored
+from tests.unit.history.test_trends import runs_with_step
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "80")
+    return tmp_path
+
+
+@pytest.fixture
+def history(here: Path) -> str:
+    stored(address.parse("history.db", here), runs_with_step(24, 24))
+    return "history.db"
+
+
+def test_a_list_has_every_run_and_workload(history: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["history", "list", history]) == 0
+    out = capsys.readouterr().out
+    assert out.count("2026-0") == 36
+    assert "llama-cpp | synthetic:nano | q8_0 | cpu | threads=2 chunk=512 | pp512" in out
+
+
+def test_a_trend_is_plotted_with_its_change_point_named(history: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["history", "trend", history, "PP512"]) == 0
+    out = capsys.readouterr().out
+    assert "│" in out
+    assert "from run 25 on (2026-01-25T12:00:00Z" in out
+    assert "llama.cpp b1 -> b2" in out
+    assert max(map(len, out.splitlines()[:14])) <= 80
+
+
+def test_changes_are_told_of_all_workloads(history: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["history", "changes", history]) == 0
+    assert "1 change points in 1 workloads." in capsys.readouterr().out
+    assert cli.main(["history", "changes", history, "--at-least=10%"]) == 0
+    assert "0 change points in 1 workloads." in capsys.readouterr().out
+
+
+def test_records_go_in_and_come_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = records.dumps(run_number(7))
+    (here / "run.json").write_text(text, encoding="utf-8")
+    for said in ("1 runs stored", "0 runs stored"):
+        assert cli.main(["history", "add", "sub/new.db", "run.json"]) == 0
+        assert said in capsys.readouterr().out
+    assert cli.main(["history", "record", "sub/new.db", "0000"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_what_waits_is_counted_and_sent(history: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = address.parse(history, here)
+    spool.keep(run_number(99), spool.folder(place))
+    assert cli.main(["history", "list", history]) == 0
+    assert f"1 runs wait in {spool.folder(place)}" in capsys.readouterr().out
+    assert cli.main(["history", "send", history]) == 0
+    assert "1 runs stored" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("list", "none.db"), 1, "there is no history sqlite:///"),
+        (("trend", "history.db", "tg128"), 2, "no workload's name holds 'tg128'"),
+        (("record", "history.db", "0"), 1, "not one run of"),
+        (("list", "mysql://me:hush@host/db"), 2, "the history's database 'mysql' is unknown"),
+        (("send", "postgresql://me:hush@127.0.0.1:1/db"), 1, "the history postgresql://me:***@127.0.0.1:1/db failed"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    arguments: tuple[str, ...], status: int, says: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored(address.parse("history.db", here), [run_number(1), run_number(2)])
+    assert cli.main(["history", *arguments]) == status
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"rwkvperf: {says}")
+    assert "hush" not in captured.err + captured.out
+    assert not (here / "none.db").exists()
