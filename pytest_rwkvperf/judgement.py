@@ -14,7 +14,7 @@ from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
 from pytest_rwkvperf.stats.levels import Level, level
 from pytest_rwkvperf.stats.paired import compare_pairs
 from pytest_rwkvperf.stats.spread import Spread, process_spread
-from pytest_rwkvperf.stats.verdicts import Comparison, Verdict, compare
+from pytest_rwkvperf.stats.verdicts import IDLE_SHARE, Comparison, Old, Verdict, compare
 from pytest_rwkvperf.store.schema import Noise
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float
     against = replace(against, prior=reference.noise(item.workload))
     early = record.ended_by == "verdict"
     comparison = compare(record.timed(item.workload), against, tolerance, items, early=early)
-    verdict, reason = comparison.verdict, _explain(comparison)
+    verdict, reason = comparison.verdict, _explain(comparison) + _busy(record, against)
     if doubt := record.gpu.doubt() if record.gpu else "":
         verdict, reason = "INCONCLUSIVE", f"{doubt}, so no verdict rests on these figures ({reason})"
     return Judgement(item, verdict, reason, tolerance, new, old, comparison, record.parity)
@@ -186,6 +186,13 @@ def _explain(comparison: Comparison) -> str:
         "PASS": f"the ratio lies wholly above {floor:.3f}",
     }.get(comparison.verdict, f"the ratio's bounds hold {floor:.3f}: noise hides whether the tolerance was passed")
     return plain + (_what_would_settle(comparison) if comparison.verdict == "INCONCLUSIVE" else "")
+
+
+def _busy(record: CaseRecord, old: Old) -> str:
+    """A machine that others worked on is named, here and when the baseline was stored."""
+    shares = (("", record.conditions.foreign), ("stored ", max(one.foreign for one in old.sessions)))
+    busy = [f"{which}{share:.0%}" for which, share in shares if share > IDLE_SHARE]
+    return f"; other processes took {' and '.join(busy)} of the processor, which widens the bounds" if busy else ""
 
 
 def _what_would_settle(comparison: Comparison) -> str:

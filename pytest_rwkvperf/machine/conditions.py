@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from pytest_rwkvperf.machine import usage
+
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
@@ -23,15 +25,19 @@ class Conditions:
     governor: str = ""
     quota_cpus: float | None = None
     memory_limit_bytes: int | None = None
+    foreign: float = 0.0
+    """Share of the processor time that the case's threads want which other processes left them without, 0..1."""
 
 
 class Watch:
     """Notes the CPU's counters at the start; `conditions()` gives the difference."""
 
-    def __init__(self, system: Path = Path("/sys")) -> None:
+    def __init__(self, threads: int = 1, system: Path = Path("/sys")) -> None:
+        self._threads = threads
         self._system = system
         self._load = psutil.getloadavg()[0]
         self._before = psutil.cpu_times()
+        self._usage = usage.now()
 
     def conditions(self) -> Conditions:
         """What happened since the watch was made. Steal time exists on Linux guests only; elsewhere it is 0."""
@@ -46,6 +52,7 @@ class Watch:
             _text(self._system / "devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             quota_cpus(self._system),
             _memory_limit(self._system),
+            round(usage.crowding(self._usage, usage.now(), psutil.cpu_count() or 1, self._threads), 4),
         )
 
 

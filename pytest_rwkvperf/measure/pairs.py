@@ -87,7 +87,7 @@ def _until_decided(
     progress: Callable[[str], None],
     gpu: GpuWatch,
 ) -> Pairing:
-    watch, started = Watch(), time.monotonic()
+    watch, started = Watch(new.case.threads), time.monotonic()
     sides = [_Side(target, [], {}, target.known_deep) for target in (new, old)]
     while True:
         count = len(sides[0].runs) + 1

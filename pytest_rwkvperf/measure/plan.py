@@ -61,7 +61,7 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
         BackendError: the engine refused.
         MeasurementError: the samples carry no figure.
     """
-    watch, started = Watch(), time.monotonic()
+    watch, started = Watch(target.case.threads), time.monotonic()
     runs: list[Run] = []
 
     def taken(ended_by: EndedBy) -> CaseRecord:

@@ -107,7 +107,8 @@ class CaseRecord:
         """
         name = str(workload)
         probed = all(run.probes.get(name) for run in self.runs)
-        return Timed(self.times(workload), [float(np.median(run.probes[name])) for run in self.runs] if probed else ())
+        probes = [float(np.median(run.probes[name])) for run in self.runs] if probed else ()
+        return Timed(self.times(workload), probes, self.conditions.foreign)
 
     def times(self, workload: Workload) -> tuple[tuple[int, ...], ...]:
         """Nanoseconds per repetition, by process.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Statistic = Literal["fast", "mean"]
 
-FAST_SHARE = 0.10
+FAST_SHARE = 0.05
 """The quantile that is the fast level; chosen in benchmarks/verdicts from recordings of unchanged code."""
 
 
@@ -30,6 +30,8 @@ class Timed:
 
     times: Sequence[Sequence[float]]
     probes: Sequence[float] = ()
+    foreign: float = 0.0
+    """Share of the processor time that its threads want which other processes left them without, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)

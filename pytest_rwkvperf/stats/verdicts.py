@@ -28,6 +28,11 @@ POWER = 0.95
 MOST_SESSIONS = 10
 """A baseline keeps no more of a case."""
 
+IDLE_SHARE = 0.03
+"""Of the processor time that a case wants: what a quiet system's own services may take."""
+
+_WHOLE = 0.99
+
 _BEYOND_FLOATS = 700.0
 """Of the exponential function's argument."""
 
@@ -104,12 +109,9 @@ def compare(new: Timed, old: Old, tolerance: float, items: int, *, early: bool =
     alpha = ALPHA / items
     share = LOOK_SHARE if early else 1 - LOOK_SHARE * len(LOOKS)
     rule = Rule(tolerance, alpha, alpha * share * (1 - MEAN_SHARE))
-    noise = _noise(new, old, "fast")
-    found = conclude(noise.centre, noise.error(noise.sessions), noise.freedom, rule)
-    slow = _noise(new, old, "mean")
-    of_mean = conclude(
-        slow.centre, slow.error(slow.sessions), slow.freedom, replace(rule, alpha_of_look=alpha * share * MEAN_SHARE)
-    )
+    noise, slow = _noise(new, old, "fast"), _noise(new, old, "mean")
+    found = noise.conclude(noise.sessions, rule)
+    of_mean = slow.conclude(slow.sessions, replace(rule, alpha_of_look=alpha * share * MEAN_SHARE))
     tail = Tail(of_mean.ratio, of_mean.low, of_mean.high, of_mean.verdict == "REGRESSION")
     verdict: Verdict = "REGRESSION" if tail.regression else found.verdict
     settled = _settled_by(noise, rule) if verdict == "INCONCLUSIVE" else None
@@ -126,9 +128,13 @@ class _Noise:
     sessions: int
     freedom: float
     drift: float
+    excuse: float
+    """What others' work could have cost at most, on the log scale: both bounds are wider by it."""
 
-    def error(self, sessions: int) -> float:
-        return math.sqrt(self.once + self.shared / sessions)
+    def conclude(self, sessions: int, rule: Rule) -> Comparison:
+        """With so many old sessions."""
+        freedom = self.freedom + sessions - self.sessions
+        return conclude(self.centre, math.sqrt(self.once + self.shared / sessions), freedom, rule, self.excuse)
 
 
 def _noise(new: Timed, old: Old, statistic: Statistic) -> _Noise:
@@ -140,14 +146,23 @@ def _noise(new: Timed, old: Old, statistic: Statistic) -> _Noise:
     centre = float(np.mean([one.value for one in levels])) - (level_new.value - moved.shift)
     once = spread.variance + level_new.error**2 + moved.variance
     shared = spread.variance + float(np.mean([one.error**2 for one in levels]))
-    return _Noise(centre, once, shared, len(levels), spread.freedom, moved.shift)
+    excuse = _excuse(new) + max(map(_excuse, old.sessions))
+    return _Noise(centre, once, shared, len(levels), spread.freedom, moved.shift, excuse)
+
+
+def _excuse(timed: Timed) -> float:
+    """What other processes could have cost a session, log of a factor of its time.
+
+    With a share f of what its threads want taken, each gets 1 - f of its time, and a step that waits for all of them
+    as often waits for the last: 1 / (1 - f)^2. Shares up to IDLE_SHARE are any system's own.
+    """
+    return -2 * math.log1p(-min(timed.foreign, _WHOLE)) if timed.foreign > IDLE_SHARE else 0.0
 
 
 def _settled_by(noise: _Noise, rule: Rule) -> int | None:
     """The smallest number of sessions, up to MOST_SESSIONS, that would bring a verdict if the ratio stayed."""
     for sessions in range(noise.sessions + 1, MOST_SESSIONS + 1):
-        freedom = noise.freedom + sessions - noise.sessions
-        if conclude(noise.centre, noise.error(sessions), freedom, rule).verdict != "INCONCLUSIVE":
+        if noise.conclude(sessions, rule).verdict != "INCONCLUSIVE":
             return sessions
     return None
 
@@ -161,13 +176,15 @@ class Rule:
     alpha_of_look: float
 
 
-def conclude(centre: float, error: float, freedom: float, rule: Rule) -> Comparison:
+def conclude(centre: float, error: float, freedom: float, rule: Rule, excuse: float = 0.0) -> Comparison:
     """The verdict on a log-ratio with a standard error and its degrees of freedom (infinite: the normal's).
 
-    The smallest detectable slowdown s solves log(1 + s) = log(1 + tolerance) + (t_alpha + t_power) error: the
-    normal-theory formula (Cohen, Statistical Power Analysis, 1988, section 2.4) with Student's quantiles.
+    Both bounds are wider by `excuse`. The smallest detectable slowdown s solves
+    log(1 + s) = log(1 + tolerance) + excuse + (t_alpha + t_power) error: the normal-theory formula (Cohen, Statistical
+    Power Analysis, 1988, section 2.4) with Student's quantiles.
     """
     reach, power_reach = (_quantile(freedom, tail) * error for tail in (rule.alpha_of_look, 1 - POWER))
+    reach += excuse
     ratio, factor = math.exp(centre), _exp(reach)
     low, high = ratio / factor, ratio * factor
     detectable = (1 + rule.tolerance) * _exp(reach + power_reach) - 1

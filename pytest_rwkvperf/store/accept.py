@@ -50,4 +50,5 @@ def _session(record: CaseRecord, names: set[str], recorded: str) -> Session:
         workloads,
         record.probe_version,
         probes,
+        conditions.foreign,
     )

@@ -39,11 +39,13 @@ class Session:
     probe_version: str = ""
     probes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Median nanoseconds of the fixed work beside the samples, by workload and process; empty without probes."""
+    foreign: float = 0.0
+    """Share of the processor time that the case's threads want which other processes left them without, 0..1."""
 
     def timed(self, workload: str, probe_version: str) -> Timed:
         """A workload's times, with the probes beside them where they are of this version."""
         probes = self.probes.get(workload, ()) if self.probe_version == probe_version else ()
-        return Timed(self.workloads[workload], probes)
+        return Timed(self.workloads[workload], probes, self.foreign)
 
 
 @dataclass(frozen=True, slots=True)

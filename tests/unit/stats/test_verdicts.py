@@ -15,6 +15,7 @@ from pytest_rwkvperf.stats.levels import Timed, level
 from pytest_rwkvperf.stats.spread import PRIOR, Spread
 from pytest_rwkvperf.stats.verdicts import (
     ALPHA,
+    IDLE_SHARE,
     LOOK_SHARE,
     LOOKS,
     MEAN_SHARE,
@@ -163,6 +164,29 @@ def test_a_slowdown_of_a_third_of_the_repetitions_is_seen_and_named() -> None:
 
 def test_a_tail_alone_never_is_an_improvement() -> None:
     assert judged(MANY, [with_tail(MANY, 5)], 0.05, items=1).verdict != "IMPROVEMENT"
+
+
+# A busy machine
+
+
+@pytest.mark.parametrize("which", ["new", "old"])
+def test_what_others_may_have_cost_widens_both_bounds(which: str) -> None:
+    shares = {"new": 0.0, "old": 0.0, which: 0.2}
+    plain = judged(STEADY, [STEADY], 0.05, items=1)
+    busy = compare(Timed(STEADY, (), shares["new"]), Old([Timed(STEADY, (), shares["old"])]), 0.05, 1)
+    assert (busy.high / plain.high, plain.low / busy.low) == pytest.approx((1 / 0.8**2, 1 / 0.8**2))
+    assert busy.ratio == plain.ratio
+    assert busy.detectable > plain.detectable
+
+
+def test_a_systems_own_services_excuse_nothing() -> None:
+    quiet = compare(Timed(STEADY, (), IDLE_SHARE), Old([Timed(STEADY)]), 0.05, 1)
+    assert quiet == judged(STEADY, [STEADY], 0.05, 1)
+
+
+def test_a_machine_taken_whole_proves_nothing() -> None:
+    found = compare(Timed(slowed(STEADY, 50), (), 1.0), Old([Timed(STEADY)]), 0.05, 1)
+    assert found.verdict == "INCONCLUSIVE"
 
 
 # What would settle it
