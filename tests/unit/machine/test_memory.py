@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from pytest_rwkvperf.machine import usage
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.memory import peak_rss_bytes
 
@@ -49,6 +50,12 @@ def test_a_childs_peak_is_its_own() -> None:
     assert 2 * MIB < int(done.stdout) < 60 * MIB
 
 
+@pytest.fixture
+def nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The counters of crowding have tests of their own."""
+    monkeypatch.setattr(usage, "now", lambda: usage.Usage(0.0, 0.0, 0.0))
+
+
 class Counters(SimpleNamespace):
     """What psutil.cpu_times gives: fields that can be summed."""
 
@@ -56,6 +63,7 @@ class Counters(SimpleNamespace):
         return iter(vars(self).values())
 
 
+@pytest.mark.usefixtures("nobody_else")
 def test_conditions_are_the_load_before_and_the_share_of_time_stolen(monkeypatch: pytest.MonkeyPatch) -> None:
     readings = iter([Counters(user=10.0, idle=80.0, steal=10.0), Counters(user=60.0, idle=105.0, steal=35.0)])
     monkeypatch.setattr(psutil, "cpu_times", lambda: next(readings))
@@ -75,7 +83,7 @@ def test_what_a_container_may_use(tmp_path: Path, told: str, quota: float | None
     governor = tmp_path / "devices/system/cpu/cpu0/cpufreq/scaling_governor"
     governor.parent.mkdir(parents=True)
     governor.write_text("powersave\n")
-    found = Watch(tmp_path).conditions()
+    found = Watch(system=tmp_path).conditions()
     assert (found.quota_cpus, found.memory_limit_bytes, found.governor) == (
         quota,
         2**31 if quota else None,
@@ -83,6 +91,7 @@ def test_what_a_container_may_use(tmp_path: Path, told: str, quota: float | None
     )
 
 
+@pytest.mark.usefixtures("nobody_else")
 def test_where_nothing_is_stolen_or_no_time_passes_the_share_is_0(monkeypatch: pytest.MonkeyPatch) -> None:
     readings = iter([Counters(user=1.0), Counters(user=3.0), Counters(user=3.0, steal=2.0)])
     monkeypatch.setattr(psutil, "cpu_times", lambda: next(readings))

@@ -1,0 +1,291 @@
+"""Error rates and power of this project's verdicts, and of its peers' rules, on recorded sessions of unchanged code.
+
+    python benchmarks/verdicts/verdicts.py            # the half that no setting was chosen on; writes verdicts.*
+    python benchmarks/verdicts/verdicts.py --half 1   # the half that the settings were chosen on; prints only
+
+A trial takes a session as the new run and k others as the baseline, all four items of each (m = 4). Slowdowns are put
+in by multiplying the new times, all repetitions alike or every third alone (a tail). Trials share sessions, so the
+bounds on rates are Clopper and Pearson's (Biometrika 26, 1934) on the number of sessions, not of trials: a session counts
+as failed when any of its trials did.
+
+Peers, each as its documentation says, on the same sessions and so with the same time spent: pytest-benchmark's
+`--benchmark-compare-fail` with min:5% and mean:5%; asv's (Mann-Whitney p < .002 and a median 1.1 times as long);
+benchstat's (Mann-Whitney p < .05, any difference of medians); criterion's (95 % bootstrap interval of the mean beyond
+1 %); llama-bench's compare script, which shows the ratio of means (taken as an alarm beyond 5 %). They get the newest
+baseline session, which is what they store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from pytest_rwkvperf.stats.levels import Timed
+from pytest_rwkvperf.stats.verdicts import Old, compare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+HERE = Path(__file__).parent
+RECORDING = HERE / "sessions.jsonl"
+TOLERANCE = 0.05
+BASELINES = (1, 3, 10)
+SLOWDOWNS = (0.05, 0.1, 0.2, 0.4)
+BOOTSTRAPS = 200
+
+Rows = list[list[float]]
+Session = dict[str, Timed]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One new session against some old ones, by index."""
+
+    new: int
+    old: tuple[int, ...]
+
+
+def load(path: Path) -> list[Session]:
+    """Sessions by item; a probe is its process's median, as baselines store it."""
+    sessions = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        cases = json.loads(line)["cases"]
+        sessions.append(
+            {
+                f"{key.split(' | ')[0]} {workload}": Timed(
+                    rows, [float(np.median(row)) for row in one["probes"][workload]], one.get("foreign", 0.0)
+                )
+                for key, one in cases.items()
+                for workload, rows in one["workloads"].items()
+            }
+        )
+    return sessions
+
+
+def slowed(timed: Timed, slowdown: float, every: int = 1) -> Timed:
+    """The same with each `every`th repetition slower."""
+    return Timed(
+        [[time * (1 + slowdown if i % every == 0 else 1.0) for i, time in enumerate(row)] for row in timed.times],
+        timed.probes,
+        timed.foreign,
+    )
+
+
+def trials(count: int, sessions: Sequence[int], most: int, seed: int) -> list[Trial]:
+    """Random new and old sessions, never the same one; with more asked than there are, old ones repeat."""
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(most):
+        new = int(random.choice(sessions))
+        others = [one for one in sessions if one != new]
+        found.append(Trial(new, tuple(int(one) for one in random.choice(others, count, replace=count > len(others)))))
+    return found
+
+
+def ours(new: Timed, old: Sequence[Timed], items: int) -> str:
+    """This project's verdict."""
+    return compare(new, Old(old), TOLERANCE, items).verdict
+
+
+def _flat(timed: Timed) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.concatenate([np.asarray(row, dtype=np.float64) for row in timed.times])
+
+
+# Each rule as a score that grows with the evidence for a slowdown, and the value beyond which it alarms.
+
+
+def _pytest_benchmark_min(new: Timed, old: Timed) -> float:
+    return float(_flat(new).min() / _flat(old).min()) - 1
+
+
+def _mean_ratio(new: Timed, old: Timed) -> float:
+    return float(_flat(new).mean() / _flat(old).mean()) - 1
+
+
+def _asv(new: Timed, old: Timed) -> float:
+    p = stats.mannwhitneyu(_flat(new), _flat(old)).pvalue
+    return float(np.median(_flat(new)) / np.median(_flat(old))) - 1 if p < 0.002 else -1.0  # noqa: PLR2004 - asv's
+
+
+def _benchstat(new: Timed, old: Timed) -> float:
+    p = float(stats.mannwhitneyu(_flat(new), _flat(old)).pvalue)
+    slower = float(np.median(_flat(new))) > float(np.median(_flat(old)))
+    return (1 - p) if slower else -1.0
+
+
+def _criterion(new: Timed, old: Timed) -> float:
+    random = np.random.default_rng(0)
+    one, other = _flat(new), _flat(old)
+    means = [np.mean(random.choice(one, one.size)) / np.mean(random.choice(other, other.size)) for _ in range(200)]
+    return float(np.quantile(means, 0.025)) - 1
+
+
+PEERS: dict[str, tuple[Callable[[Timed, Timed], float], float]] = {
+    "pytest-benchmark min:5%": (_pytest_benchmark_min, 0.05),
+    "pytest-benchmark mean:5%": (_mean_ratio, 0.05),
+    "asv": (_asv, 0.1),
+    "benchstat": (_benchstat, 0.95),
+    "criterion": (_criterion, 0.01),
+    "llama-bench compare, 5 %": (_mean_ratio, 0.05),
+}
+
+
+def our_score(new: Timed, old: Sequence[Timed], items: int) -> float:
+    """How many of its own reaches the bound lies beyond the margin: what a swept error rate would sweep."""
+    found = compare(new, Old(old), TOLERANCE, items)
+    reach = math.log(found.high / found.ratio)
+    return (-math.log1p(TOLERANCE) - math.log(found.ratio)) / reach if 0 < reach < math.inf else 0.0
+
+
+def run_rates(
+    sessions: Sequence[Session], picked: Sequence[Trial], slowdown: float, every: int = 1
+) -> dict[str, float]:
+    """Shares over the trials: of runs with any REGRESSION, and of items by verdict."""
+    alarmed, counts, total = 0, dict.fromkeys(("PASS", "REGRESSION", "IMPROVEMENT", "INCONCLUSIVE"), 0), 0
+    for trial in picked:
+        names = list(sessions[trial.new])
+        verdicts = [
+            ours(
+                slowed(sessions[trial.new][name], slowdown, every),
+                [sessions[index][name] for index in trial.old],
+                len(names),
+            )
+            for name in names
+        ]
+        alarmed += "REGRESSION" in verdicts
+        for verdict in verdicts:
+            counts[verdict] += 1
+            total += 1
+    return {"runs": alarmed / len(picked), **{name: count / total for name, count in counts.items()}}
+
+
+def peer_rates(
+    sessions: Sequence[Session], picked: Sequence[Trial], slowdown: float
+) -> Iterator[tuple[str, float, float, float]]:
+    """By rule: share of runs that alarm on the same code, of items found slower, and the area under the ROC curve."""
+    for name, (score, limit) in PEERS.items():
+        yield name, *_score_rates(sessions, picked, slowdown, lambda new, old, score=score: score(new, old[-1]), limit)
+    items = len(sessions[0])
+    yield "this project", *_score_rates(sessions, picked, slowdown, lambda new, old: our_score(new, old, items), 1.0)
+
+
+def _score_rates(
+    sessions: Sequence[Session],
+    picked: Sequence[Trial],
+    slowdown: float,
+    score: Callable[[Timed, list[Timed]], float],
+    limit: float,
+) -> tuple[float, float, float]:
+    same, slow, runs = [], [], 0
+    for trial in picked:
+        alarms = []
+        for name, new in sessions[trial.new].items():
+            old = [sessions[index][name] for index in trial.old]
+            same.append(score(new, old))
+            slow.append(score(slowed(new, slowdown), old))
+            alarms.append(same[-1] > limit)
+        runs += any(alarms)
+    area = stats.mannwhitneyu(slow, same).statistic / (len(slow) * len(same))
+    return runs / len(picked), float(np.mean([one > limit for one in slow])), float(area)
+
+
+def failed_sessions(sessions: Sequence[Session], picked: Sequence[Trial]) -> tuple[int, int]:
+    """Sessions that were falsely called a regression in any trial, of those tried."""
+    tried = {trial.new for trial in picked}
+    failed = {trial.new for trial in picked if run_rates(sessions, [trial], 0.0)["runs"]}
+    return len(failed), len(tried)
+
+
+def beyond(failed: int, tried: int) -> float:
+    """Clopper and Pearson's upper 95 % bound on a share."""
+    return 1.0 if failed == tried else float(stats.beta.ppf(0.95, failed + 1, tried - failed))
+
+
+def measured(sessions: Sequence[Session], half: Sequence[int], count: int, most: int) -> dict[str, Any]:
+    """Everything about one number of baseline sessions."""
+    picked = trials(count, half, most, seed=count)
+    failed, tried = failed_sessions(sessions, picked)
+    return {
+        "baseline_sessions": count,
+        "false_alarms": {"sessions": failed, "of": tried, "upper_95": beyond(failed, tried)},
+        "slowdowns": {f"{slowdown:g}": run_rates(sessions, picked, slowdown) for slowdown in (0.0, *SLOWDOWNS)},
+        "tail": run_rates(sessions, picked, 1.0, every=3),
+    }
+
+
+def table(result: dict[str, Any]) -> str:
+    """The record as markdown."""
+    lines = [
+        "# Verdicts on recorded sessions of unchanged code",
+        "",
+        f"Made by `verdicts.py` from half {result['half']} of `sessions.jsonl`: {result['sessions']} sessions, four items each "
+        f"(llama-cpp f16 and rwkv fp32 on synthetic:nano, pp256 and tg64), {result['trials']} trials a row, tolerance 5 %.",
+        "*Runs*: share of whole runs with any REGRESSION; the other columns are shares of items.",
+        "",
+        "| baseline sessions | slowdown | runs | REGRESSION | PASS | INCONCLUSIVE |",
+        "|--:|---|--:|--:|--:|--:|",
+    ]
+    for one in result["ours"]:
+        rows = {
+            **{f"{float(s):.0%}": r for s, r in one["slowdowns"].items()},
+            "a third of repetitions x 2": one["tail"],
+        }
+        for name, rates in rows.items():
+            cells = " | ".join(f"{rates[key]:.1%}" for key in ("runs", "REGRESSION", "PASS", "INCONCLUSIVE"))
+            lines.append(f"| {one['baseline_sessions']} | {name} | {cells} |")
+    lines += [
+        "",
+        "Sessions falsely called a regression in any of their trials, with the upper 95 % bound on their share:",
+        "",
+    ]
+    for one in result["ours"]:
+        alarms = one["false_alarms"]
+        lines.append(
+            f"* {one['baseline_sessions']} baseline sessions: {alarms['sessions']} of {alarms['of']} "
+            f"(at most {alarms['upper_95']:.0%})"
+        )
+    lines += [
+        "",
+        "Against peers' rules on the same data, one baseline session, a slowdown of 10 %:",
+        "",
+        "| rule | runs of unchanged code that alarm | items found | area under the ROC curve |",
+        "|---|--:|--:|--:|",
+    ]
+    lines += [f"| {name} | {alarms:.0%} | {found:.0%} | {area:.3f} |" for name, alarms, found, area in result["peers"]]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Rates on a half, as a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--half", type=int, choices=(1, 2), default=2)
+    parser.add_argument("--trials", type=int, default=300)
+    parser.add_argument("--recording", type=Path, default=RECORDING)
+    asked = parser.parse_args()
+    sessions = load(asked.recording)
+    # Every second session, so that both halves meet the machine in all its moods.
+    half = list(range(asked.half - 1, len(sessions), 2))
+    result = {
+        "half": asked.half,
+        "sessions": len(half),
+        "trials": asked.trials,
+        "ours": [measured(sessions, half, count, asked.trials) for count in BASELINES],
+        "peers": list(peer_rates(sessions, trials(1, half, asked.trials, seed=1), 0.1)),
+    }
+    print(table(result))
+    if asked.half == 2:  # noqa: PLR2004 - the half that no setting was chosen on
+        (HERE / "verdicts.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (HERE / "verdicts.md").write_text(table(result), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
