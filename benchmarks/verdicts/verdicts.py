@@ -5,8 +5,8 @@
 
 A trial takes a session as the new run and k others as the baseline, all four items of each (m = 4). Slowdowns are put
 in by multiplying the new times, all repetitions alike or every third alone (a tail). Trials share sessions, so the
-bounds on rates are Clopper and Pearson's (Biometrika 26, 1934) on the number of sessions, not of trials: a session counts
-as failed when any of its trials did.
+bounds on rates are Clopper and Pearson's (Biometrika 26, 1934) on the number of sessions, not of trials: a session
+counts as failed when any of its trials did.
 
 Peers, each as its documentation says, on the same sessions and so with the same time spent: pytest-benchmark's
 `--benchmark-compare-fail` with min:5% and mean:5%; asv's (Mann-Whitney p < .002 and a median 1.1 times as long);
@@ -221,18 +221,19 @@ def measured(sessions: Sequence[Session], half: Sequence[int], count: int, most:
     }
 
 
+_HEAD = """# Verdicts on recorded sessions of unchanged code
+
+Made by `verdicts.py` from half {half} of `sessions.jsonl`: {sessions} sessions, four items each (llama-cpp f16 and
+rwkv fp32 on synthetic:nano, pp256 and tg64), {trials} trials a row, tolerance 5 %. *Runs*: share of whole runs with any
+REGRESSION; the other columns are shares of items.
+
+| baseline sessions | slowdown | runs | REGRESSION | PASS | INCONCLUSIVE |
+|--:|---|--:|--:|--:|--:|"""
+
+
 def table(result: dict[str, Any]) -> str:
     """The record as markdown."""
-    lines = [
-        "# Verdicts on recorded sessions of unchanged code",
-        "",
-        f"Made by `verdicts.py` from half {result['half']} of `sessions.jsonl`: {result['sessions']} sessions, four items each "
-        f"(llama-cpp f16 and rwkv fp32 on synthetic:nano, pp256 and tg64), {result['trials']} trials a row, tolerance 5 %.",
-        "*Runs*: share of whole runs with any REGRESSION; the other columns are shares of items.",
-        "",
-        "| baseline sessions | slowdown | runs | REGRESSION | PASS | INCONCLUSIVE |",
-        "|--:|---|--:|--:|--:|--:|",
-    ]
+    lines = _HEAD.format(**result).splitlines()
     for one in result["ours"]:
         rows = {
             **{f"{float(s):.0%}": r for s, r in one["slowdowns"].items()},
