@@ -1,0 +1,184 @@
+"""Everything this project shows on a GPU, in resumable steps: each leaves a file in --out, and one that has is skipped.
+
+    python benchmarks/gpu/proof.py --out /tmp/proof                     # every step that has not been done
+    python benchmarks/gpu/proof.py --out /tmp/proof llama-cpp web-rwkv  # these
+    python benchmarks/gpu/proof.py --out /tmp/proof --again compare     # once more
+
+It needs the engines (`make setup-cuda`), a CUDA device for them, and about 45 GB of disk for 2.9b in its formats.
+`--baseline-dir` is where the baseline lies or goes. `report.py` makes the report page of the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.oracle import expected
+from pytest_rwkvperf.worker.tools import WorkerTools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_rwkvperf.models.files import Format
+
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parents[1]
+FILES: tuple[tuple[Format, str | None, tuple[str, ...]], ...] = (
+    ("pth", None, ("",)),
+    ("st", None, ("", "web-rwkv:int8", "web-rwkv:nf4")),
+    ("gguf", "f16", ("",)),
+    ("gguf", "q8_0", ("",)),
+    ("gguf", "q4_k_m", ("",)),
+)
+
+
+def say(sentence: str) -> None:
+    """A line with the time."""
+    print(f"[{time.strftime('%H:%M:%S')}] {sentence}", flush=True)
+
+
+def files(options: argparse.Namespace) -> str:
+    """2.9b in every format, and the oracle's logits of each."""
+    tools, quiet = WorkerTools(lambda _sentence, _fraction: None), lambda _sentence, _fraction: None
+    model = resolve(options.model, tools=tools, progress=quiet)
+    for plain in (True, False):  # the quantized files are made from the plain ones
+        wanted = [one for one in FILES if (one[1] in {None, "f16"}) is plain]
+        with ThreadPoolExecutor() as pool:
+            made = list(pool.map(lambda one: file_for(model, one[0], one[1], tools=tools, progress=quiet), wanted))
+        for file, (_, _, emulations) in zip(made, wanted, strict=True):
+            say(f"{file.path.name}: {file.size_bytes / 2**30:.2f} GiB")
+            for emulation in emulations:
+                expected.expected(file, emulation, deep=True, solver=tools)
+    return ""
+
+
+def kernels(_options: argparse.Namespace) -> str:
+    """Rwkv's CUDA kernels, compiled as a case would."""
+    code = "import os; os.environ.update(RWKV_V7_ON='1', RWKV_JIT_ON='1', RWKV_CUDA_ON='1'); import rwkv.model"
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    return f"{time.monotonic() - started:.1f} s"
+
+
+def measuring(name: str, *arguments: str, save: bool = True) -> Callable[[argparse.Namespace], str]:
+    """A step that is a run of the plugin: the record and what it printed are kept."""
+
+    def run(options: argparse.Namespace) -> str:
+        command = [sys.executable, "-m", "pytest", f"--rootdir={options.out}", "-p", "no:cacheprovider", "-q"]
+        command += [f"--rwkv-model={options.model}", f"--rwkv-baseline-dir={options.baseline_dir}", *arguments]
+        command += [f"--rwkv-report={options.out / name}.json", *(["--rwkv-save-baseline"] if save else [])]
+        environment = {**os.environ, "COLUMNS": "220"}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=options.out, env=environment, check=False)
+        text = done.stdout + done.stderr
+        (options.out / f"{name}.txt").write_text(text, encoding="utf-8")
+        print(text, flush=True)
+        if done.returncode:
+            raise SystemExit(f"{name}: pytest ended with {done.returncode}")
+        return ""
+
+    return run
+
+
+def slowdown(options: argparse.Namespace) -> str:
+    """A/B through the ordinary command: a llama.cpp that takes 5 % longer against itself."""
+    offered = options.out / "offered"
+    metadata = offered / "slowed-1.0.dist-info"
+    metadata.mkdir(parents=True, exist_ok=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: slowed\nVersion: 1.0\n", encoding="utf-8")
+    entry = "[pytest_rwkvperf.backends]\nslowed = slowed_backend:BACKEND\n"
+    (metadata / "entry_points.txt").write_text(entry, encoding="utf-8")
+    shutil.copy(CHECKOUT / ".ci" / "slowed_backend.py", offered)
+    old = options.out / "old-python"
+    old.write_text(f'#!/bin/sh\nGATE_SLOWDOWN=1 exec "{sys.executable}" "$@"\n', encoding="utf-8")
+    old.chmod(0o755)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(offered), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["GATE_SLOWDOWN"] = "1.05"
+    command = [sys.executable, "-m", "pytest", f"--rootdir={options.out}", "-p", "no:cacheprovider", "-q"]
+    command += [f"--rwkv-model={options.model}", "--rwkv-backend=slowed", "--rwkv-quant=f16", "--rwkv-workload=tg128"]
+    command += [f"--rwkv-ab={old}", "--rwkv-tolerance=1%", "--rwkv-budget=60"]
+    command += [f"--rwkv-report={options.out / 'slowdown'}.json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=options.out, check=False)
+    (options.out / "slowdown.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
+    print(done.stdout + done.stderr, flush=True)
+    if done.returncode != 1 or "REGRESSION" not in done.stdout:
+        raise SystemExit(f"the slowdown was not found: pytest ended with {done.returncode}")
+    return "found"
+
+
+def versus(options: argparse.Namespace) -> str:
+    """llama-bench in turn with one of this project's workers, on the same file."""
+    import versus_llama_bench
+
+    versus_llama_bench.main(["--model", options.model, "--out", str(options.out / "versus.json"), *options.bench])
+    return ""
+
+
+def profile(options: argparse.Namespace) -> str:
+    """Where the time of rwkv goes, by torch's profiler."""
+    tools = WorkerTools(lambda _sentence, _fraction: None)
+    model = resolve(options.model, tools=tools, progress=lambda _sentence, _fraction: None)
+    file = file_for(model, "pth", tools=tools, progress=lambda _sentence, _fraction: None)
+    command = [sys.executable, HERE / "profile_rwkv.py", file.path, options.out / "profile.json"]
+    subprocess.run(command, check=True)
+    return ""
+
+
+_ONE = ("--rwkv-budget=1", "--rwkv-device=cuda:0")  # the documented minimum of three processes a case
+STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
+    "files": files,
+    "kernels": kernels,
+    "llama-cpp": measuring("llama-cpp", "--rwkv-backend=llama-cpp", "--rwkv-quant=f16,q8_0,q4_k_m", *_ONE),
+    "versus": versus,
+    "web-rwkv": measuring("web-rwkv", "--rwkv-backend=web-rwkv", "--rwkv-quant=fp16,int8", "--rwkv-budget=1"),
+    "rwkv": measuring("rwkv", "--rwkv-backend=rwkv", "--rwkv-quant=fp16@kernels", *_ONE),
+    "rwkv-loop": measuring(
+        "rwkv-loop", "--rwkv-backend=rwkv", "--rwkv-quant=fp16", "--rwkv-workload=pp128,tg128", *_ONE
+    ),
+    "rwkv-bf16": measuring("rwkv-bf16", "--rwkv-backend=rwkv", "--rwkv-quant=bf16@kernels", *_ONE),
+    "deep": measuring(
+        "deep", "--rwkv-backend=llama-cpp", "--rwkv-quant=f16", "--rwkv-workload=pp512@d4096,tg128@d4096", *_ONE
+    ),
+    "web-rwkv-nf4": measuring("web-rwkv-nf4", "--rwkv-backend=web-rwkv", "--rwkv-quant=nf4", "--rwkv-budget=1"),
+    "slowdown": slowdown,
+    "compare": measuring(
+        "compare", "--rwkv-backend=llama-cpp", "--rwkv-quant=f16,q8_0", "--rwkv-budget=40",
+        "--rwkv-device=cuda:0", save=False,
+    ),
+    "profile": profile,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run the steps."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("steps", nargs="*", help=f"of {', '.join(STEPS)}; default: all, compare being for another day")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default="synthetic:2.9b")
+    parser.add_argument("--baseline-dir", type=Path, default=CHECKOUT / "baselines")
+    parser.add_argument("--again", action="store_true", help="also the steps that have been done")
+    parser.add_argument("--bench", nargs=argparse.REMAINDER, default=[], help="for versus_llama_bench.py")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    sys.path.insert(0, str(HERE))
+    for name in options.steps or [one for one in STEPS if one != "compare"]:
+        note = options.out / f"{name}.done"
+        if note.exists() and not options.again:
+            continue
+        started = time.monotonic()
+        told = STEPS[name](options)
+        seconds = round(time.monotonic() - started, 1)
+        note.write_text(json.dumps({"seconds": seconds, "told": told}) + "\n", encoding="utf-8")
+        say(f"{name}: {seconds} s {told}")
+
+
+if __name__ == "__main__":
+    main()
