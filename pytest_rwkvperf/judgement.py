@@ -11,7 +11,7 @@ import msgspec
 
 from pytest_rwkvperf.cases import Item, Workload
 from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
-from pytest_rwkvperf.stats.levels import Level, level
+from pytest_rwkvperf.stats.levels import Level, Timed, level
 from pytest_rwkvperf.stats.paired import compare_pairs
 from pytest_rwkvperf.stats.spread import Spread, process_spread
 from pytest_rwkvperf.stats.verdicts import IDLE_SHARE, Comparison, Old, Verdict, compare
@@ -63,21 +63,57 @@ def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float
     Raises:
         MeasurementError: the new samples carry no figure.
     """
-    times = record.times(item.workload)
-    new = estimate_rate(times, item.workload.tokens)
+    taken = _Taken(
+        item,
+        record.timed(item.workload),
+        record.probe_version,
+        (record.model.content_hash, record.device.name, record.protocol),
+        early=record.ended_by == "verdict",
+    )
+    judged = replace(_judge(taken, reference, tolerance, items), parity=record.parity)
+    if judged.comparison is not None and (doubt := record.gpu.doubt() if record.gpu else ""):
+        reason = f"{doubt}, so no verdict rests on these figures ({judged.reason})"
+        return replace(judged, verdict="INCONCLUSIVE", reason=reason)
+    return judged
+
+
+def judge_stored(stored: StoredCase, item: Item, reference: Reference, tolerance: float, items: int) -> Judgement:
+    """The same for a stored case's newest session that timed the workload; without looks, so at the whole error rate.
+
+    Raises:
+        MeasurementError: the stored times carry no figure.
+    """
+    name = str(item.workload)
+    newest = [session for session in stored.sessions if name in session.workloads][-1]
+    facts = (stored.model_hash, stored.device.name, newest.protocol)
+    taken = _Taken(item, newest.timed(name, newest.probe_version), newest.probe_version, facts, early=False)
+    return _judge(taken, reference, tolerance, items)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """New times of an item; `facts` are model content, device name and protocol, which must be the stored ones'."""
+
+    item: Item
+    timed: Timed
+    probe_version: str
+    facts: tuple[str, str, int]
+    early: bool
+
+
+def _judge(taken: _Taken, reference: Reference, tolerance: float, items: int) -> Judgement:
+    item, tokens = taken.item, taken.item.workload.tokens
+    new = estimate_rate(taken.timed.times, tokens)
     stored = reference.baseline.cases.get(item.case.key) if reference.baseline else None
-    reason = _no_reference(record, item, reference, stored)
+    reason = _no_reference(taken, reference, stored)
     if stored is None or reason:
-        return Judgement(item, "NO-BASELINE", reason, tolerance, new, parity=record.parity)
-    against = stored.held_against(str(item.workload), record.probe_version)
-    old = estimate_rate([row for session in against.sessions for row in session.times], item.workload.tokens)
+        return Judgement(item, "NO-BASELINE", reason, tolerance, new)
+    against = stored.held_against(str(item.workload), taken.probe_version)
+    old = estimate_rate([row for session in against.sessions for row in session.times], tokens)
     against = replace(against, prior=reference.noise(item.workload))
-    early = record.ended_by == "verdict"
-    comparison = compare(record.timed(item.workload), against, tolerance, items, early=early)
-    verdict, reason = comparison.verdict, _explain(comparison) + _busy(record, against)
-    if doubt := record.gpu.doubt() if record.gpu else "":
-        verdict, reason = "INCONCLUSIVE", f"{doubt}, so no verdict rests on these figures ({reason})"
-    return Judgement(item, verdict, reason, tolerance, new, old, comparison, record.parity)
+    comparison = compare(taken.timed, against, tolerance, items, early=taken.early)
+    reason = _explain(comparison) + _busy(taken.timed, against)
+    return Judgement(item, comparison.verdict, reason, tolerance, new, old, comparison)
 
 
 def judge_pairs(pairing: Pairing, item: Item, tolerance: float, items: int) -> Judgement:
@@ -188,9 +224,9 @@ def _explain(comparison: Comparison) -> str:
     return plain + (_what_would_settle(comparison) if comparison.verdict == "INCONCLUSIVE" else "")
 
 
-def _busy(record: CaseRecord, old: Old) -> str:
+def _busy(new: Timed, old: Old) -> str:
     """A machine that others worked on is named, here and when the baseline was stored."""
-    shares = (("", record.conditions.foreign), ("stored ", max(one.foreign for one in old.sessions)))
+    shares = (("", new.foreign), ("stored ", max(one.foreign for one in old.sessions)))
     busy = [f"{which}{share:.0%}" for which, share in shares if share > IDLE_SHARE]
     return f"; other processes took {' and '.join(busy)} of the processor, which widens the bounds" if busy else ""
 
@@ -203,8 +239,10 @@ def _what_would_settle(comparison: Comparison) -> str:
     return "; no number of stored sessions would tell: take --rwkv-ab, or a wider --rwkv-tolerance"
 
 
-def _no_reference(record: CaseRecord, item: Item, reference: Reference, stored: StoredCase | None) -> str:
+def _no_reference(taken: _Taken, reference: Reference, stored: StoredCase | None) -> str:
     """Why nothing stored can be compared with, naming the fields that differ; empty when something can."""
+    item = taken.item
+    content, device, protocol = taken.facts
     if reference.baseline is None:
         if reference.nearest is None:
             return "no baseline is stored yet; --rwkv-save-baseline stores one"
@@ -212,12 +250,12 @@ def _no_reference(record: CaseRecord, item: Item, reference: Reference, stored: 
     if stored is None:
         return f"this machine's baseline lacks the case {item.case.key!r}; --rwkv-save-baseline adds it"
     pairs = {
-        "model content": (stored.model_hash[:12], record.model.content_hash[:12]),
-        "device": (stored.device.name, record.device.name),
+        "model content": (stored.model_hash[:12], content[:12]),
+        "device": (stored.device.name, device),
     }
     sessions = stored.reference(str(item.workload))
     if sessions:
-        pairs["protocol"] = (str(sessions[-1].protocol), str(record.protocol))
+        pairs["protocol"] = (str(sessions[-1].protocol), str(protocol))
     differing = [f"{name} ({old} stored, {new} here)" for name, (old, new) in pairs.items() if old != new]
     if differing:
         return f"the stored case differs in {', '.join(differing)}; --rwkv-save-baseline=replace stores it anew"

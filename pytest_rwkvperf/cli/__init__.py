@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_rwkvperf import __version__
-from pytest_rwkvperf.cli import convert, history, inspect, report, synth
+from pytest_rwkvperf.cli import compare, convert, history, inspect, report, synth
 from pytest_rwkvperf.cli.console import Console
 from pytest_rwkvperf.errors import OptionError, RwkvPerfError
 
@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
-COMMANDS = {"convert": convert, "inspect": inspect, "synth": synth, "report": report, "history": history}
+COMMANDS = {
+    "convert": convert,
+    "inspect": inspect,
+    "synth": synth,
+    "report": report,
+    "history": history,
+    "compare": compare,
+}
 """Every subcommand, in the order that `--help` lists them."""
 
 _FAILED, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143  # the last two: 128 and the signal's number

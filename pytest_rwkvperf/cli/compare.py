@@ -1,0 +1,49 @@
+"""`rwkvperf compare`: the verdicts of a run, from two stored files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf import comparing, judgement
+from pytest_rwkvperf.options import share
+from pytest_rwkvperf.reports import terminal
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pytest_rwkvperf.cli.console import Console
+
+HELP = """compare two baselines or measurement records
+Each file is a baseline (--rwkv-save-baseline) or a record (--rwkv-report=FILE.json). The newest session of NEW is held
+against the sessions of OLD, as a run would be. The items share an error rate of 1 % by Holm's rule. The exit status is
+1 when something got slower.
+
+  rwkvperf compare baselines/here.json run.json
+  git show HEAD~5:baselines/here.json > old.json && rwkvperf compare old.json baselines/here.json --tolerance 3%
+"""
+
+_FAILING = {"REGRESSION", "INVALID"}
+STRICT = {"no-baseline", "inconclusive"}
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("old", metavar="OLD", type=Path, help="what to compare with")
+    parser.add_argument("new", metavar="NEW", type=Path, help="what to judge")
+    parser.add_argument("--tolerance", default="5%", help="a slowdown up to this is none; default 5%%")
+    parser.add_argument(
+        "--strict", action="append", default=[], choices=sorted(STRICT), help="let these verdicts fail too"
+    )
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Print the table, and a sentence for each verdict that is no PASS."""
+    pair = comparing.Pair(comparing.read(options.old), comparing.read(options.new))
+    judgements = comparing.compare(pair, share("tolerance", options.tolerance))
+    console.text(terminal.render(judgements, console.width, colour=False))
+    for one in judgements:
+        if one.verdict != "PASS":
+            console.text(judgement.describe(one) + "\n")
+    failing = _FAILING | {word.upper() for word in options.strict}
+    return int(any(one.verdict in failing for one in judgements))

@@ -1,0 +1,90 @@
+"""Two stored files compared: a baseline or a measurement record on either side, the verdicts those of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf import judgement
+from pytest_rwkvperf.cases import Item, Workload
+from pytest_rwkvperf.errors import BaselineError, RecordError
+from pytest_rwkvperf.judgement import Judgement, Reference
+from pytest_rwkvperf.reports import record as records
+from pytest_rwkvperf.stats.several import holm
+from pytest_rwkvperf.store import accept, schema, strict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_rwkvperf.reports.record import Record
+    from pytest_rwkvperf.store.schema import Baseline, StoredCase
+
+
+def read(path: Path) -> Baseline:
+    """A baseline, or a measurement record as the baseline that saving its run would have made.
+
+    Raises:
+        RecordError: the file cannot be read, or is neither.
+        BaselineError: it is a baseline that no verdict may rest on.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} cannot be read: {error}") from error
+    try:
+        raw = strict.loads(text)
+    except ValueError as error:
+        raise RecordError(f"{path} is neither a baseline nor a record: it is not valid JSON ({error})") from error
+    cases = raw.get("cases") if isinstance(raw, dict) else None
+    if isinstance(cases, list):
+        return _of_record(records.loads(text, path))
+    if isinstance(cases, dict):
+        return schema.loads(text, path)
+    raise RecordError(
+        f"{path} is neither a baseline nor a record; give what --rwkv-save-baseline or --rwkv-report=FILE.json wrote"
+    )
+
+
+def _of_record(record: Record) -> Baseline:
+    taken = [case.measured for case in record.cases if case.measured is not None]
+    keep = {one.case.key: set(one.runs[0].samples) for one in taken}
+    baseline = schema.Baseline(record.fingerprint)
+    for stored in accept.stored_cases(taken, keep, record.started):
+        baseline = baseline.adding(stored, replacing=True)
+    return baseline
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What is compared: the old file's content and the new one's."""
+
+    old: Baseline
+    new: Baseline
+
+
+def compare(pair: Pair, tolerance: float) -> list[Judgement]:
+    """Each workload of the new side's newest sessions, with Holm's share of the error rate.
+
+    Raises:
+        BaselineError: the new side holds no case.
+        MeasurementError: stored times carry no figure.
+    """
+    stored = {Item(case.case, Workload.parse(name)): case for case in pair.new.cases.values() for name in _names(case)}
+    if not stored:
+        raise BaselineError("the new file holds no measured case; measure with --rwkv-save-baseline or --rwkv-report")
+    same = pair.old.fingerprint == pair.new.fingerprint
+    reference = Reference(pair.new.fingerprint, pair.old if same else None, None if same else pair.old.fingerprint)
+
+    def judge(item: Item, share: int) -> Judgement:
+        return judgement.judge_stored(stored[item], item, reference, tolerance, share)
+
+    first = {item: judge(item, len(stored)) for item in stored}
+    compared = [item for item, one in first.items() if one.comparison is not None]
+    shares = dict.fromkeys(stored, max(1, len(compared)))
+    for wanted in (("PASS", "IMPROVEMENT"), ("REGRESSION",)):
+        shares |= holm(compared, lambda item, share: judge(item, share).verdict, wanted)
+    return [judge(item, shares[item]) for item in stored]
+
+
+def _names(case: StoredCase) -> list[str]:
+    return sorted({name for session in case.sessions for name in session.workloads})
