@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_rwkvperf import __version__
-from pytest_rwkvperf.cli import compare, convert, history, inspect, report, synth
+from pytest_rwkvperf.cli import ab, bisect, compare, convert, history, inspect, report, synth
 from pytest_rwkvperf.cli.console import Console
 from pytest_rwkvperf.errors import OptionError, RwkvPerfError
 
@@ -29,6 +29,8 @@ COMMANDS = {
     "report": report,
     "history": history,
     "compare": compare,
+    "ab": ab,
+    "bisect": bisect,
 }
 """Every subcommand, in the order that `--help` lists them."""
 
@@ -67,7 +69,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; default the process's own. Gives the exit status."""
-    options = parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    own, passed_on = _split(given)
+    options = parser().parse_args(own)
+    options.passed_on = passed_on
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         with Console() as console:
@@ -84,6 +89,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _FAILED
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _split(given: list[str]) -> tuple[list[str], list[str]]:
+    """The command's own arguments, and what stands after `--` for the program that it runs."""
+    if not given or not getattr(COMMANDS.get(given[0]), "PASSES_ON", False) or "--" not in given:
+        return given, []
+    at = given.index("--")
+    return given[:at], given[at + 1 :]
 
 
 def _told(sentence: str, status: int) -> int:

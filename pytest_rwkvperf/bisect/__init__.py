@@ -1,0 +1,1 @@
+"""Which release made a workload slower: environments that differ in one package, compared in alternation."""

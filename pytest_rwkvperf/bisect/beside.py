@@ -1,0 +1,54 @@
+"""One release beside the oldest one: a pytest run in its environment, in alternation with the other's."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.errors import RwkvPerfError
+from pytest_rwkvperf.reports import record
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_rwkvperf.bisect.search import Answer
+
+_SAME = {"PASS", "IMPROVEMENT"}
+
+
+def compare(new: str, old: str, backend: str, options: Sequence[str]) -> tuple[Answer, str]:
+    """Whether the environment of one interpreter is slower than another's, and the figures or the reason.
+
+    The run is in an empty folder: nobody's tests and settings take part.
+    """
+    with tempfile.TemporaryDirectory(prefix="rwkvperf-bisect-") as folder:
+        written = Path(folder) / "run.json"
+        command = [
+            *(new, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}", f"--rwkv-ab={old}"),
+            *(f"--rwkv-backend={backend}", f"--rwkv-report=json:{written}", *options),
+        ]
+        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        try:
+            found = record.read(written)
+        except RwkvPerfError:
+            lines = [line for line in (ended.stdout + ended.stderr).splitlines() if line.strip()]
+            return "skip", f"it does not run: {' / '.join(lines[-3:])}"
+    return _answer(found)
+
+
+def _answer(found: record.Record) -> tuple[Answer, str]:
+    items = [item for _, item in found.items()]
+    verdicts = {item.verdict for item in items}
+    figures = ", ".join(
+        f"{case.case.quant} {item.workload} {item.verdict} {item.comparison.ratio:.3f}"
+        for case, item in found.items()
+        if item.comparison is not None
+    )
+    if "REGRESSION" in verdicts:
+        return "slower", figures
+    if items and verdicts <= _SAME:
+        return "same", figures
+    failures = " / ".join(case.failure.splitlines()[0] for case in found.cases if case.failure)
+    return "skip", failures or f"noise hides the answer ({figures}); a larger --rwkv-budget may show it"

@@ -1,0 +1,107 @@
+"""Environments that differ from this one in one package's version, built with pip and kept in the user's cache."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+from packaging.version import InvalidVersion, Version
+
+from pytest_rwkvperf import places
+from pytest_rwkvperf.errors import OptionError, RwkvPerfError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_AVAILABLE = re.compile(r"^Available versions: (?P<versions>.+)$", re.MULTILINE)
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
+_LAST_LINES = 12
+
+
+class BuildError(RwkvPerfError):
+    """A release cannot be installed beside what is here."""
+
+
+def releases(package: str, oldest: str, newest: str) -> list[str]:
+    """The index's releases of a package from one to another, both included, oldest first.
+
+    Raises:
+        OptionError: the name or a version is none, the index has too few, or does not answer.
+    """
+    if not _NAME.fullmatch(package):
+        raise OptionError(f"{package!r} is no package name (PEP 508)")
+    try:
+        first, last = Version(oldest), Version(newest)
+    except InvalidVersion as error:
+        raise OptionError(f"{error}; write OLD..NEW, for example 0.3.30..0.3.36") from error
+    asked = _pip("index", "versions", package, "--pre")
+    match = _AVAILABLE.search(asked.stdout)
+    if asked.returncode != 0 or match is None:
+        raise OptionError(f"the index tells no versions of {package}: {_tail(asked.stderr)}")
+    known = sorted(map(Version, match["versions"].split(", ")))
+    wanted = [one for one in known if first <= one <= last and (not one.is_prerelease or one in (first, last))]
+    if len(wanted) < 2 or wanted[0] != first or wanted[-1] != last:  # noqa: PLR2004 - a difference needs two
+        there = ", ".join(map(str, known[-8:]))
+        raise OptionError(f"the index has not both {package} {first} and {last}; its newest are {there}")
+    return [str(one) for one in wanted]
+
+
+def python_of(package: str, version: str) -> str:
+    """The interpreter of an environment with that release, built now unless an earlier call has.
+
+    Everything else comes from this environment: its folders follow the new one's on the path.
+
+    Raises:
+        BuildError: pip cannot install it; the message has pip's last lines and the log's place.
+    """
+    base = f"{sys.prefix} {sysconfig.get_platform()} {sys.version}"
+    folder = places.cache() / "bisect" / f"{package}-{version}-{hashlib.sha256(base.encode()).hexdigest()[:12]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _build(folder, python, f"{package}=={version}")
+            (folder / "complete").touch()
+    return str(python)
+
+
+def _build(folder: Path, python: Path, requirement: str) -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", str(folder)], capture_output=True, text=True, check=False
+    )
+    if made.returncode != 0:
+        raise BuildError(f"no virtual environment for {requirement}: {_tail(made.stderr)}")
+    installed = _pip("--python", str(python), "install", "--no-deps", "--no-input", requirement)
+    log = folder / "pip.log"
+    log.write_text(installed.stdout + installed.stderr, encoding="utf-8")
+    if installed.returncode != 0:
+        raise BuildError(f"{requirement} cannot be installed: {_tail(installed.stderr)}\n  everything pip said: {log}")
+    own = subprocess.run(
+        [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # `addsitedir`, not the folder's name alone: what is installed here in editable mode has .pth files of its own.
+    folders = [*site.getsitepackages(), sysconfig.get_path("purelib")]
+    lines = [f"import site; site.addsitedir({one!r})" for one in dict.fromkeys(folders)]
+    Path(own.stdout.strip(), "rwkvperf_bisect.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def _tail(text: str) -> str:
+    lines: Sequence[str] = [line.strip() for line in text.splitlines() if line.strip()]
+    return "; ".join(lines[-_LAST_LINES:]) or "it says nothing"

@@ -1,0 +1,42 @@
+"""`rwkvperf ab`: two environments in alternation, without a test suite."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pytest_rwkvperf.cli.console import Console
+
+HELP = """measure this environment in alternation with another one
+The same as pytest --rwkv-ab=PYTHON with the shipped suite, in an empty folder: no project's tests or settings take
+part. Without PYTHON, this environment against itself (--rwkv-aa). Options after -- go to pytest, and its exit status
+comes back.
+
+  rwkvperf ab old/.venv/bin/python --backend llama-cpp -- --rwkv-model=synthetic:0.1b --rwkv-quant=f16
+"""
+
+PASSES_ON = True
+"""What stands after `--` is pytest's."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("python", metavar="PYTHON", nargs="?", help="the interpreter with the old version")
+    parser.add_argument("--backend", default="all", help="what to measure; default all")
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    """Run pytest in view."""
+    console.text("")
+    mode = f"--rwkv-ab={options.python}" if options.python else "--rwkv-aa"
+    with tempfile.TemporaryDirectory(prefix="rwkvperf-ab-") as folder:
+        command = [
+            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--rootdir={folder}", folder, mode),
+            *(f"--rwkv-backend={options.backend}", *options.passed_on),
+        ]
+        return subprocess.run(command, check=False).returncode

@@ -1,0 +1,92 @@
+"""`rwkvperf bisect` from end to end: real environments, a local index, and an engine whose speed a package decides."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf import cli
+from pytest_rwkvperf.bisect import environments
+from pytest_rwkvperf.errors import OptionError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FACTORS = {"1.0": 1.0, "1.1": 1.0, "1.2": None, "1.3": 2.0, "1.4": 2.0}
+"""How long everything takes with a release; None is one that does not build."""
+
+
+def wheel(folder: Path, version: str, factor: float | None) -> None:
+    """A wheel by hand (PyPA's binary distribution format); pip refuses one that lacks its metadata."""
+    info = f"scripted_speed-{version}.dist-info"
+    name = f"scripted_speed-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(folder / name, "w") as archive:
+        archive.writestr("scripted_speed.py", f"FACTOR = {factor}\n")
+        if factor is not None:
+            archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: scripted-speed\nVersion: {version}\n")
+            archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            archive.writestr(f"{info}/RECORD", "")
+
+
+@pytest.fixture
+def index(tmp_path: Path, scripted_environment: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An index of one package (PEP 503), and a cache of the test's own for what is built."""
+    folder = tmp_path / "simple" / "scripted-speed"
+    folder.mkdir(parents=True)
+    for version, factor in FACTORS.items():
+        wheel(folder, version, factor)
+    links = "".join(f'<a href="{path.name}">{path.name}</a>' for path in sorted(folder.glob("*.whl")))
+    (folder / "index.html").write_text(f"<!DOCTYPE html><html><body>{links}</body></html>", encoding="utf-8")
+    scripted_environment.setenv("PIP_INDEX_URL", (tmp_path / "simple").as_uri())
+    scripted_environment.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return scripted_environment
+
+
+OPTIONS = ["--", "--rwkv-quant=fp16", "--rwkv-workload=pp16", "--rwkv-budget=0.01", "--rwkv-tolerance=40%"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="takes a minute there")
+@pytest.mark.usefixtures("index")
+def test_the_slow_release_is_named_and_the_broken_one_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bisect", "scripted-speed", "1.0..1.4", "--backend", "scripted", *OPTIONS]) == 0
+    told = capsys.readouterr().out
+    assert "5 releases: 1.0, 1.1, 1.2, 1.3, 1.4" in told
+    assert "scripted-speed 1.4: slower: fp16 pp16 REGRESSION 0.500" in told
+    assert "scripted-speed 1.2: skip: scripted-speed==1.2 cannot be installed" in told
+    assert told.endswith("scripted-speed 1.3 is slower; 1.1 is not, or one of those passed over: 1.2.\n")
+
+
+@pytest.mark.parametrize(
+    ("package", "oldest", "newest", "said"),
+    [
+        ("scripted-speed", "1.0", "7", "the index has not both scripted-speed 1.0 and 7; its newest are 1.0, 1.1"),
+        ("scripted-speed", "new", "1.4", "Invalid version: 'new'; write OLD..NEW"),
+        ("nothing-of-this-name", "1", "2", "the index tells no versions of nothing-of-this-name"),
+        ("--upgrade", "1", "2", "is no package name"),
+    ],
+)
+@pytest.mark.usefixtures("index")
+def test_what_is_not_there_is_said(package: str, oldest: str, newest: str, said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        environments.releases(package, oldest, newest)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["rwkv", "1.0"], "'1.0' is no range"), (["numpy", "1..2"], "nobody knows what measures numpy; add --backend")],
+)
+def test_mistakes_in_the_command_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bisect", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("index")
+def test_ab_runs_pytest_in_an_empty_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "test_mine.py").write_text("def test_no_part_of_it(): assert False\n", encoding="utf-8")
+    assert cli.main(["ab", "--backend", "scripted", *OPTIONS]) == 0
+    told = capfd.readouterr().out
+    assert "1 passed" in told
+    assert f"in alternation with {sys.executable}" in told
