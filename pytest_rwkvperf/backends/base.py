@@ -83,7 +83,7 @@ class Engine(Protocol):
         """Wait until the device has finished everything queued."""
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """The last token's logits on the host: float32 [vocabulary]."""
+        """The last token's logits on the host: float32 [vocabulary]; valid until the next call."""
 
 
 @runtime_checkable

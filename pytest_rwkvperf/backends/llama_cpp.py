@@ -153,6 +153,7 @@ class LlamaCppEngine:
         self._vocabulary = int(self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model)))
         # llama_batch_get_one keeps the pointer only: without this reference decode fails with -1.
         self._tokens: Any = None
+        self._views: dict[int, npt.NDArray[np.float32]] = {}
 
     def _load(self, request: OpenRequest, handle: int) -> Any:  # noqa: ANN401 - an opaque pointer
         params = self._lib.llama_model_default_params()
@@ -215,11 +216,17 @@ class LlamaCppEngine:
         self._lib.llama_synchronize(self._context)
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """float32 [vocabulary]; llama_get_logits_ith waits for the device itself."""
-        import numpy as np
+        """float32 [vocabulary], llama.cpp's own until the next call; llama_get_logits_ith waits for the device itself.
 
+        It gives the address that llama.cpp copied the logits to; NumPy's view of it is made once for each address.
+        """
         pointer = self._lib.llama_get_logits_ith(self._context, -1)
-        return np.ctypeslib.as_array(pointer, shape=(self._vocabulary,)).copy()
+        address = ctypes.addressof(pointer.contents)
+        if address not in self._views:
+            import numpy as np
+
+            self._views[address] = np.ctypeslib.as_array(pointer, shape=(self._vocabulary,))
+        return self._views[address]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,20 @@ if TYPE_CHECKING:
 class Repeating(Process):
     """A process whose samples cost nothing but counting."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_gpu: bool = True, seconds: float = 1e-3) -> None:
         self._energy = {}
+        self._prober = None
+        self._samples, self._warmups, self._quick = {}, {}, {}
+        self._last = None
+        self._on_gpu = on_gpu
+        self._nanoseconds = round(seconds * 1e9)
         self.count = 0
+        self.ran: list[str] = []
 
     def _sample(self, workload: Workload) -> Sample:
         self.count += workload.tokens
-        return Sample(0.0, 1, ())
+        self.ran.append(str(workload))
+        return Sample(0.0, self._nanoseconds, ())
 
 
 def test_the_counters_steps_bound_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,3 +47,26 @@ def test_a_gpu_without_a_counter_has_no_energy() -> None:
     repeating = Repeating()
     repeating.measure_energy([Workload("prefill", 512)], lambda: None)
     assert (repeating._energy, repeating.count) == ({}, 0)
+
+
+PREFILL, GENERATION = Workload("prefill", 512), Workload("generation", 128)
+
+
+def alternated(repeating: Repeating) -> list[str]:
+    repeating.warm_up([PREFILL, GENERATION])
+    repeating.ran.clear()
+    for workload in (GENERATION, PREFILL, PREFILL, GENERATION):
+        repeating.take(workload)
+    return repeating.ran
+
+
+def test_on_a_gpu_what_follows_another_workload_runs_twice_before_it_counts() -> None:
+    repeating = Repeating()
+    ran = alternated(repeating)
+    assert ran == ["tg128", "pp512", "pp512", "pp512", "pp512", "tg16", "tg16", "tg128"]
+    assert [len(taken) for taken in repeating._samples.values()] == [2, 2]
+
+
+def test_slow_repetitions_and_cpus_need_no_settling() -> None:
+    for repeating in (Repeating(seconds=0.6), Repeating(on_gpu=False)):
+        assert alternated(repeating) == ["tg128", "pp512", "pp512", "tg128"]
