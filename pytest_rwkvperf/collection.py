@@ -164,6 +164,7 @@ def selected(items: Iterable[pytest.Item]) -> list[tuple[Item, float | None]]:
 
 def announcement(session: Session) -> list[str]:
     """What will be measured and for how long, and which suite was chosen."""
+    from pytest_rwkvperf.machine.observers import watching
     from pytest_rwkvperf.measure.plan import MIN_PROCESSES
     from pytest_rwkvperf.measure.process import MIN_SAMPLES
     from pytest_rwkvperf.stats.paired import MIN_PAIRS
@@ -179,10 +180,12 @@ def announcement(session: Session) -> list[str]:
     least = f"{MIN_PAIRS} pairs of" if settings.ab else f"{MIN_PROCESSES}"
     minimum = f"at least {least} processes x {MIN_SAMPLES} samples each, for which slow engines need longer"
     against = f"in alternation with {settings.ab}" if settings.ab else f"against {settings.baseline_dir}"
+    watchers = " and ".join(watching())
     return [
         f"rwkvperf: {settings.model}, {counts}, {suite} (--rwkv-suite={settings.suite})",
         f"rwkvperf: about {settings.budget_seconds / 60:.1f} min ({share}; {minimum}), {against}",
         f"rwkvperf: chance that unchanged code is called a regression anywhere in this run: {ALPHA:.0%}",
+        *([f"rwkvperf: under {watchers}, so no verdict will count (pytest-cov: --no-cov)"] if watchers else []),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from pytest_rwkvperf.cases import Case, Item
 from pytest_rwkvperf.errors import BaselineError, MeasurementError, OptionError
 from pytest_rwkvperf.judgement import Judgement, Reference
 from pytest_rwkvperf.launcher import Share
-from pytest_rwkvperf.machine import fingerprint
+from pytest_rwkvperf.machine import fingerprint, observers
 from pytest_rwkvperf.measure.record import Measurement
 from pytest_rwkvperf.models import synthetic
 from pytest_rwkvperf.models.files import FORMATS, ModelFile
@@ -299,8 +299,8 @@ class Session:
         count = max(1, len(self._selected))
         try:
             if self.settings.ab:
-                return judgement.judge_pairs(self._pairing(item), item, margin, count)
-            return judgement.judge(self.measure(item).record, item, self.reference, margin, count)
+                return _unwatched(judgement.judge_pairs(self._pairing(item), item, margin, count))
+            return _unwatched(judgement.judge(self.measure(item).record, item, self.reference, margin, count))
         except MeasurementError as error:
             return judgement.invalid(item, margin, str(error))
 
@@ -316,6 +316,7 @@ class Session:
         Raises:
             RwkvPerfError: the baseline cannot be read or written.
         """
+        self.check_unwatched()
         replacing = self.settings.save == "replace"
         keep = accept.accepted(self.judgements.values(), replacing=replacing)
         refused = [one for one in self.judgements.values() if one.verdict == "REGRESSION" and not replacing]
@@ -337,6 +338,18 @@ class Session:
         if found:
             path = files.save_noise(self.settings.baseline_dir, self.reference.fingerprint, found)
             self.noise = KeptNoise(path, found)
+
+    def check_unwatched(self) -> None:
+        """Refuse to store what is measured while somebody watches this process.
+
+        Raises:
+            OptionError: the figures are to be stored, and would not be trusted.
+        """
+        if self.settings.save != "no" and (watching := observers.watching()):
+            raise OptionError(
+                f"--rwkv-save-baseline: this process runs under {' and '.join(watching)}, so its figures do not count; "
+                "save without it (pytest-cov: --no-cov)"
+            )
 
     def open_worker(self, engine: Found, file: ModelFile, quant: str, device: str | None) -> Worker:
         """A worker of its own with a model open, for a test that drives the engine itself.
@@ -381,3 +394,12 @@ class Session:
 
     def _file_progress(self, sentence: str, fraction: float) -> None:
         self.say(f"{sentence} {fraction:.0%}")
+
+
+def _unwatched(found: Judgement) -> Judgement:
+    """A verdict, or that there is none because somebody watches this process."""
+    watching = observers.watching()
+    if not watching or found.verdict in ("INVALID", "NO-BASELINE"):
+        return found
+    reason = f"measured under {' and '.join(watching)}, so it counts neither way; without that: {found.reason}"
+    return replace(found, verdict="INCONCLUSIVE", reason=reason)

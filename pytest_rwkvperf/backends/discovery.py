@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.backends.base import Device
 from pytest_rwkvperf.errors import BackendMissingError, RwkvPerfError
-from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
+from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker, end_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +45,11 @@ def discover(chosen: Mapping[str, str], *, by_hand: bool, python: str = sys.exec
         BackendMissingError: one that was named by hand cannot run.
     """
     with ThreadPoolExecutor(max_workers=len(chosen)) as pool:
-        answers = list(pool.map(_ask, chosen, chosen.values(), repeat(python)))
+        try:
+            answers = list(pool.map(_ask, chosen, chosen.values(), repeat(python)))
+        except BaseException:
+            end_all()  # Ctrl-C reaches this thread alone, and the others wait for their workers
+            raise
     for answer in answers:
         if by_hand and isinstance(answer, Missing):
             raise BackendMissingError(f"--rwkv-backend={answer.name}: {answer.reason}")

@@ -180,7 +180,7 @@ def _check(baseline: Baseline, path: Path) -> None:
         for session in stored.sessions:
             for workload, runs in session.workloads.items():
                 if not runs or not all(runs) or not all(0 < value <= LONGEST for row in runs for value in row):
-                    raise BaselineError(f"baseline {path}: {key}, {workload} holds no usable times; {_RESTORE}")
+                    raise BaselineError(f"baseline {path}: {key!r}, {workload!r} holds no usable times; {_RESTORE}")
             for workload, probed in session.probes.items():
                 processes = len(session.workloads.get(workload, ()))
                 if len(probed) != processes or not all(0 < one <= LONGEST for one in probed):

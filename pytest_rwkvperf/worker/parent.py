@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import os
 import queue
 import signal
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -21,6 +21,7 @@ from pytest_rwkvperf.text import safe
 from pytest_rwkvperf.worker import starting
 from pytest_rwkvperf.worker.environment import passed
 from pytest_rwkvperf.worker.messages import MAX_LINE_BYTES, decode, encode
+from pytest_rwkvperf.worker.tail import Tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.cases import Case
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
-_STDERR_LINES = 30
-_LINE_BYTES = 4096
-_CUT_BYTES = 512
-"""Taken off the end of a longer line, so that a token that the cut would run through is not half shown."""
 _QUEUED_MESSAGES = 16
 MESSAGES_PER_SECOND = 1000
 """Progress beyond this rate, counted from the request on with a second's worth to spare, is no progress but a flood."""
@@ -59,6 +56,15 @@ QUICK_SECONDS = 60.0
 """Deadline for everything else."""
 
 
+_LIVE: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+def end_all() -> None:
+    """End every worker that this process has started, whichever thread waits for it."""
+    for worker in [*_LIVE]:
+        worker.kill()
+
+
 class Worker:
     """One process that runs one engine. Use it as a context manager; leaving it ends the process."""
 
@@ -73,16 +79,14 @@ class Worker:
             places.remove(self._folder)
             raise
         self._replies: queue.Queue[bytes | None] = queue.Queue(_QUEUED_MESSAGES)
-        self._stderr: collections.deque[bytes] = collections.deque(maxlen=_STDERR_LINES)
+        assert self._process.stderr is not None  # noqa: S101 - opened with PIPE
+        self._stderr = Tail(self._process.stderr)
+        _LIVE.add(self)
         self._number = 0
         self._ended = threading.Event()
         replies = (self._process.stdout, self._replies, self._ended)
-        self._readers = (
-            threading.Thread(target=_read_replies, args=replies, daemon=True),
-            threading.Thread(target=_read_stderr, args=(self._process.stderr, self._stderr), daemon=True),
-        )
-        for reader in self._readers:
-            reader.start()
+        self._reader = threading.Thread(target=_read_replies, args=replies, daemon=True)
+        self._reader.start()
         try:
             self._await_hello()
         except BaseException:
@@ -171,17 +175,18 @@ class Worker:
 
     def kill(self) -> None:
         """End the process and everything it started: TERM, then KILL; reap it and close the pipes."""
+        _LIVE.discard(self)
         self._ended.set()
         _end_tree(self._process)
         places.remove(self._folder)
         assert self._process.stdin is not None  # noqa: S101 - opened with PIPE
         with suppress(BrokenPipeError):
             self._process.stdin.close()
-        for reader, pipe in zip(self._readers, (self._process.stdout, self._process.stderr), strict=True):
-            reader.join(_GRACE_SECONDS)
-            # A process that got away may hold the other end; closing would wait for its reader, and so for it.
-            if pipe is not None and not reader.is_alive():
-                pipe.close()
+        # A process that got away may hold the other end; closing would wait for its reader, and so for it.
+        self._reader.join(_GRACE_SECONDS)
+        if self._process.stdout is not None and not self._reader.is_alive():
+            self._process.stdout.close()
+        self._stderr.join(_GRACE_SECONDS)
 
     def _await_hello(self) -> None:
         """Skip what an interpreter's start-up files print before the bootstrap has taken the pipe."""
@@ -234,7 +239,7 @@ class Worker:
         )
 
     def _last_lines(self) -> str:
-        lines = "\n  ".join(safe(line.decode(errors="replace"), keep="\t") for line in [*self._stderr])
+        lines = "\n  ".join(self._stderr.lines())
         return f"; its last lines:\n  {lines}" if lines else "; it wrote nothing on stderr"
 
 
@@ -252,15 +257,6 @@ def _put(replies: queue.Queue[bytes | None], line: bytes | None, ended: threadin
             replies.put(line, timeout=_POLL_SECONDS)
             return True
     return False
-
-
-def _read_stderr(pipe: BinaryIO, lines: collections.deque[bytes]) -> None:
-    whole = True
-    while line := pipe.readline(_LINE_BYTES):
-        ends = line.endswith(b"\n")
-        if whole and (kept := line.strip()):
-            lines.append(kept if ends or len(line) < _LINE_BYTES else kept[:-_CUT_BYTES] + b" ...")
-        whole = ends  # of a line that is too long only the beginning is kept
 
 
 def _safe(answer: Any) -> Any:  # noqa: ANN401 - JSON

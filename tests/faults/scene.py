@@ -1,9 +1,9 @@
 """A run of pytest in which some cases meet a fault and one does not, and all that can be seen of it from outside.
 
 The run is a process of its own with a cache, a temporary folder and a baseline of its own. The engine is the scripted
-one of tests/unit/scripted, whose faults are real: it aborts, hangs with every signal blocked, is ended by the
-kernel. Each fault has a case of its own, told apart by the quant (`int8@0`, `int8@1`, ...); the case `fp16` must pass
-as if nothing had happened.
+one of tests/unit/scripted, whose faults are real: it aborts, hangs with every signal blocked, is ended by the kernel.
+Each fault has a case of its own, told apart by the quant (`int8@0`, `int8@1`, ...); the case `fp16` must pass as if
+nothing had happened.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Stage:
         drop = ("SCRIPTED_", "PYTEST_", "RWKV")
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(drop)},
-            "PYTHONPATH": os.pathsep.join([str(CHECKOUT), str(SCRIPTED)]),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(CHECKOUT), str(SCRIPTED), os.environ.get("PYTHONPATH")])),
             "XDG_CACHE_HOME": str(self.folder / "cache"),
             "COLUMNS": "160",
         }
@@ -144,13 +144,15 @@ class Scene:
     def __init__(self, stage: Stage, deadline: float = 6.0) -> None:
         self.name = uuid.uuid4().hex[:12]
         self.deadline = deadline
+        self.extra: dict[str, str] = {}
+        """Further variables of the run's environment."""
         self._stage = stage
-        self._backstage = stage.folder / self.name
-        self.folder, self.temporary = self._backstage / "meine Läufe", self._backstage / "tmp"
+        self.backstage = stage.folder / self.name
+        self.folder, self.temporary = self.backstage / "meine Läufe", self.backstage / "tmp"
         for folder in (self.folder, self.temporary):
             folder.mkdir(parents=True)
-        (self._backstage / "scene_plugin.py").write_text(PLUGIN, encoding="utf-8")
-        (self._backstage / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
+        (self.backstage / "scene_plugin.py").write_text(PLUGIN, encoding="utf-8")
+        (self.backstage / "sitecustomize.py").write_text(SITECUSTOMIZE, encoding="utf-8")
 
     @property
     def path(self) -> Path:
@@ -161,7 +163,7 @@ class Scene:
     def command(self, *arguments: str) -> list[str]:
         """Pytest on two small workloads of each case."""
         options = (f"--rwkv-quant={GOOD}", "--rwkv-workload=pp16,tg4", "--rwkv-budget=0.01", "--rwkv-tolerance=40%")
-        plugins = ("scene_plugin", "no:cacheprovider", "no:hypothesispytest")
+        plugins = ("scene_plugin", "no:cacheprovider", "no:hypothesispytest", "no:randomly")
         loaded = [part for plugin in plugins for part in ("-p", plugin)]
         return [sys.executable, "-m", "pytest", *loaded, "--rwkv-backend=scripted", *options, *arguments]
 
@@ -171,15 +173,16 @@ class Scene:
         at_start = script.get("at_start", "")
         return {
             **base,
-            "PYTHONPATH": os.pathsep.join([base["PYTHONPATH"], str(self._backstage)]),
+            "PYTHONPATH": os.pathsep.join([base["PYTHONPATH"], str(self.backstage)]),
             "TMPDIR": str(self.temporary),
-            "SCENE_FOLDER": str(self._backstage),
+            "SCENE_FOLDER": str(self.backstage),
             "SCENE_DEADLINE": str(self.deadline),
             "SCENE_AT_START": at_start,
-            "SCRIPTED_SITE": str(self._backstage),
+            "SCRIPTED_SITE": str(self.backstage),
             "SCRIPTED_SCENE": self.name,
-            "SCRIPTED_MARK": str(self._backstage / "mark-"),
+            "SCRIPTED_MARK": str(self.backstage / "mark-"),
             **{f"SCRIPTED_{name.upper()}": value for name, value in script.items()},
+            **self.extra,
         }
 
     def start(self, *arguments: str, **script: str) -> subprocess.Popen[str]:
@@ -196,30 +199,34 @@ class Scene:
         )
 
     def run(
-        self, *arguments: str, meanwhile: Callable[[subprocess.Popen[str]], None] | None = None, **script: str
+        self,
+        *arguments: str,
+        meanwhile: Callable[[subprocess.Popen[str]], None] | None = None,
+        timeout: float = TIMEOUT,
+        **script: str,
     ) -> Seen:
-        """A whole run; `meanwhile` is called while it goes on."""
+        """A whole run of at most `timeout` seconds; `meanwhile` is called while it goes on."""
         before = self.path.read_bytes() if self.path.exists() else None
         started = time.monotonic()
         with self.start(*arguments, **script) as process:
             try:
                 if meanwhile is not None:
                     meanwhile(process)
-                text, _ = process.communicate(timeout=TIMEOUT)
+                text, _ = process.communicate(timeout=timeout)
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
         seconds = time.monotonic() - started
         untouched = (self.path.read_bytes() if self.path.exists() else None) == before
         marks = {
-            path.name.removeprefix("mark-"): float(path.read_text(encoding="ascii"))
-            for path in self._backstage.glob("mark-*")
+            path.name.removeprefix("mark-"): float(path.read_text(encoding="ascii") or "nan")
+            for path in self.backstage.glob("mark-*")
         }
         return Seen(process.returncode, text, seconds, self._tests(), marks, self.orphans(), self._left(), untouched)
 
     def _tests(self) -> tuple[Test, ...]:
         """The tests that were called, or failed before."""
-        path = self._backstage / "reports"
+        path = self.backstage / "reports"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         told = [json.loads(line) for line in lines]
         kept = [one for one in told if one["when"] == "call" or one["outcome"] != "passed"]
@@ -243,4 +250,6 @@ class Scene:
     def _left(self) -> list[str]:
         runs = self._stage.folder / "cache" / "pytest-rwkvperf" / "runs"
         beside = [path for path in self.path.parent.glob("*") if path != self.path]
-        return [str(path) for path in (*self.temporary.iterdir(), *runs.glob("*"), *beside)]
+        # pytest's own folder, of which it keeps the last three
+        temporary = [path for path in self.temporary.iterdir() if not path.name.startswith("pytest-of-")]
+        return [str(path) for path in (*temporary, *runs.glob("*"), *beside)]

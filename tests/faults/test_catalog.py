@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.faults.catalog import FAULTS, Fault, play, shortcomings, unkept
-from tests.faults.scene import Seen, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.faults.scene import Seen, Stage
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the faults are Linux's")
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("stage")
-    yield Stage(folder / "stage")
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -7,19 +7,16 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from pytest_rwkvperf import places
 from pytest_rwkvperf.errors import BaselineError, StorageError
 from pytest_rwkvperf.store import files
+from tests.faults.disks import small_disk
 from tests.faults.savers import MACHINE, stored
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SCRIPT = Path(__file__).with_name("savers.py")
 
@@ -95,21 +92,6 @@ def test_whoever_holds_the_lock_is_named_and_a_killed_one_does_not_hold_it(
     started = time.monotonic()
     files.save(folder, MACHINE, [stored("second")], replacing=False)
     assert time.monotonic() - started < 1
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own with so much room."""
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")

@@ -7,6 +7,7 @@ It computes nothing but the right answers to the parity checks, and those once f
                       with @QUANT after it, in cases of that quant only ("abort@decode@fp16"); several between ";"
     SCRIPTED_NOTE     a file for what a fault has to tell
     SCRIPTED_MARK     a file that gets the time just before a fault
+    SCRIPTED_CALM     a file that, once it is there, ends every misbehaviour of processes that start later
     SCRIPTED_CGROUP   a control group of memory that the fault "starve" moves its process into
     SCRIPTED_TRACE    a file that gets a line for each process that opens a model: its id and the quant
     SCRIPTED_CLOCK    "real": sleep through the time that a token takes, where otherwise the worker's clock is moved on
@@ -180,10 +181,18 @@ def _deaf() -> NoReturn:
 
 
 def _flood() -> None:
-    """A gigabyte on stdout and a hundred megabytes on stderr."""
-    for descriptor, megabytes in ((1, 1024), (2, 100)):
+    """Two gigabytes on stdout, one of them in lines, and a hundred megabytes on stderr."""
+    lines = (b"x" * 127 + b"\n") * 8192
+    for descriptor, megabytes, data in ((1, 1024, lines), (1, 1024, b"x" * (1 << 20)), (2, 100, lines)):
         for _ in range(megabytes):
-            os.write(descriptor, (b"x" * 127 + b"\n") * 8192)
+            os.write(descriptor, data)
+
+
+def _tell() -> NoReturn:
+    """An engine that prints its environment, and a token that it has from elsewhere, before it crashes."""
+    sys.stderr.write(f"{dict(os.environ)}\n" + "refused: Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6.eyJzdWIi.c2ln\n")
+    sys.stderr.write("\x1b[2J\x1b]0;owned\x07still here\n")
+    raise EngineFailedError(f"401 for token {os.environ.get('HF_TOKEN')}")
 
 
 def _pipes() -> list[int]:
@@ -266,6 +275,7 @@ FAULTS = {
     "read-stdin": _read_stdin,
     "deaf": _deaf,
     "flood": _flood,
+    "tell": _tell,
     "garble": _garble,
     "huge": _huge,
     "exhaust": _exhaust,
@@ -316,7 +326,8 @@ class Script:
     @classmethod
     def read(cls) -> Script:
         """From the environment."""
-        told = os.environ.get("SCRIPTED_FAULT", "")
+        calm = Path(os.environ.get("SCRIPTED_CALM", "/nowhere")).exists()
+        told = "" if calm else os.environ.get("SCRIPTED_FAULT", "")
         return cls(tuple(Fault.read(text) for text in told.split(";") if text))
 
     def says(self, what: str, quant: str = "") -> bool:

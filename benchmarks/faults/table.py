@@ -1,0 +1,108 @@
+"""Every fault of docs/reliability.md, what was seen of it and how long it took to notice; under 15 minutes.
+
+    python benchmarks/faults/table.py
+
+Each fault of a worker is played in a run of its own (tests/faults/catalog.py); then tests/faults' other tests run.
+Prints a table and writes it to `table.md` and `table.json` beside this script. Exit 1 when a promise is not kept.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.faults.catalog import FAULTS, Fault, play, shortcomings, unkept  # noqa: E402 - the line above finds it
+from tests.faults.scene import Stage  # noqa: E402 - likewise
+
+RESULTS, TABLE = Path(__file__).with_suffix(".json"), Path(__file__).with_suffix(".md")
+HEAD = "| row | fault | noticed after | promised | exit | what was said | result |\n|--:|---|--:|--:|--:|---|---|"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table."""
+
+    row: str
+    fault: str
+    noticed: str
+    promised: str
+    code: str
+    said: str
+    result: str
+
+    def __str__(self) -> str:
+        cells = (self.row, self.fault, self.noticed, self.promised, self.code, self.said, self.result)
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def alone(stage: Stage, fault: Fault) -> Line:
+    """Play one fault in a run of its own."""
+    promised = f"{fault.seconds:.1f} s"
+    if fault.missing:
+        return Line(str(fault.row), fault.name, "", promised, "", "", f"not played: {fault.missing}")
+    seen, (quant, *_) = play(stage(), [fault])
+    problems = [*shortcomings(seen), *unkept(fault, quant, seen)]
+    noticed = seen.noticed(quant)
+    tests = seen.of(quant)
+    said = re.sub(r"\s+", " ", tests[0].text)[:160] if tests else ""
+    shown = "" if noticed is None else f"{noticed:.2f} s"
+    return Line(str(fault.row), fault.name, shown, promised, str(seen.code), said, "; ".join(problems) or "kept")
+
+
+def others(folder: Path) -> list[Line]:
+    """The other tests of tests/faults: each is a fault of its own."""
+    report = folder / "faults.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "tests/faults"]
+    subprocess.run([*command, "--deselect=tests/faults/test_catalog.py"], cwd=ROOT, check=False)
+    lines = []
+    for case in ET.parse(report).getroot().iter("testcase"):  # noqa: S314 - pytest has just written it
+        name = case.get("name", "").removeprefix("test_").replace("_", " ")
+        skipped, failed = case.find("skipped"), case.find("failure") is not None or case.find("error") is not None
+        result = f"not played: {skipped.get('message', '')}" if skipped is not None else "failed" if failed else "kept"
+        lines.append(Line("", name, "", "", "", f"whole test {float(case.get('time', 0)):.1f} s", result))
+    return lines
+
+
+def main() -> int:
+    """Play everything, print and record it."""
+    started = time.monotonic()
+    print(HEAD)
+    lines = []
+    with tempfile.TemporaryDirectory(prefix="rwkvperf-faults-") as folder:
+        stage = Stage(Path(folder) / "stage")
+        for fault in FAULTS:
+            lines.append(alone(stage, fault))
+            print(lines[-1], flush=True)
+        lines += others(Path(folder))
+    broken = [line for line in lines if line.result != "kept" and not line.result.startswith("not played")]
+    about = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "broken": len(broken),
+    }
+    told = [{name: getattr(line, name) for name in Line.__dataclass_fields__} for line in lines]
+    RESULTS.write_text(json.dumps({"conditions": about, "faults": told}, indent=1) + "\n", encoding="utf-8")
+    head = f"# Faults\n\nMade by `table.py` on {about['date']}, {about['system']}, in {about['minutes']} min.\n"
+    text = "\n".join([head, HEAD, *map(str, lines)])
+    TABLE.write_text(text + "\n", encoding="utf-8")
+    print("\n".join(map(str, lines[len(FAULTS) :])))
+    print(f"{len(lines)} faults, {len(broken)} promises broken, {about['minutes']} min")
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""The end of what a worker writes on stderr: bounded whatever it writes, and shown without secrets."""
+
+from __future__ import annotations
+
+import threading
+from typing import IO
+
+from pytest_rwkvperf.text import safe
+
+_KEPT_BYTES = 64 << 10
+_CHUNK_BYTES = 64 << 10
+_LINES = 30
+_LINE_LETTERS = 1000
+
+
+class Tail:
+    """Reads a pipe to its end in a thread of its own and remembers the last 64 KiB."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+        self._kept = b""
+        self._whole = True
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def lines(self) -> list[str]:
+        """The last lines, at most 30, fit to be shown."""
+        text = self._kept.decode(errors="replace")
+        if not self._whole:  # what the cut runs through may be half a token, which is not known for one
+            text = text.partition("\n")[2] or text[_LINE_LETTERS:]
+        # Redacted before it is cut into lines: a private key has many.
+        safe_text = safe(text.replace("\r\n", "\n"), keep="\n\t")
+        lines = [line.rstrip() for line in safe_text.splitlines() if line.strip()]
+        return [line if len(line) <= _LINE_LETTERS else f"{line[:_LINE_LETTERS]} ..." for line in lines[-_LINES:]]
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the pipe's end and close it; False when somebody still holds the other end."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            return False
+        self._pipe.close()
+        return True
+
+    def _read(self) -> None:
+        # A raw read gives what there is; a buffered one would wait for the chunk to be full.
+        raw = getattr(self._pipe, "raw", self._pipe)
+        while chunk := raw.read(_CHUNK_BYTES):
+            self._whole = self._whole and len(self._kept) + len(chunk) <= _KEPT_BYTES
+            self._kept = (self._kept + chunk)[-_KEPT_BYTES:]

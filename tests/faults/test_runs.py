@@ -1,0 +1,179 @@
+"""Whole runs that are interrupted, killed, flooded, refused by the disk, or that save at the same time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults.disks import fill, small_disk
+from tests.faults.scene import CHECKOUT
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    from tests.faults.scene import Scene, Stage
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, /proc and tmpfs as Linux has them")
+
+SECRETS = {
+    "GITHUB_TOKEN": "ghp_" + "S3cr" * 9,
+    "HF_TOKEN": "hf_" + "aBcD" * 8,
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "MY_PASSWORD": "correct horse battery staple",
+}
+
+
+def until(found: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Wait for something."""
+    limit = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < limit, what
+        time.sleep(0.02)
+
+
+def sending(number: signal.Signals, scene: Scene, sent: list[float]) -> Callable[[subprocess.Popen[str]], None]:
+    """Signal the run as soon as its first fault has happened."""
+
+    def send(process: subprocess.Popen[str]) -> None:
+        until(lambda: any(scene.backstage.glob("mark-*")), "the fault never happened")
+        time.sleep(0.2)
+        process.send_signal(number)
+        sent.append(time.monotonic())
+
+    return send
+
+
+@pytest.mark.parametrize("phase", ["versions", "open", "clear", "decode"])
+def test_ctrl_c_ends_a_run_in_any_phase_and_leaves_nothing(stage: Stage, phase: str) -> None:
+    scene = stage()
+    sent: list[float] = []
+    quant = "" if phase == "versions" else "@fp16"
+    seen = scene.run(
+        "--rwkv-save-baseline", fault=f"sleep@{phase}{quant}", meanwhile=sending(signal.SIGINT, scene, sent)
+    )
+    assert time.monotonic() - sent[0] < 4
+    assert seen.code == pytest.ExitCode.INTERRUPTED, seen.text
+    assert "KeyboardInterrupt" in seen.text
+    assert (seen.orphans, seen.left, seen.baseline_untouched) == ([], [], True)
+
+
+def test_ctrl_c_while_another_session_has_the_device(stage: Stage) -> None:
+    first, second = stage(), stage()
+    holder = first.start(fault="sleep@decode@fp16")
+    try:
+        until(lambda: any(first.backstage.glob("mark-*")), "the holder never measured")
+        told: list[str] = []
+
+        def interrupt(process: subprocess.Popen[str]) -> None:
+            assert process.stdout is not None
+            while "waiting for cpu" not in "".join(told):
+                told.append(process.stdout.readline())
+            process.send_signal(signal.SIGINT)
+
+        seen = second.run("--rwkv-save-baseline", meanwhile=interrupt)
+        assert f"waiting for cpu: another session measures on it (process {holder.pid} on " in "".join(told)
+        assert seen.code == pytest.ExitCode.INTERRUPTED, seen.text
+        assert seen.orphans == []
+        assert seen.baseline_untouched
+    finally:
+        holder.send_signal(signal.SIGINT)
+        holder.communicate(timeout=30)
+    assert first.orphans() == []
+
+
+def test_a_worker_that_heeds_nothing_dies_with_its_killed_parent(stage: Stage) -> None:
+    scene = stage()
+    sent: list[float] = []
+    seen = scene.run(fault="deaf@decode@fp16", meanwhile=sending(signal.SIGKILL, scene, sent))
+    assert seen.code == -signal.SIGKILL
+    assert seen.orphans == [], "neither the worker nor what it started is left half a second later"
+    assert seen.baseline_untouched
+    after = stage().run()
+    assert after.code == 0, "the killed run's lease is free"
+    for path in map(Path, seen.left):  # what a killed process cannot take away; a later run does after a day
+        two_days_ago = time.time() - 2 * 86400
+        os.utime(path, (two_days_ago, two_days_ago))
+
+
+def test_two_gigabytes_on_stdout_are_measured_all_the_same(stage: Stage) -> None:
+    seen = stage().run("--rwkv-quant=int8,fp16", "--rwkv-workload=pp16", fault="flood@open@int8")
+    assert seen.code == 0, seen.text[-3000:]
+    assert "xxxx" not in seen.text
+    assert (seen.orphans, seen.left) == ([], [])
+
+
+def test_no_secret_reaches_a_worker_a_terminal_or_a_file(stage: Stage) -> None:
+    scene = stage()
+    files = ["--rwkv-report=record.json", "--junitxml=junit.xml", "--rwkv-save-baseline"]
+    scene.extra = {**SECRETS, "RWKVPERF_PASS_ENV": "HF_TOKEN"}
+    seen = scene.run("--rwkv-quant=int8,fp16", *files, fault="tell@decode@int8")
+    assert seen.code == 1
+    assert "[HF_TOKEN]" in seen.text, "this one was passed by name"
+    assert "GITHUB_TOKEN" not in seen.text
+    assert "\x1b" not in seen.text
+    written = [path.read_text("utf-8") for path in scene.folder.rglob("*") if path.is_file()]
+    assert len(written) >= 3
+    for text in (seen.text, *written):
+        assert not [name for name, value in SECRETS.items() if value in text]
+        assert "eyJhbGci" not in text
+
+
+def test_two_sessions_that_save_at_once_are_both_stored(stage: Stage) -> None:
+    one, other = stage(), stage()
+    folder = f"--rwkv-baseline-dir={one.path.parent}"
+    runs = [scene.start("--rwkv-save-baseline", folder) for scene in (one, other)]
+    texts = [run.communicate(timeout=120)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], texts
+    cases = json.loads(one.path.read_text("utf-8"))["cases"].values()
+    (sessions,) = (case["sessions"] for case in cases if case["case"]["device"] == "cpu")
+    assert len(sessions) == 3
+    assert [path.name for path in one.path.parent.iterdir()] == [one.path.name]
+
+
+def test_a_baseline_on_a_full_disk_is_a_sentence_and_the_verdicts_are_shown(stage: Stage, tmp_path: Path) -> None:
+    scene = stage()
+    with small_disk(tmp_path, "32k"):
+        (tmp_path / scene.path.name).write_bytes(before := scene.path.read_bytes())
+        fill(tmp_path / "filler")
+        seen = scene.run("--rwkv-save-baseline", f"--rwkv-baseline-dir={tmp_path}")
+        assert (tmp_path / scene.path.name).read_bytes() == before
+        assert len(list(tmp_path.iterdir())) == 2
+    assert seen.code == 1
+    assert "not saved: baseline " in seen.sentence
+    assert "No space left on device; it was left as it is" in seen.sentence
+    assert "PASS" in seen.text
+    assert (seen.orphans, seen.left) == ([], [])
+
+
+def test_a_cache_on_a_full_disk_is_a_sentence(stage: Stage, tmp_path: Path) -> None:
+    scene = stage()
+    with small_disk(tmp_path, "1m"):
+        scene.extra = {"XDG_CACHE_HOME": str(tmp_path)}
+        seen = scene.run()
+    assert seen.code == 1
+    assert "ModelError: writing " in seen.sentence
+    assert "are free; free some space" in seen.sentence
+    assert f"{CHECKOUT}{os.sep}pytest_rwkvperf" not in seen.text, "no traceback"
+    assert (seen.orphans, seen.left, seen.baseline_untouched) == ([], [], True)
+
+
+@pytest.mark.parametrize("content", ["truncated", "newer"])
+def test_a_baseline_that_cannot_be_used_is_a_usage_error_that_names_it(stage: Stage, content: str) -> None:
+    scene = stage()
+    whole = scene.path.read_text("utf-8")
+    text = whole[: len(whole) // 2] if content == "truncated" else whole.replace('"schema": 1', '"schema": 99')
+    scene.path.write_text(text, "utf-8")
+    seen = scene.run("--rwkv-save-baseline=replace")
+    assert seen.code == pytest.ExitCode.USAGE_ERROR
+    assert str(scene.path) in seen.text
+    assert ("is not valid JSON" if content == "truncated" else "upgrade pytest-rwkvperf") in seen.sentence
+    assert scene.path.read_text("utf-8") == text
+    assert (seen.orphans, seen.left) == ([], [])
