@@ -71,6 +71,10 @@ class StorageError(RwkvPerfError):
     """A file of this project could not be written, or was written and the disk does not vouch for it."""
 
 
+class FleetError(RwkvPerfError):
+    """A cluster cannot be used: Ray is not installed, or nobody answers."""
+
+
 class LockedError(RwkvPerfError):
     """Another process has held a lock for longer than one waits."""
 

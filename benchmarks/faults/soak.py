@@ -2,7 +2,7 @@
 
     python benchmarks/faults/soak.py [--cases 500]
 
-The scripted engine of tests/unit/scripted on synthetic:nano, three processes a case. A plugin notes resident memory,
+The scripted engine of tests/unit/scripted on synthetic:nano, one process a case. A plugin notes resident memory,
 open descriptors and the time after each case; pytest's own record of the tests is part of it. Reports are every
 format that is registered, each made by `rwkvperf report` of the run's record. Prints and writes `soak.json` and
 `soak.md`. Exit 1 when memory after a tenth of the cases and at the end differ by more than 5 %, when descriptors differ
@@ -32,7 +32,9 @@ MEMORY_SHARE, REPORT_SECONDS = 0.05, 10.0
 PLUGIN = """
 import json, os, time
 import psutil
+from pytest_rwkvperf.measure import plan
 
+plan.MIN_PROCESSES = 1
 me = psutil.Process()
 
 def pytest_runtest_logfinish(nodeid):

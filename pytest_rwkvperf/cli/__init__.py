@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_rwkvperf import __version__
-from pytest_rwkvperf.cli import ab, bisect, compare, convert, history, inspect, report, synth
+from pytest_rwkvperf.cli import ab, bisect, compare, convert, fleet, history, inspect, merge, report, synth
 from pytest_rwkvperf.cli.console import Console
 from pytest_rwkvperf.errors import OptionError, RwkvPerfError
 
@@ -31,6 +31,8 @@ COMMANDS = {
     "compare": compare,
     "ab": ab,
     "bisect": bisect,
+    "merge": merge,
+    "fleet": fleet,
 }
 """Every subcommand, in the order that `--help` lists them."""
 

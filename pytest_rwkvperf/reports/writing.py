@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.errors import OptionError, ReportError
+from pytest_rwkvperf.errors import OptionError, ReportError, StorageError
 from pytest_rwkvperf.reports import registry
 from pytest_rwkvperf.store.files import write_atomically
 
@@ -50,6 +50,8 @@ def write(record: Record, wanted: Wanted, style: Style) -> list[Path]:
             write_atomically(path, text.encode())
         except (OSError, UnicodeEncodeError) as error:
             raise ReportError(f"report {path} cannot be written: {error}; what was there is untouched") from error
+        except StorageError as error:
+            raise ReportError(str(error)) from error
         written.append(path)
     return written
 

@@ -82,10 +82,8 @@ def _repeated(text: str, draw: st.DrawFn) -> str:
 
 
 def _whole(text: str, draw: st.DrawFn) -> str:
-    change: Callable[[str], str] = draw(
-        st.sampled_from([str.upper, str.strip, lambda one: one[::-1], lambda one: one * 2])
-    )
-    return change(text)
+    changes: list[Callable[[str], str]] = [str.upper, str.strip, lambda one: one[::-1], lambda one: one * 2]
+    return draw(st.sampled_from(changes))(text)
 
 
 def outcome(text: str) -> str:

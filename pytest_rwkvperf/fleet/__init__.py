@@ -1,0 +1,1 @@
+"""Many machines: joining the records of their runs, and measuring them through a Ray cluster."""

@@ -1,0 +1,115 @@
+"""Records of many machines, joined: each run once, whoever is missing named, figures stored per machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.errors import OptionError, RecordError, RwkvPerfError
+from pytest_rwkvperf.reports import record as records
+from pytest_rwkvperf.store import accept, files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from pytest_rwkvperf.reports.record import Record, RecordedItem
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A machine, or a file, that gave no record, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The runs of a fleet, in the order of their machines' names, and what is missing."""
+
+    runs: tuple[Record, ...]
+    missing: tuple[Missing, ...]
+
+    @property
+    def fails(self) -> bool:
+        """Whether anything failed its test, ended badly, or is missing."""
+        return bool(self.missing) or any(run.exit_status for run in self.runs)
+
+
+def read(paths: Sequence[Path], expected: int | None = None) -> Merged:
+    """Every record in these files, and in the `.json` files below these folders.
+
+    Args:
+        paths: files and folders.
+        expected: how many machines there should be.
+
+    Raises:
+        OptionError: a path is not there, or holds no record at all.
+    """
+    found: list[Record] = []
+    missing: list[Missing] = []
+    for path in _files(paths):
+        try:
+            found.append(records.read(path))
+        except RecordError as error:  # noqa: PERF203 - a file of many; reading is what takes long
+            missing.append(Missing(path.name, str(error)))
+    if not found and not missing:
+        raise OptionError(f"no record in {', '.join(map(str, paths))}; give files that --rwkv-report=FILE.json wrote")
+    return join(found, missing, expected)
+
+
+def join(runs: Iterable[Record], missing: Iterable[Missing], expected: int | None = None) -> Merged:
+    """The same from records at hand. A run that comes twice, in two artefacts say, counts once."""
+    once = {run.id: run for run in runs}
+    lost = [*missing]
+    if expected is not None and len(once) + len(lost) < expected:
+        absent = expected - len(once) - len(lost)
+        lost.append(Missing(f"{absent} of {expected} machines", "no record of theirs was given"))
+    ordered = sorted(once.values(), key=lambda run: (run.fingerprint.id, run.started, run.id))
+    return Merged(tuple(ordered), tuple(lost))
+
+
+def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(path.rglob("*.json"))
+        elif path.exists():
+            yield path
+        else:
+            raise OptionError(f"{path} is not there; give records, or folders with records in them")
+
+
+def save(merged: Merged, folder: Path, *, replacing: bool) -> tuple[list[Path], list[Missing]]:
+    """Store each run's sound figures in its own machine's baseline; the files, and what could not be stored.
+
+    As after a run: INVALID never, REGRESSION only when replacing. A session that is stored already is not stored again,
+    so that merging twice does no harm.
+    """
+    written: dict[Path, None] = {}
+    failed: list[Missing] = []
+    for run in merged.runs:
+        try:
+            path = _save_one(run, folder, replacing=replacing)
+        except RwkvPerfError as error:  # noqa: PERF203 - a machine that is refused must not cost the others
+            failed.append(Missing(run.fingerprint.id, str(error)))
+        else:
+            written.update({path: None} if path else {})
+    return [*written], failed
+
+
+def _save_one(run: Record, folder: Path, *, replacing: bool) -> Path | None:
+    keep: dict[str, set[str]] = {}
+    for case, item in run.items():
+        if _is_sound(item, replacing=replacing):
+            keep.setdefault(case.case.key, set()).add(item.workload)
+    measured = [case.measured for case in run.cases if case.measured is not None and case.old is None]
+    stored = accept.stored_cases(measured, keep, run.started)
+    baseline = files.read(files.path_for(folder, run.fingerprint))
+    known = baseline.cases if baseline else {}
+    fresh = [one for one in stored if one.case.key not in known or one.sessions[0] not in known[one.case.key].sessions]
+    return files.save(folder, run.fingerprint, fresh, replacing=replacing) if fresh else None
+
+
+def _is_sound(item: RecordedItem, *, replacing: bool) -> bool:
+    return item.verdict not in {None, "INVALID"} and (replacing or item.verdict != "REGRESSION")

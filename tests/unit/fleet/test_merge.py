@@ -1,0 +1,163 @@
+"""Records of many machines as one: nothing twice, nothing lost, whoever is missing named; and no text obeyed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf import cli
+from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.fleet import merge, tables
+from pytest_rwkvperf.reports import record as records
+from pytest_rwkvperf.store import files
+from tests.unit.building import make_record, make_run, recorded, report_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_rwkvperf.reports.record import Record
+
+MEASURED = make_record(make_run(pp16=[10**7, 11 * 10**6]), make_run(pp16=[10**7]), make_run(pp16=[10**7]))
+GOOD = report_record(recorded(MEASURED))
+
+
+def of_machine(number: int, run: Record = GOOD) -> Record:
+    """The same run on another machine."""
+    return replace(run, id=f"{number:032x}", fingerprint=replace(run.fingerprint, cpu=f"Processor {number}"))
+
+
+def with_item(run: Record, **fields: object) -> Record:
+    (case,) = run.cases
+    return replace(run, cases=(replace(case, items=tuple(replace(item, **fields) for item in case.items)),))  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def artefacts(tmp_path: Path) -> Path:
+    """A CI's artefacts: three machines in folders of their own, one of them twice."""
+    folder = tmp_path / "Artefakte ü"
+    for name, run in {"a": of_machine(1), "b": of_machine(2), "c": of_machine(3), "again": of_machine(1)}.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / "record.json").write_text(records.dumps(run), "utf-8")
+    return folder
+
+
+def test_a_folder_s_records_are_joined_and_each_run_counts_once(artefacts: Path) -> None:
+    merged = merge.read([artefacts, artefacts / "a" / "record.json"], expected=3)
+    assert [run.fingerprint.cpu for run in merged.runs] == ["Processor 1", "Processor 2", "Processor 3"]
+    assert merged.missing == ()
+    assert not merged.fails
+
+
+def test_a_damaged_record_costs_itself_alone_and_is_named(artefacts: Path) -> None:
+    (artefacts / "b" / "record.json").write_text("{", "utf-8")
+    merged = merge.read([artefacts])
+    assert len(merged.runs) == 2
+    (lost,) = merged.missing
+    assert str(artefacts / "b" / "record.json") in lost.reason
+    assert merged.fails
+
+
+def test_who_did_not_come_is_counted(artefacts: Path) -> None:
+    merged = merge.read([artefacts], expected=5)
+    assert [one.name for one in merged.missing] == ["2 of 5 machines"]
+    assert merged.fails
+
+
+def test_nothing_at_all_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="no record in"):
+        merge.read([tmp_path])
+    with pytest.raises(OptionError, match="is not there"):
+        merge.read([tmp_path / "nowhere"])
+
+
+def test_a_failed_run_fails_the_fleet() -> None:
+    bad = with_item(replace(of_machine(9), exit_status=1), verdict="REGRESSION", fails=True, reason="slower by far")
+    merged = merge.join([of_machine(1), bad], [])
+    assert merged.fails
+    assert "slower by far" in tables.as_markdown(merged)
+
+
+def test_sound_figures_go_into_each_machine_s_own_baseline_once(tmp_path: Path) -> None:
+    invalid = with_item(of_machine(2), verdict="INVALID")
+    slower = with_item(of_machine(3), verdict="REGRESSION")
+    merged = merge.join([of_machine(1), invalid, slower], [])
+    for _ in range(2):  # merging twice does no harm
+        merge.save(merged, tmp_path, replacing=False)
+    (path,) = tmp_path.glob("*.json")
+    baseline = files.read(path)
+    assert baseline is not None
+    assert baseline.fingerprint == of_machine(1).fingerprint
+    (stored,) = baseline.cases.values()
+    assert len(stored.sessions) == 1
+    assert stored.sessions[0].workloads == {"pp16": ((10**7, 11 * 10**6), (10**7,), (10**7,))}
+    written, failed = merge.save(merged, tmp_path, replacing=True)
+    assert len(written) == 1, "the regression, which is accepted by replacing"
+    assert failed == []
+
+
+def test_a_baseline_that_cannot_be_used_costs_its_own_machine_alone(tmp_path: Path) -> None:
+    broken = files.path_for(tmp_path, of_machine(1).fingerprint)
+    broken.write_text("{", "utf-8")
+    written, failed = merge.save(merge.join([of_machine(1), of_machine(2)], []), tmp_path, replacing=False)
+    assert [path.name for path in written] == [files.path_for(tmp_path, of_machine(2).fingerprint).name]
+    assert str(broken) in failed[0].reason
+    assert broken.read_text("utf-8") == "{"
+
+
+HOSTILE = "\x1b[2J=cmd|'/C calc'!A0<script>alert(1)</script>`x`\n# heading hf_" + "aBcD" * 8
+
+
+def hostile() -> merge.Merged:
+    """Every text of a record that a stranger may choose."""
+    (case,) = GOOD.cases
+    assert case.measured is not None
+    named = replace(case.case, model=HOSTILE, backend=f"={HOSTILE}", quant="@x", device="+y")
+    bad = replace(case, case=named, measured=replace(case.measured, case=named))
+    run = replace(GOOD, cases=(bad,), fingerprint=replace(GOOD.fingerprint, cpu=HOSTILE))
+    return merge.join([with_item(run, fails=True, reason=HOSTILE)], [merge.Missing(HOSTILE, HOSTILE)])
+
+
+def test_no_terminal_sequence_and_no_token_in_any_format() -> None:
+    for make in (tables.as_markdown, tables.as_csv):
+        text = make(hostile())
+        assert "\x1b" not in text
+        assert "aBcDaBcD" not in text
+
+
+def test_markdown_shows_tags_and_headings_as_they_are() -> None:
+    text = tables.as_markdown(hostile())
+    assert "<script" not in text.replace("\\<script", "")
+    assert "\n# heading" not in text
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1, "no text makes a cell of its own"
+
+
+def test_no_cell_of_a_csv_is_a_formula() -> None:
+    table = list(csv.reader(io.StringIO(tables.as_csv(hostile()))))
+    assert len(table) == 3
+    assert not [cell for row in table for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+
+
+def test_the_command_writes_every_format_and_says_by_its_exit_status_what_is_missing(
+    artefacts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = [f"-o{tmp_path / name}" for name in ("fleet.md", "fleet.csv", "fleet.json")]
+    saved = tmp_path / "baselines"
+    assert (
+        cli.main(["merge", str(artefacts), "--expect=3", "--save-baseline", f"--baseline-dir={saved}", *outputs]) == 0
+    )
+    assert len(list(saved.iterdir())) == 3
+    assert len(json.loads((tmp_path / "fleet.json").read_text("utf-8"))["runs"]) == 3
+    assert cli.main(["merge", str(artefacts), "--expect=4"]) == 1
+    assert "1 of 4 machines: no record of theirs was given" in capsys.readouterr().out
+    assert cli.main(["merge", str(artefacts), "-o", str(tmp_path / "fleet.pdf")]) == 2
