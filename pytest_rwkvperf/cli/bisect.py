@@ -49,12 +49,18 @@ def run(options: argparse.Namespace, console: Console) -> int:
     console.progress(f"installing {options.package} {versions[0]}", 0.0)
     reference = environments.python_of(options.package, versions[0])
 
+    answers: set[Answer] = set()
+
     def ask(version: str) -> Answer:
         answer, reason = _ask(options.package, version, reference, backend, options.passed_on, console)
+        answers.add(answer)
         console.text(f"{options.package} {version}: {answer}: {reason}\n")
         return answer
 
     found = search.first_slow(versions, ask)
+    if found is None and answers <= {"skip"}:
+        console.text(f"No release gave an answer beside {versions[0]}; see the reasons above.\n")
+        return 1
     if found is None:
         console.text(f"No release is seen slower than {versions[0]}.\n")
         return 1

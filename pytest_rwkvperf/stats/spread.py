@@ -21,8 +21,8 @@ class Spread:
     freedom: float
 
 
-PRIOR = Spread(0.02**2, 8)
-"""What is assumed of a machine before its sessions have shown it: 2 %, worth eight sessions. Chosen on one half of the
+PRIOR = Spread(0.03**2, 20)
+"""What is assumed of a machine before its sessions have shown it: 3 %, worth twenty sessions. Chosen on one half of the
 recordings in benchmarks/verdicts, where the other half shows what it leads to."""
 
 
@@ -31,11 +31,10 @@ def session_spread(sessions: Sequence[Sequence[Level]], prior: Spread | None = N
 
     The prior and the sessions are pooled as a scaled inverse chi-squared prior and normal data are (Gelman et al.,
     Bayesian Data Analysis, 3rd edition, section 2.6; Smyth, Statistical Applications in Genetics 3, 2004, for doing so
-    with few observations). Without a prior of this machine's own, it is PRIOR, or what the processes within these
-    sessions differ by if that is more: a machine that is restless within a session is so between sessions too.
+    with few observations). Without a prior of this machine's own it is PRIOR.
     """
     groups = [group for group in sessions if group]
-    base = prior or max(PRIOR, Spread(_within(groups), PRIOR.freedom), key=lambda spread: spread.variance)
+    base = prior or PRIOR
     squares = sum(float(np.var([one.value for one in group])) * len(group) for group in groups)
     freedom = sum(len(group) - 1 for group in groups)
     return Spread((base.variance * base.freedom + squares) / (base.freedom + freedom), base.freedom + freedom)

@@ -120,21 +120,33 @@ def compare(new: Timed, old: Old, tolerance: float, items: int, *, early: bool =
 
 @dataclass(frozen=True, slots=True)
 class _Noise:
-    """A log-ratio and what it is uncertain by: `once` in any case, `shared` divided by the number of old sessions."""
+    """A log-ratio and what it is uncertain by.
+
+    `own` and `theirs` are the variances that chance within the new and within an old session adds, with their degrees
+    of freedom; `excuse` is what others' work could have cost at most, on the log scale: both bounds are wider by it.
+    """
 
     centre: float
-    once: float
-    shared: float
+    spread: Spread
+    own: tuple[float, int]
+    theirs: tuple[float, int]
     sessions: int
-    freedom: float
     drift: float
     excuse: float
-    """What others' work could have cost at most, on the log scale: both bounds are wider by it."""
 
     def conclude(self, sessions: int, rule: Rule) -> Comparison:
-        """With so many old sessions."""
-        freedom = self.freedom + sessions - self.sessions
-        return conclude(self.centre, math.sqrt(self.once + self.shared / sessions), freedom, rule, self.excuse)
+        """With so many old sessions; degrees of freedom are Satterthwaite's (Biometrics Bulletin 2, 1946)."""
+        more = sessions - self.sessions
+        parts = (
+            (self.spread.variance * (1 + 1 / sessions), self.spread.freedom + more),
+            self.own,
+            (self.theirs[0] / sessions, self.theirs[1] * sessions / self.sessions),
+        )
+        variance = sum(part for part, _ in parts)
+        if not math.isfinite(variance):
+            return conclude(self.centre, math.inf, math.inf, rule, self.excuse)
+        freedom = variance**2 / sum(part**2 / free for part, free in parts)
+        return conclude(self.centre, math.sqrt(variance), freedom, rule, self.excuse)
 
 
 def _noise(new: Timed, old: Old, statistic: Statistic) -> _Noise:
@@ -144,10 +156,10 @@ def _noise(new: Timed, old: Old, statistic: Statistic) -> _Noise:
     spread = session_spread([levels, [level_new], *others], old.prior)
     moved = drift(level_new, levels)
     centre = float(np.mean([one.value for one in levels])) - (level_new.value - moved.shift)
-    once = spread.variance + level_new.error**2 + moved.variance
-    shared = spread.variance + float(np.mean([one.error**2 for one in levels]))
     excuse = _excuse(new) + max(map(_excuse, old.sessions))
-    return _Noise(centre, once, shared, len(levels), spread.freedom, moved.shift, excuse)
+    own = (level_new.error**2 + moved.variance, max(1, len(new.times) - 1))
+    theirs = (float(np.mean([one.error**2 for one in levels])), max(1, sum(len(one.processes) - 1 for one in levels)))
+    return _Noise(centre, spread, own, theirs, len(levels), moved.shift, excuse)
 
 
 def _excuse(timed: Timed) -> float:

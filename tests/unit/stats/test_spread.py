@@ -33,13 +33,7 @@ def test_versions_are_not_spread() -> None:
     assert session_spread([[at(1.0)], [at(2.0)], [at(3.0)]]).variance == PRIOR.variance
 
 
-def test_a_machine_that_is_restless_within_sessions_is_taken_for_restless_between_them() -> None:
-    found = session_spread([[at(1.0, 0.9, 1.1)], [at(2.0, 1.9, 2.1)]])
-    assert found.variance == pytest.approx(0.02)
-    assert found.freedom == PRIOR.freedom
-
-
-def test_what_the_machine_was_seen_to_do_goes_before_that() -> None:
+def test_what_the_machine_was_seen_to_do_goes_before_the_prior() -> None:
     assert session_spread([[at(1.0, 0.9, 1.1)]], Spread(1e-4, 12)) == Spread(1e-4, 12)
 
 

@@ -101,14 +101,16 @@ def test_an_example_by_hand() -> None:
     old = [[1e6 * math.exp(value)] for value in (0.1, 0.11, 0.12)]
     found = judged(new, [old], 0.05, items=2)
     levels = [level(Timed(times), "fast") for times in (new, old)]
-    # The processes lie closer than the prior assumes of sessions, so the prior stands; both sides have their own error.
-    error = math.sqrt(2 * PRIOR.variance + levels[0].error ** 2 + levels[1].error ** 2)
-    reach = stats.t.isf(ALPHA / 2 * END, PRIOR.freedom) * error
+    # Satterthwaite's degrees of freedom of the three parts: sessions, and chance within each of the two.
+    parts = ((2 * PRIOR.variance, PRIOR.freedom), (levels[0].error ** 2, 1), (levels[1].error ** 2, 2))
+    variance = sum(part for part, _ in parts)
+    freedom = variance**2 / sum(part**2 / free for part, free in parts)
+    reach = stats.t.isf(ALPHA / 2 * END, freedom) * math.sqrt(variance)
     centre = levels[1].value - levels[0].value
     assert found.ratio == pytest.approx(math.exp(centre))
     assert (found.low, found.high) == pytest.approx((math.exp(centre - reach), math.exp(centre + reach)))
     assert found.alpha == ALPHA / 2
-    beyond = stats.t.isf(0.05, PRIOR.freedom) * error
+    beyond = stats.t.isf(0.05, freedom) * math.sqrt(variance)
     assert found.detectable == pytest.approx(1.05 * math.exp(reach + beyond) - 1)
 
 
@@ -193,7 +195,7 @@ def test_a_machine_taken_whole_proves_nothing() -> None:
 
 
 def test_the_number_of_sessions_that_would_settle_a_doubt_settles_it() -> None:
-    slow = slowed(STEADY, 1.15)
+    slow = slowed(STEADY, 1.18)
     found = judged(slow, [STEADY], 0.05, items=1)
     assert (found.verdict, found.settled_by) == ("INCONCLUSIVE", 2)
     assert judged(slow, [STEADY] * 2, 0.05, items=1).verdict == "REGRESSION"
