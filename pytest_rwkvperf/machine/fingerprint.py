@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import re
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import psutil
+
+from pytest_rwkvperf.machine.conditions import quota_cpus
+
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +52,13 @@ def read() -> Fingerprint:
 
 
 def cores() -> int:
-    """Logical cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else psutil.cpu_count() or 1
+    """Logical cores that this process may run on, or as many as its control group's quota gives it the time of.
+
+    So a virtual machine is the cores it sees, and a container its cpuset, or its quota rounded up.
+    """
+    there = len(os.sched_getaffinity(0)) if sys.platform == "linux" else psutil.cpu_count() or 1
+    quota = quota_cpus() if sys.platform == "linux" else None
+    return there if quota is None else min(there, max(1, math.ceil(quota)))
 
 
 def physical_cores() -> int:
@@ -63,8 +75,23 @@ def _processor() -> tuple[str, str]:
 
     info = cpuinfo.get_cpu_info()
     name = str(info.get("brand_raw") or platform.processor() or "unknown processor")
-    numbers = (f"{word} {info[word]}" for word in ("family", "model", "stepping") if word in info)
-    return re.sub(r"\s*@\s*[\d.]+\s*[GM]Hz", "", name).strip(), " ".join(numbers)
+    numbers = " ".join(f"{word} {info[word]}" for word in ("family", "model", "stepping") if word in info)
+    return re.sub(r"\s*@\s*[\d.]+\s*[GM]Hz", "", name).strip(), numbers or _other_numbers()
+
+
+def _other_numbers() -> str:
+    """What tells processors apart that have no family: ARM's implementer and part, of each kind of core; IBM's machine.
+
+    On ARM the kernel gives no name, and what tools make of the numbers differs from one release to the next.
+    """
+    try:
+        text = _CPUINFO.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+    makers, parts = (re.findall(rf"^CPU {word}\s*: (\w+)", text, re.MULTILINE) for word in ("implementer", "part"))
+    kinds = sorted({f"implementer {maker} part {part}" for maker, part in zip(makers, parts, strict=False)})
+    machines = sorted(set(re.findall(r"\bmachine = (\w+)", text)))
+    return ", ".join([*kinds, *(f"machine {one}" for one in machines)])
 
 
 def nvidia_gpus() -> tuple[str, ...]:
@@ -83,7 +110,35 @@ def nvidia_gpus() -> tuple[str, ...]:
 
 
 def _gpu(handle: object) -> str:
+    """One that is divided (MIG) is named with its parts: what runs on a part sees a fraction of the GPU."""
     import pynvml
 
-    memory = round(pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30)
-    return f"{pynvml.nvmlDeviceGetName(handle)} {memory} GiB"
+    name = f"{pynvml.nvmlDeviceGetName(handle)} {_gibibytes(handle)} GiB"
+    parts = [f"{_gibibytes(part)} GiB" for part in _parts(handle)]
+    return f"{name} MIG {' + '.join(parts) or 'undivided'}" if _divided(handle) else name
+
+
+def _gibibytes(handle: object) -> int:
+    import pynvml
+
+    return round(pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30)
+
+
+def _divided(handle: object) -> bool:
+    import pynvml
+
+    try:
+        return bool(pynvml.nvmlDeviceGetMigMode(handle)[0])
+    except pynvml.NVMLError:  # no such mode
+        return False
+
+
+def _parts(handle: object) -> list[object]:
+    import pynvml
+
+    found = []
+    if _divided(handle):
+        for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+            with suppress(pynvml.NVMLError):  # a place without an instance
+                found.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))
+    return found
