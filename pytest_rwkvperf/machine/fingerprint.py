@@ -121,7 +121,7 @@ def _gpu(handle: object) -> str:
 def _gibibytes(handle: object) -> int:
     import pynvml
 
-    return round(pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30)
+    return round(int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) / 2**30)
 
 
 def _divided(handle: object) -> bool:

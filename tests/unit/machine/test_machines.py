@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -68,7 +71,7 @@ def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_pa
     answers = RECORDED[request.param]
     monkeypatch.setattr(parsers, "DataSource", source(answers))
     monkeypatch.setattr(cpuinfo, "get_cpu_info", parsers._get_cpu_info_internal)
-    monkeypatch.setattr(fingerprint.platform, "processor", lambda: "")
+    monkeypatch.setattr(platform, "processor", lambda: "")
     text = tmp_path / "cpuinfo"
     if "cat_proc_cpuinfo" in answers:
         text.write_text(answers["cat_proc_cpuinfo"][1])
@@ -99,8 +102,8 @@ def test_only_the_same_processors_share_an_identity() -> None:
 def test_a_containers_quota_is_its_cores(
     quota: float | None, there: int, cores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fingerprint.sys, "platform", "linux")
-    monkeypatch.setattr(fingerprint.os, "sched_getaffinity", lambda _pid: set(range(there)), raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(there)), raising=False)
     monkeypatch.setattr(fingerprint, "quota_cpus", lambda: quota)
     assert fingerprint.cores() == cores
 
