@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -368,6 +368,43 @@ def test_clean_removes_what_was_made_and_follows_no_link(
     assert not os.path.lexists(checkout.venv)
     assert (elsewhere / "pyvenv.cfg").exists()
     assert sorted(path.name for path in checkout.root.iterdir()) == ["constraints.txt", "native"]
+
+
+# CUDA
+
+
+def test_without_cudas_compiler_nothing_is_begun(checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(checkout.root))
+    monkeypatch.setenv("CUDA_HOME", str(checkout.root))
+    monkeypatch.setattr(dev, "set_up", lambda *_, **__: pytest.fail("begun"))
+    with pytest.raises(dev.MissingToolError, match="set CUDA_HOME to where it is"):
+        dev.command_setup_cuda(checkout, dev.parse(["setup-cuda"]))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's program stands in for nvcc")
+def test_llama_cpp_is_compiled_for_cuda_and_asked_for_its_device(
+    checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler = checkout.root / "bin" / "nvcc"
+    compiler.parent.mkdir()
+    compiler.write_text("#!/bin/sh\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("PATH", str(checkout.root))
+    monkeypatch.setenv("CUDA_HOME", str(checkout.root))
+    monkeypatch.setattr(dev, "set_up", lambda *_, **__: 0)
+    monkeypatch.setattr(dev, "need_compiler", lambda: None)
+    ran: list[tuple[list[str], dict[str, str]]] = []
+
+    def run(*words: Any, env: dict[str, str], **_: object) -> None:  # noqa: ANN401 - titles and commands
+        ran.extend((list(command), env) for command in words[2:])
+
+    monkeypatch.setattr(dev, "run_quietly", run)
+    assert dev.command_setup_cuda(checkout, dev.parse(["setup-cuda"])) == 0
+    (pip, env), (check, _) = ran
+    assert pip[pip.index("--no-binary") + 1] == pip[-1] == "llama-cpp-python"
+    assert {"--no-cache-dir", "--force-reinstall"} <= set(pip), "pip would take the CPU's build"
+    assert env == {"CMAKE_ARGS": " ".join(dev.CUDA_FLAGS), "CUDACXX": str(compiler)}
+    assert "lists no CUDA device" in check[-1]
 
 
 # What the repository says
