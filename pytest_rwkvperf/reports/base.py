@@ -36,3 +36,15 @@ class Report(Protocol):
         Raises:
             ReportError: the record holds nothing that this format could show.
         """
+
+
+@runtime_checkable
+class NeedsMore(Protocol):
+    """A report that is made with something that need not be installed."""
+
+    def check(self) -> None:
+        """See that it is there.
+
+        Raises:
+            OptionError: it is not; the message says how to install it.
+        """

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # One line adds a format.
 FORMATS = {
     "json": "pytest_rwkvperf.reports.as_json:REPORT",
+    "html": "pytest_rwkvperf.reports.html:REPORT",
     "issue": "pytest_rwkvperf.reports.issue:REPORT",
     "markdown": "pytest_rwkvperf.reports.summary:REPORT",
     "llama-bench-md": "pytest_rwkvperf.reports.llama_bench:MARKDOWN",
@@ -23,7 +24,7 @@ FORMATS = {
     "llama-bench-sql": "pytest_rwkvperf.reports.llama_bench:SQL",
 }
 
-SUFFIXES = {".json": "json", ".md": "issue"}
+SUFFIXES = {".json": "json", ".html": "html", ".md": "issue"}
 """The format that a file name alone asks for."""
 
 _SHORTEST = 2

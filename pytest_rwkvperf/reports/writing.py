@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.errors import OptionError, ReportError, StorageError
 from pytest_rwkvperf.reports import registry
+from pytest_rwkvperf.reports.base import NeedsMore
 from pytest_rwkvperf.store.files import write_atomically
 
 if TYPE_CHECKING:
@@ -22,11 +23,13 @@ def check(wanted: Sequence[Wanted]) -> None:
     """Make the reports' folders and see that they take files: hours of measuring must not end at a typing error.
 
     Raises:
-        OptionError: two reports would be one file, or one cannot be written.
+        OptionError: two reports would be one file, one cannot be written, or what makes it is not installed.
     """
     for index, one in enumerate(wanted):
         if any(one.path == other.path for other in wanted[:index]):
             raise OptionError(f"two reports would be {str(one.path)!r}; give each a file of its own")
+        if isinstance(report := registry.load(one.format), NeedsMore):
+            report.check()
         if one.path.is_dir():
             raise OptionError(f"the report {str(one.path)!r} is a folder; name a file in it")
         try:

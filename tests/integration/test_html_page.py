@@ -1,0 +1,160 @@
+"""The page in a real browser: Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.reports import html
+from pytest_rwkvperf.reports.base import Style
+from tests.unit.building import CASE, make_record, make_run, recorded, report_record
+from tests.unit.reports.test_html import hostile_record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHARTS = ("speed-prefill", "speed-generation", "ratio", "samples", "probes", "spread", "memory", "parity")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Root has no sandbox; the pages are this project's own.
+        one = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield one
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(html.REPORT.render(hostile_record(), Style())[""], encoding="utf-8")
+    return path
+
+
+def opened(browser: Browser, path: Path, theme: str = "light", width: int = 1200) -> tuple[Page, list[str]]:
+    """A page whose charts are drawn, and all it said and asked for."""
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme)  # type: ignore[arg-type]
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("request", lambda request: heard.append(request.url))
+    page.on("dialog", lambda dialog: heard.append(dialog.message))
+    page.goto(path.as_uri())
+    draw(page)
+    return page, heard
+
+
+def draw(page: Page) -> None:
+    for name in CHARTS:
+        page.locator(f"#{name}").scroll_into_view_if_needed()
+        page.wait_for_selector(f"#{name}[data-drawn]")
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", 1200), ("light", 360), ("dark", 360)])
+def test_it_draws_in_every_theme_and_width_without_a_word_or_a_request(
+    browser: Browser, path: Path, theme: str, width: int
+) -> None:
+    page, heard = opened(browser, path, theme, width)
+    assert heard == [path.as_uri()]
+    assert "RWKV-7 throughput" in page.title()
+    drawn = page.eval_on_selector_all(".chart", "all => all.map(one => [one.id, one.dataset.drawn])")
+    assert drawn == [[name, "yes"] for name in sorted(CHARTS, key=[one[0] for one in drawn].index)]
+    # Wider than the screen are only the tables, in boxes that scroll.
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    back, text = page.evaluate("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
+    assert (sum(map(int, back[4:-1].split(","))) > 384) == (theme == "light")
+    assert (sum(map(int, text[4:-1].split(","))) < 384) == (theme == "light")
+    page.close()
+
+
+def test_tables_and_charts_show_the_records_figures(browser: Browser, path: Path) -> None:
+    page, _ = opened(browser, path)
+    rates = [item.rate.median for _, item in hostile_record().items() if item.rate]
+    cells = page.eval_on_selector_all(
+        "#figures tbody tr td:nth-child(5)", "all => all.map(one => [one.dataset.value, one.textContent])"
+    )
+    assert [float(value) for value, _ in cells if value] == rates
+    assert [text for _, text in cells if text] == [html.speed(one) for one in rates]
+    drawn = [
+        one["rate"]
+        for kind in ("prefill", "generation")
+        for one in page.evaluate(f"document.getElementById('speed-{kind}').view.data('figures')")
+    ]
+    assert sorted(drawn) == sorted(rates)
+    page.close()
+
+
+def test_it_works_by_keyboard(browser: Browser, path: Path) -> None:
+    page, heard = opened(browser, path)
+    page.evaluate("scrollTo(0, 0); document.activeElement.blur()")
+    focused = "document.activeElement.className || document.activeElement.dataset.filter"
+    reached = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate(focused))
+    assert reached == ["skip", "backend", "workload", "verdict"]
+    page.locator("#figures th:nth-child(5) button").focus()
+    for way in (1, -1):
+        page.keyboard.press("Enter")
+        values = page.eval_on_selector_all("#figures tbody td:nth-child(5)", "all => all.map(one => one.dataset.value)")
+        known = [float(one) for one in values if one]
+        assert known == sorted(known, reverse=way < 0)
+        assert values[-2:] == ["", ""]
+    assert heard == [path.as_uri()]
+    page.close()
+
+
+def test_filters_and_the_systems_theme_redraw_the_charts(browser: Browser, path: Path) -> None:
+    page, heard = opened(browser, path)
+    page.select_option("[data-filter=backend]", "llama-cpp")
+    draw(page)
+    assert page.locator("#figures tbody tr:visible").count() == 2
+    shown = page.evaluate("document.getElementById('speed-prefill').view.data('figures').map(one => one.backend)")
+    assert shown == ["llama-cpp"]
+    before = page.locator("#speed-prefill svg").inner_html()
+    page.emulate_media(color_scheme="dark")
+    draw(page)
+    assert page.locator("#speed-prefill svg").inner_html() != before
+    page.select_option("#sample-item", index=1)
+    draw(page)
+    assert page.evaluate("document.getElementById('samples').view.data('samples').length") == 8
+    assert page.locator("#probes").text_content() == "Nothing to show."
+    assert heard == [path.as_uri()]
+    page.close()
+
+
+def test_500_workloads_are_under_6_mb_and_open_in_2_seconds(browser: Browser, tmp_path: Path) -> None:
+    source = random.Random(1)
+    names = [f"pp{16 + index}" for index in range(10)] + [f"tg{4 + index}" for index in range(10)]
+    cases = []
+    for number in range(25):
+        taken = [{name: [source.randrange(10**8, 2 * 10**8) for _ in range(10)] for name in names} for _ in range(20)]
+        runs = [make_run(**times) for times in taken]  # type: ignore[arg-type]
+        cases.append(recorded(make_record(*runs, case=replace(CASE, quant=f"q{number}"))))
+    path = tmp_path / "large.html"
+    path.write_text(html.REPORT.render(report_record(*cases), Style())[""], encoding="utf-8")
+    assert path.stat().st_size < 6_000_000
+    seconds = []
+    for _ in range(3):  # the best: other work on this machine is no property of the page
+        page = browser.new_page()
+        started = time.monotonic()
+        page.goto(path.as_uri())
+        page.wait_for_selector("#speed-prefill[data-drawn=yes]")
+        seconds.append(time.monotonic() - started)
+        assert page.locator("#figures tbody tr").count() == 500
+        page.close()
+    assert min(seconds) < 2

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.reports import html, registry, writing
+from pytest_rwkvperf.reports.base import Style
+from pytest_rwkvperf.reports.record import Record, SkippedEngine
+from tests.unit.building import CASE, make_record, make_run, recorded, report_record, slower
+
+HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>{{7*7}}&\"'"
+
+
+def hostile_record() -> Record:
+    """Two engines, one with an old side, one that died; strings that would be code."""
+    run = make_run(pp16=[10**7, 11 * 10**6], tg4=[4 * 10**7, 5 * 10**7])
+    run = replace(run, probes={"pp16": (5_000_000, 6_000_000)})
+    measured = make_record(run, run)
+    bad = replace(CASE, backend="scripted", quant=HOSTILE)
+    failed = replace(recorded(make_record(run, case=bad)), measured=None, figures=None, failure=f"died: {HOSTILE}")
+    failed = replace(failed, items=tuple(replace(one, rate=None, verdict=None, reason=HOSTILE) for one in failed.items))
+    return report_record(
+        recorded(measured, old=slower(measured, 2.0)),
+        recorded(make_record(run, run, case=bad)),
+        failed,
+        command=("-k", HOSTILE),
+        skipped=(SkippedEngine("web-rwkv", HOSTILE),),
+    )
+
+
+class Parsed(HTMLParser):
+    """The page's tables as rows of (text, value), its scripts, and everything that would be fetched."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[tuple[str, str | None]]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.fetched: list[str] = []
+        self.tags: set[str] = set()
+        self._within = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self._within = tag
+        self.fetched += [
+            str(value) for name, value in attrs if name in {"src", "href"} and not str(value).startswith("#")
+        ]
+        if tag == "tr":
+            self.rows.append([])
+        if tag == "td":
+            self.rows[-1].append(("", dict(attrs).get("data-value")))
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._within:
+            self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._within == "td":
+            text, value = self.rows[-1][-1]
+            self.rows[-1][-1] = (text + data, value)
+        if self._within == "script":
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+
+    def data(self, name: str) -> Any:  # noqa: ANN401 - JSON
+        (text,) = (text for attributes, text in self.scripts if attributes.get("id") == name)
+        return json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return html.REPORT.render(hostile_record(), Style())[""]
+
+
+@pytest.fixture(scope="module")
+def parsed(page: str) -> Parsed:
+    return Parsed(page)
+
+
+def test_every_figure_of_the_record_is_in_the_table(parsed: Parsed) -> None:
+    record = hostile_record()
+    rows = [row for row in parsed.rows if len(row) == 14]
+    assert len(rows) == 6
+    for row, (case, item) in zip(rows, record.items(), strict=True):
+        assert [text for text, _ in row[:4]] == [case.case.backend, case.case.quant, case.case.device, item.workload]
+        values = [value for _, value in row[4:12]]
+        rate, ratio = item.rate, item.comparison
+        assert ratio is not None
+        figures = [rate.median, rate.low, rate.high] if rate else [None] * 3
+        assert item.baseline is not None
+        figures += [item.baseline.median, ratio.ratio, ratio.low, ratio.high, ratio.detectable]
+        assert values == ["" if one is None else str(one) for one in figures]
+        assert row[12][0] == (item.verdict or "not judged")
+        assert row[13][0] == item.reason
+
+
+def test_the_charts_are_given_the_records_figures(parsed: Parsed) -> None:
+    record = hostile_record()
+    items, samples = parsed.data("data")["items"], parsed.data("samples-data")
+    assert [one["rate"] for one in items] == [item.rate.median if item.rate else None for _, item in record.items()]
+    measured, old = record.cases[0].measured, record.cases[0].old
+    assert measured is not None
+    assert old is not None
+    first = samples[0]
+    assert sorted(zip(first["side"], first["rate"], strict=True)) == sorted(
+        (side, float(f"{16 / one.nanoseconds * 1e9:.5g}"))
+        for side, taken in (("this run", measured), ("old", old))
+        for run in taken.runs
+        for one in run.samples["pp16"]
+    )
+    assert first["at"] == sorted(first["at"])
+    assert set(first["probe"]) == {5.0, 6.0}
+    assert set(samples[1]["probe"]) == {-1}
+    assert samples[4]["at"] == []
+
+
+def test_nothing_of_a_record_is_markup_or_code(page: str, parsed: Parsed) -> None:
+    assert parsed.tags.isdisjoint({"img", "iframe", "link", "object", "base"})
+    assert "taken'</script>" not in page
+    assert "49&amp;" not in page
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None
+    allowed = set(re.findall(r"sha256-([^&]*)&#39;", policy[1]))
+    run = [text for attributes, text in parsed.scripts if "type" not in attributes]
+    assert {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in run} == allowed
+    assert "unsafe-eval" not in policy[1]
+
+
+def test_nothing_is_fetched(parsed: Parsed) -> None:
+    assert parsed.fetched == []
+
+
+def test_a_run_without_cases_is_a_page_too() -> None:
+    text = html.REPORT.render(report_record(), Style())[""]
+    assert Parsed(text).data("data") == {"items": []}
+
+
+def test_without_its_libraries_a_run_stops_before_it_measures(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,  # noqa: ANN401 - a path
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(OptionError, match=r'pip install "pytest-rwkvperf\[html\]"'):
+        writing.check([registry.parse("report.html", tmp_path)])
+
+
+def test_of_very_many_samples_some_are_drawn_and_the_page_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(html, "_MOST_SAMPLES", 3)
+    record = report_record(recorded(make_record(make_run(pp16=[10**7] * 5), make_run(pp16=[10**7] * 4))))
+    text = html.REPORT.render(record, Style())[""]
+    assert "One sample in 3 is drawn." in text
+    assert len(Parsed(text).data("samples-data")[0]["at"]) == 3
