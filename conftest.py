@@ -7,6 +7,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from pytest_rwkvperf.machine.fingerprint import nvidia_gpus
+
 pytest_plugins = ["pytester"]
 
 ENGINES = {
@@ -18,7 +20,12 @@ ENGINES = {
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A test marked `engine` is skipped where its engine is not installed, and fails there under CI."""
+    """A test marked `engine` is skipped where its engine is not installed, and fails there under CI.
+
+    One marked `gpu` is skipped where there is no GPU, under CI too: no machine of CI has one.
+    """
+    if item.get_closest_marker("gpu") and not nvidia_gpus():
+        pytest.skip("NVML finds no NVIDIA GPU on this machine")
     for marker in item.iter_markers("engine"):
         unknown = [name for name in marker.args if name not in ENGINES]
         if unknown or not marker.args:

@@ -1,0 +1,172 @@
+"""The table of what proof.py left behind on a GPU, and its compact record.
+
+    python benchmarks/gpu/report.py --name h200 RESULTS...
+
+Each RESULTS is a folder that `proof.py --out` filled; several may come from several machines of one kind, a later one's
+cases replacing an earlier one's. Writes NAME.json and NAME.md beside this.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.measure.record import Measurement
+from pytest_rwkvperf.reports import record as records
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pytest_rwkvperf.measure.record import CaseRecord
+    from pytest_rwkvperf.reports.record import Record
+
+HERE = Path(__file__).resolve().parent
+JUDGED_ONLY = {"slowdown", "compare"}
+
+
+def rows_of(one: Record, machine: str) -> list[dict[str, Any]]:
+    """One row per workload measured."""
+    measured = [case.measured for case in one.cases if case.measured is not None]
+    return [_row(case, Workload.parse(name), machine) for case in measured for name in case.runs[0].samples]
+
+
+def _row(case: CaseRecord, workload: Workload, machine: str) -> dict[str, Any]:
+    taken = Measurement(case, workload)
+    rate = taken.tokens_per_second
+    return {
+        "backend": case.case.backend,
+        "quant": case.case.quant,
+        "device": case.case.device,
+        "workload": str(workload),
+        "machine": machine,
+        "versions": case.versions,
+        "rate": rate.median,
+        "low": rate.low,
+        "high": rate.high,
+        "processes": rate.processes,
+        "samples": rate.samples,
+        "parity": case.parity,
+        "roofline_share": taken.roofline_share,
+        "joules_per_token": taken.joules_per_token,
+        "net_joules_per_token": taken.net_joules_per_token,
+        "utilisation": taken.utilisation,
+        "peak_device_bytes": taken.memory.peak_device_bytes,
+        "load_seconds": taken.load_seconds,
+        "build_seconds": max(run.build_nanoseconds for run in case.runs) / 1e9,
+        "ceilings": [case.ceilings.copy_bytes_per_second, case.ceilings.product_per_second] if case.ceilings else None,
+    }
+
+
+def gathered(folders: Iterable[Path]) -> dict[str, Any]:
+    """Everything of the folders."""
+    rows: dict[tuple[str, ...], dict[str, Any]] = {}
+    told: dict[str, Any] = {"verdicts": []}
+    for number, folder in enumerate(folders, 1):
+        for path in sorted(folder.glob("*.json")):
+            if path.name in {"versus.json", "profile.json"}:
+                told.setdefault(path.stem, []).append(json.loads(path.read_text(encoding="utf-8")))
+                continue
+            one = records.read(path)
+            told["fingerprint"], told["system"] = one.fingerprint.id, one.system.drivers
+            told["verdicts"] += _verdicts(one, path.stem, number)
+            if path.stem not in JUDGED_ONLY:
+                for row in rows_of(one, f"machine {number}, {one.started}"):
+                    rows[row["backend"], row["quant"], row["device"], row["workload"]] = row
+    told["rows"] = [rows[key] for key in sorted(rows)]
+    return told
+
+
+def _verdicts(one: Record, step: str, machine: int) -> list[dict[str, Any]]:
+    return [
+        {
+            "step": step,
+            "machine": machine,
+            "case": f"{case.case.backend} {case.case.quant}",
+            "workload": item.workload,
+            "verdict": item.verdict,
+            "ratio": item.comparison.ratio,
+            "low": item.comparison.low,
+            "high": item.comparison.high,
+            "tolerance": item.comparison.tolerance,
+        }
+        for case, item in one.items()
+        if item.comparison is not None
+    ]
+
+
+_LEGEND = (
+    "*Share*: MFU of a prefill, MBU of a generation, of the ceilings measured on the device. Energy in brackets: "
+    "without the board's idle power. *Busy*: NVML's utilisation."
+)
+
+
+def table(told: dict[str, Any]) -> str:
+    """The tables, in Markdown."""
+    drivers = ", ".join(f"{name} {value}" for name, value in told["system"].items())
+    lines = [
+        f"# {told['fingerprint']}",
+        "",
+        f"Made by `proof.py` and `report.py`; {drivers}.",
+        _LEGEND,
+        "",
+        "| engine | quant | workload | t/s | ± 95 % | share | J/token (net) | busy | GPU memory | parity |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
+        *map(_line, told["rows"]),
+        "",
+        "| step | machine | case | workload | verdict | ratio | bounds | tolerance |",
+        "|---|--:|---|---|---|--:|--:|--:|",
+        *(
+            f"| {one['step']} | {one['machine']} | {one['case']} | {one['workload']} | {one['verdict']} | "
+            f"{one['ratio']:.3f} | {one['low']:.3f} to {one['high'] or 0:.3f} | {one['tolerance']:.0%} |"
+            for one in told["verdicts"]
+        ),
+        "",
+        "| against llama-bench | workload | steady repetitions | ours (spread) | llama-bench (spread) | ratio |",
+        "|---|---|--:|--:|--:|--:|",
+        *(_versus_line(row) for one in told.get("versus", []) for row in one["rows"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: dict[str, Any]) -> str:
+    energy = row["joules_per_token"]
+    cells = [
+        row["backend"],
+        row["quant"],
+        row["workload"],
+        f"{row['rate']:,.0f}" if row["rate"] >= 1000 else f"{row['rate']:.1f}",  # noqa: PLR2004 - four digits shown
+        f"{(row['high'] - row['low']) / 2 / row['rate']:.1%}",
+        "" if row["roofline_share"] is None else f"{row['roofline_share']:.1%}",
+        "" if energy is None else f"{energy:.3g} ({row['net_joules_per_token']:.3g})",
+        "" if row["utilisation"] is None else f"{row['utilisation']:.0%}",
+        "" if row["peak_device_bytes"] is None else f"{row['peak_device_bytes'] / 2**20:.0f} MiB",
+        f"{row['parity']:.1e}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _versus_line(row: dict[str, Any]) -> str:
+    return (
+        f"| {row['quant']} | {row['workload']} | {row['repetitions'][0]}, {row['repetitions'][1]} | "
+        f"{row['ours']:,.1f} ({row['ours_spread']:.2%}) | {row['llama_bench']:,.1f} ({row['llama_bench_spread']:.2%}; "
+        f"{row['llama_bench_spread_with_its_first']:.1%} with its first) | {row['ratio']:.4f} |"
+    )
+
+
+def main() -> None:
+    """Write both files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--name", required=True)
+    options = parser.parse_args()
+    told = gathered(options.folders)
+    (HERE / f"{options.name}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    (HERE / f"{options.name}.md").write_text(table(told), encoding="utf-8")
+    print(table(told))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""What only a GPU shows: where engines really run, what the driver tells meanwhile, and that answers are right."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from pytest_rwkvperf.machine import nvml
+from pytest_rwkvperf.machine.watching import GpuWatch
+from pytest_rwkvperf.oracle import bounds, expected
+from pytest_rwkvperf.oracle.check import Short
+from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, SAMPLE_SECONDS, Worker
+from pytest_rwkvperf.worker.tools import WorkerTools
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.backends.base import Device
+    from tests.integration.conftest import Engines
+
+pytestmark = pytest.mark.gpu
+
+CASES = [
+    pytest.param("rwkv", "fp16", marks=pytest.mark.engine("rwkv")),
+    pytest.param("rwkv", "fp16@kernels", marks=pytest.mark.engine("rwkv")),
+    pytest.param("llama-cpp", "f16", marks=pytest.mark.engine("llama-cpp")),
+    pytest.param("web-rwkv", "fp16", marks=pytest.mark.engine("web-rwkv")),
+]
+
+
+def gpu_of(engines: Engines, name: str) -> Device:
+    """The engine's best GPU; a build for the CPU alone has none."""
+    device = engines.describe(name).devices[0]
+    if device.kind != "gpu":
+        pytest.skip(f"{name} is built without a GPU; for llama-cpp: make setup-cuda")
+    return device
+
+
+@pytest.mark.engine("rwkv", "llama-cpp", "web-rwkv")
+def test_every_engine_names_hardware_that_the_driver_knows(engines: Engines) -> None:
+    devices = [gpu_of(engines, name) for name in ("rwkv", "llama-cpp", "web-rwkv")]
+    with nvml.gpus() as there:
+        known = {gpu.address for gpu in there}
+    assert {device.physical for device in devices} <= known
+    assert all(device.physical for device in devices)
+
+
+@pytest.mark.parametrize(("name", "quant"), CASES)
+def test_an_engine_is_right_on_the_gpu_and_its_memory_is_its_own(engines: Engines, name: str, quant: str) -> None:
+    device = gpu_of(engines, name)
+    file = engines.file(name, quant)
+    wanted = expected.expected(file, "", deep=False, solver=WorkerTools(lambda _sentence, _fraction: None))
+    bound = bounds.bound_for(name, quant, device.kind)
+    with GpuWatch(device) as watch, engines.worker(name, quant, device=device.id) as worker:
+        files = [str(path) for path in wanted]
+        found = worker.request("parity", SAMPLE_SECONDS, expected=files, noise=bound.relative_l2)
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            assert worker.request("sample", SAMPLE_SECONDS, workload="tg16")["nanoseconds"] > 0
+        conditions = watch.conditions()
+    assert bounds.broken_short(msgspec.convert(found["short"], type=Short), bound) == ""
+    assert conditions is not None
+    assert not any(one.foreign for one in conditions.readings if one.own_bytes)
+    assert conditions.peak_bytes is not None
+    assert conditions.peak_bytes > file.size_bytes // 2
+
+
+@pytest.mark.engine("rwkv")
+def test_what_the_device_can_reach(engines: Engines) -> None:
+    device = gpu_of(engines, "rwkv")
+    with Worker() as worker:
+        told = worker.request("ceilings", IMPORT_SECONDS, address=device.physical)
+    assert told["copy_bytes_per_second"] > 1e10
+    assert set(told["product_per_second"]) == {"fp16", "bf16", "tf32", "fp32"}
+    assert all(rate > told["copy_bytes_per_second"] for rate in told["product_per_second"].values())
