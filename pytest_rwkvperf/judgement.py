@@ -16,6 +16,7 @@ from pytest_rwkvperf.stats.paired import compare_pairs
 from pytest_rwkvperf.stats.spread import Spread, process_spread
 from pytest_rwkvperf.stats.verdicts import IDLE_SHARE, Comparison, Old, Verdict, compare
 from pytest_rwkvperf.store.schema import Noise
+from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -188,7 +189,8 @@ def figures(judgement: Judgement) -> Iterator[tuple[str, str]]:
 
 def describe(judgement: Judgement) -> str:
     """Old, new, ratio and interval: what a failing test prints."""
-    lines = [f"{judgement.verdict}: {judgement.item.case.label} {judgement.item.workload}", f"  {judgement.reason}"]
+    reason = printable(judgement.reason)  # it may name a stored device
+    lines = [f"{judgement.verdict}: {judgement.item.case.label} {judgement.item.workload}", f"  {reason}"]
     if judgement.new is not None:
         lines.append(f"  new    {_rate(judgement.new)}")
     if judgement.old is not None:

@@ -56,6 +56,11 @@ PROOFS: dict[str, tuple[str, str]] = {
     "formats": ("benchmarks/models/write_formats.py", "speed and memory of writing and converting models; 2 min"),
     "fuzz": ("benchmarks/models/fuzz_headers.py", "10 000 damaged headers of each format; 3 min"),
     "history": ("benchmarks/history/planted.py", "a step planted in stored runs, found and nothing else; 8 min"),
+    "faults": ("benchmarks/faults/table.py", "every fault, how soon it is noticed and what is said; 10 min"),
+    "store": ("benchmarks/faults/store.py", "10 000 damaged baselines, 16 savers at once; 8 min"),
+    "soak": ("benchmarks/faults/soak.py", "500 cases in one run: memory, descriptors, reports; 20 min"),
+    "merge": ("benchmarks/fleet/merge.py", "the records of 200 machines joined; 1 min"),
+    "fleet": ("benchmarks/fleet/cluster.py", "a Ray cluster with nodes that come to grief; 2 min, needs ray"),
     "ab": ("benchmarks/ab/power.py", "false alarms and power of A/B; 40 min"),
 }
 

@@ -6,6 +6,7 @@ Ray moves the task, keeps others off the node and tells of nodes that are gone. 
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
@@ -60,8 +61,7 @@ def measure(arguments: Sequence[str], folder: str, deadline: float) -> Answer:
     """Run pytest here, in a folder of the node's own or in an empty one; called on the node."""
     with tempfile.TemporaryDirectory(prefix="rwkvperf-fleet-") as temporary:
         record = Path(temporary, "record.json")
-        command = [sys.executable, "-m", "pytest", *arguments, f"--rwkv-report=json:{record}"]
-        # Of the group that a cancelled task's process leaves behind, the workers end themselves with their parent.
+        command = [sys.executable, "-m", "pytest_rwkvperf.fleet.tied", *arguments, f"--rwkv-report=json:{record}"]
         process = subprocess.Popen(
             command,
             cwd=folder or temporary,
@@ -73,7 +73,8 @@ def measure(arguments: Sequence[str], folder: str, deadline: float) -> Answer:
         try:
             said, _ = process.communicate(timeout=deadline)
         except subprocess.TimeoutExpired:
-            process.terminate()
+            # As Ctrl-C: pytest still writes a record of what there is.
+            process.send_signal(signal.SIGINT if sys.platform != "win32" else signal.SIGTERM)
             said, _ = process.communicate(timeout=_GRACE_SECONDS)
         except BaseException:
             process.kill()
@@ -103,8 +104,8 @@ class Cluster:
         self._ray.shutdown()
 
     def nodes(self) -> list[Node]:
-        """The machines that are alive."""
-        alive = [node for node in self._ray.nodes() if node["Alive"]]
+        """The machines that are alive and offer processors, which a head may not."""
+        alive = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         hosts = [node["NodeManagerAddress"] for node in alive]
         return [
             Node(node["NodeID"], host if hosts.count(host) == 1 else f"{host} {node['NodeID'][:8]}", node["Resources"])
@@ -135,7 +136,7 @@ class Cluster:
 
         task = self._ray.remote(
             # All of the node's processors and GPUs, so that Ray runs nothing else there meanwhile; never a second try.
-            num_cpus=node.resources.get("CPU", 0),
+            num_cpus=node.resources["CPU"],
             num_gpus=node.resources.get("GPU", 0),
             memory=demands.memory_bytes or None,
             max_retries=0,

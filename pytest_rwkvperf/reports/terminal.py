@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.measure.record import Measurement
+from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,10 +60,10 @@ def write(reporter: pytest.TerminalReporter, session: Session) -> None:
         if any(record.gpu for record in records):
             reporter.write("\n" + _text(_gpu_table([record for record in records if record.gpu]), colour=False))
     for sentence in gpu_notes(records):
-        reporter.write_line(sentence)
+        reporter.write_line(printable(sentence, keep="\n"))
     steps = next_steps(session) if judgements or session.trouble else []
     for sentence in [*steps, *(f"Wrote {path}" for path in session.written), *session.remembered]:
-        reporter.write_line(sentence)
+        reporter.write_line(printable(sentence, keep="\n"))
 
 
 def render(judgements: list[Judgement], width: int, *, colour: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 VERSION = 1
 
 MAX_SESSIONS = MOST_SESSIONS
-"""Sessions kept per case; the oldest goes first. Ten of twelve cases with two workloads take 0.2 MB with five processes
-of ten samples, and 0.7 MB with as many processes as a run ever takes."""
+"""Sessions kept per case and workload; the oldest goes first. Ten of twelve cases with two workloads take 0.2 MB with
+five processes of ten samples, and 0.7 MB with as many processes as a run ever takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,18 @@ class Baseline:
         kept = old.sessions if old is not None and same else ()
         if replacing:
             kept = _without(kept, {name for session in stored.sessions for name in session.workloads})
-        sessions = (*kept, *stored.sessions)[-MAX_SESSIONS:]
+        sessions = _newest((*kept, *stored.sessions))
         return replace(self, cases={**self.cases, key: replace(stored, sessions=sessions)})
+
+
+def _newest(sessions: tuple[Session, ...]) -> tuple[Session, ...]:
+    """Of each workload the newest MAX_SESSIONS: ten sessions of generations push out no prefill's only one."""
+    counts: Counter[str] = Counter()
+    kept: list[Session] = []
+    for session in reversed(sessions):
+        counts.update(list(session.workloads))
+        kept += _without((session,), {name for name in session.workloads if counts[name] > MAX_SESSIONS})
+    return tuple(reversed(kept))
 
 
 def _without(sessions: tuple[Session, ...], workloads: set[str]) -> tuple[Session, ...]:

@@ -216,3 +216,9 @@ def test_no_verdict_rests_on_a_throttled_gpu() -> None:
     assert judgement.reason.startswith("NVIDIA H200 was throttled (hardware thermal slowdown) in 100% of the readings")
     assert judgement.comparison is not None
     assert judgement.comparison.verdict == "REGRESSION"
+
+
+def test_a_stored_text_moves_no_cursor() -> None:
+    judgement = Judgement(ITEM, "NO-BASELINE", "the stored case differs in device (\x1b[2J stored)", 0.05)
+    assert "\x1b" not in describe(judgement)
+    assert "\\x1b[2J stored" in describe(judgement)

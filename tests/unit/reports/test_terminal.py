@@ -201,6 +201,7 @@ def written(*judgements: Judgement, trouble: str = "", records: tuple[CaseRecord
         trouble=trouble,
         records=lambda: list(records),
         written=[],
+        remembered=(),
     )
     terminal.write(cast("pytest.TerminalReporter", reporter), cast("Session", session))
     return [line.rstrip() for text in reporter.lines for line in text.split("\n")]

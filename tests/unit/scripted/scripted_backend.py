@@ -312,8 +312,9 @@ class Fault:
 
     def play(self) -> None:
         """Misbehave, and say beforehand when."""
-        if mark := os.environ.get("SCRIPTED_MARK"):
-            Path(f"{mark}{self.quant}").write_text(str(time.time()), encoding="ascii")
+        mark = Path(os.environ.get("SCRIPTED_MARK", os.devnull) + self.quant)
+        if "SCRIPTED_MARK" in os.environ and not mark.exists():
+            mark.write_text(str(time.time()), encoding="ascii")
         FAULTS[self.what]()
 
 

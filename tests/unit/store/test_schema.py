@@ -159,6 +159,17 @@ def test_sessions_are_kept_in_order_up_to_the_limit(machine: Fingerprint, make_s
     assert [session.recorded for session in stored.sessions] == [str(number) for number in range(3, MAX_SESSIONS + 3)]
 
 
+def test_sessions_of_one_workload_push_out_no_other_workload_s(machine: Fingerprint, make_stored: MakeStored) -> None:
+    baseline = Baseline(machine).adding(make_stored(recorded="both", tg128=((5,),)), replacing=False)
+    for number in range(MAX_SESSIONS):
+        newer = make_stored(recorded=str(number), pp512=None, tg128=((6,),))
+        baseline = baseline.adding(newer, replacing=False)
+    (stored,) = baseline.cases.values()
+    assert len(stored.sessions) == MAX_SESSIONS + 1
+    assert [list(session.workloads) for session in stored.sessions] == [["pp512"]] + [["tg128"]] * MAX_SESSIONS
+    assert [session.recorded for session in stored.reference("pp512")] == ["both"]
+
+
 def test_replacing_drops_the_workloads_it_timed_and_no_others(machine: Fingerprint, make_stored: MakeStored) -> None:
     baseline = (
         Baseline(machine)

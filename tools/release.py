@@ -1,0 +1,161 @@
+"""Build what is released, twice, and see that it is the same; test the built wheel; write its bill of materials.
+
+    python tools/release.py [--binding] [--audit] [--no-tests] [--out dist]
+
+In order: the plugin's sdist and wheel, and with --binding the web-rwkv binding's, are built in two fresh copies of
+what git has committed, and compared byte by byte. The wheel is installed with constraints.txt into an environment of
+its own, whose content becomes the bill of materials (CycloneDX, `*.cdx.json` beside the wheel). The tests that need no
+real engine then run in such an environment, in a folder without this checkout's package. --audit asks pip-audit, and
+cargo-audit where it is installed, for known vulnerabilities; both ask the network.
+Exit 1 with a sentence when anything of that fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = ("tests/unit",)
+
+
+class ReleaseError(Exception):
+    """A step failed; the message is a whole sentence."""
+
+
+def run(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None = None) -> str:
+    """Run a command and give its output; ReleaseError with its last lines when it fails."""
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        tail = "\n".join((done.stdout + done.stderr).splitlines()[-25:])
+        raise ReleaseError(f"`{' '.join(map(str, command))}` ended with exit code {done.returncode}:\n{tail}")
+    return done.stdout
+
+
+def committed(folder: Path) -> Path:
+    """A copy of what git has committed: nothing that lies about gets into a release."""
+    archive = folder / "source.tar"
+    run(["git", "archive", "--format=tar", f"--output={archive}", "HEAD"], ROOT)
+    source = folder / "source"
+    source.mkdir()
+    shutil.unpack_archive(archive, source)
+    return source
+
+
+def build(folder: Path, *, binding: bool) -> Path:
+    """Build everything from a fresh copy; the folder of the results."""
+    folder.mkdir()
+    source, out = committed(folder), folder / "dist"
+    epoch = run(["git", "log", "-1", "--format=%ct"], ROOT).strip()
+    env = {"SOURCE_DATE_EPOCH": epoch, "PYTHONHASHSEED": "0"}
+    run([sys.executable, "-m", "build", "--outdir", out, source], folder, env)
+    if binding:
+        crate = source / "native" / "web-rwkv"
+        # Cargo writes paths into the binary: the same ones in both builds.
+        flags = f"--remap-path-prefix={source}=/source --remap-path-prefix={Path.home()}=/home"
+        options = ["--release", "--locked", "--auditwheel", "skip", "--out", str(out), "--interpreter", sys.executable]
+        run([sys.executable, "-m", "maturin", "build", *options], crate, {**env, "RUSTFLAGS": flags})
+    return out
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+
+
+def environment_with(wheel: Path, folder: Path, extra: str) -> Path:
+    """A fresh virtual environment with a wheel in it; its Python."""
+    run([sys.executable, "-m", "venv", folder], ROOT)
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    wanted = f"{wheel}[{extra}]" if extra else str(wheel)
+    run([python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wanted], ROOT)
+    return python
+
+
+def bill_of_materials(python: Path, wheel: Path) -> Path:
+    """What installing the wheel brings, as CycloneDX JSON beside it; without a time, so that it is the same twice."""
+    target = wheel.with_name(f"{wheel.name}.cdx.json")
+    options = ["--output-reproducible", "--output-format", "JSON", "--output-file", str(target)]
+    run([sys.executable, "-m", "cyclonedx_py", "environment", *options, python], ROOT)
+    return target
+
+
+def run_tests(python: Path, folder: Path) -> str:
+    """The last line of the tests that run against the installed wheel: the package is not beside them."""
+    source = committed(folder)
+    shutil.rmtree(source / "pytest_rwkvperf")
+    where = run([python, "-c", "import pytest_rwkvperf as p; print(p.__file__)"], source).strip()
+    if "site-packages" not in where:
+        raise ReleaseError(f"the tests would import {where}, not the installed wheel")
+    return run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS], source).strip().splitlines()[-1]
+
+
+def audit(python: Path) -> None:
+    """Known vulnerabilities of what the wheel brings, and of the binding's crates."""
+    frozen = run([python, "-m", "pip", "freeze", "--exclude", "pytest-rwkvperf"], ROOT)
+    with tempfile.TemporaryDirectory() as folder:
+        listed = Path(folder, "requirements.txt")
+        listed.write_text(frozen, encoding="utf-8")
+        print(run([sys.executable, "-m", "pip_audit", "--no-deps", "--disable-pip", "-r", listed], ROOT))
+    if shutil.which("cargo-audit"):
+        print(run(["cargo", "audit"], ROOT / "native" / "web-rwkv"))
+    else:
+        print("cargo-audit is not installed: `cargo install cargo-audit`, then run this again.")
+
+
+def release(options: argparse.Namespace, folder: Path) -> None:
+    """Every step, told as it ends."""
+    first, second = (build(folder / name, binding=options.binding) for name in ("first", "second"))
+    built = hashes(first)
+    different = [name for name, value in hashes(second).items() if built.get(name) != value]
+    if different:
+        raise ReleaseError(f"two builds of the same commit differ: {', '.join(different)}")
+    out = Path(options.out)
+    shutil.copytree(first, out, dirs_exist_ok=True)
+    for name, value in built.items():
+        print(f"{value}  {name}")
+    print("Two builds gave the same bytes.")
+    (wheel,) = (out / name for name in built if name.startswith("pytest_rwkvperf") and name.endswith(".whl"))
+    bare = environment_with(wheel.resolve(), folder / "bare", "")
+    print(f"Bill of materials: {bill_of_materials(bare, wheel)}")
+    if options.audit:
+        audit(bare)
+    if not options.no_tests:
+        python = environment_with(wheel.resolve(), folder / "tested", "test")
+        tested = folder / "tests"
+        tested.mkdir()
+        print(f"Tests against the built wheel: {run_tests(python, tested)}")
+
+
+def main() -> int:
+    """Build, compare, describe, test."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binding", action="store_true", help="also the web-rwkv binding; compiles it twice")
+    parser.add_argument("--audit", action="store_true", help="ask for known vulnerabilities; needs a network")
+    parser.add_argument("--no-tests", action="store_true", help="do not run the tests against the wheel")
+    parser.add_argument("--out", default="dist", help="where the results go; default dist")
+    options = parser.parse_args()
+    try:
+        with tempfile.TemporaryDirectory(prefix="rwkvperf-release-") as folder:
+            release(options, Path(folder))
+    except ReleaseError as error:
+        print(f"Not released: {error}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
