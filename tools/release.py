@@ -6,8 +6,8 @@ In order: the plugin's sdist and wheel, and with --binding the web-rwkv binding'
 what git has committed, and compared byte by byte. The wheel is installed with constraints.txt into an environment of
 its own, whose content becomes the bill of materials (CycloneDX, `*.cdx.json` beside the wheel). The tests that need no
 real engine then run in such an environment, in a folder without this checkout's package. --audit asks pip-audit, and
-cargo-audit where it is installed, for known vulnerabilities; both ask the network.
-Exit 1 with a sentence when anything of that fails.
+cargo-audit where it is installed, for known vulnerabilities; both ask the network. The tools it needs come with
+`pip install -c constraints.txt -e '.[release]'`. Exit 1 with a sentence when anything of that fails.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def environment_with(wheel: Path, folder: Path, extra: str) -> Path:
     run([sys.executable, "-m", "venv", folder], ROOT)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     wanted = f"{wheel}[{extra}]" if extra else str(wheel)
-    run([python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wanted], ROOT)
+    constraints = ROOT / "constraints.txt"
+    run([python, "-m", "pip", "install", "--quiet", "-c", constraints, wanted], ROOT, {"PYTHONPATH": ""})
     return python
 
 
@@ -97,10 +98,12 @@ def run_tests(python: Path, folder: Path) -> str:
     """The last line of the tests that run against the installed wheel: the package is not beside them."""
     source = committed(folder)
     shutil.rmtree(source / "pytest_rwkvperf")
-    where = run([python, "-c", "import pytest_rwkvperf as p; print(p.__file__)"], source).strip()
+    alone = {"PYTHONPATH": ""}
+    where = run([python, "-c", "import pytest_rwkvperf as p; print(p.__file__)"], source, alone).strip()
     if "site-packages" not in where:
         raise ReleaseError(f"the tests would import {where}, not the installed wheel")
-    return run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS], source).strip().splitlines()[-1]
+    said = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS], source, alone)
+    return said.strip().splitlines()[-1]
 
 
 def audit(python: Path) -> None:
