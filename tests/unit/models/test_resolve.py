@@ -401,3 +401,14 @@ def test_the_written_gguf_of_a_derived_file_is_named_after_the_model(synthetic: 
     assert field is not None
     assert field.contents() == "synthetic tiny"
     assert gguf.read(file.path).shape.vocabulary == 128
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of files are text on Windows")
+def test_a_file_whose_name_is_no_text_gives_a_model_that_can_be_named(
+    place: Workplace, user_file: Callable[[str], Path]
+) -> None:
+    odd = user_file("st").rename(place.cache.parent / b"m\xff\x1b[2J.st".decode(errors="surrogateescape"))
+    model = place.resolve(odd)
+    assert model.name == "m\\udcff\\x1b[2J"
+    assert place.file(model, "st").path == odd
+    assert place.file(model, "gguf").size_bytes > 0
