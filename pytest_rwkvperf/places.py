@@ -68,5 +68,5 @@ def lock_for(path: Path) -> Path:
     """A lock file for a path, outside its folder so that nothing strange is left in a repository."""
     folder = cache() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
     return folder / f"{path.name}-{digest}.lock"

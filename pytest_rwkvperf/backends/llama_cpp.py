@@ -163,7 +163,7 @@ class LlamaCppEngine:
         self._devices = (ctypes.c_void_p * 2)(handle if offload else None, None)
         params.devices = ctypes.cast(self._devices, ctypes.c_void_p)
         self._log = _Log(self._lib)
-        model = self._lib.llama_model_load_from_file(str(request.path).encode(), params)
+        model = self._lib.llama_model_load_from_file(os.fsencode(request.path), params)
         if not model:
             message = f"llama.cpp cannot load {request.path}; its own reason stands in the worker's last lines"
             raise ModelError(message)
@@ -289,7 +289,7 @@ class LlamaCpp:
         library = import_module("llama_cpp.llama_cpp")
         params = library.llama_model_quantize_default_params()
         params.ftype = getattr(library, f"LLAMA_FTYPE_{FILE_TYPES[quant]}")
-        status = library.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params))
+        status = library.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params))
         if status != 0:
             message = f"llama.cpp's quantizer returned {status} making {quant} of {source}"
             raise BackendError(message)

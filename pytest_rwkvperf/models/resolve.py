@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ def _describe(path: Path, root: Path, tools: Tools, progress: Progress) -> Model
         "inode": status.st_ino,
         "layout": _LAYOUT_VERSION,
     }
-    note = root / "known" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:24]}.json"
+    note = root / "known" / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:24]}.json"
     record = _remembered(note, key, lambda: {"file": _inspect(path, kind, tools, progress).to_json()}, progress)
     return ModelFile.from_json(record["file"])
 

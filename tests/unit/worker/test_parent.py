@@ -340,6 +340,28 @@ class TestEnd:
             interrupted()
         assert gone(worker.pid)
 
+    def test_a_worker_does_not_end_with_the_thread_that_started_it(self, scripted: Scripted) -> None:
+        started: list[Worker] = []
+        thread = threading.Thread(target=lambda: started.append(scripted.start()))
+        thread.start()
+        thread.join()
+        assert not gone(started[0].pid, 0.5)
+        assert started[0].request("memory", 30)
+
+    def test_its_temporary_folder_is_private_and_goes_with_it(
+        self, scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        before = set(tmp_path.iterdir())
+        worker = scripted.start()
+        (folder,) = set(tmp_path.iterdir()) - before
+        assert psutil.Process(worker.pid).environ()["TMPDIR"] == str(folder)
+        if os.name == "posix":
+            assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "left").write_text("by the engine")
+        worker.close()
+        assert not folder.exists()
+
     def test_ending_twice_is_no_error(self, scripted: Scripted) -> None:
         worker = scripted.open()
         worker.kill()
