@@ -3,11 +3,11 @@
 
 PYTHON ?= python3
 
-.PHONY: help setup setup-cuda bench test lint types prove clean
+.PHONY: help setup setup-cuda bench test lint types docs prove clean
 .DEFAULT_GOAL := help
 
 help:
 	@$(PYTHON) tools/dev.py --help
 
-setup setup-cuda bench test lint types prove clean:
+setup setup-cuda bench test lint types docs prove clean:
 	@$(PYTHON) tools/dev.py $@ $(ARGS)

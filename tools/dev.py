@@ -780,6 +780,14 @@ def command_types(checkout: Checkout, _: argparse.Namespace) -> int:
     return run_in_view(checkout.module("mypy"))
 
 
+def command_docs(checkout: Checkout, _: argparse.Namespace) -> int:
+    """The documentation's site, in site/; a link that leads nowhere fails."""
+    set_up(checkout, require_all=False, engines=())
+    # Without --quiet, which would hide warnings from --strict too. The variable: Material advertises its successor.
+    quiet = {"NO_MKDOCS_2_WARNING": "1"}
+    return run_in_view(checkout.module("mkdocs", "build", "--strict", "--clean"), env=quiet)
+
+
 def command_prove(checkout: Checkout, arguments: argparse.Namespace) -> int:
     """The longer proofs of what this project claims about itself: all, or those named."""
     unknown = sorted(set(arguments.rest) - set(PROOFS))
@@ -796,7 +804,7 @@ def command_prove(checkout: Checkout, arguments: argparse.Namespace) -> int:
 
 def command_clean(checkout: Checkout, arguments: argparse.Namespace) -> int:
     """Remove what the set-up and the tools made in this checkout; with --cache also what clones share."""
-    names = [".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "native/web-rwkv/target"]
+    names = [".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "site", "native/web-rwkv/target"]
     paths = [checkout.root / name for name in names] + ([checkout.cache] if arguments.cache else [])
     for path in paths:
         if path.is_symlink():
@@ -816,6 +824,7 @@ COMMANDS: dict[str, Callable[[Checkout, argparse.Namespace], int]] = {
     "test": command_test,
     "lint": command_lint,
     "types": command_types,
+    "docs": command_docs,
     "prove": command_prove,
     "clean": command_clean,
 }
