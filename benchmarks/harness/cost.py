@@ -73,6 +73,14 @@ def measure(backend: str, quant: str, model: str) -> list[dict[str, Any]]:
     return rows
 
 
+_HEAD = """# What the harness costs beside a sample
+
+Made by `cost.py` on {}: {}, Python {}; medians of {} requests.
+
+| engine | quant | model | workload | sample | harness | share |
+|---|---|---|---|--:|--:|--:|"""
+
+
 def main() -> int:
     """Measure, print and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,15 +88,7 @@ def main() -> int:
     asked = parser.parse_args()
     rows = [row for model in asked.model.split(",") for case in CASES for row in measure(*case, model)]
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d")
-    lines = [
-        "# What the harness costs beside a sample",
-        "",
-        f"Made by `cost.py` on {made}: {fingerprint.read().id}, Python {platform.python_version()}; "
-        f"medians of {REPETITIONS} requests.",
-        "",
-        "| engine | quant | model | workload | sample | harness | share |",
-        "|---|---|---|---|--:|--:|--:|",
-    ]
+    lines = _HEAD.format(made, fingerprint.read().id, platform.python_version(), REPETITIONS).splitlines()
     lines += [
         f"| {row['engine']} | {row['quant']} | {row['model']} | {row['workload']} | {row['sample_ms']:.1f} ms | "
         f"{row['harness_ms']:.2f} ms | {row['share']:.2%} |"
