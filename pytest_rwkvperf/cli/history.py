@@ -27,12 +27,13 @@ PostgreSQL's password is better kept in ~/.pgpass than written here, where other
 
   rwkvperf history list history.db
   rwkvperf history trend history.db q8_0 tg128
+  rwkvperf history trend history.db -o trend.html
   rwkvperf history changes history.db
 """
 
 _PLOT_HEIGHT = 12
 _MOST_PLOTS = 8
-"""One under the other in a terminal."""
+"""One under the other in a terminal; a page takes all."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         own.add_argument("history", metavar="HISTORY", help="an SQLite file or a database's address")
         if name == "trend":
             own.add_argument("words", metavar="WORD", nargs="*", help="of the workloads' names; all must be in one")
+            own.add_argument("-o", "--output", metavar="FILE", type=Path, help="write a page (.html) instead")
         if name in {"trend", "changes"}:
             own.add_argument(
                 "--at-least", metavar="PERCENT", default="1%", help="smallest change that is told; default 1%%"
@@ -114,8 +116,16 @@ def _waiting(place: Address) -> str:
 def _trend(options: argparse.Namespace, console: Console, place: Address) -> int:
     """Plot workloads over the runs, with their change points."""
     found = _trends(options, place, options.words)
+    if options.output:
+        from pytest_rwkvperf.history import page
+
+        page.write(found, options.output, place.shown)
+        console.text(f"{options.output}\n")
+        return 0
     if len(found) > _MOST_PLOTS:
-        raise OptionError(f"{len(found)} workloads are chosen, too many for a terminal; add words of its name")
+        raise OptionError(
+            f"{len(found)} workloads are chosen, too many for a terminal; add words of their names, or -o FILE.html"
+        )
     for one in found:
         console.result(_plot(one, console))
         console.result(_told(one))

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_rwkvperf.history import address, trends
+from pytest_rwkvperf.history import page as page_of_trends
 from pytest_rwkvperf.reports import html
 from pytest_rwkvperf.reports.base import Style
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record
+from tests.unit.history.conftest import stored
+from tests.unit.history.test_trends import runs_with_step
 from tests.unit.reports.test_html import hostile_record
 
 if TYPE_CHECKING:
@@ -134,6 +138,23 @@ def test_filters_and_the_systems_theme_redraw_the_charts(browser: Browser, path:
     assert page.evaluate("document.getElementById('samples').view.data('samples').length") == 8
     assert page.locator("#probes").text_content() == "Nothing to show."
     assert heard == [path.as_uri()]
+    page.close()
+
+
+def test_a_page_of_trends_draws_without_a_word(browser: Browser, tmp_path: Path) -> None:
+    place = address.parse("history.db", tmp_path)
+    found = [trends.trend(*one, 0.01) for one in stored(place, runs_with_step(24, 24)).series().items()]
+    path = tmp_path / "trend.html"
+    page_of_trends.write(found, path, place.shown)
+    page = browser.new_page(color_scheme="dark")
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.goto(path.as_uri())
+    page.wait_for_selector("#trend-0[data-drawn=yes]")
+    drawn = page.evaluate("document.getElementById('trend-0').view.data('points').map(one => one.rate)")
+    assert drawn == [point.tokens_per_second for point in found[0].points]
+    assert heard == []
     page.close()
 
 

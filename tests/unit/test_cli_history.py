@@ -8,9 +8,11 @@ import pytest
 
 from pytest_rwkvperf import cli
 from pytest_rwkvperf.history import address, spool
+from pytest_rwkvperf.history.database import Database
 from pytest_rwkvperf.reports import record as records
 from tests.unit.history.conftest import run_number, stored
 from tests.unit.history.test_trends import runs_with_step
+from tests.unit.reports.test_html import Parsed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,6 +46,20 @@ def test_a_trend_is_plotted_with_its_change_point_named(history: str, capsys: py
     assert "from run 25 on (2026-01-25T12:00:00Z" in out
     assert "llama.cpp b1 -> b2" in out
     assert max(map(len, out.splitlines()[:14])) <= 80
+
+
+def test_a_page_has_every_point_and_change_point(history: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["history", "trend", history, "-o", "trend.html"]) == 0
+    assert capsys.readouterr().out == "trend.html\n"
+    text = (here / "trend.html").read_text(encoding="utf-8")
+    data = Parsed(text).data("data")
+    (((_, points),)) = Database(address.parse(history, here)).series().items()
+    assert [one["rate"] for one in data[0]["points"]] == [point.tokens_per_second for point in points]
+    assert data[0]["turns"] == [{"at": 24.5}]
+    assert "from run 25 on (2026-01-25T12:00:00Z, 00000000): 8.0% slower" in text
+    assert "llama.cpp b1 -&gt; b2" in text
+    assert cli.main(["history", "trend", history, "-o", "no/where/trend.html"]) == 1
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_changes_are_told_of_all_workloads(history: str, capsys: pytest.CaptureFixture[str]) -> None:
