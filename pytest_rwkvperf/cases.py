@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 WorkloadKind = Literal["prefill", "generation"]
 
+ProtocolName = Literal["uniform", "native"]
+"""How a case is timed: as every engine here is, or as the engine's own tool does."""
+
 _WORKLOAD = re.compile(r"(?P<kind>pp|tg)(?P<tokens>[1-9]\d{0,6})(?:@d(?P<depth>[1-9]\d{0,6}))?", re.ASCII)
 _KINDS: dict[str, WorkloadKind] = {"pp": "prefill", "tg": "generation"}
 _PREFIXES: dict[WorkloadKind, str] = {kind: prefix for prefix, kind in _KINDS.items()}
@@ -52,6 +55,7 @@ class Case:
     """One engine set up one way; its workloads share a worker process.
 
     `device` is the engine's own id (`cpu`, `cuda:0`, `vulkan:0`); `chunk` is the most tokens one prefill call gets.
+    Figures of different protocols are different cases, so that they are never compared.
     """
 
     backend: str
@@ -60,17 +64,26 @@ class Case:
     device: str
     threads: int
     chunk: int
+    protocol: ProtocolName = "uniform"
 
     @property
     def key(self) -> str:
         """The name under which a baseline stores the case; stable across runs."""
         settings = f"threads={self.threads} chunk={self.chunk}"
+        if self.protocol != "uniform":
+            settings += f" protocol={self.protocol}"
         return f"{self.backend} | {self.model} | {self.quant} | {self.device} | {settings}"
 
     @property
     def label(self) -> str:
         """A short name for progress lines and test ids."""
-        return f"{self.backend}-{self.quant}-{self.device}"
+        name = f"{self.backend}-{self.quant}-{self.device}"
+        return name if self.protocol == "uniform" else f"{name}-{self.protocol}"
+
+    @property
+    def variant(self) -> str:
+        """The quant, and how it was timed where that was not as every engine is: a column of a table."""
+        return self.quant if self.protocol == "uniform" else f"{self.quant} ({self.protocol})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,7 +153,12 @@ class Launcher:
         memo = memory.DeepMemory({**engine.versions, **build}, file.content_hash, case.quant, device, case.chunk)
         known = memo.recall()
         emulation = engine.backend.emulation(case.quant)
-        answers = expected.expected(file, emulation, deep=known is None, solver=self._tools)
+        # Not in the Protocol: only a program on its own tells no logits.
+        answers = (
+            expected.expected(file, emulation, deep=known is None, solver=self._tools)
+            if getattr(engine.backend, "tells_logits", True)
+            else []
+        )
         return process.Target(
             case=case,
             location=engine.location,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from pytest_rwkvperf.cases import ProtocolName
     from pytest_rwkvperf.reports.base import Language
     from pytest_rwkvperf.reports.registry import Wanted
 
@@ -60,7 +61,7 @@ OPTIONS = (
         "",
         "turn measuring on and deselect every other test. all: every backend, a missing one is a skip that says how to "
         "install it; a backend named here and missing is an error. Known: rwkv, llama-cpp, web-rwkv, and what "
-        "installed distributions add",
+        "installed distributions add; llama-bench:/path and web-rwkv-bench:/path run these programs themselves",
         "all|NAME,...",
     ),
     Option(
@@ -86,6 +87,13 @@ OPTIONS = (
     ),
     Option("threads", "", "CPU threads of an engine. Default: the physical cores this process may use", "LIST"),
     Option("chunk", "", "most tokens in one prefill call. Default: 512, and 128 for web-rwkv as its own tool", "N"),
+    Option(
+        "protocol",
+        "uniform",
+        "uniform times all engines alike; native times each as its own tool does (web-rwkv bench, llama-bench, the "
+        "guide's three-turn chat for rwkv), for figures that go beside older posts. Both: uniform,native",
+        "LIST",
+    ),
     Option("suite", "auto", "the shipped tests; auto: when no test of your own asks for rwkv_perf", "auto|yes|no"),
     Option(
         "save-baseline",
@@ -167,6 +175,7 @@ class Settings:
     """The interpreter with the old version; empty when a baseline is what figures are compared with."""
     reports: tuple[Wanted, ...]
     report_language: Language
+    protocols: tuple[ProtocolName, ...]
     history: str = field(repr=False)
     """The history's address as it was written, password and all; empty when none is kept."""
 
@@ -224,7 +233,17 @@ def read(config: pytest.Config) -> Settings:
         reports=_reports(config),
         history=raw["history"],
         report_language=_choice("report-language", raw["report-language"], ("en", "zh")),
+        protocols=_protocols(raw["protocol"], raw["ab"], raw["aa"]),
     )
+
+
+def _protocols(text: str, ab: str, aa: str) -> tuple[ProtocolName, ...]:
+    chosen = tuple(_choice("protocol", word, ("uniform", "native")) for word in _words(text)) or ("uniform",)
+    if "native" in chosen and (ab or aa == "yes"):
+        raise OptionError(
+            "--rwkv-protocol=native times whole invocations of a tool, which cannot alternate; leave --rwkv-ab out"
+        )
+    return chosen
 
 
 def values(config: pytest.Config) -> dict[str, str]:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.backends.discovery import Found, Missing
+from pytest_rwkvperf.backends.registry import EXECUTABLES
 from pytest_rwkvperf.cases import Case, Item, Workload, cross
 from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.measure import native
 from pytest_rwkvperf.options import share
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_rwkvperf.backends.base import Backend, Device
+    from pytest_rwkvperf.cases import ProtocolName
     from pytest_rwkvperf.options import Settings
 
 EVERY = "all"
@@ -124,13 +127,26 @@ def items(
         key=lambda place: place[1].kind != "software",
     )
     cases = [
-        Case(engine.backend.name, limits.name, quant, device.id, count, chunk_of(settings, engine.backend))
+        Case(engine.backend.name, limits.name, quant, device.id, count, chunk, protocol)
         for engine, device in places
         if engine.backend.format in limits.formats
+        for protocol in protocols(settings, engine.backend.name)
+        for chunk in [chunk_of(settings, engine.backend, protocol)]
         for quant in _quants(settings, request, engine.backend, device, limits)
         for count in threads
     ]
-    return cross(cases, workloads)
+    return tuple(
+        item
+        for item in cross(cases, workloads)
+        if item.case.protocol == "uniform" or native.supported(item.case.backend, item.workload)
+    )
+
+
+def protocols(settings: Settings, backend: str) -> tuple[ProtocolName, ...]:
+    """The protocols asked for that a backend has; a program on its own has its own alone."""
+    if backend in EXECUTABLES:
+        return ("native",)
+    return tuple(one for one in settings.protocols if one == "uniform" or backend in native.TOOLS)
 
 
 def unfit(settings: Settings, engine: Found, limits: ModelLimits) -> Missing | None:
@@ -142,6 +158,18 @@ def unfit(settings: Settings, engine: Found, limits: ModelLimits) -> Missing | N
     if not devices(settings, engine):
         ids = ", ".join(device.id for device in engine.devices)
         return Missing(name, f"{name} has none of --rwkv-device={','.join(settings.devices)}; it lists {ids}")
+    return _unfit_protocol(settings, name)
+
+
+def _unfit_protocol(settings: Settings, name: str) -> Missing | None:
+    """Why an engine's own tool has nothing to do, when it alone is asked for."""
+    chosen = protocols(settings, name)
+    if not chosen:
+        return Missing(name, f"{name} has no tool of its own to measure as; --rwkv-protocol=uniform measures it")
+    wanted = [Workload.parse(text) for text in settings.workloads or DEFAULT_WORKLOADS]
+    if chosen == ("native",) and not any(native.supported(name, one) for one in wanted):
+        told = ", ".join(map(str, wanted))
+        return Missing(name, f"{name}'s own tool does not measure {told}; --rwkv-protocol=uniform does")
     return None
 
 
@@ -156,9 +184,10 @@ def devices(settings: Settings, engine: Found) -> list[Device]:
     return [device for device in engine.devices if device.id in settings.devices]
 
 
-def chunk_of(settings: Settings, backend: Backend) -> int:
-    """The chunk asked for, or the engine's usual one."""
-    return settings.chunk or backend.standard_chunk
+def chunk_of(settings: Settings, backend: Backend, protocol: ProtocolName = "uniform") -> int:
+    """The chunk asked for, or the engine's usual one, or its own tool's."""
+    usual = backend.standard_chunk
+    return settings.chunk or (native.CHUNKS.get(backend.name, usual) if protocol == "native" else usual)
 
 
 def _quants(

@@ -113,6 +113,8 @@ class Session:
         chosen, by_hand = registry.choose(self.settings.backend)
         check_quants(self.settings, Request(), self.backends)
         check_chunk(self.settings, self.backends)
+        if self.settings.ab and (programs := [name for name in chosen if name in registry.EXECUTABLES]):
+            raise OptionError(f"--rwkv-ab alternates engines; {programs[0]} is a whole program, leave it out")
         answers = discover(chosen, by_hand=by_hand)
         present = [answer for answer in answers if isinstance(answer, Found)]
         check_devices(self.settings, present)

@@ -22,6 +22,13 @@ BY_HAND_ONLY = frozenset({"reference"})
 """Not among `all`: the oracle's speed is nobody's question."""
 
 
+EXECUTABLES = {
+    "llama-bench": "pytest_rwkvperf.backends.executables:llama_bench",
+    "web-rwkv-bench": "pytest_rwkvperf.backends.executables:web_rwkv_bench",
+}
+"""Whole programs, which `--rwkv-backend` names with their paths; a location's third part is the path."""
+
+
 def locations() -> dict[str, str]:
     """Where each backend lives, as `module:attribute`, built-in ones first."""
     found = dict(BUILT_IN)
@@ -31,14 +38,16 @@ def locations() -> dict[str, str]:
 
 
 def load(location: str) -> Backend:
-    """Import a backend from `module:attribute`.
+    """Import a backend from `module:attribute`, or make one with `module:attribute:path`.
 
     Raises:
         OptionError: nothing is there, or it is no backend.
     """
-    module_name, _, attribute = location.partition(":")
+    module_name, _, rest = location.partition(":")
+    attribute, separator, path = rest.partition(":")
     try:
         backend = getattr(importlib.import_module(module_name), attribute)
+        backend = backend(path) if separator else backend
     except (ImportError, AttributeError, SyntaxError) as error:
         message = f"backend at {location!r} cannot be imported ({error}); check the distribution that offers it"
         raise OptionError(message) from error
@@ -61,9 +70,30 @@ def choose(text: str) -> tuple[dict[str, str], bool]:
         return {name: location for name, location in known.items() if name not in BY_HAND_ONLY}, False
     if "all" in names:
         raise OptionError(f"--rwkv-backend={text!r} names all and others; write all alone, or the names")
-    unknown = [name for name in names if name not in known]
+    programs = _programs(names)
+    unknown = [name for name in names if name not in known and name.partition(":")[0] not in programs]
     if unknown or not names:
         value = unknown[0] if unknown else text
-        message = f"--rwkv-backend={value!r} is unknown; allowed: all, {', '.join(known)}"
-        raise OptionError(message)
-    return {name: known[name] for name in dict.fromkeys(names)}, True
+        allowed = ", ".join([*known, *(f"{name}:/path" for name in EXECUTABLES)])
+        raise OptionError(f"--rwkv-backend={value!r} is unknown; allowed: all, {allowed}")
+    known |= programs
+    return {name: known[name] for name in dict.fromkeys(one.partition(":")[0] for one in names)}, True
+
+
+def _programs(names: list[str]) -> dict[str, str]:
+    """The programs among what was chosen, with their locations.
+
+    Raises:
+        OptionError: one is not there, or named twice.
+    """
+    found: dict[str, str] = {}
+    for chosen in names:
+        name, _, path = chosen.partition(":")
+        if name not in EXECUTABLES:
+            continue
+        from pytest_rwkvperf.backends.executables import located
+
+        location = f"{EXECUTABLES[name]}:{located(name, path)}"
+        if found.setdefault(name, location) != location:
+            raise OptionError(f"--rwkv-backend names two programs {name}; measure one after the other")
+    return found

@@ -14,11 +14,12 @@ from pytest_rwkvperf.backends.base import Device, OpenRequest, pci_address
 from pytest_rwkvperf.errors import BackendError, DeviceError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
 
+    from pytest_rwkvperf.measure.native import Turn
     from pytest_rwkvperf.models.files import Format
 
 
@@ -107,6 +108,12 @@ class RwkvEngine:
     def weights_device(self) -> str:
         """Where torch really holds the head matrix, as torch names it."""
         return str(self._model.z["head.weight"].device)
+
+    def chat(self, tokens: int, chunk: int, report: Callable[[str, float], None]) -> list[Turn]:
+        """The guide's three turns of `tokens` tokens each, from a zero state."""
+        from pytest_rwkvperf.backends.rwkv_chat import Chat
+
+        return Chat(self._model, self._torch, chunk, cuda=self._cuda).run(tokens, report)
 
     def clear(self) -> None:
         """A fresh zero state, allocated outside the clock (the package would do it inside the first call)."""

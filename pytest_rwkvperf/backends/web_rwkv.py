@@ -83,6 +83,10 @@ class WebRwkvEngine:
         """One forward of one token."""
         self._logits = self._model.forward([token])
 
+    def probabilities(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """A forward of any length with the engine's own softmax behind it, as its `bench` does."""
+        return cast("npt.NDArray[np.float32]", self._model.probabilities(tokens))
+
     def synchronise(self) -> None:
         """Nothing is queued: the binding's forward waits."""
 

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.watching import GpuWatch
-from pytest_rwkvperf.measure import protocol
+from pytest_rwkvperf.measure import native, protocol
 from pytest_rwkvperf.measure.probes import probing
 from pytest_rwkvperf.measure.process import running
-from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, Run
+from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, Run, times_of
 from pytest_rwkvperf.stats.estimates import interval_reach, log_times
 from pytest_rwkvperf.stats.verdicts import LOOKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_rwkvperf.cases import Workload
+    from pytest_rwkvperf.cases import Case, Workload
     from pytest_rwkvperf.measure.probes import Prober
     from pytest_rwkvperf.measure.process import Target
     from pytest_rwkvperf.oracle.check import Deep
@@ -70,7 +70,7 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
             target.model,
             target.device,
             versions,
-            protocol.VERSION,
+            native.VERSION if target.case.protocol == "native" else protocol.VERSION,
             deep,
             ended_by,
             time.monotonic() - started,
@@ -87,22 +87,24 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
     ended_by: EndedBy | None = None
     with probing(target.device, target.case.threads) as prober, GpuWatch(target.device) as gpu:
         while ended_by is None:
-            progress(f"process {len(runs) + 1}, {_precision_so_far(runs, workloads)}")
+            progress(f"process {len(runs) + 1}, {_precision_so_far(target.case, runs, workloads)}")
             run, versions, found = run_process(target, prober, workloads, len(runs), progress, gpu)
             runs.append(run)
             deep = deep or found
             if plan.decided is not None and len(runs) in LOOKS and plan.decided(taken("verdict")):
                 ended_by = "verdict"
             else:
-                ended_by = _enough(runs, workloads, plan, time.monotonic() - started)
+                ended_by = _enough(target.case, runs, workloads, plan, time.monotonic() - started)
     return taken(ended_by)
 
 
-def _enough(runs: Sequence[Run], workloads: Sequence[Workload], plan: Plan, elapsed: float) -> EndedBy | None:
+def _enough(
+    case: Case, runs: Sequence[Run], workloads: Sequence[Workload], plan: Plan, elapsed: float
+) -> EndedBy | None:
     """Which of the two rules ends the case now, if any."""
     if len(runs) < MIN_PROCESSES:
         return None
-    if len(runs) >= ENOUGH_PROCESSES and all(half_width(runs, one) <= plan.precision for one in workloads):
+    if len(runs) >= ENOUGH_PROCESSES and all(half_width(case, runs, one) <= plan.precision for one in workloads):
         return "precision"
     # Another process takes as long as those before it; one that would end past the budget is not begun.
     if elapsed * (1 + 1 / len(runs)) > plan.budget_seconds or len(runs) >= MAX_PROCESSES:
@@ -110,16 +112,16 @@ def _enough(runs: Sequence[Run], workloads: Sequence[Workload], plan: Plan, elap
     return None
 
 
-def half_width(runs: Sequence[Run], workload: Workload) -> float:
+def half_width(case: Case, runs: Sequence[Run], workload: Workload) -> float:
     """Relative half-width of a workload's 95 % interval over the runs so far."""
-    moments = log_times([[sample.nanoseconds for sample in run.samples[str(workload)]] for run in runs])
+    moments = log_times(times_of(case, runs, workload))
     return math.expm1(min(interval_reach(moments), 700.0))
 
 
-def _precision_so_far(runs: Sequence[Run], workloads: Sequence[Workload]) -> str:
+def _precision_so_far(case: Case, runs: Sequence[Run], workloads: Sequence[Workload]) -> str:
     if len(runs) < 2:  # noqa: PLR2004 - an interval needs two
         return "no interval yet"
-    return ", ".join(f"{workload} ± {half_width(runs, workload):.1%}" for workload in workloads)
+    return ", ".join(f"{workload} ± {half_width(case, runs, workload):.1%}" for workload in workloads)
 
 
 def run_process(
@@ -136,6 +138,9 @@ def run_process(
         RwkvPerfError: as `measure`.
     """
     with running(target, prober, deep_due=index == 0 and target.known_deep is None) as process:
+        if target.case.protocol == "native":
+            process.run_native(workloads, progress)
+            return process.finish(), process.versions, process.deep
         counts = process.warm_up(workloads)
         for workload in schedule(counts, seed=f"{target.case.key} {index}"):
             process.take(workload)

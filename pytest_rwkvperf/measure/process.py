@@ -12,7 +12,7 @@ import msgspec
 
 from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.errors import MeasurementError, ParityError
-from pytest_rwkvperf.measure.record import Energy, ModelFacts, Run, sample_from
+from pytest_rwkvperf.measure.record import Energy, ModelFacts, Run, sample_from, taken_from
 from pytest_rwkvperf.oracle import bounds
 from pytest_rwkvperf.oracle.check import Deep, Short
 from pytest_rwkvperf.worker import parent
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.backends.base import Device
     from pytest_rwkvperf.cases import Case
     from pytest_rwkvperf.machine.roofline import Ceilings, Work
+    from pytest_rwkvperf.measure.native import Turn
     from pytest_rwkvperf.measure.probes import Prober
     from pytest_rwkvperf.measure.protocol import Sample
 
@@ -85,7 +86,12 @@ class Process:
         self.versions = {str(name): str(value) for name, value in opened["versions"].items()}
         self._load_nanoseconds = int(opened["load_nanoseconds"])
         self._build_nanoseconds = int(opened["build_nanoseconds"])
-        self._short, self.deep = _check(worker, target, deep_due=deep_due)
+        self._target, self._deep_due = target, deep_due
+        self._short: Short | None = None
+        self.deep: Deep | None = None
+        if target.case.protocol == "uniform":
+            self._check()
+        self._turns: tuple[Turn, ...] = ()
         self._warmups: dict[str, int] = {}
         self._samples: dict[str, list[Sample]] = {}
         self._on_gpu = target.device.kind == "gpu"
@@ -93,6 +99,34 @@ class Process:
         self._last: Workload | None = None
         self._energy: dict[str, Energy] = {}
         self._probes: dict[str, list[int]] = {}
+
+    def _check(self) -> None:
+        """Compare its answers with the oracle's, where there are any.
+
+        Raises:
+            ParityError: they are wrong.
+        """
+        if self._target.expected:
+            self._short, self.deep = _check(self._worker, self._target, deep_due=self._deep_due)
+
+    def run_native(self, workloads: Sequence[Workload], progress: Callable[[str], None]) -> None:
+        """One invocation of the engine's own tool; the check comes after it, because it would warm the engine.
+
+        Raises:
+            RwkvPerfError: the worker failed, its clock is broken, or its answers are wrong.
+        """
+        names = [str(one) for one in workloads]
+        answer = self._worker.request(
+            "native", parent.SAMPLE_SECONDS, lambda sentence, _fraction: progress(sentence), workloads=names
+        )
+        taken = taken_from(answer)
+        for name in names:
+            if not taken.samples.get(name) or any(one.nanoseconds <= 0 for one in taken.samples[name]):
+                raise MeasurementError(f"{name} has no usable times in the native protocol; the clock is broken")
+        self._samples = {name: [*taken.samples[name]] for name in names}
+        self._turns = taken.turns
+        self.versions |= taken.versions or {}
+        self._check()
 
     def warm_up(self, workloads: Sequence[Workload]) -> dict[Workload, int]:
         """Repeat each workload until it is steady or the limit passes; how many samples each should get.
@@ -169,6 +203,7 @@ class Process:
             probes,
             self._build_nanoseconds,
             self._energy,
+            self._turns,
         )
 
     def _sample(self, workload: Workload) -> Sample:

@@ -15,6 +15,8 @@ from pytest_rwkvperf.machine import kernels, roofline, watching
 from pytest_rwkvperf.machine.conditions import Conditions
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
 from pytest_rwkvperf.machine.watching import GpuConditions
+from pytest_rwkvperf.measure import native
+from pytest_rwkvperf.measure.native import Taken, Turn
 from pytest_rwkvperf.measure.protocol import Sample
 from pytest_rwkvperf.oracle.check import Deep, Short
 from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
@@ -63,13 +65,24 @@ class Run:
     peak_rss_bytes: int
     warmups: dict[str, int]
     samples: dict[str, tuple[Sample, ...]]
-    parity: Short
+    parity: Short | None
+    """None of a program on its own, which tells no logits."""
     probes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """Nanoseconds of the fixed work beside each sample, by workload; empty where nothing was probed."""
     build_nanoseconds: int = 0
     """Compiling the engine's own kernels, or loading them built; no part of the time to load the model."""
     energy: dict[str, Energy] = field(default_factory=dict)
     """By workload; of a case's first process alone, and only where the GPU counts energy."""
+    turns: tuple[Turn, ...] = ()
+    """Of the guide's chat (native protocol of the rwkv package)."""
+
+
+def times_of(case: Case, runs: Sequence[Run], workload: Workload) -> tuple[tuple[int, ...], ...]:
+    """Nanoseconds per repetition, by process; in the native protocol the one that the tool makes of a process."""
+    times = tuple(tuple(sample.nanoseconds for sample in run.samples.get(str(workload), ())) for run in runs)
+    if case.protocol == "uniform":
+        return times
+    return tuple((native.figure(case.backend, row),) if row and min(row) > 0 else row for row in times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +106,12 @@ class CaseRecord:
     ceilings: Ceilings | None = None
 
     @property
-    def parity(self) -> float:
-        """The largest relative L2 from the oracle that any check of this record found."""
-        pairs = [pair for run in self.runs for pair in (run.parity.prefill, run.parity.generation)]
+    def parity(self) -> float | None:
+        """The largest relative L2 from the oracle that any check of this record found; None when nothing could be."""
+        checks = [run.parity for run in self.runs if run.parity is not None]
+        pairs = [pair for check in checks for pair in (check.prefill, check.generation)]
         deep = (self.deep.prefill,) if self.deep else ()
-        return max(float(pair.relative_l2) for pair in (*pairs, *deep))
+        return max((float(pair.relative_l2) for pair in (*pairs, *deep)), default=None)
 
     def timed(self, workload: Workload) -> Timed:
         """Nanoseconds per repetition, and the median of the probes beside them, by process.
@@ -117,7 +131,7 @@ class CaseRecord:
             MeasurementError: a process timed it never, or a time is not positive.
         """
         name = str(workload)
-        times = tuple(tuple(sample.nanoseconds for sample in run.samples.get(name, ())) for run in self.runs)
+        times = times_of(self.case, self.runs, workload)
         if not times or not all(times):
             raise MeasurementError(f"{self.case.key}: {name} has a process without samples; measure again")
         if any(value <= 0 for row in times for value in row):
@@ -239,6 +253,8 @@ class Measurement:
         if self.workload.kind != "generation":
             return None
         shares = [share for row in self.samples for sample in row for share in sample.token_nanoseconds]
+        if not shares:  # a tool that tells whole repetitions only
+            return None
         return tuple(float(value) / 1e9 for value in np.percentile(shares, list(percentiles)))
 
 
@@ -300,3 +316,15 @@ def sample_from(answer: dict[str, Any]) -> Sample:
         return msgspec.convert(answer, type=Sample)
     except msgspec.ValidationError as error:
         raise MeasurementError(f"the worker's sample is unusable: {error}") from error
+
+
+def taken_from(answer: dict[str, Any]) -> Taken:
+    """A worker's answer to an invocation of a tool.
+
+    Raises:
+        MeasurementError: the answer is not one.
+    """
+    try:
+        return msgspec.convert(answer, type=Taken)
+    except msgspec.ValidationError as error:
+        raise MeasurementError(f"the worker's samples are unusable: {error}") from error

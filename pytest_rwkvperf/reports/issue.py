@@ -126,7 +126,11 @@ def _gpu(record: Record, measured: Sequence[CaseRecord], texts: Texts) -> str:
 
 def _performance(record: Record, template: Template, cases: Sequence[RecordedCase], texts: Texts) -> str:
     measured = [case.measured for case in cases if case.measured]
-    parts = [template.performance(record, cases)]
+    own = [case for case in cases if case.case.protocol == "native" and case.measured]
+    parts = [
+        template.performance(record, own or cases),
+        (texts.measured_natively if own else texts.measured_uniformly) + "\n",
+    ]
     model = measured[0].model
     if (model.layers, model.width) != ACCEPTED or model.name.startswith("synthetic:"):
         parts.insert(0, f"> {texts.other_model.format(model=escape(model.name))}\n")
@@ -142,7 +146,7 @@ def _row(case: RecordedCase, item: RecordedItem, texts: Texts) -> list[str]:
     figures, rate = case.figures, item.rate
     between, first = item.inter_token_seconds, item.first_token_seconds
     return [
-        escape(case.case.quant),
+        escape(case.case.variant),
         item.workload,
         f"{rate.median:.2f}" if rate else "",
         _interval(rate),
@@ -150,7 +154,7 @@ def _row(case: RecordedCase, item: RecordedItem, texts: Texts) -> list[str]:
         f"{first * 1e3:.1f} ms" if first else "",
         f"{between.p50 * 1e3:.2f} / {between.p99 * 1e3:.2f} ms" if between else "",
         f"{figures.peak_rss_bytes / 2**30:.2f} GiB" if figures else "",
-        f"{figures.parity:.1e}" if figures else "",
+        f"{figures.parity:.1e}" if figures and figures.parity is not None else "",
         item.verdict or texts.not_judged,
     ]
 

@@ -123,8 +123,20 @@ _TYPES: dict[str, type] = get_type_hints(Row)
 
 
 def rows(record: Record) -> list[Row]:
-    """Every workload that was timed. In A/B the old side too, where its versions differ and tell it apart."""
-    return rows_of(record, record.cases)
+    """Every workload that was timed. In A/B the old side too, where its versions differ and tell it apart.
+
+    Of a case that was timed as llama-bench does as well as in this project's way, only the former: a row cannot tell.
+    """
+    cases = record.cases
+    return rows_of(record, [case for case in cases if not _timed_natively(case, cases)])
+
+
+def _timed_natively(case: RecordedCase, cases: Sequence[RecordedCase]) -> bool:
+    """Whether a case of this project's protocol has a native twin."""
+    if case.case.protocol == "native":
+        return False
+    twin = replace(case.case, protocol="native", chunk=0)
+    return any(replace(one.case, chunk=0) == twin and one.measured for one in cases)
 
 
 def rows_of(record: Record, cases: Sequence[RecordedCase]) -> list[Row]:

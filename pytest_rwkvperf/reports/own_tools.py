@@ -11,6 +11,7 @@ from pytest_rwkvperf.reports.markdown import escape
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pytest_rwkvperf.measure.native import Turn
     from pytest_rwkvperf.reports.record import Record, RecordedCase
 
 _FLOAT4 = ("nf4", "sf4")
@@ -56,19 +57,36 @@ def chat_lines(cases: Sequence[RecordedCase]) -> str:
 
 
 def _chat_blocks(case: RecordedCase) -> Iterator[str]:
+    measured = case.measured
+    if measured is None:
+        return
+    strategy = f"# strategy: {measured.device.id} {case.case.quant}"
+    if turns := measured.runs[-1].turns:
+        answers = [(turn.tokens, turn.nanoseconds / 1e9) for turn in turns]
+        yield "\n".join([strategy, *_answer_lines(answers), *_memory_line(turns[-1])])
+        return
     for item in case.items:
-        workload, times = Workload.parse(item.workload), [time for row in case.times(item.workload) for time in row]
-        if workload.kind != "generation" or not times:
-            continue
-        tokens, last, total = workload.tokens, times[-1] / 1e9, sum(times) / 1e9
-        count = tokens * len(times)
-        device = case.measured.device.id if case.measured else case.case.device
-        lines = [
-            f"# strategy: {device} {case.case.quant}",
-            f"[Current Generation]: {tokens} tokens | Time: {last:.2f}s | Speed: {tokens / last:.2f} tokens/s",
-            f"[Total Statistics]: {count} tokens | Average Speed: {count / total:.2f} tokens/s",
-        ]
-        yield "\n".join(lines)
+        workload = Workload.parse(item.workload)
+        if workload.kind == "generation" and (times := [time for row in case.times(item.workload) for time in row]):
+            yield "\n".join([strategy, *_answer_lines([(workload.tokens, time / 1e9) for time in times])])
+
+
+def _answer_lines(answers: Sequence[tuple[int, float]]) -> list[str]:
+    """From tokens and seconds of each answer: the last one, and all."""
+    (tokens, seconds), count, total = answers[-1], *map(sum, zip(*answers, strict=True))
+    return [
+        f"[Current Generation]: {tokens} tokens | Time: {seconds:.2f}s | Speed: {tokens / seconds:.2f} tokens/s",
+        f"[Total Statistics]: {count} tokens | Average Speed: {count / total:.2f} tokens/s",
+    ]
+
+
+def _memory_line(turn: Turn) -> list[str]:
+    """Of CUDA; without it the script has no such line."""
+    if not turn.vram_total_bytes:
+        return []
+    used, cached, total = (one / 2**30 for one in (turn.vram_bytes, turn.vram_reserved_bytes, turn.vram_total_bytes))
+    share = used / total
+    return [f"[Current VRAM Usage]: {used:.2f}GB/{total:.2f}GB ({share:.1%}) | Cache: {cached:.2f}GB"]
 
 
 def llama_bench_table(record: Record, cases: Sequence[RecordedCase]) -> str:

@@ -124,7 +124,7 @@ class CaseFigures:
     load_seconds: float
     peak_rss_bytes: int
     file_bytes: int
-    parity: float
+    parity: float | None
     peak_device_bytes: int | None = None
 
 

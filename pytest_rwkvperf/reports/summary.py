@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.reports import apart
 from pytest_rwkvperf.reports.markdown import escape, table
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Summary:
         if any(item.rate for _, item in record.items()):
             parts.append(table(_COLUMNS, [_row(case, item) for case, item in record.items()], right=range(4, 10)))
             parts.append(table(_CASE_COLUMNS, [_case_row(one) for one in record.cases], right=range(3, 9)))
+        if told := apart.sentence(apart.of_record(record)):
+            parts.append(f"{escape(told)}\n")
         if bad := _what_went_wrong(record):
             parts.append(bad)
         parts.append(_machine(record))
@@ -62,13 +65,14 @@ def _row(case: RecordedCase, item: RecordedItem) -> list[str]:
     high = comparison.high if comparison else None
     verdict = item.verdict or "no verdict"
     return [
-        *map(escape, (case.case.backend, case.case.quant, case.case.device, item.workload)),
+        *_names(case),
+        escape(item.workload),
         rate(item.rate),
         f"{width:.1%}" if item.rate and (width := item.rate.half_width) is not None else "",
         rate(item.baseline),
         f"{comparison.ratio:.3f}" if comparison else "",
         f"{comparison.low:.2f}-{high:.2f}" if comparison and high is not None else "",
-        f"{figures.parity:.1e}" if figures else "",
+        f"{figures.parity:.1e}" if figures and figures.parity is not None else "",
         f"{_MARKS.get(verdict, '')} {verdict}".strip(),
     ]
 
@@ -78,13 +82,17 @@ def _case_row(case: RecordedCase) -> list[str]:
     first = [item.first_token_seconds for item in case.items if item.first_token_seconds]
     between = next((item.inter_token_seconds for item in case.items if item.inter_token_seconds), None)
     return [
-        *map(escape, (case.case.backend, case.case.quant, case.case.device)),
+        *_names(case),
         f"{figures.load_seconds:.2f} s" if figures else "",
         f"{max(first) * 1e3:.1f} ms" if first else "",
         *((f"{between.p50 * 1e3:.2f} ms", f"{between.p99 * 1e3:.2f} ms") if between else ("", "")),
         f"{figures.peak_rss_bytes / 2**20:.0f} MiB" if figures else "",
         f"{figures.file_bytes / 2**20:.0f} MiB" if figures else "",
     ]
+
+
+def _names(case: RecordedCase) -> tuple[str, str, str]:
+    return escape(case.case.backend), escape(case.case.variant), escape(case.case.device)
 
 
 def rate(figure: Rate | None) -> str:

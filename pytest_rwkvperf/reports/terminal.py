@@ -12,6 +12,7 @@ from rich.text import Text
 
 from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.measure.record import Measurement
+from pytest_rwkvperf.reports import apart
 from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
@@ -95,7 +96,9 @@ def _case_table(records: Sequence[CaseRecord]) -> Table:
     for name in ("load", "first token", "inter-token p50", "p99", "MFU", "MBU", "peak RSS", "file"):
         table.add_column(name, justify="right")
     for record in records:
-        table.add_row(*map(Text, (record.case.backend, record.case.quant, record.case.device)), *_case_figures(record))
+        table.add_row(
+            *map(Text, (record.case.backend, record.case.variant, record.case.device)), *_case_figures(record)
+        )
     return table
 
 
@@ -203,7 +206,18 @@ def next_steps(session: Session) -> list[str]:
         steps.append("Noise hides the answer for some: raise --rwkv-budget, or --rwkv-tolerance.")
     else:
         steps.append("Nothing got slower than the tolerance allows.")
-    return [*steps, *_found_here(session), *_noise_kept(session)]
+    return [*steps, *_found_here(session), *_noise_kept(session), *_both_ways(session)]
+
+
+def _both_ways(session: Session) -> list[str]:
+    """How far the tools' own ways of measuring lie from this project's, where the run has both."""
+    rates = {
+        (one.item.case, str(one.item.workload)): one.new.median
+        for one in session.judgements.values()
+        if one.new is not None
+    }
+    told = apart.sentence(apart.apart(rates))
+    return [told] if told else []
 
 
 def _found_here(session: Session) -> list[str]:
@@ -234,7 +248,7 @@ def _row(judgement: Judgement, *, narrow: bool) -> list[str | Text]:
     parity = f"{judgement.parity:.1e}" if judgement.parity is not None else ""
     return [
         # A Text is never read as rich's markup; these names may come from elsewhere.
-        *map(Text, (case.backend, case.quant, case.device, str(judgement.item.workload))),
+        *map(Text, (case.backend, case.variant, case.device, str(judgement.item.workload))),
         _rate(judgement.new),
         f"{judgement.new.half_width:.1%}" if judgement.new else "",
         _rate(judgement.old),

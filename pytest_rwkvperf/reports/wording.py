@@ -26,6 +26,8 @@ class Texts:
     gpu_unused: str
     other_model: str
     own_figures: str
+    measured_natively: str
+    measured_uniformly: str
     failed: str
     columns: tuple[str, ...]
     not_judged: str
@@ -49,6 +51,9 @@ ENGLISH = Texts(
     other_model="The guide collects figures of RWKV7-G1 2.9B only. These are of {model}.",
     own_figures="With the uncertainty, as pytest-rwkvperf measured it (geometric mean over processes, 95 % interval, "
     "parity = relative L2 of the logits from an independent RWKV-7):",
+    measured_natively="These are timed as the tool of the guide times them (`--rwkv-protocol=native`).",
+    measured_uniformly="These are in the form of the guide's tool, timed as pytest-rwkvperf times every engine: "
+    "warmed, from a cleared state, the logits on the host. `--rwkv-protocol=native` times as the tool does.",
     failed="Not measured:",
     columns=(
         "quant",
@@ -84,6 +89,9 @@ CHINESE = Texts(
     other_model="指南只收集 RWKV7-G1 2.9B 的数据。以下数据来自 {model}。",
     own_figures="pytest-rwkvperf 的测量结果及其不确定度（各进程的几何平均、95 % 置信区间；"  # noqa: RUF001 - as above
     "parity 为 logits 与独立实现的 RWKV-7 的相对 L2 距离）：",  # noqa: RUF001 - as above
+    measured_natively="以上数据按指南所用工具自身的方式计时（`--rwkv-protocol=native`）。",  # noqa: RUF001 - as above
+    measured_uniformly="以上数据采用指南所用工具的格式，但按 pytest-rwkvperf 对所有引擎统一的方式计时："  # noqa: RUF001 - as above
+    "预热、从清零的状态开始、logits 取回主机。`--rwkv-protocol=native` 按工具自身的方式计时。",
     failed="未能测量：",  # noqa: RUF001 - as above
     columns=(
         "量化",

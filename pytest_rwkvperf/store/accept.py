@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.store.schema import Session, StoredCase
 
 if TYPE_CHECKING:
@@ -34,10 +35,7 @@ def stored_cases(records: Iterable[CaseRecord], keep: dict[str, set[str]], recor
 
 
 def _session(record: CaseRecord, names: set[str], recorded: str) -> Session:
-    workloads = {
-        name: tuple(tuple(sample.nanoseconds for sample in run.samples[name]) for run in record.runs)
-        for name in sorted(names)
-    }
+    workloads = {name: record.times(Workload.parse(name)) for name in sorted(names)}
     conditions = record.conditions
     probed = {name for name in names if all(name in run.probes for run in record.runs)}
     probes = {name: tuple(round(median(run.probes[name])) for run in record.runs) for name in sorted(probed)}

@@ -21,7 +21,7 @@ from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.backends.base import OpenRequest
 from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.machine.memory import peak_rss_bytes
-from pytest_rwkvperf.measure import protocol
+from pytest_rwkvperf.measure import native, protocol
 from pytest_rwkvperf.worker.messages import decode, encode
 
 if TYPE_CHECKING:
@@ -87,6 +87,14 @@ class Child:
         finally:
             gc.enable()
 
+    def native(self, *, workloads: list[str]) -> dict[str, Any]:
+        """One invocation of the engine's own tool, with all workloads."""
+        engine = self._open_engine()
+        assert self._backend is not None  # noqa: S101 - a model is open
+        parsed = [Workload.parse(one) for one in workloads]
+        gc.collect()
+        return asdict(native.run(self._backend.name, engine, parsed, self._chunk, self.report))
+
     def parity(self, *, expected: list[str], noise: float) -> dict[str, Any]:
         """The engine's logits against the oracle's: the short check, and the deep one when its logits are named."""
         import numpy as np
@@ -111,8 +119,8 @@ class Child:
         np.save(target, oracle.forward(check.tokens(oracle.shape.vocabulary, count)), allow_pickle=False)
 
     def memory(self) -> dict[str, int]:
-        """Peak resident memory of this process so far."""
-        return {"peak_rss_bytes": peak_rss_bytes()}
+        """Peak resident memory so far: of this process, or of the program that stands in an engine's place."""
+        return {"peak_rss_bytes": int(getattr(self._engine, "peak_rss_bytes", peak_rss_bytes()))}
 
     def probe_version(self) -> str:
         """What the probes' times depend on besides the machine."""

@@ -77,6 +77,7 @@ def test_without_options_nothing_is_measured_and_the_defaults_are_the_documented
         ab="",
         reports=(),
         report_language="en",
+        protocols=("uniform",),
         history="",
     )
 
@@ -100,6 +101,7 @@ INI = {
     "rwkv_aa": "no",
     "rwkv_report": "from-ini.json",
     "rwkv_report_language": "zh",
+    "rwkv_protocol": "native,uniform",
     "rwkv_history": "from-ini.db",
 }
 
@@ -125,6 +127,7 @@ def test_every_option_has_an_ini_twin(pytester: pytest.Pytester) -> None:
         ab="",
         reports=(Wanted("json", pytester.path / "from-ini.json"),),
         report_language="zh",
+        protocols=("native", "uniform"),
         history="from-ini.db",
     )
     assert set(INI) == {option.ini for option in options.OPTIONS}
@@ -147,6 +150,7 @@ COMMAND_LINE = {
     "--rwkv-ab": (sys.executable, "ab", sys.executable),
     "--rwkv-aa": ("no", "ab", sys.executable),
     "--rwkv-report-language": ("en", "report_language", "en"),
+    "--rwkv-protocol": ("uniform", "protocols", ("uniform",)),
     "--rwkv-history": ("other.db", "history", "other.db"),
 }
 

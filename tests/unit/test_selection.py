@@ -66,6 +66,7 @@ DEFAULTS = Settings(
     ab="",
     reports=(),
     report_language="en",
+    protocols=("uniform",),
     history="",
 )
 

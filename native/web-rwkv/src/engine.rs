@@ -13,7 +13,9 @@ use web_rwkv::context::{Context, ContextBuilder};
 use web_rwkv::runtime::infer::{Rnn, RnnInput, RnnInputBatch, RnnOption};
 use web_rwkv::runtime::loader::Loader;
 use web_rwkv::runtime::model::{AsAny, Bundle, ContextAutoLimits, ModelBuilder, ModelInfo};
+use web_rwkv::runtime::softmax::softmax_one;
 use web_rwkv::runtime::{RuntimeError, TokioRuntime, v7};
+use web_rwkv::tensor::TensorCpu;
 
 use crate::adapter::Found;
 use crate::checkpoint::{self, Sizes};
@@ -93,24 +95,41 @@ impl Engine {
 
     /// Advances the state by `tokens` and returns the logits after the last of them.
     pub fn forward(&self, tokens: Vec<u32>) -> Result<Vec<f32>, Failure> {
+        self.threads.block_on(async {
+            let mut logits = self.advance(tokens).await?.to_vec();
+            // The head's rows are padded to a multiple of 8.
+            logits.truncate(self.sizes.vocabulary);
+            Ok(logits)
+        })
+    }
+
+    /// The same with the engine's own softmax behind it, which sends the logits to the device and back once more.
+    pub fn probabilities(&self, tokens: Vec<u32>) -> Result<Vec<f32>, Failure> {
+        self.threads.block_on(async {
+            let logits = self.advance(tokens).await?;
+            let shares = softmax_one(&self.state.context, logits)
+                .await
+                .map_err(|error| Failure::Engine(chain(&error)))?;
+            let mut shares = shares.to_vec();
+            shares.truncate(self.sizes.vocabulary);
+            Ok(shares)
+        })
+    }
+
+    async fn advance(&self, tokens: Vec<u32>) -> Result<TensorCpu<f32>, Failure> {
         let batch = RnnInputBatch::new(tokens, RnnOption::Last);
         let mut input = RnnInput::new(vec![batch], self.chunk);
-        self.threads.block_on(async {
-            while input.num_token() > 0 {
-                let (rest, output) = self.runtime.infer(input).await.map_err(of_runtime)?;
-                let logits = &output[0].0;
-                if !logits.is_empty() {
-                    let mut logits = logits.data().to_vec();
-                    // The head's rows are padded to a multiple of 8.
-                    logits.truncate(self.sizes.vocabulary);
-                    return Ok(logits);
-                }
-                input = rest;
+        while input.num_token() > 0 {
+            let (rest, output) = self.runtime.infer(input).await.map_err(of_runtime)?;
+            let logits = &output[0].0;
+            if !logits.is_empty() {
+                return Ok(logits.clone());
             }
-            Err(Failure::Engine(
-                "the engine took every token and returned no logits".into(),
-            ))
-        })
+            input = rest;
+        }
+        Err(Failure::Engine(
+            "the engine took every token and returned no logits".into(),
+        ))
     }
 }
 

@@ -165,6 +165,17 @@ impl Model {
         Ok(logits.into_pyarray(py))
     }
 
+    /// As `forward`, with the engine's own softmax behind it: probabilities instead of logits.
+    fn probabilities<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: Vec<i64>,
+    ) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        let tokens = settings::tokens(&tokens, self.sizes.vocabulary)?;
+        let shares = self.with_engine(py, |engine| engine.probabilities(tokens))?;
+        Ok(shares.into_pyarray(py))
+    }
+
     fn __repr__(&self) -> String {
         format!(
             "Model({:?}, adapter={}, quant={:?}, quant_layers={}, chunk={})",

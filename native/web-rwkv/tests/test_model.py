@@ -177,3 +177,12 @@ def test_calls_from_two_threads_take_turns(fresh: binding.Model) -> None:
     assert all(np.isfinite(each).all() for each in results)
     fresh.clear()
     assert np.array_equal(fresh.forward(TOKENS[:64]), expected)
+
+
+def test_probabilities_are_the_softmax_of_the_logits(fresh: binding.Model) -> None:
+    logits = fresh.forward(TOKENS[:64]).astype(np.float64)
+    fresh.clear()
+    shares = np.exp(logits - logits.max())
+    told = fresh.probabilities(TOKENS[:64])
+    assert distance(told, (shares / shares.sum()).astype(np.float32)) < 1e-3
+    assert told.argmax() == logits.argmax()

@@ -15,7 +15,7 @@ from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.measure import plan, process
 from pytest_rwkvperf.measure.plan import ENOUGH_PROCESSES, MAX_PROCESSES, MIN_PROCESSES, Plan, half_width, schedule
 from pytest_rwkvperf.measure.process import MAX_SAMPLES, MIN_SAMPLES, sample_count, steady, warmup_for
-from tests.unit.building import make_run
+from tests.unit.building import CASE, make_run
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.measure.record import Run
@@ -143,8 +143,8 @@ def test_the_half_width_is_that_of_students_interval() -> None:
     runs = [make_run(pp512=[int(time)] * 3) for time in times]
     logs = [math.log(time) for time in times]
     _, high = stats.t.interval(0.95, 2, loc=0, scale=stats.sem(logs))
-    assert half_width(runs, PREFILL) == pytest.approx(math.exp(high) - 1)
-    assert half_width(runs[:1], PREFILL) > 1e100
+    assert half_width(CASE, runs, PREFILL) == pytest.approx(math.exp(high) - 1)
+    assert half_width(CASE, runs[:1], PREFILL) > 1e100
 
 
 def steadily(count: int) -> list[Run]:
@@ -152,7 +152,7 @@ def steadily(count: int) -> list[Run]:
 
 
 def enough(runs: list[Run], elapsed: float, *, precision: float = 0.02, budget: float = 100.0) -> str | None:
-    return plan._enough(runs, [PREFILL, GENERATION], Plan(precision, budget), elapsed)
+    return plan._enough(CASE, runs, [PREFILL, GENERATION], Plan(precision, budget), elapsed)
 
 
 @pytest.mark.parametrize("elapsed", [0.0, 1e6])
@@ -189,6 +189,6 @@ def test_there_is_an_end_to_it() -> None:
 
 
 def test_progress_says_how_precise_it_is_so_far() -> None:
-    assert plan._precision_so_far([], [PREFILL]) == "no interval yet"
-    assert plan._precision_so_far(steadily(1), [PREFILL]) == "no interval yet"
-    assert plan._precision_so_far(steadily(2), [PREFILL, GENERATION]) == "pp512 ± 0.0%, tg128 ± 0.0%"
+    assert plan._precision_so_far(CASE, [], [PREFILL]) == "no interval yet"
+    assert plan._precision_so_far(CASE, steadily(1), [PREFILL]) == "no interval yet"
+    assert plan._precision_so_far(CASE, steadily(2), [PREFILL, GENERATION]) == "pp512 ± 0.0%, tg128 ± 0.0%"

@@ -134,7 +134,8 @@ def test_hostile_names_stay_text() -> None:
         assert len(front.splitlines()) == 3
         tokens = MarkdownIt("gfm-like", {"html": True, "linkify": False}).parse(body)
         inline = [child for token in tokens for child in token.children or ()]
-        assert {token.type for token in inline} <= {"text", "softbreak", "text_special"}
+        assert {token.type for token in inline} <= {"text", "softbreak", "text_special", "code_inline"}
+        assert {token.content for token in inline if token.type == "code_inline"} <= {"--rwkv-protocol=native"}
         assert not any(token.type.startswith("html") for token in tokens)
         assert [token.tag for token in tokens if token.type == "heading_open"] == ["h3"] * 5
         widths = {line.count(" | ") for line in body.splitlines() if line.startswith("| q8_0")}

@@ -122,6 +122,15 @@ class Model:
             WebRwkvError: the engine failed, now or earlier.
         """
 
+    def probabilities(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
+        """As `forward`, with the engine's own softmax behind it: probabilities instead of logits.
+
+        The logits go to the device and back once more, as in web-rwkv's own `bench`.
+
+        Raises:
+            ValueError, WebRwkvError: as `forward`.
+        """
+
 def adapters() -> list[Adapter]:
     """List the adapters of this machine; the same list for the life of the process.
 

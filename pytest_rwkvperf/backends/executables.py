@@ -1,0 +1,323 @@
+"""The engines' own benchmark programs as instruments: `--rwkv-backend=llama-bench:/path` and `web-rwkv-bench:/path`.
+
+They tell speeds and no logits, so their answers go unchecked; they measure in their own way, so their cases have the
+native protocol.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from pytest_rwkvperf.backends.base import Device, OpenRequest
+from pytest_rwkvperf.backends.llama_cpp import LlamaCpp
+from pytest_rwkvperf.backends.web_rwkv import WebRwkv
+from pytest_rwkvperf.errors import BackendError, DeviceError, OptionError
+from pytest_rwkvperf.measure.native import REPETITIONS, Taken
+from pytest_rwkvperf.measure.protocol import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from pytest_rwkvperf.cases import Workload
+
+    Report = Callable[[str, float], None]
+
+_ASK_SECONDS = 60.0
+_ANY_ADAPTER = Device("auto", "the first high-performance adapter", "gpu")
+_ROW = re.compile(r"^\|[^|]*\|[^|]*\|[^|]*\|\s*(pp|tg)(\d+)\s*\|\s*([\d.]+)\s*\|\s*$", re.MULTILINE)
+_ADAPTER = re.compile(r'AdapterInfo \{\s*name: "((?:[^"\\]|\\.)*)"')
+_VERSION = re.compile(r"(\d+\.\d+\S*)(?: \(build (\d+), commit (\w+)\))?")
+
+
+def located(name: str, path: str) -> str:
+    """Where a program is: the path given, or the one that its name has on PATH.
+
+    Raises:
+        OptionError: there is no such program.
+    """
+    found = shutil.which(path or name)
+    if found is None:
+        wanted = f"{path!r} is no program that can be run" if path else f"there is no {name} on PATH"
+        raise OptionError(f"--rwkv-backend={name}: {wanted}; write --rwkv-backend={name}:/path/to/{name}")
+    return str(Path(found).absolute())
+
+
+def _ask(command: Sequence[str | Path], seconds: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end.
+
+    Raises:
+        BackendError: it failed; with its last lines.
+    """
+    try:
+        ended = subprocess.run(
+            list(map(str, command)),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            stdin=subprocess.DEVNULL,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BackendError(f"{command[0]} could not be run: {error}") from error
+    if ended.returncode:
+        last = "\n".join((ended.stderr or ended.stdout).strip().splitlines()[-10:])
+        raise BackendError(f"{command[0]} ended with exit code {ended.returncode}; its last lines:\n{last}")
+    return ended
+
+
+def _digest(path: str) -> str:
+    """Which build it is: two of one version may differ."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12] if hasattr(hashlib, "file_digest") else _slow(file)
+
+
+def _slow(file: Any) -> str:  # noqa: ANN401 - a binary file
+    """Python 3.10 has no `file_digest`."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()[:12]
+
+
+class _Program:
+    """What stands in an engine's place: it cannot be driven token by token."""
+
+    vocabulary = 0
+
+    def __init__(self, request: OpenRequest, device: Device, path: str) -> None:
+        self.device = device
+        self._request = request
+        self._path = path
+
+    @property
+    def peak_rss_bytes(self) -> int:
+        """Of the program, which has ended; 0 where the system does not tell."""
+        try:
+            import resource
+        except ImportError:
+            return 0
+        import sys
+
+        unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
+        return int(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * unit
+
+    def synchronise(self) -> None:
+        """Nothing runs between two calls."""
+
+    def clear(self) -> None:
+        """Refused."""
+        self._refuse()
+
+    def prefill(self, tokens: Sequence[int]) -> None:  # noqa: ARG002 - the Protocol's signature
+        """Refused."""
+        self._refuse()
+
+    def decode(self, token: int) -> None:  # noqa: ARG002 - the Protocol's signature
+        """Refused."""
+        self._refuse()
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """Refused."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise BackendError(f"{self._path} runs whole benchmarks only; use llama-cpp or web-rwkv to drive an engine")
+
+
+class LlamaBenchProgram(_Program):
+    """llama-bench with a model."""
+
+    def __init__(self, request: OpenRequest, device: Device, path: str, own_name: str) -> None:
+        super().__init__(request, device, path)
+        self._own_name = own_name
+
+    def bench(self, workloads: Sequence[Workload], report: Report) -> Taken:
+        """One invocation for each depth of context.
+
+        Raises:
+            BackendError: it failed, or told something else than was asked.
+        """
+        samples: dict[str, tuple[Sample, ...]] = {}
+        build = ""
+        for depth in dict.fromkeys(one.depth for one in workloads):
+            chosen = [one for one in workloads if one.depth == depth]
+            report(f"{Path(self._path).name}: {', '.join(map(str, chosen))}", 0.0)
+            started = time.time()
+            for row in self._rows(chosen, depth):
+                build = f"{row['build_commit']} ({row['build_number']})"
+                workload = next((one for one in chosen if _is_of(row, one)), None)
+                if workload is not None:
+                    samples[str(workload)] = tuple(Sample(started, int(time), ()) for time in row["samples_ns"])
+        missing = [str(one) for one in workloads if len(samples.get(str(one), ())) != REPETITIONS]
+        if missing:
+            raise BackendError(f"{self._path} told no {REPETITIONS} samples of {', '.join(missing)}")
+        return Taken(samples, versions={"build": build})
+
+    def _rows(self, chosen: Sequence[Workload], depth: int) -> list[dict[str, Any]]:
+        request, place = self._request, ("-dev", self._own_name)
+        lengths = {
+            kind: ",".join(str(one.tokens) for one in chosen if one.kind == kind) or "0"
+            for kind in ("prefill", "generation")
+        }
+        command = [
+            self._path, "-m", request.path, "-p", lengths["prefill"], "-n", lengths["generation"], "-d", depth,
+            "-r", REPETITIONS, "-t", request.threads, "-ub", request.chunk, "-b", max(2048, request.chunk),
+            "-ngl", 0 if self.device.kind == "cpu" else 99, *place, "-o", "jsonl",
+        ]  # fmt: skip
+        ended = _ask(list(map(str, command)))
+        try:
+            return [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+        except json.JSONDecodeError as error:
+            raise BackendError(f"{self._path} printed something else than JSON: {error}") from error
+
+
+def _is_of(row: Mapping[str, Any], workload: Workload) -> bool:
+    prefill = workload.kind == "prefill"
+    wanted = (workload.tokens, 0) if prefill else (0, workload.tokens)
+    return (row["n_prompt"], row["n_gen"]) == wanted and row["n_depth"] == workload.depth
+
+
+class WebRwkvBenchProgram(_Program):
+    """web-rwkv's `bench` with a model. It tells one speed, of all repetitions together, to two decimals."""
+
+    def bench(self, workloads: Sequence[Workload], report: Report) -> Taken:
+        """One invocation for each prefill and generation of the lists.
+
+        Raises:
+            BackendError: it failed, or printed something else.
+            DeviceError: it took another adapter than was listed.
+        """
+        prefills = [one for one in workloads if one.kind == "prefill"]
+        generations = [one for one in workloads if one.kind == "generation"]
+        samples: dict[str, tuple[Sample, ...]] = {}
+        adapter = ""
+        for pair in zip_longest(prefills, generations):
+            report(f"{Path(self._path).name}: {', '.join(str(one) for one in pair if one)}", 0.0)
+            started = time.time()
+            ended = _ask(self._command(*(one.tokens if one else 1 for one in pair)))
+            adapter = self._checked_adapter(ended.stderr)
+            speeds = {f"{kind}{count}": float(speed) for kind, count, speed in _ROW.findall(ended.stdout)}
+            for workload in filter(None, pair):
+                if not speeds.get(str(workload), 0.0) > 0:
+                    raise BackendError(f"{self._path} printed no speed of {workload}:\n{ended.stdout[-2000:]}")
+                nanoseconds = round(workload.tokens / speeds[str(workload)] * 1e9)
+                samples[str(workload)] = (Sample(started, nanoseconds, ()),)
+        return Taken(samples, versions={"adapter": adapter})
+
+    def _command(self, prefill: int, generation: int) -> list[str]:
+        request = self._request
+        command = [self._path, "--model", str(request.path), "--adapter", "--token-chunk-size", str(request.chunk)]
+        command += ["--prefill-length", str(prefill), "--generation-length", str(generation)]
+        name, _, layers = request.quant.partition("@")
+        if name != "fp16":
+            option = {"int8": "--quant", "nf4": "--quant-nf4", "sf4": "--quant-sf4"}[name]
+            command += [option, layers or str(_layers(request.path))]
+        return command
+
+    def _checked_adapter(self, told: str) -> str:
+        found = _ADAPTER.search(told)
+        if found and self.device.id != _ANY_ADAPTER.id and found[1] != self.device.name:
+            raise DeviceError(f"{self._path} took {found[1]!r} where {self.device.name!r} was expected")
+        return found[1] if found else ""
+
+
+def _layers(path: Path) -> int:
+    from pytest_rwkvperf.models import st
+
+    return st.read(path).shape.layers
+
+
+@dataclass(frozen=True)
+class LlamaBench(LlamaCpp):
+    """llama-bench, of any build: its files and quants are llama.cpp's."""
+
+    name: str = "llama-bench"
+    install: str = "build llama.cpp's target llama-bench"
+    no_device: str = "run it with --list-devices"
+    path: str = ""
+    tells_logits: bool = False
+
+    def versions(self) -> Mapping[str, str]:
+        """What it says of itself; older ones do not."""
+        try:
+            told = _ask([self.path, "--version"], _ASK_SECONDS)
+        except BackendError:
+            return {"llama-bench": "unknown", "executable": _digest(self.path)}
+        found = _VERSION.search(told.stdout + told.stderr)
+        version = f"{found[1]} {found[3] or ''}".strip() if found else "unknown"
+        return {"llama-bench": version, "executable": _digest(self.path)}
+
+    def devices(self) -> Sequence[Device]:
+        """Its GPUs, then the CPU."""
+        return tuple(self._named.values())
+
+    @property
+    def _named(self) -> dict[str, Device]:
+        """By its own names: `CUDA0`."""
+        told = _ask([self.path, "--list-devices"], _ASK_SECONDS)
+        found = {}
+        for line in (told.stdout + told.stderr).splitlines():
+            if match := re.match(r"\s+([A-Za-z]+)(\d+): (.*?)(?: \(\d+ MiB.*)?$", line):
+                kind = "software" if "llvmpipe" in match[3].lower() else "gpu"
+                found[match[1] + match[2]] = Device(f"{match[1].lower()}:{match[2]}", match[3], kind)  # type: ignore[arg-type]
+        return {**found, "none": Device("cpu", "CPU", "cpu")}
+
+    def open(self, request: OpenRequest) -> LlamaBenchProgram:  # type: ignore[override]
+        """Nothing is loaded: the program does that each time."""
+        for own_name, device in self._named.items():
+            if device.id == request.device:
+                return LlamaBenchProgram(request, device, self.path, own_name)
+        raise DeviceError(f"{self.path} lists no device {request.device!r}")
+
+
+@dataclass(frozen=True)
+class WebRwkvBench(WebRwkv):
+    """web-rwkv's `bench`, of any build."""
+
+    name: str = "web-rwkv-bench"
+    install: str = "cargo install web-rwkv --version 0.10.20 --example bench --locked"
+    path: str = ""
+    tells_logits: bool = False
+
+    def versions(self) -> Mapping[str, str]:
+        """The crate's."""
+        found = _VERSION.search(_ask([self.path, "--version"], _ASK_SECONDS).stdout)
+        return {"web-rwkv-bench": found[1] if found else "unknown", "executable": _digest(self.path)}
+
+    def devices(self) -> Sequence[Device]:
+        """What `--adapter` takes: as the binding lists it, where that is installed; the program itself cannot list."""
+        try:
+            listed = super().devices()
+        except ImportError:
+            listed = ()
+        return (listed[0] if listed else _ANY_ADAPTER,)
+
+    def open(self, request: OpenRequest) -> WebRwkvBenchProgram:  # type: ignore[override]
+        """Nothing is loaded: the program does that each time."""
+        (device,) = self.devices()
+        if device.id != request.device:
+            raise DeviceError(f"{self.path} takes {device.id}, not {request.device!r}")
+        return WebRwkvBenchProgram(request, device, self.path)
+
+
+def llama_bench(path: str) -> LlamaBench:
+    """llama-bench at a path."""
+    return LlamaBench(path=path)
+
+
+def web_rwkv_bench(path: str) -> WebRwkvBench:
+    """web-rwkv's `bench` at a path."""
+    return WebRwkvBench(path=path)

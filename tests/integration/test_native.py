@@ -1,0 +1,73 @@
+"""The tools' own ways of measuring with the real engines, and the real programs where this machine has built them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.backends import registry
+from pytest_rwkvperf.backends.discovery import Found, discover
+from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.measure.record import taken_from
+from pytest_rwkvperf.worker.parent import SAMPLE_SECONDS, Worker
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Engines
+
+BUILT = {
+    "llama-bench": "build/llama-bench-*/bin/llama-bench",
+    "web-rwkv-bench": "build/web-rwkv-bench-*/bin/bench",
+}
+"""Where benchmarks/fidelity builds them, below the user's cache."""
+
+
+@pytest.mark.engine("web-rwkv")
+def test_web_rwkvs_bench(engines: Engines) -> None:
+    with engines.worker("web-rwkv", "fp16") as worker:
+        taken = taken_from(worker.request("native", SAMPLE_SECONDS, workloads=["tg2", "pp16"]))
+    assert {name: len(samples) for name, samples in taken.samples.items()} == {"pp16": 5, "tg2": 5}
+    assert taken.samples["pp16"][-1].started < taken.samples["tg2"][0].started
+    assert all(len(sample.token_nanoseconds) == 2 for sample in taken.samples["tg2"])
+
+
+@pytest.mark.engine("llama-cpp")
+def test_llama_bench(engines: Engines) -> None:
+    with engines.worker("llama-cpp", "f16") as worker:
+        taken = taken_from(worker.request("native", SAMPLE_SECONDS, workloads=["pp16", "tg2@d8"]))
+    assert {name: len(samples) for name, samples in taken.samples.items()} == {"pp16": 5, "tg2@d8": 5}
+
+
+@pytest.mark.engine("rwkv")
+def test_the_guides_chat(engines: Engines) -> None:
+    """Three turns, of which two count."""
+    with engines.worker("rwkv", "fp32") as worker:
+        taken = taken_from(worker.request("native", SAMPLE_SECONDS, workloads=["tg8"]))
+    assert [turn.tokens for turn in taken.turns] == [8, 8, 8]
+    assert [one.nanoseconds for one in taken.samples["tg8"]] == [turn.nanoseconds for turn in taken.turns[1:]]
+    assert all(turn.rss_bytes > 100 << 20 for turn in taken.turns)
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "quant"), [("llama-bench", "llama-cpp", "f16"), ("web-rwkv-bench", "web-rwkv", "fp16")]
+)
+def test_the_real_program(
+    name: str, engine: str, quant: str, engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    from pytest_rwkvperf import places
+
+    program = next(iter(sorted(places.cache().glob(BUILT[name]))), None)
+    if program is None:
+        pytest.skip(f"{name} is not built here; benchmarks/fidelity/own_tools.py builds it")
+    chosen, by_hand = registry.choose(f"{name}:{program}")
+    (found,) = discover(chosen, by_hand=by_hand)
+    assert isinstance(found, Found)
+    device = found.devices[-1] if name == "llama-bench" else found.devices[0]
+    with Worker() as worker:
+        worker.open(found.location, engines.file(engine, quant).path, Case(name, "nano", quant, device.id, 2, 128))
+        taken = taken_from(worker.request("native", SAMPLE_SECONDS, workloads=["pp16", "tg2"]))
+        peak = worker.request("memory", 10)["peak_rss_bytes"]
+    assert set(taken.samples) == {"pp16", "tg2"}
+    assert all(sample.nanoseconds > 0 for samples in taken.samples.values() for sample in samples)
+    assert peak > engines.file(engine, quant).path.stat().st_size / 2

@@ -1,0 +1,201 @@
+"""Whole programs as instruments: programs that print what the real ones printed, and ones that fail."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.backends import executables, registry
+from pytest_rwkvperf.backends.base import Device, OpenRequest
+from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.errors import BackendError, DeviceError, OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+THEIRS = Path(__file__).parents[1] / "reports" / "llama_bench"
+WORKLOADS = [Workload("prefill", 64), Workload("generation", 16)]
+TABLE = (Path(__file__).with_name("web_rwkv_bench.txt")).read_text(encoding="utf-8")
+"""What web-rwkv 0.10.20's `bench` printed: its stdout, then its stderr."""
+
+
+def silent(_sentence: str, _fraction: float) -> None:
+    """Progress nobody needs."""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[..., str]:
+    """Make a program that notes its arguments and prints texts."""
+
+    def make(name: str, out: str = "", err: str = "", status: int = 0, version: str = "") -> str:
+        path = tmp_path / name
+        path.write_text(
+            f"#!{sys.executable}\nimport json, sys\n"
+            f"if '--version' in sys.argv:\n    print({version!r}); sys.exit(0)\n"
+            f"if '--list-devices' in sys.argv:\n"
+            f"    print('Available devices:\\n  CUDA0: NVIDIA H200 (143771 MiB, 140000 MiB free)'); sys.exit(0)\n"
+            f"open({str(tmp_path / 'arguments')!r}, 'a').write(json.dumps(sys.argv[1:]) + '\\n')\n"
+            f"sys.stdout.write({out!r}); sys.stderr.write({err!r}); sys.exit({status})\n",
+            encoding="utf-8",
+        )
+        path.chmod(0o755)
+        return str(path)
+
+    return make
+
+
+def called(tmp_path: Path) -> list[list[str]]:
+    return [json.loads(line) for line in (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()]
+
+
+def request(device: str, quant: str = "f16", chunk: int = 512) -> OpenRequest:
+    return OpenRequest(Path("model.gguf"), quant, device, 2, chunk)
+
+
+def five(text: str) -> str:
+    """Its recorded three repetitions as five."""
+    return re.sub(r'"samples_ns": \[ (\d+), (\d+), (\d+) \]', r'"samples_ns": [ \1, \2, \3, \1, \2 ]', text)
+
+
+# llama-bench
+
+
+def test_llama_benchs_samples_are_taken_as_it_tells_them(program: Callable[..., str], tmp_path: Path) -> None:
+    path = program("llama-bench", five((THEIRS / "theirs.jsonl").read_text(encoding="utf-8")))
+    taken = executables.llama_bench(path).open(request("cpu")).bench(WORKLOADS, silent)
+    assert [sample.nanoseconds for sample in taken.samples["pp64"]] == [
+        17241669,
+        15883410,
+        28770440,
+        17241669,
+        15883410,
+    ]
+    assert len(taken.samples["tg16"]) == 5
+    assert taken.versions == {"build": "0c1e570 (1)"}
+    (arguments,) = called(tmp_path)
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert options == {
+        "-m": "model.gguf", "-p": "64", "-n": "16", "-d": "0", "-r": "5", "-t": "2", "-ub": "512", "-b": "2048",
+        "-ngl": "0", "-dev": "none", "-o": "jsonl",
+    }  # fmt: skip
+
+
+def test_a_gpu_is_named_as_llama_bench_names_it(program: Callable[..., str], tmp_path: Path) -> None:
+    backend = executables.llama_bench(
+        program("llama-bench", "no rows\n", version="version: 0.5.0-dev (build 1, commit 0c1e570)")
+    )
+    assert [(device.id, device.name, device.kind) for device in backend.devices()] == [
+        ("cuda:0", "NVIDIA H200", "gpu"),
+        ("cpu", "CPU", "cpu"),
+    ]
+    assert backend.versions()["llama-bench"] == "0.5.0-dev 0c1e570"
+    with pytest.raises(BackendError, match="told no 5 samples of pp64, tg16"):
+        backend.open(request("cuda:0")).bench(WORKLOADS, silent)
+    (arguments,) = called(tmp_path)
+    assert arguments[arguments.index("-dev") + 1] == "CUDA0"
+    assert arguments[arguments.index("-ngl") + 1] == "99"
+    with pytest.raises(DeviceError, match="lists no device 'cuda:7'"):
+        backend.open(request("cuda:7"))
+
+
+def test_two_depths_are_two_invocations(program: Callable[..., str], tmp_path: Path) -> None:
+    path = program("llama-bench", "")
+    with pytest.raises(BackendError, match="told no 5 samples"):
+        executables.llama_bench(path).open(request("cpu")).bench([*WORKLOADS, Workload("generation", 16, 64)], silent)
+    assert [call[call.index("-d") + 1] for call in called(tmp_path)] == ["0", "64"]
+    assert called(tmp_path)[1][2:6] == ["-p", "0", "-n", "16"]
+
+
+def test_a_program_that_fails_is_told_with_its_last_lines(program: Callable[..., str]) -> None:
+    path = program("llama-bench", "", "error: failed to load model\n", status=1)
+    with pytest.raises(
+        BackendError, match=r"llama-bench ended with exit code 1; its last lines:\nerror: failed to load"
+    ):
+        executables.llama_bench(path).open(request("cpu")).bench(WORKLOADS, silent)
+
+
+def test_what_is_no_json_is_refused(program: Callable[..., str]) -> None:
+    with pytest.raises(BackendError, match="something else than JSON"):
+        executables.llama_bench(program("llama-bench", "{oops\n")).open(request("cpu")).bench(WORKLOADS, silent)
+
+
+# web-rwkv's bench
+
+
+def web(path: str, quant: str = "fp16") -> executables.WebRwkvBenchProgram:
+    backend = executables.web_rwkv_bench(path)
+    return backend.open(request(backend.devices()[0].id, quant, 128))
+
+
+@pytest.fixture(autouse=True)
+def no_binding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the binding is not installed: the program's adapter is not known beforehand."""
+    monkeypatch.setitem(sys.modules, "rwkvperf_web_rwkv", None)
+
+
+def test_benchs_table_is_read(program: Callable[..., str], tmp_path: Path) -> None:
+    out, err = TABLE.split("--- stderr\n")
+    path = program("bench", out, err, version="web-rwkv 0.10.20")
+    taken = web(path, "int8@3").bench(WORKLOADS, silent)
+    (prefill,), (generation,) = taken.samples["pp64"], taken.samples["tg16"]
+    assert 64 / prefill.nanoseconds * 1e9 == pytest.approx(96.00)
+    assert 16 / generation.nanoseconds * 1e9 == pytest.approx(4.14)
+    assert taken.versions == {"adapter": "llvmpipe (LLVM 15.0.6, 256 bits)"}
+    assert executables.web_rwkv_bench(path).versions()["web-rwkv-bench"] == "0.10.20"
+    assert called(tmp_path)[0][2:] == [
+        "--adapter", "--token-chunk-size", "128", "--prefill-length", "64", "--generation-length", "16", "--quant", "3",
+    ]  # fmt: skip
+
+
+def test_without_a_row_there_is_no_speed(program: Callable[..., str]) -> None:
+    with pytest.raises(BackendError, match="printed no speed of pp64"):
+        web(program("bench", TABLE.replace("pp64", "pp65"))).bench(WORKLOADS, silent)
+
+
+def test_an_adapter_other_than_listed_is_an_error(program: Callable[..., str]) -> None:
+    out, err = TABLE.split("--- stderr\n")
+    opened = web(program("bench", out, err))
+    opened.device = Device("vulkan:0", "NVIDIA GeForce RTX 4090", "gpu")
+    with pytest.raises(DeviceError, match=r"took 'llvmpipe .*' where 'NVIDIA GeForce RTX 4090' was expected"):
+        opened.bench(WORKLOADS, silent)
+
+
+# Choosing them
+
+
+def test_a_program_is_chosen_by_its_path_or_found_on_path(
+    program: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = program("llama-bench")
+    chosen, by_hand = registry.choose(f"llama-bench:{path}")
+    assert by_hand
+    assert registry.load(chosen["llama-bench"]).name == "llama-bench"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert registry.choose("llama-bench,rwkv")[0]["llama-bench"] == chosen["llama-bench"]
+    assert "llama-bench" not in registry.choose("all")[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("llama-bench:/nowhere/llama-bench", "'/nowhere/llama-bench' is no program"),
+        ("web-rwkv-bench", "there is no web-rwkv-bench on PATH"),
+        ("rwkv:/path", "'rwkv:/path' is unknown; allowed: all, rwkv, .*llama-bench:/path"),
+    ],
+)
+def test_a_program_that_is_not_there_is_a_usage_error(text: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(OptionError, match=said):
+        registry.choose(text)
+
+
+def test_it_drives_nothing_token_by_token(program: Callable[..., str]) -> None:
+    opened = executables.llama_bench(program("llama-bench")).open(request("cpu"))
+    for refused in (opened.clear, opened.logits, lambda: opened.prefill([1]), lambda: opened.decode(1)):
+        with pytest.raises(BackendError, match="whole benchmarks only"):
+            refused()
