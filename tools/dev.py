@@ -51,6 +51,7 @@ PROOFS: dict[str, tuple[str, str]] = {
     "startup": ("benchmarks/startup/startup.py", "what the plugin adds to pytest's start, unused; 3 min"),
     "gate": ("benchmarks/gate/reruns.py", "ten reruns of unchanged code and one slowed run; 10 min"),
     "fidelity": ("benchmarks/fidelity/llama_bench.py", "the same figures as llama-bench; 20 min, its build apart"),
+    "tools": ("benchmarks/fidelity/own_tools.py", "the same as the tools when measuring natively; 6 min, builds apart"),
     "parity": ("benchmarks/parity/spread.py", "how far right answers lie from the oracle's; 30 min"),
     "planted": ("benchmarks/parity/planted.py", "which planted bugs the parity check sees; 30 min"),
     "formats": ("benchmarks/models/write_formats.py", "speed and memory of writing and converting models; 2 min"),

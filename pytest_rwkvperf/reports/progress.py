@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ class Progress:
     def __call__(self, sentence: str) -> None:
         """Show a sentence that the next one replaces."""
         writer = self._writer()
-        if writer is None or not writer.hasmarkup:
+        if writer is None or not self._on_a_terminal():
             return
         text = sentence[: max(10, writer.fullwidth - 1)]
         with self._uncaptured():
@@ -61,6 +62,12 @@ class Progress:
         return nullcontext() if manager is None else manager.global_and_fixture_disabled()
 
     def _writer(self) -> TerminalWriter | None:
-        if self._config.option.verbose < 0 or not self._config.pluginmanager.hasplugin("terminalreporter"):
+        """None under -q, in an xdist worker, and with `-p no:terminal`, which takes the option away too."""
+        if not self._config.pluginmanager.hasplugin("terminalreporter") or hasattr(self._config, "workerinput"):
             return None
-        return None if hasattr(self._config, "workerinput") else self._config.get_terminal_writer()
+        return None if self._config.option.verbose < 0 else self._config.get_terminal_writer()
+
+    def _on_a_terminal(self) -> bool:
+        """Not whether it has colours: NO_COLOR takes those alone, and FORCE_COLOR makes no terminal of a log."""
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        return bool(reporter.isatty()) and os.environ.get("TERM") != "dumb"

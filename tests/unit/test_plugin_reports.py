@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -171,3 +172,42 @@ def test_elsewhere_nothing_is_said_to_github(runs: Runs, monkeypatch: pytest.Mon
     assert result.ret == 1
     assert "::error" not in result.stdout.str()
     assert not (tmp_path / "summary").exists()
+
+
+# Terminals
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal is Unix's")
+def test_without_colours_a_terminal_still_gets_the_live_line_and_no_escape(runs: Runs) -> None:
+    import pty
+
+    (runs.pytester.path / "empty").mkdir()
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rwkv-backend=scripted", "--rwkv-quant=fp16"]
+    run = subprocess.Popen(
+        [*command, *runs.options], env={**os.environ, "NO_COLOR": "1", "TERM": "xterm"}, stdout=theirs
+    )
+    os.close(theirs)
+    told = b""
+    with suppress(OSError):  # Linux's way to say that the other end is closed
+        while block := os.read(ours, 65536):
+            told += block
+    os.close(ours)
+    assert run.wait() == 0
+    assert b"\rscripted-fp16-cpu: process 1, no interval yet" in told
+    assert b"\x1b[" not in told
+    assert b"NO-BASELINE" in told
+
+
+@pytest.mark.parametrize("options", [["-p", "no:terminal"], ["-qq"]])
+def test_the_record_does_not_depend_on_what_is_shown(runs: Runs, options: list[str]) -> None:
+    result = runs.measuring(*options, "--rwkv-report=run.json")
+    assert result.ret == 0
+    assert left_by(runs).cases[0].items[0].verdict == "NO-BASELINE"
+
+
+def test_forced_colours_make_no_live_line_of_a_log(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PY_COLORS", "1")
+    text = runs.measuring().stdout.str()
+    assert "\x1b[" in text
+    assert "\r" not in text
