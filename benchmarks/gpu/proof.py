@@ -104,7 +104,7 @@ def slowdown(options: argparse.Namespace) -> str:
     os.environ["GATE_SLOWDOWN"] = "1.05"
     command = [sys.executable, "-m", "pytest", f"--rootdir={options.out}", "-p", "no:cacheprovider", "-q"]
     command += [f"--rwkv-model={options.model}", "--rwkv-backend=slowed", "--rwkv-quant=f16", "--rwkv-workload=tg128"]
-    command += [f"--rwkv-ab={old}", "--rwkv-tolerance=1%", "--rwkv-budget=60"]
+    command += [f"--rwkv-ab={old}", "--rwkv-tolerance=1%", "--rwkv-budget=180"]
     command += [f"--rwkv-report={options.out / 'slowdown'}.json"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=options.out, check=False)
     (options.out / "slowdown.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
