@@ -14,7 +14,7 @@ from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
 from pytest_rwkvperf.stats.levels import Level, Timed, level
 from pytest_rwkvperf.stats.paired import compare_pairs
 from pytest_rwkvperf.stats.spread import Spread, process_spread
-from pytest_rwkvperf.stats.verdicts import IDLE_SHARE, Comparison, Old, Verdict, compare
+from pytest_rwkvperf.stats.verdicts import CROWDED_SHARE, IDLE_SHARE, Comparison, Old, Verdict, calm, compare
 from pytest_rwkvperf.store.schema import Noise
 from pytest_rwkvperf.text import printable
 
@@ -228,9 +228,10 @@ def _explain(comparison: Comparison) -> str:
 
 def _busy(new: Timed, old: Old) -> str:
     """A machine that others worked on is named, here and when the baseline was stored."""
-    shares = (("", new.foreign), ("stored ", max(one.foreign for one in old.sessions)))
+    shares = (("", new.foreign), ("stored ", max(one.foreign for one in calm(old.sessions))))
     busy = [f"{which}{share:.0%}" for which, share in shares if share > IDLE_SHARE]
-    return f"; other processes took {' and '.join(busy)} of the processor, which widens the bounds" if busy else ""
+    effect = f"which widens the bounds, and beyond {CROWDED_SHARE:.0%} voids them"
+    return f"; other processes took {' and '.join(busy)} of the processor, {effect}" if busy else ""
 
 
 def _what_would_settle(comparison: Comparison) -> str:

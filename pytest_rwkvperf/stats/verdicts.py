@@ -31,7 +31,8 @@ MOST_SESSIONS = 10
 IDLE_SHARE = 0.03
 """Of the processor time that a case wants: what a quiet system's own services may take."""
 
-_WHOLE = 0.99
+CROWDED_SHARE = 0.10
+"""Beyond this a session is too crowded for any verdict."""
 
 _BEYOND_FLOATS = 700.0
 """Of the exponential function's argument."""
@@ -149,14 +150,20 @@ class _Noise:
         return conclude(self.centre, math.sqrt(variance), freedom, rule, self.excuse)
 
 
+def calm(sessions: Sequence[Timed]) -> Sequence[Timed]:
+    """Those that were not crowded; all where none was calm."""
+    return [one for one in sessions if one.foreign <= CROWDED_SHARE] or sessions
+
+
 def _noise(new: Timed, old: Old, statistic: Statistic) -> _Noise:
     level_new = level(new, statistic)
-    levels = [level(one, statistic) for one in old.sessions]
-    others = [[level(one, statistic) for one in group] for group in old.others]
+    reference = calm(old.sessions)
+    levels = [level(one, statistic) for one in reference]
+    others = [[level(one, statistic) for one in calm(group)] for group in old.others]
     spread = session_spread([levels, [level_new], *others], old.prior)
     moved = drift(level_new, levels)
     centre = float(np.mean([one.value for one in levels])) - (level_new.value - moved.shift)
-    excuse = _excuse(new) + max(map(_excuse, old.sessions))
+    excuse = _excuse(new) + max(map(_excuse, reference))
     own = (level_new.error**2 + moved.variance, max(1, len(new.times) - 1))
     theirs = (float(np.mean([one.error**2 for one in levels])), max(1, sum(len(one.processes) - 1 for one in levels)))
     return _Noise(centre, spread, own, theirs, len(levels), moved.shift, excuse)
@@ -166,9 +173,12 @@ def _excuse(timed: Timed) -> float:
     """What other processes could have cost a session, log of a factor of its time.
 
     With a share f of what its threads want taken, each gets 1 - f of its time, and a step that waits for all of them
-    as often waits for the last: 1 / (1 - f)^2. Shares up to IDLE_SHARE are any system's own.
+    as often waits for the last: 1 / (1 - f)^2. Shares up to IDLE_SHARE are any system's own; beyond CROWDED_SHARE
+    recorded sessions were slower still (benchmarks/verdicts), so no verdict rests on those.
     """
-    return -2 * math.log1p(-min(timed.foreign, _WHOLE)) if timed.foreign > IDLE_SHARE else 0.0
+    if timed.foreign > CROWDED_SHARE:
+        return math.inf
+    return -2 * math.log1p(-timed.foreign) if timed.foreign > IDLE_SHARE else 0.0
 
 
 def _settled_by(noise: _Noise, rule: Rule) -> int | None:

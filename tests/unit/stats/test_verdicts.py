@@ -173,10 +173,10 @@ def test_a_tail_alone_never_is_an_improvement() -> None:
 
 @pytest.mark.parametrize("which", ["new", "old"])
 def test_what_others_may_have_cost_widens_both_bounds(which: str) -> None:
-    shares = {"new": 0.0, "old": 0.0, which: 0.2}
+    shares = {"new": 0.0, "old": 0.0, which: 0.1}
     plain = judged(STEADY, [STEADY], 0.05, items=1)
     busy = compare(Timed(STEADY, (), shares["new"]), Old([Timed(STEADY, (), shares["old"])]), 0.05, 1)
-    assert (busy.high / plain.high, plain.low / busy.low) == pytest.approx((1 / 0.8**2, 1 / 0.8**2))
+    assert (busy.high / plain.high, plain.low / busy.low) == pytest.approx((1 / 0.9**2, 1 / 0.9**2))
     assert busy.ratio == plain.ratio
     assert busy.detectable > plain.detectable
 
@@ -186,8 +186,14 @@ def test_a_systems_own_services_excuse_nothing() -> None:
     assert quiet == judged(STEADY, [STEADY], 0.05, 1)
 
 
-def test_a_machine_taken_whole_proves_nothing() -> None:
-    found = compare(Timed(slowed(STEADY, 50), (), 1.0), Old([Timed(STEADY)]), 0.05, 1)
+def test_crowded_sessions_of_the_baseline_count_only_where_there_are_no_others() -> None:
+    crowded, calm = Timed(slowed(STEADY, 3), (), 0.5), Timed(STEADY)
+    assert compare(calm, Old([crowded, calm]), 0.05, 1) == compare(calm, Old([calm]), 0.05, 1)
+    assert compare(calm, Old([crowded]), 0.05, 1).verdict == "INCONCLUSIVE"
+
+
+def test_a_crowded_machine_proves_nothing() -> None:
+    found = compare(Timed(slowed(STEADY, 50), (), 0.11), Old([Timed(STEADY)]), 0.05, 1)
     assert found.verdict == "INCONCLUSIVE"
 
 
