@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -34,6 +36,11 @@ patch.setattr(process, "WARMUP_SECONDS", 0.05)
 patch.setattr(process, "PROCESS_SECONDS", 0.05)
 """
 """A conftest.py for runs with real engines."""
+
+
+def lacking(reason: str) -> NoReturn:
+    """Skip what needs a program of the system; under CI on Linux, where `.ci/run` installs it, fail."""
+    (pytest.fail if os.environ.get("CI") and sys.platform == "linux" else pytest.skip)(reason)
 
 
 def _silent(_sentence: str, _fraction: float) -> None:

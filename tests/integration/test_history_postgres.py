@@ -17,6 +17,7 @@ import pytest
 
 from pytest_rwkvperf.history import address, spool
 from pytest_rwkvperf.history.database import Database
+from tests.integration.conftest import lacking
 from tests.unit.history.conftest import run_number, stored
 from tests.unit.history.test_database import WRITER
 
@@ -64,7 +65,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     if (found := programs()) is None:
-        pytest.skip("PostgreSQL is not installed: apt-get install postgresql")
+        lacking("PostgreSQL is not installed: apt-get install postgresql")
     # Not in pytest's folder, which is closed to the user that the server runs as.
     folder = Path(tempfile.mkdtemp(prefix="rwkvperf-postgres-"))
     user = {"user": "postgres", "group": "postgres"} if os.name == "posix" and os.geteuid() == 0 else {}

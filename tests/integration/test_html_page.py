@@ -14,6 +14,7 @@ from pytest_rwkvperf.history import address, trends
 from pytest_rwkvperf.history import page as page_of_trends
 from pytest_rwkvperf.reports import html
 from pytest_rwkvperf.reports.base import Style
+from tests.integration.conftest import lacking
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record
 from tests.unit.history.conftest import stored
 from tests.unit.history.test_trends import runs_with_step
@@ -32,7 +33,7 @@ CHARTS = ("speed-prefill", "speed-generation", "ratio", "samples", "probes", "sp
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
+        lacking("Chromium is not installed: apt-get install chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
