@@ -86,7 +86,7 @@ def measure(name: str, quant: str, shape: str) -> dict[str, Any]:
     for index in range(PROCESSES + 1):
         with clocked() as seconds:
             started = time.perf_counter()
-            plan.run_process(target, WORKLOADS, index, lambda _sentence: None)
+            plan.run_process(target, None, WORKLOADS, index, lambda _sentence: None)
             processes.append({"whole": time.perf_counter() - started, **seconds})
     first, rest = processes[0], processes[1:]
     short = [process["parity"] for process in rest]
