@@ -82,7 +82,7 @@ def environment_with(wheel: Path, folder: Path, extra: str) -> Path:
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     wanted = f"{wheel}[{extra}]" if extra else str(wheel)
     constraints = ROOT / "constraints.txt"
-    run([python, "-m", "pip", "install", "--quiet", "-c", constraints, wanted], ROOT, {"PYTHONPATH": ""})
+    run([python, "-m", "pip", "install", "--quiet", "-c", constraints, wanted], ROOT)
     return python
 
 
@@ -98,11 +98,10 @@ def run_tests(python: Path, folder: Path) -> str:
     """The last line of the tests that run against the installed wheel: the package is not beside them."""
     source = committed(folder)
     shutil.rmtree(source / "pytest_rwkvperf")
-    alone = {"PYTHONPATH": ""}
-    where = run([python, "-c", "import pytest_rwkvperf as p; print(p.__file__)"], source, alone).strip()
+    where = run([python, "-c", "import pytest_rwkvperf as p; print(p.__file__)"], source).strip()
     if "site-packages" not in where:
         raise ReleaseError(f"the tests would import {where}, not the installed wheel")
-    said = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS], source, alone)
+    said = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS], source)
     return said.strip().splitlines()[-1]
 
 
@@ -112,7 +111,8 @@ def audit(python: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder, "requirements.txt")
         listed.write_text(frozen, encoding="utf-8")
-        print(run([sys.executable, "-m", "pip_audit", "--no-deps", "--disable-pip", "-r", listed], ROOT))
+        # --strict: what its source of advisories does not know is no clean bill.
+        print(run([sys.executable, "-m", "pip_audit", "--strict", "--no-deps", "--disable-pip", "-r", listed], ROOT))
     if shutil.which("cargo-audit"):
         print(run(["cargo", "audit"], ROOT / "native" / "web-rwkv"))
     else:
