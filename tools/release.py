@@ -35,8 +35,9 @@ class ReleaseError(Exception):
 
 def run(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None = None) -> str:
     """Run a command and give its output; ReleaseError with its last lines when it fails."""
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # nothing from beside
     done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True,
+        [str(part) for part in command], cwd=cwd, env={**own, **(env or {})}, capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     if done.returncode != 0:

@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -41,12 +40,14 @@ def real_record(folder: Path) -> records.Record:
 
 
 def measured(command: list[str], folder: Path) -> tuple[float, float]:
-    """Seconds, and the peak of memory in MiB of the largest command so far."""
+    """Seconds, and the peak of the command's memory in MiB."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
     started = time.monotonic()
-    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
-    seconds = time.monotonic() - started
-    return round(seconds, 2), round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{command} ended with {os.waitstatus_to_exitcode(status)}")
+    return round(time.monotonic() - started, 2), round(used.ru_maxrss / 1024)
 
 
 def main() -> None:
