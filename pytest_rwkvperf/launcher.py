@@ -62,6 +62,7 @@ class Launcher:
         self._model = model
         self._tools = tools
         self._say = say
+        self._spent: dict[Path, float] = {}
 
     def record(self, case: Case, share: Share, decided: Callable[[CaseRecord], bool] | None = None) -> CaseRecord:
         """The case's record: measured now under its device's lease, or read when someone has measured it.
@@ -195,10 +196,19 @@ class Launcher:
 
     def _budget(self, share: Share) -> float:
         """An equal part of what the cases before have left of the budget; nothing when they have overdrawn it."""
-        done = [*records(self._folder), *(pairing.new for pairing in pairings(self._folder))]
+        self._note_spent()
         failed = len(list(self._folder.glob("*.failure")))
-        left = share.budget_seconds - sum(one.seconds for one in done)
-        return max(0.0, left) / max(1, share.cases - len(done) - failed)
+        left = share.budget_seconds - sum(self._spent.values())
+        return max(0.0, left) / max(1, share.cases - len(self._spent) - failed)
+
+    def _note_spent(self) -> None:
+        """Add what the cases measured since have taken; each record is read once, for a run may have hundreds."""
+        for path in self._folder.glob("*.json"):
+            if path not in self._spent:
+                self._spent[path] = record.from_json(path.read_bytes(), CaseRecord).seconds
+        for path in self._folder.glob("*.pair"):
+            if path not in self._spent:
+                self._spent[path] = record.from_json(path.read_bytes(), Pairing).new.seconds
 
     def file(self, engine: Found, quant: str) -> ModelFile:
         """The model file that an engine reads for a quant, derived and cached when need be."""
