@@ -9,6 +9,7 @@ Prints a table and writes it to `table.md` and `table.json` beside this script. 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 import subprocess
@@ -65,7 +66,8 @@ def others(folder: Path) -> list[Line]:
     """The other tests of tests/faults: each is a fault of its own."""
     report = folder / "faults.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "tests/faults"]
-    subprocess.run([*command, "--deselect=tests/faults/test_catalog.py"], cwd=ROOT, check=False)
+    everything = {**os.environ, "RWKVPERF_PROVE": "1"}
+    subprocess.run([*command, "--deselect=tests/faults/test_catalog.py"], cwd=ROOT, env=everything, check=False)
     lines = []
     for case in ET.parse(report).getroot().iter("testcase"):  # noqa: S314 - pytest has just written it
         name = case.get("name", "").removeprefix("test_").replace("_", " ")

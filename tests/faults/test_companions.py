@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import time
@@ -52,6 +53,10 @@ def save_and_see(stage: Stage, *arguments: str) -> tuple[Seen, list[str], int]:
     return seen, sorted(opened(scene)), len(stored["sessions"])
 
 
+DISTRIBUTIONS = (("-n", "4", "--dist=loadgroup"), *([("-n", "4")] if "RWKVPERF_PROVE" in os.environ else []))
+"""One of them is enough for every day; `make prove ARGS=faults` tries both."""
+
+
 @needs("xdist")
 def test_four_processes_judge_store_and_tell_what_one_does(stage: Stage) -> None:
     serial, opened_serially, stored = save_and_see(stage)
@@ -62,7 +67,7 @@ def test_four_processes_judge_store_and_tell_what_one_does(stage: Stage) -> None
         "scripted-fp16-cpu-pp16]": "passed",
         "scripted-fp16-cpu-tg4]": "passed",
     }
-    for distribution in (["-n", "4"], ["-n", "4", "--dist=loadgroup"]):
+    for distribution in DISTRIBUTIONS:
         seen, opened_now, stored = save_and_see(stage, *distribution)
         assert (seen.code, stored) == (1, 2), seen.text
         assert outcomes(seen) == outcomes(serial)
