@@ -23,7 +23,8 @@ def hostile_record() -> Record:
     """Two engines, one with an old side, one that died; strings that would be code."""
     run = make_run(pp16=[10**7, 11 * 10**6], tg4=[4 * 10**7, 5 * 10**7])
     run = replace(run, probes={"pp16": (5_000_000, 6_000_000)})
-    measured = make_record(run, run)
+    other = make_run(pp16=[12 * 10**6, 13 * 10**6], tg4=[6 * 10**7, 7 * 10**7])
+    measured = make_record(run, other)
     bad = replace(CASE, backend="scripted", quant=HOSTILE)
     failed = replace(recorded(make_record(run, case=bad)), measured=None, figures=None, failure=f"died: {HOSTILE}")
     failed = replace(failed, items=tuple(replace(one, rate=None, verdict=None, reason=HOSTILE) for one in failed.items))
@@ -119,7 +120,7 @@ def test_the_charts_are_given_the_records_figures(parsed: Parsed) -> None:
         for one in run.samples["pp16"]
     )
     assert first["at"] == sorted(first["at"])
-    assert set(first["probe"]) == {5.0, 6.0}
+    assert set(first["probe"]) == {5.0, 6.0, -1}
     assert set(samples[1]["probe"]) == {-1}
     assert samples[4]["at"] == []
 
