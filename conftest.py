@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from importlib.util import find_spec
 
 import pytest
@@ -34,3 +35,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if missing:
             reason = f"{' and '.join(missing)} not installed; `make setup` installs every engine it can"
             (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+
+# A shell without job control starts background commands deaf to Ctrl-C, and what they start inherits that (POSIX, Shell
+# Command Language, "Signals and Error Handling"): the tests that send it would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
