@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 SCRIPTED = Path(__file__).with_name("scripted")
 CHECKOUT = Path(__file__).parents[2]
 ENGINE_MODULES = ("torch", "llama_cpp", "rwkvperf_web_rwkv")
-# Other plugins' entry points: half a second a run that shows nothing here.
-QUIET = ("-p", "no:hypothesispytest", "-p", "no:cacheprovider")
+# Other plugins' entry points: half a second a run that shows nothing here; and another order in every run.
+QUIET = ("-p", "no:hypothesispytest", "-p", "no:cacheprovider", "-p", "no:randomly")
 
 
 @pytest.fixture(scope="session")
