@@ -18,6 +18,10 @@ from pytest_rwkvperf.stats.estimates import check_times
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import numpy.typing as npt
+
+    Rows = Sequence[npt.NDArray[np.float64]]
+
 Statistic = Literal["fast", "mean"]
 
 FAST_SHARE = 0.05
@@ -61,19 +65,16 @@ def level(timed: Timed, statistic: Statistic) -> Level:
     return Level(reduce(rows), _jackknife(rows, reduce), processes, probes)
 
 
-def _fast(rows: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> float:
+def _fast(rows: Rows) -> float:
     return math.log(float(np.quantile(np.concatenate(rows), FAST_SHARE)))
 
 
-def _mean(rows: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]) -> float:
+def _mean(rows: Rows) -> float:
     """Each process counts the same, however many repetitions it had time for."""
     return math.log(float(np.mean([np.mean(row) for row in rows])))
 
 
-def _jackknife(
-    rows: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]],
-    reduce: Callable[[Sequence[np.ndarray[tuple[int, ...], np.dtype[np.float64]]]], float],
-) -> float:
+def _jackknife(rows: Rows, reduce: Callable[[Rows], float]) -> float:
     count = len(rows)
     if count < 2:  # noqa: PLR2004 - leaving one of one out leaves nothing
         return math.inf

@@ -33,11 +33,10 @@ def session_spread(sessions: Sequence[Sequence[Level]], prior: Spread | None = N
     Bayesian Data Analysis, 3rd edition, section 2.6; Smyth, Statistical Applications in Genetics 3, 2004, for doing so
     with few observations). Without a prior of this machine's own it is PRIOR.
     """
-    groups = [group for group in sessions if group]
     base = prior or PRIOR
-    squares = sum(float(np.var([one.value for one in group])) * len(group) for group in groups)
-    freedom = sum(len(group) - 1 for group in groups)
-    return Spread((base.variance * base.freedom + squares) / (base.freedom + freedom), base.freedom + freedom)
+    seen = _pooled([[one.value for one in group] for group in sessions])
+    freedom = base.freedom + seen.freedom
+    return Spread((base.variance * base.freedom + seen.variance * seen.freedom) / freedom, freedom)
 
 
 def process_spread(items: Sequence[Sequence[Level]]) -> Spread:
@@ -46,13 +45,13 @@ def process_spread(items: Sequence[Sequence[Level]]) -> Spread:
     The items of a run share its minutes, so they count as one: the freedom is the smallest item's. Never below a
     thousandth, which no machine's clock and scheduler stay under.
     """
-    variance = float(np.mean([_within([sides]) for sides in items]))
+    variance = float(np.mean([_pooled([one.processes for one in sides]).variance for sides in items]))
     freedom = min(max(len(one.processes) for one in sides) - 1 for sides in items)
     return Spread(max(variance, 1e-6), max(freedom, 1))
 
 
-def _within(groups: Sequence[Sequence[Level]]) -> float:
-    """Pooled variance of processes within their sessions."""
-    members = [one.processes for group in groups for one in group]
-    freedom = sum(len(processes) - 1 for processes in members)
-    return sum(float(np.var(processes)) * len(processes) for processes in members) / freedom if freedom else 0.0
+def _pooled(groups: Sequence[Sequence[float]]) -> Spread:
+    """The variance of values around their own group's mean, over all groups; 0 where no group has two."""
+    squares = sum(float(np.var(group)) * len(group) for group in groups)
+    freedom = sum(len(group) - 1 for group in groups)
+    return Spread(squares / freedom if freedom else 0.0, freedom)

@@ -160,7 +160,7 @@ def _noise(new: Timed, old: Old, statistic: Statistic) -> _Noise:
     reference = calm(old.sessions)
     levels = [level(one, statistic) for one in reference]
     others = [[level(one, statistic) for one in calm(group)] for group in old.others]
-    spread = session_spread([levels, [level_new], *others], old.prior)
+    spread = session_spread([levels, *others], old.prior)
     moved = drift(level_new, levels)
     centre = float(np.mean([one.value for one in levels])) - (level_new.value - moved.shift)
     excuse = _excuse(new) + max(map(_excuse, reference))
