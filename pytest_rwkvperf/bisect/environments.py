@@ -12,10 +12,9 @@ import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
 from packaging.version import InvalidVersion, Version
 
-from pytest_rwkvperf import places
+from pytest_rwkvperf import locks, places
 from pytest_rwkvperf.errors import OptionError, RwkvPerfError
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def python_of(package: str, version: str) -> str:
     folder = places.cache() / "bisect" / f"{package}-{version}-{hashlib.sha256(base.encode()).hexdigest()[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    with FileLock(f"{folder}.lock"):
+    with locks.held(folder.with_name(f"{folder.name}.lock"), -1):
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             _build(folder, python, f"{package}=={version}")

@@ -74,34 +74,22 @@ def measure_pairs(
     Raises:
         RwkvPerfError: a worker failed, or one side's answers are wrong; the message names its interpreter.
     """
-    with GpuWatch(new.device) as gpu:
-        return _until_decided(new, old, workloads, budget_seconds, decided, progress, gpu)
-
-
-def _until_decided(
-    new: Target,
-    old: Target,
-    workloads: Sequence[Workload],
-    budget_seconds: float,
-    decided: Callable[[Pairing], bool],
-    progress: Callable[[str], None],
-    gpu: GpuWatch,
-) -> Pairing:
     watch, started = Watch(new.case.threads), time.monotonic()
     sides = [_Side(target, [], {}, target.known_deep) for target in (new, old)]
-    while True:
-        count = len(sides[0].runs) + 1
-        progress(f"pair {count}")
-        _run_pair(sides[0], sides[1], workloads)
-        if count not in LOOKS:
-            continue
-        elapsed = time.monotonic() - started
-        pairing = Pairing(*(side.record("budget", elapsed, watch, gpu) for side in sides))
-        if decided(pairing):
-            return Pairing(replace(pairing.new, ended_by="verdict"), replace(pairing.old, ended_by="verdict"))
-        following = next((look for look in LOOKS if look > count), math.inf)
-        if elapsed * following / count > budget_seconds:
-            return pairing
+    with GpuWatch(new.device) as gpu:
+        while True:
+            count = len(sides[0].runs) + 1
+            progress(f"pair {count}")
+            _run_pair(sides[0], sides[1], workloads)
+            if count not in LOOKS:
+                continue
+            elapsed = time.monotonic() - started
+            pairing = Pairing(*(side.record("budget", elapsed, watch, gpu) for side in sides))
+            if decided(pairing):
+                return Pairing(replace(pairing.new, ended_by="verdict"), replace(pairing.old, ended_by="verdict"))
+            following = next((look for look in LOOKS if look > count), math.inf)
+            if elapsed * following / count > budget_seconds:
+                return pairing
 
 
 def _run_pair(new: _Side, old: _Side, workloads: Sequence[Workload]) -> None:

@@ -276,6 +276,7 @@ def _probed_ceilings(record: CaseRecord) -> Ceilings | None:
 
 
 _Stored = TypeVar("_Stored", CaseRecord, Pairing)
+_Answer = TypeVar("_Answer", Sample, Taken)
 
 
 def summary(taken: CaseRecord | Pairing) -> str:
@@ -312,10 +313,7 @@ def sample_from(answer: dict[str, Any]) -> Sample:
     Raises:
         MeasurementError: the answer is not one.
     """
-    try:
-        return msgspec.convert(answer, type=Sample)
-    except msgspec.ValidationError as error:
-        raise MeasurementError(f"the worker's sample is unusable: {error}") from error
+    return _answered(answer, Sample, "sample is")
 
 
 def taken_from(answer: dict[str, Any]) -> Taken:
@@ -324,7 +322,11 @@ def taken_from(answer: dict[str, Any]) -> Taken:
     Raises:
         MeasurementError: the answer is not one.
     """
+    return _answered(answer, Taken, "samples are")
+
+
+def _answered(answer: dict[str, Any], kind: type[_Answer], what: str) -> _Answer:
     try:
-        return msgspec.convert(answer, type=Taken)
+        return msgspec.convert(answer, type=kind)
     except msgspec.ValidationError as error:
-        raise MeasurementError(f"the worker's samples are unusable: {error}") from error
+        raise MeasurementError(f"the worker's {what} unusable: {error}") from error
