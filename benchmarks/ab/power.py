@@ -5,6 +5,7 @@ call takes 5 % or 10 % longer. The scenarios take turns, each run is written dow
 stand in the file already are kept, so that more can be added on another day:
 
     python benchmarks/ab/power.py --runs 20        # until each scenario has 20 runs
+    python benchmarks/ab/power.py --runs 20 --at-most 1   # the next one of them, and no more today
     python benchmarks/ab/power.py --runs 0         # the table from what is recorded
 
 A scenario with two tolerances is measured until both have their verdicts; for each of them the table shows the look at
@@ -248,6 +249,7 @@ def main() -> None:
     parser.add_argument("--workloads", default="pp128,tg32")
     parser.add_argument("--threads", type=int, default=fingerprint.physical_cores())
     parser.add_argument("--runs", type=int, default=20, help="of each scenario, with those recorded already")
+    parser.add_argument("--at-most", type=int, default=sys.maxsize, help="how many to measure in this call")
     parser.add_argument("--budget", type=float, default=600.0, help="seconds for one run")
     parser.add_argument("--folder", type=Path, default=HERE, help="where power.json and power.md are")
     options = parser.parse_args()
@@ -277,9 +279,10 @@ def main() -> None:
 def add_runs(facts: dict[str, Any], options: argparse.Namespace, keep: Callable[[], None]) -> None:
     """Measure, scenario after scenario, until each has its runs."""
     target, workloads = make_target(options), [Workload.parse(text) for text in facts["workloads"]]
+    enough = len(facts["runs"]) + options.at_most
     for number in range(options.runs):
         for scenario in SCENARIOS:
-            if sum(run["scenario"] == scenario.name for run in facts["runs"]) > number:
+            if sum(run["scenario"] == scenario.name for run in facts["runs"]) > number or len(facts["runs"]) >= enough:
                 continue
             with lease(target.device, print):
                 run, target = measured(target, scenario, workloads, options.budget)

@@ -1,10 +1,12 @@
 """Does --rwkv-protocol=native measure what the tools themselves print? Both on the same file, in turn, on one machine.
 
 llama-bench is built from the sdist of the installed llama-cpp-python (as in llama_bench.py), web-rwkv's `bench` from
-the crate of the version inside the installed binding. Each pair is one worker process that measures natively and one
-invocation of the program, in alternating order; the ratio's interval is Student's t over the pairs.
+the crate of the version inside the installed binding; or they are given. A round is one worker process that measures
+natively, one invocation of the program, and one worker by the uniform protocol, in alternating order; intervals are
+Student's t over the rounds. What the first repetition of a tool costs is in `cold`: all of native's over its last four.
 
-    python benchmarks/fidelity/own_tools.py --pairs 6 --workloads pp64,tg16
+    python benchmarks/fidelity/own_tools.py --rounds 6 --workloads pp64,tg16
+    python benchmarks/fidelity/own_tools.py --engines web-rwkv --web-rwkv-bench bench --model synthetic:2.9b --name h200
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import argparse
 import json
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,7 +36,9 @@ from pytest_rwkvperf.models.resolve import file_for, resolve
 from pytest_rwkvperf.worker.parent import SAMPLE_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 
-PAIRS = (("llama-cpp", "llama-bench", "f16"), ("web-rwkv", "web-rwkv-bench", "fp16"))
+PROGRAMS = {"llama-cpp": "llama-bench", "web-rwkv": "web-rwkv-bench"}
+QUANTS = {"llama-cpp": "f16", "web-rwkv": "fp16"}
+COLD = 2
 
 
 def web_rwkv_bench(release: str) -> Path:
@@ -50,13 +55,30 @@ def web_rwkv_bench(release: str) -> Path:
     return found
 
 
-def speeds(engine: Found, path: Path, case: Case, workloads: list[str]) -> dict[str, float]:
-    """Tokens per second of one invocation, as the tool counts."""
+def native_times(engine: Found, path: Path, case: Case, workloads: list[str]) -> dict[str, list[int]]:
+    """Nanoseconds of each repetition of one invocation."""
     with Worker(environment=engine.backend.environment(case.device)) as worker:
         worker.open(engine.location, path, case)
         taken = taken_from(worker.request("native", SAMPLE_SECONDS, workloads=workloads))
-    times = {name: [one.nanoseconds for one in samples] for name, samples in taken.samples.items()}
-    return {name: Workload.parse(name).tokens / native.figure(case.backend, row) * 1e9 for name, row in times.items()}
+    return {name: [one.nanoseconds for one in samples] for name, samples in taken.samples.items()}
+
+
+def uniform_times(engine: Found, path: Path, case: Case, workloads: list[str]) -> dict[str, list[int]]:
+    """The same by the protocol that all engines share, after two that warm the engine."""
+    with Worker(environment=engine.backend.environment(case.device)) as worker:
+        worker.open(engine.location, path, case)
+        return {
+            name: [
+                worker.request("sample", SAMPLE_SECONDS, workload=name)["nanoseconds"]
+                for _ in range(COLD + native.REPETITIONS)
+            ][COLD:]
+            for name in workloads
+        }
+
+
+def speed(backend: str, workload: str, times: list[int]) -> float:
+    """Tokens per second, as the tool counts."""
+    return Workload.parse(workload).tokens / native.figure(backend, times) * 1e9
 
 
 def found_as(text: str) -> Found:
@@ -68,86 +90,107 @@ def found_as(text: str) -> Found:
     return answer
 
 
-def compare(engine_name: str, program: Found, quant: str, workloads: list[str], pairs: int) -> list[dict[str, object]]:
-    """All pairs of one engine."""
-    tools = WorkerTools(lambda _sentence, _fraction: None)
-    model = resolve("synthetic:nano", tools=tools, progress=lambda _sentence, _fraction: None)
-    engine = found_as(engine_name)
-    backend = engine.backend
-    file = file_for(
-        model, backend.format, backend.file_quant(quant), tools=tools, progress=lambda _sentence, _fraction: None
-    )
-    device = engine.devices[0]
-    threads = fingerprint.physical_cores()
-    case = Case(engine_name, model.name, quant, device.id, threads, backend.standard_chunk, "native")
-    own = replace(case, backend=program.backend.name)
-    ratios: dict[str, list[float]] = {name: [] for name in workloads}
-    seen: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in workloads}
+def compare(engine: Found, program: Found, quant: str, options: argparse.Namespace) -> list[dict[str, object]]:
+    """All rounds of one engine."""
+    tools, quiet = WorkerTools(lambda _sentence, _fraction: None), lambda _sentence, _fraction: None
+    model = resolve(options.model, tools=tools, progress=quiet)
+    backend, workloads = engine.backend, options.workloads.split(",")
+    path = file_for(model, backend.format, backend.file_quant(quant), tools=tools, progress=quiet).path
+    device, threads = engine.devices[0], fingerprint.physical_cores()
+    case = Case(backend.name, model.name, quant, device.id, threads, backend.standard_chunk, "native")
+    sides = {
+        "native": lambda: native_times(engine, path, case, workloads),
+        "program": lambda: native_times(program, path, replace(case, backend=program.backend.name), workloads),
+        "uniform": lambda: uniform_times(engine, path, replace(case, protocol="uniform"), workloads),
+    }
+    taken: dict[str, list[dict[str, list[int]]]] = {name: [] for name in sides}
     with lease(device, print):
-        for index in range(pairs):
-            order = [(engine, case), (program, own)][:: 1 if index % 2 else -1]
-            told = {one.backend: speeds(found, file.path, one, workloads) for found, one in order}
-            for name in workloads:
-                mine, theirs = told[case.backend][name], told[own.backend][name]
-                ratios[name].append(mine / theirs)
-                seen[name][0].append(mine)
-                seen[name][1].append(theirs)
-            print(f"{engine_name}: pair {index + 1} of {pairs}", flush=True)
-    rows = []
-    for name in workloads:
-        centre, low, high = interval(ratios[name])
-        mine, theirs = seen[name]
-        rows.append({
-            "engine": engine_name, "quant": quant, "workload": name, "native": mine, "program": theirs,
-            "ratio": centre, "low": low, "high": high,
-        })  # fmt: skip
-    return rows
+        for index in range(options.rounds):
+            for name in list(sides)[:: -1 if index % 2 else 1]:
+                taken[name].append(sides[name]())
+            print(f"{backend.name}: round {index + 1} of {options.rounds}", flush=True)
+    return [row(backend.name, quant, workload, taken) for workload in workloads]
+
+
+def row(engine: str, quant: str, workload: str, taken: dict[str, list[dict[str, list[int]]]]) -> dict[str, object]:
+    """One line of the result, with every time it was made of."""
+    times = {name: [one[workload] for one in rounds] for name, rounds in taken.items()}
+    told = {name: [speed(engine, workload, one) for one in rounds] for name, rounds in times.items()}
+    warm = [speed(engine, workload, one[1:]) for one in times["native"]]
+
+    def ratio(above: list[float], below: list[float]) -> tuple[float, float, float]:
+        return interval([one / other for one, other in zip(above, below, strict=True)])
+
+    return {
+        "engine": engine, "quant": quant, "workload": workload, "nanoseconds": times, "tokens_per_second": told,
+        "fidelity": ratio(told["native"], told["program"]),
+        "cold": ratio(told["native"], warm),
+        "apart": ratio(warm, told["uniform"]),
+    }  # fmt: skip
 
 
 def table(facts: dict[str, object], rows: list[dict[str, object]]) -> str:
     """The recorded result for people."""
-    what = f"Native over program tokens/s, geometric mean of {facts['pairs']} pairs with its 95 % interval."
+    what = (
+        f"Geometric means over {facts['rounds']} rounds with their 95 % intervals. *Native / program* is the fidelity; "
+        "*with / without the first* what a cold first repetition costs the tool's figure; *native / uniform* how far "
+        "the two protocols lie apart once warm (native without its first repetition)."
+    )
     lines = [
         "# Native protocol against the tools themselves",
         "",
-        f"{facts['machine']}, {facts['programs']}. {what}",
+        f"{facts['machine']}, {facts['device']}, {facts['model']}, {facts['programs']}. {what}",
         "",
-        "| engine | quant | workload | native ÷ program | 95 % interval |",
-        "|---|---|---|--:|---|",
+        "| engine | quant | workload | program t/s | native / program | with / without the first | native / uniform |",
+        "|---|---|---|--:|---|---|---|",
     ]
-    lines += [
-        f"| {row['engine']} | {row['quant']} | {row['workload']} | {row['ratio']:.3f} "
-        f"| {row['low']:.3f} to {row['high']:.3f} |"
-        for row in rows
-    ]
+    for one in rows:
+        ratios = " | ".join("{:.3f} ({:.3f} to {:.3f})".format(*one[name]) for name in ("fidelity", "cold", "apart"))  # type: ignore[misc]
+        program = statistics.median(one["tokens_per_second"]["program"])  # type: ignore[index]
+        lines.append(f"| {one['engine']} | {one['quant']} | {one['workload']} | {program:,.1f} | {ratios} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     """Measure, print and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--workloads", default="pp64,tg16")
+    parser.add_argument("--model", default="synthetic:nano")
+    parser.add_argument("--engines", default="llama-cpp,web-rwkv")
+    parser.add_argument("--llama-bench", type=Path, help="default: build it")
+    parser.add_argument("--web-rwkv-bench", type=Path, help="default: build it")
+    parser.add_argument("--folder", type=Path, default=HERE)
+    parser.add_argument("--name", default="own_tools", help="of the two files that are written")
     options = parser.parse_args()
-    workloads = options.workloads.split(",")
-    inside = found_as("web-rwkv").versions["web-rwkv"]
-    programs = {
-        "llama-bench": found_as(f"llama-bench:{llama_bench()}"),
-        "web-rwkv-bench": found_as(f"web-rwkv-bench:{web_rwkv_bench(inside)}"),
-    }
     rows: list[dict[str, object]] = []
-    for engine, program, quant in PAIRS:
-        rows += compare(engine, programs[program], quant, workloads, options.pairs)
+    programs: list[str] = []
+    devices: list[str] = []
+    for name in options.engines.split(","):
+        engine = found_as(name)
+        program = found_as(f"{PROGRAMS[name]}:{executable(name, engine, options)}")
+        programs.append(f"{program.backend.name} {program.versions[program.backend.name]}")
+        devices.append(engine.devices[0].name)
+        rows += compare(engine, program, QUANTS[name], options)
     facts: dict[str, object] = {
         "machine": fingerprint.read().id,
+        "device": ", ".join(dict.fromkeys(devices)),
         "python": platform.python_version(),
-        "programs": "; ".join(f"{name} {one.versions[name]}" for name, one in programs.items()),
-        "pairs": options.pairs,
+        "programs": "; ".join(programs),
+        "model": options.model,
+        "rounds": options.rounds,
         "rows": rows,
     }
-    (HERE / "own_tools.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    (HERE / "own_tools.md").write_text(table(facts, rows), encoding="utf-8")
+    (options.folder / f"{options.name}.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+    (options.folder / f"{options.name}.md").write_text(table(facts, rows), encoding="utf-8")
     print(table(facts, rows))
+
+
+def executable(name: str, engine: Found, options: argparse.Namespace) -> Path:
+    """The engine's own tool: the one given, or built."""
+    if name == "llama-cpp":
+        return (options.llama_bench or llama_bench()).absolute()
+    return (options.web_rwkv_bench or web_rwkv_bench(engine.versions["web-rwkv"])).absolute()
 
 
 if __name__ == "__main__":

@@ -122,6 +122,17 @@ def versus(options: argparse.Namespace) -> str:
     return ""
 
 
+def own_tools(options: argparse.Namespace) -> str:
+    """web-rwkv's own `bench`, the native protocol and the uniform one, in turn."""
+    command = [sys.executable, str(CHECKOUT / "benchmarks" / "fidelity" / "own_tools.py"), "--engines", "web-rwkv"]
+    command += ["--model", options.model, "--workloads", "pp512,tg128", "--rounds", "4", "--name", "own_tools"]
+    command += ["--folder", str(options.out)]
+    if options.web_rwkv_bench:
+        command += ["--web-rwkv-bench", options.web_rwkv_bench]
+    subprocess.run(command, check=True)
+    return ""
+
+
 def profile(options: argparse.Namespace) -> str:
     """Where the time of rwkv goes, by torch's profiler."""
     tools = WorkerTools(lambda _sentence, _fraction: None)
@@ -132,6 +143,7 @@ def profile(options: argparse.Namespace) -> str:
     return ""
 
 
+_DEEP = "--rwkv-workload=pp512@d4096,tg128@d4096"
 _ONE = ("--rwkv-budget=1", "--rwkv-device=cuda:0")  # the documented minimum of three processes a case
 STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
     "files": files,
@@ -144,14 +156,16 @@ STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
         "rwkv-loop", "--rwkv-backend=rwkv", "--rwkv-quant=fp16", "--rwkv-workload=pp128,tg128", *_ONE
     ),
     "rwkv-bf16": measuring("rwkv-bf16", "--rwkv-backend=rwkv", "--rwkv-quant=bf16@kernels", *_ONE),
-    "deep": measuring(
-        "deep", "--rwkv-backend=llama-cpp", "--rwkv-quant=f16", "--rwkv-workload=pp512@d4096,tg128@d4096", *_ONE
-    ),
+    "rwkv-fp32": measuring("rwkv-fp32", "--rwkv-backend=rwkv", "--rwkv-quant=fp32@kernels", *_ONE),
+    "deep-llama": measuring("deep-llama", "--rwkv-backend=llama-cpp", "--rwkv-quant=f16,q8_0,q4_k_m", _DEEP, *_ONE),
+    "deep-rwkv": measuring("deep-rwkv", "--rwkv-backend=rwkv", "--rwkv-quant=fp16@kernels", _DEEP, *_ONE),
+    "deep-web": measuring("deep-web", "--rwkv-backend=web-rwkv", "--rwkv-quant=fp16", _DEEP, "--rwkv-budget=1"),
     "web-rwkv-nf4": measuring("web-rwkv-nf4", "--rwkv-backend=web-rwkv", "--rwkv-quant=nf4", "--rwkv-budget=1"),
+    "own-tools": own_tools,
     "slowdown": slowdown,
     "compare": measuring(
-        "compare", "--rwkv-backend=llama-cpp", "--rwkv-quant=f16,q8_0", "--rwkv-budget=40",
-        "--rwkv-device=cuda:0", save=False,
+        "compare", "--rwkv-quant=llama-cpp=f16,q8_0,q4_k_m", "--rwkv-quant=rwkv=fp16@kernels",
+        "--rwkv-quant=web-rwkv=fp16", "--rwkv-budget=1", save=False,
     ),
     "profile": profile,
 }  # fmt: skip
@@ -165,6 +179,7 @@ def main() -> None:
     parser.add_argument("--model", default="synthetic:2.9b")
     parser.add_argument("--baseline-dir", type=Path, default=CHECKOUT / "baselines")
     parser.add_argument("--again", action="store_true", help="also the steps that have been done")
+    parser.add_argument("--web-rwkv-bench", help="the program; default: own_tools.py builds it")
     parser.add_argument("--bench", nargs=argparse.REMAINDER, default=[], help="for versus_llama_bench.py")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
