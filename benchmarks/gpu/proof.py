@@ -2,7 +2,7 @@
 
     python benchmarks/gpu/proof.py --out /tmp/proof                     # every step that has not been done
     python benchmarks/gpu/proof.py --out /tmp/proof llama-cpp web-rwkv  # these
-    python benchmarks/gpu/proof.py --out /tmp/proof --again compare     # once more
+    python benchmarks/gpu/proof.py --out /tmp/proof --again compare-web # once more
 
 It needs the engines (`make setup-cuda`), a CUDA device for them, and about 45 GB of disk for 2.9b in its formats.
 `--baseline-dir` is where the baseline lies or goes. `report.py` makes the report page of the results.
@@ -157,15 +157,23 @@ STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
     ),
     "rwkv-bf16": measuring("rwkv-bf16", "--rwkv-backend=rwkv", "--rwkv-quant=bf16@kernels", *_ONE),
     "rwkv-fp32": measuring("rwkv-fp32", "--rwkv-backend=rwkv", "--rwkv-quant=fp32@kernels", *_ONE),
-    "deep-llama": measuring("deep-llama", "--rwkv-backend=llama-cpp", "--rwkv-quant=f16,q8_0,q4_k_m", _DEEP, *_ONE),
+    "deep-llama-f16": measuring("deep-llama-f16", "--rwkv-backend=llama-cpp", "--rwkv-quant=f16", _DEEP, *_ONE),
+    "deep-llama-quants": measuring(
+        "deep-llama-quants", "--rwkv-backend=llama-cpp", "--rwkv-quant=q8_0,q4_k_m", _DEEP, *_ONE
+    ),
     "deep-rwkv": measuring("deep-rwkv", "--rwkv-backend=rwkv", "--rwkv-quant=fp16@kernels", _DEEP, *_ONE),
     "deep-web": measuring("deep-web", "--rwkv-backend=web-rwkv", "--rwkv-quant=fp16", _DEEP, "--rwkv-budget=1"),
     "web-rwkv-nf4": measuring("web-rwkv-nf4", "--rwkv-backend=web-rwkv", "--rwkv-quant=nf4", "--rwkv-budget=1"),
     "own-tools": own_tools,
     "slowdown": slowdown,
-    "compare": measuring(
-        "compare", "--rwkv-quant=llama-cpp=f16,q8_0,q4_k_m", "--rwkv-quant=rwkv=fp16@kernels",
-        "--rwkv-quant=web-rwkv=fp16", "--rwkv-budget=1", save=False,
+    "compare-llama": measuring(
+        "compare-llama", "--rwkv-backend=llama-cpp", "--rwkv-quant=f16,q8_0,q4_k_m", *_ONE, save=False
+    ),
+    "compare-rwkv": measuring(
+        "compare-rwkv", "--rwkv-backend=rwkv", "--rwkv-quant=fp16@kernels", *_ONE, save=False
+    ),
+    "compare-web": measuring(
+        "compare-web", "--rwkv-backend=web-rwkv", "--rwkv-quant=fp16", "--rwkv-budget=1", save=False
     ),
     "profile": profile,
 }  # fmt: skip
@@ -174,7 +182,7 @@ STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
 def main() -> None:
     """Run the steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("steps", nargs="*", help=f"of {', '.join(STEPS)}; default: all, compare being for another day")
+    parser.add_argument("steps", nargs="*", help=f"of {', '.join(STEPS)}; default: all but the comparing ones")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="synthetic:2.9b")
     parser.add_argument("--baseline-dir", type=Path, default=CHECKOUT / "baselines")
@@ -184,7 +192,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     sys.path.insert(0, str(HERE))
-    for name in options.steps or [one for one in STEPS if one != "compare"]:
+    for name in options.steps or [one for one in STEPS if not one.startswith("compare")]:
         note = options.out / f"{name}.done"
         if note.exists() and not options.again:
             continue

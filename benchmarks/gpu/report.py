@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.reports.record import Record
 
 HERE = Path(__file__).resolve().parent
-JUDGED_ONLY = {"slowdown", "compare"}
+JUDGED_ONLY = ("slowdown", "compare")
+"""Steps, by how they begin, whose figures are no part of the baseline."""
 
 
 def rows_of(one: Record, machine: str) -> list[dict[str, Any]]:
@@ -60,11 +61,12 @@ def _row(case: CaseRecord, workload: Workload, machine: str) -> dict[str, Any]:
     }
 
 
-def gathered(folders: Iterable[Path]) -> dict[str, Any]:
-    """Everything of the folders."""
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    told: dict[str, Any] = {"verdicts": []}
-    for number, folder in enumerate(folders, 1):
+def gathered(folders: Iterable[Path], known: dict[str, Any]) -> dict[str, Any]:
+    """Everything of the folders, each of which is another machine, after what is known."""
+    rows = {_key(row): row for row in known.get("rows", [])}
+    told: dict[str, Any] = {"verdicts": [], **known}
+    first = 1 + max((int(row["machine"].split()[1].rstrip(",")) for row in rows.values()), default=0)
+    for number, folder in enumerate(folders, first):
         for path in sorted(folder.glob("*.json")):
             if path.name in {"versus.json", "profile.json"}:
                 told.setdefault(path.stem, []).append(json.loads(path.read_text(encoding="utf-8")))
@@ -72,11 +74,15 @@ def gathered(folders: Iterable[Path]) -> dict[str, Any]:
             one = records.read(path)
             told["fingerprint"], told["system"] = one.fingerprint.id, one.system.drivers
             told["verdicts"] += _verdicts(one, path.stem, number)
-            if path.stem not in JUDGED_ONLY:
+            if not path.stem.startswith(JUDGED_ONLY):
                 for row in rows_of(one, f"machine {number}, {one.started}"):
-                    rows[row["backend"], row["quant"], row["device"], row["workload"]] = row
+                    rows[_key(row)] = row
     told["rows"] = [rows[key] for key in sorted(rows)]
     return told
+
+
+def _key(row: dict[str, Any]) -> tuple[str, ...]:
+    return row["backend"], row["quant"], row["device"], row["workload"]
 
 
 def _verdicts(one: Record, step: str, machine: int) -> list[dict[str, Any]]:
@@ -161,9 +167,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--name", required=True)
+    parser.add_argument("--adding", action="store_true", help="to what the file of that name holds")
     options = parser.parse_args()
-    told = gathered(options.folders)
-    (HERE / f"{options.name}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    path = HERE / f"{options.name}.json"
+    told = gathered(options.folders, json.loads(path.read_text(encoding="utf-8")) if options.adding else {})
+    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     (HERE / f"{options.name}.md").write_text(table(told), encoding="utf-8")
     print(table(told))
 
