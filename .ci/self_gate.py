@@ -16,7 +16,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 # Between the doubled time and what a shared machine does to an unchanged engine.
 TOLERANCE = "--rwkv-tolerance=40%"
-CASE = ["--rwkv-backend=slowed", "--rwkv-quant=f16", "--rwkv-workload=pp128,tg32", TOLERANCE]
+# One thread, as the documentation advises: its figure does not depend on where the host puts the processors.
+ENGINE = ["--rwkv-backend=slowed", "--rwkv-quant=f16", "--rwkv-threads=1"]
+CASE = [*ENGINE, "--rwkv-workload=pp128,tg32", TOLERANCE]
 # Where noise hides the answer, the product asks for a larger budget: the second try takes that advice.
 BUDGETS_SECONDS = (60, 240)
 

@@ -13,14 +13,24 @@ from pytest_rwkvperf.cases import Item, Workload
 from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
 from pytest_rwkvperf.stats.levels import Level, Timed, level
 from pytest_rwkvperf.stats.paired import compare_pairs
-from pytest_rwkvperf.stats.spread import Spread, process_spread
-from pytest_rwkvperf.stats.verdicts import CROWDED_SHARE, IDLE_SHARE, Comparison, Old, Verdict, calm, compare
+from pytest_rwkvperf.stats.spread import GPU_PRIOR, PRIOR, Spread, process_spread
+from pytest_rwkvperf.stats.verdicts import (
+    CROWDED_SHARE,
+    IDLE_SHARE,
+    Comparison,
+    Old,
+    Verdict,
+    calm,
+    comparable,
+    compare,
+)
 from pytest_rwkvperf.store.schema import Noise
 from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from pytest_rwkvperf.backends.base import Device
     from pytest_rwkvperf.cases import WorkloadKind
     from pytest_rwkvperf.machine.fingerprint import Fingerprint
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
@@ -52,10 +62,12 @@ class Reference:
     baseline: Baseline | None
     nearest: Fingerprint | None
 
-    def noise(self, workload: Workload) -> Spread | None:
-        """What an A/A run has found out about this machine and this kind of workload."""
+    def prior(self, workload: Workload, device: Device) -> Spread:
+        """What an A/A run has found out about this machine and this kind of workload, else what is assumed."""
         found = self.baseline.noise.get(workload.kind) if self.baseline else None
-        return Spread(found.spread**2, found.freedom) if found else None
+        if found is not None:
+            return Spread(found.spread**2, found.freedom)
+        return GPU_PRIOR if device.kind == "gpu" else PRIOR
 
 
 def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float, items: int) -> Judgement:
@@ -111,9 +123,9 @@ def _judge(taken: _Taken, reference: Reference, tolerance: float, items: int) ->
         return Judgement(item, "NO-BASELINE", reason, tolerance, new)
     against = stored.held_against(str(item.workload), taken.probe_version)
     old = estimate_rate([row for session in against.sessions for row in session.times], tokens)
-    against = replace(against, prior=reference.noise(item.workload))
+    against = replace(against, prior=reference.prior(item.workload, stored.device))
     comparison = compare(taken.timed, against, tolerance, items, early=taken.early)
-    reason = _explain(comparison) + _busy(taken.timed, against)
+    reason = _explain(comparison) + _moved(comparison) + _busy(taken.timed, against) + _apart(taken.timed, against)
     return Judgement(item, comparison.verdict, reason, tolerance, new, old, comparison)
 
 
@@ -232,6 +244,26 @@ def _busy(new: Timed, old: Old) -> str:
     busy = [f"{which}{share:.0%}" for which, share in shares if share > IDLE_SHARE]
     effect = f"which widens the bounds, and beyond {CROWDED_SHARE:.0%} voids them"
     return f"; other processes took {' and '.join(busy)} of the processor, {effect}" if busy else ""
+
+
+def _moved(comparison: Comparison) -> str:
+    """A machine that the probes say was slower or faster is named."""
+    if abs(comparison.slower) <= IDLE_SHARE:
+        return ""
+    how, bound = ("slower", "upper") if comparison.slower > 0 else ("faster", "lower")
+    by = math.expm1(abs(comparison.slower))
+    return f"; by its probes the machine was {by:.0%} {how}, which widens the {bound} bound"
+
+
+def _apart(new: Timed, old: Old) -> str:
+    """Processors that stood otherwise than in every stored session are named."""
+    if comparable(new, old.sessions):
+        return ""
+    there = " or ".join(sorted({f"{one.nearest / 1e3:.0f}" for one in calm(old.sessions) if one.nearest}))
+    return (
+        f"; the processors handed work over in {(new.nearest or 0) / 1e3:.0f} microseconds, in the stored sessions in "
+        f"{there}: their host had put them elsewhere, which voids the bounds (run again, or take --rwkv-ab)"
+    )
 
 
 def _what_would_settle(comparison: Comparison) -> str:

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_rwkvperf import errors, locks, places
@@ -44,6 +44,8 @@ class Share:
     precision: float
     budget_seconds: float
     cases: int
+    handovers: Mapping[str, float] = field(default_factory=dict)
+    """What is known of this machine's, for measure.probes.Prober."""
 
 
 class Launcher:
@@ -123,7 +125,7 @@ class Launcher:
         # Not in the Protocol: an engine without surprises needs no such method.
         if note := getattr(engine.backend, "announcement", lambda _quant: "")(case.quant):
             self._say.line(f"{case.label}: {note}")
-        limits = plan.Plan(share.precision, self._budget(share), decided)
+        limits = plan.Plan(share.precision, self._budget(share), decided, share.handovers)
         taken = plan.measure(target, share.workloads, limits, self._saying(case))
         _keep_deep(memo, target, taken)
         return taken

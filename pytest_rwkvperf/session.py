@@ -278,7 +278,9 @@ class Session:
     def _share(self, item: Item) -> Share:
         workloads = tuple(one.workload for one in self._selected if one.case == item.case) or (item.workload,)
         cases = len({one.case for one in self._selected}) or 1
-        return Share(workloads, self.settings.precision, self.settings.budget_seconds, cases)
+        stored = self.reference.baseline
+        handovers = stored.nearest(item.case.threads) if stored else {}
+        return Share(workloads, self.settings.precision, self.settings.budget_seconds, cases, handovers)
 
     def _pairing(self, item: Item) -> Pairing:
         """Both environments in alternation, until every test of the case has its verdict or the budget is spent."""

@@ -79,7 +79,7 @@ def theirs(executable: Path, model: Path, threads: int) -> dict[str, float]:
 
 def ours(target: Target, index: int) -> dict[str, float]:
     """The same from one worker process of this project."""
-    run, _, _ = plan.run_process(target, WORKLOADS, index, lambda _sentence: None)
+    run, _, _ = plan.run_process(target, None, WORKLOADS, index, lambda _sentence: None)
     return {
         name: statistics.median(int(name[2:]) / sample.nanoseconds * 1e9 for sample in samples[1:])
         for name, samples in run.samples.items()

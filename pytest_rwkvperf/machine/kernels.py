@@ -1,4 +1,4 @@
-"""Fixed pieces of work that show how fast the machine itself is: a matrix product and a memory sweep.
+"""Fixed pieces of work that show how fast the machine itself is: a matrix product, a memory sweep and a hand-over.
 
 Each thread computes on its own arrays: a BLAS that spreads one product over threads would leave them spinning beside
 the sample that follows. The process that runs this has a BLAS of one thread.
@@ -10,6 +10,7 @@ import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-ProbeKind = Literal["product", "sweep"]
+ProbeKind = Literal["product", "sweep", "handover"]
 
 PRODUCT_SIZE = 512
 PRODUCT_ROUNDS = 3
@@ -30,6 +31,12 @@ SWEEP_ROUNDS = 2
 
 SWEPT_BYTES = 2 * 2 * SWEEP_ROUNDS * SWEEP_BYTES
 """Read and written by a thread in one sweep: there and back."""
+
+HANDOVER_BYTES = 1 << 20
+"""Each thread adds to so many in a step, then all meet: 70 microseconds where the cores share a cache."""
+
+HANDOVER_STEPS = 20
+HANDOVER_ROUNDS = 5
 
 PRODUCT_OPERATIONS = 2 * PRODUCT_SIZE**3 * PRODUCT_ROUNDS
 """Of a thread in one product."""
@@ -47,13 +54,21 @@ class Kernels:
         self._pool = ThreadPoolExecutor(self.threads)
 
     def time(self, kind: ProbeKind) -> int:
-        """How long the work took, every thread at once; the first call's arrays are made outside the clock."""
-        work = _product if kind == "product" else _sweep
+        """How long the work took, every thread at once; the first call's arrays are made outside the clock.
+
+        Of a hand-over it is the median round's step.
+        """
         if kind not in self._arrays:
             self._arrays[kind] = [_arrays(kind) for _ in range(self.threads)]
-            self._run(work, kind)
+            self._run(_WORK[kind], kind)
+        if kind == "handover":
+            return round(median(self._clock(kind, HANDOVER_STEPS) for _ in range(HANDOVER_ROUNDS)) / HANDOVER_STEPS)
+        return self._clock(kind, 1)
+
+    def _clock(self, kind: ProbeKind, steps: int) -> int:
         started = time.perf_counter_ns()
-        self._run(work, kind)
+        for _ in range(steps):
+            self._run(_WORK[kind], kind)
         return time.perf_counter_ns() - started
 
     def _run(self, work: Callable[[tuple[npt.NDArray[np.float32], ...]], None], kind: ProbeKind) -> None:
@@ -61,6 +76,8 @@ class Kernels:
 
 
 def _arrays(kind: ProbeKind) -> tuple[npt.NDArray[np.float32], ...]:
+    if kind == "handover":
+        return (np.ones(HANDOVER_BYTES // 4, dtype=np.float32),)
     if kind == "sweep":
         sweep = np.ones(SWEEP_BYTES // 4, dtype=np.float32)
         return sweep, sweep.copy()
@@ -81,9 +98,21 @@ def _sweep(arrays: tuple[npt.NDArray[np.float32], ...]) -> None:
         np.copyto(one, other)
 
 
+def _handover(arrays: tuple[npt.NDArray[np.float32], ...]) -> None:
+    np.add(arrays[0], 1, out=arrays[0])
+
+
+_WORK: dict[ProbeKind, Callable[[tuple[npt.NDArray[np.float32], ...]], None]] = {
+    "product": _product,
+    "sweep": _sweep,
+    "handover": _handover,
+}
+
+
 def version() -> str:
     """What the probes' times depend on besides the machine; times of another version are never compared."""
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     sizes = f"{PRODUCT_SIZE} {PRODUCT_ROUNDS} {SWEEP_BYTES} {SWEEP_ROUNDS}"
+    sizes += f" on one thread {HANDOVER_BYTES} {HANDOVER_STEPS} {HANDOVER_ROUNDS}"
     facts = f"{sizes} numpy {np.__version__} {blas.get('name')} {blas.get('version')}"
     return hashlib.sha256(facts.encode()).hexdigest()[:12]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.machine.conditions import Watch
@@ -37,17 +37,22 @@ ENOUGH_PROCESSES = 5
 
 MAX_PROCESSES = 20
 
+PATIENCE_SHARE = 1 / 4
+"""Of the budget: what a case may spend on waiting for processors that stand apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What one case is given: relative half-width to reach, and seconds to spend beyond the minimum.
 
-    `decided` says of a record whether every verdict on it has fallen; None in a run that saves.
+    `decided` says of a record whether every verdict on it has fallen; None in a run that saves. `handovers` is what
+    probes.Prober knows of the machine.
     """
 
     precision: float
     budget_seconds: float
     decided: Callable[[CaseRecord], bool] | None = None
+    handovers: Mapping[str, float] = field(default_factory=dict)
 
 
 def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress: Callable[[str], None]) -> CaseRecord:
@@ -85,7 +90,9 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
     versions: dict[str, str] = {}
     deep = target.known_deep
     ended_by: EndedBy | None = None
-    with probing(target.device, target.case.threads) as prober, GpuWatch(target.device) as gpu:
+    patience = PATIENCE_SHARE * plan.budget_seconds
+    threads = target.case.threads
+    with probing(target.device, threads, patience, plan.handovers) as prober, GpuWatch(target.device) as gpu:
         while ended_by is None:
             progress(f"process {len(runs) + 1}, {_precision_so_far(target.case, runs, workloads)}")
             run, versions, found = run_process(target, prober, workloads, len(runs), progress, gpu)
@@ -143,7 +150,7 @@ def run_process(
             return process.finish(), process.versions, process.deep
         counts = process.warm_up(workloads)
         for workload in schedule(counts, seed=f"{target.case.key} {index}"):
-            process.take(workload)
+            process.take(workload, progress)
         if gpu is not None and gpu.gpu is not None and index == 0:
             process.measure_energy(workloads, gpu.gpu.millijoules)
         run = process.finish()

@@ -99,6 +99,7 @@ class Process:
         self._last: Workload | None = None
         self._energy: dict[str, Energy] = {}
         self._probes: dict[str, list[int]] = {}
+        self._handovers: dict[str, list[int]] = {}
 
     def _check(self) -> None:
         """Compare its answers with the oracle's, where there are any.
@@ -145,14 +146,17 @@ class Process:
             counts[workload] = sample_count(workload, durations[-1])
         return counts
 
-    def take(self, workload: Workload) -> Sample:
-        """Time a workload once, with the probe before it, and keep both.
+    def take(self, workload: Workload, waiting: Callable[[str], None] = lambda _sentence: None) -> Sample:
+        """Time a workload once, with the probes before it, and keep all.
 
         Raises:
             RwkvPerfError: the worker failed, or its clock is broken.
         """
         self._settle(workload)
         if self._prober is not None:
+            handover = self._prober.near(waiting)
+            if handover is not None:
+                self._handovers.setdefault(str(workload), []).append(handover)
             self._probes.setdefault(str(workload), []).append(self._prober.beside(workload))
         sample = self._sample(workload)
         self._samples.setdefault(str(workload), []).append(sample)
@@ -168,10 +172,12 @@ class Process:
     def measure_energy(self, workloads: Sequence[Workload], meter: Callable[[], int | None]) -> None:
         """Repeat each workload without a pause and note what the GPU drew, by its counter in millijoules.
 
+        Not at a depth: reading the context again before each repetition would count as well.
+
         Raises:
             RwkvPerfError: as `take`.
         """
-        for workload in workloads:
+        for workload in (one for one in workloads if not one.depth):
             started = _next_tick(meter)
             if started is None:
                 return
@@ -204,6 +210,8 @@ class Process:
             self._build_nanoseconds,
             self._energy,
             self._turns,
+            {name: tuple(taken) for name, taken in self._handovers.items()},
+            dict(self._prober.reach()) if self._prober is not None and self._probes else {},
         )
 
     def _sample(self, workload: Workload) -> Sample:

@@ -13,6 +13,7 @@ from pytest_rwkvperf.cases import Case, Workload
 from pytest_rwkvperf.errors import MeasurementError
 from pytest_rwkvperf.machine import kernels, roofline, watching
 from pytest_rwkvperf.machine.conditions import Conditions
+from pytest_rwkvperf.machine.kernels import ProbeKind
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
 from pytest_rwkvperf.machine.watching import GpuConditions
 from pytest_rwkvperf.measure import native
@@ -24,7 +25,7 @@ from pytest_rwkvperf.stats.levels import Timed
 from pytest_rwkvperf.stats.paired import pair_ratio
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 EndedBy = Literal["precision", "budget", "verdict"]
 
@@ -75,6 +76,10 @@ class Run:
     """By workload; of a case's first process alone, and only where the GPU counts energy."""
     turns: tuple[Turn, ...] = ()
     """Of the guide's chat (native protocol of the rwkv package)."""
+    handovers: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Nanoseconds that the threads took to hand work over before each sample, by workload; empty with one thread."""
+    reach: dict[ProbeKind, int] = field(default_factory=dict)
+    """Nanoseconds of the fixed work on every thread at once; empty where nothing was probed."""
 
 
 def times_of(case: Case, runs: Sequence[Run], workload: Workload) -> tuple[tuple[int, ...], ...]:
@@ -83,6 +88,13 @@ def times_of(case: Case, runs: Sequence[Run], workload: Workload) -> tuple[tuple
     if case.protocol == "uniform":
         return times
     return tuple((native.figure(case.backend, row),) if row and min(row) > 0 else row for row in times)
+
+
+def medians(readings: Sequence[Mapping[str, Sequence[int]]], workload: str) -> tuple[int, ...]:
+    """The median of what was read beside a workload, by process; empty where a process has none."""
+    if not all(one.get(workload) for one in readings):
+        return ()
+    return tuple(round(float(np.median(one[workload]))) for one in readings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +126,14 @@ class CaseRecord:
         return max((float(pair.relative_l2) for pair in (*pairs, *deep)), default=None)
 
     def timed(self, workload: Workload) -> Timed:
-        """Nanoseconds per repetition, and the median of the probes beside them, by process.
+        """Nanoseconds per repetition, and the medians of the probes and hand-overs beside them, by process.
 
         Raises:
             MeasurementError: as `times`.
         """
-        name = str(workload)
-        probed = all(run.probes.get(name) for run in self.runs)
-        probes = [float(np.median(run.probes[name])) for run in self.runs] if probed else ()
-        return Timed(self.times(workload), probes, self.conditions.foreign)
+        probes = medians([run.probes for run in self.runs], str(workload))
+        handovers = medians([run.handovers for run in self.runs], str(workload))
+        return Timed(self.times(workload), probes, self.conditions.foreign, handovers)
 
     def times(self, workload: Workload) -> tuple[tuple[int, ...], ...]:
         """Nanoseconds per repetition, by process.
@@ -227,6 +238,8 @@ class Measurement:
 
     @property
     def _energy(self) -> Energy | None:
+        if self.workload.depth:  # it would hold the reading of the context as well
+            return None
         return next(
             (run.energy[str(self.workload)] for run in self.record.runs if str(self.workload) in run.energy), None
         )
@@ -259,18 +272,15 @@ class Measurement:
 
 
 def _probed_ceilings(record: CaseRecord) -> Ceilings | None:
-    """A CPU's, from the fastest of the probes beside the samples."""
-    times: dict[str, list[int]] = {}
-    for run in record.runs:
-        for name, probed in run.probes.items():
-            times.setdefault(Workload.parse(name).kind, []).extend(probed)
-    if not times:
+    """A CPU's, from the fastest that its fixed work was on all threads."""
+    reaches = [run.reach for run in record.runs if run.reach]
+    if not reaches:
         return None
-    threads, fastest = record.case.threads, {kind: min(probed) / 1e9 for kind, probed in times.items()}
-    sweep, product = fastest.get("generation"), fastest.get("prefill")
+    threads = record.case.threads
+    sweep, product = (min(reach[kind] for reach in reaches) / 1e9 for kind in ("sweep", "product"))
     return Ceilings(
-        threads * kernels.SWEPT_BYTES / sweep if sweep else 0.0,
-        {"fp32": threads * kernels.PRODUCT_OPERATIONS / product} if product else {},
+        threads * kernels.SWEPT_BYTES / sweep,
+        {"fp32": threads * kernels.PRODUCT_OPERATIONS / product},
         f"NumPy, {threads} threads",
     )
 

@@ -11,8 +11,8 @@ from scipy.special import ndtri, stdtrit
 
 from pytest_rwkvperf.errors import MeasurementError
 from pytest_rwkvperf.stats.drift import drift
-from pytest_rwkvperf.stats.levels import Statistic, Timed, level
-from pytest_rwkvperf.stats.spread import Spread, session_spread
+from pytest_rwkvperf.stats.levels import Statistic, Timed, alike, level, standing
+from pytest_rwkvperf.stats.spread import PRIOR, Spread, session_spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,8 @@ class Comparison:
     `detectable` is the smallest slowdown (share of the time) that such a comparison calls a regression in POWER of all
     cases; infinite when nothing is. `settled_by` is the number of baseline sessions with which this ratio would have
     had another verdict than INCONCLUSIVE, None when no number would, or when it has. `drift` is the part of the new log
-    time that the probes account for; `paired` says that two environments were measured in alternation.
+    time that the probes account for, `slower` the log of how much slower they were beyond that, an excuse of one bound;
+    `paired` says that two environments were measured in alternation.
     """
 
     verdict: Verdict
@@ -72,6 +73,7 @@ class Comparison:
     drift: float = 0.0
     settled_by: int | None = None
     paired: bool = False
+    slower: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +90,13 @@ class Tail:
 class Old:
     """What new times are held against: the reference's sessions, and what else is known of this machine's noise.
 
-    `others` are the sessions of other software versions, grouped by version; `prior` is what an A/A run has stored.
+    `others` are the sessions of other software versions, grouped by version; `prior` is what is assumed of this
+    machine, or what an A/A run has stored.
     """
 
     sessions: Sequence[Timed]
     others: Sequence[Sequence[Timed]] = ()
-    prior: Spread | None = None
+    prior: Spread = PRIOR
 
 
 def compare(new: Timed, old: Old, tolerance: float, items: int, *, early: bool = False) -> Comparison:
@@ -116,7 +119,7 @@ def compare(new: Timed, old: Old, tolerance: float, items: int, *, early: bool =
     tail = Tail(of_mean.ratio, of_mean.low, of_mean.high, of_mean.verdict == "REGRESSION")
     verdict: Verdict = "REGRESSION" if tail.regression else found.verdict
     settled = _settled_by(noise, rule) if verdict == "INCONCLUSIVE" else None
-    return replace(found, verdict=verdict, tail=tail, drift=noise.drift, settled_by=settled)
+    return replace(found, verdict=verdict, tail=tail, drift=noise.drift, slower=noise.slower, settled_by=settled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,7 @@ class _Noise:
 
     `own` and `theirs` are the variances that chance within the new and within an old session adds, with their degrees
     of freedom; `excuse` is what others' work could have cost at most, on the log scale: both bounds are wider by it.
+    By `slower`, the log of how much slower the probes were, only the upper one is; the lower one where it is negative.
     """
 
     centre: float
@@ -134,6 +138,7 @@ class _Noise:
     sessions: int
     drift: float
     excuse: float
+    slower: float
 
     def conclude(self, sessions: int, rule: Rule) -> Comparison:
         """With so many old sessions; degrees of freedom are Satterthwaite's (Biometrics Bulletin 2, 1946)."""
@@ -147,7 +152,7 @@ class _Noise:
         if not math.isfinite(variance):
             return conclude(self.centre, math.inf, math.inf, rule, self.excuse)
         freedom = variance**2 / sum(part**2 / free for part, free in parts)
-        return conclude(self.centre, math.sqrt(variance), freedom, rule, self.excuse)
+        return conclude(self.centre, math.sqrt(variance), freedom, rule, self.excuse, self.slower)
 
 
 def calm(sessions: Sequence[Timed]) -> Sequence[Timed]:
@@ -155,18 +160,26 @@ def calm(sessions: Sequence[Timed]) -> Sequence[Timed]:
     return [one for one in sessions if one.foreign <= CROWDED_SHARE] or sessions
 
 
+def comparable(new: Timed, sessions: Sequence[Timed]) -> Sequence[Timed]:
+    """The calm sessions whose processors stood as the new one's; none where all stood otherwise."""
+    return [one for one in calm(sessions) if alike(new, one)]
+
+
 def _noise(new: Timed, old: Old, statistic: Statistic) -> _Noise:
-    level_new = level(new, statistic)
-    reference = calm(old.sessions)
-    levels = [level(one, statistic) for one in reference]
-    others = [[level(one, statistic) for one in calm(group)] for group in old.others]
+    level_new = level(standing(new), statistic)
+    same = comparable(new, old.sessions)
+    reference = same or calm(old.sessions)
+    levels = [level(standing(one), statistic) for one in reference]
+    # The spread is what is left of the differences between sessions that can be compared.
+    groups = [group for one in old.others if (group := comparable(new, one))]
+    others = [[level(standing(one), statistic) for one in group] for group in groups]
     spread = session_spread([levels, *others], old.prior)
     moved = drift(level_new, levels)
     centre = float(np.mean([one.value for one in levels])) - (level_new.value - moved.shift)
-    excuse = _excuse(new) + max(map(_excuse, reference))
-    own = (level_new.error**2 + moved.variance, max(1, len(new.times) - 1))
+    excuse = _excuse(new) + max(map(_excuse, reference)) if same else math.inf
+    own = (level_new.error**2 + moved.variance, max(1, len(level_new.processes) - 1))
     theirs = (float(np.mean([one.error**2 for one in levels])), max(1, sum(len(one.processes) - 1 for one in levels)))
-    return _Noise(centre, spread, own, theirs, len(levels), moved.shift, excuse)
+    return _Noise(centre, spread, own, theirs, len(levels), moved.shift, excuse, moved.left)
 
 
 def _excuse(timed: Timed) -> float:
@@ -198,18 +211,20 @@ class Rule:
     alpha_of_look: float
 
 
-def conclude(centre: float, error: float, freedom: float, rule: Rule, excuse: float = 0.0) -> Comparison:
+def conclude(
+    centre: float, error: float, freedom: float, rule: Rule, excuse: float = 0.0, slower: float = 0.0
+) -> Comparison:
     """The verdict on a log-ratio with a standard error and its degrees of freedom (infinite: the normal's).
 
-    Both bounds are wider by `excuse`. The smallest detectable slowdown s solves
-    log(1 + s) = log(1 + tolerance) + excuse + (t_alpha + t_power) error: the normal-theory formula (Cohen, Statistical
-    Power Analysis, 1988, section 2.4) with Student's quantiles.
+    Both bounds are wider by `excuse`, the upper one by `slower` too, the lower one where that is negative. The smallest
+    detectable slowdown s solves log(1 + s) = log(1 + tolerance) + excuse + slower + (t_alpha + t_power) error: the
+    normal-theory formula (Cohen, Statistical Power Analysis, 1988, section 2.4) with Student's quantiles.
     """
     reach, power_reach = (_quantile(freedom, tail) * error for tail in (rule.alpha_of_look, 1 - POWER))
     reach += excuse
     ratio, factor = math.exp(centre), _exp(reach)
-    low, high = ratio / factor, ratio * factor
-    detectable = (1 + rule.tolerance) * _exp(reach + power_reach) - 1
+    low, high = ratio / factor * _exp(min(0.0, slower)), ratio * factor * _exp(max(0.0, slower))
+    detectable = (1 + rule.tolerance) * _exp(reach + max(0.0, slower) + power_reach) - 1
     return Comparison(classify(low, high, rule.tolerance), ratio, low, high, rule.tolerance, rule.alpha, detectable)
 
 

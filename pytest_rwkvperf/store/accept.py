@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from statistics import median
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.measure.record import medians
 from pytest_rwkvperf.store.schema import Session, StoredCase
 
 if TYPE_CHECKING:
@@ -37,8 +37,10 @@ def stored_cases(records: Iterable[CaseRecord], keep: dict[str, set[str]], recor
 def _session(record: CaseRecord, names: set[str], recorded: str) -> Session:
     workloads = {name: record.times(Workload.parse(name)) for name in sorted(names)}
     conditions = record.conditions
-    probed = {name for name in names if all(name in run.probes for run in record.runs)}
-    probes = {name: tuple(round(median(run.probes[name])) for run in record.runs) for name in sorted(probed)}
+    probes, handovers = (
+        {name: row for name in sorted(names) if (row := medians(readings, name))}
+        for readings in ([run.probes for run in record.runs], [run.handovers for run in record.runs])
+    )
     return Session(
         recorded,
         record.versions,
@@ -49,4 +51,5 @@ def _session(record: CaseRecord, names: set[str], recorded: str) -> Session:
         record.probe_version,
         probes,
         conditions.foreign,
+        handovers,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -42,11 +43,14 @@ class Session:
     """Median nanoseconds of the fixed work beside the samples, by workload and process; empty without probes."""
     foreign: float = 0.0
     """Share of the processor time that the case's threads want which other processes left them without, 0..1."""
+    handovers: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Median nanoseconds of the hand-overs beside the samples, as `probes`; empty with one thread."""
 
     def timed(self, workload: str, probe_version: str) -> Timed:
         """A workload's times, with the probes beside them where they are of this version."""
-        probes = self.probes.get(workload, ()) if self.probe_version == probe_version else ()
-        return Timed(self.workloads[workload], probes, self.foreign)
+        same = self.probe_version == probe_version
+        probes, handovers = (kind.get(workload, ()) if same else () for kind in (self.probes, self.handovers))
+        return Timed(self.workloads[workload], probes, self.foreign, handovers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,15 @@ class Baseline:
     cases: dict[str, StoredCase] = field(default_factory=dict)
     noise: dict[WorkloadKind, Noise] = field(default_factory=dict)
 
+    def nearest(self, threads: int) -> dict[str, float]:
+        """The quickest hand-over that a stored session of so many threads was measured at, by the probes' version."""
+        found: dict[str, float] = {}
+        for stored in self.cases.values():
+            for session in stored.sessions if stored.case.threads == threads else ():
+                for row in session.handovers.values():
+                    found[session.probe_version] = min(found.get(session.probe_version, math.inf), *row)
+        return found
+
     def adding(self, stored: StoredCase, *, replacing: bool) -> Baseline:
         """With one case's new session appended, or in place of the workloads it timed; other cases stay as they are."""
         key = stored.case.key
@@ -138,6 +151,7 @@ def _without(sessions: tuple[Session, ...], workloads: set[str]) -> tuple[Sessio
             session,
             workloads={name: runs for name, runs in session.workloads.items() if name not in workloads},
             probes={name: runs for name, runs in session.probes.items() if name not in workloads},
+            handovers={name: runs for name, runs in session.handovers.items() if name not in workloads},
         )
         for session in sessions
     )
@@ -192,7 +206,7 @@ def _check(baseline: Baseline, path: Path) -> None:
             for workload, runs in session.workloads.items():
                 if not runs or not all(runs) or not all(0 < value <= LONGEST for row in runs for value in row):
                     raise BaselineError(f"baseline {path}: {key!r}, {workload!r} holds no usable times; {_RESTORE}")
-            for workload, probed in session.probes.items():
+            for workload, probed in (*session.probes.items(), *session.handovers.items()):
                 processes = len(session.workloads.get(workload, ()))
                 if len(probed) != processes or not all(0 < one <= LONGEST for one in probed):
                     raise BaselineError(f"baseline {path}: {key}, {workload} has unusable probe times; {_RESTORE}")

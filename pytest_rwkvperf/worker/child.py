@@ -39,7 +39,7 @@ class Child:
         self._backend: Backend | None = None
         self._engine: Engine | None = None
         self._chunk = 0
-        self._kernels: Kernels | None = None
+        self._kernels: dict[int, Kernels] = {}
         self.report: Callable[[str, float], None] = lambda _sentence, _fraction: None
 
     def describe(self, *, location: str) -> dict[str, Any]:
@@ -132,9 +132,9 @@ class Child:
         """Nanoseconds of a fixed piece of work."""
         from pytest_rwkvperf.machine.kernels import Kernels
 
-        if self._kernels is None or self._kernels.threads != threads:
-            self._kernels = Kernels(threads)
-        return self._kernels.time(kind)
+        if threads not in self._kernels:
+            self._kernels[threads] = Kernels(threads)
+        return self._kernels[threads].time(kind)
 
     def ceilings(self, *, address: str) -> dict[str, Any]:
         """What the CUDA device at a PCI address can reach, by torch."""

@@ -15,6 +15,7 @@ import pytest
 import pytest_rwkvperf.reports.terminal
 import pytest_rwkvperf.session  # noqa: F401
 from pytest_rwkvperf.machine import usage
+from pytest_rwkvperf.measure.probes import Prober
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +57,7 @@ def scripted_environment(monkeypatch: pytest.MonkeyPatch, cache_home: Path, no_e
     monkeypatch.setenv("COLUMNS", "160")
     # What else the machine does while the tests run is not what they are about, and would widen every bound.
     monkeypatch.setattr(usage, "crowding", lambda *_: 0.0)
+    monkeypatch.setattr(Prober, "_time", lambda *_: 70_000)
     return monkeypatch
 
 

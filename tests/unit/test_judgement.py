@@ -17,9 +17,10 @@ from pytest_rwkvperf.machine.nvml import GpuFacts
 from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
 from pytest_rwkvperf.stats.estimates import estimate_rate
 from pytest_rwkvperf.stats.levels import Timed
+from pytest_rwkvperf.stats.spread import GPU_PRIOR, PRIOR, Spread
 from pytest_rwkvperf.stats.verdicts import ALPHA, Old, compare
 from pytest_rwkvperf.store.accept import stored_cases
-from pytest_rwkvperf.store.schema import Baseline, StoredCase
+from pytest_rwkvperf.store.schema import Baseline, Noise, StoredCase
 from tests.unit.building import CASE, record_of, slower
 
 HERE = Fingerprint("Linux", "x86_64", "AMD EPYC 9B14", "family 25 model 17 stepping 1", 2, 1)
@@ -37,8 +38,14 @@ def stored(**changed: Any) -> StoredCase:  # noqa: ANN401 - fields of two classe
     return replace(case, sessions=(replace(case.sessions[0], **changed),), **outer)
 
 
-def against(*cases: StoredCase) -> Reference:
-    return Reference(HERE, Baseline(HERE, cases={case.case.key: case for case in cases}), None)
+NOISE = Noise("then", 0.03, 20)
+KNOWN = Spread(NOISE.spread**2, NOISE.freedom)
+"""What the machine of these tests is known to move by, whatever is assumed of others."""
+
+
+def against(*cases: StoredCase, noise: Noise | None = NOISE) -> Reference:
+    baseline = Baseline(HERE, cases={case.case.key: case for case in cases}, noise={"prefill": noise} if noise else {})
+    return Reference(HERE, baseline, None)
 
 
 # Against a baseline
@@ -66,16 +73,34 @@ def test_the_same_machine_and_case_are_compared(factor: float, verdict: str, rea
     assert (judgement.verdict, judgement.reason) == (verdict, reason)
     assert judgement.new == estimate_rate(new.times(PREFILL), 512)
     assert judgement.old == estimate_rate(TIMES, 512)
-    assert judgement.comparison == compare(Timed(new.times(PREFILL)), Old([Timed(TIMES)]), 0.25, 3)
+    assert judgement.comparison == compare(Timed(new.times(PREFILL)), Old([Timed(TIMES)], prior=KNOWN), 0.25, 3)
     assert judgement.comparison.alpha == ALPHA / 3
     assert (judgement.item, judgement.tolerance, judgement.parity) == (ITEM, 0.25, new.parity)
+
+
+def test_processors_that_stood_apart_are_named() -> None:
+    runs = tuple(replace(run, handovers={"pp512": (105_000,)}) for run in RECORD.runs)
+    old = stored(handovers={"pp512": (70_000,) * len(TIMES)})
+    judgement = judge(replace(slower(RECORD, 50.0), runs=runs), ITEM, against(old), 0.25, items=1)
+    assert judgement.verdict == "INCONCLUSIVE"
+    assert judgement.reason.endswith(
+        "; the processors handed work over in 105 microseconds, in the stored sessions in 70: their host had put them "
+        "elsewhere, which voids the bounds (run again, or take --rwkv-ab)"
+    )
+
+
+def test_a_gpu_is_taken_to_move_less_than_a_processor() -> None:
+    gpu = Device("cuda:0", "H200", "gpu")
+    assert against(stored(), noise=None).prior(PREFILL, gpu) == GPU_PRIOR
+    assert against(stored(), noise=None).prior(PREFILL, stored().device) == PRIOR
+    assert against(stored()).prior(PREFILL, gpu) == KNOWN
 
 
 def test_all_sessions_of_the_newest_software_count() -> None:
     older, newer = stored(versions={"llama-cpp": "0"}), stored()
     both = replace(newer, sessions=(*older.sessions, *newer.sessions, *newer.sessions))
     judgement = judge(RECORD, ITEM, against(both), 0.25, items=1)
-    assert judgement.comparison == compare(Timed(TIMES), Old([Timed(TIMES)] * 2, [[Timed(TIMES)]]), 0.25, 1)
+    assert judgement.comparison == compare(Timed(TIMES), Old([Timed(TIMES)] * 2, [[Timed(TIMES)]], KNOWN), 0.25, 1)
     assert judgement.old is not None
     assert judgement.old.processes == 2 * len(TIMES)
 

@@ -134,10 +134,11 @@ def test_a_measurement_tells_its_share_energy_and_memory() -> None:
 
 
 def test_a_cpus_limits_come_from_its_probes() -> None:
-    run = replace(make_run(tg128=[10**9]), probes={"tg128": (4 * 10**6, 2 * 10**6)})
+    run = replace(make_run(tg128=[10**9]), reach={"product": 10**7, "sweep": 4 * 10**6})
+    faster = replace(run, reach={"product": 10**7, "sweep": 2 * 10**6})
     record = replace(
-        make_record(run), work=Work(decode_bytes=1e8, layer_operations=1.0, head_operations=1.0, product="fp32")
+        make_record(run, faster), work=Work(decode_bytes=1e8, layer_operations=1.0, head_operations=1.0, product="fp32")
     )
-    reached = 2 * (8 * (24 << 20)) / 2e-3  # two threads, fastest of the probes
+    reached = 2 * (8 * (24 << 20)) / 2e-3  # two threads, the fastest process
     assert Measurement(record, Workload.parse("tg128")).roofline_share == pytest.approx(128 * 1e8 / reached)
     assert Measurement(make_record(run), Workload.parse("tg128")).roofline_share is None

@@ -43,6 +43,12 @@ def test_the_counters_steps_bound_what_is_counted(monkeypatch: pytest.MonkeyPatc
     assert 0.05 <= energy.seconds < 2
 
 
+def test_energy_at_a_depth_is_not_counted_for_it_would_hold_the_context_s() -> None:
+    repeating = Repeating()
+    repeating.measure_energy([Workload("prefill", 512, 4096)], lambda: 100)
+    assert (repeating._energy, repeating.count) == ({}, 0)
+
+
 def test_a_gpu_without_a_counter_has_no_energy() -> None:
     repeating = Repeating()
     repeating.measure_energy([Workload("prefill", 512)], lambda: None)

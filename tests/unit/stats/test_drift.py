@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pytest_rwkvperf.stats.drift import drift
+from pytest_rwkvperf.stats.drift import Drift, drift
 from pytest_rwkvperf.stats.levels import Level
 
 
@@ -17,7 +18,7 @@ def session(
     """A session on a machine that is `slow` (log), whose processes' log times follow the probe with a coefficient."""
     probes = slow + random.normal(0, 0.04, processes)
     times = follows * probes + random.normal(0, noise, processes)
-    return Level(float(times.mean()), 0.0, tuple(times), tuple(probes))
+    return Level(float(times.mean()), 0.0, tuple(times), tuple(probes), float(probes.mean()))
 
 
 def test_a_slow_machine_is_taken_out_of_a_time_that_follows_the_probe() -> None:
@@ -33,7 +34,7 @@ def test_code_that_got_slower_is_not_taken_for_drift() -> None:
     """Only differences within sessions are fitted."""
     random = np.random.default_rng(2)
     old, new = session(random, 0.0, 0.6), session(random, 0.0, 0.6)
-    slower = Level(new.value + 0.5, 0.0, tuple(time + 0.5 for time in new.processes), new.probes)
+    slower = replace(new, value=new.value + 0.5, processes=tuple(time + 0.5 for time in new.processes))
     assert drift(slower, [old]).shift == pytest.approx(drift(new, [old]).shift)
 
 
@@ -64,6 +65,7 @@ def test_the_coefficient_stays_within_0_and_1() -> None:
     assert over.coefficient == 1
     under = drift(session(random, 0.3, -1.0), [session(random, 0.0, -1.0)])
     assert (under.coefficient, under.shift, under.variance) == (0, 0, 0)
+    assert under.left == pytest.approx(0.3, abs=0.08)
 
 
 @pytest.mark.parametrize("missing", ["new", "old"])
@@ -71,8 +73,21 @@ def test_without_probes_on_both_sides_there_is_no_drift(missing: str) -> None:
     random = np.random.default_rng(5)
     sides = {"new": session(random, 0.3, 1.0), "old": session(random, 0.0, 1.0)}
     one = sides[missing]
-    sides[missing] = Level(one.value, one.error, one.processes, ())
-    assert drift(sides["new"], [sides["old"]]).shift == 0
+    sides[missing] = replace(one, probes=(), probe=None)
+    assert drift(sides["new"], [sides["old"]]) == Drift()
+
+
+def test_what_no_coefficient_took_is_left_as_an_excuse() -> None:
+    random = np.random.default_rng(7)
+    still = [
+        Level(value, 0.0, (value,) * 3, (probe,) * 3, probe) for value, probe in ((0.3, 0.2), (0.0, 0.1), (0.0, -0.1))
+    ]
+    unfitted = drift(still[0], still[1:])  # nothing moved within
+    assert unfitted.shift == 0
+    assert unfitted.left == pytest.approx(0.2)
+    fitted = drift(session(random, 0.3, 0.6), [session(random, 0.0, 0.6)])
+    assert fitted.left + fitted.shift == pytest.approx(0.3, abs=0.04)
+    assert fitted.left == pytest.approx((1 - fitted.coefficient) / fitted.coefficient * fitted.shift)
 
 
 def test_three_processes_fit_no_line() -> None:

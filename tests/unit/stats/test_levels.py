@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.errors import MeasurementError
-from pytest_rwkvperf.stats.levels import FAST_SHARE, Statistic, Timed, level
+from pytest_rwkvperf.stats.levels import FAST_SHARE, Statistic, Timed, alike, level, standing
 
 ROWS = st.lists(st.lists(st.floats(1e3, 1e12), min_size=1, max_size=6), min_size=2, max_size=6)
 
@@ -45,6 +46,21 @@ def test_the_error_of_a_mean_is_the_textbooks() -> None:
     rows = [[1.0], [1.001], [1.002], [0.999]]
     expected = np.std([row[0] for row in rows], ddof=1) / math.sqrt(4)
     assert level(Timed(rows), "mean").error == pytest.approx(expected, rel=1e-2)
+
+
+def test_processes_on_processors_further_apart_than_the_nearest_are_left_out() -> None:
+    timed = Timed([[1.0], [2.0], [3.0]], [7.0, 8.0, 9.0], 0.1, [70.0, 105.0, 83.0])
+    assert standing(timed) == Timed([[1.0], [3.0]], [7.0, 9.0], 0.1, [70.0, 83.0])
+    assert standing(replace(timed, handovers=())).times == timed.times
+
+
+def test_sessions_are_alike_within_the_margin_and_where_nothing_was_looked_at() -> None:
+    near, same, apart = (Timed([[1.0]], (), 0.0, [one]) for one in (70.0, 83.0, 105.0))
+    assert alike(near, same)
+    assert alike(same, near)
+    assert not alike(near, apart)
+    assert not alike(apart, near)
+    assert alike(near, Timed([[1.0]]))
 
 
 def test_one_process_says_nothing_of_its_error() -> None:

@@ -125,18 +125,33 @@ def test_even_with_the_most_processes_a_file_stays_under_a_megabyte() -> None:
     assert len(dumps(full(processes=20, samples=10)).encode()) < 1_000_000
 
 
+@pytest.mark.parametrize("kind", ["probes", "handovers"])
 @pytest.mark.parametrize("probes", [(5,), (5, 6, 7), (5, 0), (5, -1)])
 def test_probe_times_that_fit_no_process_are_refused(
-    probes: tuple[int, ...], machine: Fingerprint, make_stored: MakeStored
+    kind: str, probes: tuple[int, ...], machine: Fingerprint, make_stored: MakeStored
 ) -> None:
     def text(probes: tuple[int, ...]) -> str:
         stored = make_stored()
-        probed = replace(stored.sessions[0], probe_version="1", probes={"pp512": probes})
+        probed = replace(stored.sessions[0], probe_version="1", **{kind: {"pp512": probes}})  # type: ignore[arg-type]
         return dumps(Baseline(machine).adding(replace(stored, sessions=(probed,)), replacing=False))
 
     loads(text((5, 6)), PATH)
     with pytest.raises(BaselineError, match=r"pp512 has unusable probe times; restore it"):
         loads(text(probes), PATH)
+
+
+def test_the_nearest_hand_over_is_known_by_threads_and_version(machine: Fingerprint, make_stored: MakeStored) -> None:
+    def stored(threads: int, version: str, *handovers: int) -> StoredCase:
+        case = make_stored()
+        session = replace(case.sessions[0], probe_version=version, handovers={"pp512": handovers})
+        return replace(case, case=replace(case.case, threads=threads), sessions=(session,))
+
+    baseline = Baseline(machine)
+    for one in (stored(2, "v", 70, 105), stored(2, "w", 60, 61), stored(2, "v", 71, 72), stored(4, "v", 50, 50)):
+        baseline = baseline.adding(one, replacing=False)
+    assert baseline.nearest(2) == {"v": 70, "w": 60}
+    assert baseline.nearest(4) == {"v": 50}
+    assert baseline.nearest(1) == {}
 
 
 # Merging
