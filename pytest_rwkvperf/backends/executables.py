@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
     Report = Callable[[str, float], None]
 
+LLAMA_BENCH_BATCH = 2048
+"""What llama-bench is given as `-b`, its own default, unless a chunk is larger."""
+
+LLAMA_BENCH_LAYERS = 99
+"""What it is given as `-ngl` on a GPU: all of them."""
+
 _ASK_SECONDS = 60.0
 _ANY_ADAPTER = Device("auto", "the first high-performance adapter", "gpu")
 _ROW = re.compile(r"^\|[^|]*\|[^|]*\|[^|]*\|\s*(pp|tg)(\d+)\s*\|\s*([\d.]+)\s*\|\s*$", re.MULTILINE)
@@ -151,20 +157,20 @@ class LlamaBenchProgram(_Program):
             BackendError: it failed, or told something else than was asked.
         """
         samples: dict[str, tuple[Sample, ...]] = {}
-        build = ""
+        told: dict[str, str] = {}
         for depth in dict.fromkeys(one.depth for one in workloads):
             chosen = [one for one in workloads if one.depth == depth]
             report(f"{Path(self._path).name}: {', '.join(map(str, chosen))}", 0.0)
             started = time.time()
             for row in self._rows(chosen, depth):
-                build = f"{row['build_commit']} ({row['build_number']})"
+                told = _told(row)
                 workload = next((one for one in chosen if _is_of(row, one)), None)
                 if workload is not None:
                     samples[str(workload)] = tuple(Sample(started, int(time), ()) for time in row["samples_ns"])
         missing = [str(one) for one in workloads if len(samples.get(str(one), ())) != REPETITIONS]
         if missing:
             raise BackendError(f"{self._path} told no {REPETITIONS} samples of {', '.join(missing)}")
-        return Taken(samples, versions={"build": build})
+        return Taken(samples, versions=told)
 
     def _rows(self, chosen: Sequence[Workload], depth: int) -> list[dict[str, Any]]:
         request, place = self._request, ("-dev", self._own_name)
@@ -174,14 +180,20 @@ class LlamaBenchProgram(_Program):
         }
         command = [
             self._path, "-m", request.path, "-p", lengths["prefill"], "-n", lengths["generation"], "-d", depth,
-            "-r", REPETITIONS, "-t", request.threads, "-ub", request.chunk, "-b", max(2048, request.chunk),
-            "-ngl", 0 if self.device.kind == "cpu" else 99, *place, "-o", "jsonl",
+            "-r", REPETITIONS, "-t", request.threads, "-ub", request.chunk, "-b", max(LLAMA_BENCH_BATCH, request.chunk),
+            "-ngl", 0 if self.device.kind == "cpu" else LLAMA_BENCH_LAYERS, *place, "-o", "jsonl",
         ]  # fmt: skip
         ended = _ask(list(map(str, command)))
         try:
             return [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
         except json.JSONDecodeError as error:
             raise BackendError(f"{self._path} printed something else than JSON: {error}") from error
+
+
+def _told(row: Mapping[str, Any]) -> dict[str, str]:
+    """What a row of llama-bench says of the program and of where it ran; reports in its formats repeat it."""
+    build = {"build": f"{row['build_commit']} ({row['build_number']})"}
+    return build | {name: str(row[name]) for name in ("backends", "cpu_info", "gpu_info") if row.get(name)}
 
 
 def _is_of(row: Mapping[str, Any], workload: Workload) -> bool:

@@ -2,7 +2,8 @@
 
 Fields, their order and their notation are those of tools/llama-bench/llama-bench.cpp of llama.cpp (`test::get_fields`,
 the printers), as is what a figure means: the mean over all repetitions and the standard deviation with n - 1. What
-llama-bench cannot know of another engine is told in its words: `backends` names the engine and its device.
+llama-bench cannot know of another engine is told in its words: `backends` names the engine and its device. Rows of the
+program llama-bench itself repeat what it printed of its build and of the machine.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import statistics
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timezone
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import msgspec
 
+from pytest_rwkvperf.backends.executables import LLAMA_BENCH_BATCH, LLAMA_BENCH_LAYERS
 from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.errors import ReportError
 from pytest_rwkvperf.reports.markdown import escape
@@ -60,8 +63,8 @@ _BILLION = 1_000_000_000
 class Row:
     """One line of llama-bench: a workload of a case. Sizes in bytes, times in nanoseconds, speeds in tokens/s.
 
-    `build_commit` is of the engine: seven hexadecimal digits as llama.cpp's own, made of the engine's versions, since
-    llama-cpp-python does not tell the commit.
+    `build_commit` is of the engine: the program llama-bench's own, else seven hexadecimal digits as llama.cpp's, made
+    of the engine's versions, since llama-cpp-python does not tell the commit.
     """
 
     build_commit: str
@@ -152,10 +155,35 @@ def _rows_of(record: Record, case: RecordedCase) -> Iterator[Row]:
         for item in case.items:
             times = [one.nanoseconds for run in side.runs for one in run.samples.get(item.workload, ())]
             if times:
-                yield _timed(_described(record, side), Workload.parse(item.workload), times)
+                yield _timed(_described(record, side, sides), Workload.parse(item.workload), times)
 
 
-def _described(record: Record, side: CaseRecord) -> Row:
+def _described(record: Record, side: CaseRecord, sides: Sequence[CaseRecord]) -> Row:
+    row = _of_engine(record, side)
+    return _as_told(row, side, sides) if side.case.backend == "llama-bench" else row
+
+
+def _as_told(row: Row, side: CaseRecord, sides: Sequence[CaseRecord]) -> Row:
+    """Of the program llama-bench: what it was given, and what it printed of itself."""
+    told, on_gpu = side.versions, side.device.kind != "cpu"
+    family, _, number = side.device.id.partition(":")
+    build = re.fullmatch(r"(\w+) \((\d+)\)", told.get("build", ""))
+    # Two builds of one commit, side by side: made of the versions they stay apart.
+    alone = sum(one.versions.get("build") == told.get("build") for one in sides) == 1
+    return replace(
+        row,
+        build_commit=build[1] if build and alone else row.build_commit,
+        build_number=int(build[2]) if build and alone else row.build_number,
+        cpu_info=told.get("cpu_info", row.cpu_info),
+        gpu_info=told.get("gpu_info", row.gpu_info),
+        backends=told.get("backends", _registry(family)),
+        n_batch=max(LLAMA_BENCH_BATCH, side.case.chunk),
+        n_gpu_layers=LLAMA_BENCH_LAYERS if on_gpu else 0,
+        devices=f"{_registry(family)}{number}" if on_gpu else "none",
+    )
+
+
+def _of_engine(record: Record, side: CaseRecord) -> Row:
     """What a case's rows have in common.
 
     The script compares rows that agree in what was asked of llama-bench, so what was not asked has its default there.
@@ -237,9 +265,12 @@ def build_of(versions: Mapping[str, str]) -> str:
 
 def _backends(backend: str, device: Device) -> str:
     """`CUDA` for llama.cpp, as there; `rwkv CUDA` for another engine."""
-    family = device.id.partition(":")[0]
-    name = _REGISTRIES.get(family, family.upper())
+    name = _registry(device.id.partition(":")[0])
     return name if backend == "llama-cpp" else f"{backend} {name}"
+
+
+def _registry(family: str) -> str:
+    return _REGISTRIES.get(family, family.upper())
 
 
 def _file_type(quant: str) -> str:

@@ -76,7 +76,7 @@ def test_llama_benchs_samples_are_taken_as_it_tells_them(program: Callable[..., 
         15883410,
     ]
     assert len(taken.samples["tg16"]) == 5
-    assert taken.versions == {"build": "0c1e570 (1)"}
+    assert taken.versions == {"build": "0c1e570 (1)", "backends": "CPU", "cpu_info": "AMD EPYC"}
     (arguments,) = called(tmp_path)
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert options == {

@@ -94,6 +94,55 @@ def test_a_gpu_has_layers_and_another_engine_its_name() -> None:
     assert [line.split("|")[4].strip() for line in table[2::2]] == ["CPU", "web-rwkv Vulkan"]
 
 
+# The program llama-bench as an instrument
+
+TOLD = {"llama-bench": "unknown", "build": "0c1e570 (1)", "backends": "CPU", "cpu_info": "AMD EPYC"}
+H200 = Device("cuda:1", "NVIDIA H200", "gpu")
+
+
+def program(device: Device = CPU, **told: str) -> CaseRecord:
+    chosen = replace(F16, backend="llama-bench", device=device.id, protocol="native")
+    return replace(case(chosen, device), versions=TOLD | told)
+
+
+def test_rows_of_the_program_say_what_it_printed() -> None:
+    rows = llama_bench.rows(report_record(recorded(program())))
+    for row, reference in zip(rows, json.loads(theirs("json")), strict=True):
+        assert asdict(row) | {"samples_ns": [*row.samples_ns], "samples_ts": [*row.samples_ts]} == {
+            **reference,
+            "devices": "none",  # it was given no -dev then
+            "test_time": row.test_time,
+            "avg_ns": row.avg_ns,
+            "stddev_ns": row.stddev_ns,
+        }
+
+
+def test_on_a_gpu_the_program_has_its_own_names() -> None:
+    told = {"backends": "CUDA", "cpu_info": "AMD EPYC 9555", "gpu_info": "NVIDIA H200, NVIDIA H200"}
+    row = llama_bench.rows(report_record(recorded(program(H200, **told))))[0]
+    assert {name: getattr(row, name) for name in told} == told
+    assert (row.devices, row.n_gpu_layers) == ("CUDA1", 99)
+    table = llama_bench.as_markdown([row]).splitlines()[2]
+    assert table.split("|")[4].strip() == "CUDA"
+
+
+def test_a_record_that_lacks_what_the_program_printed_names_the_device() -> None:
+    measured = replace(program(H200), versions={"llama-bench": "unknown"})
+    row = llama_bench.rows(report_record(recorded(measured)))[0]
+    assert (row.backends, row.gpu_info, row.cpu_info) == ("CUDA", "NVIDIA H200", "Model of processor")
+    assert re.fullmatch("[0-9a-f]{7}", row.build_commit)
+
+
+def test_two_builds_of_one_commit_stay_apart() -> None:
+    pair = recorded(program(executable="b" * 12), old=program(executable="a" * 12))
+    assert len({row.build_commit for row in llama_bench.rows(report_record(pair))}) == 2
+    other = recorded(program(), old=program(build="1234567 (2)"))
+    assert [(row.build_commit, row.build_number) for row in llama_bench.rows(report_record(other))[::2]] == [
+        ("1234567", 2),
+        ("0c1e570", 1),
+    ]
+
+
 @pytest.mark.parametrize(
     ("layers", "width", "quant", "kind"),
     [
