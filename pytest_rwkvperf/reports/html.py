@@ -22,6 +22,7 @@ from pytest_rwkvperf.oracle.bounds import bound_for
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from pytest_rwkvperf.machine.roofline import Ceilings
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.reports.base import Style
     from pytest_rwkvperf.reports.record import Record, RecordedCase, RecordedItem
@@ -61,6 +62,9 @@ class Html:
             "step": step,
             "verdicts": _counted(record),
             "cases": list(_cases(record)),
+            "gpu": any(one[name] is not None for one in items for name in ("joules", "busy", "gpu_mib")),
+            "notes": _gpu_notes(record),
+            "ceilings": _ceilings(record),
         }
         data = {"data": {"items": items}, "samples-data": samples}
         return {"": render_page("report.html.jinja", "report.js", data, context)}
@@ -142,6 +146,12 @@ def _item(index: int, case: RecordedCase, item: RecordedItem) -> dict[str, Any]:
         "rss": of_case.peak_rss_bytes / 2**20 if of_case else None,
         "parity": of_case.parity if of_case else None,
         "bound": bound_for(case.case.backend, case.case.quant).relative_l2,
+        "share": item.roofline_share,
+        "joules": item.joules_per_token,
+        "net_joules": item.net_joules_per_token,
+        "busy": item.utilisation,
+        "gpu_mib": of_case.peak_device_bytes / 2**20 if of_case and of_case.peak_device_bytes is not None else None,
+        "file_mib": of_case.file_bytes / 2**20 if of_case else None,
     }
 
 
@@ -187,6 +197,23 @@ def _cases(record: Record) -> Iterator[tuple[str, RecordedCase, float]]:
         yield label(case), case, bound_for(case.case.backend, case.case.quant).relative_l2
 
 
+def _gpu_notes(record: Record) -> list[tuple[str, str]]:
+    """What the driver told beside the samples that a reader should know, with the case's label."""
+    watched = ((label(case), case.measured.gpu) for case in record.cases if case.measured and case.measured.gpu)
+    return [(name, note) for name, gpu in watched for note in gpu.notes()]
+
+
+def _ceilings(record: Record) -> list[tuple[str, Ceilings]]:
+    """What each device was seen to reach, the best of its cases: each of them timed it anew."""
+    best: dict[str, Ceilings] = {}
+    for case in record.cases:
+        if case.measured and (timed := case.measured.ceilings):
+            name = case.measured.device.name
+            if name not in best or timed.copy_bytes_per_second > best[name].copy_bytes_per_second:
+                best[name] = timed
+    return list(best.items())
+
+
 def speed(value: float | None) -> str:
     """Tokens per second with four digits, as in the terminal."""
     if value is None:
@@ -210,6 +237,8 @@ FILTERS = {
     "seconds": lambda value: _number(value, ".2f"),
     "mebibytes": lambda value: _number(value, ".0f", 1 / 2**20),
     "small": lambda value: _number(value, ".1e"),
+    "joules": lambda value: _number(value, ".3g"),
+    "tera": lambda value: _number(value, ".3g", 1e-12),
 }
 
 REPORT = Html()

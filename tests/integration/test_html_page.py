@@ -18,16 +18,17 @@ from tests.integration.conftest import lacking
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record
 from tests.unit.history.conftest import stored
 from tests.unit.history.test_trends import runs_with_step
-from tests.unit.reports.test_html import hostile_record
+from tests.unit.reports.test_html import h200_record, hostile_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHARTS = ("speed-prefill", "speed-generation", "ratio", "samples", "probes", "spread", "memory", "parity")
+HARDWARE = ("roofline", "energy", "gpu-memory", "busy")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def opened(browser: Browser, path: Path, theme: str = "light", width: int = 1200) -> tuple[Page, list[str]]:
+def opened(
+    browser: Browser, path: Path, theme: str = "light", width: int = 1200, charts: Sequence[str] = CHARTS
+) -> tuple[Page, list[str]]:
     """A page whose charts are drawn, and all it said and asked for."""
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme)  # type: ignore[arg-type]
     heard: list[str] = []
@@ -59,12 +62,12 @@ def opened(browser: Browser, path: Path, theme: str = "light", width: int = 1200
     page.on("request", lambda request: heard.append(request.url))
     page.on("dialog", lambda dialog: heard.append(dialog.message))
     page.goto(path.as_uri())
-    draw(page)
+    draw(page, charts)
     return page, heard
 
 
-def draw(page: Page) -> None:
-    for name in CHARTS:
+def draw(page: Page, charts: Sequence[str] = CHARTS) -> None:
+    for name in charts:
         page.locator(f"#{name}").scroll_into_view_if_needed()
         page.wait_for_selector(f"#{name}[data-drawn]")
 
@@ -100,6 +103,43 @@ def test_tables_and_charts_show_the_records_figures(browser: Browser, path: Path
         for one in page.evaluate(f"document.getElementById('speed-{kind}').view.data('figures')")
     ]
     assert sorted(drawn) == sorted(rates)
+    page.close()
+
+
+@pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", 360)])
+def test_energy_memory_utilisation_and_roofline_of_a_gpu_are_the_records(
+    browser: Browser, tmp_path: Path, theme: str, width: int
+) -> None:
+    record = h200_record()
+    path = tmp_path / "h200.html"
+    path.write_text(html.REPORT.render(record, Style())[""], encoding="utf-8")
+    page, heard = opened(browser, path, theme, width, HARDWARE)
+    assert heard == [path.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    def drawn(chart: str, field: str) -> list[float]:
+        return [float(one[field]) for one in page.evaluate(f"document.getElementById('{chart}').view.data('figures')")]
+
+    items = [item for _, item in record.items()]
+    assert drawn("roofline", "share") == [one.roofline_share for one in items]
+    assert drawn("energy", "joules") == [one.joules_per_token for one in items]
+    assert drawn("energy", "net_joules") == [one.net_joules_per_token for one in items]
+    assert drawn("busy", "busy") == [one.utilisation for one in items]
+    peaks = [one.figures.peak_device_bytes for one in record.cases if one.figures]
+    assert drawn("gpu-memory", "gpu_mib") == [peak / 2**20 for peak in peaks if peak]
+    cells = page.eval_on_selector_all(
+        "#hardware tbody tr", "all => all.map(row => [...row.children].slice(5).map(one => one.dataset.value))"
+    )
+    assert [[float(one) for one in row] for row in cells] == [
+        [item.roofline_share, item.joules_per_token, item.net_joules_per_token, item.utilisation,
+         case.figures and case.figures.peak_device_bytes]
+        for case, item in record.items()
+    ]  # fmt: skip
+    page.select_option("[data-filter=backend]", "web-rwkv")
+    draw(page, HARDWARE)
+    assert drawn("busy", "busy") == [one.utilisation for one in items[-2:]]
+    assert page.locator("#hardware tbody tr:visible").count() == 2
+    assert heard == [path.as_uri()]
     page.close()
 
 
@@ -166,7 +206,12 @@ def test_500_workloads_are_under_6_mb_and_open_in_2_seconds(browser: Browser, tm
     for number in range(25):
         taken = [{name: [source.randrange(10**8, 2 * 10**8) for _ in range(10)] for name in names} for _ in range(20)]
         runs = [make_run(**times) for times in taken]  # type: ignore[arg-type]
-        cases.append(recorded(make_record(*runs, case=replace(CASE, quant=f"q{number}"))))
+        case = recorded(make_record(*runs, case=replace(CASE, quant=f"q{number}")))
+        items = tuple(
+            replace(one, joules_per_token=1.5, net_joules_per_token=0.5, utilisation=0.9, roofline_share=0.1)
+            for one in case.items
+        )
+        cases.append(replace(case, items=items))
     path = tmp_path / "large.html"
     path.write_text(html.REPORT.render(report_record(*cases), Style())[""], encoding="utf-8")
     assert path.stat().st_size < 6_000_000
@@ -178,5 +223,6 @@ def test_500_workloads_are_under_6_mb_and_open_in_2_seconds(browser: Browser, tm
         page.wait_for_selector("#speed-prefill[data-drawn=yes]")
         seconds.append(time.monotonic() - started)
         assert page.locator("#figures tbody tr").count() == 500
+        assert page.locator("#hardware tbody tr").count() == 500
         page.close()
     assert min(seconds) < 2

@@ -16,7 +16,9 @@ function capped(id, found) {
 }
 
 const several = () => !chosen.workload;
-const y = () => ({ field: several() ? "label" : "case", type: "nominal", sort: null, title: null });
+// A phone cuts long labels off at their end: the workload, which tells neighbours apart, comes first there.
+for (const one of DATA.items) one.short = `${one.workload} ${one.case}`;
+const y = () => ({ field: !several() ? "case" : narrow() ? "short" : "label", type: "nominal", sort: null, title: null });
 const ticks = () => narrow() ? 3 : 6;
 // Not by a step, which Vega-Lite warns of beside a width that follows its container.
 const tall = (values, field) => Math.max(44, 22 * new Set(values.map((one) => one[field])).size);
@@ -79,6 +81,48 @@ function parity() {
     { mark: { type: "point", filled: true, size: 90, opacity: 1 }, encoding: { x: { ...x, field: "parity" }, color: byBackend } } ] };
 }
 
+// The text above says which is which: a second legend does not fit a phone.
+const form = { field: "kind", type: "nominal", title: null, scale: { domain: ["prefill", "generation"], range: ["circle", "triangle-up"] }, legend: null };
+
+function roofline() {
+  const values = capped("roofline", items((one) => one.share !== null && one.share > 0));
+  if (!values.length) return null;
+  const ceiling = [{ at: 1 }];
+  const x = { type: "quantitative", scale: { type: "log", padding: 8, nice: false }, title: "share of the measured ceiling", axis: { format: "~%", tickCount: ticks() } };
+  return { height: tall(values, y().field), layer: [
+    { data: { values: ceiling }, mark: { type: "rule", strokeDash: [4, 4] }, encoding: { x: { ...x, field: "at" } } },
+    { data: { name: "figures", values }, mark: { type: "point", filled: true, size: 90, opacity: 1 },
+      encoding: { y: y(), x: { ...x, field: "share" }, color: byBackend, shape: form, tooltip: [...named, tip("share", "share", ".2~%"), tip("rate", "tokens/s", ".5g")] } } ] };
+}
+
+function energy() {
+  const values = capped("energy", items((one) => one.joules !== null && one.joules > 0));
+  if (!values.length) return null;
+  const x = { type: "quantitative", scale: { type: "log", padding: 8, nice: false }, title: "joules per token", axis: { format: "~g", tickCount: ticks() } };
+  const tooltip = [...named, tip("joules", "J/token", ".3g"), tip("net_joules", "beyond idling", ".3g")];
+  return { data: { name: "figures", values }, height: tall(values, y().field), encoding: { y: y(), color: byBackend, tooltip }, layer: [
+    { transform: [{ filter: "datum.net_joules > 0" }], mark: { type: "tick", thickness: 3, opacity: 1 }, encoding: { x: { ...x, field: "net_joules" } } },
+    { mark: { type: "point", filled: true, size: 90, opacity: 1 }, encoding: { x: { ...x, field: "joules" }, shape: form } } ] };
+}
+
+function gpuMemory() {
+  const cases = new Map(items((one) => one.gpu_mib !== null).map((one) => [one.case, one]));
+  const values = capped("gpu-memory", [...cases.values()]);
+  if (!values.length) return null;
+  const x = { type: "quantitative", title: "MiB", axis: { tickCount: ticks(), format: ",d" } };
+  const place = { field: "case", type: "nominal", sort: null, title: null };
+  return { data: { name: "figures", values }, height: tall(values, "case"), encoding: { y: place, tooltip: [tip("case", "case"), tip("gpu_mib", "GPU MiB", ".0f"), tip("file_mib", "file MiB", ".0f")] }, layer: [
+    { mark: { type: "bar", height: 12 }, encoding: { x: { ...x, field: "gpu_mib" }, color: byBackend } },
+    { mark: { type: "tick", thickness: 3, color: colour("text") }, encoding: { x: { ...x, field: "file_mib" } } } ] };
+}
+
+function busy() {
+  const values = capped("busy", items((one) => one.busy !== null));
+  if (!values.length) return null;
+  return { data: { name: "figures", values }, height: tall(values, y().field), mark: { type: "bar", height: 12 }, encoding: { y: y(), color: byBackend,
+    x: { field: "busy", type: "quantitative", scale: { domain: [0, 1] }, title: "share of the time", axis: { format: ".0%", tickCount: ticks() } }, tooltip: [...named, tip("busy", "busy", ".0%")] } };
+}
+
 const picker = document.getElementById("sample-item");
 
 let all = null;  // read when the first of them is drawn: of a long run they are most of the page
@@ -125,6 +169,10 @@ chart("speed-prefill", speeds("prefill"));
 chart("speed-generation", speeds("generation"));
 chart("ratio", ratios);
 chart("memory", memory);
+chart("roofline", roofline);
+chart("energy", energy);
+chart("gpu-memory", gpuMemory);
+chart("busy", busy);
 chart("parity", parity);
 if (picker) {
   chart("samples", samples);
@@ -135,5 +183,5 @@ if (picker) {
 for (const select of document.querySelectorAll("select[data-filter]")) select.addEventListener("change", () => {
   chosen[select.dataset.filter] = select.value;
   for (const row of document.querySelectorAll("tr[data-item]")) row.hidden = !items((one) => one.id === Number(row.dataset.item)).length;
-  redraw(["speed-prefill", "speed-generation", "ratio", "memory", "parity"]);
+  redraw(["speed-prefill", "speed-generation", "ratio", "memory", "roofline", "energy", "gpu-memory", "busy", "parity"]);
 });

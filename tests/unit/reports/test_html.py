@@ -6,17 +6,26 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pytest_rwkvperf.errors import OptionError
-from pytest_rwkvperf.reports import html, registry, writing
+from pytest_rwkvperf.reports import html, record, registry, writing
 from pytest_rwkvperf.reports.base import Style
 from pytest_rwkvperf.reports.record import Record, SkippedEngine
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record, slower
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>{{7*7}}&\"'"
+
+
+def h200_record() -> Record:
+    """Four cases of runs on NVIDIA H200s (see benchmarks/gpu) joined into one record.
+
+    Left out: the times of single tokens and nine of ten readings of the driver, to keep the file small.
+    """
+    return record.read(Path(__file__).with_name("h200_record.json"))
 
 
 def hostile_record() -> Record:
@@ -89,10 +98,10 @@ def parsed(page: str) -> Parsed:
 
 
 def test_every_figure_of_the_record_is_in_the_table(parsed: Parsed) -> None:
-    record = hostile_record()
+    taken = hostile_record()
     rows = [row for row in parsed.rows if len(row) == 14]
     assert len(rows) == 6
-    for row, (case, item) in zip(rows, record.items(), strict=True):
+    for row, (case, item) in zip(rows, taken.items(), strict=True):
         assert [text for text, _ in row[:4]] == [case.case.backend, case.case.quant, case.case.device, item.workload]
         values = [value for _, value in row[4:12]]
         rate, ratio = item.rate, item.comparison
@@ -106,23 +115,45 @@ def test_every_figure_of_the_record_is_in_the_table(parsed: Parsed) -> None:
 
 
 def test_the_charts_are_given_the_records_figures(parsed: Parsed) -> None:
-    record = hostile_record()
+    taken = hostile_record()
     items, samples = parsed.data("data")["items"], parsed.data("samples-data")
-    assert [one["rate"] for one in items] == [item.rate.median if item.rate else None for _, item in record.items()]
-    measured, old = record.cases[0].measured, record.cases[0].old
+    assert [one["rate"] for one in items] == [item.rate.median if item.rate else None for _, item in taken.items()]
+    measured, old = taken.cases[0].measured, taken.cases[0].old
     assert measured is not None
     assert old is not None
     first = samples[0]
     assert sorted(zip(first["side"], first["rate"], strict=True)) == sorted(
         (side, float(f"{16 / one.nanoseconds * 1e9:.5g}"))
-        for side, taken in (("this run", measured), ("old", old))
-        for run in taken.runs
+        for side, own in (("this run", measured), ("old", old))
+        for run in own.runs
         for one in run.samples["pp16"]
     )
     assert first["at"] == sorted(first["at"])
     assert set(first["probe"]) == {5.0, 6.0, -1}
     assert set(samples[1]["probe"]) == {-1}
     assert samples[4]["at"] == []
+
+
+def test_without_a_gpu_no_chart_speaks_of_one_and_without_ceilings_none_of_a_roofline() -> None:
+    measured = recorded(make_record(make_run(pp16=[10**7])))
+    shared = replace(measured, items=tuple(replace(one, roofline_share=0.5) for one in measured.items))
+    charts = {"roofline", "energy", "gpu-memory", "busy"}
+    for one, expected in ((measured, set()), (shared, {"roofline"})):
+        text = html.REPORT.render(report_record(one), Style())[""]
+        assert {name for name in charts if f'id="{name}"' in text} == expected
+
+
+def test_ceilings_and_what_the_driver_told_are_said() -> None:
+    taken = h200_record()
+    (case, *_) = taken.cases
+    assert case.measured is not None
+    assert case.measured.gpu is not None
+    busy = replace(case.measured.gpu, before=replace(case.measured.gpu.before, utilisation=60))
+    text = html.REPORT.render(
+        replace(taken, cases=(replace(case, measured=replace(case.measured, gpu=busy)), *taken.cases[1:])), Style()
+    )[""]
+    assert "NVIDIA H200: copies 4.22 TB/s, bf16 782 TFLOP/s" in text
+    assert "llama-cpp f16 cuda:0: NVIDIA H200 was busy at 60 % before" in text
 
 
 def test_nothing_of_a_record_is_markup_or_code(page: str, parsed: Parsed) -> None:
@@ -157,7 +188,7 @@ def test_without_its_libraries_a_run_stops_before_it_measures(
 
 def test_of_very_many_samples_some_are_drawn_and_the_page_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(html, "_MOST_SAMPLES", 3)
-    record = report_record(recorded(make_record(make_run(pp16=[10**7] * 5), make_run(pp16=[10**7] * 4))))
-    text = html.REPORT.render(record, Style())[""]
+    taken = report_record(recorded(make_record(make_run(pp16=[10**7] * 5), make_run(pp16=[10**7] * 4))))
+    text = html.REPORT.render(taken, Style())[""]
     assert "One sample in 3 is drawn." in text
     assert len(Parsed(text).data("samples-data")[0]["at"]) == 3
