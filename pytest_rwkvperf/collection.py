@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +16,7 @@ from pytest_rwkvperf.fixtures import BACKENDS, FIXTURES, PROPERTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from types import FrameType
 
     from pytest_rwkvperf.cases import Item
     from pytest_rwkvperf.options import Settings
@@ -34,6 +37,34 @@ def usage_errors(config: pytest.Config) -> Iterator[None]:
         # In an xdist worker the exception itself goes nowhere.
         getattr(config, "workeroutput", {})[PROPERTY] = str(error)
         raise pytest.UsageError(str(error)) from error
+
+
+def heed_termination(config: pytest.Config) -> None:
+    """Let SIGTERM, which a CI job gets that is cancelled, end the run as Ctrl-C does until pytest is unconfigured.
+
+    Without it the process would be gone at once, with its reports unwritten and its temporary folder left. A handler
+    that somebody else has set stays.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return
+    here, told = os.getpid(), False
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        nonlocal told
+        if os.getpid() != here:  # a process that a test has forked ends as it would have
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif not told:  # cancelling sends it to the group and to its leader: the second must not cut off the reports
+            told = True
+            raise KeyboardInterrupt("ended by SIGTERM")
+
+    signal.signal(signal.SIGTERM, end)
+    config.add_cleanup(lambda: _forget(end))
+
+
+def _forget(handler: object) -> None:
+    if signal.getsignal(signal.SIGTERM) is handler:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def check_reports(config: pytest.Config, settings: Settings) -> None:

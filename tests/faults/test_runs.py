@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -63,6 +64,39 @@ def test_ctrl_c_ends_a_run_in_any_phase_and_leaves_nothing(stage: Stage, phase: 
     assert seen.code == pytest.ExitCode.INTERRUPTED, seen.text
     assert "KeyboardInterrupt" in seen.text
     assert (seen.orphans, seen.left, seen.baseline_untouched) == ([], [], True)
+
+
+@pytest.mark.parametrize("phase", ["versions", "decode"])
+def test_a_cancelled_jobs_sigterm_ends_a_run_as_ctrl_c_does(stage: Stage, phase: str) -> None:
+    scene = stage()
+    sent: list[float] = []
+    send = sending(signal.SIGTERM, scene, sent)
+
+    def twice(process: subprocess.Popen[str]) -> None:
+        send(process)
+        with contextlib.suppress(ProcessLookupError):  # as a runner that signals the group and then its leader
+            os.kill(process.pid, signal.SIGTERM)
+
+    quant = "" if phase == "versions" else "@int8"
+    seen = scene.run(
+        "--rwkv-quant=fp16,int8", "--rwkv-save-baseline", "--rwkv-report=run.json",
+        fault=f"sleep@{phase}{quant}", meanwhile=twice,
+    )  # fmt: skip
+    assert time.monotonic() - sent[0] < 4
+    assert seen.code == pytest.ExitCode.INTERRUPTED, seen.text
+    assert "ended by SIGTERM" in seen.text
+    assert (seen.orphans, seen.left) == ([], [])
+    record = scene.folder / "run.json"
+    if phase == "versions":  # nothing was selected yet
+        assert seen.baseline_untouched
+        return
+    told = json.loads(record.read_text("utf-8"))
+    assert told["exit_status"] == pytest.ExitCode.INTERRUPTED
+    measured, cut_off = told["cases"]
+    assert measured["case"]["quant"] == "fp16"
+    assert measured["measured"]["runs"]
+    assert {one["verdict"] for one in measured["items"]} == {"PASS"}
+    assert (cut_off["measured"], cut_off["items"][0]["reason"]) == (None, "the run ended before it")
 
 
 def test_ctrl_c_while_another_session_has_the_device(stage: Stage) -> None:
