@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +19,10 @@ from pytest_rwkvperf import options
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CI = Path(__file__).parents[2] / "docs" / "ci"
+ROOT = Path(__file__).parents[2]
+CI = ROOT / "docs" / "ci"
+GITHUB = ("--builtin-schema", "vendor.github-workflows")
+GITLAB = ("--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci")
 
 
 def scripts(node: Any) -> Iterator[str]:  # noqa: ANN401 - YAML
@@ -55,3 +62,28 @@ def test_the_github_template_gives_no_more_rights_than_a_job_needs() -> None:
     assert template["permissions"] == {"contents": "read"}
     assert "permissions" not in template["jobs"]["gate"]
     assert not [line for line in scripts(template) if "${{" in line], "an expression in a script is an injection"
+
+
+@pytest.mark.parametrize(
+    ("path", "schema", "mistake"),
+    [
+        (CI / "github.yml", GITHUB, ("timeout-minutes:", "timeout-minuts:")),
+        (ROOT / ".github" / "workflows" / "ci.yml", GITHUB, ("runs-on:", "run-on:")),
+        (CI / "gitlab.yml", GITLAB, ("when: manual", "when: sometimes")),
+    ],
+    ids=["github", "own", "gitlab"],
+)
+def test_their_services_published_schemas_accept_them_and_no_misspelt_ones(
+    path: Path, schema: tuple[str, ...], mistake: tuple[str, str], tmp_path: Path
+) -> None:
+    if find_spec("check_jsonschema") is None:
+        reason = "check-jsonschema, which brings the schemas, is not installed; `make setup` does it"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    text = path.read_text(encoding="utf-8")
+    wrong = tmp_path / path.name
+    wrong.write_text(text.replace(*mistake), encoding="utf-8")
+    checked = [
+        subprocess.run([sys.executable, "-m", "check_jsonschema", *schema, one], capture_output=True, check=False)
+        for one in (path, wrong)
+    ]
+    assert [one.returncode for one in checked] == [0, 1], checked[0].stdout.decode()
