@@ -57,6 +57,7 @@ PROOFS: dict[str, tuple[str, str]] = {
     "formats": ("benchmarks/models/write_formats.py", "speed and memory of writing and converting models; 2 min"),
     "fuzz": ("benchmarks/models/fuzz_headers.py", "10 000 damaged headers of each format; 3 min"),
     "history": ("benchmarks/history/planted.py", "a step planted in stored runs, found and nothing else; 8 min"),
+    "reports": ("benchmarks/reports/every_format.py", "every report read by its own consumer; 4 min"),
     "faults": ("benchmarks/faults/table.py", "every fault, how soon it is noticed and what is said; 10 min"),
     "store": ("benchmarks/faults/store.py", "10 000 damaged baselines, 16 savers at once; 8 min"),
     "soak": ("benchmarks/faults/soak.py", "500 cases in one run: memory, descriptors, reports; 20 min"),
