@@ -270,7 +270,7 @@ def _theirs(scene: Scene, notation: str) -> tuple[str, str]:
     lengths = {kind: ",".join(one[2:] for one in kinds if one.startswith(kind)) or "0" for kind in ("pp", "tg")}
     batch, threads = case.case.chunk, case.case.threads
     options = f"-m {model.file_name} -p {lengths['pp']} -n {lengths['tg']} -r 3 -t {threads} -b {batch} -ngl 0"
-    command = [programs[-1], *options.split(), "-o", notation]
+    command = [str(programs[-1]), *options.split(), "-o", notation]
     ended = subprocess.run(command, cwd=there, capture_output=True, text=True, check=True)
     return ended.stdout, f"llama-bench {options} -o {notation}"
 
