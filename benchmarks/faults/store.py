@@ -73,7 +73,19 @@ def savers(count: int, minutes: float) -> dict[str, Any]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(Path(folder, "cache"))}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     found: dict[str, Any] = json.loads(done.stdout)
-    return {"savers": count, "minutes": minutes, **{name: found[name] for name in ("saves", "lost", "exit_codes")}}
+    kept = ("saves", "saves_of_one", "slowest_save_seconds", "lost", "exit_codes", "failures")
+    return {"savers": count, "minutes": minutes, **{name: found[name] for name in kept}}
+
+
+def sentence(race: dict[str, Any]) -> str:
+    """What became of the savers."""
+    fewest, most = race["saves_of_one"]
+    codes = ", ".join(f"{code} ({number} times)" for code, number in sorted(Counter(race["exit_codes"]).items()))
+    return (
+        f"{race['savers']} processes saved {race['saves']} times in {race['minutes']:g} min, each {fewest} to {most} "
+        f"times, the slowest save with its waiting in {race['slowest_save_seconds']:.1f} s; "
+        f"lost {len(race['lost'])}; exit codes: {codes}."
+    )
 
 
 def main() -> int:
@@ -104,7 +116,7 @@ def main() -> int:
         "|---|--:|",
         *(f"| {name} | {number} |" for name, number in damages["outcomes"].items()),
         "",
-        f"{race['savers']} processes saved {race['saves']} times in {race['minutes']:g} min; lost {len(race['lost'])}.",
+        sentence(race),
     ]
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return 1 if race["lost"] or any(race["exit_codes"]) else 0

@@ -109,13 +109,19 @@ def race(folder: Path, savers: int, seconds: float) -> dict[str, Any]:
     limit = time.monotonic() + seconds
 
     def save_often(number: int) -> None:
-        count = 0
-        while count < 2 or time.monotonic() < limit:
-            recorded = f"{number}-{count}"
-            cases = [stored(f"own-{number}-{count % 8}", recorded=recorded), stored("shared", recorded=recorded)]
-            files.save(folder, MACHINE, cases, replacing=False)
-            count += 1
-        (notes / str(number)).write_text(str(count))
+        count, slowest, failed = 0, 0.0, ""
+        try:
+            while count < 2 or time.monotonic() < limit:
+                recorded, started = f"{number}-{count}", time.monotonic()
+                cases = [stored(f"own-{number}-{count % 8}", recorded=recorded), stored("shared", recorded=recorded)]
+                files.save(folder, MACHINE, cases, replacing=False)
+                count, slowest = count + 1, max(slowest, time.monotonic() - started)
+        except BaseException as error:
+            failed = f"{type(error).__name__}: {error}".replace(str(folder), "FOLDER")
+            raise
+        finally:
+            told = {"saves": count, "slowest": slowest, "failed": failed}
+            (notes / str(number)).write_text(json.dumps(told), encoding="utf-8")
 
     pids = []
     for number in range(savers):
@@ -129,7 +135,8 @@ def race(folder: Path, savers: int, seconds: float) -> dict[str, Any]:
                 os._exit(code)
         pids.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-    counts = {int(note.name): int(note.read_text()) for note in notes.iterdir()}
+    told = {int(note.name): json.loads(note.read_text(encoding="utf-8")) for note in notes.iterdir()}
+    counts = {number: one["saves"] for number, one in told.items()}
     baseline = files.read(files.path_for(folder, MACHINE))
     assert baseline is not None
     found = {one.case.backend: [session.recorded for session in one.sessions] for one in baseline.cases.values()}
@@ -141,7 +148,10 @@ def race(folder: Path, savers: int, seconds: float) -> dict[str, Any]:
                 lost.append(f"own-{number}-{slot}")
     return {
         "exit_codes": codes,
+        "failures": [one["failed"] for one in told.values() if one["failed"]],
         "saves": sum(counts.values()),
+        "saves_of_one": [min(counts.values()), max(counts.values())],
+        "slowest_save_seconds": round(max(one["slowest"] for one in told.values()), 3),
         "lost": lost,
         "shared": len(found.get("shared", [])),
         "files": sorted(path.name for path in folder.iterdir()),
