@@ -8,14 +8,18 @@ import shutil
 import tempfile
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path, user_data_path
 
 from pytest_rwkvperf.errors import StorageError
 
 _STALE_SECONDS = 24 * 3600.0
+_YOUNG_SECONDS = 60.0
 _WORKER_PREFIX = "rwkvperf-worker-"
+_OWNER = ".owner"
 
 
 def cache() -> Path:
@@ -29,34 +33,82 @@ def data() -> Path:
 
 
 def new_run_folder() -> Path:
-    """Where the processes of one run share its records. Folders that killed runs left behind go after a day."""
+    """Where the processes of one run share its records. Clears away what killed runs left behind.
+
+    Their own folders go after a day, those of their workers after a minute.
+    """
     runs = cache() / "runs"
-    for folder in (*runs.glob("*"), *Path(tempfile.gettempdir()).glob(f"{_WORKER_PREFIX}*")):
-        if _is_stale(folder):
+    workers = [*Path(tempfile.gettempdir()).glob(f"{_WORKER_PREFIX}*")]
+    for folder in (*runs.glob("*"), *workers):
+        if _is_stale(folder, _STALE_SECONDS):
+            remove(folder)
+    for folder in workers:
+        if _is_stale(folder, _YOUNG_SECONDS) and _is_abandoned(folder):
             remove(folder)
     return runs / uuid.uuid4().hex
 
 
-def _is_stale(folder: Path) -> bool:
-    """Whether a folder is this user's and a day old; another run may remove it meanwhile."""
+def _is_stale(folder: Path, seconds: float) -> bool:
+    """Whether a folder is this user's and that old; another run may remove it meanwhile."""
     try:
         found = folder.lstat()
     except OSError:
         return False
     own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-    return own and time.time() - found.st_mtime > _STALE_SECONDS
+    return own and time.time() - found.st_mtime > seconds
 
 
-def worker_folder() -> Path:
+def _is_abandoned(folder: Path) -> bool:
+    """Whether nobody holds the lock in a worker's folder any more: whoever started the worker has been killed."""
+    owner = folder / _OWNER
+    if not owner.is_file():
+        return False
+    lock = FileLock(owner)
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):
+        return False
+    lock.release()
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFolder:
+    """One worker's folder for temporary files, and the lock by which other runs see that it is in use."""
+
+    path: Path
+    _lock: FileLock
+
+    def remove(self) -> None:
+        """Remove it, as far as the system lets it go."""
+        self._lock.release()  # first: Windows keeps files that are open
+        remove(self.path)
+
+
+def worker_folder() -> WorkerFolder:
     """A new folder for one worker's temporary files, which nobody else may enter.
+
+    The lock is this process's and no process id: that says nothing about processes of other containers that share the
+    temporary folder, and the system frees a lock however its holder ends.
 
     Raises:
         StorageError: there is no room for it.
     """
     try:
-        return Path(tempfile.mkdtemp(prefix=_WORKER_PREFIX))
+        path = Path(tempfile.mkdtemp(prefix=_WORKER_PREFIX))
     except OSError as error:
-        raise StorageError(f"no temporary folder for a worker: {error}; make room or change TMPDIR") from error
+        raise _no_room(error) from error
+    lock = FileLock(path / _OWNER, thread_local=False)  # whichever thread ends the worker removes it
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError) as error:
+        remove(path)
+        raise _no_room(error) from error
+    return WorkerFolder(path, lock)
+
+
+def _no_room(error: OSError) -> StorageError:
+    return StorageError(f"no temporary folder for a worker: {error}; make room or change TMPDIR")
 
 
 def remove(folder: Path) -> None:

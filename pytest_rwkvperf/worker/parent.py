@@ -71,12 +71,12 @@ class Worker:
     def __init__(self, *, python: str = sys.executable, environment: Mapping[str, str] | None = None) -> None:
         self._folder = places.worker_folder()
         self._kills_before = starting.oom_kills()
-        own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._folder))
+        own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._folder.path))
         variables = {**passed(), **_TELLING, **own, **(environment or {})}
         try:
             self._process = starting.start([python, str(_BOOTSTRAP)], variables)
         except BaseException:
-            places.remove(self._folder)
+            self._folder.remove()
             raise
         self._replies: queue.Queue[bytes | None] = queue.Queue(_QUEUED_MESSAGES)
         assert self._process.stderr is not None  # noqa: S101 - opened with PIPE
@@ -178,7 +178,7 @@ class Worker:
         _LIVE.discard(self)
         self._ended.set()
         _end_tree(self._process)
-        places.remove(self._folder)
+        self._folder.remove()
         assert self._process.stdin is not None  # noqa: S101 - opened with PIPE
         with suppress(BrokenPipeError):
             self._process.stdin.close()

@@ -132,9 +132,41 @@ def test_a_worker_that_heeds_nothing_dies_with_its_killed_parent(stage: Stage) -
     assert seen.baseline_untouched
     after = stage().run()
     assert after.code == 0, "the killed run's lease is free"
-    for path in map(Path, seen.left):  # what a killed process cannot take away; a later run does after a day
-        two_days_ago = time.time() - 2 * 86400
-        os.utime(path, (two_days_ago, two_days_ago))
+    for path in map(Path, seen.left):  # what a killed process cannot take away; a later run does
+        age(path, 2 * 86400)
+
+
+def age(path: Path, seconds: float) -> None:
+    """Make something older than it is."""
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_a_killed_run_s_worker_folders_go_after_a_minute_and_a_living_run_s_stay(stage: Stage) -> None:
+    killed, living, later = stage(), stage(), stage()
+    for scene in (living, later):
+        scene.temporary = killed.temporary
+    sent: list[float] = []
+    killed.run(fault="deaf@decode@fp16", meanwhile=sending(signal.SIGKILL, killed, sent))
+    left = {*killed.temporary.glob("rwkvperf-worker-*")}
+    assert left
+    # Its worker is asked for versions only: it needs no device, so the runs after it wait for none.
+    holder = living.start(fault="sleep@versions")
+    try:
+        until(lambda: any(living.backstage.glob("mark-*")), "the living run has no worker")
+        used = {*killed.temporary.glob("rwkvperf-worker-*")} - left
+        assert used
+        later.run("--collect-only")
+        assert all(folder.exists() for folder in left), "too young: an owner might be about to lock its folder"
+        for folder in left | used:
+            age(folder, 90)
+        seen = later.run("--collect-only")
+        assert seen.code == 0, seen.text
+        assert {*killed.temporary.glob("rwkvperf-worker-*")} == used
+    finally:
+        holder.send_signal(signal.SIGINT)
+        holder.communicate(timeout=30)
+    assert not any(folder.exists() for folder in used)
 
 
 def test_two_gigabytes_on_stdout_are_measured_all_the_same(stage: Stage) -> None:
