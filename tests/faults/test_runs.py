@@ -132,8 +132,10 @@ def test_a_worker_that_heeds_nothing_dies_with_its_killed_parent(stage: Stage) -
     assert seen.baseline_untouched
     after = stage().run()
     assert after.code == 0, "the killed run's lease is free"
-    for path in map(Path, seen.left):  # what a killed process cannot take away; a later run does
+    for path in map(Path, seen.left):
         age(path, 2 * 86400)
+    assert seen.left
+    assert scene.run("--collect-only").left == [], "what a killed process cannot take away a later run does"
 
 
 def age(path: Path, seconds: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,10 @@ import pytest_rwkvperf.reports.terminal
 import pytest_rwkvperf.session  # noqa: F401
 from pytest_rwkvperf.machine import usage
 from pytest_rwkvperf.measure.probes import Prober
+
+with suppress(ImportError):
+    # Nor PostgreSQL's driver: its compiled half would go on raising the errors of the first time.
+    import psycopg  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
