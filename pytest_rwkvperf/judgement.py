@@ -186,11 +186,14 @@ def from_json(text: str) -> Judgement:
 def figures(judgement: Judgement) -> Iterator[tuple[str, str]]:
     """What a JUnit file says of a test, as properties that other programs can plot."""
     yield "rwkv_verdict", judgement.verdict
-    for name, estimate in (("tokens_per_second", judgement.new), ("baseline_tokens_per_second", judgement.old)):
-        if estimate is not None:
-            yield f"rwkv_{name}", f"{estimate.median:.6g}"
-            yield f"rwkv_{name}_low", f"{estimate.low:.6g}"
-            yield f"rwkv_{name}_high", f"{estimate.high:.6g}"
+    if (new := judgement.new) is not None:
+        yield "rwkv_tokens_per_second", f"{new.median:.6g}"
+        yield "rwkv_tokens_per_second_low", f"{new.low:.6g}"
+        yield "rwkv_tokens_per_second_high", f"{new.high:.6g}"
+    if (old := judgement.old) is not None:
+        yield "rwkv_baseline_tokens_per_second", f"{old.median:.6g}"
+        yield "rwkv_baseline_tokens_per_second_low", f"{old.low:.6g}"
+        yield "rwkv_baseline_tokens_per_second_high", f"{old.high:.6g}"
     if judgement.comparison is not None:
         yield "rwkv_ratio", f"{judgement.comparison.ratio:.6g}"
         yield "rwkv_ratio_low", f"{judgement.comparison.low:.6g}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_rwkvperf import errors, locks, places
@@ -23,7 +25,6 @@ from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from pytest_rwkvperf.backends.base import Device
     from pytest_rwkvperf.backends.discovery import Found
@@ -64,7 +65,7 @@ class Launcher:
         self._model = model
         self._tools = tools
         self._say = say
-        self._spent: dict[Path, float] = {}
+        self._spent: dict[str, float] = {}
 
     def record(self, case: Case, share: Share, decided: Callable[[CaseRecord], bool] | None = None) -> CaseRecord:
         """The case's record: measured now under its device's lease, or read when someone has measured it.
@@ -199,18 +200,19 @@ class Launcher:
     def _budget(self, share: Share) -> float:
         """An equal part of what the cases before have left of the budget; nothing when they have overdrawn it."""
         self._note_spent()
-        failed = len(list(self._folder.glob("*.failure")))
         left = share.budget_seconds - sum(self._spent.values())
-        return max(0.0, left) / max(1, share.cases - len(self._spent) - failed)
+        return max(0.0, left) / max(1, share.cases - len(self._spent))
 
     def _note_spent(self) -> None:
-        """Add what the cases measured since have taken; each record is read once, for a run may have hundreds."""
-        for path in self._folder.glob("*.json"):
-            if path not in self._spent:
-                self._spent[path] = record.from_json(path.read_bytes(), CaseRecord).seconds
-        for path in self._folder.glob("*.pair"):
-            if path not in self._spent:
-                self._spent[path] = record.from_json(path.read_bytes(), Pairing).new.seconds
+        """Add what the cases that have ended since have taken, failed ones nothing.
+
+        A run may have hundreds: each record is read once, and no path of it is kept.
+        """
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                suffix = entry.name.rpartition(".")[2]
+                if suffix in _SECONDS and entry.name not in self._spent:
+                    self._spent[entry.name] = _SECONDS[suffix](Path(entry.path))
 
     def file(self, engine: Found, quant: str) -> ModelFile:
         """The model file that an engine reads for a quant, derived and cached when need be."""
@@ -222,6 +224,14 @@ class Launcher:
     def progress(self, sentence: str, fraction: float) -> None:
         """Long work on files, as a line."""
         self._say(f"{sentence} {fraction:.0%}")
+
+
+_SECONDS: Mapping[str, Callable[[Path], float]] = {
+    "json": lambda path: record.from_json(path.read_bytes(), CaseRecord).seconds,
+    "pair": lambda path: record.from_json(path.read_bytes(), Pairing).new.seconds,
+    "failure": lambda _path: 0.0,
+}
+"""What a case has taken, by what it has left in the run's folder."""
 
 
 @contextmanager
