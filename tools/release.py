@@ -135,13 +135,13 @@ def release(options: argparse.Namespace, folder: Path) -> None:
     (wheel,) = (out / name for name in built if name.startswith("pytest_rwkvperf") and name.endswith(".whl"))
     bare = environment_with(wheel.resolve(), folder / "bare", "")
     print(f"Bill of materials: {bill_of_materials(bare, wheel)}")
-    if options.audit:
-        audit(bare)
     if not options.no_tests:
         python = environment_with(wheel.resolve(), folder / "tested", "test")
         tested = folder / "tests"
         tested.mkdir()
-        print(f"Tests against the built wheel: {run_tests(python, tested)}")
+        print(f"Tests against the built wheel: {run_tests(python, tested)}", flush=True)
+    if options.audit:  # last: a source of advisories that cannot be reached says nothing about the rest
+        audit(bare)
 
 
 def main() -> int:
