@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,6 +226,7 @@ class Gatherer:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._items: dict[Item, Item] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Every report passes here, an xdist worker's too."""
@@ -235,7 +237,14 @@ class Gatherer:
         for name, value in report.user_properties:
             if name == PROPERTY:
                 judgement = from_json(str(value))
-                self._session.judgements[judgement.item] = judgement
+                item = self._own(judgement.item)
+                self._session.judgements[item] = replace(judgement, item=item)
+
+    def _own(self, item: Item) -> Item:
+        """This process's own object for an item that came as text: a run of hundreds need not keep each twice."""
+        if not self._items:
+            self._items = {one: one for one in self._session.selected}
+        return self._items.get(item, item)
 
 
 def finish(pytest_session: pytest.Session, session: Session) -> None:

@@ -175,7 +175,7 @@ def invalid(item: Item, tolerance: float, reason: str) -> Judgement:
 def to_json(judgement: Judgement) -> str:
     """As text, for the trip from an xdist worker to the process that prints the summary."""
     # Not msgspec's encoder: it writes infinity, the bound that one process allows, as null.
-    return json.dumps(msgspec.to_builtins(judgement))
+    return json.dumps(msgspec.to_builtins(judgement), separators=(",", ":"))
 
 
 def from_json(text: str) -> Judgement:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class RecordedClock:
     """A timer in seconds that stands still until it is told how long something took."""
 
+    __slots__ = ("_now",)
+
     def __init__(self) -> None:
         self._now = 0.0
 
