@@ -19,11 +19,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = ("tests/unit",)
@@ -56,20 +57,36 @@ def committed(folder: Path) -> Path:
     return source
 
 
-def build(folder: Path, *, binding: bool) -> Path:
-    """Build everything from a fresh copy; the folder of the results."""
-    folder.mkdir()
-    source, out = committed(folder), folder / "dist"
-    epoch = run(["git", "log", "-1", "--format=%ct"], ROOT).strip()
-    env = {"SOURCE_DATE_EPOCH": epoch, "PYTHONHASHSEED": "0"}
-    run([sys.executable, "-m", "build", "--outdir", out, source], folder, env)
-    if binding:
-        crate = source / "native" / "web-rwkv"
-        # Cargo writes paths into the binary: the same ones in both builds.
-        flags = f"--remap-path-prefix={source}=/source --remap-path-prefix={Path.home()}=/home"
-        options = ["--release", "--locked", "--auditwheel", "skip", "--out", str(out), "--interpreter", sys.executable]
-        run([sys.executable, "-m", "maturin", "build", *options], crate, {**env, "RUSTFLAGS": flags})
-    return out
+@contextmanager
+def same_place() -> Iterator[Path]:
+    """A folder whose path says the commit and nothing else: what Rust compiles differs with where it was compiled."""
+    commit = run(["git", "rev-parse", "--short=12", "HEAD"], ROOT).strip()
+    place = Path(tempfile.gettempdir(), f"rwkvperf-release-of-{commit}")
+    try:
+        place.mkdir(mode=0o700)
+    except FileExistsError as error:
+        raise ReleaseError(f"{place} is there already; if no other release is being built, remove it") from error
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place)
+
+
+def build(results: Path, *, binding: bool) -> Path:
+    """Build everything from a fresh copy into a new folder."""
+    with same_place() as place:
+        source = committed(place)
+        epoch = run(["git", "log", "-1", "--format=%ct"], ROOT).strip()
+        env = {"SOURCE_DATE_EPOCH": epoch, "PYTHONHASHSEED": "0"}
+        run([sys.executable, "-m", "build", "--outdir", results, source], place, env)
+        if binding:
+            crate = source / "native" / "web-rwkv"
+            # Cargo writes paths into the binary: a home's is nobody's business.
+            flags = f"--remap-path-prefix={source}=/source --remap-path-prefix={Path.home()}=/home"
+            options = ["--release", "--locked", "--auditwheel", "skip", "--out", str(results)]
+            maturin = [sys.executable, "-m", "maturin", "build", *options, "--interpreter", sys.executable]
+            run(maturin, crate, {**env, "RUSTFLAGS": flags})
+    return results
 
 
 def hashes(folder: Path) -> dict[str, str]:
