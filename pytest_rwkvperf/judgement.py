@@ -262,9 +262,9 @@ def _apart(new: Timed, old: Old) -> str:
     """Processors that stood otherwise than in every stored session are named."""
     if comparable(new, old.sessions):
         return ""
-    there = " or ".join(sorted({f"{one.nearest / 1e3:.0f}" for one in calm(old.sessions) if one.nearest}))
+    there = " or ".join(sorted({f"{one.handover / 1e3:.0f}" for one in calm(old.sessions) if one.handover}))
     return (
-        f"; the processors handed work over in {(new.nearest or 0) / 1e3:.0f} microseconds, in the stored sessions in "
+        f"; the processors handed work over in {(new.handover or 0) / 1e3:.0f} microseconds, in the stored sessions in "
         f"{there}: their host had put them elsewhere, which voids the bounds (run again, or take --rwkv-ab)"
     )
 

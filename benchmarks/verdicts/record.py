@@ -2,8 +2,10 @@
 
     python benchmarks/verdicts/record.py --sessions 24 --every 300
 
-A session is one run of the plugin as anybody would start it, with a baseline folder of its own; what it stores (raw
-times by process, probes, load, steal) is a line of `sessions.jsonl`. Sessions begin `--every` seconds apart,
+A session is one run of the plugin as anybody would start it, saving in a baseline folder of its own; what it stores
+(raw times by process, probes, load, steal) is a line of `sessions.jsonl`. The folder is a copy of what the first
+session stored (kept in `--seed`), for a run knows from its baseline how close the machine's processors can stand;
+nothing else of it enters what is measured. Sessions begin `--every` seconds apart,
 so that they meet the machine in different hours and moods. Interrupt it when you like: what is there stays, and a later
 call adds to it. Versions must not change between the sessions of one file; another machine is refused.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,19 +38,32 @@ OPTIONS = (
 )
 
 
-def session(budget: float, prefix: list[str]) -> dict[str, Any]:
+def session(asked: argparse.Namespace) -> dict[str, Any]:
     """One run's stored figures."""
     with tempfile.TemporaryDirectory() as folder:
+        if asked.seed.exists():
+            shutil.copytree(asked.seed, f"{folder}/baselines")
         command = [
-            *prefix,
-            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *OPTIONS),
-            *(f"--rwkv-budget={budget:g}", "--rwkv-save-baseline", f"--rwkv-baseline-dir={folder}/baselines"),
+            *asked.prefix,
+            *(
+                sys.executable,
+                "-m",
+                "pytest",
+                "-q",
+                "-p",
+                "no:cacheprovider",
+                *OPTIONS,
+                f"--rwkv-budget={asked.budget:g}",
+            ),
+            *("--rwkv-save-baseline=replace", f"--rwkv-baseline-dir={folder}/baselines", *asked.options),
         ]
         ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if ended.returncode != 0:
             raise RuntimeError(f"the session ended with {ended.returncode}:\n{ended.stdout[-3000:]}\n{ended.stderr}")
         path = files.path_for(Path(folder) / "baselines", fingerprint.read())
         stored = files.read(path)
+        if not asked.seed.exists():
+            shutil.copytree(f"{folder}/baselines", asked.seed)
     if stored is None:
         raise RuntimeError(f"the session stored nothing:\n{ended.stdout[-3000:]}")
     return {
@@ -63,11 +79,14 @@ def main() -> int:
     parser.add_argument("--every", type=float, default=300.0, help="seconds between two starts; default 300")
     parser.add_argument("--budget", type=float, default=40.0, help="seconds for one session; default 40")
     parser.add_argument("--out", type=Path, default=RECORDING)
+    parser.add_argument("--seed", type=Path, help="folder to keep the first session in; default: beside --out")
+    parser.add_argument("--options", type=shlex.split, default=[], help="more options of the plugin, as one word")
     parser.add_argument("--prefix", type=shlex.split, default=[], help="a command that each session is run under")
     asked = parser.parse_args()
+    asked.seed = asked.seed or asked.out.with_suffix(".seed")
     for number in range(asked.sessions):
         due = time.monotonic() + asked.every
-        one = session(asked.budget, asked.prefix)
+        one = session(asked)
         if asked.out.exists():
             first = json.loads(asked.out.read_text(encoding="utf-8").splitlines()[0])
             if first["fingerprint"] != one["fingerprint"]:

@@ -2,6 +2,11 @@
 
     python benchmarks/verdicts/verdicts.py            # the half that no setting was chosen on; writes verdicts.*
     python benchmarks/verdicts/verdicts.py --half 1   # the half that the settings were chosen on; prints only
+    python benchmarks/verdicts/verdicts.py --recording FOLDER/one_thread.jsonl    # another; writes one_thread.* here
+
+Recordings, of one virtual machine on one day: `sessions.jsonl` with two threads, `one_thread.jsonl` with one;
+`before.jsonl` with two, before hand-overs were timed, when the probes ran on two threads; `crowded.jsonl`, before that,
+while builds and tests ran beside it: the limits of crowding were chosen on it.
 
 A trial takes a session as the new run and k others as the baseline, all four items of each (m = 4). Slowdowns are put
 in by multiplying the new times, all repetitions alike or every third alone (a tail). Trials share sessions, so the
@@ -21,15 +26,15 @@ import argparse
 import json
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import stats
 
-from pytest_rwkvperf.stats.levels import Timed
-from pytest_rwkvperf.stats.verdicts import Old, compare
+from pytest_rwkvperf.stats.levels import Timed, alike, level, standing
+from pytest_rwkvperf.stats.verdicts import CROWDED_SHARE, Old, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -61,7 +66,10 @@ def load(path: Path) -> list[Session]:
         sessions.append(
             {
                 f"{key.split(' | ')[0]} {workload}": Timed(
-                    rows, [float(np.median(row)) for row in one["probes"][workload]], one.get("foreign", 0.0)
+                    rows,
+                    [float(np.median(row)) for row in one["probes"][workload]],
+                    one.get("foreign", 0.0),
+                    one.get("handovers", {}).get(workload, ()),
                 )
                 for key, one in cases.items()
                 for workload, rows in one["workloads"].items()
@@ -72,11 +80,8 @@ def load(path: Path) -> list[Session]:
 
 def slowed(timed: Timed, slowdown: float, every: int = 1) -> Timed:
     """The same with each `every`th repetition slower."""
-    return Timed(
-        [[time * (1 + slowdown if i % every == 0 else 1.0) for i, time in enumerate(row)] for row in timed.times],
-        timed.probes,
-        timed.foreign,
-    )
+    times = [[time * (1 + slowdown if i % every == 0 else 1.0) for i, time in enumerate(row)] for row in timed.times]
+    return replace(timed, times=times)
 
 
 def trials(count: int, sessions: Sequence[int], most: int, seed: int) -> list[Trial]:
@@ -169,8 +174,8 @@ def run_rates(
 
 def peer_rates(
     sessions: Sequence[Session], picked: Sequence[Trial], slowdown: float
-) -> Iterator[tuple[str, float, float, float]]:
-    """By rule: share of runs that alarm on the same code, of items found slower, and the area under the ROC curve."""
+) -> Iterator[tuple[str, float, float, float, list[tuple[float, float]]]]:
+    """By rule: share of runs that alarm on the same code, of items found slower, area under the ROC curve, and it."""
     for name, (score, limit) in PEERS.items():
         yield name, *_score_rates(sessions, picked, slowdown, lambda new, old, score=score: score(new, old[-1]), limit)
     items = len(sessions[0])
@@ -183,7 +188,7 @@ def _score_rates(
     slowdown: float,
     score: Callable[[Timed, list[Timed]], float],
     limit: float,
-) -> tuple[float, float, float]:
+) -> tuple[float, float, float, list[tuple[float, float]]]:
     same, slow, runs = [], [], 0
     for trial in picked:
         alarms = []
@@ -194,7 +199,57 @@ def _score_rates(
             alarms.append(same[-1] > limit)
         runs += any(alarms)
     area = stats.mannwhitneyu(slow, same).statistic / (len(slow) * len(same))
-    return runs / len(picked), float(np.mean([one > limit for one in slow])), float(area)
+    # One point for each of a hundred shares of false alarms, items of unchanged code that the swept limit calls slower.
+    limits = np.quantile(same, np.linspace(1, 0, 101))
+    curve = [(float(np.mean(np.array(same) > one)), float(np.mean(np.array(slow) > one))) for one in limits]
+    return runs / len(picked), float(np.mean([one > limit for one in slow])), float(area), curve
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """What an item's times are made of: spreads of sessions and processes (log), and repetitions within a process."""
+
+    sessions: float
+    processes: float
+    repetitions: list[list[float]]
+    """Of each process recorded: its times over their median."""
+
+    def session(self, random: np.random.Generator, slowdown: float) -> Timed:
+        """Five processes of ten repetitions."""
+        level_of_session = random.normal(0, self.sessions) + math.log1p(slowdown) + math.log(1e7)
+        rows = []
+        for _ in range(5):
+            level_of_process = level_of_session + random.normal(0, self.processes)
+            shape = self.repetitions[int(random.integers(len(self.repetitions)))]
+            rows.append([math.exp(level_of_process) * float(one) for one in random.choice(shape, 10)])
+        return Timed(rows)
+
+
+def fitted(sessions: Sequence[Timed]) -> Hierarchy:
+    """The moments of recorded sessions, processes in the fast level; what processes add to sessions is taken out.
+
+    Of sessions whose processors stood as the middle one's: the rule compares no others.
+    """
+    middle = sorted(sessions, key=lambda one: one.handover or 0)[len(sessions) // 2]
+    sessions = [one for one in sessions if alike(one, middle)]
+    levels = [level(standing(one), "fast") for one in sessions if one.foreign <= CROWDED_SHARE]
+    within = float(np.mean([np.var(one.processes, ddof=1) for one in levels if len(one.processes) > 1]))
+    added = within * float(np.mean([1 / len(one.processes) for one in levels]))
+    between = max(0.0, float(np.var([one.value for one in levels], ddof=1)) - added)
+    repetitions = [[time / float(np.median(row)) for time in row] for one in sessions for row in one.times]
+    return Hierarchy(math.sqrt(between), math.sqrt(within), repetitions)
+
+
+def simulated(hierarchies: Sequence[Hierarchy], count: int, slowdown: float, runs: int) -> float:
+    """Share of simulated whole runs (an item for each hierarchy) with any REGRESSION, or with a PASS when slowed."""
+    random, found = np.random.default_rng(count), 0
+    for _ in range(runs):
+        verdicts = [
+            ours(one.session(random, slowdown), [one.session(random, 0.0) for _ in range(count)], len(hierarchies))
+            for one in hierarchies
+        ]
+        found += ("PASS" if slowdown else "REGRESSION") in verdicts
+    return found / runs
 
 
 def failed_sessions(sessions: Sequence[Session], picked: Sequence[Trial]) -> tuple[int, int]:
@@ -207,6 +262,20 @@ def failed_sessions(sessions: Sequence[Session], picked: Sequence[Trial]) -> tup
 def beyond(failed: int, tried: int) -> float:
     """Clopper and Pearson's upper 95 % bound on a share."""
     return 1.0 if failed == tried else float(stats.beta.ppf(0.95, failed + 1, tried - failed))
+
+
+def simulations(hierarchies: dict[str, Hierarchy], runs: int) -> dict[str, Any]:
+    """Error rates where the machine is as fitted, and nothing but chance moves it."""
+    rows = [
+        {
+            "baseline_sessions": count,
+            "false_alarms": simulated(list(hierarchies.values()), count, 0.0, runs),
+            "false_passes": simulated(list(hierarchies.values()), count, TOLERANCE, runs),
+        }
+        for count in BASELINES
+    ]
+    spreads = {name: [one.sessions, one.processes] for name, one in hierarchies.items()}
+    return {"runs": runs, "spreads": spreads, "rows": rows}
 
 
 def measured(sessions: Sequence[Session], half: Sequence[int], count: int, most: int) -> dict[str, Any]:
@@ -223,11 +292,20 @@ def measured(sessions: Sequence[Session], half: Sequence[int], count: int, most:
 
 _HEAD = """# Verdicts on recorded sessions of unchanged code
 
-Made by `verdicts.py` from half {half} of `sessions.jsonl`: {sessions} sessions, four items each (llama-cpp f16 and
-rwkv fp32 on synthetic:nano, pp256 and tg64), {trials} trials a row, tolerance 5 %. *Runs*: share of whole runs with any
-REGRESSION; the other columns are shares of items. The machine was shared with builds and tests: five of the nineteen
-sessions are too crowded for a verdict by the product's own rule, and the first nine were recorded before it knew how
-crowded they were, one of them with another program beside it (in half 1: the false alarms there).
+Made by `verdicts.py` from half {half} of `{recording}`: every second session, {sessions} in all, with {processes}
+processes a case, recorded from {first} to {last}, four items each (llama-cpp f16 and rwkv
+fp32 on synthetic:nano, pp256 and tg64); {trials} trials a row, tolerance 5 %. *Runs*: share of whole runs with any
+REGRESSION; the other columns are shares of items. By the product's own rule {crowded} of these sessions were too
+crowded for a verdict: nothing else ran in this virtual machine, what its host did is not known.
+
+How far apart the sessions lie, as the standard deviation of the logarithm of one figure a session; how far the fast
+level follows the probe (correlation of the logarithms over the sessions); and what the probe leaves unexplained of a
+session's slowness against another, root mean square over all pairs whose processors stood alike ({apart} of all pairs
+did not):
+
+| item | fast level (5 % quantile) | median | mean | follows the probe | unexplained |
+|---|--:|--:|--:|--:|--:|
+{spreads}
 
 | baseline sessions | slowdown | runs | REGRESSION | PASS | INCONCLUSIVE |
 |--:|---|--:|--:|--:|--:|"""
@@ -235,7 +313,11 @@ crowded they were, one of them with another program beside it (in half 1: the fa
 
 def table(result: dict[str, Any]) -> str:
     """The record as markdown."""
-    lines = _HEAD.format(**result).splitlines()
+    spreads = "\n".join(
+        f"| {name} | {' | '.join(f'{one:.1%}' for one in row[:3])} | {row[3]:.2f} | {row[4]:.1%} |"
+        for name, row in result["spreads"].items()
+    )
+    lines = _HEAD.format(**{**result, "spreads": spreads}).splitlines()
     for one in result["ours"]:
         rows = {
             **{f"{float(s):.0%}": r for s, r in one["slowdowns"].items()},
@@ -255,6 +337,7 @@ def table(result: dict[str, Any]) -> str:
             f"* {one['baseline_sessions']} baseline sessions: {alarms['sessions']} of {alarms['of']} "
             f"(at most {alarms['upper_95']:.0%})"
         )
+    lines += _simulation_lines(result["simulation"])
     lines += [
         "",
         "Against peers' rules on the same data, one baseline session, a slowdown of 10 %:",
@@ -262,31 +345,89 @@ def table(result: dict[str, Any]) -> str:
         "| rule | runs of unchanged code that alarm | items found | area under the ROC curve |",
         "|---|--:|--:|--:|",
     ]
-    lines += [f"| {name} | {alarms:.0%} | {found:.0%} | {area:.3f} |" for name, alarms, found, area in result["peers"]]
+    lines += [
+        f"| {name} | {alarms:.0%} | {found:.0%} | {area:.3f} |" for name, alarms, found, area, _ in result["peers"]
+    ]
     return "\n".join(lines) + "\n"
 
 
+def _simulation_lines(simulation: dict[str, Any]) -> Iterator[str]:
+    told = ", ".join(f"{name} {sessions:.1%} and {own:.1%}" for name, (sessions, own) in simulation["spreads"].items())
+    yield from (
+        "",
+        f"Simulated from the hierarchy of the sessions that stood alike, {simulation['runs']} runs a row,",
+        f"five processes each, without probes; spreads of sessions and of processes: {told}.",
+        "",
+        "| baseline sessions | runs of unchanged code with a REGRESSION | runs slower by the tolerance with a PASS |",
+        "|--:|--:|--:|",
+    )
+    for row in simulation["rows"]:
+        yield f"| {row['baseline_sessions']} | {row['false_alarms']:.1%} | {row['false_passes']:.1%} |"
+
+
+def facts(recording: Path, sessions: Sequence[Session], half: Sequence[int]) -> dict[str, Any]:
+    """What the sessions are, and how far apart they lie."""
+    lines = recording.read_text(encoding="utf-8").splitlines()
+    cases = [json.loads(lines[index])["cases"] for index in half]
+    times = sorted(case["recorded"] for one in cases for case in one.values())
+    counts = [sum(len(next(iter(one[key]["workloads"].values()))) for one in cases) for key in cases[0]]
+    chosen = [sessions[index] for index in half]
+    levels = (lambda row: np.quantile(row, 0.05), np.median, np.mean)
+    pairs = [(one, other) for one in chosen for other in chosen if one is not other]
+    apart = sum(not alike(one[name], other[name]) for one, other in pairs for name in sessions[0])
+    return {
+        "apart": f"{apart / len(pairs) / len(sessions[0]):.0%}",
+        "sessions": len(half),
+        "processes": " and ".join(map(str, counts)),
+        "first": times[0],
+        "last": times[-1],
+        "crowded": sum(any(timed.foreign > CROWDED_SHARE for timed in one.values()) for one in chosen),
+        "spreads": {
+            name: [
+                *(float(np.std([math.log(figure(_flat(one[name]))) for one in chosen], ddof=1)) for figure in levels),
+                *_followed([(one[name], other[name]) for one, other in pairs if alike(one[name], other[name])]),
+            ]
+            for name in sessions[0]
+        },
+    }
+
+
+def _followed(pairs: Sequence[tuple[Timed, Timed]]) -> tuple[float, float]:
+    """The correlation of fast levels' differences with the probes', and the root mean square of what is unexplained."""
+    found = [(level(standing(one), "fast"), level(standing(other), "fast")) for one, other in pairs]
+    times = np.array([one.value - other.value for one, other in found])
+    probes = np.array([(one.probe or 0.0) - (other.probe or 0.0) for one, other in found])
+    slower = np.maximum(times, 0) - np.maximum(probes, 0)
+    return float(np.corrcoef(times, probes)[0, 1]), float(np.sqrt(np.mean(np.maximum(slower, 0) ** 2)))
+
+
 def main() -> int:
-    """Rates on a half, as a table."""
+    """Rates, as a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--half", type=int, choices=(1, 2), default=2)
     parser.add_argument("--trials", type=int, default=300)
+    parser.add_argument("--simulations", type=int, default=500)
     parser.add_argument("--recording", type=Path, default=RECORDING)
     asked = parser.parse_args()
     sessions = load(asked.recording)
     # Every second session, so that both halves meet the machine in all its moods.
     half = list(range(asked.half - 1, len(sessions), 2))
     result = {
+        **facts(asked.recording, sessions, half),
+        "recording": asked.recording.name,
         "half": asked.half,
-        "sessions": len(half),
         "trials": asked.trials,
         "ours": [measured(sessions, half, count, asked.trials) for count in BASELINES],
+        "simulation": simulations(
+            {name: fitted([one[name] for one in sessions]) for name in sessions[0]}, asked.simulations
+        ),
         "peers": list(peer_rates(sessions, trials(1, half, asked.trials, seed=1), 0.1)),
     }
     print(table(result))
     if asked.half == 2:  # noqa: PLR2004 - the half that no setting was chosen on
-        (HERE / "verdicts.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (HERE / "verdicts.md").write_text(table(result), encoding="utf-8")
+        name = "verdicts" if asked.recording == RECORDING else asked.recording.stem
+        (HERE / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (HERE / f"{name}.md").write_text(table(result), encoding="utf-8")
     return 0
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    Arrays = tuple[npt.NDArray[np.float32], ...]
+
 ProbeKind = Literal["product", "sweep", "handover"]
 
 PRODUCT_SIZE = 512
@@ -33,7 +35,9 @@ SWEPT_BYTES = 2 * 2 * SWEEP_ROUNDS * SWEEP_BYTES
 """Read and written by a thread in one sweep: there and back."""
 
 HANDOVER_BYTES = 1 << 20
-"""Each thread adds to so many in a step, then all meet: 70 microseconds where the cores share a cache."""
+HANDOVER_SIZE = 128
+"""Of a step: each thread adds to so many bytes that another thread had in the step before, and multiplies two matrices
+of that size; then all meet. Processors that share no cache take longer for the one, two of one core for the other."""
 
 HANDOVER_STEPS = 20
 HANDOVER_ROUNDS = 5
@@ -44,14 +48,15 @@ PRODUCT_OPERATIONS = 2 * PRODUCT_SIZE**3 * PRODUCT_ROUNDS
 
 @dataclass(slots=True)
 class Kernels:
-    """The arrays of `threads` threads; times in nanoseconds."""
+    """The arrays of `threads` threads, each of which does its own share of every step; times in nanoseconds."""
 
     threads: int
-    _pool: ThreadPoolExecutor = field(init=False)
-    _arrays: dict[str, list[tuple[npt.NDArray[np.float32], ...]]] = field(init=False, default_factory=dict)
+    _pools: list[ThreadPoolExecutor] = field(init=False)
+    _arrays: dict[str, list[Arrays]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._pool = ThreadPoolExecutor(self.threads)
+        # A pool a thread, not one for all: there any thread may take any share, and whose cache has it is chance.
+        self._pools = [ThreadPoolExecutor(1) for _ in range(self.threads)]
 
     def time(self, kind: ProbeKind) -> int:
         """How long the work took, every thread at once; the first call's arrays are made outside the clock.
@@ -60,59 +65,65 @@ class Kernels:
         """
         if kind not in self._arrays:
             self._arrays[kind] = [_arrays(kind) for _ in range(self.threads)]
-            self._run(_WORK[kind], kind)
+            self._step(kind, 0)
         if kind == "handover":
             return round(median(self._clock(kind, HANDOVER_STEPS) for _ in range(HANDOVER_ROUNDS)) / HANDOVER_STEPS)
         return self._clock(kind, 1)
 
     def _clock(self, kind: ProbeKind, steps: int) -> int:
         started = time.perf_counter_ns()
-        for _ in range(steps):
-            self._run(_WORK[kind], kind)
+        for step in range(steps):
+            self._step(kind, step if kind == "handover" else 0)
         return time.perf_counter_ns() - started
 
-    def _run(self, work: Callable[[tuple[npt.NDArray[np.float32], ...]], None], kind: ProbeKind) -> None:
-        list(self._pool.map(work, self._arrays[kind]))
+    def _step(self, kind: ProbeKind, turn: int) -> None:
+        """Every thread does the work once, on the arrays that are `turn` places further than its own."""
+        arrays = self._arrays[kind]
+        doing = [pool.submit(_WORK[kind], arrays[(own + turn) % self.threads]) for own, pool in enumerate(self._pools)]
+        for one in doing:
+            one.result()
 
 
-def _arrays(kind: ProbeKind) -> tuple[npt.NDArray[np.float32], ...]:
-    if kind == "handover":
-        return (np.ones(HANDOVER_BYTES // 4, dtype=np.float32),)
+def _arrays(kind: ProbeKind) -> Arrays:
     if kind == "sweep":
         sweep = np.ones(SWEEP_BYTES // 4, dtype=np.float32)
         return sweep, sweep.copy()
-    source = np.linspace(-1, 1, PRODUCT_SIZE**2, dtype=np.float32).reshape(PRODUCT_SIZE, PRODUCT_SIZE)
+    if kind == "handover":
+        return (np.ones(HANDOVER_BYTES // 4, dtype=np.float32), *_factors(HANDOVER_SIZE))
+    return _factors(PRODUCT_SIZE)
+
+
+def _factors(size: int) -> Arrays:
+    source = np.linspace(-1, 1, size**2, dtype=np.float32).reshape(size, size)
     return source, source.T.copy(), np.empty_like(source)
 
 
-def _product(arrays: tuple[npt.NDArray[np.float32], ...]) -> None:
+def _product(arrays: Arrays) -> None:
     left, right, out = arrays
     for _ in range(PRODUCT_ROUNDS):
         np.matmul(left, right, out=out)
 
 
-def _sweep(arrays: tuple[npt.NDArray[np.float32], ...]) -> None:
+def _sweep(arrays: Arrays) -> None:
     one, other = arrays
     for _ in range(SWEEP_ROUNDS):
         np.copyto(other, one)
         np.copyto(one, other)
 
 
-def _handover(arrays: tuple[npt.NDArray[np.float32], ...]) -> None:
-    np.add(arrays[0], 1, out=arrays[0])
+def _handover(arrays: Arrays) -> None:
+    sums, left, right, out = arrays
+    np.add(sums, 1, out=sums)
+    np.matmul(left, right, out=out)
 
 
-_WORK: dict[ProbeKind, Callable[[tuple[npt.NDArray[np.float32], ...]], None]] = {
-    "product": _product,
-    "sweep": _sweep,
-    "handover": _handover,
-}
+_WORK: dict[ProbeKind, Callable[[Arrays], None]] = {"product": _product, "sweep": _sweep, "handover": _handover}
 
 
 def version() -> str:
     """What the probes' times depend on besides the machine; times of another version are never compared."""
     blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
     sizes = f"{PRODUCT_SIZE} {PRODUCT_ROUNDS} {SWEEP_BYTES} {SWEEP_ROUNDS}"
-    sizes += f" on one thread {HANDOVER_BYTES} {HANDOVER_STEPS} {HANDOVER_ROUNDS}"
+    sizes += f" on one thread {HANDOVER_BYTES} {HANDOVER_SIZE} {HANDOVER_STEPS} {HANDOVER_ROUNDS}"
     facts = f"{sizes} numpy {np.__version__} {blas.get('name')} {blas.get('version')}"
     return hashlib.sha256(facts.encode()).hexdigest()[:12]

@@ -6,7 +6,7 @@ what bounds the two. They run on one thread, whatever the case has: that is how 
 
 Between threads there is another thing that moves. Where the host of a virtual machine puts its processors decides how
 long they take to hand work to each other, and it changes its mind within seconds: with two threads a prefill of
-llama.cpp took 14 ms or 23 ms, with one always 25 ms (benchmarks/verdicts). So before each sample of several threads a
+llama.cpp took 14 ms or 22 ms, with one always 23 ms (benchmarks/verdicts). So before each sample of several threads a
 hand-over is timed, and while it takes longer than it is known to take here, the sample waits, as long as there is
 patience.
 """

@@ -41,22 +41,26 @@ class Timed:
     """
 
     @property
-    def nearest(self) -> float | None:
-        """The quickest process's hand-over."""
-        return min(self.handovers, default=None)
+    def handover(self) -> float | None:
+        """What a hand-over took; None where none was timed."""
+        return stood(self.handovers) if self.handovers else None
 
 
 NEAR = 1.2
-"""Hand-overs within this factor are of processors that stand alike: recorded ones lie within 10 % of 70 microseconds or
-within 10 % of 105 (benchmarks/verdicts)."""
+"""Hand-overs within this factor are of processors that stand alike: on one machine they took 97 to 112 us while
+its processors shared a cache and 130 to 170 us while they did not (benchmarks/verdicts)."""
+
+
+def stood(handovers: Sequence[float]) -> float:
+    """The median hand-over of the processes whose processors stood near."""
+    return float(np.median([one for one in handovers if one <= NEAR * min(handovers)]))
 
 
 def standing(timed: Timed) -> Timed:
     """Less the processes whose processors stood further apart than the nearest ones' did."""
-    nearest = timed.nearest
-    if nearest is None or len(timed.handovers) != len(timed.times):
+    if not timed.handovers or len(timed.handovers) != len(timed.times):
         return timed
-    kept = [index for index, one in enumerate(timed.handovers) if one <= NEAR * nearest]
+    kept = [index for index, one in enumerate(timed.handovers) if one <= NEAR * min(timed.handovers)]
     probes = [timed.probes[index] for index in kept] if len(timed.probes) == len(timed.times) else ()
     return replace(
         timed,
@@ -68,9 +72,8 @@ def standing(timed: Timed) -> Timed:
 
 def alike(one: Timed, other: Timed) -> bool:
     """Whether two sessions' processors stood alike; so they are taken to have where none was looked at."""
-    if one.nearest is None or other.nearest is None:
-        return True
-    return max(one.nearest, other.nearest) <= NEAR * min(one.nearest, other.nearest)
+    here, there = one.handover, other.handover
+    return here is None or there is None or max(here, there) <= NEAR * min(here, there)
 
 
 @dataclass(frozen=True, slots=True)

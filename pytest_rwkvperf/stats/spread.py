@@ -21,12 +21,10 @@ class Spread:
     freedom: float
 
 
-PRIOR = Spread(0.04**2, 20)
-"""What is assumed of a machine before its sessions have shown it: 8 %, worth eight sessions. Chosen on one half of the
-recordings in benchmarks/verdicts, where the other half shows what it leads to: with 3 % worth twenty, unchanged code on
-a shared virtual machine was called slower in 15 % of all runs. With more, twelve workloads and one stored session would
-not show a doubling of the time."""
-
+PRIOR = Spread(0.03**2, 20)
+"""What is assumed of a machine before its sessions have shown it: 3 %, worth twenty sessions, beyond what probes and
+hand-overs account for. Chosen on one half of the recordings in benchmarks/verdicts, where the other half shows what it
+leads to. Without those two (`before.jsonl` there) it called unchanged code slower in 15 % of all runs."""
 
 GPU_PRIOR = Spread(0.02**2, 20)
 """The same of a GPU, whose work its host hardly touches: of 14 figures of machines with an H200, 13 lay within 1.6 % of

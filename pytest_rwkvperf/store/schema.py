@@ -14,7 +14,7 @@ from pytest_rwkvperf.cases import Case, WorkloadKind
 from pytest_rwkvperf.errors import BaselineError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.stats.estimates import LONGEST
-from pytest_rwkvperf.stats.levels import Timed
+from pytest_rwkvperf.stats.levels import Timed, stood
 from pytest_rwkvperf.stats.verdicts import MOST_SESSIONS, Old
 from pytest_rwkvperf.store import migrations, strict
 
@@ -113,7 +113,7 @@ class Baseline:
         for stored in self.cases.values():
             for session in stored.sessions if stored.case.threads == threads else ():
                 for row in session.handovers.values():
-                    found[session.probe_version] = min(found.get(session.probe_version, math.inf), *row)
+                    found[session.probe_version] = min(found.get(session.probe_version, math.inf), stood(row))
         return found
 
     def adding(self, stored: StoredCase, *, replacing: bool) -> Baseline:

@@ -35,7 +35,7 @@ def test_a_hand_over_is_a_step_and_every_thread_takes_it() -> None:
     steps = 1 + 2 * kernels.HANDOVER_STEPS * kernels.HANDOVER_ROUNDS + kernels.HANDOVER_STEPS * kernels.HANDOVER_ROUNDS
     kernel.time("handover")
     kernel.time("handover")
-    assert [float(array[0]) - 1 for (array,) in kernel._arrays["handover"]] == [steps, steps]
+    assert [float(array[0]) - 1 for array, *_ in kernel._arrays["handover"]] == [steps, steps]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,7 @@ def test_a_hand_over_is_a_step_and_every_thread_takes_it() -> None:
         "SWEEP_BYTES",
         "SWEEP_ROUNDS",
         "HANDOVER_BYTES",
+        "HANDOVER_SIZE",
         "HANDOVER_STEPS",
         "HANDOVER_ROUNDS",
     ],

@@ -55,7 +55,10 @@ def test_processes_on_processors_further_apart_than_the_nearest_are_left_out() -
 
 
 def test_sessions_are_alike_within_the_margin_and_where_nothing_was_looked_at() -> None:
-    near, same, apart = (Timed([[1.0]], (), 0.0, [one]) for one in (70.0, 83.0, 105.0))
+    near, same, apart = (
+        Timed([[1.0]] * 3, (), 0.0, one) for one in ([70.0] * 3, [105.0, 83.0, 83.0], [83.0, 90.0, 99.0])
+    )
+    assert (near.handover, same.handover, apart.handover) == (70, 83, 90)
     assert alike(near, same)
     assert alike(same, near)
     assert not alike(near, apart)

@@ -37,7 +37,7 @@ def test_what_the_machine_was_seen_to_do_goes_before_the_prior() -> None:
     assert session_spread([[at(1.0, 0.9, 1.1)]], Spread(1e-4, 12)) == Spread(1e-4, 12)
 
 
-@given(st.floats(0.015, 0.2), st.integers(1, 1000))
+@given(st.floats(0.006, 0.2), st.integers(1, 1000))
 def test_many_sessions_show_the_truth_whatever_was_assumed(spread: float, seed: int) -> None:
     levels = [at(value) for value in np.random.default_rng(seed).normal(0, spread, 2000)]
     assert math.sqrt(session_spread([levels]).variance) == pytest.approx(spread, rel=0.15)

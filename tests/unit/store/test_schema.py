@@ -149,7 +149,7 @@ def test_the_nearest_hand_over_is_known_by_threads_and_version(machine: Fingerpr
     baseline = Baseline(machine)
     for one in (stored(2, "v", 70, 105), stored(2, "w", 60, 61), stored(2, "v", 71, 72), stored(4, "v", 50, 50)):
         baseline = baseline.adding(one, replacing=False)
-    assert baseline.nearest(2) == {"v": 70, "w": 60}
+    assert baseline.nearest(2) == {"v": 70, "w": 60.5}
     assert baseline.nearest(4) == {"v": 50}
     assert baseline.nearest(1) == {}
 
