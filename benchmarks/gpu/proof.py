@@ -163,6 +163,15 @@ STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
     ),
     "deep-rwkv": measuring("deep-rwkv", "--rwkv-backend=rwkv", "--rwkv-quant=fp16@kernels", _DEEP, *_ONE),
     "deep-web": measuring("deep-web", "--rwkv-backend=web-rwkv", "--rwkv-quant=fp16", _DEEP, "--rwkv-budget=1"),
+    "deep-web-int8": measuring(
+        "deep-web-int8", "--rwkv-backend=web-rwkv", "--rwkv-quant=int8", _DEEP, "--rwkv-budget=1"
+    ),
+    "deep-web-nf4": measuring("deep-web-nf4", "--rwkv-backend=web-rwkv", "--rwkv-quant=nf4", _DEEP, "--rwkv-budget=1"),
+    # with LLAMA_CPP_LIB_PATH at a llama.cpp that was built with GGML_VULKAN
+    "llama-vulkan": measuring(
+        "llama-vulkan", "--rwkv-backend=llama-cpp", "--rwkv-quant=f16,q8_0,q4_k_m", "--rwkv-device=vulkan:0",
+        "--rwkv-budget=1",
+    ),
     "web-rwkv-nf4": measuring("web-rwkv-nf4", "--rwkv-backend=web-rwkv", "--rwkv-quant=nf4", "--rwkv-budget=1"),
     "own-tools": own_tools,
     "slowdown": slowdown,
@@ -182,7 +191,9 @@ STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
 def main() -> None:
     """Run the steps."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("steps", nargs="*", help=f"of {', '.join(STEPS)}; default: all but the comparing ones")
+    parser.add_argument(
+        "steps", nargs="*", help=f"of {', '.join(STEPS)}; default: all but the comparing ones and llama-vulkan"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="synthetic:2.9b")
     parser.add_argument("--baseline-dir", type=Path, default=CHECKOUT / "baselines")
@@ -192,7 +203,7 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     sys.path.insert(0, str(HERE))
-    for name in options.steps or [one for one in STEPS if not one.startswith("compare")]:
+    for name in options.steps or [one for one in STEPS if not one.startswith(("compare", "llama-vulkan"))]:
         note = options.out / f"{name}.done"
         if note.exists() and not options.again:
             continue

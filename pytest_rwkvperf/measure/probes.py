@@ -17,9 +17,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pytest_rwkvperf.stats.levels import NEAR
+from pytest_rwkvperf.stats.levels import NEAR, farthest
 from pytest_rwkvperf.worker import parent
 from pytest_rwkvperf.worker.parent import Worker
 
@@ -43,9 +41,6 @@ _PAUSE_SECONDS = 0.05
 """Between two looks at processors that stand apart; they did so for 3 to 30 s."""
 
 _REACH_ROUNDS = 3
-
-_NEAREST_SHARE = 0.1
-"""The quantile of a run's own hand-overs that is what they take here: one lucky reading shall not set the measure."""
 
 
 class Prober:
@@ -93,7 +88,7 @@ class Prober:
             started = time.monotonic()
             taken = self._time("handover", self._threads)
             self._seen.append(taken)
-            if taken <= NEAR * self._nearest() or self._patience <= 0:
+            if taken <= self._farthest() or self._patience <= 0:
                 return taken
             waiting(f"the processors stand apart, waiting {self._patience:.0f} s at most")
             time.sleep(_PAUSE_SECONDS)
@@ -102,9 +97,10 @@ class Prober:
     def _time(self, kind: ProbeKind, threads: int) -> int:
         return int(self._worker.request("probe", parent.QUICK_SECONDS, kind=kind, threads=threads))
 
-    def _nearest(self) -> float:
-        own = float(np.quantile(self._seen, _NEAREST_SHARE))
-        return min(own, self._known or own)
+    def _farthest(self) -> float:
+        """What a hand-over may take here: by this run's own, or by the stored ones where those were quicker."""
+        own = farthest([self._seen])
+        return min(own, NEAR * self._known) if self._known else own
 
 
 @contextmanager

@@ -126,14 +126,18 @@ class CaseRecord:
         return max((float(pair.relative_l2) for pair in (*pairs, *deep)), default=None)
 
     def timed(self, workload: Workload) -> Timed:
-        """Nanoseconds per repetition, and the medians of the probes and hand-overs beside them, by process.
+        """Nanoseconds per repetition with the hand-overs before them, and the medians of the probes, by process.
 
         Raises:
             MeasurementError: as `times`.
         """
         probes = medians([run.probes for run in self.runs], str(workload))
-        handovers = medians([run.handovers for run in self.runs], str(workload))
-        return Timed(self.times(workload), probes, self.conditions.foreign, handovers)
+        return Timed(self.times(workload), probes, self.conditions.foreign, self.handovers(workload))
+
+    def handovers(self, workload: Workload) -> tuple[tuple[int, ...], ...]:
+        """Nanoseconds of the hand-over before each repetition, by process; empty where any is missing."""
+        rows = tuple(run.handovers.get(str(workload), ()) for run in self.runs)
+        return rows if all(rows) else ()
 
     def times(self, workload: Workload) -> tuple[tuple[int, ...], ...]:
         """Nanoseconds per repetition, by process.

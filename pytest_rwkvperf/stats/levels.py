@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -36,9 +37,8 @@ class Timed:
     probes: Sequence[float] = ()
     foreign: float = 0.0
     """Share of the processor time that its threads want which other processes left them without, 0 to 1."""
-    handovers: Sequence[float] = ()
-    """How long its threads took to hand work over beside the times, the median by process; empty where none was timed.
-    """
+    handovers: Sequence[Sequence[float]] = ()
+    """How long its threads took to hand work over before each of the times; empty where none was timed."""
 
     @property
     def handover(self) -> float | None:
@@ -51,22 +51,34 @@ NEAR = 1.2
 its processors shared a cache and 130 to 170 us while they did not (benchmarks/verdicts)."""
 
 
-def stood(handovers: Sequence[float]) -> float:
-    """The median hand-over of the processes whose processors stood near."""
-    return float(np.median([one for one in handovers if one <= NEAR * min(handovers)]))
+NEAREST_SHARE = 0.1
+"""The quantile of hand-overs that is what they take at best: one lucky reading shall not set the measure."""
+
+
+def farthest(handovers: Sequence[Sequence[float]]) -> float:
+    """The longest hand-over that is still one of processors as near as any of these were."""
+    return NEAR * float(np.quantile(np.concatenate(handovers), NEAREST_SHARE))
+
+
+def stood(handovers: Sequence[Sequence[float]]) -> float:
+    """The median hand-over of the repetitions whose processors stood near."""
+    limit = farthest(handovers)
+    return float(np.median([one for row in handovers for one in row if one <= limit]))
 
 
 def standing(timed: Timed) -> Timed:
-    """Less the processes whose processors stood further apart than the nearest ones' did."""
-    if not timed.handovers or len(timed.handovers) != len(timed.times):
+    """Less the repetitions whose processors stood further apart than the nearest ones' did."""
+    if not timed.handovers:
         return timed
-    kept = [index for index, one in enumerate(timed.handovers) if one <= NEAR * min(timed.handovers)]
+    limit = farthest(timed.handovers)
+    near = [[one <= limit for one in row] for row in timed.handovers]
+    kept = [index for index, row in enumerate(near) if any(row)]
     probes = [timed.probes[index] for index in kept] if len(timed.probes) == len(timed.times) else ()
     return replace(
         timed,
-        times=[timed.times[index] for index in kept],
+        times=[list(compress(timed.times[index], near[index])) for index in kept],
         probes=probes,
-        handovers=[timed.handovers[index] for index in kept],
+        handovers=[list(compress(timed.handovers[index], near[index])) for index in kept],
     )
 
 

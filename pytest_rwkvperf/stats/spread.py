@@ -31,14 +31,16 @@ GPU_PRIOR = Spread(0.02**2, 20)
 the stored ones and one 3 % off (benchmarks/gpu/h200.md), which is a spread of 0.8 %."""
 
 
-def session_spread(sessions: Sequence[Sequence[Level]], prior: Spread = PRIOR) -> Spread:
+def session_spread(sessions: Sequence[Sequence[Level]], prior: Spread = PRIOR, coefficient: float = 0.0) -> Spread:
     """The variance of a session's level around its software version's own; `sessions` are grouped by version.
+
+    What their probes account for, with drift's `coefficient`, is no part of it.
 
     The prior and the sessions are pooled as a scaled inverse chi-squared prior and normal data are (Gelman et al.,
     Bayesian Data Analysis, 3rd edition, section 2.6; Smyth, Statistical Applications in Genetics 3, 2004, for doing so
     with few observations).
     """
-    seen = _pooled([[one.value for one in group] for group in sessions])
+    seen = _pooled([[one.value - coefficient * (one.probe or 0.0) for one in group] for group in sessions])
     freedom = prior.freedom + seen.freedom
     return Spread((prior.variance * prior.freedom + seen.variance * seen.freedom) / freedom, freedom)
 

@@ -173,8 +173,8 @@ def _noise(new: Timed, old: Old, statistic: Statistic) -> _Noise:
     # The spread is what is left of the differences between sessions that can be compared.
     groups = [group for one in old.others if (group := comparable(new, one))]
     others = [[level(standing(one), statistic) for one in group] for group in groups]
-    spread = session_spread([levels, *others], old.prior)
-    moved = drift(level_new, levels)
+    moved = drift(level_new, levels, old.prior)
+    spread = session_spread([levels, *others], old.prior, moved.coefficient)
     centre = float(np.mean([one.value for one in levels])) - (level_new.value - moved.shift)
     excuse = _excuse(new) + max(map(_excuse, reference)) if same else math.inf
     own = (level_new.error**2 + moved.variance, max(1, len(level_new.processes) - 1))

@@ -37,10 +37,9 @@ def stored_cases(records: Iterable[CaseRecord], keep: dict[str, set[str]], recor
 def _session(record: CaseRecord, names: set[str], recorded: str) -> Session:
     workloads = {name: record.times(Workload.parse(name)) for name in sorted(names)}
     conditions = record.conditions
-    probes, handovers = (
-        {name: row for name in sorted(names) if (row := medians(readings, name))}
-        for readings in ([run.probes for run in record.runs], [run.handovers for run in record.runs])
-    )
+    readings = [run.probes for run in record.runs]
+    probes = {name: row for name in sorted(names) if (row := medians(readings, name))}
+    handovers = {name: rows for name in sorted(names) if (rows := record.handovers(Workload.parse(name)))}
     return Session(
         recorded,
         record.versions,

@@ -79,8 +79,8 @@ def test_the_same_machine_and_case_are_compared(factor: float, verdict: str, rea
 
 
 def test_processors_that_stood_apart_are_named() -> None:
-    runs = tuple(replace(run, handovers={"pp512": (105_000,)}) for run in RECORD.runs)
-    old = stored(handovers={"pp512": (70_000,) * len(TIMES)})
+    runs = tuple(replace(run, handovers={"pp512": (105_000,) * len(run.samples["pp512"])}) for run in RECORD.runs)
+    old = stored(handovers={"pp512": tuple((70_000,) * len(row) for row in TIMES)})
     judgement = judge(replace(slower(RECORD, 50.0), runs=runs), ITEM, against(old), 0.25, items=1)
     assert judgement.verdict == "INCONCLUSIVE"
     assert judgement.reason.endswith(

@@ -48,15 +48,17 @@ def test_the_error_of_a_mean_is_the_textbooks() -> None:
     assert level(Timed(rows), "mean").error == pytest.approx(expected, rel=1e-2)
 
 
-def test_processes_on_processors_further_apart_than_the_nearest_are_left_out() -> None:
-    timed = Timed([[1.0], [2.0], [3.0]], [7.0, 8.0, 9.0], 0.1, [70.0, 105.0, 83.0])
-    assert standing(timed) == Timed([[1.0], [3.0]], [7.0, 9.0], 0.1, [70.0, 83.0])
+def test_repetitions_on_processors_further_apart_than_the_nearest_are_left_out() -> None:
+    timed = Timed(
+        [[1.0, 1.5], [2.0, 2.5], [3.0, 3.5]], [7.0, 8.0, 9.0], 0.1, [[70.0, 71.0], [105.0, 90.0], [83.0, 90.0]]
+    )
+    assert standing(timed) == Timed([[1.0, 1.5], [3.0]], [7.0, 9.0], 0.1, [[70.0, 71.0], [83.0]])
     assert standing(replace(timed, handovers=())).times == timed.times
 
 
 def test_sessions_are_alike_within_the_margin_and_where_nothing_was_looked_at() -> None:
     near, same, apart = (
-        Timed([[1.0]] * 3, (), 0.0, one) for one in ([70.0] * 3, [105.0, 83.0, 83.0], [83.0, 90.0, 99.0])
+        Timed([[1.0] * 3], (), 0.0, [one]) for one in ([70.0] * 3, [105.0, 83.0, 83.0], [83.0, 90.0, 99.0])
     )
     assert (near.handover, same.handover, apart.handover) == (70, 83, 90)
     assert alike(near, same)
@@ -64,6 +66,10 @@ def test_sessions_are_alike_within_the_margin_and_where_nothing_was_looked_at() 
     assert not alike(near, apart)
     assert not alike(apart, near)
     assert alike(near, Timed([[1.0]]))
+
+
+def test_one_lucky_hand_over_does_not_make_all_others_look_apart() -> None:
+    assert Timed([[1.0] * 12], (), 0.0, [[40.0] + [70.0] * 11]).handover == 70
 
 
 def test_one_process_says_nothing_of_its_error() -> None:

@@ -217,7 +217,7 @@ def test_a_slower_machine_excuses_a_slower_time_and_no_faster_one() -> None:
 
 # Processors that stand apart
 
-NEAR, APART = [70.0] * len(STEADY), [105.0] * len(STEADY)
+NEAR, APART = ([[one] * len(row) for row in STEADY] for one in (70.0, 105.0))
 
 
 def test_no_verdict_rests_on_processors_that_stood_otherwise_in_every_stored_session() -> None:

@@ -70,16 +70,16 @@ def test_only_what_is_to_be_kept_is_stored() -> None:
     assert stored_cases([RECORD], {CASE.key: set()}, "now") == []
 
 
-def test_hand_overs_are_stored_as_probes_are() -> None:
+def test_hand_overs_are_stored_beside_each_repetition() -> None:
     record = make_record(
         replace(make_run(pp512=[10, 20]), handovers={"pp512": (70_000, 74_000)}),
         replace(make_run(pp512=[30]), handovers={"pp512": (105_000,)}),
     )
     (stored,) = stored_cases([record], {CASE.key: {"pp512"}}, "now")
-    assert stored.sessions[0].handovers == {"pp512": (72_000, 105_000)}
-    assert stored.sessions[0].timed("pp512", "").handovers == (72_000, 105_000)
+    assert stored.sessions[0].handovers == {"pp512": ((70_000, 74_000), (105_000,))}
+    assert stored.sessions[0].timed("pp512", "").handovers == ((70_000, 74_000), (105_000,))
     assert stored.sessions[0].timed("pp512", "other").handovers == ()
-    assert record.timed(PREFILL).handovers == (72_000, 105_000)
+    assert record.timed(PREFILL).handovers == ((70_000, 74_000), (105_000,))
 
 
 def test_probes_are_stored_as_each_process_s_median_and_only_where_all_were_probed() -> None:

@@ -85,7 +85,7 @@ def test_adding_a_session_adds_lines_and_changes_none(machine: Fingerprint, make
 
 
 def full(processes: int, samples: int) -> Baseline:
-    """As many sessions as are kept of twelve cases with two workloads, each repetition between 1 and 10 s."""
+    """As many sessions as are kept of twelve cases with two workloads, as many samples as quick ones get."""
     source = random.Random(1)
     baseline = Baseline(Fingerprint("Linux", "x86_64", "AMD EPYC 9B14", "family 25 model 17 stepping 1", 2, 1))
     for number in range(12):
@@ -98,13 +98,17 @@ def full(processes: int, samples: int) -> Baseline:
                 1.25,
                 0.0125,
                 {
-                    name: tuple(
-                        tuple(source.randrange(10**9, 10**10) for _ in range(samples)) for _ in range(processes)
-                    )
+                    name: tuple(tuple(source.randrange(10**7, 10**8) for _ in range(samples)) for _ in range(processes))
                     for name in ("pp512", "tg128")
                 },
                 "77b8a379667f",
                 {name: tuple(source.randrange(10**6, 10**8) for _ in range(processes)) for name in ("pp512", "tg128")},
+                handovers={
+                    name: tuple(
+                        tuple(source.randrange(60_000, 200_000) for _ in range(samples)) for _ in range(processes)
+                    )
+                    for name in ("pp512", "tg128")
+                },
             )
             for day in range(MAX_SESSIONS)
         )
@@ -118,21 +122,20 @@ def full(processes: int, samples: int) -> Baseline:
 def test_a_full_baseline_stays_under_its_documented_size() -> None:
     text = dumps(full(processes=5, samples=10))
     assert loads(text, PATH).cases.keys() == full(5, 10).cases.keys()
-    assert len(text.encode()) < 260_000
+    assert len(text.encode()) < 360_000
 
 
-def test_even_with_the_most_processes_a_file_stays_under_a_megabyte() -> None:
-    assert len(dumps(full(processes=20, samples=10)).encode()) < 1_000_000
+def test_even_with_the_most_processes_a_file_stays_under_its_documented_size() -> None:
+    assert len(dumps(full(processes=20, samples=10)).encode()) < 1_150_000
 
 
-@pytest.mark.parametrize("kind", ["probes", "handovers"])
 @pytest.mark.parametrize("probes", [(5,), (5, 6, 7), (5, 0), (5, -1)])
 def test_probe_times_that_fit_no_process_are_refused(
-    kind: str, probes: tuple[int, ...], machine: Fingerprint, make_stored: MakeStored
+    probes: tuple[int, ...], machine: Fingerprint, make_stored: MakeStored
 ) -> None:
     def text(probes: tuple[int, ...]) -> str:
         stored = make_stored()
-        probed = replace(stored.sessions[0], probe_version="1", **{kind: {"pp512": probes}})  # type: ignore[arg-type]
+        probed = replace(stored.sessions[0], probe_version="1", probes={"pp512": probes})
         return dumps(Baseline(machine).adding(replace(stored, sessions=(probed,)), replacing=False))
 
     loads(text((5, 6)), PATH)
@@ -140,10 +143,24 @@ def test_probe_times_that_fit_no_process_are_refused(
         loads(text(probes), PATH)
 
 
+@pytest.mark.parametrize("rows", [((5, 6),), ((5, 6), (7, 8), (9, 9)), ((5, 6), (7,)), ((5, 6), (7, 0))])
+def test_hand_overs_that_fit_no_repetition_are_refused(
+    rows: tuple[tuple[int, ...], ...], machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    def text(rows: tuple[tuple[int, ...], ...]) -> str:
+        stored = make_stored()
+        session = replace(stored.sessions[0], workloads={"pp512": ((1, 2), (3, 4))}, handovers={"pp512": rows})
+        return dumps(Baseline(machine).adding(replace(stored, sessions=(session,)), replacing=False))
+
+    loads(text(((5, 6), (7, 8))), PATH)
+    with pytest.raises(BaselineError, match=r"pp512 has unusable hand-overs; restore it"):
+        loads(text(rows), PATH)
+
+
 def test_the_nearest_hand_over_is_known_by_threads_and_version(machine: Fingerprint, make_stored: MakeStored) -> None:
     def stored(threads: int, version: str, *handovers: int) -> StoredCase:
         case = make_stored()
-        session = replace(case.sessions[0], probe_version=version, handovers={"pp512": handovers})
+        session = replace(case.sessions[0], probe_version=version, handovers={"pp512": (handovers,)})
         return replace(case, case=replace(case.case, threads=threads), sessions=(session,))
 
     baseline = Baseline(machine)
