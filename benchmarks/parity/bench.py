@@ -74,13 +74,14 @@ class Engine:
 
 
 @cache
-def engine(name: str) -> Engine:
-    """Ask a built-in backend, in a worker."""
+def engine(name: str, device: str = "") -> Engine:
+    """Ask a built-in backend, in a worker; on its best device, or the named one."""
     location = registry.BUILT_IN[name]
     backend = registry.load(location)
     with Worker(environment=backend.environment(None)) as worker:
         described = worker.request("describe", IMPORT_SECONDS, location=location)
-    return Engine(backend, location, Device(**described["devices"][0]), described["versions"])
+    found = next(Device(**one) for one in described["devices"] if device in {"", one["id"]})
+    return Engine(backend, location, found, described["versions"])
 
 
 def model(shape: str, seed: int) -> Model:
@@ -106,7 +107,7 @@ def case(engine: Engine, quant: str) -> Case:
 
 def answers(engine: Engine, quant: str, path: Path, wanted: Sequence[Path]) -> tuple[Short, Deep | None]:
     """Run the parity check in a worker, as a measurement does."""
-    noise = bounds.bound_for(engine.name, quant, engine.device.kind).relative_l2
+    noise = bounds.bound_for(engine.name, quant, engine.device).relative_l2
     with Worker(environment=engine.backend.environment(engine.device.id)) as worker:
         worker.open(engine.location, path, case(engine, quant))
         found = worker.request("parity", SAMPLE_SECONDS, expected=[str(one) for one in wanted], noise=noise)
@@ -116,7 +117,7 @@ def answers(engine: Engine, quant: str, path: Path, wanted: Sequence[Path]) -> t
 
 def problem(engine: Engine, quant: str, short: Short, deep: Deep | None) -> str:
     """What the check says of it; empty when the answer is right."""
-    bound = bounds.bound_for(engine.name, quant, engine.device.kind)
+    bound = bounds.bound_for(engine.name, quant, engine.device)
     return bounds.broken_short(short, bound) or (bounds.broken_deep(deep, bound) if deep else "")
 
 

@@ -3,6 +3,7 @@
     python benchmarks/parity/spread.py                                   # nano, five seeds, every engine and quant
     python benchmarks/parity/spread.py --shape 0.1b --seeds 1-2 --backend rwkv,llama-cpp
     python benchmarks/parity/spread.py --seeds 6-50 --quant fp32,bf16,fp16,f16,q8_0 --short
+    python benchmarks/parity/spread.py --backend llama-cpp --quant f16 --device vulkan:0 --short
     python benchmarks/parity/spread.py --table                           # print what is recorded, run nothing
 
 Every figure comes from the very check that runs before a measurement, in a worker process. Results are added to
@@ -26,12 +27,14 @@ import bench
 import msgspec
 
 from pytest_rwkvperf.backends import registry
+from pytest_rwkvperf.backends.base import Device
 from pytest_rwkvperf.oracle import bounds
 from pytest_rwkvperf.oracle.check import Deep, Short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from pytest_rwkvperf.backends.base import DeviceKind
     from pytest_rwkvperf.oracle.bounds import Bound
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -40,9 +43,9 @@ BACKENDS = (*bench.REAL_BACKENDS, "reference")
 SHAPES = ("nano", "0.1b", "0.4b", "1.5b", "2.9b", "7.2b", "13.3b")
 
 
-def measure(name: str, quant: str, shape: str, seed: int, *, deep: bool) -> dict[str, Any]:
+def measure(engine: bench.Engine, quant: str, shape: str, seed: int, *, deep: bool) -> dict[str, Any]:
     """One entry: an engine's figures on one model."""
-    engine, one = bench.engine(name), bench.model(shape, seed)
+    one = bench.model(shape, seed)
     deep_too = deep and (shape == "nano" or engine.device.kind != "software")
     file = bench.file_of(one, engine, quant)
     wanted = bench.right_answers(file, engine, quant, deep=deep_too)
@@ -51,11 +54,12 @@ def measure(name: str, quant: str, shape: str, seed: int, *, deep: bool) -> dict
     if engine.backend.file_quant(quant) not in {None, "f16"}:
         file.path.unlink()  # another quant's file is as large, and nothing else needs this one
     return {
-        "backend": name,
+        "backend": engine.backend.name,
         "quant": quant,
         "shape": shape,
         "seed": seed,
         "device": engine.device.name,
+        "device_id": engine.device.id,
         "kind": engine.device.kind,
         "versions": dict(engine.versions),
         "seconds": round(time.monotonic() - started, 1),
@@ -80,24 +84,42 @@ def record(entries: Sequence[dict[str, Any]], *, here: bool = True) -> list[dict
 
 
 def recorded() -> dict[tuple[str, str, str, int, str], dict[str, Any]]:
-    """Entries by backend, quant, shape, seed and kind of device (`gpu`, or `host` for a CPU and software adapters)."""
+    """Entries by backend, quant, shape, seed, and kind and interface of the device."""
     if not RESULTS.exists():
         return {}
     return {_key(entry): entry for entry in json.loads(RESULTS.read_text(encoding="utf-8"))["entries"]}
 
 
 def _key(entry: dict[str, Any]) -> tuple[str, str, str, int, str]:
-    return entry["backend"], entry["quant"], entry["shape"], entry["seed"], _place_of(entry)
+    place = _device_of(entry).id.partition(":")[0]
+    return entry["backend"], entry["quant"], entry["shape"], entry["seed"], f"{_place_of(entry)} {place}"
 
 
-def _place_of(entry: dict[str, Any]) -> str:
-    return "gpu" if entry.get("kind") == "gpu" else "host"
+def _place_of(entry: dict[str, Any]) -> DeviceKind:
+    """Entries of the first days do not tell; web-rwkv always ran on a software driver then."""
+    kind: DeviceKind = "software" if entry["backend"] == "web-rwkv" else "cpu"
+    return entry.get("kind", kind)
+
+
+def _device_of(entry: dict[str, Any]) -> Device:
+    """Entries of the first days do not tell the id: llama.cpp had CUDA then."""
+    kind = _place_of(entry)
+    default = "cpu" if kind == "cpu" else "vulkan:0" if entry["backend"] == "web-rwkv" else "cuda:0"
+    return Device(entry.get("device_id", default), entry["device"], kind)
 
 
 def _order(key: tuple[str, str, str, int, str]) -> tuple[object, ...]:
     quant, _, variant = key[1].partition("@")
     known = registry.load(registry.BUILT_IN[key[0]]).quants
-    return key[4] == "gpu", BACKENDS.index(key[0]), known.index(quant), variant, SHAPES.index(key[2]), key[3]
+    return (
+        key[4].startswith("gpu"),
+        BACKENDS.index(key[0]),
+        key[4],
+        known.index(quant),
+        variant,
+        SHAPES.index(key[2]),
+        key[3],
+    )
 
 
 def table(entries: Iterable[dict[str, Any]]) -> str:
@@ -106,20 +128,23 @@ def table(entries: Iterable[dict[str, Any]]) -> str:
     for entry in entries:
         groups.setdefault((entry["backend"], entry["quant"], _where(entry), entry["shape"]), []).append(entry)
     lines = [_HEAD]
-    lines += [_line(key, group) for key, group in groups.items()]
+    lines += [_line(group) for group in groups.values()]
     return "\n".join(lines) + "\n"
 
 
 def _where(entry: dict[str, Any]) -> str:
-    """The GPU's name; a CPU's is not told, its kernels being those of any."""
-    return entry["device"] if _place_of(entry) == "gpu" else "CPU"
+    """The device's name; a CPU's is not told, its kernels being those of any."""
+    device = _device_of(entry)
+    name = device.name.partition(" (")[0]
+    through = " Vulkan" if device.kind == "gpu" and entry["backend"] == "llama-cpp" and "vulkan" in device.id else ""
+    return "CPU" if device.kind == "cpu" else name + through
 
 
 def bounds_from(entries: Iterable[dict[str, Any]]) -> str:
     """The rule of `oracle/bounds.py`, applied to what is recorded: its table's lines."""
     largest: dict[tuple[str, str, str], float] = {}
     for entry in entries:
-        key = entry["backend"], entry["quant"].partition("@")[0], _place_of(entry)
+        key = entry["backend"], entry["quant"].partition("@")[0], _where(entry)
         largest[key] = max(largest.get(key, 0.0), *(pair["relative_l2"] for pair in _pairs(entry)))
     lines = [f'    ("{key[0]}", "{key[1]}"): Bound({_up(3 * found)}),  # {key[2]}' for key, found in largest.items()]
     return "\n".join(lines)
@@ -141,9 +166,9 @@ that the bounds in `pytest_rwkvperf/oracle/bounds.py` let pass, of those run; *u
 |---|---|---|---|--:|--:|--:|--:|--:|--:|--:|"""
 
 
-def _line(key: tuple[str, str, str, str], group: Sequence[dict[str, Any]]) -> str:
-    backend, quant, device, shape = key
-    bound = bounds.bound_for(backend, quant, "gpu" if device != "CPU" else "cpu")
+def _line(group: Sequence[dict[str, Any]]) -> str:
+    backend, quant, shape = (group[0][name] for name in ("backend", "quant", "shape"))
+    bound = bounds.bound_for(backend, quant, _device_of(group[0]))
     pairs = [pair for entry in group for pair in _pairs(entry)]
     largest_kl = max(pair["kl"] for pair in pairs)
     used = max(max(pair["relative_l2"] for pair in pairs) / bound.relative_l2, largest_kl / bound.kl)
@@ -156,7 +181,8 @@ def _line(key: tuple[str, str, str, str], group: Sequence[dict[str, Any]]) -> st
     ]
     passed = f"{sum(_passes(entry, bound) for entry in group)} of {len(group)}"
     return (
-        f"| {backend} | {quant} | {device} | {shape} | {passed} | {' | '.join(cells)} | {largest_kl:.1e} | {used:.0%} |"
+        f"| {backend} | {quant} | {_where(group[0])} | {shape} | {passed} | {' | '.join(cells)} | {largest_kl:.1e} "
+        f"| {used:.0%} |"
     )
 
 
@@ -182,6 +208,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="1-5", help="FIRST-LAST, or LAST alone")
     parser.add_argument("--backend", default=",".join(BACKENDS))
     parser.add_argument("--quant", default="", help="only these, of each backend that knows them")
+    parser.add_argument("--device", default="", help="an id as the engine lists it; default: its best")
     parser.add_argument("--short", action="store_true", help="without the deep check")
     parser.add_argument("--bounds", action="store_true", help="print the bounds that follow from what is recorded")
     parser.add_argument(
@@ -202,9 +229,10 @@ def main() -> None:
     for seed in range(int(first or 1), int(last) + 1):
         with bench.passing_cache():
             for name in options.backend.split(","):
-                for quant in bench.engine(name).backend.quants:
+                engine = bench.engine(name, options.device)
+                for quant in engine.backend.quants:
                     if not only or quant in only:
-                        entry = measure(name, quant, options.shape, seed, deep=not options.short)
+                        entry = measure(engine, quant, options.shape, seed, deep=not options.short)
                         record([entry])
                         print(name, quant, options.shape, seed, entry["short"], entry["deep"], flush=True)
     print(table(record([])))

@@ -249,7 +249,7 @@ def _check(worker: Worker, target: Target, *, deep_due: bool) -> tuple[Short, De
         ParityError: with the figures.
     """
     case = target.case
-    bound = bounds.bound_for(case.backend, case.quant, target.device.kind)
+    bound = bounds.bound_for(case.backend, case.quant, target.device)
     files = [str(path) for path in (target.expected if deep_due else target.expected[:1])]
     answer = worker.request("parity", parent.SAMPLE_SECONDS, expected=files, noise=bound.relative_l2)
     short = msgspec.convert(answer["short"], type=Short)

@@ -145,7 +145,7 @@ def _item(index: int, case: RecordedCase, item: RecordedItem) -> dict[str, Any]:
         "tolerance": item.tolerance,
         "rss": of_case.peak_rss_bytes / 2**20 if of_case else None,
         "parity": of_case.parity if of_case else None,
-        "bound": bound_for(case.case.backend, case.case.quant).relative_l2,
+        "bound": _bound(case),
         "share": item.roofline_share,
         "joules": item.joules_per_token,
         "net_joules": item.net_joules_per_token,
@@ -194,7 +194,13 @@ def _counted(record: Record) -> dict[str, int]:
 def _cases(record: Record) -> Iterator[tuple[str, RecordedCase, float]]:
     """Each case with its label and the bound of its parity."""
     for case in record.cases:
-        yield label(case), case, bound_for(case.case.backend, case.case.quant).relative_l2
+        yield label(case), case, _bound(case)
+
+
+def _bound(case: RecordedCase) -> float:
+    """What the relative L2 of a right answer may be."""
+    device = case.measured.device if case.measured else None
+    return bound_for(case.case.backend, case.case.quant, device).relative_l2
 
 
 def _gpu_notes(record: Record) -> list[tuple[str, str]]:

@@ -51,7 +51,7 @@ def test_an_engine_is_right_on_the_gpu_and_its_memory_is_its_own(engines: Engine
     device = gpu_of(engines, name)
     file = engines.file(name, quant)
     wanted = expected.expected(file, "", deep=False, solver=WorkerTools(lambda _sentence, _fraction: None))
-    bound = bounds.bound_for(name, quant, device.kind)
+    bound = bounds.bound_for(name, quant, device)
     with GpuWatch(device) as watch, engines.worker(name, quant, device=device.id) as worker:
         files = [str(path) for path in wanted]
         found = worker.request("parity", SAMPLE_SECONDS, expected=files, noise=bound.relative_l2)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from pytest_rwkvperf.backends import registry
+from pytest_rwkvperf.backends.base import Device
 from pytest_rwkvperf.oracle import bounds
 from pytest_rwkvperf.oracle.agreement import Agreement, agreement
 from pytest_rwkvperf.oracle.bounds import BOUNDS, REPEAT, UNKNOWN, Bound, bound_for, broken_deep, broken_short
 from pytest_rwkvperf.oracle.check import Deep, Short
 
+if TYPE_CHECKING:
+    from pytest_rwkvperf.backends.base import DeviceKind
+
+CUDA = Device("cuda:0", "NVIDIA H200", "gpu")
 BOUND = Bound(1e-2)
 GOOD = Agreement(finite=True, relative_l2=1e-2, kl=BOUND.kl, top_matches=True)
 SHORT = Short(GOOD, GOOD, REPEAT)
@@ -94,14 +100,25 @@ def test_the_digest_changes_with_a_bound(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_gpu_has_bounds_of_its_own_where_it_computes_otherwise() -> None:
-    assert bound_for("rwkv", "fp32@kernels", "gpu").relative_l2 > 100 * bound_for("rwkv", "fp32").relative_l2
-    assert bound_for("llama-cpp", "q8_0", "gpu") == BOUNDS["llama-cpp", "q8_0"]
+    assert bound_for("rwkv", "fp32@kernels", CUDA).relative_l2 > 100 * bound_for("rwkv", "fp32").relative_l2
+    assert bound_for("llama-cpp", "q8_0", CUDA) == BOUNDS["llama-cpp", "q8_0"]
     assert set(bounds.GPU_BOUNDS) <= set(BOUNDS)
+
+
+@pytest.mark.parametrize("kind", ["gpu", "software"])
+def test_llama_cpp_computes_otherwise_by_vulkan_whatever_runs_the_shaders(kind: DeviceKind) -> None:
+    device = Device("vulkan:0", "anything", kind)
+    by_vulkan = bound_for("llama-cpp", "f16", device)
+    assert by_vulkan.relative_l2 > bound_for("llama-cpp", "f16", CUDA).relative_l2
+    assert bound_for("llama-cpp", "q8_0", device) == BOUNDS["llama-cpp", "q8_0"]
+    table = bounds.GPU_BOUNDS if kind == "gpu" else BOUNDS
+    assert bound_for("web-rwkv", "fp16", device) == table["web-rwkv", "fp16"]
+    assert set(bounds.VULKAN_BOUNDS) <= set(BOUNDS)
 
 
 def test_fused_and_unfused_passes_may_differ_on_a_gpu_alone() -> None:
     jitted = Short(dataclasses.replace(GOOD, relative_l2=1e-4, kl=0.0), GOOD, 1.2e-3)
-    on_gpu = bound_for("rwkv", "bf16", "gpu")
+    on_gpu = bound_for("rwkv", "bf16", CUDA)
     assert broken_short(jitted, on_gpu) == ""
     assert "a second pass" in broken_short(jitted, bound_for("rwkv", "bf16"))
     assert "a second pass" in broken_short(dataclasses.replace(jitted, repeat=0.1), on_gpu)
