@@ -5,6 +5,10 @@ the same. Each pair is one worker process of this project and one llama-bench pr
 first repetition is dropped and the median of the others counts; the ratio's interval is Student's t over the pairs.
 
     python benchmarks/fidelity/llama_bench.py --model synthetic:0.1b --pairs 8
+    python benchmarks/fidelity/llama_bench.py --threads 1 --name llama_bench_one_thread
+
+Two threads of a virtual machine are as fast as its host lets their processors stand, which changes while one side runs
+(benchmarks/verdicts): with one thread the ratio shows what the two programs do, and not where they ran.
 """
 
 from __future__ import annotations
@@ -121,8 +125,10 @@ def main() -> None:
     parser.add_argument("--model", default="synthetic:0.1b")
     parser.add_argument("--quants", default="f16,q8_0")
     parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=fingerprint.physical_cores(), help="default: physical cores")
+    parser.add_argument("--name", default="llama_bench", help="of the record, beside this script")
     options = parser.parse_args()
-    threads, executable = fingerprint.physical_cores(), llama_bench()
+    threads, executable = options.threads, llama_bench()
     rows = []
     for quant in options.quants.split(","):
         target = make_target(options.model, quant, threads)
@@ -136,8 +142,8 @@ def main() -> None:
         "threads": threads,
         "rows": rows,
     }
-    (HERE / "llama_bench.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    (HERE / "llama_bench.md").write_text(table(facts), encoding="utf-8")
+    (HERE / f"{options.name}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (HERE / f"{options.name}.md").write_text(table(facts), encoding="utf-8")
     print(table(facts))
 
 
@@ -175,7 +181,7 @@ def summary(quant: str, name: str, taken: list[tuple[float, float]]) -> dict[str
 
 def table(facts: dict[str, object]) -> str:
     """The recorded result as markdown."""
-    setting = f"llama-cpp-python {facts['llama-cpp-python']}, {facts['threads']} threads, {facts['machine']}"
+    setting = f"llama-cpp-python {facts['llama-cpp-python']}, threads={facts['threads']}, {facts['machine']}"
     lines = [
         f"# This project against llama-bench: {facts['model']}, {setting}",
         "",

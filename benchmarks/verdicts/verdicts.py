@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 RECORDING = HERE / "sessions.jsonl"
 TOLERANCE = 0.05
+TOLERANCES = (0.05, 0.1, 0.15, 0.25)
 BASELINES = (1, 3, 10)
 SLOWDOWNS = (0.05, 0.1, 0.2, 0.4)
 BOOTSTRAPS = 200
@@ -95,9 +96,9 @@ def trials(count: int, sessions: Sequence[int], most: int, seed: int) -> list[Tr
     return found
 
 
-def ours(new: Timed, old: Sequence[Timed], items: int) -> str:
+def ours(new: Timed, old: Sequence[Timed], items: int, tolerance: float) -> str:
     """This project's verdict."""
-    return compare(new, Old(old), TOLERANCE, items).verdict
+    return compare(new, Old(old), tolerance, items).verdict
 
 
 def _flat(timed: Timed) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -151,7 +152,11 @@ def our_score(new: Timed, old: Sequence[Timed], items: int) -> float:
 
 
 def run_rates(
-    sessions: Sequence[Session], picked: Sequence[Trial], slowdown: float, every: int = 1
+    sessions: Sequence[Session],
+    picked: Sequence[Trial],
+    slowdown: float,
+    every: int = 1,
+    tolerance: float = TOLERANCE,
 ) -> dict[str, float]:
     """Shares over the trials: of runs with any REGRESSION, and of items by verdict."""
     alarmed, counts, total = 0, dict.fromkeys(("PASS", "REGRESSION", "IMPROVEMENT", "INCONCLUSIVE"), 0), 0
@@ -162,6 +167,7 @@ def run_rates(
                 slowed(sessions[trial.new][name], slowdown, every),
                 [sessions[index][name] for index in trial.old],
                 len(names),
+                tolerance,
             )
             for name in names
         ]
@@ -207,22 +213,33 @@ def _score_rates(
 
 @dataclass(frozen=True, slots=True)
 class Hierarchy:
-    """What an item's times are made of: spreads of sessions and processes (log), and repetitions within a process."""
+    """What an item's times are made of: spreads of logarithms, and repetitions within a process.
 
+    The spreads are of the machine between sessions, which times follow by a coefficient, of sessions beyond that, and
+    of processes.
+    """
+
+    machine: float
+    coefficient: float
     sessions: float
     processes: float
+    probes: float
+    """Of a process's probe around its session's."""
     repetitions: list[list[float]]
     """Of each process recorded: its times over their median."""
 
     def session(self, random: np.random.Generator, slowdown: float) -> Timed:
         """Five processes of ten repetitions."""
-        level_of_session = random.normal(0, self.sessions) + math.log1p(slowdown) + math.log(1e7)
-        rows = []
+        machine = random.normal(0, self.machine)
+        level_of_session = self.coefficient * machine + random.normal(0, self.sessions) + math.log1p(slowdown)
+        level_of_session += math.log(1e7)
+        rows, probes = [], []
         for _ in range(5):
+            probes.append(1e7 * math.exp(machine + random.normal(0, self.probes)))
             level_of_process = level_of_session + random.normal(0, self.processes)
             shape = self.repetitions[int(random.integers(len(self.repetitions)))]
             rows.append([math.exp(level_of_process) * float(one) for one in random.choice(shape, 10)])
-        return Timed(rows)
+        return Timed(rows, probes)
 
 
 def fitted(sessions: Sequence[Timed]) -> Hierarchy:
@@ -231,13 +248,21 @@ def fitted(sessions: Sequence[Timed]) -> Hierarchy:
     Of sessions whose processors stood as the middle one's: the rule compares no others.
     """
     middle = sorted(sessions, key=lambda one: one.handover or 0)[len(sessions) // 2]
-    sessions = [one for one in sessions if alike(one, middle)]
-    levels = [level(standing(one), "fast") for one in sessions if one.foreign <= CROWDED_SHARE]
+    near = [standing(one) for one in sessions if alike(one, middle) and one.foreign <= CROWDED_SHARE]
+    levels = [level(one, "fast") for one in near]
     within = float(np.mean([np.var(one.processes, ddof=1) for one in levels if len(one.processes) > 1]))
     added = within * float(np.mean([1 / len(one.processes) for one in levels]))
-    between = max(0.0, float(np.var([one.value for one in levels], ddof=1)) - added)
-    repetitions = [[time / float(np.median(row)) for time in row] for one in sessions for row in one.times]
-    return Hierarchy(math.sqrt(between), math.sqrt(within), repetitions)
+    machine, times = (np.array(row) for row in ([one.probe or 0.0 for one in levels], [one.value for one in levels]))
+    coefficient = float(np.clip(np.cov(machine, times)[0, 1] / np.var(machine, ddof=1), 0, 1))
+    between = max(0.0, float(np.var(times - coefficient * machine, ddof=1)) - added)
+    return Hierarchy(
+        float(np.std(machine, ddof=1)),
+        coefficient,
+        math.sqrt(between),
+        math.sqrt(within),
+        float(np.sqrt(np.mean([np.var(one.probes) for one in levels]))),
+        [[time / float(np.median(row)) for time in row] for one in near for row in one.times],
+    )
 
 
 def simulated(hierarchies: Sequence[Hierarchy], count: int, slowdown: float, runs: int) -> float:
@@ -245,7 +270,12 @@ def simulated(hierarchies: Sequence[Hierarchy], count: int, slowdown: float, run
     random, found = np.random.default_rng(count), 0
     for _ in range(runs):
         verdicts = [
-            ours(one.session(random, slowdown), [one.session(random, 0.0) for _ in range(count)], len(hierarchies))
+            ours(
+                one.session(random, slowdown),
+                [one.session(random, 0.0) for _ in range(count)],
+                len(hierarchies),
+                TOLERANCE,
+            )
             for one in hierarchies
         ]
         found += ("PASS" if slowdown else "REGRESSION") in verdicts
@@ -274,7 +304,7 @@ def simulations(hierarchies: dict[str, Hierarchy], runs: int) -> dict[str, Any]:
         }
         for count in BASELINES
     ]
-    spreads = {name: [one.sessions, one.processes] for name, one in hierarchies.items()}
+    spreads = {name: [one.machine, one.coefficient, one.sessions, one.processes] for name, one in hierarchies.items()}
     return {"runs": runs, "spreads": spreads, "rows": rows}
 
 
@@ -287,6 +317,7 @@ def measured(sessions: Sequence[Session], half: Sequence[int], count: int, most:
         "false_alarms": {"sessions": failed, "of": tried, "upper_95": beyond(failed, tried)},
         "slowdowns": {f"{slowdown:g}": run_rates(sessions, picked, slowdown) for slowdown in (0.0, *SLOWDOWNS)},
         "tail": run_rates(sessions, picked, 1.0, every=3),
+        "tolerances": {f"{one:g}": run_rates(sessions, picked, 0.0, tolerance=one) for one in TOLERANCES},
     }
 
 
@@ -326,6 +357,7 @@ def table(result: dict[str, Any]) -> str:
         for name, rates in rows.items():
             cells = " | ".join(f"{rates[key]:.1%}" for key in ("runs", "REGRESSION", "PASS", "INCONCLUSIVE"))
             lines.append(f"| {one['baseline_sessions']} | {name} | {cells} |")
+    lines += _tolerance_lines(result["ours"])
     lines += [
         "",
         "Sessions falsely called a regression in any of their trials, with the upper 95 % bound on their share:",
@@ -351,12 +383,33 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _tolerance_lines(ours: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield from (
+        "",
+        "Unchanged code by tolerance, as shares of items:",
+        "",
+        "| baseline sessions | tolerance | runs with a REGRESSION | PASS | INCONCLUSIVE |",
+        "|--:|--:|--:|--:|--:|",
+    )
+    for one in ours:
+        for tolerance, rates in one["tolerances"].items():
+            cells = " | ".join(f"{rates[key]:.1%}" for key in ("runs", "PASS", "INCONCLUSIVE"))
+            yield f"| {one['baseline_sessions']} | {float(tolerance):.0%} | {cells} |"
+
+
 def _simulation_lines(simulation: dict[str, Any]) -> Iterator[str]:
-    told = ", ".join(f"{name} {sessions:.1%} and {own:.1%}" for name, (sessions, own) in simulation["spreads"].items())
     yield from (
         "",
         f"Simulated from the hierarchy of the sessions that stood alike, {simulation['runs']} runs a row,",
-        f"five processes each, without probes; spreads of sessions and of processes: {told}.",
+        "five processes each. Its parts, as standard deviations of logarithms: how the machine moved between sessions",
+        "by its probe, the coefficient by which times followed that, sessions beyond it, and processes.",
+        "",
+        "| item | machine | coefficient | sessions | processes |",
+        "|---|--:|--:|--:|--:|",
+        *(
+            f"| {name} | {machine:.1%} | {coefficient:.2f} | {sessions:.1%} | {own:.1%} |"
+            for name, (machine, coefficient, sessions, own) in simulation["spreads"].items()
+        ),
         "",
         "| baseline sessions | runs of unchanged code with a REGRESSION | runs slower by the tolerance with a PASS |",
         "|--:|--:|--:|",
