@@ -98,6 +98,7 @@ def test_a_prompt_in_one_call_is_the_prompt_token_by_token_and_clear_forgets(
     opened: Open, answers: dict[tuple[str, str], Floats]
 ) -> None:
     session = opened.session
+    session.clear()  # of what the tests before it have left
     session.prefill(TOKENS)
     whole = answers.setdefault((opened.name, opened.quant), session.logits())
     assert np.isfinite(whole).all()
