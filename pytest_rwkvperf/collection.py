@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,25 +225,23 @@ class Gatherer:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._items: dict[Item, Item] = {}
+        self._told: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Every report passes here, an xdist worker's too."""
-        if report.when != "call":
-            return
+        """Every report passes here, an xdist worker's too.
+
+        A verdict stays the text that the report holds anyway: a run may have hundreds, and needs none before its end.
+        """
+        if report.when == "call":
+            self._told += [str(value) for name, value in report.user_properties if name == PROPERTY]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """Read what was told, before the plugin's own hook saves and reports; of two on one item the later counts."""
         from pytest_rwkvperf.judgement import from_json
 
-        for name, value in report.user_properties:
-            if name == PROPERTY:
-                judgement = from_json(str(value))
-                item = self._own(judgement.item)
-                self._session.judgements[item] = replace(judgement, item=item)
-
-    def _own(self, item: Item) -> Item:
-        """This process's own object for an item that came as text: a run of hundreds need not keep each twice."""
-        if not self._items:
-            self._items = {one: one for one in self._session.selected}
-        return self._items.get(item, item)
+        judged = map(from_json, self._told)
+        self._session.judgements.update((one.item, one) for one in judged)
 
 
 def finish(pytest_session: pytest.Session, session: Session) -> None:

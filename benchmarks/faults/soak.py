@@ -3,24 +3,30 @@
     python benchmarks/faults/soak.py [--cases 500]
 
 The scripted engine of tests/unit/scripted on synthetic:nano, one process a case. A plugin notes resident memory,
-open descriptors and the time after each case; pytest's own record of the tests is part of it. Reports are every
-format that is registered, each made by `rwkvperf report` of the run's record. Prints and writes `soak.json` and
-`soak.md`. Exit 1 when memory after a tenth of the cases and at the end differ by more than 5 %, when descriptors differ
-at all, or when a report takes 10 s.
+open descriptors and the time after each case, and memory once more when pytest ends, tables and reports made. Reports
+are every format that is registered, each made by `rwkvperf report` of the run's record. Beside it stand as many tests
+that do nothing, of pytest alone and of pytest-benchmark with three rounds each: what those two keep of a test, no
+plugin on them can give back. Prints and writes `soak.json` and `soak.md`. Exit 1 when memory after a tenth of the cases
+and at the end differ by more than 5 %, when descriptors differ at all, or when a report takes 10 s.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -29,19 +35,60 @@ from tests.faults.scene import Scene, Stage  # noqa: E402 - the line above finds
 
 RESULTS, TABLE = Path(__file__).with_suffix(".json"), Path(__file__).with_suffix(".md")
 MEMORY_SHARE, REPORT_SECONDS = 0.05, 10.0
-PLUGIN = """
+NOTING = """
 import json, os, time
 import psutil
-from pytest_rwkvperf.measure import plan
 
-plan.MIN_PROCESSES = 1
 me = psutil.Process()
 
-def pytest_runtest_logfinish(nodeid):
+def note():
     with open(os.environ["SOAK_NOTES"], "a") as file:
         told = {"rss": me.memory_info().rss, "descriptors": me.num_fds(), "threads": me.num_threads()}
         file.write(json.dumps({**told, "time": time.time()}) + "\\n")
+
+def pytest_runtest_logfinish(nodeid):
+    note()
+
+def pytest_unconfigure():
+    note()
 """
+ONE_PROCESS = """
+from pytest_rwkvperf.measure import plan
+
+plan.MIN_PROCESSES = 1
+"""
+IDLE = {
+    "pytest alone": "number",
+    "with pytest-benchmark": "number, benchmark",
+}
+"""Tests that do nothing, by what they ask for."""
+IDLE_TESTS = """
+import pytest
+
+@pytest.mark.parametrize("number", range({cases}))
+def test_nothing({asked}):
+    if {with_benchmark}:
+        benchmark.pedantic(int, rounds=3)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """Resident bytes after a tenth of the tests and after the last one."""
+
+    early: int
+    late: int
+    tests: int
+
+    @property
+    def share(self) -> float:
+        """What came to it, as a share of what was there."""
+        return self.late / self.early - 1
+
+    @property
+    def bytes_a_test(self) -> float:
+        """What each test between the two has left."""
+        return (self.late - self.early) / (self.tests - self.tests // 10 - 1)
 
 
 def formats() -> list[str]:
@@ -59,11 +106,34 @@ def timed(scene: Scene, name: str) -> float:
     return time.monotonic() - started
 
 
+def noted(path: Path) -> list[dict[str, Any]]:
+    """What the plugin has noted: a line for each test, and one at the end."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def growth(told: Sequence[dict[str, Any]]) -> Growth:
+    """Of the notes of tests, without the one at the end."""
+    return Growth(told[len(told) // 10]["rss"], told[-1]["rss"], len(told))
+
+
+def idle(folder: Path, asked: str, cases: int) -> Growth:
+    """The same number of tests that do nothing."""
+    folder.mkdir()
+    (folder / "soak_plugin.py").write_text(NOTING, encoding="utf-8")
+    text = IDLE_TESTS.format(cases=cases, asked=asked, with_benchmark="benchmark" in asked)
+    (folder / "test_idle.py").write_text(text, encoding="utf-8")
+    environment = {**os.environ, "SOAK_NOTES": str(folder / "notes"), "PYTHONPATH": str(folder)}
+    options = ("-q", "-p", "soak_plugin", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:randomly")
+    command = [sys.executable, "-m", "pytest", *options, "test_idle.py"]
+    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return growth(noted(folder / "notes")[:-1])
+
+
 def soak(folder: Path, cases: int) -> dict[str, Any]:
     """Run it; what was noted."""
     scene = Stage(folder / "stage")()
     notes = folder / "notes"
-    (scene.backstage / "soak_plugin.py").write_text(PLUGIN, encoding="utf-8")
+    (scene.backstage / "soak_plugin.py").write_text(NOTING + ONE_PROCESS, encoding="utf-8")
     scene.extra = {"SOAK_NOTES": str(notes)}
     quants = ",".join(f"int8@{number}" for number in range(cases))
     arguments = (
@@ -78,15 +148,20 @@ def soak(folder: Path, cases: int) -> dict[str, Any]:
     ended = time.time()
     if seen.code != 0 or seen.orphans or seen.left:
         raise SystemExit(f"the run failed: {seen.code}, {seen.orphans}, {seen.left}\n{seen.text[-4000:]}")
-    told = [json.loads(line) for line in notes.read_text(encoding="utf-8").splitlines()]
+    *told, last = noted(notes)
     early, late = told[len(told) // 10], told[-1]
     tenth = max(1, len(told) // 10)
+    grown = growth(told)
+    plain = {name: idle(folder / f"idle-{len(asked)}", asked, cases) for name, asked in IDLE.items()}
     return {
         "cases": len(told),
         "seconds": round(seen.seconds),
-        "rss_mib_after_a_tenth": round(early["rss"] / 2**20, 1),
-        "rss_mib_at_the_end": round(late["rss"] / 2**20, 1),
-        "growth": round(late["rss"] / early["rss"] - 1, 4),
+        "rss_mib_after_a_tenth": round(grown.early / 2**20, 1),
+        "rss_mib_at_the_end": round(grown.late / 2**20, 1),
+        "growth": round(grown.share, 4),
+        "kib_a_case": round(grown.bytes_a_test / 1024, 1),
+        **{f"kib_a_test_that_does_nothing, {name}": round(one.bytes_a_test / 1024, 1) for name, one in plain.items()},
+        "rss_mib_after_the_reports": round(last["rss"] / 2**20, 1),
         "descriptors_after_a_tenth": early["descriptors"],
         "descriptors_at_the_end": late["descriptors"],
         "threads": [early["threads"], late["threads"]],

@@ -6,6 +6,7 @@ Nothing is timed again: the fixture is given a clock that a recorded sample at a
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +32,21 @@ class RecordedClock:
         self._now += seconds
 
 
+CLOCK = RecordedClock()
+
+
+@cache
+def _marker(group: str) -> pytest.MarkDecorator:
+    """What tells pytest-benchmark of the clock; one for all tests of a group, since each test keeps it to the end."""
+    return pytest.mark.benchmark(timer=CLOCK, warmup=False, group=group)
+
+
+@cache
+def _versions(items: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """One dictionary for all tests whose engine is the same, likewise."""
+    return dict(items)
+
+
 def publish(request: pytest.FixtureRequest, measurement: Measurement) -> None:
     """Replay a measurement's samples in a test's `benchmark` fixture, with the case in its extra information.
 
@@ -38,8 +54,7 @@ def publish(request: pytest.FixtureRequest, measurement: Measurement) -> None:
     """
     if not request.config.pluginmanager.hasplugin("benchmark") or request.config.getoption("--benchmark-skip"):
         return
-    clock = RecordedClock()
-    request.node.add_marker(pytest.mark.benchmark(timer=clock, warmup=False, group=str(measurement.workload)))
+    request.node.add_marker(_marker(str(measurement.workload)))
     benchmark = request.getfixturevalue("benchmark")
     times = iter([sample.nanoseconds / 1e9 for row in measurement.samples for sample in row])
     case = measurement.record.case
@@ -48,7 +63,7 @@ def publish(request: pytest.FixtureRequest, measurement: Measurement) -> None:
         workload=str(measurement.workload),
         tokens_per_second=asdict(measurement.tokens_per_second),
         processes=[len(row) for row in measurement.samples],
-        versions=measurement.record.versions,
+        versions=_versions(tuple(measurement.record.versions.items())),
     )
     rounds = sum(len(row) for row in measurement.samples)
-    benchmark.pedantic(lambda: clock.advance(next(times)), rounds=rounds, iterations=1)
+    benchmark.pedantic(lambda: CLOCK.advance(next(times)), rounds=rounds, iterations=1)
