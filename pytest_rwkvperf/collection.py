@@ -254,6 +254,9 @@ def finish(pytest_session: pytest.Session, session: Session) -> None:
     except RwkvPerfError as error:
         session.trouble = str(error) if isinstance(error, StorageError) else f"not saved: {error}"
         pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    except KeyboardInterrupt:  # from here it would cost the tables and the reports
+        session.trouble = "interrupted while saving: the baseline is as it was, or has all of this run"
+        pytest_session.exitstatus = pytest.ExitCode.INTERRUPTED
     _mark_empty(pytest_session, session)
     _leave(pytest_session, session)
 

@@ -25,6 +25,15 @@ from pytest_rwkvperf.store.schema import MAX_SESSIONS, Session, StoredCase
 
 MACHINE = Fingerprint("Linux", "x86_64", "AMD EPYC 9B14", "family 25 model 17 stepping 1", 2, 1)
 _SYSTEM = ("posix", "_io", "fcntl")
+HOLDER = """
+import sys, time
+from pathlib import Path
+from pytest_rwkvperf import locks, places
+with locks.held(places.lock_for(Path(sys.argv[1])), 0):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+"""A script that holds the lock of the file it is given, and says so."""
 
 
 def stored(backend: str, nanoseconds: int = 1000, recorded: str = "now") -> StoredCase:

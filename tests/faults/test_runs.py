@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.faults.disks import fill, small_disk
+from tests.faults.savers import HOLDER
 from tests.faults.scene import CHECKOUT
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable
 
     from tests.faults.scene import Scene, Stage
@@ -121,6 +122,29 @@ def test_ctrl_c_while_another_session_has_the_device(stage: Stage) -> None:
         holder.send_signal(signal.SIGINT)
         holder.communicate(timeout=30)
     assert first.orphans() == []
+
+
+def test_ctrl_c_while_a_save_waits_costs_the_save_alone(stage: Stage) -> None:
+    scene = stage()
+    elsewhere = {**scene.variables({}), "SCRIPTED_SCENE": ""}
+    command = [sys.executable, "-c", HOLDER, str(scene.path)]
+    with subprocess.Popen(command, env=elsewhere, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        reports = scene.backstage / "reports"
+
+        def interrupt(process: subprocess.Popen[str]) -> None:
+            until(lambda: reports.exists() and reports.read_text("utf-8").count('"teardown"') == 2, "no test ended")
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+
+        seen = scene.run("--rwkv-save-baseline", "--rwkv-report=run.json", meanwhile=interrupt)
+        holder.kill()
+    assert seen.code == pytest.ExitCode.INTERRUPTED, seen.text
+    assert "interrupted while saving: the baseline is as it was, or has all of this run" in seen.sentence
+    assert seen.text.count("PASS") >= 2
+    assert len(json.loads((scene.folder / "run.json").read_text("utf-8"))["cases"]) == 1
+    assert (seen.orphans, seen.left, seen.baseline_untouched) == ([], [], True)
 
 
 def test_a_worker_that_heeds_nothing_dies_with_its_killed_parent(stage: Stage) -> None:

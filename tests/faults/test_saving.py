@@ -16,7 +16,7 @@ from pytest_rwkvperf import places
 from pytest_rwkvperf.errors import BaselineError, StorageError
 from pytest_rwkvperf.store import files
 from tests.faults.disks import small_disk
-from tests.faults.savers import MACHINE, stored
+from tests.faults.savers import HOLDER, MACHINE, stored
 
 SCRIPT = Path(__file__).with_name("savers.py")
 
@@ -63,16 +63,6 @@ def test_sixteen_savers_at_once_lose_nothing(folder: Path) -> None:
     assert found["saves"] >= 32
     assert found["shared"] == 10, "as many sessions as are kept"
     assert found["files"] == [files.path_for(folder, MACHINE).name]
-
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from pytest_rwkvperf import locks, places
-with locks.held(places.lock_for(Path(sys.argv[1])), 0):
-    print("held", flush=True)
-    time.sleep(60)
-"""
 
 
 @posix
