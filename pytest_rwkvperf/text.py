@@ -37,6 +37,8 @@ _TOKENS = (
 
 _SECRETS = re.compile("|".join(_TOKENS))
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
 
 def printable(text: str, keep: str = "") -> str:
     """The text with control, format and undecodable characters written as escapes, but those in `keep`.
@@ -49,6 +51,19 @@ def printable(text: str, keep: str = "") -> str:
         letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+def cell(text: str) -> str:
+    """A text for a table that a spreadsheet may open: an apostrophe before what it would take for a formula.
+
+    OWASP, CSV injection.
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def of_cell(text: str) -> str:
+    """What `cell` was given."""
+    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text
 
 
 def is_secret(name: str) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 
 from pytest_rwkvperf.reports import markdown
 from pytest_rwkvperf.store import strict
-from pytest_rwkvperf.text import redacted, safe
+from pytest_rwkvperf.text import cell, redacted, safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,6 @@ COLUMNS = (
     *("t/s", "± 95 %", "baseline", "ratio", "verdict"),
 )
 _FIGURES = (6, 7, 8, 9)
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def rows(merged: Merged) -> Iterator[tuple[str, ...]]:
@@ -71,12 +70,12 @@ def as_markdown(merged: Merged) -> str:
 
 
 def as_csv(merged: Merged) -> str:
-    """For spreadsheets. A cell that one would take for a formula gets an apostrophe (OWASP, CSV injection)."""
+    """For spreadsheets, which find no formula in it."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([_cell(text) for text in row] for row in rows(merged))
-    writer.writerows([f"missing: {_cell(safe(one.name))}", _cell(safe(one.reason))] for one in merged.missing)
+    writer.writerows([cell(text) for text in row] for row in rows(merged))
+    writer.writerows([f"missing: {cell(safe(one.name))}", cell(safe(one.reason))] for one in merged.missing)
     return out.getvalue()
 
 
@@ -91,7 +90,3 @@ FORMATS = {".md": as_markdown, ".csv": as_csv, ".json": as_json}
 
 def _text(text: str) -> str:
     return markdown.escape(redacted(text))
-
-
-def _cell(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -24,6 +24,7 @@ from pytest_rwkvperf.backends.executables import LLAMA_BENCH_BATCH, LLAMA_BENCH_
 from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.errors import ReportError
 from pytest_rwkvperf.reports.markdown import escape
+from pytest_rwkvperf.text import cell, of_cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -301,10 +302,13 @@ def _pairs(row: Row) -> Iterator[str]:
 
 
 def as_csv(chosen: Sequence[Row]) -> str:
-    """`-o csv`: every value quoted, the header not."""
+    """`-o csv`: every value quoted, the header not. Unlike llama-bench's, no text of it is a formula."""
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n")
-    writer.writerows(_texts(row) for row in chosen)
+    for row in chosen:
+        writer.writerow(
+            cell(text) if _TYPES[name] is str else text for name, text in zip(FIELDS, _texts(row), strict=True)
+        )
     return ",".join(FIELDS) + "\n" + out.getvalue()
 
 
@@ -390,7 +394,7 @@ def read(text: str, notation: Literal["json", "jsonl", "csv"]) -> list[Row]:
     try:
         raw: list[dict[str, Any]]
         if notation == "csv":
-            raw = list(csv.DictReader(io.StringIO(text)))
+            raw = [_from_cells(row) for row in csv.DictReader(io.StringIO(text))]
         elif notation == "json":
             raw = msgspec.json.decode(text, type=list[dict[str, Any]])
         else:
@@ -398,6 +402,10 @@ def read(text: str, notation: Literal["json", "jsonl", "csv"]) -> list[Row]:
         return msgspec.convert([_known(one) for one in raw], type=list[Row], strict=notation != "csv")
     except (msgspec.MsgspecError, csv.Error, TypeError, AttributeError, RecursionError) as error:
         raise ReportError(f"this is not llama-bench's {notation} output: {error}") from error
+
+
+def _from_cells(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: of_cell(one) if isinstance(one, str) else one for name, one in row.items()}
 
 
 def _known(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -168,6 +168,17 @@ def test_what_is_written_reads_back_as_the_same_rows() -> None:
     assert llama_bench.read(llama_bench.as_csv(rows), "csv") == without_samples
 
 
+def test_no_text_of_a_csv_is_a_formula_and_each_reads_back() -> None:
+    named = replace(MODEL, file_name='=HYPERLINK("x")', name="@x")
+    rows = llama_bench.rows(report_record(recorded(replace(case(), model=named))))
+    rows = [replace(row, cpu_info="+1", devices="-1", main_gpu=-1, samples_ns=(), samples_ts=()) for row in rows]
+    text = llama_bench.as_csv(rows)
+    cells = [pair for row in csv.DictReader(io.StringIO(text)) for pair in row.items()]
+    begun = {name for name, one in cells if one.startswith(("=", "+", "-", "@"))}
+    assert begun == {"flash_attn", "main_gpu"}, "figures stay as they are"
+    assert llama_bench.read(text, "csv") == rows
+
+
 def test_what_llama_bench_wrote_reads_too() -> None:
     json_rows = llama_bench.read(theirs("json"), "json")
     assert [(row.test, row.samples_ns) for row in json_rows] == list(TIMES.items())
