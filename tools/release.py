@@ -4,9 +4,10 @@
 
 In order: the plugin's sdist and wheel, and with --binding the web-rwkv binding's, are built in two fresh copies of
 what git has committed, and compared byte by byte. The wheel is installed with constraints.txt into an environment of
-its own, whose content becomes the bill of materials (CycloneDX, `*.cdx.json` beside the wheel). The tests that need no
-real engine then run in such an environment, in a folder without this checkout's package. --audit asks pip-audit, and
-cargo-audit where it is installed, for known vulnerabilities; both ask the network. The tools it needs come with
+its own, whose content becomes the bill of materials (CycloneDX, `*.cdx.json` beside the wheel); the binding's names its
+crates, as maturin has put them into its wheel. The tests that need no real engine then run in such an environment, in a
+folder without this checkout's package, and so do the binding's own. --audit asks pip-audit, and cargo-audit where it is
+installed, for known vulnerabilities; both ask the network. The tools it needs come with
 `pip install -c constraints.txt -e '.[release]'`. Exit 1 with a sentence when anything of that fails.
 """
 
@@ -19,7 +20,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS = ("tests/unit",)
 
 
 class ReleaseError(Exception):
@@ -112,14 +114,39 @@ def bill_of_materials(python: Path, wheel: Path) -> Path:
     return target
 
 
-def run_tests(python: Path, folder: Path) -> str:
+def bill_of_crates(wheel: Path) -> Path:
+    """What maturin has linked into the binding's wheel, beside it."""
+    target = wheel.with_name(f"{wheel.name}.cdx.json")
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".cyclonedx.json"))
+        target.write_bytes(archive.read(name))
+    return target
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """A wheel whose tests run against it: what it is imported as, its folder in the repository, its tests there."""
+
+    module: str
+    root: str
+    package: str
+    tests: tuple[str, ...]
+
+
+PLUGIN = Tested("pytest_rwkvperf", ".", "pytest_rwkvperf", ("tests/unit",))
+BINDING = Tested("rwkvperf_web_rwkv", "native/web-rwkv", "python", ("tests",))
+
+
+def run_tests(wheel: Path, tested: Tested, folder: Path) -> str:
     """The last line of the tests that run against the installed wheel: the package is not beside them."""
-    source = committed(folder)
-    shutil.rmtree(source / "pytest_rwkvperf")
-    where = run([python, "-c", "import pytest_rwkvperf as p; print(p.__file__)"], source).strip()
+    folder.mkdir()
+    python = environment_with(wheel.resolve(), folder / "environment", "test")
+    root = committed(folder) / tested.root
+    shutil.rmtree(root / tested.package)
+    where = run([python, "-c", f"import {tested.module} as m; print(m.__file__)"], root).strip()
     if "site-packages" not in where:
         raise ReleaseError(f"the tests would import {where}, not the installed wheel")
-    said = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS], source)
+    said = run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tested.tests], root)
     return said.strip().splitlines()[-1]
 
 
@@ -149,14 +176,19 @@ def release(options: argparse.Namespace, folder: Path) -> None:
     for name, value in built.items():
         print(f"{value}  {name}")
     print("Two builds gave the same bytes.")
-    (wheel,) = (out / name for name in built if name.startswith("pytest_rwkvperf") and name.endswith(".whl"))
-    bare = environment_with(wheel.resolve(), folder / "bare", "")
-    print(f"Bill of materials: {bill_of_materials(bare, wheel)}")
-    if not options.no_tests:
-        python = environment_with(wheel.resolve(), folder / "tested", "test")
-        tested = folder / "tests"
-        tested.mkdir()
-        print(f"Tests against the built wheel: {run_tests(python, tested)}", flush=True)
+    wheels = {
+        tested: out / name
+        for tested in (PLUGIN, BINDING)
+        for name in built
+        if name.startswith(f"{tested.module}-") and name.endswith(".whl")
+    }
+    bare = environment_with(wheels[PLUGIN].resolve(), folder / "bare", "")
+    print(f"Bill of materials: {bill_of_materials(bare, wheels[PLUGIN])}")
+    if options.binding:
+        print(f"Bill of materials: {bill_of_crates(wheels[BINDING])}")
+    for tested, wheel in wheels.items() if not options.no_tests else ():
+        last = run_tests(wheel, tested, folder / tested.module)
+        print(f"Tests against the built {wheel.name}: {last}", flush=True)
     if options.audit:  # last: a source of advisories that cannot be reached says nothing about the rest
         audit(bare)
 
