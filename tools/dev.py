@@ -60,6 +60,7 @@ PROOFS: dict[str, tuple[str, str]] = {
     "reports": ("benchmarks/reports/every_format.py", "every report read by its own consumer; 4 min"),
     "faults": ("benchmarks/faults/table.py", "every fault, how soon it is noticed and what is said; 10 min"),
     "store": ("benchmarks/faults/store.py", "10 000 damaged baselines, 16 savers at once; 8 min"),
+    "suite": ("benchmarks/faults/suite.py", "the whole suite serial, on four processes, in any order; 35 min"),
     "soak": ("benchmarks/faults/soak.py", "500 cases in one run: memory, descriptors, reports; 20 min"),
     "merge": ("benchmarks/fleet/merge.py", "the records of 200 machines joined; 1 min"),
     "fleet": ("benchmarks/fleet/cluster.py", "a Ray cluster with nodes that come to grief; 2 min, needs ray"),
