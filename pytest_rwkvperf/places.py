@@ -18,7 +18,9 @@ from pytest_rwkvperf.errors import StorageError
 
 _STALE_SECONDS = 24 * 3600.0
 _YOUNG_SECONDS = 60.0
-_WORKER_PREFIX = "rwkvperf-worker-"
+_PREFIX = "rwkvperf-"
+"""Of this project's folders among temporary files: a worker's, a fleet's, an A/B's."""
+
 _OWNER = ".owner"
 
 
@@ -35,14 +37,14 @@ def data() -> Path:
 def new_run_folder() -> Path:
     """Where the processes of one run share its records. Clears away what killed runs left behind.
 
-    Their own folders go after a day, those of their workers after a minute.
+    Their folders go after a day, those of their workers after a minute.
     """
     runs = cache() / "runs"
-    workers = [*Path(tempfile.gettempdir()).glob(f"{_WORKER_PREFIX}*")]
-    for folder in (*runs.glob("*"), *workers):
+    temporary = [*Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/")]
+    for folder in (*runs.glob("*"), *temporary):
         if _is_stale(folder, _STALE_SECONDS):
             remove(folder)
-    for folder in workers:
+    for folder in temporary:
         if _is_stale(folder, _YOUNG_SECONDS) and _is_abandoned(folder):
             remove(folder)
     return runs / uuid.uuid4().hex
@@ -95,7 +97,7 @@ def worker_folder() -> WorkerFolder:
         StorageError: there is no room for it.
     """
     try:
-        path = Path(tempfile.mkdtemp(prefix=_WORKER_PREFIX))
+        path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}worker-"))
     except OSError as error:
         raise _no_room(error) from error
     lock = FileLock(path / _OWNER, thread_local=False)  # whichever thread ends the worker removes it
