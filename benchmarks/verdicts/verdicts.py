@@ -1,7 +1,7 @@
 """Error rates and power of this project's verdicts, and of its peers' rules, on recorded sessions of unchanged code.
 
-    python benchmarks/verdicts/verdicts.py            # the half that no setting was chosen on; writes verdicts.*
-    python benchmarks/verdicts/verdicts.py --half 1   # the half that the settings were chosen on; prints only
+    python benchmarks/verdicts/verdicts.py            # the later half: no setting was chosen on it; writes verdicts.*
+    python benchmarks/verdicts/verdicts.py --half 1   # the earlier half, on which the settings were chosen; prints only
     python benchmarks/verdicts/verdicts.py --recording FOLDER/one_thread.jsonl    # another; writes one_thread.* here
 
 Recordings, of one virtual machine on one day: `sessions.jsonl` with two threads, `one_thread.jsonl` with one;
@@ -323,7 +323,7 @@ def measured(sessions: Sequence[Session], half: Sequence[int], count: int, most:
 
 _HEAD = """# Verdicts on recorded sessions of unchanged code
 
-Made by `verdicts.py` from half {half} of `{recording}`: every second session, {sessions} in all, with {processes}
+Made by `verdicts.py` from half {half} of `{recording}` in order of time, {sessions} sessions with {processes}
 processes a case, recorded from {first} to {last}, four items each (llama-cpp f16 and rwkv
 fp32 on synthetic:nano, pp256 and tg64); {trials} trials a row, tolerance 5 %. *Runs*: share of whole runs with any
 REGRESSION; the other columns are shares of items. By the product's own rule {crowded} of these sessions were too
@@ -463,8 +463,8 @@ def main() -> int:
     parser.add_argument("--recording", type=Path, default=RECORDING)
     asked = parser.parse_args()
     sessions = load(asked.recording)
-    # Every second session, so that both halves meet the machine in all its moods.
-    half = list(range(asked.half - 1, len(sessions), 2))
+    middle = len(sessions) // 2
+    half = list(range(middle) if asked.half == 1 else range(middle, len(sessions)))
     result = {
         **facts(asked.recording, sessions, half),
         "recording": asked.recording.name,

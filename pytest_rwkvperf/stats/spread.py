@@ -21,14 +21,12 @@ class Spread:
     freedom: float
 
 
-PRIOR = Spread(0.03**2, 20)
-"""What is assumed of a machine before its sessions have shown it: 3 %, worth twenty sessions, beyond what probes and
-hand-overs account for. Chosen on one half of the recordings in benchmarks/verdicts, where the other half shows what it
-leads to. Without those two (`before.jsonl` there) it called unchanged code slower in 15 % of all runs."""
-
-GPU_PRIOR = Spread(0.02**2, 20)
-"""The same of a GPU, whose work its host hardly touches: of 14 figures of machines with an H200, 13 lay within 1.6 % of
-the stored ones and one 3 % off (benchmarks/gpu/h200.md), which is a spread of 0.8 %."""
+PRIOR = Spread(0.02**2, 20)
+"""What is assumed of a machine before its sessions have shown it: 2 %, worth twenty sessions, beyond what probes and
+hand-overs account for. Chosen on the sessions of a virtual machine that benchmarks/verdicts recorded first; what it
+leads to is told from those recorded after. Without probes and hand-overs 3 % called unchanged code slower there in 15 %
+of all runs (`before.jsonl`). Of 14 figures of machines with an H200 13 lay within 1.6 % of the stored ones and one 3 %
+off (benchmarks/gpu/h200.md), which is a spread of 0.8 %."""
 
 
 def session_spread(sessions: Sequence[Sequence[Level]], prior: Spread = PRIOR, coefficient: float = 0.0) -> Spread:
