@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -46,6 +49,30 @@ def test_the_guides_chat(engines: Engines) -> None:
     assert [turn.tokens for turn in taken.turns] == [8, 8, 8]
     assert [one.nanoseconds for one in taken.samples["tg8"]] == [turn.nanoseconds for turn in taken.turns[1:]]
     assert all(turn.rss_bytes > 100 << 20 for turn in taken.turns)
+
+
+IMPORTED = """
+import sys
+from pytest_rwkvperf.worker.child import Child
+
+location, path, quant, device = sys.argv[1:]
+child = Child()
+child.open(location=location, path=path, quant=quant, device=device, threads=2, chunk=16)
+before = set(sys.modules)
+child.native(workloads=["pp16"])
+print(sorted(set(sys.modules) - before))
+"""
+
+
+@pytest.mark.parametrize(("name", "quant"), [("web-rwkv", "fp16"), ("llama-cpp", "f16")])
+def test_nothing_is_imported_while_an_unwarmed_repetition_is_timed(name: str, quant: str, engines: Engines) -> None:
+    """With web-rwkv it was NumPy: 0.2 of the first repetition's 1.2 s on a GPU."""
+    found = engines.describe(name)
+    asked = [registry.BUILT_IN[name], engines.file(name, quant).path, quant, found.devices[0].id]
+    environment = {**os.environ, **found.backend.environment(found.devices[0].id)}
+    command = [sys.executable, "-c", IMPORTED, *map(str, asked)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
