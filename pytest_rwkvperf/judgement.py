@@ -13,7 +13,7 @@ from pytest_rwkvperf.cases import Item, Workload
 from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
 from pytest_rwkvperf.stats.levels import Level, Timed, level
 from pytest_rwkvperf.stats.paired import compare_pairs
-from pytest_rwkvperf.stats.spread import PRIOR, Spread, process_spread
+from pytest_rwkvperf.stats.spread import ASSUMED, Belief, Spread, process_spread
 from pytest_rwkvperf.stats.verdicts import (
     CROWDED_SHARE,
     IDLE_SHARE,
@@ -61,10 +61,10 @@ class Reference:
     baseline: Baseline | None
     nearest: Fingerprint | None
 
-    def prior(self, workload: Workload) -> Spread:
-        """What an A/A run has found out about this machine and this kind of workload, else what is assumed."""
+    def belief(self, workload: Workload) -> Belief:
+        """What is assumed of this machine's noise, after what an A/A run has found out about this kind of workload."""
         found = self.baseline.noise.get(workload.kind) if self.baseline else None
-        return PRIOR if found is None else Spread(found.spread**2, found.freedom)
+        return ASSUMED if found is None else ASSUMED.after(Spread(found.spread**2, found.freedom))
 
 
 def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float, items: int) -> Judgement:
@@ -120,7 +120,7 @@ def _judge(taken: _Taken, reference: Reference, tolerance: float, items: int) ->
         return Judgement(item, "NO-BASELINE", reason, tolerance, new)
     against = stored.held_against(str(item.workload), taken.probe_version)
     old = estimate_rate([row for session in against.sessions for row in session.times], tokens)
-    against = replace(against, prior=reference.prior(item.workload))
+    against = replace(against, belief=reference.belief(item.workload))
     comparison = compare(taken.timed, against, tolerance, items, early=taken.early)
     reason = _explain(comparison) + _moved(comparison) + _busy(taken.timed, against) + _apart(taken.timed, against)
     return Judgement(item, comparison.verdict, reason, tolerance, new, old, comparison)

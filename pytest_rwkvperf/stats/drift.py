@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from pytest_rwkvperf.stats.levels import Level
-    from pytest_rwkvperf.stats.spread import Spread
+    from pytest_rwkvperf.stats.spread import Belief
 
 MIN_FREEDOM = 3
 """Fewer differences between processes fit no line."""
+
+BELIEF_WORTH = 20
+"""Sessions that what is believed of their spread counts as, beside those that a line is fitted to."""
 
 LEAST_VARIANCE = 1e-6
 """Of log times: a thousandth, which no machine's clock and scheduler stay under. A perfect fit is one of few points."""
@@ -46,8 +49,8 @@ class Drift:
     left: float = 0.0
 
 
-def drift(new: Level, old: Sequence[Level], prior: Spread) -> Drift:
-    """The part of new minus old that the probes explain; `prior` is what is assumed of the spread between sessions.
+def drift(new: Level, old: Sequence[Level], belief: Belief) -> Drift:
+    """The part of new minus old that the probes explain; `belief` is what is assumed of the spread between sessions.
 
     Least squares, the two fits weighed by their precision; shrunk by the positive part of 1 - se^2 / b^2 (James and
     Stein, Proceedings of the Fourth Berkeley Symposium 1, 1961, for one coefficient).
@@ -57,7 +60,7 @@ def drift(new: Level, old: Sequence[Level], prior: Spread) -> Drift:
     if len(known) < len(sessions):
         return Drift()
     moved = known[0] - float(np.mean(known[1:]))
-    fits = [fit for fit in (_within(sessions), _between(old, known[1:], prior)) if fit is not None]
+    fits = [fit for fit in (_within(sessions), _between(old, known[1:], belief)) if fit is not None]
     if not fits:
         return Drift(left=moved)
     error = 1 / sum(1 / fit.error for fit in fits)
@@ -86,14 +89,14 @@ def _within(sessions: Sequence[Level]) -> _Fit | None:
     return _line(probes, times, lambda left: left / freedom)
 
 
-def _between(old: Sequence[Level], known: Sequence[float], prior: Spread) -> _Fit | None:
+def _between(old: Sequence[Level], known: Sequence[float], belief: Belief) -> _Fit | None:
     """How stored sessions follow theirs; their scatter is pooled with what is assumed of it, being of few sessions."""
     freedom = len(old) - 2
     if freedom < 1:
         return None
     probes, times = (np.array(one) - np.mean(one) for one in (known, [one.value for one in old]))
-    pooled = prior.freedom + freedom
-    return _line(probes, times, lambda left: (prior.variance * prior.freedom + left) / pooled)
+    pooled = BELIEF_WORTH + freedom
+    return _line(probes, times, lambda left: (belief.variance * BELIEF_WORTH + left) / pooled)
 
 
 def _line(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_rwkvperf.errors import MeasurementError
-from pytest_rwkvperf.stats.verdicts import ALPHA, Comparison, Rule, conclude
+from pytest_rwkvperf.stats.verdicts import ALPHA, Comparison, Rule, conclude, student
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,4 +54,4 @@ def compare_pairs(log_ratios: Sequence[float], tolerance: float, items: int) -> 
     error = float(np.std(log_ratios, ddof=1)) / math.sqrt(count) if count > 1 else math.inf
     alpha = ALPHA / items
     rule = Rule(tolerance, alpha, alpha / len(LOOKS))
-    return replace(conclude(float(np.mean(log_ratios)), error, max(count - 1, 1), rule), paired=True)
+    return replace(conclude(float(np.mean(log_ratios)), student(error, max(count - 1, 1)), rule), paired=True)

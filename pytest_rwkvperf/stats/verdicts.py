@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
+from scipy.optimize import brentq
+from scipy.special import stdtr, stdtrit
 
 from pytest_rwkvperf.errors import MeasurementError
 from pytest_rwkvperf.stats.drift import drift
 from pytest_rwkvperf.stats.levels import Statistic, Timed, alike, level, standing
-from pytest_rwkvperf.stats.spread import PRIOR, Spread, session_spread
+from pytest_rwkvperf.stats.spread import ASSUMED, SPREADS, Belief, Spread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 Verdict = Literal["PASS", "REGRESSION", "IMPROVEMENT", "INCONCLUSIVE", "NO-BASELINE", "INVALID"]
 
@@ -36,6 +37,17 @@ CROWDED_SHARE = 0.10
 
 _BEYOND_FLOATS = 700.0
 """Of the exponential function's argument."""
+
+_AS_GOOD_AS_NORMAL = 1e6
+"""Degrees of freedom beyond which Student's distribution is the normal one to all digits that are printed."""
+
+_LEAST_DOUBT = 1e-30
+
+_EXACT = 1e-9
+"""Of a bound's logarithm: far finer than what is printed."""
+
+_A_LITTLE_MORE = 1 + 1e-9
+"""So that rounding leaves the root of a single component inside its bracket."""
 
 
 LOOKS = (3, 6, 12)
@@ -90,20 +102,20 @@ class Tail:
 class Old:
     """What new times are held against: the reference's sessions, and what else is known of this machine's noise.
 
-    `others` are the sessions of other software versions, grouped by version; `prior` is what is assumed of this
-    machine, or what an A/A run has stored.
+    `others` are the sessions of other software versions, grouped by version; `belief` is what is assumed of this
+    machine, or what an A/A run has made of that.
     """
 
     sessions: Sequence[Timed]
     others: Sequence[Sequence[Timed]] = ()
-    prior: Spread = PRIOR
+    belief: Belief = ASSUMED
 
 
 def compare(new: Timed, old: Old, tolerance: float, items: int, *, early: bool = False) -> Comparison:
     """Judge a new session against the reference's at ALPHA / items; `early` at a look, else at the end.
 
-    A Student bound on the difference of log levels. Its variance is the session-to-session spread, once for the new
-    session and once shared by the k old ones, plus what chance did within each of them.
+    A bound on the difference of log levels. Its variance is the session-to-session spread, once for the new session and
+    once shared by the k old ones, plus what chance did within each of them.
 
     Raises:
         MeasurementError: times that carry no figure.
@@ -132,7 +144,7 @@ class _Noise:
     """
 
     centre: float
-    spread: Spread
+    belief: Belief
     own: tuple[float, int]
     theirs: tuple[float, int]
     sessions: int
@@ -141,18 +153,35 @@ class _Noise:
     slower: float
 
     def conclude(self, sessions: int, rule: Rule) -> Comparison:
-        """With so many old sessions; degrees of freedom are Satterthwaite's (Biometrics Bulletin 2, 1946)."""
-        more = sessions - self.sessions
-        parts = (
-            (self.spread.variance * (1 + 1 / sessions), self.spread.freedom + more),
-            self.own,
-            (self.theirs[0] / sessions, self.theirs[1] * sessions / self.sessions),
-        )
-        variance = sum(part for part, _ in parts)
-        if not math.isfinite(variance):
-            return conclude(self.centre, math.inf, math.inf, rule, self.excuse)
-        freedom = variance**2 / sum(part**2 / free for part, free in parts)
-        return conclude(self.centre, math.sqrt(variance), freedom, rule, self.excuse, self.slower)
+        """With so many old sessions, of which further ones would lie apart as is believed now."""
+        belief = self.belief.after(Spread(self.belief.variance, sessions - self.sessions))
+        parts = (self.own, (self.theirs[0] / sessions, self.theirs[1] * sessions / self.sessions))
+        return conclude(self.centre, _mixture(belief, 1 + 1 / sessions, parts), rule, self.excuse, self.slower)
+
+
+def _mixture(belief: Belief, times: float, parts: Sequence[tuple[float, float]]) -> Callable[[float], float]:
+    """The upper quantile, by its tail, of a difference of levels whose spread is one of several, each with its chance.
+
+    Given the spread, the difference is Student's: `times` the spread's variance, which is then known, and `parts`,
+    variances of chance within sessions with their degrees of freedom, put together by Satterthwaite's formula
+    (Biometrics Bulletin 2, 1946).
+    """
+    chances = np.array(belief.chances)
+    variances = np.array([spread**2 * times for spread in SPREADS]) + sum(part for part, _ in parts)
+    doubt = sum(part**2 / free for part, free in parts)
+    if not math.isfinite(doubt):
+        return lambda _tail: math.inf
+    freedoms = np.minimum(variances**2 / max(doubt, _LEAST_DOUBT), _AS_GOOD_AS_NORMAL)
+    errors = np.sqrt(variances)
+
+    def beyond(reach: float) -> float:
+        return float(chances @ stdtr(freedoms, -reach / errors))
+
+    def quantile(tail: float) -> float:
+        most = float(np.max(-stdtrit(freedoms, tail) * errors))
+        return float(brentq(lambda reach: beyond(reach) - tail, 0.0, most * _A_LITTLE_MORE, xtol=_EXACT))
+
+    return quantile
 
 
 def calm(sessions: Sequence[Timed]) -> Sequence[Timed]:
@@ -173,13 +202,13 @@ def _noise(new: Timed, old: Old, statistic: Statistic) -> _Noise:
     # The spread is what is left of the differences between sessions that can be compared.
     groups = [group for one in old.others if (group := comparable(new, one))]
     others = [[level(standing(one), statistic) for one in group] for group in groups]
-    moved = drift(level_new, levels, old.prior)
-    spread = session_spread([levels, *others], old.prior, moved.coefficient)
+    belief = old.belief.after_sessions([levels, *others])
+    moved = drift(level_new, levels, belief)
     centre = float(np.mean([one.value for one in levels])) - (level_new.value - moved.shift)
     excuse = _excuse(new) + max(map(_excuse, reference)) if same else math.inf
     own = (level_new.error**2 + moved.variance, max(1, len(level_new.processes) - 1))
     theirs = (float(np.mean([one.error**2 for one in levels])), max(1, sum(len(one.processes) - 1 for one in levels)))
-    return _Noise(centre, spread, own, theirs, len(levels), moved.shift, excuse, moved.left)
+    return _Noise(centre, belief, own, theirs, len(levels), moved.shift, excuse, moved.left)
 
 
 def _excuse(timed: Timed) -> float:
@@ -196,10 +225,10 @@ def _excuse(timed: Timed) -> float:
 
 def _settled_by(noise: _Noise, rule: Rule) -> int | None:
     """The smallest number of sessions, up to MOST_SESSIONS, that would bring a verdict if the ratio stayed."""
-    for sessions in range(noise.sessions + 1, MOST_SESSIONS + 1):
-        if noise.conclude(sessions, rule).verdict != "INCONCLUSIVE":
-            return sessions
-    return None
+    more = range(noise.sessions + 1, MOST_SESSIONS + 1)
+    if not more or noise.conclude(MOST_SESSIONS, rule).verdict == "INCONCLUSIVE":
+        return None
+    return next(one for one in more if noise.conclude(one, rule).verdict != "INCONCLUSIVE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,15 +241,15 @@ class Rule:
 
 
 def conclude(
-    centre: float, error: float, freedom: float, rule: Rule, excuse: float = 0.0, slower: float = 0.0
+    centre: float, quantile: Callable[[float], float], rule: Rule, excuse: float = 0.0, slower: float = 0.0
 ) -> Comparison:
-    """The verdict on a log-ratio with a standard error and its degrees of freedom (infinite: the normal's).
+    """The verdict on a log-ratio whose error has these upper quantiles, by their tails.
 
     Both bounds are wider by `excuse`, the upper one by `slower` too, the lower one where that is negative. The smallest
-    detectable slowdown s solves log(1 + s) = log(1 + tolerance) + excuse + slower + (t_alpha + t_power) error: the
-    normal-theory formula (Cohen, Statistical Power Analysis, 1988, section 2.4) with Student's quantiles.
+    detectable slowdown s solves log(1 + s) = log(1 + tolerance) + excuse + slower + q_alpha + q_power: the
+    normal-theory formula (Cohen, Statistical Power Analysis, 1988, section 2.4) with the error's own quantiles.
     """
-    reach, power_reach = (_quantile(freedom, tail) * error for tail in (rule.alpha_of_look, 1 - POWER))
+    reach, power_reach = (quantile(tail) for tail in (rule.alpha_of_look, 1 - POWER))
     reach += excuse
     ratio, factor = math.exp(centre), _exp(reach)
     low, high = ratio / factor * _exp(min(0.0, slower)), ratio * factor * _exp(max(0.0, slower))
@@ -228,9 +257,9 @@ def conclude(
     return Comparison(classify(low, high, rule.tolerance), ratio, low, high, rule.tolerance, rule.alpha, detectable)
 
 
-def _quantile(freedom: float, tail: float) -> float:
-    """Student's upper quantile."""
-    return -float(ndtri(tail) if math.isinf(freedom) else stdtrit(freedom, tail))
+def student(error: float, freedom: float) -> Callable[[float], float]:
+    """The upper quantiles of Student's distribution, scaled by a standard error."""
+    return lambda tail: -float(stdtrit(freedom, tail)) * error
 
 
 def _exp(power: float) -> float:

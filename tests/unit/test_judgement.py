@@ -17,7 +17,7 @@ from pytest_rwkvperf.machine.nvml import GpuFacts
 from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
 from pytest_rwkvperf.stats.estimates import estimate_rate
 from pytest_rwkvperf.stats.levels import Timed
-from pytest_rwkvperf.stats.spread import PRIOR, Spread
+from pytest_rwkvperf.stats.spread import ASSUMED, Spread
 from pytest_rwkvperf.stats.verdicts import ALPHA, Old, compare
 from pytest_rwkvperf.store.accept import stored_cases
 from pytest_rwkvperf.store.schema import Baseline, Noise, StoredCase
@@ -39,7 +39,7 @@ def stored(**changed: Any) -> StoredCase:  # noqa: ANN401 - fields of two classe
 
 
 NOISE = Noise("then", 0.03, 20)
-KNOWN = Spread(NOISE.spread**2, NOISE.freedom)
+KNOWN = ASSUMED.after(Spread(NOISE.spread**2, NOISE.freedom))
 """What the machine of these tests is known to move by, whatever is assumed of others."""
 
 
@@ -73,7 +73,7 @@ def test_the_same_machine_and_case_are_compared(factor: float, verdict: str, rea
     assert (judgement.verdict, judgement.reason) == (verdict, reason)
     assert judgement.new == estimate_rate(new.times(PREFILL), 512)
     assert judgement.old == estimate_rate(TIMES, 512)
-    assert judgement.comparison == compare(Timed(new.times(PREFILL)), Old([Timed(TIMES)], prior=KNOWN), 0.25, 3)
+    assert judgement.comparison == compare(Timed(new.times(PREFILL)), Old([Timed(TIMES)], belief=KNOWN), 0.25, 3)
     assert judgement.comparison.alpha == ALPHA / 3
     assert (judgement.item, judgement.tolerance, judgement.parity) == (ITEM, 0.25, new.parity)
 
@@ -90,8 +90,8 @@ def test_processors_that_stood_apart_are_named() -> None:
 
 
 def test_a_machine_without_an_a_a_run_is_assumed_to_move() -> None:
-    assert against(stored(), noise=None).prior(PREFILL) == PRIOR
-    assert against(stored()).prior(PREFILL) == KNOWN
+    assert against(stored(), noise=None).belief(PREFILL) == ASSUMED
+    assert against(stored()).belief(PREFILL) == KNOWN
 
 
 def test_all_sessions_of_the_newest_software_count() -> None:

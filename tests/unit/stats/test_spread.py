@@ -1,4 +1,4 @@
-"""The session-to-session spread: prior and sessions pooled, and what a restless machine does to the prior."""
+"""How far sessions are believed to move: what is assumed, and what sessions, probes and A/A runs make of it."""
 
 from __future__ import annotations
 
@@ -8,39 +8,121 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from pytest_rwkvperf.stats.levels import Level
-from pytest_rwkvperf.stats.spread import PRIOR, Spread, process_spread, session_spread
+from pytest_rwkvperf.stats.spread import (
+    ASSUMED,
+    FOLLOWED,
+    FOLLOWED_DOUBT,
+    SPREADS,
+    Belief,
+    Spread,
+    process_spread,
+)
 
 
-def at(value: float, *processes: float) -> Level:
-    return Level(value, 0.0, processes or (value, value), ())
+def at(value: float, *processes: float, probe: float | None = None, error: float = 0.0) -> Level:
+    return Level(value, error, processes or (value, value), (), probe)
 
 
-def test_one_session_leaves_the_prior() -> None:
-    assert session_spread([[at(1.0)], [at(5.0)]]) == PRIOR
+def most_likely(belief: Belief) -> float:
+    return SPREADS[max(range(len(SPREADS)), key=belief.chances.__getitem__)]
 
 
-def test_prior_and_sessions_are_pooled_by_their_freedom() -> None:
-    # Three sessions of one version: squares of 0.02 with two degrees of freedom; two of another: 0.005 with one.
-    groups = [[at(1.0), at(1.1), at(1.2)], [at(3.0), at(3.1)], [at(9.0)]]
-    found = session_spread(groups, Spread(0.04, 4))
-    assert found.freedom == 4 + 2 + 1
-    assert found.variance == pytest.approx((4 * 0.04 + 0.02 + 0.005) / 7)
+def normal_sessions(spread: float, count: int, seed: int = 1) -> list[Level]:
+    return [at(value) for value in np.random.default_rng(seed).normal(0, spread, count)]
 
 
-def test_versions_are_not_spread() -> None:
-    assert session_spread([[at(1.0)], [at(2.0)], [at(3.0)]]).variance == PRIOR.variance
+# What is believed
 
 
-def test_what_the_machine_was_seen_to_do_goes_before_the_prior() -> None:
-    assert session_spread([[at(1.0, 0.9, 1.1)]], Spread(1e-4, 12)) == Spread(1e-4, 12)
+def test_chances_are_chances() -> None:
+    assert sum(ASSUMED.chances) == pytest.approx(1)
+    assert len(ASSUMED.chances) == len(SPREADS)
 
 
-@given(st.floats(0.006, 0.2), st.integers(1, 1000))
-def test_many_sessions_show_the_truth_whatever_was_assumed(spread: float, seed: int) -> None:
-    levels = [at(value) for value in np.random.default_rng(seed).normal(0, spread, 2000)]
-    assert math.sqrt(session_spread([levels]).variance) == pytest.approx(spread, rel=0.15)
+def test_one_session_of_a_version_says_nothing_and_versions_are_not_spread() -> None:
+    assert ASSUMED.after_sessions([[at(1.0)], [at(5.0)], []]) == ASSUMED
+    assert ASSUMED.after(Spread(0.0, 0)) == pytest.approx(ASSUMED)
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_many_sessions_show_the_truth_whatever_was_assumed(spread: float) -> None:
+    belief = ASSUMED.after_sessions([normal_sessions(spread, 200)])
+    assert most_likely(belief) == spread
+    assert math.sqrt(belief.variance) == pytest.approx(spread, rel=0.05)
+
+
+def test_two_sessions_by_hand() -> None:
+    """The difference of two levels of a version is normal with twice the spread's variance."""
+    belief = ASSUMED.after_sessions([[at(3.0), at(3.05)], [at(9.0)]])
+    weights = [
+        chance * stats.norm(0, math.sqrt(2) * spread).pdf(0.05)
+        for chance, spread in zip(ASSUMED.chances, SPREADS, strict=True)
+    ]
+    assert belief.chances == pytest.approx([one / sum(weights) for one in weights])
+
+
+def test_versions_add_up() -> None:
+    groups = [[at(1.0), at(1.1), at(1.2)], [at(3.0), at(3.1)]]
+    # Squares of 0.02 with two degrees of freedom, and of 0.005 with one.
+    assert ASSUMED.after_sessions(groups).chances == pytest.approx(ASSUMED.after(Spread(0.025 / 3, 3)).chances)
+
+
+def test_chance_within_sessions_is_no_spread_between_them() -> None:
+    sessions = normal_sessions(0.02, 40)
+    excused = [at(one.value, error=0.02) for one in sessions]
+    assert ASSUMED.after_sessions([excused]).variance < 0.5 * ASSUMED.after_sessions([sessions]).variance
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=10), st.floats(0, 1e3))
+def test_no_levels_make_a_spread_impossible_or_a_chance_none(values: list[float], error: float) -> None:
+    belief = ASSUMED.after_sessions([[at(value, error=error) for value in values]])
+    assert all(chance > 0 for chance in belief.chances)
+    assert sum(belief.chances) == pytest.approx(1)
+
+
+def test_an_unbounded_error_says_nothing() -> None:
+    assert ASSUMED.after_sessions([[at(1.0, error=math.inf), at(2.0)]]) == ASSUMED
+
+
+# Probes
+
+
+@pytest.mark.parametrize("follows", [0.0, 0.4, 1.0])
+def test_what_probes_explain_is_no_spread_however_far_times_follow_them(follows: float) -> None:
+    random = np.random.default_rng(2)
+    moved, own = random.normal(0, 0.1, 40), random.normal(0, 0.01, 40)
+    levels = [at(follows * probe + value, probe=probe) for probe, value in zip(moved, own, strict=True)]
+    assert most_likely(ASSUMED.after_sessions([levels])) == 0.01
+    unexplained = [at(one.value) for one in levels]
+    if follows:
+        assert most_likely(ASSUMED.after_sessions([unexplained])) > 0.01
+
+
+def test_with_probes_by_scipys_multivariate_normal() -> None:
+    probes, values = np.array([0.0, 0.1, -0.05]), np.array([1.0, 1.06, 0.99])
+    belief = ASSUMED.after_sessions([[at(value, probe=one) for value, one in zip(values, probes, strict=True)]])
+    # Differences from the first level have no mean of their own left.
+    basis = np.array([[-1, 1, 0], [-1, 0, 1]])
+    moved = basis @ probes
+    weights = [
+        chance
+        * stats.multivariate_normal(
+            FOLLOWED * moved, spread**2 * basis @ basis.T + FOLLOWED_DOUBT**2 * np.outer(moved, moved)
+        ).pdf(basis @ values)
+        for chance, spread in zip(ASSUMED.chances, SPREADS, strict=True)
+    ]
+    assert belief.chances == pytest.approx([one / sum(weights) for one in weights])
+
+
+def test_sessions_without_a_probe_among_others_are_taken_without_any() -> None:
+    levels = [at(1.0, probe=0.0), at(1.1), at(1.2, probe=0.2)]
+    assert ASSUMED.after_sessions([levels]) == ASSUMED.after_sessions([[at(one.value) for one in levels]])
+
+
+# A/A
 
 
 def test_an_a_a_runs_items_count_as_one() -> None:
@@ -52,3 +134,7 @@ def test_an_a_a_runs_items_count_as_one() -> None:
 
 def test_a_perfect_machine_is_not_believed() -> None:
     assert process_spread([[at(1.0, 1.0, 1.0)]]).variance == 1e-6
+
+
+def test_what_an_a_a_run_saw_is_believed() -> None:
+    assert most_likely(ASSUMED.after(Spread(0.041**2, 15))) == 0.04

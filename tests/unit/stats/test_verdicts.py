@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scipy import stats
 
 from pytest_rwkvperf.errors import MeasurementError
 from pytest_rwkvperf.stats.levels import Timed, level
-from pytest_rwkvperf.stats.spread import PRIOR, Spread
+from pytest_rwkvperf.stats.spread import ASSUMED, SPREADS, Belief, Spread
 from pytest_rwkvperf.stats.verdicts import (
     ALPHA,
     IDLE_SHARE,
@@ -26,6 +27,9 @@ from pytest_rwkvperf.stats.verdicts import (
     classify,
     compare,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Times = list[list[float]]
 
@@ -43,14 +47,24 @@ def slowed(times: Times, factor: float) -> Times:
 END = (1 - LOOK_SHARE * len(LOOKS)) * (1 - MEAN_SHARE)
 """What the fast level may use of an item's error rate at the end of a run."""
 
-KNOWN = Spread(0.03**2, 20)
-"""What a machine is known to move by, whatever is assumed of others."""
+KNOWN = Belief((0.0, 0.0, 1.0, 0.0, 0.0))
+"""A machine that is known to move by 2 %, whatever is assumed of others."""
+
+
+def mixture(belief: Belief, times: float, chance: float, doubt: float) -> Callable[[float], float]:
+    """The tail beyond a reach, with SciPy's distributions: each spread's own, by its chance.
+
+    `chance` is the variance of chance within sessions, `doubt` the sum of its parts' squares over their freedoms.
+    """
+    totals = [times * spread**2 + chance for spread in SPREADS]
+    tails = [stats.t(total**2 / doubt if doubt else 1e9, scale=math.sqrt(total)) for total in totals]
+    return lambda reach: sum(share * one.sf(reach) for share, one in zip(belief.chances, tails, strict=True))
 
 
 def judged(
-    new: Times, old: list[Times], tolerance: float, items: int, *, early: bool = False, prior: Spread = PRIOR
+    new: Times, old: list[Times], tolerance: float, items: int, *, early: bool = False, belief: Belief = ASSUMED
 ) -> Comparison:
-    return compare(Timed(new), Old([Timed(one) for one in old], prior=prior), tolerance, items, early=early)
+    return compare(Timed(new), Old([Timed(one) for one in old], belief=belief), tolerance, items, early=early)
 
 
 # Margins
@@ -87,7 +101,7 @@ def test_every_pair_of_bounds_gets_the_one_verdict_of_the_design(one: float, oth
     ("factor", "verdict"), [(2.0, "REGRESSION"), (1.5, "REGRESSION"), (1.0, "PASS"), (0.5, "IMPROVEMENT")]
 )
 def test_what_is_plain_is_said(factor: float, verdict: str) -> None:
-    comparison = judged(slowed(STEADY, factor), [STEADY], 0.25, items=12, prior=KNOWN)
+    comparison = judged(slowed(STEADY, factor), [STEADY], 0.25, items=12, belief=KNOWN)
     assert comparison.verdict == verdict
     assert comparison.ratio == pytest.approx(1 / factor)
     assert comparison.low < comparison.ratio < comparison.high
@@ -104,29 +118,46 @@ def test_an_example_by_hand() -> None:
     old = [[1e6 * math.exp(value)] for value in (0.1, 0.11, 0.12)]
     found = judged(new, [old], 0.05, items=2)
     levels = [level(Timed(times), "fast") for times in (new, old)]
-    # Satterthwaite's degrees of freedom of the three parts: sessions, and chance within each of the two.
-    parts = ((2 * PRIOR.variance, PRIOR.freedom), (levels[0].error ** 2, 1), (levels[1].error ** 2, 2))
-    variance = sum(part for part, _ in parts)
-    freedom = variance**2 / sum(part**2 / free for part, free in parts)
-    reach = stats.t.isf(ALPHA / 2 * END, freedom) * math.sqrt(variance)
+    chance = levels[0].error ** 2 + levels[1].error ** 2
+    # Satterthwaite's: the new session's error has one degree of freedom, the old one's two.
+    beyond = mixture(ASSUMED, 2, chance, levels[0].error ** 4 / 1 + levels[1].error ** 4 / 2)
     centre = levels[1].value - levels[0].value
+    reach = math.log(found.high) - centre
     assert found.ratio == pytest.approx(math.exp(centre))
-    assert (found.low, found.high) == pytest.approx((math.exp(centre - reach), math.exp(centre + reach)))
+    assert math.log(found.low) == pytest.approx(centre - reach)
+    assert beyond(reach) == pytest.approx(ALPHA / 2 * END)
     assert found.alpha == ALPHA / 2
-    beyond = stats.t.isf(0.05, freedom) * math.sqrt(variance)
-    assert found.detectable == pytest.approx(1.05 * math.exp(reach + beyond) - 1)
+    assert beyond(math.log((1 + found.detectable) / 1.05) - reach) == pytest.approx(0.05)
 
 
-def test_without_any_spread_within_the_sessions_the_known_spread_between_them_remains() -> None:
+def test_without_any_spread_within_the_sessions_the_believed_spread_between_them_remains() -> None:
     found = judged([[1000]] * 3, [[[1000]] * 3], 0.05, items=1)
-    reach = stats.t.isf(ALPHA * END, PRIOR.freedom) * math.sqrt(2 * PRIOR.variance)
-    assert (found.low, found.high) == pytest.approx((math.exp(-reach), math.exp(reach)))
+    assert found.low * found.high == pytest.approx(1)
+    assert mixture(ASSUMED, 2, 0, 0)(math.log(found.high)) == pytest.approx(ALPHA * END, rel=1e-4)
 
 
-def test_what_an_a_a_run_found_takes_the_priors_place() -> None:
-    found = judged([[1000]] * 3, [[[1000]] * 3], 0.05, items=1, prior=Spread(0.001**2, 40))
-    assert found.high == pytest.approx(math.exp(stats.t.isf(ALPHA * END, 40) * math.sqrt(2) * 0.001))
+def test_a_machine_that_is_known_to_be_quiet_passes() -> None:
+    quiet = ASSUMED.after(Spread(0.001**2, 40))
+    found = judged([[1000]] * 3, [[[1000]] * 3], 0.05, items=1, belief=quiet)
+    assert found.high == pytest.approx(math.exp(stats.norm.isf(ALPHA * END) * math.sqrt(2) * SPREADS[0]), abs=1e-4)
     assert found.verdict == "PASS"
+
+
+def near(random: np.random.Generator, spread: float) -> Timed:
+    level_of_session = math.exp(random.normal(0, spread))
+    return Timed([[1e6 * level_of_session * (1 + 1e-4 * row)] * 3 for row in range(5)])
+
+
+@pytest.mark.parametrize(("sessions", "least", "most"), [(1, 0, 0), (7, 80, 100), (10, 95, 100)])
+def test_unchanged_code_passes_once_sessions_have_shown_a_quiet_machine(sessions: int, least: int, most: int) -> None:
+    """At the default tolerance; one session alone cannot tell, and should not."""
+    random = np.random.default_rng(11)
+    found = [
+        compare(near(random, 0.006), Old([near(random, 0.006) for _ in range(sessions)]), 0.05, items=4).verdict
+        for _ in range(100)
+    ]
+    assert least <= found.count("PASS") <= most
+    assert "REGRESSION" not in found
 
 
 def test_a_look_has_less_of_the_error_rate_and_wider_bounds() -> None:
@@ -140,11 +171,11 @@ def test_looks_and_the_end_and_both_questions_share_the_error_rate() -> None:
     """Bonferroni: the tails that are used add up to the item's."""
     found = judged(STEADY, [STEADY], 0.05, 1)
     assert found.tail is not None
-    freedom, centre = PRIOR.freedom, math.log(found.ratio)
-    error = (math.log(found.high) - centre) / stats.t.isf(ALPHA * END, freedom)
-    of_mean = (math.log(found.tail.high) - math.log(found.tail.ratio)) / error
     share = 1 - LOOK_SHARE * len(LOOKS)
-    assert stats.t.sf(of_mean, freedom) == pytest.approx(ALPHA * share * MEAN_SHARE, rel=0.05)
+    tail = mixture(ASSUMED, 2, 0, 0)  # chance within these sessions is a hundredth of the spread between them
+    of_mean = math.log(found.tail.high) - math.log(found.tail.ratio)
+    assert tail(of_mean) == pytest.approx(ALPHA * share * MEAN_SHARE, rel=0.1)
+    assert tail(math.log(found.high / found.ratio)) == pytest.approx(ALPHA * END, rel=0.1)
     assert share * (1 - MEAN_SHARE) + share * MEAN_SHARE + LOOK_SHARE * len(LOOKS) == pytest.approx(1)
 
 
@@ -243,10 +274,10 @@ def test_a_process_whose_processors_stood_apart_moves_nothing() -> None:
 
 
 def test_the_number_of_sessions_that_would_settle_a_doubt_settles_it() -> None:
-    slow = slowed(STEADY, 1.18)
-    found = judged(slow, [STEADY], 0.05, items=1, prior=KNOWN)
+    slow = slowed(STEADY, 1.125)
+    found = judged(slow, [STEADY], 0.05, items=1, belief=KNOWN)
     assert (found.verdict, found.settled_by) == ("INCONCLUSIVE", 2)
-    assert judged(slow, [STEADY] * 2, 0.05, items=1, prior=KNOWN).verdict == "REGRESSION"
+    assert judged(slow, [STEADY] * 2, 0.05, items=1, belief=KNOWN).verdict == "REGRESSION"
 
 
 def test_on_the_margin_no_number_of_sessions_would() -> None:
@@ -337,8 +368,8 @@ def test_nothing_gets_no_verdict(nothing: Times) -> None:
 
 
 def simulated(random: np.random.Generator, shift: float, processes: int = 5) -> Times:
-    """A session: its level moves by the documented spread, its processes by 2 %, their repetitions by 1 %."""
-    level = shift + random.normal(0, math.sqrt(PRIOR.variance))
+    """A session: its level moves by a spread as believed, its processes by 2 %, their repetitions by 1 %."""
+    level = shift + random.normal(0, SPREADS[random.choice(len(SPREADS), p=ASSUMED.chances)])
     logs = level + random.normal(0, 0.02, (processes, 1)) + random.normal(0, 0.01, (processes, 3))
     times: Times = (1e8 * np.exp(logs)).tolist()
     return times
