@@ -2,7 +2,9 @@
 
 Live runs with llama.cpp through `.ci/slowed_backend.py`: identical code on both sides (A/A), and a new side whose every
 call takes 5 % or 10 % longer. The scenarios take turns, each run is written down as soon as it is done, and runs that
-stand in the file already are kept, so that more can be added on another day:
+stand in the file already are kept, so that more can be added on another day. Rates that so few runs cannot show come
+from a resampling: RESAMPLED runs whose pairs are drawn from those of identical code, their times multiplied by the
+slowdown, looked at and ended as live ones are, each pair at the seconds that a pair took:
 
     python benchmarks/ab/power.py --runs 20        # until each scenario has 20 runs
     python benchmarks/ab/power.py --runs 20 --at-most 1   # the next one of them, and no more today
@@ -27,6 +29,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from scipy.stats import binomtest
 
 from pytest_rwkvperf.backends.base import Device
@@ -39,12 +42,14 @@ from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
 from pytest_rwkvperf.models.resolve import file_for, resolve
 from pytest_rwkvperf.oracle.expected import expected
-from pytest_rwkvperf.stats.paired import LOOKS, compare_pairs
+from pytest_rwkvperf.stats.paired import LOOKS, PairRatio, compare_pairs
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import numpy.typing as npt
 
     from pytest_rwkvperf.measure.record import Pairing
 
@@ -61,6 +66,9 @@ class Scenario:
     factor: float
     tolerances: tuple[float, ...]
 
+
+RESAMPLED = 4000
+SLOWDOWNS = (0.0, 0.05, 0.1, 0.2)
 
 SCENARIOS = (
     Scenario("identical", 1.0, (0.01, 0.05)),
@@ -123,7 +131,7 @@ def measured(
         "load_before": pairing.new.conditions.load_before,
         "steal": pairing.new.conditions.steal,
         "looks": looks,
-        "log_ratios": {str(one): pairing.log_ratios(one) for one in workloads},
+        "log_ratios": {str(one): [[pair.most, pair.whole] for pair in pairing.log_ratios(one)] for one in workloads},
         "nanoseconds": {
             str(one): {name: [list(row) for row in side.times(one)] for name, side in sides.items()}
             for one in workloads
@@ -137,7 +145,7 @@ def ending(run: dict[str, Any], tolerance: float) -> tuple[dict[str, str], int, 
     items, verdicts, pairs, seconds = len(run["log_ratios"]), {"": "INCONCLUSIVE"}, 0, 0.0
     for pairs, seconds in run["looks"]:  # noqa: B007 - what the last look leaves is the answer
         verdicts = {
-            name: str(compare_pairs(ratios[:pairs], tolerance, items).verdict)
+            name: str(compare_pairs([PairRatio(*one) for one in ratios[:pairs]], tolerance, items).verdict)
             for name, ratios in run["log_ratios"].items()
         }
         if "INCONCLUSIVE" not in verdicts.values():
@@ -154,7 +162,7 @@ def rows(facts: dict[str, Any]) -> Iterator[list[str]]:
             for name in facts["workloads"]:
                 said = [verdicts[name] for verdicts, _, _ in endings]
                 ratio = statistics.median(
-                    math.exp(statistics.fmean(run["log_ratios"][name][:count]))
+                    math.exp(statistics.fmean(one[0] for one in run["log_ratios"][name][:count]))
                     for run, (_, count, _) in zip(runs, endings, strict=True)
                 )
                 yield [scenario.name, f"{tolerance:.0%}", name, f"{ratio:.3f}", *counted(said), *times(endings)]
@@ -214,31 +222,63 @@ def table(facts: dict[str, Any]) -> str:
         f"|{'---|' * 3}{'--:|' * 7}",
         *(f"| {' | '.join(row)} |" for row in rows(facts)),
     ]
-    return "\n".join(lines) + "\n" + order_effect(facts)
+    return "\n".join(lines) + "\n" + resampled(facts)
 
 
-def order_effect(facts: dict[str, Any]) -> str:
-    """How much longer a sample takes right after the other process's than after its own process's, over all runs."""
-    lines = ["", "A sample right after the other process's takes, against one right after its own process's:"]
+def resampled(facts: dict[str, Any]) -> str:
+    """Rates and times from the recorded pairs of identical code, each workload judged beside as many as were live."""
+    runs = [run for run in facts["runs"] if run["scenario"] == SCENARIOS[0].name]
+    seconds = [run["looks"][-1][1] / run["looks"][-1][0] for run in runs]
+    if not runs:
+        return ""
+    count = sum(run["looks"][-1][0] for run in runs)
+    said_of = (
+        f"Resampled, {RESAMPLED} runs a row, from {count} pairs of identical code, {statistics.median(seconds):.1f} s "
+        "each; pairs lie apart by their standard deviation of most / of all of them:"
+    )
+    lines = [
+        "",
+        said_of,
+        "",
+        "| workload | pairs apart | slowdown | tolerance | REGRESSION | PASS | INCONCLUSIVE | time, median / 95 % |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
     for name in facts["workloads"]:
-        logs = [
-            math.log(after_other / after_own)
-            for run in facts["runs"]
-            for index, row in enumerate(run["nanoseconds"][name]["old"])
-            for after_other, after_own in followers(row, first=index % 2 == 0)
-        ]
-        if len(logs) > 1:
-            centre, error = statistics.fmean(logs), statistics.stdev(logs) / math.sqrt(len(logs))
-            lines.append(f"* {name}: {math.expm1(centre):+.2%} ± {1.96 * error:.2%}")
+        pairs = np.concatenate([np.array(run["log_ratios"][name]) for run in runs])
+        apart = " / ".join(f"{one:.1%}" for one in pairs.std(axis=0, ddof=1))
+        for tolerance in (0.01, 0.05):
+            for slowdown in SLOWDOWNS:
+                said, ends = drawn(pairs - pairs.mean(axis=0), slowdown, tolerance, len(facts["workloads"]))
+                took = [statistics.median(seconds) * one for one in (statistics.median(ends), np.quantile(ends, 0.95))]
+                shares = " | ".join(f"{said[one] / RESAMPLED:.1%}" for one in ("REGRESSION", "PASS", "INCONCLUSIVE"))
+                cells = (
+                    name,
+                    apart,
+                    f"{slowdown:.0%}",
+                    f"{tolerance:.0%}",
+                    shares,
+                    f"{took[0]:.0f} s / {took[1]:.0f} s",
+                )
+                lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def followers(row: list[int], *, first: bool) -> Iterator[tuple[int, int]]:
-    """Of one side's samples in a pair, the two of each inner turn (b b of a b b a): after the other, after itself."""
-    # Blocks of two samples a side. Whoever is first in a pair is inner in every second block, from the second one on.
-    for block in range(len(row) // 2):
-        if (block % 2 == 1) is first:
-            yield row[2 * block], row[2 * block + 1]
+def drawn(
+    pairs: npt.NDArray[np.float64], slowdown: float, tolerance: float, items: int
+) -> tuple[Counter[str], list[int]]:
+    """The verdicts of resampled runs of one workload, and after how many pairs each fell."""
+    random, said, ends = np.random.default_rng(1), Counter[str](), []
+    for _ in range(RESAMPLED):
+        chosen = random.choice(pairs, LOOKS[-1]) - math.log1p(slowdown)
+        ratios = [PairRatio(*one) for one in chosen]
+        verdict, look = "INCONCLUSIVE", 0
+        for look in LOOKS:
+            verdict = compare_pairs(ratios[:look], tolerance, items).verdict
+            if verdict != "INCONCLUSIVE":
+                break
+        said[verdict] += 1
+        ends.append(look)
+    return said, ends
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """A/B: two workers alive, one running, samples in the order old new new old; the pair of processes is restarted.
 
+A generation is paused every tenth of a second for the other side's, so that both meet the machine in the same mood.
+
 Nothing but the environment may tell the sides apart. So the side that is opened and warmed first, which may get the
 better memory, changes from pair to pair; and a pair has an even number of blocks, of which every second one is
 mirrored, so that both sides follow each other and themselves equally often.
@@ -18,7 +20,7 @@ from pytest_rwkvperf.errors import RwkvPerfError
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.watching import GpuWatch
 from pytest_rwkvperf.measure import protocol
-from pytest_rwkvperf.measure.process import Process, running
+from pytest_rwkvperf.measure.process import PAIR_SECONDS, Process, running
 from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, Pairing, Run
 from pytest_rwkvperf.stats.paired import LOOKS
 
@@ -57,6 +59,9 @@ class _Side:
             work=target.work,
             ceilings=target.ceilings,
         )
+
+
+_Member = tuple[_Side, Process]
 
 
 def measure_pairs(
@@ -108,22 +113,35 @@ def _run_pair(new: _Side, old: _Side, workloads: Sequence[Workload]) -> None:
                 side.runs.append(process.finish())
 
 
-def _alternate(members: Sequence[tuple[_Side, Process]], workloads: Sequence[Workload], seed: str) -> None:
+def _alternate(members: Sequence[_Member], workloads: Sequence[Workload], seed: str) -> None:
     """Blocks of a b b a and b a a b in turn for each workload, the workloads of a block in a seeded random order."""
     source = random.Random(seed)
     counts = []
     for side, process in members:
         with _named(side):
-            counts.append(process.warm_up(workloads))
+            counts.append(process.warm_up(workloads, PAIR_SECONDS))
     blocks = {workload: block_count(max(count[workload] for count in counts)) for workload in workloads}
     for block in range(max(blocks.values())):
         due = [workload for workload in workloads if block < blocks[workload]]
         source.shuffle(due)
         first, second = members if block % 2 == 0 else members[::-1]
         for workload in due:
+            if workload.kind == "generation":
+                _generate(first, second, workload)
+                _generate(second, first, workload)
+                continue
             for side, process in (first, second, second, first):
                 with _named(side):
                     process.take(workload)
+
+
+def _generate(first: _Member, second: _Member, workload: Workload) -> None:
+    """One generation of each side, both in slices that alternate as a b b a."""
+    size = min(process.slice_tokens(workload) for _, process in (first, second))
+    for index, start in enumerate(range(0, workload.tokens, size)):
+        for side, process in (first, second) if index % 2 == 0 else (second, first):
+            with _named(side):
+                process.take_slice(workload, start, min(size, workload.tokens - start))
 
 
 def block_count(samples: int) -> int:

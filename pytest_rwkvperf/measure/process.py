@@ -6,12 +6,13 @@ import math
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.errors import MeasurementError, ParityError
+from pytest_rwkvperf.measure import protocol
 from pytest_rwkvperf.measure.record import Energy, ModelFacts, Run, sample_from, taken_from
 from pytest_rwkvperf.oracle import bounds
 from pytest_rwkvperf.oracle.check import Deep, Short
@@ -34,7 +35,10 @@ MIN_SAMPLES = 3
 
 MAX_SAMPLES = 10
 PROCESS_SECONDS = 1.0
-"""A process takes samples of a workload for about this long, within MIN_SAMPLES and MAX_SAMPLES."""
+PAIR_SECONDS = 2.0
+"""A process takes samples of a workload for about this long, within MIN_SAMPLES and MAX_SAMPLES; in A/B for twice as
+long: pairs of processes of the same code differed by no more than chance within them makes of so few samples, and to
+open and warm two processes takes as long as these (recorded pairs, benchmarks/ab)."""
 
 WARMUP_SECONDS = 1.0
 WARMUP_LIMIT_SECONDS = 15.0
@@ -52,6 +56,10 @@ an H200 they are 9 % and 32 % slower than all that follow. In repetitions that t
 
 ENERGY_SECONDS = 3.0
 """A workload is repeated for so long to count its energy: thirty steps of an H200's counter."""
+
+SLICE_SECONDS = 0.1
+"""In A/B a generation pauses so often for the other side's: a shared machine's speed wanders within seconds, and what
+is measured within tenths of one is slowed alike."""
 
 _TICK_SECONDS = 0.5
 
@@ -96,6 +104,8 @@ class Process:
         self._samples: dict[str, list[Sample]] = {}
         self._on_gpu = target.device.kind == "gpu"
         self._quick: dict[Workload, bool] = {}
+        self._token_seconds: dict[Workload, float] = {}
+        self._slices: list[Sample] = []
         self._last: Workload | None = None
         self._energy: dict[str, Energy] = {}
         self._probes: dict[str, list[int]] = {}
@@ -129,8 +139,8 @@ class Process:
         self.versions |= taken.versions or {}
         self._check()
 
-    def warm_up(self, workloads: Sequence[Workload]) -> dict[Workload, int]:
-        """Repeat each workload until it is steady or the limit passes; how many samples each should get.
+    def warm_up(self, workloads: Sequence[Workload], seconds: float = PROCESS_SECONDS) -> dict[Workload, int]:
+        """Repeat each workload until it is steady or the limit passes; how many samples take about so many seconds.
 
         Raises:
             RwkvPerfError: the worker failed.
@@ -142,8 +152,9 @@ class Process:
                 durations.append(self._sample(warmup_for(workload)).nanoseconds / 1e9)
             self._warmups[str(workload)] = len(durations)
             self._quick[workload] = durations[-1] < QUICK_SECONDS
+            self._token_seconds[workload] = durations[-1] / warmup_for(workload).tokens
             self._last = workload
-            counts[workload] = sample_count(workload, durations[-1])
+            counts[workload] = sample_count(workload, durations[-1], seconds)
         return counts
 
     def take(self, workload: Workload, waiting: Callable[[str], None] = lambda _sentence: None) -> Sample:
@@ -161,6 +172,24 @@ class Process:
         sample = self._sample(workload)
         self._samples.setdefault(str(workload), []).append(sample)
         return sample
+
+    def take_slice(self, workload: Workload, start: int, count: int) -> None:
+        """Time some tokens of a generation, from its `start`th on; its last slice makes a sample of all.
+
+        Raises:
+            RwkvPerfError: as `take`.
+        """
+        if start == 0:
+            self._settle(workload)
+            self._slices = []
+        answer = self._worker.request("slice", parent.SAMPLE_SECONDS, workload=str(workload), start=start, count=count)
+        self._slices.append(_timed(answer, workload))
+        if start + count >= workload.tokens:
+            self._samples.setdefault(str(workload), []).append(protocol.joined(self._slices))
+
+    def slice_tokens(self, workload: Workload) -> int:
+        """How many tokens a slice of about SLICE_SECONDS has, by the last one of the warm-up."""
+        return max(1, round(SLICE_SECONDS / self._token_seconds[workload]))
 
     def _settle(self, workload: Workload) -> None:
         """On a GPU, repeat a quick workload that follows another one before it is timed again."""
@@ -215,10 +244,7 @@ class Process:
         )
 
     def _sample(self, workload: Workload) -> Sample:
-        sample = sample_from(self._worker.request("sample", parent.SAMPLE_SECONDS, workload=str(workload)))
-        if sample.nanoseconds <= 0:
-            raise MeasurementError(f"{workload} took {sample.nanoseconds} ns; the clock is broken")
-        return sample
+        return _timed(self._worker.request("sample", parent.SAMPLE_SECONDS, workload=str(workload)), workload)
 
 
 @contextmanager
@@ -232,6 +258,13 @@ def running(target: Target, prober: Prober | None = None, *, deep_due: bool) -> 
     """
     with Worker(python=target.python, environment=target.environment) as worker:
         yield Process(worker, target, prober, deep_due=deep_due)
+
+
+def _timed(answer: dict[str, Any], workload: Workload) -> Sample:
+    sample = sample_from(answer)
+    if sample.nanoseconds <= 0:
+        raise MeasurementError(f"{workload} took {sample.nanoseconds} ns; the clock is broken")
+    return sample
 
 
 def _next_tick(meter: Callable[[], int | None]) -> int | None:
@@ -270,10 +303,10 @@ def warmup_for(workload: Workload) -> Workload:
     return Workload("generation", min(workload.tokens, WARMUP_TOKENS))
 
 
-def sample_count(workload: Workload, warm_seconds: float) -> int:
-    """How many samples a process takes, from the last warm-up repetition's duration."""
-    seconds = warm_seconds * workload.tokens / warmup_for(workload).tokens
-    return max(MIN_SAMPLES, min(MAX_SAMPLES, math.ceil(PROCESS_SECONDS / seconds)))
+def sample_count(workload: Workload, warm_seconds: float, seconds: float = PROCESS_SECONDS) -> int:
+    """How many samples a process takes in so many seconds, from the last warm-up repetition's duration."""
+    each = warm_seconds * workload.tokens / warmup_for(workload).tokens
+    return max(MIN_SAMPLES, min(MAX_SAMPLES, math.ceil(seconds / each)))
 
 
 def steady(durations: Sequence[float]) -> bool:

@@ -74,17 +74,26 @@ def prefill(engine: Engine, tokens: Sequence[int], chunk: int) -> None:
 
 def run(engine: Engine, workload: Workload, chunk: int) -> Sample:
     """Time one repetition of a workload from a cleared state."""
-    tokens = token_ids(workload.depth + workload.tokens, engine.vocabulary)
-    context, measured = tokens[: workload.depth], tokens[workload.depth :]
+    measured = _begin(engine, workload, chunk)
     pieces = [measured[start : start + chunk] for start in range(0, len(measured), chunk)]
-    engine.clear()
-    if context:
-        prefill(engine, context, chunk)
-        engine.logits()
     engine.synchronise()
     if workload.kind == "prefill":
         return _time_prefill(engine, pieces)
     return _time_generation(engine, measured)
+
+
+def _begin(engine: Engine, workload: Workload, chunk: int) -> Sequence[int]:
+    """Clear the state and read the context; the tokens to be measured."""
+    engine.clear()
+    if workload.depth:
+        prefill(engine, token_ids(workload.depth, engine.vocabulary), chunk)
+        engine.logits()
+    return _tokens(engine, workload)
+
+
+def _tokens(engine: Engine, workload: Workload) -> Sequence[int]:
+    """Those after the context."""
+    return token_ids(workload.depth + workload.tokens, engine.vocabulary)[workload.depth :]
 
 
 def _time_prefill(engine: Engine, pieces: Sequence[Sequence[int]]) -> Sample:
@@ -106,3 +115,19 @@ def _time_generation(engine: Engine, tokens: Sequence[int]) -> Sample:
         stamps[index] = clock()
     shares = tuple(stop - start for start, stop in zip((started, *stamps), stamps, strict=False))
     return Sample(wall, stamps[-1] - started, shares)
+
+
+def run_slice(engine: Engine, workload: Workload, chunk: int, start: int, count: int) -> Sample:
+    """Time some tokens of a generation, from its `start`th on; between slices the state is kept and no clock runs.
+
+    The first clears the state and reads the context. All slices of a generation one after the other are `run`'s work.
+    """
+    tokens = _begin(engine, workload, chunk) if start == 0 else _tokens(engine, workload)
+    engine.synchronise()
+    return _time_generation(engine, tokens[start : start + count])
+
+
+def joined(slices: Sequence[Sample]) -> Sample:
+    """A generation of its slices."""
+    shares = tuple(share for one in slices for share in one.token_nanoseconds)
+    return Sample(slices[0].started, sum(one.nanoseconds for one in slices), shares)

@@ -22,7 +22,7 @@ from pytest_rwkvperf.measure.protocol import Sample
 from pytest_rwkvperf.oracle.check import Deep, Short
 from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
 from pytest_rwkvperf.stats.levels import Timed
-from pytest_rwkvperf.stats.paired import pair_ratio
+from pytest_rwkvperf.stats.paired import PairRatio, pair_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -139,6 +139,11 @@ class CaseRecord:
         rows = tuple(run.handovers.get(str(workload), ()) for run in self.runs)
         return rows if all(rows) else ()
 
+    def token_times(self, workload: Workload) -> list[list[int]]:
+        """Nanoseconds of all tokens in order, by process; empty where none was timed by itself."""
+        rows = [run.samples.get(str(workload), ()) for run in self.runs]
+        return [[token for sample in row for token in sample.token_nanoseconds] for row in rows]
+
     def times(self, workload: Workload) -> tuple[tuple[int, ...], ...]:
         """Nanoseconds per repetition, by process.
 
@@ -161,13 +166,15 @@ class Pairing:
     new: CaseRecord
     old: CaseRecord
 
-    def log_ratios(self, workload: Workload) -> list[float]:
-        """Log of new over old throughput, by pair.
+    def log_ratios(self, workload: Workload) -> list[PairRatio]:
+        """Log of new over old throughput, by pair: token by token where tokens were timed, else by repetitions.
 
         Raises:
             MeasurementError: the samples carry no figure.
         """
-        return [pair_ratio(*pair) for pair in zip(self.new.times(workload), self.old.times(workload), strict=True)]
+        sides = [side.times(workload) for side in (self.new, self.old)]
+        tokens = [side.token_times(workload) for side in (self.new, self.old)]
+        return [pair_ratio(*pair) for pair in zip(*(tokens if all(map(all, tokens)) else sides), strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

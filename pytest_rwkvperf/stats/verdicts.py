@@ -251,8 +251,8 @@ def conclude(
     """
     reach, power_reach = (quantile(tail) for tail in (rule.alpha_of_look, 1 - POWER))
     reach += excuse
-    ratio, factor = math.exp(centre), _exp(reach)
-    low, high = ratio / factor * _exp(min(0.0, slower)), ratio * factor * _exp(max(0.0, slower))
+    ratio = math.exp(centre)
+    low, high = _exp(centre - reach + min(0.0, slower)), _exp(centre + reach + max(0.0, slower))
     detectable = (1 + rule.tolerance) * _exp(reach + max(0.0, slower) + power_reach) - 1
     return Comparison(classify(low, high, rule.tolerance), ratio, low, high, rule.tolerance, rule.alpha, detectable)
 
@@ -263,7 +263,10 @@ def student(error: float, freedom: float) -> Callable[[float], float]:
 
 
 def _exp(power: float) -> float:
-    return math.exp(power) if power < _BEYOND_FLOATS else math.inf
+    """Infinite and 0 where floats end, alike at both ends: a bound turned over is the other bound."""
+    if abs(power) >= _BEYOND_FLOATS:
+        return math.inf if power > 0 else 0.0
+    return math.exp(power)
 
 
 def classify(low: float, high: float, tolerance: float) -> Verdict:

@@ -81,12 +81,20 @@ class Child:
 
     def sample(self, *, workload: str) -> dict[str, Any]:
         """One timed repetition of a workload."""
+        return self._timed(protocol.run, workload)
+
+    def slice(self, *, workload: str, start: int, count: int) -> dict[str, Any]:
+        """Some tokens of a generation, timed, of which the state is kept for the next ones."""
+        return self._timed(protocol.run_slice, workload, start, count)
+
+    def _timed(self, run: Callable[..., protocol.Sample], workload: str, *arguments: int) -> dict[str, Any]:
+        """With the collector at rest, as it is in every timed repetition."""
         parsed = Workload.parse(workload)
         engine = self._open_engine()
         gc.collect()
         gc.disable()
         try:
-            return asdict(protocol.run(engine, parsed, self._chunk))
+            return asdict(run(engine, parsed, self._chunk, *arguments))
         finally:
             gc.enable()
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.errors import BackendError, ParityError, WorkerDiedError
 from pytest_rwkvperf.measure import pairs
-from pytest_rwkvperf.measure.process import MAX_SAMPLES, MIN_SAMPLES, Target
+from pytest_rwkvperf.measure.process import MAX_SAMPLES, MIN_SAMPLES, PAIR_SECONDS, Target
 from pytest_rwkvperf.measure.protocol import Sample
+from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.oracle.check import Deep
 from pytest_rwkvperf.stats.paired import LOOKS, MAX_PAIRS, MIN_PAIRS
 from tests.unit.building import CASE, CPU, MODEL, RIGHT, make_run
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_rwkvperf.errors import RwkvPerfError
-    from pytest_rwkvperf.measure.record import Pairing, Run
+    from pytest_rwkvperf.measure.record import Run
 
 PREFILL, GENERATION = Workload("prefill", 512), Workload("generation", 128)
 DEEP = Deep(RIGHT, 0.0)
@@ -43,6 +45,7 @@ class Stage:
 
     counts: dict[str, int] = field(default_factory=lambda: {"new": MIN_SAMPLES, "old": MIN_SAMPLES})
     trouble: dict[tuple[str, str], RwkvPerfError] = field(default_factory=dict)
+    slices: dict[str, int] = field(default_factory=lambda: {"new": 50, "old": 50})
     pair_seconds: float = 10.0
     log: list[tuple[str, str]] = field(default_factory=list)
     deep: list[tuple[str, bool]] = field(default_factory=list)
@@ -76,7 +79,8 @@ class Process:
         self.versions = {"engine": f"{who}'s version"}
         self.samples: dict[str, list[Sample]] = {}
 
-    def warm_up(self, workloads: Sequence[Workload]) -> dict[Workload, int]:
+    def warm_up(self, workloads: Sequence[Workload], seconds: float) -> dict[Workload, int]:
+        assert seconds == PAIR_SECONDS
         self.stage.say("warm", self.who)
         return dict.fromkeys(workloads, self.stage.counts[self.who])
 
@@ -84,6 +88,15 @@ class Process:
         self.stage.say(str(workload), self.who)
         factor = 2 if self.who == "new" else 1
         self.samples.setdefault(str(workload), []).append(Sample(0.0, 1000 * factor, ()))
+
+    def slice_tokens(self, _workload: Workload) -> int:
+        return self.stage.slices[self.who]
+
+    def take_slice(self, workload: Workload, start: int, count: int) -> None:
+        self.stage.say(f"{workload} {start}+{count}", self.who)
+        if start + count >= workload.tokens:
+            self.stage.say(str(workload), self.who)
+            self.samples.setdefault(str(workload), []).append(Sample(0.0, 1000, (1000,)))
 
     def finish(self) -> Run:
         self.stage.clock += self.stage.pair_seconds / 2
@@ -164,6 +177,28 @@ def test_workloads_take_turns_in_an_order_that_is_seeded(stage: Stage) -> None:
     assert stage.log == first
 
 
+def test_a_generation_pauses_for_the_other_sides_and_the_faster_side_sets_how_often(stage: Stage) -> None:
+    stage.slices = {"new": 50, "old": 60}
+    measure(workloads=(GENERATION,))
+    slices = [(what.removeprefix("tg128 "), who[0]) for what, who in stage.log if "+" in what][:12]
+    assert slices == [
+        *(("0+50", "o"), ("0+50", "n"), ("50+50", "n"), ("50+50", "o"), ("100+28", "o"), ("100+28", "n")),
+        *(("0+50", "n"), ("0+50", "o"), ("50+50", "o"), ("50+50", "n"), ("100+28", "n"), ("100+28", "o")),
+    ]
+
+
+@pytest.mark.usefixtures("stage")
+def test_tokens_are_compared_with_those_of_the_same_place() -> None:
+    pairing = measure()
+    tokens = {"new": (10, 40, 10), "old": (10, 20, 10)}
+    sides = [
+        replace(side, runs=tuple(replace(run, samples={"tg3": (Sample(0.0, 60, row),)}) for run in side.runs))
+        for side, row in ((pairing.new, tokens["new"]), (pairing.old, tokens["old"]))
+    ]
+    ratios = Pairing(*sides).log_ratios(Workload("generation", 3))
+    assert {round(one.whole, 6) for one in ratios} == {round(-math.log(2) / 3, 6)}
+
+
 @given(st.integers(MIN_SAMPLES, MAX_SAMPLES))
 def test_blocks_come_in_twos_and_hold_enough(samples: int) -> None:
     blocks = pairs.block_count(samples)
@@ -188,7 +223,7 @@ def test_each_side_keeps_its_own_samples_and_versions(stage: Stage) -> None:
     assert {time for row in pairing.new.times(PREFILL) for time in row} == {2000}
     assert {time for row in pairing.old.times(PREFILL) for time in row} == {1000}
     # New takes twice as long: half the speed.
-    assert pairing.log_ratios(PREFILL) == pytest.approx([-0.693147] * MIN_PAIRS, rel=1e-6)
+    assert [one.most for one in pairing.log_ratios(PREFILL)] == pytest.approx([-0.693147] * MIN_PAIRS, rel=1e-6)
     assert pairing.new.seconds == pairing.old.seconds == 10 * MIN_PAIRS
 
 

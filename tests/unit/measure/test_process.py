@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.cases import Workload
@@ -20,7 +21,7 @@ class Repeating(Process):
     def __init__(self, *, on_gpu: bool = True, seconds: float = 1e-3) -> None:
         self._energy = {}
         self._prober = None
-        self._samples, self._warmups, self._quick = {}, {}, {}
+        self._samples, self._warmups, self._quick, self._token_seconds = {}, {}, {}, {}
         self._last = None
         self._on_gpu = on_gpu
         self._nanoseconds = round(seconds * 1e9)
@@ -76,3 +77,19 @@ def test_on_a_gpu_what_follows_another_workload_runs_twice_before_it_counts() ->
 def test_slow_repetitions_and_cpus_need_no_settling() -> None:
     for repeating in (Repeating(seconds=0.6), Repeating(on_gpu=False)):
         assert alternated(repeating) == ["tg128", "pp512", "pp512", "tg128"]
+
+
+def test_a_slice_is_a_tenth_of_a_second_of_tokens_by_the_warm_up_and_the_last_makes_a_sample() -> None:
+    repeating = Repeating(on_gpu=False, seconds=0.16)
+    repeating.warm_up([GENERATION])  # sixteen tokens of 10 ms
+    assert repeating.slice_tokens(GENERATION) == 10
+    answers = iter(
+        {"started": started, "nanoseconds": sum(tokens), "token_nanoseconds": tokens}
+        for started, tokens in ((1.0, [2, 3]), (2.0, [4]))
+    )
+    repeating._worker = SimpleNamespace(request=lambda *_words, **_with: next(answers))  # type: ignore[assignment]
+    three = Workload("generation", 3)
+    repeating.take_slice(three, 0, 2)
+    assert str(three) not in repeating._samples
+    repeating.take_slice(three, 2, 1)
+    assert repeating._samples[str(three)] == [Sample(1.0, 9, (2, 3, 4))]

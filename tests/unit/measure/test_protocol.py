@@ -110,6 +110,17 @@ def test_a_generations_every_token_has_its_logits_on_the_host_and_its_share_of_t
     assert sample == Sample(1234.5, 3 * each, (each, each, each))
 
 
+def test_slices_of_a_generation_are_its_work_with_pauses(engine: Scripted) -> None:
+    workload = Workload("generation", 5, depth=4)
+    whole = protocol.run(engine, workload, chunk=3)
+    fed_whole, engine.calls = fed(engine.calls), []
+    slices = [protocol.run_slice(engine, workload, 3, start, 2) for start in (0, 2, 4)]
+    assert fed(engine.calls) == fed_whole
+    assert names(engine.calls).count("clear") == 1
+    assert [len(one.token_nanoseconds) for one in slices] == [2, 2, 1]
+    assert protocol.joined(slices) == whole
+
+
 @pytest.mark.parametrize("kind", ["prefill", "generation"])
 def test_context_is_fed_in_chunks_and_finished_before_the_clock_starts(kind: WorkloadKind, engine: Scripted) -> None:
     sample = protocol.run(engine, Workload(kind, 1, depth=5), chunk=3)

@@ -12,11 +12,19 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pytest_rwkvperf.errors import MeasurementError
-from pytest_rwkvperf.stats.paired import LOOKS, MAX_PAIRS, MIN_PAIRS, compare_pairs, pair_ratio
-from pytest_rwkvperf.stats.verdicts import ALPHA
+from pytest_rwkvperf.stats.paired import (
+    LOOKS,
+    MAX_PAIRS,
+    MIN_PAIRS,
+    TRIMMED_SHARE,
+    PairRatio,
+    compare_pairs,
+    pair_ratio,
+)
+from pytest_rwkvperf.stats.verdicts import ALPHA, MEAN_SHARE, Comparison
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
@@ -25,6 +33,15 @@ if TYPE_CHECKING:
 TIMES = st.lists(st.floats(1e-3, 1e12), min_size=1, max_size=12)
 RATIOS = st.lists(st.floats(-2, 2), min_size=2, max_size=MAX_PAIRS)
 TOLERANCES = st.floats(0.005, 0.5)
+MOST = 1 - MEAN_SHARE
+"""Of the error rate: what the question about most of each pair may use."""
+
+
+def compared(ratios: Sequence[float], tolerance: float, items: int) -> Comparison:
+    """Pairs whose every repetition says the same."""
+    return compare_pairs([PairRatio(one, one) for one in ratios], tolerance, items)
+
+
 OPPOSITE = {"REGRESSION": "IMPROVEMENT", "IMPROVEMENT": "REGRESSION"}
 
 
@@ -33,13 +50,14 @@ OPPOSITE = {"REGRESSION": "IMPROVEMENT", "IMPROVEMENT": "REGRESSION"}
 
 def test_a_pair_by_hand() -> None:
     # New takes twice and eight times as long as old: logs of -ln 2 and -3 ln 2, mean -2 ln 2, a quarter of the speed.
-    assert math.exp(pair_ratio([2.0, 8.0], [1.0, 1.0])) == pytest.approx(0.25)
+    assert math.exp(pair_ratio([2.0, 8.0], [1.0, 1.0]).whole) == pytest.approx(0.25)
 
 
 @given(TIMES, st.data())
 def test_swapping_the_sides_turns_the_ratio_over(new: list[float], data: st.DataObject) -> None:
     old = data.draw(st.lists(st.floats(1e-3, 1e12), min_size=len(new), max_size=len(new)))
-    assert pair_ratio(new, old) == pytest.approx(-pair_ratio(old, new))
+    there, back = pair_ratio(new, old), pair_ratio(old, new)
+    assert (there.most, there.whole) == pytest.approx((-back.most, -back.whole))
 
 
 @given(st.integers(1, 6), st.floats(-0.5, 0.5), st.floats(0.2, 5))
@@ -53,7 +71,8 @@ def test_a_drift_that_is_linear_over_each_four_cancels_exactly(blocks: int, drif
             old.append(level)
         else:
             new.append(level * slowdown)
-    assert math.exp(pair_ratio(new, old)) == pytest.approx(1 / slowdown)
+    found = pair_ratio(new, old)
+    assert (math.exp(found.most), math.exp(found.whole)) == pytest.approx((1 / slowdown, 1 / slowdown))
 
 
 @pytest.mark.parametrize("order", ["oonn", "onon"])
@@ -61,7 +80,7 @@ def test_no_other_order_does_that(order: str) -> None:
     times: dict[str, list[float]] = {"o": [], "n": []}
     for index, side in enumerate(order):
         times[side].append(math.exp(0.01 * index))
-    assert abs(pair_ratio(times["n"], times["o"])) > 0.009
+    assert abs(pair_ratio(times["n"], times["o"]).whole) > 0.009
 
 
 @pytest.mark.parametrize(
@@ -79,27 +98,46 @@ def test_samples_that_carry_no_ratio_are_refused(new: list[float], old: list[flo
         pair_ratio(new, old)
 
 
+def test_most_of_a_pair_is_the_middle_half_of_its_differences() -> None:
+    # New takes e^0.1 to e^0.8 as long: without the two at either end the mean of 0.3, 0.4, 0.5 and 0.6.
+    assert TRIMMED_SHARE == 1 / 4
+    found = pair_ratio([math.exp(one / 10) for one in (4, 8, 1, 6, 3, 7, 2, 5)], [1.0] * 8)
+    assert found.most == pytest.approx(-0.45)
+    assert pair_ratio([math.exp(one) for one in (0.4, 9.0, 0.1, 0.6, 0.3, 7.0, -5.0, 0.5)], [1.0] * 8).most == (
+        pytest.approx(-0.45)
+    )
+
+
+@given(st.lists(st.floats(0.9, 1.1), min_size=8, max_size=12), st.integers(0, 7), st.floats(1, 1e6))
+def test_what_falls_on_one_repetition_moves_most_of_the_pair_by_no_more_than_its_neighbours(
+    new: list[float], hit: int, factor: float
+) -> None:
+    disturbed = [time * (factor if index == hit else 1.0) for index, time in enumerate(new)]
+    same = [1.0] * len(new)
+    assert abs(pair_ratio(disturbed, same).most - pair_ratio(new, same).most) <= math.log(1.1 / 0.9)
+
+
 # The comparison
 
 
 def test_an_example_by_hand() -> None:
     # Mean -0.1, sample standard deviation 0.02, standard error 0.01.
     ratios = [-0.1 + 0.02 * math.sqrt(0.75) * sign for sign in (1, -1, 1, -1)]
-    found = compare_pairs(ratios, 0.01, items=2)
+    found = compared(ratios, 0.01, items=2)
     # t of 3 degrees of freedom at a tail of 0.01 / (2 items x 6 looks), from SciPy's distribution.
-    reach = stats.t.isf(0.01 / 12, 3) * 0.01
+    reach = stats.t.isf(0.01 / 12 * MOST, 3) * 0.01
     assert found.ratio == pytest.approx(math.exp(-0.1))
     assert (found.low, found.high) == pytest.approx((math.exp(-0.1 - reach), math.exp(-0.1 + reach)))
     assert found.alpha == ALPHA / 2
     assert found.verdict == "INCONCLUSIVE"
-    assert compare_pairs([*ratios, *ratios], 0.01, items=2).verdict == "REGRESSION"
+    assert compared([*ratios, *ratios], 0.01, items=2).verdict == "REGRESSION"
 
 
 @given(RATIOS, TOLERANCES, st.integers(1, 20))
 def test_the_bounds_are_those_of_scipys_one_sided_tests(ratios: list[float], tolerance: float, items: int) -> None:
     assume(np.std(ratios) > 1e-6)  # with less, both would compare rounding errors
-    found = compare_pairs(ratios, tolerance, items)
-    tail = ALPHA / items / len(LOOKS)
+    found = compared(ratios, tolerance, items)
+    tail = ALPHA / items / len(LOOKS) * MOST
     low = stats.ttest_1samp(ratios, 0.0, alternative="greater").confidence_interval(1 - tail).low
     high = stats.ttest_1samp(ratios, 0.0, alternative="less").confidence_interval(1 - tail).high
     assert (math.log(max(found.low, 1e-300)), math.log(min(found.high, 1e300))) == pytest.approx(
@@ -109,7 +147,7 @@ def test_the_bounds_are_those_of_scipys_one_sided_tests(ratios: list[float], tol
 
 @given(RATIOS, TOLERANCES)
 def test_swapping_the_environments_turns_the_verdict_over(ratios: list[float], tolerance: float) -> None:
-    there, back = compare_pairs(ratios, tolerance, 3), compare_pairs([-ratio for ratio in ratios], tolerance, 3)
+    there, back = compared(ratios, tolerance, 3), compared([-ratio for ratio in ratios], tolerance, 3)
     assert back.ratio == pytest.approx(1 / there.ratio)
     # Two pairs that contradict each other bound nothing: 0 and infinity are each other's inverse.
     inverse = (1 / there.high if there.high else math.inf, 1 / there.low if there.low else math.inf)
@@ -121,13 +159,31 @@ def test_swapping_the_environments_turns_the_verdict_over(ratios: list[float], t
 
 @given(RATIOS, TOLERANCES)
 def test_more_items_or_a_wider_tolerance_never_make_a_regression(ratios: list[float], tolerance: float) -> None:
-    if compare_pairs(ratios, tolerance, 1).verdict != "REGRESSION":
-        assert compare_pairs(ratios, tolerance, 9).verdict != "REGRESSION"
-        assert compare_pairs(ratios, tolerance * 1.5, 1).verdict != "REGRESSION"
+    if compared(ratios, tolerance, 1).verdict != "REGRESSION":
+        assert compared(ratios, tolerance, 9).verdict != "REGRESSION"
+        assert compared(ratios, tolerance * 1.5, 1).verdict != "REGRESSION"
+
+
+def test_a_slowdown_that_only_some_repetitions_show_is_one_of_the_tail() -> None:
+    pairs = [PairRatio(0.001 * sign, -0.2 + 0.001 * sign) for sign in (1, -1) * 4]
+    found = compare_pairs(pairs, 0.05, 1)
+    assert (found.verdict, found.high > 1 / 1.05) == ("REGRESSION", True)
+    assert found.tail is not None
+    assert found.tail.regression
+    assert found.tail.ratio == pytest.approx(math.exp(-0.2))
+    # The other way round it is no improvement: most of it is as it was.
+    assert compare_pairs([PairRatio(0.001 * sign, 0.2) for sign in (1, -1) * 4], 0.05, 1).verdict == "PASS"
+
+
+def test_both_questions_share_the_error_rate() -> None:
+    found = compared([0.01, -0.01, 0.02, -0.02], 0.05, 3)
+    assert found.tail is not None
+    errors = [math.log(one.high / one.ratio) / 0.00912870929 for one in (found, found.tail)]
+    assert sum(float(stats.t.sf(one, 3)) for one in errors) == pytest.approx(ALPHA / 3 / len(LOOKS))
 
 
 def test_one_pair_bounds_nothing() -> None:
-    found = compare_pairs([-3.0], 0.05, 1)
+    found = compared([-3.0], 0.05, 1)
     assert (found.verdict, found.low, found.high, found.detectable) == ("INCONCLUSIVE", 0.0, math.inf, math.inf)
 
 
@@ -167,7 +223,7 @@ def share_of(verdict: str, ratio: float, draw: Draw, tolerance: float, runs: int
     random, count = np.random.default_rng(5), 0
     for _ in range(runs):
         ratios = math.log(ratio) + draw(random, MAX_PAIRS)
-        looks = (compare_pairs(ratios[:look].tolist(), tolerance, items).verdict for look in LOOKS)
+        looks = (compared(ratios[:look].tolist(), tolerance, items).verdict for look in LOOKS)
         count += next((said for said in looks if said != "INCONCLUSIVE"), "INCONCLUSIVE") == verdict
     return count / runs
 
@@ -188,7 +244,7 @@ def test_whatever_chooses_the_last_look_false_alarms_stay_under_alpha() -> None:
     random, alarms = np.random.default_rng(6), 0
     for _ in range(RUNS):
         ratios = math.log(1 / 1.05) + normal(random, MAX_PAIRS)
-        alarms += any(compare_pairs(ratios[:look].tolist(), 0.05, 1).verdict == "REGRESSION" for look in LOOKS)
+        alarms += any(compared(ratios[:look].tolist(), 0.05, 1).verdict == "REGRESSION" for look in LOOKS)
     assert alarms / RUNS <= allowed(ALPHA)
 
 
@@ -227,8 +283,8 @@ def test_the_smallest_detectable_slowdown_is_found_19_times_in_20() -> None:
     """What is printed at the last look, from a spread that is known exactly there."""
     random, count, runs = np.random.default_rng(7), 0, 1500
     pattern = np.array([1.0, -1.0] * (MAX_PAIRS // 2)) * 0.03 * math.sqrt((MAX_PAIRS - 1) / MAX_PAIRS)
-    slowdown = compare_pairs(pattern.tolist(), 0.05, 1).detectable
+    slowdown = compared(pattern.tolist(), 0.05, 1).detectable
     for _ in range(runs):
         ratios = -math.log1p(slowdown) + normal(random, MAX_PAIRS)
-        count += compare_pairs(ratios.tolist(), 0.05, 1).verdict == "REGRESSION"
+        count += compared(ratios.tolist(), 0.05, 1).verdict == "REGRESSION"
     assert count / runs == pytest.approx(0.95, abs=0.025)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -286,6 +286,7 @@ def test_on_the_margin_no_number_of_sessions_would() -> None:
     assert judged(slowed(STEADY, 1.05), [STEADY] * MOST_SESSIONS, 0.05, items=1).verdict == "INCONCLUSIVE"
 
 
+@example([[1], [1]], [[1], [719_944_118]], 0.5, 1)  # a bound at the end of the floats
 @given(PROCESSES, PROCESSES, TOLERANCES, st.integers(1, 100))
 def test_swapping_new_and_old_turns_the_bounds_over(one: Times, other: Times, tolerance: float, items: int) -> None:
     forth, back = judged(one, [other], tolerance, items), judged(other, [one], tolerance, items)
