@@ -1,12 +1,12 @@
 """Error rates and power of this project's verdicts, and of its peers' rules, on recorded sessions of unchanged code.
 
-    python benchmarks/verdicts/verdicts.py            # the later half: no setting was chosen on it; writes verdicts.*
-    python benchmarks/verdicts/verdicts.py --half 1   # the earlier half, on which the settings were chosen; prints only
+    python benchmarks/verdicts/verdicts.py            # of sessions.jsonl; writes verdicts.*
     python benchmarks/verdicts/verdicts.py --recording FOLDER/one_thread.jsonl    # another; writes one_thread.* here
 
-Recordings, of one virtual machine on one day: `sessions.jsonl` with two threads, `one_thread.jsonl` with one;
-`before.jsonl` with two, before hand-overs were timed, when the probes ran on two threads; `crowded.jsonl`, before that,
-while builds and tests ran beside it: the limits of crowding were chosen on it.
+Every setting was chosen on recordings of another machine, of 23 and 24 November 2026: `one_thread.jsonl` with one
+thread, `before.jsonl` with two, before hand-overs were timed, and `crowded.jsonl`, before that, while builds and tests
+ran beside it. `sessions.jsonl` was recorded after all settings had been frozen, with one thread, in the hours in which
+the project was worked on: never beside other work of this machine, between it.
 
 A trial takes a session as the new run and k others as the baseline, all four items of each (m = 4). Slowdowns are put
 in by multiplying the new times, all repetitions alike or every third alone (a tail). Trials share sessions, so the
@@ -45,7 +45,10 @@ TOLERANCE = 0.05
 TOLERANCES = (0.05, 0.1, 0.15, 0.25)
 BASELINES = (1, 3, 10)
 SLOWDOWNS = (0.05, 0.1, 0.2, 0.4)
-BOOTSTRAPS = 200
+SPREADS_SIMULATED = (0.005, 0.01, 0.02)
+ITEMS = 4
+BOOTSTRAPS = 500
+VERDICTS = ("REGRESSION", "PASS", "INCONCLUSIVE")
 
 Rows = list[list[float]]
 Session = dict[str, Timed]
@@ -151,31 +154,47 @@ def our_score(new: Timed, old: Sequence[Timed], items: int) -> float:
     return (-math.log1p(TOLERANCE) - math.log(found.ratio)) / reach if 0 < reach < math.inf else 0.0
 
 
-def run_rates(
+def judged(
     sessions: Sequence[Session],
     picked: Sequence[Trial],
     slowdown: float,
     every: int = 1,
     tolerance: float = TOLERANCE,
-) -> dict[str, float]:
-    """Shares over the trials: of runs with any REGRESSION, and of items by verdict."""
-    alarmed, counts, total = 0, dict.fromkeys(("PASS", "REGRESSION", "IMPROVEMENT", "INCONCLUSIVE"), 0), 0
-    for trial in picked:
-        names = list(sessions[trial.new])
-        verdicts = [
-            ours(
-                slowed(sessions[trial.new][name], slowdown, every),
-                [sessions[index][name] for index in trial.old],
-                len(names),
-                tolerance,
-            )
-            for name in names
+) -> list[list[str]]:
+    """The verdicts on all items, by trial."""
+    return [
+        [
+            ours(slowed(new, slowdown, every), [sessions[index][name] for index in trial.old], len(names), tolerance)
+            for name, new in names.items()
         ]
-        alarmed += "REGRESSION" in verdicts
-        for verdict in verdicts:
-            counts[verdict] += 1
-            total += 1
-    return {"runs": alarmed / len(picked), **{name: count / total for name, count in counts.items()}}
+        for trial, names in ((trial, sessions[trial.new]) for trial in picked)
+    ]
+
+
+def rates(picked: Sequence[Trial], found: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Shares over the trials: of runs with any REGRESSION, and of items by verdict, each with a 95 % interval.
+
+    The interval is the percentile bootstrap's with the new session as the unit (Efron and Tibshirani, An Introduction
+    to the Bootstrap, 1993, chapter 13): trials that share it are not independent.
+    """
+    shares = {"runs": [float("REGRESSION" in one) for one in found]}
+    shares |= {name: [one.count(name) / len(one) for one in found] for name in VERDICTS}
+    clusters = sorted({trial.new for trial in picked})
+    members = [[index for index, trial in enumerate(picked) if trial.new == one] for one in clusters]
+    random = np.random.default_rng(0)
+    draws = [
+        [index for cluster in random.integers(len(members), size=len(members)) for index in members[cluster]]
+        for _ in range(BOOTSTRAPS)
+    ]
+    return {
+        name: {
+            "share": float(np.mean(row)),
+            "interval": [
+                float(one) for one in np.quantile([np.mean(np.take(row, draw)) for draw in draws], (0.025, 0.975))
+            ],
+        }
+        for name, row in shares.items()
+    }
 
 
 def peer_rates(
@@ -282,13 +301,6 @@ def simulated(hierarchies: Sequence[Hierarchy], count: int, slowdown: float, run
     return found / runs
 
 
-def failed_sessions(sessions: Sequence[Session], picked: Sequence[Trial]) -> tuple[int, int]:
-    """Sessions that were falsely called a regression in any trial, of those tried."""
-    tried = {trial.new for trial in picked}
-    failed = {trial.new for trial in picked if run_rates(sessions, [trial], 0.0)["runs"]}
-    return len(failed), len(tried)
-
-
 def beyond(failed: int, tried: int) -> float:
     """Clopper and Pearson's upper 95 % bound on a share."""
     return 1.0 if failed == tried else float(stats.beta.ppf(0.95, failed + 1, tried - failed))
@@ -308,26 +320,66 @@ def simulations(hierarchies: dict[str, Hierarchy], runs: int) -> dict[str, Any]:
     return {"runs": runs, "spreads": spreads, "rows": rows}
 
 
-def measured(sessions: Sequence[Session], half: Sequence[int], count: int, most: int) -> dict[str, Any]:
+def by_machine(runs: int) -> list[dict[str, Any]]:
+    """Verdicts on machines whose sessions move by a known spread and nothing else, four items a run."""
+    rows = []
+    for spread in SPREADS_SIMULATED:
+        machine = Hierarchy(0.0, 0.0, spread, 0.005, 0.0, [[1.0, 1.002, 1.005, 1.01, 1.03]])
+        for count in BASELINES:
+            random = np.random.default_rng(count)
+            row: dict[str, Any] = {"spread": spread, "baseline_sessions": count, "runs": runs}
+            for slowdown in (0.0, 0.1, 0.2):
+                verdicts = [
+                    [
+                        ours(
+                            replace(machine.session(random, slowdown), probes=()),
+                            [replace(machine.session(random, 0.0), probes=()) for _ in range(count)],
+                            ITEMS,
+                            TOLERANCE,
+                        )
+                        for _ in range(ITEMS)
+                    ]
+                    for _ in range(runs)
+                ]
+                flat = [one for run in verdicts for one in run]
+                row[f"{slowdown:g}"] = {
+                    "runs": sum("REGRESSION" in run for run in verdicts) / runs,
+                    **{name: flat.count(name) / len(flat) for name in VERDICTS},
+                }
+            rows.append(row)
+    return rows
+
+
+def measured(sessions: Sequence[Session], count: int, most: int) -> dict[str, Any]:
     """Everything about one number of baseline sessions."""
-    picked = trials(count, half, most, seed=count)
-    failed, tried = failed_sessions(sessions, picked)
+    picked = trials(count, range(len(sessions)), most, seed=count)
+    found = {slowdown: judged(sessions, picked, slowdown) for slowdown in (0.0, *SLOWDOWNS)}
+    failed = {trial.new for trial, one in zip(picked, found[0.0], strict=True) if "REGRESSION" in one}
+    tried = len({trial.new for trial in picked})
     return {
         "baseline_sessions": count,
-        "false_alarms": {"sessions": failed, "of": tried, "upper_95": beyond(failed, tried)},
-        "slowdowns": {f"{slowdown:g}": run_rates(sessions, picked, slowdown) for slowdown in (0.0, *SLOWDOWNS)},
-        "tail": run_rates(sessions, picked, 1.0, every=3),
-        "tolerances": {f"{one:g}": run_rates(sessions, picked, 0.0, tolerance=one) for one in TOLERANCES},
+        "false_alarms": {"sessions": len(failed), "of": tried, "upper_95": beyond(len(failed), tried)},
+        "slowdowns": {f"{slowdown:g}": rates(picked, one) for slowdown, one in found.items()},
+        "tail": rates(picked, judged(sessions, picked, 1.0, every=3)),
+        "tolerances": {f"{one:g}": rates(picked, judged(sessions, picked, 0.0, tolerance=one)) for one in TOLERANCES},
+        "by_item": {
+            name: {
+                f"{slowdown:g}": [one[index] for one in verdicts].count("REGRESSION") / len(verdicts)
+                for slowdown, verdicts in found.items()
+            }
+            for index, name in enumerate(sessions[0])
+        },
     }
 
 
 _HEAD = """# Verdicts on recorded sessions of unchanged code
 
-Made by `verdicts.py` from half {half} of `{recording}` in order of time, {sessions} sessions with {processes}
-processes a case, recorded from {first} to {last}, four items each (llama-cpp f16 and rwkv
-fp32 on synthetic:nano, pp256 and tg64); {trials} trials a row, tolerance 5 %. *Runs*: share of whole runs with any
-REGRESSION; the other columns are shares of items. By the product's own rule {crowded} of these sessions were too
-crowded for a verdict: nothing else ran in this virtual machine, what its host did is not known.
+Made by `verdicts.py` from `{recording}`, {sessions} sessions with {processes}
+processes a case on {machine}, recorded from {first} to {last}, four items each
+(llama-cpp f16 and rwkv fp32 on synthetic:nano, pp256 and tg64); {trials} trials a row, tolerance 5 %. *Runs*: share of
+whole runs with any REGRESSION; the other columns are shares of items; in brackets 95 % intervals, bootstrapped over the
+sessions. By the product's own rule {crowded} of these sessions were too crowded for a verdict: nothing else ran in this
+virtual machine, what its host did is not known.
 
 How far apart the sessions lie, as the standard deviation of the logarithm of one figure a session; how far the fast
 level follows the probe (correlation of the logarithms over the sessions); and what the probe leaves unexplained of a
@@ -354,9 +406,10 @@ def table(result: dict[str, Any]) -> str:
             **{f"{float(s):.0%}": r for s, r in one["slowdowns"].items()},
             "a third of repetitions x 2": one["tail"],
         }
-        for name, rates in rows.items():
-            cells = " | ".join(f"{rates[key]:.1%}" for key in ("runs", "REGRESSION", "PASS", "INCONCLUSIVE"))
+        for name, found in rows.items():
+            cells = " | ".join(_share(found[key]) for key in ("runs", *VERDICTS))
             lines.append(f"| {one['baseline_sessions']} | {name} | {cells} |")
+    lines += _item_lines(result["ours"])
     lines += _tolerance_lines(result["ours"])
     lines += [
         "",
@@ -370,6 +423,7 @@ def table(result: dict[str, Any]) -> str:
             f"(at most {alarms['upper_95']:.0%})"
         )
     lines += _simulation_lines(result["simulation"])
+    lines += _machine_lines(result["machines"])
     lines += [
         "",
         "Against peers' rules on the same data, one baseline session, a slowdown of 10 %:",
@@ -383,6 +437,26 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _share(found: dict[str, Any]) -> str:
+    low, high = found["interval"]
+    return f"{found['share']:.1%} ({low:.0%} to {high:.0%})"
+
+
+def _item_lines(ours: Sequence[dict[str, Any]]) -> Iterator[str]:
+    slowdowns = [one for one in ours[0]["slowdowns"] if float(one)]
+    yield from (
+        "",
+        "Slowdowns found, by item:",
+        "",
+        f"| baseline sessions | item | {' | '.join(f'{float(one):.0%}' for one in slowdowns)} |",
+        f"|--:|---|{'--:|' * len(slowdowns)}",
+    )
+    for one in ours:
+        for name, found in one["by_item"].items():
+            cells = " | ".join(f"{found[slowdown]:.0%}" for slowdown in slowdowns)
+            yield f"| {one['baseline_sessions']} | {name} | {cells} |"
+
+
 def _tolerance_lines(ours: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield from (
         "",
@@ -392,8 +466,8 @@ def _tolerance_lines(ours: Sequence[dict[str, Any]]) -> Iterator[str]:
         "|--:|--:|--:|--:|--:|",
     )
     for one in ours:
-        for tolerance, rates in one["tolerances"].items():
-            cells = " | ".join(f"{rates[key]:.1%}" for key in ("runs", "PASS", "INCONCLUSIVE"))
+        for tolerance, found in one["tolerances"].items():
+            cells = " | ".join(_share(found[key]) for key in ("runs", "PASS", "INCONCLUSIVE"))
             yield f"| {one['baseline_sessions']} | {float(tolerance):.0%} | {cells} |"
 
 
@@ -418,26 +492,43 @@ def _simulation_lines(simulation: dict[str, Any]) -> Iterator[str]:
         yield f"| {row['baseline_sessions']} | {row['false_alarms']:.1%} | {row['false_passes']:.1%} |"
 
 
-def facts(recording: Path, sessions: Sequence[Session], half: Sequence[int]) -> dict[str, Any]:
+def _machine_lines(machines: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield from (
+        "",
+        f"On machines whose sessions move by a known spread, {machines[0]['runs']} simulated runs a row of four items,",
+        "processes 0.5 % apart, no probes; *found* are slowdowns of 10 and 20 %:",
+        "",
+        "| sessions lie apart | stored | runs with a REGRESSION | PASS | INCONCLUSIVE | 10 % found | 20 % found |",
+        "|--:|--:|--:|--:|--:|--:|--:|",
+    )
+    for row in machines:
+        same = row["0"]
+        cells = [f"{row['spread']:.1%}", str(row["baseline_sessions"])]
+        cells += [f"{same[name]:.1%}" for name in ("runs", "PASS", "INCONCLUSIVE")]
+        cells += [f"{row[slowdown]['REGRESSION']:.1%}" for slowdown in ("0.1", "0.2")]
+        yield f"| {' | '.join(cells)} |"
+
+
+def facts(recording: Path, sessions: Sequence[Session]) -> dict[str, Any]:
     """What the sessions are, and how far apart they lie."""
-    lines = recording.read_text(encoding="utf-8").splitlines()
-    cases = [json.loads(lines[index])["cases"] for index in half]
+    lines = [json.loads(line) for line in recording.read_text(encoding="utf-8").splitlines()]
+    cases = [line["cases"] for line in lines]
     times = sorted(case["recorded"] for one in cases for case in one.values())
     counts = [sum(len(next(iter(one[key]["workloads"].values()))) for one in cases) for key in cases[0]]
-    chosen = [sessions[index] for index in half]
     levels = (lambda row: np.quantile(row, 0.05), np.median, np.mean)
-    pairs = [(one, other) for one in chosen for other in chosen if one is not other]
+    pairs = [(one, other) for one in sessions for other in sessions if one is not other]
     apart = sum(not alike(one[name], other[name]) for one, other in pairs for name in sessions[0])
     return {
         "apart": f"{apart / len(pairs) / len(sessions[0]):.0%}",
-        "sessions": len(half),
+        "sessions": len(sessions),
+        "machine": lines[0]["fingerprint"],
         "processes": " and ".join(map(str, counts)),
         "first": times[0],
         "last": times[-1],
-        "crowded": sum(any(timed.foreign > CROWDED_SHARE for timed in one.values()) for one in chosen),
+        "crowded": sum(any(timed.foreign > CROWDED_SHARE for timed in one.values()) for one in sessions),
         "spreads": {
             name: [
-                *(float(np.std([math.log(figure(_flat(one[name]))) for one in chosen], ddof=1)) for figure in levels),
+                *(float(np.std([math.log(figure(_flat(one[name]))) for one in sessions], ddof=1)) for figure in levels),
                 *_followed([(one[name], other[name]) for one, other in pairs if alike(one[name], other[name])]),
             ]
             for name in sessions[0]
@@ -457,30 +548,26 @@ def _followed(pairs: Sequence[tuple[Timed, Timed]]) -> tuple[float, float]:
 def main() -> int:
     """Rates, as a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--half", type=int, choices=(1, 2), default=2)
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--simulations", type=int, default=500)
     parser.add_argument("--recording", type=Path, default=RECORDING)
     asked = parser.parse_args()
     sessions = load(asked.recording)
-    middle = len(sessions) // 2
-    half = list(range(middle) if asked.half == 1 else range(middle, len(sessions)))
     result = {
-        **facts(asked.recording, sessions, half),
+        **facts(asked.recording, sessions),
         "recording": asked.recording.name,
-        "half": asked.half,
         "trials": asked.trials,
-        "ours": [measured(sessions, half, count, asked.trials) for count in BASELINES],
+        "ours": [measured(sessions, count, asked.trials) for count in BASELINES],
         "simulation": simulations(
             {name: fitted([one[name] for one in sessions]) for name in sessions[0]}, asked.simulations
         ),
-        "peers": list(peer_rates(sessions, trials(1, half, asked.trials, seed=1), 0.1)),
+        "machines": by_machine(asked.simulations),
+        "peers": list(peer_rates(sessions, trials(1, range(len(sessions)), asked.trials, seed=1), 0.1)),
     }
+    name = "verdicts" if asked.recording == RECORDING else asked.recording.stem
+    (HERE / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (HERE / f"{name}.md").write_text(table(result), encoding="utf-8")
     print(table(result))
-    if asked.half == 2:  # noqa: PLR2004 - the half that no setting was chosen on
-        name = "verdicts" if asked.recording == RECORDING else asked.recording.stem
-        (HERE / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (HERE / f"{name}.md").write_text(table(result), encoding="utf-8")
     return 0
 
 
