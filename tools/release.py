@@ -133,7 +133,7 @@ class Tested:
     tests: tuple[str, ...]
 
 
-PLUGIN = Tested("pytest_rwkvperf", ".", "pytest_rwkvperf", ("tests/unit",))
+PLUGIN = Tested("pytest_rwkvperf", ".", "pytest_rwkvperf", ("tests/unit", "tests/integration/runs"))
 BINDING = Tested("rwkvperf_web_rwkv", "native/web-rwkv", "python", ("tests",))
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/faults/soak.py [--cases 500]
 
-The scripted engine of tests/unit/scripted on synthetic:nano, one process a case. A plugin notes resident memory,
+The scripted engine of tests/scripted on synthetic:nano, one process a case. A plugin notes resident memory,
 open descriptors and the time after each case, and memory once more when pytest ends, tables and reports made. Reports
 are every format that is registered, each made by `rwkvperf report` of the run's record. Beside it stand as many tests
 that do nothing, of pytest alone and of pytest-benchmark with three rounds each: what those two keep of a test, no

@@ -1,7 +1,7 @@
 """A run of pytest in which some cases meet a fault and one does not, and all that can be seen of it from outside.
 
 The run is a process of its own with a cache, a temporary folder and a baseline of its own. The engine is the scripted
-one of tests/unit/scripted, whose faults are real: it aborts, hangs with every signal blocked, is ended by the kernel.
+one of tests/scripted, whose faults are real: it aborts, hangs with every signal blocked, is ended by the kernel.
 Each fault has a case of its own, told apart by the quant (`int8@0`, `int8@1`, ...); the case `fp16` must pass as if
 nothing had happened.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 CHECKOUT = Path(__file__).parents[2]
-SCRIPTED = CHECKOUT / "tests" / "unit" / "scripted"
+SCRIPTED = CHECKOUT / "tests" / "scripted"
 TIMEOUT = 300.0
 GOOD = "fp16"
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_rwkvperf.options import OPTIONS
 
 if TYPE_CHECKING:
-    from tests.unit.conftest import Runs
+    from tests.conftest import Runs
 
 OWN_TEST = """
     import pytest

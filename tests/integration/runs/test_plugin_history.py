@@ -12,7 +12,7 @@ from pytest_rwkvperf.history.database import Database
 from pytest_rwkvperf.reports import record as records
 
 if TYPE_CHECKING:
-    from tests.unit.conftest import Runs
+    from tests.conftest import Runs
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.unit.conftest import Runs
+    from tests.conftest import Runs
 
 MEASURE_AND_COMPARE = """
     from pathlib import Path

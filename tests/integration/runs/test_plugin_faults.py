@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,13 +12,13 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from pytest_rwkvperf import collection, places
+from pytest_rwkvperf import places
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.unit.conftest import Runs
+    from tests.conftest import Runs
 
 TWO_CASES = ("--rwkv-quant=int8,fp16", "--rwkv-workload=pp16,tg4")
 
@@ -113,77 +112,3 @@ def test_a_killed_run_leaves_no_process_and_the_next_one_clears_its_folder(
     runs.environment.delenv("SCRIPTED_CLOCK")
     assert runs.measuring().ret == 0, "the lease of the killed run is free"
     assert run_folders() == []
-
-
-# SIGTERM
-
-posix = pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM ends a process without a word")
-
-
-class Configured:
-    """A pytest.Config in what matters here."""
-
-    def __init__(self) -> None:
-        self.cleanups: list[Callable[[], None]] = []
-
-    def add_cleanup(self, function: Callable[[], None]) -> None:
-        self.cleanups.append(function)
-
-
-@pytest.fixture
-def default_sigterm() -> Iterator[None]:
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
-@posix
-@pytest.mark.usefixtures("default_sigterm")
-def test_the_first_sigterm_interrupts_and_afterwards_all_is_as_before() -> None:
-    config = Configured()
-    collection.heed_termination(config)  # type: ignore[arg-type]
-    with pytest.raises(KeyboardInterrupt, match="ended by SIGTERM"):
-        signal.raise_signal(signal.SIGTERM)
-    signal.raise_signal(signal.SIGTERM)
-    for cleanup in config.cleanups:
-        cleanup()
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-@posix
-@pytest.mark.usefixtures("default_sigterm")
-def test_a_handler_for_sigterm_of_somebody_else_stays() -> None:
-    def theirs(*_: object) -> None:
-        """Theirs."""
-
-    signal.signal(signal.SIGTERM, theirs)
-    early, late = Configured(), Configured()
-    collection.heed_termination(early)  # type: ignore[arg-type]
-    assert signal.getsignal(signal.SIGTERM) is theirs
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    collection.heed_termination(late)  # type: ignore[arg-type]
-    signal.signal(signal.SIGTERM, theirs)  # set while the run goes on
-    for cleanup in (*early.cleanups, *late.cleanups):
-        cleanup()
-    assert signal.getsignal(signal.SIGTERM) is theirs
-
-
-FORKS = """
-import os, signal, time
-from types import SimpleNamespace
-from pytest_rwkvperf import collection
-collection.heed_termination(SimpleNamespace(add_cleanup=lambda _: None))
-reading, writing = os.pipe()
-if (child := os.fork()) == 0:
-    os.write(writing, b".")
-    time.sleep(60)
-os.read(reading, 1)  # what reaches it while Python is still forking is lost
-os.kill(child, signal.SIGTERM)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-@posix
-def test_what_a_test_forks_dies_of_sigterm_as_ever() -> None:
-    told = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=30, check=True)
-    assert (told.stdout.strip(), told.stderr) == (str(-signal.SIGTERM), "")

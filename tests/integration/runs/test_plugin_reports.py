@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.reports.record import Record
-    from tests.unit.conftest import Runs
+    from tests.conftest import Runs
 
 COMPARE = """
     import json

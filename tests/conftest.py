@@ -1,4 +1,4 @@
-"""The scripted engine of `scripted/`, offered to pytest runs as an installed distribution would offer it."""
+"""The scripted engine of `scripted/`, offered to workers and runs as an installed distribution would."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCRIPTED = Path(__file__).with_name("scripted")
-CHECKOUT = Path(__file__).parents[2]
+CHECKOUT = Path(__file__).parents[1]
 ENGINE_MODULES = ("torch", "llama_cpp", "rwkvperf_web_rwkv")
 # Other plugins' entry points: half a second a run that shows nothing here; and another order in every run.
 QUIET = ("-p", "no:hypothesispytest", "-p", "no:cacheprovider", "-p", "no:randomly")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.unit.conftest import Runs
+    from tests.conftest import Runs
 
 SAVE, REPLACE = "--rwkv-save-baseline", "--rwkv-save-baseline=replace"
 

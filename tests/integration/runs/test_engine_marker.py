@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-RULE = (Path(__file__).parents[2] / "conftest.py").read_text(encoding="utf-8")
+RULE = (Path(__file__).parents[3] / "conftest.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
