@@ -8,6 +8,7 @@ stands in JSON, and the page's own policy lets no script run but the two that ar
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import importlib.util
 import json
@@ -91,14 +92,13 @@ def render_page(template: str, script: str, data: Mapping[str, Any], context: Ma
     """
     check_installed()
     import jinja2
-    import vl_convert
 
     loader = jinja2.FileSystemLoader(FOLDER)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters.update(FILTERS)
     own = (FOLDER / "charts.js").read_text(encoding="utf-8") + (FOLDER / script).read_text(encoding="utf-8")
     # The library's top level is full of short names.
-    scripts = [vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"), f"(() => {{\n{own}\n}})();"]
+    scripts = [_library(), f"(() => {{\n{own}\n}})();"]
     return environment.get_template(template).render(
         **context,
         style=(FOLDER / "page.css").read_text(encoding="utf-8"),
@@ -106,6 +106,15 @@ def render_page(template: str, script: str, data: Mapping[str, Any], context: Ma
         policy=_policy(scripts),
         texts={name: _json(one) for name, one in data.items()},
     )
+
+
+@functools.cache
+def _library() -> str:
+    """The charts' library as one script: the same for every page, and a second's work to bundle."""
+    import vl_convert
+
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return bundle
 
 
 def _json(value: object) -> str:

@@ -121,12 +121,22 @@ def level(timed: Timed, statistic: Statistic) -> Level:
 
 
 def _fast(rows: Rows) -> float:
-    return math.log(float(np.quantile(np.concatenate(rows), FAST_SHARE)))
+    return math.log(quantile(np.concatenate(rows), FAST_SHARE))
+
+
+def quantile(values: npt.NDArray[np.float64], share: float) -> float:
+    """What `np.quantile` gives, bit for bit, in a twentieth of its time: a verdict takes hundreds of small ones."""
+    ordered = np.sort(values)
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    low, high = float(ordered[below]), float(ordered[min(below + 1, len(ordered) - 1)])
+    part = place - below
+    return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)  # noqa: PLR2004 - a half
 
 
 def _mean(rows: Rows) -> float:
     """Each process counts the same, however many repetitions it had time for."""
-    return math.log(float(np.mean([np.mean(row) for row in rows])))
+    return math.log(sum(float(row.sum()) / len(row) for row in rows) / len(rows))
 
 
 def _jackknife(rows: Rows, reduce: Callable[[Rows], float]) -> float:

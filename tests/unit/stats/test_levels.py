@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.errors import MeasurementError
-from pytest_rwkvperf.stats.levels import FAST_SHARE, Statistic, Timed, alike, level, standing
+from pytest_rwkvperf.stats.levels import FAST_SHARE, Statistic, Timed, alike, level, quantile, standing
 
 ROWS = st.lists(st.lists(st.floats(1e3, 1e12), min_size=1, max_size=6), min_size=2, max_size=6)
 
@@ -20,6 +20,12 @@ ROWS = st.lists(st.lists(st.floats(1e3, 1e12), min_size=1, max_size=6), min_size
 def test_the_fast_level_is_a_low_quantile_of_all_repetitions(rows: list[list[float]]) -> None:
     everything = [time for row in rows for time in row]
     assert level(Timed(rows), "fast").value == pytest.approx(math.log(np.quantile(everything, FAST_SHARE)))
+
+
+@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=50), st.floats(0, 1))
+def test_a_quantile_is_numpy_s_to_the_last_bit(values: list[float], share: float) -> None:
+    found = quantile(np.array(values), share)
+    assert np.float64(found).tobytes() == np.float64(np.quantile(values, share)).tobytes()
 
 
 @given(ROWS)
