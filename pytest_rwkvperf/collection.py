@@ -34,9 +34,13 @@ def usage_errors(config: pytest.Config) -> Iterator[None]:
     try:
         yield
     except RwkvPerfError as error:
+        from pytest_rwkvperf.text import printable
+
+        # It may quote a file, whose text no terminal should obey.
+        sentence = printable(str(error), keep="\n")
         # In an xdist worker the exception itself goes nowhere.
-        getattr(config, "workeroutput", {})[PROPERTY] = str(error)
-        raise pytest.UsageError(str(error)) from error
+        getattr(config, "workeroutput", {})[PROPERTY] = sentence
+        raise pytest.UsageError(sentence) from error
 
 
 def heed_termination(config: pytest.Config) -> None:

@@ -115,7 +115,7 @@ def _judge(taken: _Taken, reference: Reference, tolerance: float, items: int) ->
     item, tokens = taken.item, taken.item.workload.tokens
     new = estimate_rate(taken.timed.times, tokens)
     stored = reference.baseline.cases.get(item.case.key) if reference.baseline else None
-    reason = _no_reference(taken, reference, stored)
+    reason = printable(_no_reference(taken, reference, stored))  # it may name a stored device
     if stored is None or reason:
         return Judgement(item, "NO-BASELINE", reason, tolerance, new)
     against = stored.held_against(str(item.workload), taken.probe_version)
@@ -201,7 +201,7 @@ def figures(judgement: Judgement) -> Iterator[tuple[str, str]]:
 
 def describe(judgement: Judgement) -> str:
     """Old, new, ratio and interval: what a failing test prints."""
-    reason = printable(judgement.reason)  # it may name a stored device
+    reason = printable(judgement.reason)
     lines = [f"{judgement.verdict}: {judgement.item.case.label} {judgement.item.workload}", f"  {reason}"]
     if judgement.new is not None:
         lines.append(f"  new    {_rate(judgement.new)}")

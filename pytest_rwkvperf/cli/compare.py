@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf import comparing, judgement
 from pytest_rwkvperf.options import share
 from pytest_rwkvperf.reports import terminal
+from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -41,9 +42,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Print the table, and a sentence for each verdict that is no PASS."""
     pair = comparing.Pair(comparing.read(options.old), comparing.read(options.new))
     judgements = comparing.compare(pair, share("tolerance", options.tolerance))
-    console.text(terminal.render(judgements, console.width, colour=False))
-    for one in judgements:
-        if one.verdict != "PASS":
-            console.text(judgement.describe(one) + "\n")
+    told = [judgement.describe(one) + "\n" for one in judgements if one.verdict != "PASS"]
+    table = terminal.render(judgements, console.width, colour=False)
+    console.text(printable("".join([table, *told]), keep="\n"))
     failing = _FAILING | {word.upper() for word in options.strict}
     return int(any(one.verdict in failing for one in judgements))

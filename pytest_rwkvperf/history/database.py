@@ -24,6 +24,7 @@ from sqlalchemy.pool import NullPool
 from pytest_rwkvperf.errors import HistoryError
 from pytest_rwkvperf.history.tables import FIGURES, RUNS, VERSIONS
 from pytest_rwkvperf.reports import record as records
+from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,18 +195,23 @@ class Database:
 
     def _read(self, query: Any) -> list[Any]:  # noqa: ANN401 - rows of whatever columns the query has
         with self._told(), self._engine.connect() as connection:
-            return [tuple(row) for row in connection.execute(query)]
+            # Whoever may write to the database may have written anything.
+            return [tuple(map(_shown, row)) for row in connection.execute(query)]
 
     @contextmanager
     def _told(self) -> Iterator[None]:
         """Turn a driver's error into one sentence without secrets."""
         try:
             yield
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, OSError, OverflowError) as error:  # the last of SQLite's driver: a number too large
             cause = error.orig if isinstance(error, DBAPIError) else error
             reason = " ".join(self._address.clean(str(cause)).split())
             # The chain would show the driver's own words, password and all.
             raise HistoryError(f"the history {self._address.shown} failed: {reason}") from None
+
+
+def _shown(value: Any) -> Any:  # noqa: ANN401 - a column's
+    return printable(value) if isinstance(value, str) else value
 
 
 def _engine(address: Address) -> Engine:

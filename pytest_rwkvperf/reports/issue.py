@@ -90,7 +90,7 @@ def _issue(record: Record, backend: str, cases: Sequence[RecordedCase], texts: T
         texts.gpu: _gpu(record, measured, texts),
         texts.performance: _performance(record, template, cases, texts),
         texts.system: _system(record, measured, texts),
-        texts.screenshot: texts.no_screenshot.format(id=record.id, started=record.started),
+        texts.screenshot: texts.no_screenshot.format(id=escape(record.id), started=escape(record.started)),
     }
     body = "\n\n".join(f"### {name}\n\n{text.rstrip()}" for name, text in sections.items())
     return f"{_front_matter(template, measured)}\n{body}\n"

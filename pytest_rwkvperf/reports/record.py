@@ -242,7 +242,7 @@ def loads(text: str, path: Path) -> Record:
         RecordError: not JSON, not this schema, a newer schema, or figures that nobody measured.
     """
     try:
-        raw = strict.loads(text)
+        raw = strict.loads(text, clean=True)
     except ValueError as error:
         raise RecordError(f"record {path} is not valid JSON ({error}); {_AGAIN}") from error
     version = raw.get("schema") if isinstance(raw, dict) else None

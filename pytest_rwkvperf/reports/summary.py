@@ -120,5 +120,6 @@ def _machine(record: Record) -> str:
     commit = f", commit {record.commit[:10]}" if record.commit else ""
     return (
         f"{escape(machine.cpu)}, {machine.physical_cores} cores{gpus}; {escape(record.system.operating_system)}; "
-        f"pytest-rwkvperf {escape(record.project_version)}{commit}; {record.started}, {record.seconds / 60:.1f} min\n"
+        f"pytest-rwkvperf {escape(record.project_version)}{commit}; {escape(record.started)}, "
+        f"{record.seconds / 60:.1f} min\n"
     )

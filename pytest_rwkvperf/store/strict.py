@@ -7,6 +7,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from pytest_rwkvperf.text import cleaned
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -24,8 +26,10 @@ def dumps(value: object, *, sort_keys: bool) -> str:
     return _NUMBERS.sub(lambda match: "[" + re.sub(r"\s+", " ", match[1]) + "]", text) + "\n"
 
 
-def loads(text: str) -> Any:  # noqa: ANN401 - JSON
+def loads(text: str, *, clean: bool = False) -> Any:  # noqa: ANN401 - JSON
     """Parse JSON; NaN, infinity, numbers beyond floats, half surrogate pairs and bottomless nesting are none.
+
+    With `clean`, control characters of its text are escapes: for what is shown and not written back.
 
     Raises:
         ValueError: it is no such JSON.
@@ -33,6 +37,7 @@ def loads(text: str) -> Any:  # noqa: ANN401 - JSON
     try:
         raw = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
         json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair is JSON, and no text
+        raw = cleaned(raw) if clean else raw
     except RecursionError as error:
         raise ValueError(str(error)) from error
     return raw
