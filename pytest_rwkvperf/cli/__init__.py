@@ -8,15 +8,15 @@ mistake in the command line, 130 after Ctrl-C.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_rwkvperf import __version__
-from pytest_rwkvperf.cli import ab, bisect, compare, convert, fleet, history, inspect, merge, report, synth
+from pytest_rwkvperf.cli import ab, bisect, compare, console, convert, fleet, history, inspect, merge, report, synth
 from pytest_rwkvperf.cli.console import Console
 from pytest_rwkvperf.errors import OptionError, RwkvPerfError
+from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,9 @@ COMMANDS = {
 """Every subcommand, in the order that `--help` lists them."""
 
 _FAILED, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143  # the last two: 128 and the signal's number
+
+
+_LINES = "\n"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,14 +74,15 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; default the process's own. Gives the exit status."""
+    console.prepare_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     own, passed_on = _split(given)
     options = parser().parse_args(own)
     options.passed_on = passed_on
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        with Console() as console:
-            status: int = COMMANDS[options.command].run(options, console)
+        with Console() as shown:
+            status: int = COMMANDS[options.command].run(options, shown)
             return status
     except OptionError as error:
         return _told(f"{error}; see rwkvperf {options.command} --help", _USAGE)
@@ -87,8 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _told("interrupted; nothing was left behind", _INTERRUPTED)
     except BrokenPipeError:  # whoever read stdout has gone, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        console.give_up_stdout()
         return _FAILED
+    except OSError as error:  # what no command has a better sentence for
+        console.give_up_stdout()
+        return _told(str(error), _FAILED)
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -102,7 +109,8 @@ def _split(given: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _told(sentence: str, status: int) -> int:
-    print(f"rwkvperf: {sentence}", file=sys.stderr)  # noqa: T201 - a command's errors go to stderr
+    # It may quote a file, whose text no terminal should obey.
+    print(f"rwkvperf: {printable(sentence, keep=_LINES)}", file=sys.stderr)  # noqa: T201 - errors go to stderr
     return status
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console as RichConsole
@@ -17,6 +20,30 @@ if TYPE_CHECKING:
 
 _WIDEST = 1000
 """Columns: more than any table has."""
+
+
+def prepare_streams() -> None:
+    """Make stdout and stderr ones that no text and no caller can break.
+
+    One that was closed leads nowhere, so that no file which is opened later takes its place and gets what is shown.
+    What is no terminal gets UTF-8, as files do, unless PYTHONIOENCODING says otherwise; letters that an encoding lacks
+    become escapes.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for the process's life
+        elif isinstance(stream, io.TextIOWrapper):
+            chosen = stream.isatty() or "PYTHONIOENCODING" in os.environ
+            stream.reconfigure(encoding=None if chosen else "utf-8", errors="backslashreplace")
+
+
+def give_up_stdout() -> None:
+    """Lead stdout nowhere if it takes nothing any more: Python would try once more at its end, and say so."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Console:

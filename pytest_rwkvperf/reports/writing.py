@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.errors import OptionError, ReportError, StorageError
 from pytest_rwkvperf.reports import registry
 from pytest_rwkvperf.reports.base import NeedsMore
-from pytest_rwkvperf.store.files import write_atomically
+from pytest_rwkvperf.store.files import is_stream, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,8 @@ def check(wanted: Sequence[Wanted]) -> None:
         try:
             one.path.parent.mkdir(parents=True, exist_ok=True)
             # A file is the only proof: permissions say nothing of root, of read-only mounts and of full disks.
-            tempfile.TemporaryFile(dir=one.path.parent).close()
+            if not is_stream(one.path):
+                tempfile.TemporaryFile(dir=one.path.parent).close()
         except OSError as error:
             raise OptionError(f"the report {str(one.path)!r} cannot be written: {error}; name another file") from error
 

@@ -99,13 +99,23 @@ def _update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline],
     return path
 
 
+def is_stream(path: Path) -> bool:
+    """Whether a path leads to a pipe or a device, which holds nothing old and must not become a file."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside the target, flush to the disk, and rename over it; a failure before that leaves the target alone.
+
+    A pipe or a device is written to: as root, a rename would put a file in the place of /dev/null.
 
     Raises:
         OSError: the disk refuses; the target is as it was.
         StorageError: the target is the new file, and its folder cannot be flushed.
     """
+    if is_stream(path):
+        path.write_bytes(data)
+        return
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)
     try:
