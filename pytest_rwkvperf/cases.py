@@ -45,6 +45,11 @@ class Workload:
             raise OptionError(message)
         return cls(_KINDS[match["kind"]], int(match["tokens"]), int(match["depth"] or 0))
 
+    @staticmethod
+    def is_name(text: str) -> bool:
+        """Whether files call a workload so: what `str` gives, where `parse` forgives blanks around it."""
+        return _WORKLOAD.fullmatch(text) is not None
+
     def __str__(self) -> str:
         depth = f"@d{self.depth}" if self.depth else ""
         return f"{_PREFIXES[self.kind]}{self.tokens}{depth}"

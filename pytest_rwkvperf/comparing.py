@@ -28,7 +28,7 @@ def read(path: Path) -> Baseline:
         BaselineError: it is a baseline that no verdict may rest on.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = strict.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path} cannot be read: {error}") from error
     try:

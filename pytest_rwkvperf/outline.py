@@ -9,6 +9,7 @@ import msgspec
 
 from pytest_rwkvperf.backends.discovery import Missing
 from pytest_rwkvperf.cases import Item
+from pytest_rwkvperf.errors import StorageError
 from pytest_rwkvperf.store.files import write_atomically
 
 if TYPE_CHECKING:
@@ -26,9 +27,19 @@ class Outline:
 
 
 def write(folder: Path, outline: Outline) -> None:
-    """Leave it in a run's folder; every process of the run leaves the same."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / _NAME, msgspec.json.encode(outline))
+    """Leave it in a run's folder; every process of the run leaves the same.
+
+    Raises:
+        StorageError: the folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / _NAME, msgspec.json.encode(outline))
+    except OSError as error:
+        raise StorageError(
+            f"the run's folder {folder} cannot be written: {error}; make room, or point the cache elsewhere "
+            "(XDG_CACHE_HOME on Linux)"
+        ) from error
 
 
 def read(folder: Path) -> Outline:

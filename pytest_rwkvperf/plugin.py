@@ -80,7 +80,8 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fix what is measured."""
     if (state := session.config.stash.get(SESSION, None)) is not None:
-        state.select(collection.selected(session.items))
+        with collection.usage_errors(session.config):
+            state.select(collection.selected(session.items))
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
-MAX_BYTES = 1 << 28
-"""Of a record's file. A run of 12 cases with pp512 and tg128 leaves about a megabyte."""
-
 FAILED = ("REGRESSION", "INVALID")
 
 
@@ -227,9 +224,11 @@ def read(path: Path) -> Record:
     """
     try:
         size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise RecordError(f"record {path} has {size:,} bytes, more than the {MAX_BYTES:,} that any record has")
-        text = path.read_text(encoding="utf-8")
+        if size > strict.MAX_BYTES:
+            raise RecordError(
+                f"record {path} has {size:,} bytes, more than the {strict.MAX_BYTES:,} that any record has"
+            )
+        text = strict.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"record {path} cannot be read: {error}") from error
     return loads(text, path)
@@ -276,6 +275,8 @@ def _problem(case: RecordedCase) -> str:
             return "no process measured it"
         for run in side.runs:
             for name, samples in run.samples.items():
+                if not Workload.is_name(name):
+                    return f"{name!r} names no workload"
                 if not all(0 < one.nanoseconds <= LONGEST for one in samples):
                     return f"{name} holds no usable times"
     return next(filter(None, map(_item_problem, case.items)), "")
@@ -286,6 +287,8 @@ def _item_problem(item: RecordedItem) -> str:
         Workload.parse(item.workload)
     except OptionError as error:
         return str(error)
+    if not Workload.is_name(item.workload):
+        return f"{item.workload!r} names no workload"
     if any(one is not None and one.median <= 0 for one in (item.rate, item.baseline)):
         return f"{item.workload} has a speed that is not positive"
     return ""

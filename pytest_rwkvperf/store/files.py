@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf import locks
 from pytest_rwkvperf.errors import BaselineError, LockedError, StorageError
 from pytest_rwkvperf.places import lock_for
-from pytest_rwkvperf.store import schema
+from pytest_rwkvperf.store import schema, strict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -37,7 +37,7 @@ def read(path: Path) -> Baseline | None:
         BaselineError: there is a file and it cannot be used; the message names it.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = strict.read_text(path)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:

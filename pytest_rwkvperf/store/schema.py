@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Case, WorkloadKind
+from pytest_rwkvperf.cases import Case, Workload, WorkloadKind
 from pytest_rwkvperf.errors import BaselineError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.stats.estimates import LONGEST
@@ -209,6 +209,8 @@ def _check(baseline: Baseline, path: Path) -> None:
 
 def _check_times(session: Session, key: str, path: Path) -> None:
     for workload, runs in session.workloads.items():
+        if not Workload.is_name(workload):
+            raise BaselineError(f"baseline {path}: {key!r} holds {workload!r}, which names no workload; {_RESTORE}")
         if not runs or not all(runs) or not _fits(runs, runs):
             raise BaselineError(f"baseline {path}: {key!r}, {workload!r} holds no usable times; {_RESTORE}")
     for workload, probed in session.probes.items():

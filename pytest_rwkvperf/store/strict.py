@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import re
@@ -11,6 +12,10 @@ from pytest_rwkvperf.text import cleaned
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
+
+MAX_BYTES = 1 << 28
+"""Of a file. A run of 12 cases with pp512 and tg128 leaves a record of about a megabyte, and ten of them a baseline."""
 
 # A raw line break never stands inside a JSON string, so a text that looks like a list is left alone.
 _NUMBERS = re.compile(r"\[\n\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
@@ -24,6 +29,20 @@ def dumps(value: object, *, sort_keys: bool) -> str:
     """
     text = json.dumps(value, indent=2, sort_keys=sort_keys, allow_nan=False, ensure_ascii=False)
     return _NUMBERS.sub(lambda match: "[" + re.sub(r"\s+", " ", match[1]) + "]", text) + "\n"
+
+
+def read_text(path: Path) -> str:
+    """A file's text, and never more of it than such files have: a link that came with a folder may have no end.
+
+    Raises:
+        OSError: it cannot be read, or is larger.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than the {MAX_BYTES:,} bytes that any such file has")
+    return data.decode()
 
 
 def loads(text: str, *, clean: bool = False) -> Any:  # noqa: ANN401 - JSON

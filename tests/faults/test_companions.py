@@ -115,6 +115,7 @@ def test_a_rerun_judges_the_same_figures_again_and_stays_red(stage: Stage) -> No
     assert seen.text.count("REGRESSION") >= 2
     assert re.search(r"2 failed, 4 rerun", seen.text), seen.text
     assert len(opened(scene)) == 3, "three processes measured it once; no rerun measured it again"
+    assert (seen.orphans, seen.left, seen.baseline_untouched) == ([], [], True)
 
 
 @needs("pytest_cov")
@@ -124,8 +125,9 @@ def test_under_coverage_nothing_passes_and_nothing_is_stored(stage: Stage) -> No
     assert seen.code == 0
     assert "rwkvperf: under coverage, so no verdict will count" in seen.text
     assert [row.split()[-1] for row in rows(seen)] == ["INCONCLUSIVE"] * 2
+    assert (seen.orphans, seen.left, seen.baseline_untouched) == ([], [], True)
     again = stage()
     refused = again.run("--cov=.", "--cov-report=", "--rwkv-save-baseline")
     assert refused.code == pytest.ExitCode.USAGE_ERROR
     assert "this process runs under coverage" in refused.sentence
-    assert refused.baseline_untouched
+    assert (refused.orphans, refused.left, refused.baseline_untouched) == ([], [], True)

@@ -106,6 +106,31 @@ def test_a_baseline_that_may_not_be_written_is_a_sentence_and_the_verdicts_are_s
     assert (seen.orphans, seen.left) == ([], [])
 
 
+@pytest.mark.parametrize(
+    "variables", [{"XDG_CACHE_HOME": "/dev/null/cache"}, {"HOME": "/dev/null", "XDG_CACHE_HOME": ""}]
+)
+def test_a_cache_that_cannot_be_made_is_a_usage_error(stage: Stage, variables: dict[str, str]) -> None:
+    scene = stage()
+    scene.extra = variables
+    seen = scene.run()
+    assert seen.code == pytest.ExitCode.USAGE_ERROR, seen.text
+    assert "point the cache elsewhere (XDG_CACHE_HOME on Linux)" in seen.sentence
+    assert "INTERNALERROR" not in seen.text
+    assert (seen.orphans, seen.left, seen.baseline_untouched) == ([], [], True)
+
+
+def test_a_baseline_that_is_a_link_without_an_end_is_a_usage_error(stage: Stage) -> None:
+    scene = stage()
+    scene.path.unlink()
+    scene.path.symlink_to("/dev/zero")
+    command = scene.command("--collect-only")
+    done = subprocess.run(
+        command, cwd=scene.folder, env=scene.variables({}), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout
+    assert "more than the 268,435,456 bytes that any such file has" in " ".join(done.stderr.split())
+
+
 def test_under_python_s_development_mode_nothing_passes(stage: Stage) -> None:
     scene = stage()
     scene.extra = {"PYTHONDEVMODE": "1"}
@@ -114,3 +139,4 @@ def test_under_python_s_development_mode_nothing_passes(stage: Stage) -> None:
     assert "rwkvperf: under python -X dev, so no verdict will count" in seen.text
     assert "PASS" not in seen.text
     assert seen.text.count("INCONCLUSIVE") >= 2
+    assert (seen.orphans, seen.left, seen.baseline_untouched) == ([], [], True)

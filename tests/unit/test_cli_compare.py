@@ -104,3 +104,11 @@ def test_what_is_neither_is_refused_by_name(
     told = capsys.readouterr().err
     assert "old.json" in told
     assert said in told
+
+
+def test_a_stored_workload_that_is_none_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = as_baseline(folder / "stored.json", TAKEN)
+    spoilt = (folder / "stored.json").read_text("utf-8").replace('"pp16"', '" pp16"')
+    (folder / "stored.json").write_text(spoilt, "utf-8")
+    assert cli.main(["compare", name, name]) == 1
+    assert "holds ' pp16', which names no workload; restore it" in capsys.readouterr().err

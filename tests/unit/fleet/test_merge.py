@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from pytest_rwkvperf import cli
 from pytest_rwkvperf.errors import OptionError
@@ -18,9 +22,9 @@ from pytest_rwkvperf.store import files
 from tests.unit.building import make_record, make_run, recorded, report_record
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pytest_rwkvperf.reports.record import Record
+
+DOCUMENTED = Path(__file__).parents[3] / "docs" / "fleets.md"
 
 MEASURED = make_record(make_run(pp16=[10**7, 11 * 10**6]), make_run(pp16=[10**7]), make_run(pp16=[10**7]))
 GOOD = report_record(recorded(MEASURED))
@@ -161,3 +165,28 @@ def test_the_command_writes_every_format_and_says_by_its_exit_status_what_is_mis
     assert cli.main(["merge", str(artefacts), "--expect=4"]) == 1
     assert "1 of 4 machines: no record of theirs was given" in capsys.readouterr().out
     assert cli.main(["merge", str(artefacts), "-o", str(tmp_path / "fleet.pdf")]) == 2
+
+
+def test_the_documented_ci_matrix_joins_what_its_jobs_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (text,) = re.findall(r"```yaml\n(.*?)```", DOCUMENTED.read_text("utf-8"), re.DOTALL)
+    jobs = yaml.safe_load(text)["jobs"]
+    runners = jobs["measure"]["strategy"]["matrix"]["runner"]
+    uploaded = jobs["measure"]["steps"][-1]["with"]
+    into = jobs["join"]["steps"][1]["with"]["path"]
+    (line,) = (one["run"] for one in jobs["join"]["steps"] if "run" in one)
+    command = shlex.split(line.partition("rwkvperf merge")[2])
+    monkeypatch.chdir(tmp_path)
+    names = [uploaded["name"].replace("${{ matrix.runner }}", runner) for runner in runners]
+    given = [tmp_path / into / name / uploaded["path"] for name in names]
+    for number, place in enumerate(given):
+        place.parent.mkdir(parents=True)
+        place.write_text(records.dumps(of_machine(number)), "utf-8")
+    assert cli.main(["merge", *command]) == 0
+    assert {"fleet.md", "fleet.csv"} <= {one.name for one in tmp_path.iterdir()}
+    assert f"{len(runners)} runs of {len(runners)} kinds of machine; 0 missing." in Path("fleet.md").read_text("utf-8")
+    given[0].unlink()  # one machine's job was lost
+    assert cli.main(["merge", *command]) == 1
+    assert "no record of theirs was given" in Path("fleet.md").read_text("utf-8")
+    capsys.readouterr()

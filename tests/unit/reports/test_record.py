@@ -18,6 +18,7 @@ from pytest_rwkvperf.reports import record as records
 from pytest_rwkvperf.reports.record import RecordedCase, RecordedItem, SkippedEngine
 from pytest_rwkvperf.stats.estimates import Estimate
 from pytest_rwkvperf.stats.verdicts import Comparison
+from pytest_rwkvperf.store import strict
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record
 
 PUBLISHED = Path(__file__).parents[3] / "docs" / "record.schema.json"
@@ -87,6 +88,8 @@ def test_what_a_later_release_adds_with_a_default_may_be_absent() -> None:
         (changed(commit="\ud800"), "not valid JSON"),
         (with_value("FASTER", "cases", 0, "items", 0, "verdict"), "$.cases[0].items[0].verdict"),
         (with_value("pp", "cases", 0, "items", 0, "workload"), "workload 'pp' is not understood"),
+        (with_value(" pp16", "cases", 0, "items", 0, "workload"), "' pp16' names no workload"),
+        (with_value({"pp": []}, "cases", 0, "measured", "runs", 0, "samples"), "'pp' names no workload"),
         (with_value(0, "cases", 0, "items", 0, "rate", "median"), "pp16 has a speed that is not positive"),
         (with_value("vulkan:9", "cases", 0, "case", "device"), "its samples are those of llama-cpp"),
         (with_value([], "cases", 0, "measured", "runs"), "no process measured it"),
@@ -110,7 +113,7 @@ def test_a_file_that_is_not_there_or_too_large_or_no_text_is_refused(
     path.write_bytes(b"\xff\xfe{}")
     with pytest.raises(RecordError, match="cannot be read"):
         records.read(path)
-    monkeypatch.setattr(records, "MAX_BYTES", 3)
+    monkeypatch.setattr(strict, "MAX_BYTES", 3)
     with pytest.raises(RecordError, match="has 4 bytes, more than the 3"):
         records.read(path)
 
