@@ -226,8 +226,9 @@ def _rate(estimate: Estimate) -> str:
 def _explain(comparison: Comparison) -> str:
     floor, ceiling = 1 / (1 + comparison.tolerance), 1 + comparison.tolerance
     if comparison.tail is not None and comparison.tail.regression and comparison.high >= floor:
+        most = "most repetitions" if comparison.paired else "the fast repetitions"
         return (
-            f"the fast repetitions are as fast as the bounds say, but all together they take longer: their ratio of "
+            f"{most} are as fast as the bounds say, but all together they take longer: their ratio of "
             f"{comparison.tail.ratio:.3f} lies wholly below {floor:.3f}, so some repetitions got slower (tail)"
         )
     plain = {

@@ -67,7 +67,7 @@ class Scenario:
     tolerances: tuple[float, ...]
 
 
-RESAMPLED = 4000
+RESAMPLED = 1000
 SLOWDOWNS = (0.0, 0.05, 0.1, 0.2)
 
 SCENARIOS = (
