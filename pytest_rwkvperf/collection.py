@@ -186,15 +186,26 @@ def _parameter(item: pytest.Item) -> Any:  # noqa: ANN401 - an Item, a Missing o
     return None if callspec is None else callspec.params.get("rwkv_perf")
 
 
-def selected(items: Iterable[pytest.Item]) -> list[tuple[Item, float | None]]:
-    """The items to measure among the tests that are left, with the tolerance that a test's marker asks for."""
+def selected(items: Iterable[pytest.Item]) -> list[tuple[str, Item, float | None]]:
+    """The items to measure among the tests that are left, with node ids and the tolerance that a marker asks for."""
     from pytest_rwkvperf.cases import Item
     from pytest_rwkvperf.selection import read_marker
 
-    parameters = ((_parameter(item), item.get_closest_marker("rwkv")) for item in items)
+    parameters = ((item.nodeid, _parameter(item), item.get_closest_marker("rwkv")) for item in items)
     return [
-        (parameter, read_marker(marker).tolerance) for parameter, marker in parameters if isinstance(parameter, Item)
+        (nodeid, parameter, read_marker(marker).tolerance)
+        for nodeid, parameter, marker in parameters
+        if isinstance(parameter, Item)
     ]
+
+
+def scheduler(config: pytest.Config, log: Any, session: Session) -> Any:  # noqa: ANN401 - xdist is optional
+    """What gives tests to xdist's workers: None for xdist's own, else one that knows of several devices."""
+    if config.getvalue("dist") != "load" or not session.settings.spreads:
+        return None
+    from pytest_rwkvperf.spreading import DeviceScheduling
+
+    return DeviceScheduling(config, log, session.folder)
 
 
 def announcement(session: Session) -> list[str]:

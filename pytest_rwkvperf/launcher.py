@@ -7,8 +7,9 @@ import json
 import math
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +25,7 @@ from pytest_rwkvperf.text import printable
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pytest_rwkvperf.backends.base import Device
     from pytest_rwkvperf.backends.discovery import Found
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 
 _Kept = TypeVar("_Kept", CaseRecord, Pairing)
+
+_PROCESSOR = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,8 @@ class Launcher:
         path = _path(self._folder, case, suffix)
         engine = self._engines[case.backend]
         device = next(device for device in engine.devices if device.id == case.device)
-        with lease(device, self._say.line):
+        gpus = [hardware(one) for found in self._engines.values() for one in found.devices if one.kind == "gpu"]
+        with lease(device, self._say.line, gpus):
             if path.exists():
                 return record.from_json(path.read_bytes(), kind)
             if known := failure(self._folder, case):
@@ -234,19 +238,38 @@ _SECONDS: Mapping[str, Callable[[Path], float]] = {
 """What a case has taken, by what it has left in the run's folder."""
 
 
+def hardware(device: Device) -> str:
+    """The name of what a device occupies: its GPU's address, or `cpu` for processors and what computes on them."""
+    return (device.physical or device.id).replace(":", "-") if device.kind == "gpu" else _PROCESSOR
+
+
 @contextmanager
-def lease(device: Device, say: Callable[[str], None]) -> Iterator[None]:
+def lease(device: Device, say: Callable[[str], None], gpus: Iterable[str] = ()) -> Iterator[None]:
     """Hold a device for this process alone: one measurement at a time, across sessions of this user.
 
-    The lock is the operating system's, so that a killed holder frees it. CPU and software adapters are one device.
+    The lock is the operating system's, so that a killed holder frees it. CPU and software adapters are one device, and
+    whoever measures on it holds every GPU too: `gpus`, by `hardware`'s names, and those that were leased before. An
+    engine on a GPU needs a processor to launch its kernels, one on the CPU needs all of them.
     """
-    hardware = device.physical or device.id
-    name = hardware.replace(":", "-") if device.kind == "gpu" else "cpu"
     folder = places.cache() / "leases"
     folder.mkdir(parents=True, exist_ok=True)
-    told = f"waiting for {name}: another session measures on it"
-    with locks.held(folder / f"{name}.lock", -1, lambda holder: say(f"{told} ({holder})")):
+    names = [hardware(device)]
+    if names == [_PROCESSOR]:
+        known = {path.stem for path in folder.glob("*.lock")} | set(gpus)
+        names = [
+            *sorted(known - {_PROCESSOR}),
+            _PROCESSOR,
+        ]  # in one order for everybody, so that nobody waits in a ring
+    with ExitStack() as stack:
+        for name in names:
+            told = f"waiting for {name}: another session measures on it"
+            waiting = partial(_waiting, say, told)
+            stack.enter_context(locks.held(folder / f"{name}.lock", -1, waiting))
         yield
+
+
+def _waiting(say: Callable[[str], None], told: str, holder: str) -> None:
+    say(f"{told} ({holder})")
 
 
 def _path(folder: Path, case: Case, suffix: str) -> Path:

@@ -28,6 +28,9 @@ Strictness = Literal["skip", "no-baseline", "inconclusive"]
 MAX_NUMBER = 9_999_999
 """Of threads, tokens in a chunk and seconds: the bound that a workload's tokens have too."""
 
+EVERY = "all"
+"""After --rwkv-device=: every device that the engines list."""
+
 STRICTNESS: tuple[Strictness, ...] = ("skip", "no-baseline", "inconclusive")
 
 
@@ -183,6 +186,11 @@ class Settings:
     def aa(self) -> bool:
         """Whether this interpreter is measured against itself."""
         return self.ab == sys.executable
+
+    @property
+    def spreads(self) -> bool:
+        """Whether several devices may be asked for, which pytest-xdist's workers can measure at the same time."""
+        return len(self.devices) > 1 or EVERY in self.devices
 
     @property
     def measuring(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,10 +20,12 @@ _NAME = "outline"
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """The items to measure, and the engines that cannot."""
+    """The items to measure, the engines that cannot, and where each test measures."""
 
     items: tuple[Item, ...] = ()
     missing: tuple[Missing, ...] = ()
+    hardware: dict[str, str] = field(default_factory=dict)
+    """By a test's node id, the name of what it is measured on (launcher.hardware)."""
 
 
 def write(folder: Path, outline: Outline) -> None:

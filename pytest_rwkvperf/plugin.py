@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from pytest_rwkvperf import collection, options
@@ -50,6 +52,13 @@ def pytest_configure_node(node: collection.XdistNode) -> None:
 def pytest_testnodedown(node: collection.XdistNode) -> None:
     """A usage error that an xdist worker found is the run's."""
     collection.relay_usage_error(node)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # noqa: ANN401 - xdist is optional
+    """Under `-n`, spread what is measured on several devices over them."""
+    state = config.stash.get(SESSION, None)
+    return None if state is None else collection.scheduler(config, log, state)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -10,7 +10,7 @@ from pytest_rwkvperf.backends.registry import EXECUTABLES
 from pytest_rwkvperf.cases import Case, Item, Workload, cross
 from pytest_rwkvperf.errors import OptionError
 from pytest_rwkvperf.measure import native
-from pytest_rwkvperf.options import share
+from pytest_rwkvperf.options import EVERY, share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.backends.base import Backend, Device
     from pytest_rwkvperf.cases import ProtocolName
     from pytest_rwkvperf.options import Settings
-
-EVERY = "all"
-"""After --rwkv-device=: every device that the engines list."""
 
 DEFAULT_WORKLOADS = ("pp512", "tg128")
 """llama-bench's two, which the guide's reports show."""

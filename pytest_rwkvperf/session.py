@@ -227,16 +227,22 @@ class Session:
         default_threads = fingerprint.physical_cores()
         return [*items(self.settings, request, chosen, self.limits, default_threads), *absent]
 
-    def select(self, selected: Iterable[tuple[Item, float | None]]) -> None:
+    def select(self, selected: Iterable[tuple[str, Item, float | None]]) -> None:
         """Fix, after collection, what is measured and so over how many items the error rate is spread.
 
-        Beside each item stands its test's own tolerance, if it has one; two tests may share an item.
+        Each item comes with its test's node id and own tolerance, if it has one; two tests may share an item.
         """
-        self._selected = {}
-        for item, tolerance in selected:
+        self._selected, hardware = {}, {}
+        for nodeid, item, tolerance in selected:
             self._selected.setdefault(item, set()).add(tolerance or self.settings.tolerance)
+            hardware[nodeid] = self._hardware(item.case)
         missing = [engine for engine in self.engines if isinstance(engine, Missing)]
-        outline.write(self.folder, outline.Outline(self.selected, tuple(missing)))
+        outline.write(self.folder, outline.Outline(self.selected, tuple(missing), hardware))
+
+    def _hardware(self, case: Case) -> str:
+        """What a case is measured on, by the name of its lease."""
+        devices = next(engine.devices for engine in self.found if engine.backend.name == case.backend)
+        return launcher.hardware(next(device for device in devices if device.id == case.device))
 
     @property
     def selected(self) -> tuple[Item, ...]:

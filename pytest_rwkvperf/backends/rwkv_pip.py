@@ -75,6 +75,9 @@ class RwkvEngine:
         import torch
 
         torch.set_num_threads(request.threads)
+        if request.device.startswith("cuda"):
+            # The package's kernels run on torch's current device, whichever one their tensors are on.
+            torch.cuda.set_device(request.device)
         dtype, kernels = _parse(request.quant)
         # The path must come without its suffix, and the package reads RWKV_V7_ON at import (backends.environment).
         module, seconds = _import_model(kernels=kernels)

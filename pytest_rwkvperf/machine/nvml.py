@@ -108,7 +108,7 @@ class Gpu:
 
     def read(self) -> Reading:
         """How it is doing."""
-        memory, rates = self._ask("nvmlDeviceGetMemoryInfo"), self._ask("nvmlDeviceGetUtilizationRates")
+        memory = self._ask("nvmlDeviceGetMemoryInfo")
         return Reading(
             at=time.time(),
             sm_mhz=self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM),
@@ -116,10 +116,15 @@ class Gpu:
             celsius=self._ask("nvmlDeviceGetTemperature", self._nvml.NVML_TEMPERATURE_GPU),
             milliwatts=self._ask("nvmlDeviceGetPowerUsage"),
             reasons=self._ask("nvmlDeviceGetCurrentClocksThrottleReasons"),
-            utilisation=None if rates is None else int(rates.gpu),
+            utilisation=self.utilisation(),
             used_bytes=None if memory is None else int(memory.used),
             processes=self._processes(),
         )
+
+    def utilisation(self) -> int | None:
+        """Percentage of the time that a kernel ran, over the last moments (a sixth of a second to a second)."""
+        rates = self._ask("nvmlDeviceGetUtilizationRates")
+        return None if rates is None else int(rates.gpu)
 
     def millijoules(self) -> int | None:
         """Energy since the driver was loaded; the counter moves on about ten times a second on an H200."""

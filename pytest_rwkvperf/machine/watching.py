@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,9 @@ INTERVAL_SECONDS = 0.2
 BUSY = 5
 """Percent of utilisation before this project's worker started beyond which somebody else is computing there."""
 
+NEIGHBOURS_EVERY = 5
+"""Readings from one look at the host's other GPUs to the next: they are asked through the same driver."""
+
 _REST_SECONDS = 3.0
 
 THROTTLED_SHARE = 0.05
@@ -52,6 +55,8 @@ class GpuReading:
     own_bytes: int | None = None
     foreign: int = 0
     foreign_bytes: int | None = None
+    busy_neighbours: int | None = None
+    """How many other GPUs of the host were busy; None where they were not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,8 @@ class GpuConditions:
     facts: GpuFacts
     before: GpuReading
     readings: tuple[GpuReading, ...] = ()
+    neighbours: int = 0
+    """Other GPUs of the host that the driver shows."""
 
     @property
     def peak_bytes(self) -> int | None:
@@ -115,7 +122,22 @@ class GpuConditions:
         now, most = self.facts.link, self.facts.link_most
         if now and most and now[1] < most[1]:
             found.append(f"{self.facts.name} has {now[1]} of its {most[1]} PCIe lanes")
+        if busy := self.busy_neighbours:
+            share = f"in {self.neighbour_share:.0%} of the looks there"
+            others = "the other GPU" if self.neighbours == 1 else f"{busy} of {self.neighbours} other GPUs"
+            found.append(f"{others} worked too, {share}")
         return found
+
+    @property
+    def busy_neighbours(self) -> int:
+        """The most other GPUs of the host that were busy at once."""
+        return max((one.busy_neighbours or 0 for one in self.readings), default=0)
+
+    @property
+    def neighbour_share(self) -> float | None:
+        """Share of the looks at the other GPUs in which one of them was busy; None without any look."""
+        looks = [one.busy_neighbours for one in self.readings if one.busy_neighbours is not None]
+        return sum(1 for busy in looks if busy) / len(looks) if looks else None
 
 
 def _holding(one: GpuReading) -> str:
@@ -185,11 +207,13 @@ class GpuWatch:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._readings: list[GpuReading] = []
+        self._neighbours: list[Gpu] = []
         self.gpu: Gpu | None = None
 
     def __enter__(self) -> Self:
         there = self._stack.enter_context(self._opened()) if self._device.kind == "gpu" else []
         self.gpu = nvml.matching(self._device, there)
+        self._neighbours = [gpu for gpu in there if gpu is not self.gpu]
         if self.gpu is not None:
             before = _at_rest(self.gpu)
             self._owners = Owners(before)
@@ -208,11 +232,18 @@ class GpuWatch:
 
     def _read(self, gpu: Gpu) -> None:
         while not self._stop.wait(INTERVAL_SECONDS):
-            self._readings.append(self._owners.kept(gpu.read()))
+            looked = self._busy_neighbours() if len(self._readings) % NEIGHBOURS_EVERY == 0 else None
+            self._readings.append(replace(self._owners.kept(gpu.read()), busy_neighbours=looked))
+
+    def _busy_neighbours(self) -> int | None:
+        rates = [rate for gpu in self._neighbours if (rate := gpu.utilisation()) is not None]
+        return sum(rate > BUSY for rate in rates) if rates else None
 
     def conditions(self) -> GpuConditions | None:
         """What was read until now; None without a GPU that NVML shows."""
-        return GpuConditions(self._facts, self._before, tuple(self._readings)) if self.gpu is not None else None
+        if self.gpu is None:
+            return None
+        return GpuConditions(self._facts, self._before, tuple(self._readings), len(self._neighbours))
 
 
 def _at_rest(gpu: Gpu) -> Reading:

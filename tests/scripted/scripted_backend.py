@@ -51,6 +51,10 @@ DECODE_SECONDS = 0.1
 NOISE_BYTES = 100 << 20
 CPU = Device("cpu", "Scripted processor", "cpu")
 SPARE = Device("spare:0", "Scripted spare", "cpu")
+GPUS = (
+    Device("cuda:0", "Scripted GPU", "gpu", physical="0000:00:06.0"),
+    Device("cuda:1", "Scripted GPU", "gpu", physical="0000:00:07.0"),
+)
 
 
 def _installed_factor() -> float:
@@ -290,6 +294,7 @@ FAULTS = {
     "nan-clock": CLOCK.lose_count,
     "no-device": _nothing,
     "spare-only": _nothing,
+    "two-gpus": _nothing,
     "other-device": _nothing,
     "wrong": _nothing,
 }
@@ -440,8 +445,10 @@ class Scripted:
         return {"scripted": os.environ.get("SCRIPTED_VERSION", "1.0")}
 
     def devices(self) -> Sequence[Device]:
-        """A best one and a spare one."""
+        """A best one and a spare one; or two GPUs and the processor."""
         script = Script.read()
+        if script.says("two-gpus"):
+            return (*GPUS, CPU)
         return () if script.says("no-device") else (SPARE,) if script.says("spare-only") else (CPU, SPARE)
 
     def open(self, request: OpenRequest) -> ScriptedEngine:
@@ -453,7 +460,9 @@ class Scripted:
                 file.write(f"{os.getpid()} {request.quant} {request.device}\n")
         script.play("open", request.quant)
         device = (
-            CPU if script.says("other-device", request.quant) else {one.id: one for one in (CPU, SPARE)}[request.device]
+            CPU
+            if script.says("other-device", request.quant)
+            else {one.id: one for one in (CPU, SPARE, *GPUS)}[request.device]
         )
         return ScriptedEngine(request, device)
 

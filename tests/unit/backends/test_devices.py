@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock, Timeout
 
 from pytest_rwkvperf import launcher, places
 from pytest_rwkvperf.backends import llama_cpp, rwkv_pip
@@ -56,6 +57,42 @@ def test_two_names_of_one_gpu_share_a_lease_and_two_gpus_do_not(
             pass
     names = {path.name for path in (tmp_path / "leases").glob("*.lock")}
     assert names == {"0000-00-06.0.lock", "0000-0a-00.0.lock"}
+
+
+def test_whoever_measures_on_the_processor_holds_every_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(places, "cache", lambda: tmp_path)
+    names = ["0000-00-06.0", "0000-0a-00.0", "cpu"]
+    with launcher.lease(OTHER, print):  # somebody once measured there: this run's engines need not list it
+        pass
+    with launcher.lease(Device("cpu", "CPU", "cpu"), print, [launcher.hardware(CUDA)]):
+        taken = [FileLock(tmp_path / "leases" / f"{name}.lock") for name in names]
+        for lock in taken:
+            with pytest.raises(Timeout):
+                lock.acquire(timeout=0)
+    with launcher.lease(CUDA, print), launcher.lease(OTHER, print):
+        pass  # GPUs leave each other alone
+
+
+def test_a_device_is_named_by_what_it_occupies() -> None:
+    assert [launcher.hardware(device) for device in (CUDA, VULKAN, OTHER)] == ["0000-00-06.0"] * 2 + ["0000-0a-00.0"]
+    assert launcher.hardware(Device("metal", "Apple M1", "gpu")) == "metal"
+    assert launcher.hardware(Device("vulkan:0", "llvmpipe", "software")) == "cpu"
+
+
+def test_rwkv_makes_a_second_gpu_torchs_current_one(no_rwkv: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """rwkv7_op.cpp has no device guard: its kernels would run on cuda:0 with addresses of cuda:1."""
+    current: list[str] = []
+    torch = SimpleNamespace(set_num_threads=lambda _count: None, cuda=SimpleNamespace(set_device=current.append))
+    no_rwkv.setitem(sys.modules, "torch", torch)
+    no_rwkv.setattr(rwkv_pip.RwkvEngine, "clear", lambda _self: None)
+    model = SimpleNamespace(z={"head.weight": SimpleNamespace(device="cuda:1")})
+
+    def load(_name: str) -> SimpleNamespace:
+        return SimpleNamespace(RWKV=lambda _path, _strategy: model)
+
+    no_rwkv.setattr(rwkv_pip, "import_module", load)
+    engine = rwkv_pip.RwkvEngine(OpenRequest(tmp_path / "model.pth", "fp16", "cuda:1", 1, 512), OTHER)
+    assert (current, engine.weights_device) == (["cuda:1"], "cuda:1")
 
 
 def test_a_model_wholly_on_the_gpu_passes() -> None:

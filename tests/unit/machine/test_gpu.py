@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -110,6 +111,16 @@ def test_lost_lanes_are_named() -> None:
     assert GpuConditions(facts, BEFORE).notes() == ["NVIDIA H200 has 4 of its 16 PCIe lanes"]
 
 
+def test_neighbours_that_worked_are_named_and_no_more() -> None:
+    looks = [replace(BUSY, busy_neighbours=count) for count in (0, 1, 2, None)]
+    found = GpuConditions(FACTS, BEFORE, tuple(looks), neighbours=3)
+    assert found.notes() == ["2 of 3 other GPUs worked too, in 67% of the looks there"]
+    assert found.doubt() == ""
+    alone = GpuConditions(FACTS, BEFORE, (replace(BUSY, busy_neighbours=0), BUSY), neighbours=1)
+    assert (alone.notes(), alone.neighbour_share) == ([], 0.0)
+    assert conditions(BUSY).neighbour_share is None
+
+
 def test_memory_is_the_workers_by_the_drivers_account_or_what_the_device_lost() -> None:
     assert conditions(replace(BUSY, own_bytes=5 << 30), replace(BUSY, own_bytes=6 << 30)).peak_bytes == 6 << 30
     assert conditions(BUSY).peak_bytes == 6400 << 20
@@ -146,6 +157,29 @@ def test_a_device_is_matched_by_address_and_by_a_name_that_is_alone() -> None:
     assert nvml.matching(replace(DEVICE, physical=""), [gpu]) is gpu
     assert nvml.matching(replace(DEVICE, physical=""), [gpu, gpu]) is None
     assert nvml.matching(Device("cpu", "NVIDIA H200", "cpu"), [gpu]) is None
+
+
+class Beside(Recorded):
+    """The same board at another address."""
+
+    def nvmlDeviceGetPciInfo(self, _handle: object) -> SimpleNamespace:  # noqa: N802 - NVML's name
+        return SimpleNamespace(busId="00000000:00:07.0")
+
+
+@contextmanager
+def two_boards() -> Iterator[list[Gpu]]:
+    yield [Gpu(Recorded(*IDLE), None), Gpu(Beside(LLAMA[-1]), None)]
+
+
+def test_a_watch_looks_at_the_other_gpus_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "INTERVAL_SECONDS", 0.001)
+    with GpuWatch(DEVICE, two_boards) as watch:
+        limit = time.monotonic() + 10
+        while (taken := watch.conditions()) is None or len(taken.readings) <= watching.NEIGHBOURS_EVERY:
+            assert time.monotonic() < limit
+    looks = [one.busy_neighbours for one in taken.readings[: watching.NEIGHBOURS_EVERY + 1]]
+    assert looks == [1, None, None, None, None, 1]
+    assert taken.notes() == ["the other GPU worked too, in 100% of the looks there"]
 
 
 @contextmanager
