@@ -137,8 +137,9 @@ class WebRwkv:
         return {"web-rwkv": binding.WEB_RWKV_VERSION, "rwkvperf-web-rwkv": version("rwkvperf-web-rwkv")}
 
     def devices(self) -> Sequence[Device]:
-        """Real GPUs first, Vulkan before Gl within a kind (the binding lists them so)."""
-        return sorted((device for _, device in _adapters()), key=lambda device: device.kind != "gpu")
+        """Real GPUs first. None under Gl: wgpu has no subgroups there, which web-rwkv's shaders need."""
+        listed = [device for adapter, device in _adapters() if adapter.backend != "gl"]
+        return sorted(listed, key=lambda device: device.kind != "gpu")
 
     def open(self, request: OpenRequest) -> WebRwkvEngine:
         """Load a `.st` on the asked adapter."""

@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from pytest_rwkvperf import launcher, places
-from pytest_rwkvperf.backends import llama_cpp, rwkv_pip
+from pytest_rwkvperf.backends import llama_cpp, rwkv_pip, web_rwkv
 from pytest_rwkvperf.backends.base import Device, OpenRequest, pci_address
 from pytest_rwkvperf.errors import BackendError, DeviceError
 
@@ -93,6 +93,42 @@ def test_rwkv_makes_a_second_gpu_torchs_current_one(no_rwkv: pytest.MonkeyPatch,
     no_rwkv.setattr(rwkv_pip, "import_module", load)
     engine = rwkv_pip.RwkvEngine(OpenRequest(tmp_path / "model.pth", "fp16", "cuda:1", 1, 512), OTHER)
     assert (current, engine.weights_device) == (["cuda:1"], "cuda:1")
+
+
+def adapter(backend: str, name: str, kind: str, address: str | None) -> SimpleNamespace:
+    return SimpleNamespace(
+        backend=backend, name=name, kind=kind, driver="NVIDIA", driver_info="580", pci_bus_id=address
+    )
+
+
+def test_two_gpus_of_web_rwkv_are_told_apart_and_gl_is_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the binding lists them on a host with two H200s, where Gl's adapter is of kind `other` and has no address."""
+    listed = [
+        adapter("vulkan", "NVIDIA H200", "discrete-gpu", "0000:00:06.0"),
+        adapter("vulkan", "NVIDIA H200", "discrete-gpu", "0000:00:07.0"),
+        adapter("gl", "NVIDIA H200/PCIe/SSE2", "other", None),
+    ]
+    monkeypatch.setattr(web_rwkv, "import_module", lambda _name: SimpleNamespace(adapters=lambda: listed))
+    found = web_rwkv.BACKEND.devices()
+    assert [(one.id, one.kind, launcher.hardware(one)) for one in found] == [
+        ("vulkan:0", "gpu", "0000-00-06.0"),
+        ("vulkan:1", "gpu", "0000-00-07.0"),
+    ]
+
+
+def test_other_makers_adapters_and_metal_are_devices_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = [
+        adapter("vulkan", "AMD Radeon RX 7900 XTX (RADV NAVI31)", "discrete-gpu", "0000:03:00.0"),
+        adapter("vulkan", "Intel(R) Arc(tm) A770 Graphics (DG2)", "discrete-gpu", "0000:07:00.0"),
+        adapter("metal", "Apple M1", "integrated-gpu", None),
+    ]
+    monkeypatch.setattr(web_rwkv, "import_module", lambda _name: SimpleNamespace(adapters=lambda: listed))
+    found = web_rwkv.BACKEND.devices()
+    assert [(one.id, one.kind, one.physical) for one in found] == [
+        ("vulkan:0", "gpu", "0000:03:00.0"),
+        ("vulkan:1", "gpu", "0000:07:00.0"),
+        ("metal:0", "gpu", ""),
+    ]
 
 
 def test_a_model_wholly_on_the_gpu_passes() -> None:
