@@ -149,11 +149,10 @@ fn map(path: &Path) -> Result<Mmap, String> {
     unsafe { Mmap::map(&file) }.map_err(|error| chain(&error))
 }
 
-/// web-rwkv's own examples run on a thread per core; its runtime has two tasks at a time, and the encoding of commands
-/// ahead goes to the blocking pool.
+/// A thread per core, as web-rwkv's own examples have (TOKIO_WORKER_THREADS changes it). Two are enough once warm; but
+/// a cold first prefill, which makes its pipelines, took a tenth longer with two on an H200 with 16 cores.
 fn threads() -> Result<Threads, Failure> {
     Builder::new_multi_thread()
-        .worker_threads(2)
         .thread_name("web-rwkv")
         .build()
         .map_err(|error| Failure::Engine(format!("no threads for web-rwkv: {}", chain(&error))))
