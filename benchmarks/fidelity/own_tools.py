@@ -21,6 +21,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llama_bench import HERE, interval, llama_bench
 
@@ -35,6 +36,9 @@ from pytest_rwkvperf.measure.record import taken_from
 from pytest_rwkvperf.models.resolve import file_for, resolve
 from pytest_rwkvperf.worker.parent import SAMPLE_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 PROGRAMS = {"llama-cpp": "llama-bench", "web-rwkv": "web-rwkv-bench"}
 QUANTS = {"llama-cpp": "f16", "web-rwkv": "fp16"}
@@ -55,9 +59,11 @@ def web_rwkv_bench(release: str) -> Path:
     return found
 
 
-def native_times(engine: Found, path: Path, case: Case, workloads: list[str]) -> dict[str, list[int]]:
-    """Nanoseconds of each repetition of one invocation."""
-    with Worker(environment=engine.backend.environment(case.device)) as worker:
+def native_times(
+    engine: Found, path: Path, case: Case, workloads: list[str], extra: Mapping[str, str] | None = None
+) -> dict[str, list[int]]:
+    """Nanoseconds of each repetition of one invocation; `extra` is more environment for it."""
+    with Worker(environment={**engine.backend.environment(case.device), **(extra or {})}) as worker:
         worker.open(engine.location, path, case)
         taken = taken_from(worker.request("native", SAMPLE_SECONDS, workloads=workloads))
     return {name: [one.nanoseconds for one in samples] for name, samples in taken.samples.items()}
@@ -98,11 +104,15 @@ def compare(engine: Found, program: Found, quant: str, options: argparse.Namespa
     path = file_for(model, backend.format, backend.file_quant(quant), tools=tools, progress=quiet).path
     device, threads = engine.devices[0], fingerprint.physical_cores()
     case = Case(backend.name, model.name, quant, device.id, threads, backend.standard_chunk, "native")
-    sides = {
+    sides: dict[str, Callable[[], dict[str, list[int]]]] = {
         "native": lambda: native_times(engine, path, case, workloads),
         "program": lambda: native_times(program, path, replace(case, backend=program.backend.name), workloads),
         "uniform": lambda: uniform_times(engine, path, replace(case, protocol="uniform"), workloads),
     }
+    if options.variant:
+        sides["variant"] = lambda: native_times(engine, path, case, workloads, dict([options.variant.split("=", 1)]))
+    for name in filter(None, options.without.split(",")):
+        del sides[name]
     taken: dict[str, list[dict[str, list[int]]]] = {name: [] for name in sides}
     with lease(device, print):
         for index in range(options.rounds):
@@ -121,12 +131,16 @@ def row(engine: str, quant: str, workload: str, taken: dict[str, list[dict[str, 
     def ratio(above: list[float], below: list[float]) -> tuple[float, float, float]:
         return interval([one / other for one, other in zip(above, below, strict=True)])
 
-    return {
+    found: dict[str, object] = {
         "engine": engine, "quant": quant, "workload": workload, "nanoseconds": times, "tokens_per_second": told,
         "fidelity": ratio(told["native"], told["program"]),
         "cold": ratio(told["native"], warm),
-        "apart": ratio(warm, told["uniform"]),
     }  # fmt: skip
+    if "uniform" in told:
+        found["apart"] = ratio(warm, told["uniform"])
+    if "variant" in told:
+        found["variant"] = ratio(told["variant"], told["program"])
+    return found
 
 
 def table(facts: dict[str, object], rows: list[dict[str, object]]) -> str:
@@ -145,7 +159,10 @@ def table(facts: dict[str, object], rows: list[dict[str, object]]) -> str:
         "|---|---|---|--:|---|---|---|",
     ]
     for one in rows:
-        ratios = " | ".join("{:.3f} ({:.3f} to {:.3f})".format(*one[name]) for name in ("fidelity", "cold", "apart"))  # type: ignore[misc]
+        ratios = " | ".join(
+            "{:.3f} ({:.3f} to {:.3f})".format(*one[name]) if name in one else ""  # type: ignore[misc]
+            for name in ("fidelity", "cold", "apart")
+        )
         program = statistics.median(one["tokens_per_second"]["program"])  # type: ignore[index]
         lines.append(f"| {one['engine']} | {one['quant']} | {one['workload']} | {program:,.1f} | {ratios} |")
     return "\n".join(lines) + "\n"
@@ -160,6 +177,8 @@ def main() -> None:
     parser.add_argument("--engines", default="llama-cpp,web-rwkv")
     parser.add_argument("--llama-bench", type=Path, help="default: build it")
     parser.add_argument("--web-rwkv-bench", type=Path, help="default: build it")
+    parser.add_argument("--variant", default="", help="NAME=VALUE: natively once more, with this variable set")
+    parser.add_argument("--without", default="", help="sides to leave out: uniform")
     parser.add_argument("--folder", type=Path, default=HERE)
     parser.add_argument("--name", default="own_tools", help="of the two files that are written")
     options = parser.parse_args()

@@ -4,8 +4,13 @@
     python benchmarks/gpu/proof.py --out /tmp/proof llama-cpp web-rwkv  # these
     python benchmarks/gpu/proof.py --out /tmp/proof --again compare-web # once more
 
-It needs the engines (`make setup-cuda`), a CUDA device for them, and about 45 GB of disk for 2.9b in its formats.
-`--baseline-dir` is where the baseline lies or goes. `report.py` makes the report page of the results.
+On a machine that reaches no registry, what it needs travels with it (builds.py). It ends after so many minutes, and
+the same command again goes on, until it ends with 0 and has made the report:
+
+    python benchmarks/gpu/proof.py --out /tmp/proof --carried FOLDER --minutes 9
+
+Without --carried it needs the engines (`make setup-cuda`). Both need a CUDA device, nvcc, a C++ compiler, and about
+45 GB of disk for 2.9b in its formats. `--baseline-dir` is where the baseline lies or goes.
 """
 
 from __future__ import annotations
@@ -21,14 +26,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.models.resolve import file_for, resolve
-from pytest_rwkvperf.oracle import expected
-from pytest_rwkvperf.worker.tools import WorkerTools
+import builds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.models.files import Format, Model
+    from pytest_rwkvperf.worker.tools import WorkerTools
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
@@ -46,18 +50,47 @@ def say(sentence: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {sentence}", flush=True)
 
 
+def _model(options: argparse.Namespace) -> tuple[Model, WorkerTools]:
+    """The model, and what makes its files. Imported here: with --carried the first process installs what this needs."""
+    from pytest_rwkvperf.models.resolve import resolve
+    from pytest_rwkvperf.worker.tools import WorkerTools
+
+    tools = WorkerTools(quiet)
+    return resolve(options.model, tools=tools, progress=quiet), tools
+
+
+def quiet(_sentence: str, _fraction: float) -> None:
+    """Nobody is told how far a file is."""
+
+
+def _make_files(options: argparse.Namespace, *, plain: bool) -> None:
+    """2.9b in its plain formats, or in the quantized ones, which are made from the plain ones; the oracle's logits."""
+    from pytest_rwkvperf.models.resolve import file_for
+    from pytest_rwkvperf.oracle import expected
+
+    model, tools = _model(options)
+    wanted = [one for one in FILES if (one[1] in {None, "f16"}) is plain]
+    with ThreadPoolExecutor() as pool:
+        made = list(pool.map(lambda one: file_for(model, one[0], one[1], tools=tools, progress=quiet), wanted))
+    for file, (_, _, emulations) in zip(made, wanted, strict=True):
+        say(f"{file.path.name}: {file.size_bytes / 2**30:.2f} GiB")
+        for emulation in emulations:
+            expected.expected(file, emulation, deep=True, solver=tools)
+
+
+def build(options: argparse.Namespace) -> str:
+    """llama.cpp and llama-bench where their source travelled; the plain files meanwhile, which need no engine."""
+    with ThreadPoolExecutor() as pool:
+        making = pool.submit(_make_files, options, plain=True)
+        told = builds.llama(options.carried, options.out) if options.carried else "the installed engines are used"
+        making.result()
+    return told
+
+
 def files(options: argparse.Namespace) -> str:
     """2.9b in every format, and the oracle's logits of each."""
-    tools, quiet = WorkerTools(lambda _sentence, _fraction: None), lambda _sentence, _fraction: None
-    model = resolve(options.model, tools=tools, progress=quiet)
-    for plain in (True, False):  # the quantized files are made from the plain ones
-        wanted = [one for one in FILES if (one[1] in {None, "f16"}) is plain]
-        with ThreadPoolExecutor() as pool:
-            made = list(pool.map(lambda one: file_for(model, one[0], one[1], tools=tools, progress=quiet), wanted))
-        for file, (_, _, emulations) in zip(made, wanted, strict=True):
-            say(f"{file.path.name}: {file.size_bytes / 2**30:.2f} GiB")
-            for emulation in emulations:
-                expected.expected(file, emulation, deep=True, solver=tools)
+    for plain in (True, False):
+        _make_files(options, plain=plain)
     return ""
 
 
@@ -69,15 +102,27 @@ def kernels(_options: argparse.Namespace) -> str:
     return f"{time.monotonic() - started:.1f} s"
 
 
+def bare(options: argparse.Namespace) -> Path:
+    """A folder without tests, where the shipped suite is all that pytest finds: --out holds packages and sources."""
+    folder: Path = options.out / "bare"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def pytest_in(options: argparse.Namespace) -> list[str]:
+    """The command that starts pytest there."""
+    return [sys.executable, "-m", "pytest", f"--rootdir={bare(options)}", "-p", "no:cacheprovider", "-q"]
+
+
 def measuring(name: str, *arguments: str, save: bool = True) -> Callable[[argparse.Namespace], str]:
     """A step that is a run of the plugin: the record and what it printed are kept."""
 
     def run(options: argparse.Namespace) -> str:
-        command = [sys.executable, "-m", "pytest", f"--rootdir={options.out}", "-p", "no:cacheprovider", "-q"]
-        command += [f"--rwkv-model={options.model}", f"--rwkv-baseline-dir={options.baseline_dir}", *arguments]
+        command = [*pytest_in(options), f"--rwkv-model={options.model}"]
+        command += [f"--rwkv-baseline-dir={options.baseline_dir}", *arguments]
         command += [f"--rwkv-report={options.out / name}.json", *(["--rwkv-save-baseline"] if save else [])]
         environment = {**os.environ, "COLUMNS": "220"}
-        done = subprocess.run(command, capture_output=True, text=True, cwd=options.out, env=environment, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=bare(options), env=environment, check=False)
         text = done.stdout + done.stderr
         (options.out / f"{name}.txt").write_text(text, encoding="utf-8")
         print(text, flush=True)
@@ -102,11 +147,11 @@ def slowdown(options: argparse.Namespace) -> str:
     old.chmod(0o755)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(offered), *filter(None, [os.environ.get("PYTHONPATH")])])
     os.environ["GATE_SLOWDOWN"] = "1.05"
-    command = [sys.executable, "-m", "pytest", f"--rootdir={options.out}", "-p", "no:cacheprovider", "-q"]
-    command += [f"--rwkv-model={options.model}", "--rwkv-backend=slowed", "--rwkv-quant=f16", "--rwkv-workload=tg128"]
+    command = [*pytest_in(options), f"--rwkv-model={options.model}"]
+    command += ["--rwkv-backend=slowed", "--rwkv-quant=f16", "--rwkv-workload=tg128"]
     command += [f"--rwkv-ab={old}", "--rwkv-tolerance=1%", "--rwkv-budget=180"]
     command += [f"--rwkv-report={options.out / 'slowdown'}.json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=options.out, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=bare(options), check=False)
     (options.out / "slowdown.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
     print(done.stdout + done.stderr, flush=True)
     if done.returncode != 1 or "REGRESSION" not in done.stdout:
@@ -118,7 +163,9 @@ def versus(options: argparse.Namespace) -> str:
     """llama-bench in turn with one of this project's workers, on the same file."""
     import versus_llama_bench
 
-    versus_llama_bench.main(["--model", options.model, "--out", str(options.out / "versus.json"), *options.bench])
+    found = builds.llama_bench(options.out)
+    bench = ["--llama-bench", str(found)] if found and not options.bench else options.bench
+    versus_llama_bench.main(["--model", options.model, "--out", str(options.out / "versus.json"), *bench])
     return ""
 
 
@@ -127,25 +174,54 @@ def own_tools(options: argparse.Namespace) -> str:
     command = [sys.executable, str(CHECKOUT / "benchmarks" / "fidelity" / "own_tools.py"), "--engines", "web-rwkv"]
     command += ["--model", options.model, "--workloads", "pp512,tg128", "--rounds", "4", "--name", "own_tools"]
     command += ["--folder", str(options.out)]
-    if options.web_rwkv_bench:
-        command += ["--web-rwkv-bench", options.web_rwkv_bench]
+    bench = options.web_rwkv_bench or (builds.web_rwkv_bench(options.carried) if options.carried else None)
+    if bench:
+        command += ["--web-rwkv-bench", str(bench)]
     subprocess.run(command, check=True)
     return ""
 
 
 def profile(options: argparse.Namespace) -> str:
     """Where the time of rwkv goes, by torch's profiler."""
-    tools = WorkerTools(lambda _sentence, _fraction: None)
-    model = resolve(options.model, tools=tools, progress=lambda _sentence, _fraction: None)
-    file = file_for(model, "pth", tools=tools, progress=lambda _sentence, _fraction: None)
+    from pytest_rwkvperf.models.resolve import file_for
+
+    model, tools = _model(options)
+    file = file_for(model, "pth", tools=tools, progress=quiet)
     command = [sys.executable, HERE / "profile_rwkv.py", file.path, options.out / "profile.json"]
     subprocess.run(command, check=True)
     return ""
 
 
+def profile_llama(options: argparse.Namespace) -> str:
+    """What CUDA graphs do to llama.cpp: every repetition from cold, with and without them."""
+    from pytest_rwkvperf.models.resolve import file_for
+
+    model, tools = _model(options)
+    for quant in ("f16", "q8_0", "q4_k_m"):
+        path = file_for(model, "gguf", quant, tools=tools, progress=quiet).path
+        command = [sys.executable, HERE / "profile_llama.py", path, options.out / f"profile-llama-{quant}.json"]
+        subprocess.run(command, check=True)
+    return ""
+
+
+def neighbours(options: argparse.Namespace) -> str:
+    """What a measurement on one GPU loses while another GPU of the host is measured."""
+    command = [sys.executable, HERE / "neighbours.py", "--model", options.model]
+    subprocess.run([*command, "--out", options.out / "neighbours.json"], check=True)
+    return ""
+
+
+def report(options: argparse.Namespace) -> str:
+    """The tables of what the other steps left."""
+    command = [sys.executable, HERE / "report.py", "--name", "report", "--folder", options.out, options.out]
+    subprocess.run(command, check=True)
+    return str(options.out / "report.md")
+
+
 _DEEP = "--rwkv-workload=pp512@d4096,tg128@d4096"
 _ONE = ("--rwkv-budget=1", "--rwkv-device=cuda:0")  # the documented minimum of three processes a case
 STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
+    "build": build,
     "files": files,
     "kernels": kernels,
     "llama-cpp": measuring("llama-cpp", "--rwkv-backend=llama-cpp", "--rwkv-quant=f16,q8_0,q4_k_m", *_ONE),
@@ -185,34 +261,66 @@ STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
         "compare-web", "--rwkv-backend=web-rwkv", "--rwkv-quant=fp16", "--rwkv-budget=1", save=False
     ),
     "profile": profile,
+    "profile-llama": profile_llama,
+    "neighbours": neighbours,
+    "spread": measuring(
+        "spread", "--rwkv-backend=all", "--rwkv-quant=llama-cpp=f16,web-rwkv=fp16,rwkv=fp16@kernels",
+        "--rwkv-device=cuda:0,cuda:1,vulkan:0,vulkan:1", "--rwkv-budget=1", "-n2", save=False,
+    ),
+    "report": report,
 }  # fmt: skip
 
+SECONDS = {"build": 260, "files": 120, "llama-cpp": 150, "web-rwkv": 240, "own-tools": 330, "neighbours": 240}
+"""What a step takes at most on an H200 with 16 cores, where that is more than OTHER_SECONDS."""
 
-def main() -> None:
-    """Run the steps."""
+OTHER_SECONDS = 130
+
+ASKED_FOR = ("compare", "llama-vulkan", "neighbours", "spread")
+"""Steps, by how they begin, that run when they are named: they need a stored baseline, another build or two GPUs."""
+
+GO_ON = 75
+"""Exit code when there is more to do and no time: EX_TEMPFAIL (sysexits.h)."""
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "steps", nargs="*", help=f"of {', '.join(STEPS)}; default: all but the comparing ones and llama-vulkan"
+        "steps", nargs="*", help=f"of {', '.join(STEPS)}; default: all but those that begin with {', '.join(ASKED_FOR)}"
     )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", default="synthetic:2.9b")
     parser.add_argument("--baseline-dir", type=Path, default=CHECKOUT / "baselines")
+    parser.add_argument("--carried", type=Path, help="the folder of what travelled: see builds.py")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no step that may end after these")
     parser.add_argument("--again", action="store_true", help="also the steps that have been done")
-    parser.add_argument("--web-rwkv-bench", help="the program; default: own_tools.py builds it")
+    parser.add_argument("--web-rwkv-bench", help="the program; default: what travelled, else own_tools.py builds it")
     parser.add_argument("--bench", nargs=argparse.REMAINDER, default=[], help="for versus_llama_bench.py")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the steps."""
+    begun, options = time.monotonic(), parsed()
+    options.out = options.out.absolute()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.carried and builds.installed(options.carried.absolute(), options.out):
+        os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606 - the same command, with what it needs
     sys.path.insert(0, str(HERE))
-    for name in options.steps or [one for one in STEPS if not one.startswith(("compare", "llama-vulkan"))]:
+    for name in options.steps or [one for one in STEPS if not one.startswith(ASKED_FOR)]:
         note = options.out / f"{name}.done"
         if note.exists() and not options.again:
             continue
+        if time.monotonic() - begun + SECONDS.get(name, OTHER_SECONDS) > options.minutes * 60:
+            say(f"{name} may take longer than is left: the same command again goes on with it")
+            return GO_ON
         started = time.monotonic()
         told = STEPS[name](options)
         seconds = round(time.monotonic() - started, 1)
         note.write_text(json.dumps({"seconds": seconds, "told": told}) + "\n", encoding="utf-8")
         say(f"{name}: {seconds} s {told}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -3,7 +3,7 @@
     python benchmarks/gpu/report.py --name h200 RESULTS...
 
 Each RESULTS is a folder that `proof.py --out` filled; several may come from several machines of one kind, a later one's
-cases replacing an earlier one's. Writes NAME.json and NAME.md beside this.
+cases replacing an earlier one's. Writes NAME.json and NAME.md beside this, or into --folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.reports.record import Record
 
 HERE = Path(__file__).resolve().parent
-JUDGED_ONLY = ("slowdown", "compare")
+NO_RECORDS = ("versus", "profile", "own_tools", "neighbours", "report")
+"""Steps, by how they begin, that leave something else than a record of the plugin."""
+
+JUDGED_ONLY = ("slowdown", "compare", "spread")
 """Steps, by how they begin, whose figures are no part of the baseline."""
 
 
@@ -70,6 +73,7 @@ def gathered(folders: Iterable[Path], known: dict[str, Any]) -> dict[str, Any]:
         for path in sorted(folder.glob("*.json")):
             if path.name in {"versus.json", "profile.json"}:
                 told.setdefault(path.stem, []).append(json.loads(path.read_text(encoding="utf-8")))
+            if path.stem.startswith(NO_RECORDS):
                 continue
             one = records.read(path)
             told["fingerprint"], told["system"] = one.fingerprint.id, one.system.drivers
@@ -167,12 +171,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--name", required=True)
+    parser.add_argument("--folder", type=Path, default=HERE, help="where both files go")
     parser.add_argument("--adding", action="store_true", help="to what the file of that name holds")
     options = parser.parse_args()
-    path = HERE / f"{options.name}.json"
+    path = options.folder / f"{options.name}.json"
     told = gathered(options.folders, json.loads(path.read_text(encoding="utf-8")) if options.adding else {})
     path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    (HERE / f"{options.name}.md").write_text(table(told), encoding="utf-8")
+    path.with_suffix(".md").write_text(table(told), encoding="utf-8")
     print(table(told))
 
 
