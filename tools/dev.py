@@ -710,24 +710,23 @@ def find_nvcc() -> Path:
 
 
 def command_setup_cuda(checkout: Checkout, arguments: argparse.Namespace) -> int:
-    """Set-up, then llama-cpp-python compiled for this machine's NVIDIA GPU."""
+    """Set-up with llama-cpp-python compiled for this machine's NVIDIA GPU, and not for the CPU first."""
     nvcc = find_nvcc()
-    if code := set_up(checkout, require_all=arguments.require_all):
-        return code
     step = next(step for step in ENGINES if step.name == "llama-cpp")
+    others = [one for one in ENGINES if one is not step]
+    if code := set_up(checkout, require_all=arguments.require_all, engines=others):
+        return code
     need_compiler()
-    pip = checkout.module("pip", "install", "-c", checkout.root / "constraints.txt", "--no-deps", "--force-reinstall")
-    pip += [
-        "--no-cache-dir",
-        "--no-binary",
-        "llama-cpp-python",
-        "llama-cpp-python",
-    ]  # pip's cache holds the other build
+    pip = checkout.module("pip", "install", "-c", checkout.root / "constraints.txt")
+    if installed(checkout, *step.distributions):  # most likely the CPU's build, which pip would leave
+        pip += ["--no-deps", "--force-reinstall"]
+    pip += ["--no-cache-dir", "--no-binary", "llama-cpp-python", "llama-cpp-python"]  # pip's cache has the CPU's build
     env = {"CMAKE_ARGS": " ".join(CUDA_FLAGS), "CUDACXX": str(nvcc)}
     check = [str(checkout.python), "-c", CUDA_CHECK]
     with alone(checkout):
         title, typical = "Compiling llama-cpp-python with CUDA", "3 min on 16 cores, 20 to 30 min on 2"
         run_quietly(title, typical, pip, check, log=checkout.log(f"{step.name}-cuda"), env=env)
+        write_stamp(checkout, step.name, step_key(checkout, step))  # so that the plain set-up leaves it alone
     say("Ready. Measure with: .venv/bin/python -m pytest --rwkv-backend=llama-cpp --rwkv-device=cuda:0")
     say("rwkv's kernels are compiled when they are first asked for: --rwkv-quant=fp16@kernels")
     return 0

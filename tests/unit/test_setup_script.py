@@ -25,7 +25,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 ROOT = Path(dev.__file__).parent.parent
 ENGINES = {step.name: step for step in dev.ENGINES}
@@ -382,8 +382,11 @@ def test_without_cudas_compiler_nothing_is_begun(checkout: dev.Checkout, monkeyp
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell's program stands in for nvcc")
+@pytest.mark.parametrize("there", [True, False])
 def test_llama_cpp_is_compiled_for_cuda_and_asked_for_its_device(
-    checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch
+    checkout: dev.Checkout,
+    monkeypatch: pytest.MonkeyPatch,
+    there: bool,  # noqa: FBT001 - a parameter
 ) -> None:
     compiler = checkout.root / "bin" / "nvcc"
     compiler.parent.mkdir()
@@ -391,8 +394,16 @@ def test_llama_cpp_is_compiled_for_cuda_and_asked_for_its_device(
     compiler.chmod(0o755)
     monkeypatch.setenv("PATH", str(checkout.root))
     monkeypatch.setenv("CUDA_HOME", str(checkout.root))
-    monkeypatch.setattr(dev, "set_up", lambda *_, **__: 0)
+    asked: list[str] = []
+
+    def set_up(_checkout: dev.Checkout, *, engines: Sequence[dev.Step], **_: object) -> int:
+        asked.extend(step.name for step in engines)
+        return 0
+
+    monkeypatch.setattr(dev, "set_up", set_up)
     monkeypatch.setattr(dev, "need_compiler", lambda: None)
+    llama = ENGINES["llama-cpp"]
+    monkeypatch.setattr(dev, "installed", lambda *_: there)
     ran: list[tuple[list[str], dict[str, str]]] = []
 
     def run(*words: Any, env: dict[str, str], **_: object) -> None:  # noqa: ANN401 - titles and commands
@@ -402,7 +413,10 @@ def test_llama_cpp_is_compiled_for_cuda_and_asked_for_its_device(
     assert dev.command_setup_cuda(checkout, dev.parse(["setup-cuda"])) == 0
     (pip, env), (check, _) = ran
     assert pip[pip.index("--no-binary") + 1] == pip[-1] == "llama-cpp-python"
-    assert {"--no-cache-dir", "--force-reinstall"} <= set(pip), "pip would take the CPU's build"
+    assert "--no-cache-dir" in pip, "pip's cache may hold the CPU's build"
+    assert ("--force-reinstall" in pip) is ("--no-deps" in pip) is there, "without it, its dependencies are needed too"
+    assert asked == ["rwkv", "web-rwkv"], "it is not compiled for the CPU first"
+    assert dev.read_stamps(checkout) == {llama.name: dev.step_key(checkout, llama)}, "the plain set-up leaves it alone"
     assert env == {"CMAKE_ARGS": " ".join(dev.CUDA_FLAGS), "CUDACXX": str(compiler)}
     assert "lists no CUDA device" in check[-1]
 
