@@ -105,7 +105,7 @@ def check_devices(settings: Settings, found: Sequence[Found]) -> None:
     """
     there = {engine.backend.name: [device.id for device in engine.devices] for engine in found}
     for wanted in settings.devices:
-        if wanted != EVERY and not any(wanted in ids for ids in there.values()):
+        if wanted != EVERY and not any(_is_called(one, wanted) for ids in there.values() for one in ids):
             listed = "; ".join(f"{name}: {', '.join(ids)}" for name, ids in there.items())
             raise OptionError(f"--rwkv-device={wanted!r} is not a device of any engine here; there are {listed}")
 
@@ -178,7 +178,12 @@ def devices(settings: Settings, engine: Found) -> list[Device]:
         # One adapter for each piece of hardware: the same GPU under Gl beside Vulkan is no second device.
         named = {device.physical or device.id: device for device in reversed(engine.devices)}
         return [device for device in engine.devices if device in named.values()]
-    return [device for device in engine.devices if device.id in settings.devices]
+    return [device for device in engine.devices if any(_is_called(device.id, one) for one in settings.devices)]
+
+
+def _is_called(device_id: str, wanted: str) -> bool:
+    """Whether a device is asked for by its id, or by its family's name for the first one: `metal` for `metal:0`."""
+    return device_id in {wanted, f"{wanted}:0"}
 
 
 def chunk_of(settings: Settings, backend: Backend, protocol: ProtocolName = "uniform") -> int:

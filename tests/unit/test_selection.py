@@ -319,3 +319,15 @@ def test_all_is_every_device_and_each_piece_of_hardware_once() -> None:
     engine = found(web_rwkv.BACKEND, gpu, under_gl, LLVMPIPE)
     assert devices(replace(DEFAULTS, devices=("all",)), engine) == [gpu, LLVMPIPE]
     check_devices(replace(DEFAULTS, devices=("all",)), [engine])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ids"),
+    [("metal", ["metal:0"]), ("metal:0", ["metal:0"]), ("sycl", ["sycl:0"]), ("sycl:1", ["sycl:1"]), ("cpu", ["cpu"])],
+)
+def test_a_familys_name_is_its_first_device(wanted: str, ids: list[str]) -> None:
+    there = [Device(one, "a GPU", "gpu") for one in ("metal:0", "sycl:0", "sycl:1")]
+    engine = found(llama_cpp.BACKEND, *there, CPU)
+    settings = replace(DEFAULTS, devices=(wanted,))
+    check_devices(settings, [engine])
+    assert [device.id for device in devices(settings, engine)] == ids
