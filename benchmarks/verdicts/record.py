@@ -1,6 +1,6 @@
 """Record sessions of unchanged code: what `verdicts.py` measures error rates and power on.
 
-    python benchmarks/verdicts/record.py --sessions 24 --every 300
+    python benchmarks/verdicts/record.py --sessions 24 --every 300 --options=--rwkv-threads=1
 
 A session is one run of the plugin as anybody would start it, saving in a baseline folder of its own; what it stores
 (raw times by process, probes, load, steal) is a line of `sessions.jsonl`. The folder is a copy of what the first
