@@ -3,10 +3,11 @@
     python benchmarks/verdicts/verdicts.py            # of sessions.jsonl; writes verdicts.*
     python benchmarks/verdicts/verdicts.py --recording FOLDER/one_thread.jsonl    # another; writes one_thread.* here
 
-Every setting was chosen on recordings of another machine, of 23 and 24 November 2026: `one_thread.jsonl` with one
-thread, `before.jsonl` with two, before hand-overs were timed, and `crowded.jsonl`, before that, while builds and tests
-ran beside it. `sessions.jsonl` was recorded after all settings had been frozen, with one thread, in the hours in which
-the project was worked on: never beside other work of this machine, between it.
+Settings were chosen on recordings of another machine, of 23 and 24 November 2026: `one_thread.jsonl` with one thread,
+`before.jsonl` with two, before hand-overs were timed, and `crowded.jsonl`, before that, while builds and tests ran
+beside it. `sessions.jsonl` was recorded on 28 November with one thread, in the hours in which the project was worked
+on: never beside other work of this machine, between it. Of its sessions the first half decided how large a spread is
+held possible; the second half decided nothing. A new session is one of the second half (`--all`: any).
 
 A trial takes a session as the new run and k others as the baseline, all four items of each (m = 4). Slowdowns are put
 in by multiplying the new times, all repetitions alike or every third alone (a tail). Trials share sessions, so the
@@ -88,13 +89,13 @@ def slowed(timed: Timed, slowdown: float, every: int = 1) -> Timed:
     return replace(timed, times=times)
 
 
-def trials(count: int, sessions: Sequence[int], most: int, seed: int) -> list[Trial]:
-    """Random new and old sessions, never the same one; with more asked than there are, old ones repeat."""
+def trials(count: int, tried: Sequence[int], sessions: int, most: int, seed: int) -> list[Trial]:
+    """Random new sessions of those tried, and other old ones; with more asked than there are, old ones repeat."""
     random = np.random.default_rng(seed)
     found = []
     for _ in range(most):
-        new = int(random.choice(sessions))
-        others = [one for one in sessions if one != new]
+        new = int(random.choice(tried))
+        others = [one for one in range(sessions) if one != new]
         found.append(Trial(new, tuple(int(one) for one in random.choice(others, count, replace=count > len(others)))))
     return found
 
@@ -350,15 +351,15 @@ def by_machine(runs: int) -> list[dict[str, Any]]:
     return rows
 
 
-def measured(sessions: Sequence[Session], count: int, most: int) -> dict[str, Any]:
+def measured(sessions: Sequence[Session], tried: Sequence[int], count: int, most: int) -> dict[str, Any]:
     """Everything about one number of baseline sessions."""
-    picked = trials(count, range(len(sessions)), most, seed=count)
+    picked = trials(count, tried, len(sessions), most, seed=count)
     found = {slowdown: judged(sessions, picked, slowdown) for slowdown in (0.0, *SLOWDOWNS)}
     failed = {trial.new for trial, one in zip(picked, found[0.0], strict=True) if "REGRESSION" in one}
-    tried = len({trial.new for trial in picked})
+    met = len({trial.new for trial in picked})
     return {
         "baseline_sessions": count,
-        "false_alarms": {"sessions": len(failed), "of": tried, "upper_95": beyond(len(failed), tried)},
+        "false_alarms": {"sessions": len(failed), "of": met, "upper_95": beyond(len(failed), met)},
         "slowdowns": {f"{slowdown:g}": rates(picked, one) for slowdown, one in found.items()},
         "tail": rates(picked, judged(sessions, picked, 1.0, every=3)),
         "tolerances": {f"{one:g}": rates(picked, judged(sessions, picked, 0.0, tolerance=one)) for one in TOLERANCES},
@@ -376,7 +377,8 @@ _HEAD = """# Verdicts on recorded sessions of unchanged code
 
 Made by `verdicts.py` from `{recording}`, {sessions} sessions with {processes}
 processes a case on {machine}, recorded from {first} to {last}, four items each
-(llama-cpp f16 and rwkv fp32 on synthetic:nano, pp256 and tg64); {trials} trials a row, tolerance 5 %. *Runs*: share of
+(llama-cpp f16 and rwkv fp32 on synthetic:nano, pp256 and tg64). New sessions are the last {tried} in order of time, old
+ones any others; {trials} trials a row, tolerance 5 %. *Runs*: share of
 whole runs with any REGRESSION; the other columns are shares of items; in brackets 95 % intervals, bootstrapped over the
 sessions. By the product's own rule {crowded} of these sessions were too crowded for a verdict: nothing else ran in this
 virtual machine, what its host did is not known.
@@ -550,19 +552,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--simulations", type=int, default=500)
+    parser.add_argument("--all", action="store_true", help="new sessions of both halves")
     parser.add_argument("--recording", type=Path, default=RECORDING)
     asked = parser.parse_args()
     sessions = load(asked.recording)
+    tried = range(0 if asked.all else len(sessions) // 2, len(sessions))
     result = {
         **facts(asked.recording, sessions),
         "recording": asked.recording.name,
+        "tried": len(tried),
         "trials": asked.trials,
-        "ours": [measured(sessions, count, asked.trials) for count in BASELINES],
+        "ours": [measured(sessions, tried, count, asked.trials) for count in BASELINES],
         "simulation": simulations(
             {name: fitted([one[name] for one in sessions]) for name in sessions[0]}, asked.simulations
         ),
         "machines": by_machine(asked.simulations),
-        "peers": list(peer_rates(sessions, trials(1, range(len(sessions)), asked.trials, seed=1), 0.1)),
+        "peers": list(peer_rates(sessions, trials(1, tried, len(sessions), asked.trials, seed=1), 0.1)),
     }
     name = "verdicts" if asked.recording == RECORDING else asked.recording.stem
     (HERE / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -22,8 +22,8 @@ from pytest_rwkvperf.stats.spread import (
 )
 
 
-def at(value: float, *processes: float, probe: float | None = None, error: float = 0.0) -> Level:
-    return Level(value, error, processes or (value, value), (), probe)
+def at(value: float, *processes: float, probe: float | None = None) -> Level:
+    return Level(value, 0.0, processes or (value, value), (), probe)
 
 
 def most_likely(belief: Belief) -> float:
@@ -70,21 +70,11 @@ def test_versions_add_up() -> None:
     assert ASSUMED.after_sessions(groups).chances == pytest.approx(ASSUMED.after(Spread(0.025 / 3, 3)).chances)
 
 
-def test_chance_within_sessions_is_no_spread_between_them() -> None:
-    sessions = normal_sessions(0.02, 40)
-    excused = [at(one.value, error=0.02) for one in sessions]
-    assert ASSUMED.after_sessions([excused]).variance < 0.5 * ASSUMED.after_sessions([sessions]).variance
-
-
-@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=10), st.floats(0, 1e3))
-def test_no_levels_make_a_spread_impossible_or_a_chance_none(values: list[float], error: float) -> None:
-    belief = ASSUMED.after_sessions([[at(value, error=error) for value in values]])
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=10))
+def test_no_levels_make_a_spread_impossible_or_a_chance_none(values: list[float]) -> None:
+    belief = ASSUMED.after_sessions([[at(value) for value in values]])
     assert all(chance > 0 for chance in belief.chances)
     assert sum(belief.chances) == pytest.approx(1)
-
-
-def test_an_unbounded_error_says_nothing() -> None:
-    assert ASSUMED.after_sessions([[at(1.0, error=math.inf), at(2.0)]]) == ASSUMED
 
 
 # Probes

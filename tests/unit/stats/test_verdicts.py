@@ -47,7 +47,7 @@ def slowed(times: Times, factor: float) -> Times:
 END = (1 - LOOK_SHARE * len(LOOKS)) * (1 - MEAN_SHARE)
 """What the fast level may use of an item's error rate at the end of a run."""
 
-KNOWN = Belief((0.0, 0.0, 1.0, 0.0, 0.0))
+KNOWN = Belief(tuple(float(spread == 0.02) for spread in SPREADS))
 """A machine that is known to move by 2 %, whatever is assumed of others."""
 
 
