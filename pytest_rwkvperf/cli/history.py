@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from pytest_rwkvperf.errors import HistoryError, OptionError
+from pytest_rwkvperf.errors import HistoryError, OptionError, RecordError
 from pytest_rwkvperf.options import share
 
 if TYPE_CHECKING:
@@ -162,8 +162,15 @@ def _add(options: argparse.Namespace, console: Console, place: Address) -> int:
 
     read = [records.read(path) for path in options.records]
     database = _open(place, new=True)
-    added = sum(database.add(one) for one in read)
-    console.result(f"{added} runs stored in {place.shown}, {len(read) - added} were there already.")
+    stored, refused = [], []
+    for path, one in zip(options.records, read, strict=True):
+        try:
+            stored.append(database.add(one))
+        except RecordError as error:  # noqa: PERF203 - a file that is refused must not cost the others
+            refused.append(f"{path}: {error}")
+    console.result(f"{sum(stored)} runs stored in {place.shown}, {stored.count(False)} were there already.")
+    if refused:
+        raise RecordError("\n".join(refused))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,6 @@ from pytest_rwkvperf.fleet import merge, tables
 from pytest_rwkvperf.store.files import write_atomically
 
 if TYPE_CHECKING:
-    import argparse
-
     from pytest_rwkvperf.cli.console import Console
     from pytest_rwkvperf.fleet.merge import Merged
 
@@ -27,8 +26,14 @@ as a CI's artefacts are. Exit status 1 when any run failed, a record cannot be u
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("records", metavar="RECORD", nargs="+", type=Path, help="records, or folders of them")
-    parser.add_argument("--expect", type=int, metavar="N", help="how many machines there should be")
+    parser.add_argument("--expect", type=_count, metavar="N", help="how many machines there should be")
     add_outputs(parser)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of machines; write 1 or more")
+    return int(text)
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:

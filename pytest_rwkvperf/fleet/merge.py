@@ -47,22 +47,33 @@ def read(paths: Sequence[Path], expected: int | None = None) -> Merged:
     Raises:
         OptionError: a path is not there, or holds no record at all.
     """
-    found: list[Record] = []
+    found: list[tuple[str, Record]] = []
     missing: list[Missing] = []
     for path in _files(paths):
         try:
-            found.append(records.read(path))
+            found.append((str(path), records.read(path)))
         except RecordError as error:  # noqa: PERF203 - a file of many; reading is what takes long
             missing.append(Missing(path.name, str(error)))
     if not found and not missing:
         raise OptionError(f"no record in {', '.join(map(str, paths))}; give files that --rwkv-report=FILE.json wrote")
-    return join(found, missing, expected)
+    return _joined(found, missing, expected)
 
 
-def join(runs: Iterable[Record], missing: Iterable[Missing], expected: int | None = None) -> Merged:
-    """The same from records at hand. A run that comes twice, in two artefacts say, counts once."""
-    once = {run.id: run for run in runs}
+def join(runs: Iterable[Record], missing: Iterable[Missing]) -> Merged:
+    """The same from records at hand."""
+    return _joined(((f"the record of {run.fingerprint.id}", run) for run in runs), missing, None)
+
+
+def _joined(named: Iterable[tuple[str, Record]], missing: Iterable[Missing], expected: int | None) -> Merged:
+    """A run that comes twice, in two artefacts say, counts once; of two that share an id and differ, the first."""
+    once: dict[str, Record] = {}
+    names: dict[str, str] = {}
     lost = [*missing]
+    for name, run in named:
+        first = names.setdefault(run.id, name)
+        if once.setdefault(run.id, run) != run:
+            told = f"{name} has the id of {first}, {run.id}, and another content, so it does not count"
+            lost.append(Missing(f"another run {run.id[:8]}", f"{told}: take one of them out"))
     if expected is not None and len(once) + len(lost) < expected:
         absent = expected - len(once) - len(lost)
         lost.append(Missing(f"{absent} of {expected} machines", "no record of theirs was given"))

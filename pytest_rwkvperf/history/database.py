@@ -21,9 +21,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from pytest_rwkvperf.errors import HistoryError
+from pytest_rwkvperf.errors import HistoryError, RecordError
 from pytest_rwkvperf.history.tables import FIGURES, RUNS, VERSIONS
 from pytest_rwkvperf.reports import record as records
+from pytest_rwkvperf.store import strict
 from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
@@ -142,17 +143,28 @@ class Database:
 
         Raises:
             HistoryError: the database fails; then nothing of the run is stored.
+            RecordError: another run is stored under its id, or something that is none.
         """
         run, figures, versions = _rows(record)
         with self._told(), self._engine.begin() as connection:
             insert = _INSERT[connection.dialect.name](RUNS).values(run).on_conflict_do_nothing()
             # Otherwise SQLAlchemy forgets an INSERT's row count.
             if connection.execute(insert, execution_options={"preserve_rowcount": True}).rowcount == 0:
+                packed = connection.execute(select(RUNS.c.record).where(RUNS.c.id == record.id)).scalar_one()
+                self._check_same(record, packed)
                 return False
             if figures:
                 connection.execute(FIGURES.insert(), figures)
             connection.execute(VERSIONS.insert(), versions)
             return True
+
+    def _check_same(self, record: Record, packed: bytes) -> None:
+        """Refuse a record that only has the id of the stored one; as files have them, control characters as escapes."""
+        if _unpacked(record.id, packed) != records.loads(records.dumps(record), Path(f"of run {record.id}")):
+            raise RecordError(
+                f"run {record.id} is there already and is another one: the history {self._address.shown} keeps what it "
+                f"has, which `rwkvperf history record` shows"
+            )
 
     def runs(self) -> list[StoredRun]:
         """Every run, the oldest first."""
@@ -169,7 +181,7 @@ class Database:
         query = select(RUNS.c.id, RUNS.c.record).where(RUNS.c.id.startswith(run, autoescape=True)).limit(2)
         match self._read(query):
             case [(name, packed)]:
-                return records.loads(zlib.decompress(packed).decode(), Path(f"of run {name}"))
+                return _unpacked(name, packed)
             case _:
                 return None
 
@@ -208,6 +220,26 @@ class Database:
             reason = " ".join(self._address.clean(str(cause)).split())
             # The chain would show the driver's own words, password and all.
             raise HistoryError(f"the history {self._address.shown} failed: {reason}") from None
+
+
+def _unpacked(run: str, packed: bytes) -> Record:
+    """A stored record. Whoever may write to the database may have written a few bytes that unpack without an end.
+
+    Raises:
+        RecordError: it is none.
+    """
+    unpacking = zlib.decompressobj()
+    try:
+        data = unpacking.decompress(packed, strict.MAX_BYTES)
+        text = data.decode()
+    except (zlib.error, UnicodeDecodeError, TypeError) as error:
+        raise RecordError(f"what is stored of run {run} cannot be unpacked: {error}") from error
+    if not unpacking.eof:
+        raise RecordError(
+            f"what is stored of run {run} cannot be unpacked: it ends too early, or has more than the "
+            f"{strict.MAX_BYTES:,} bytes that any record has"
+        )
+    return records.loads(text, Path(f"of run {run}"))
 
 
 def _shown(value: Any) -> Any:  # noqa: ANN401 - a column's

@@ -79,6 +79,18 @@ def test_records_go_in_and_come_out(here: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == text
 
 
+def test_another_run_under_a_stored_id_is_told_and_costs_itself_alone(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [run_number(1), run_number(1, seconds=2.0), run_number(2)]
+    for number, one in enumerate(given):
+        (here / f"{number}.json").write_text(records.dumps(one), "utf-8")
+    assert cli.main(["history", "add", "new.db", "0.json", "1.json", "2.json"]) == 1
+    out, err = capsys.readouterr()
+    assert "2 runs stored" in out
+    assert "1.json: run " in err
+
+
 def test_what_waits_is_counted_and_sent(history: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = address.parse(history, here)
     spool.keep(run_number(99), spool.folder(place))

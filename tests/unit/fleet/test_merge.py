@@ -77,6 +77,28 @@ def test_who_did_not_come_is_counted(artefacts: Path) -> None:
     assert merged.fails
 
 
+def test_two_records_with_one_id_that_differ_are_named_and_the_first_counts(artefacts: Path) -> None:
+    other = replace(of_machine(1), exit_status=1)
+    (artefacts / "again" / "record.json").write_text(records.dumps(other), "utf-8")
+    merged = merge.read([artefacts / "a", artefacts / "again"])
+    assert merged.runs == (of_machine(1),)
+    (lost,) = merged.missing
+    assert str(artefacts / "again" / "record.json") in lost.reason
+    assert str(artefacts / "a" / "record.json") in lost.reason
+    assert of_machine(1).id in lost.reason
+    assert merged.fails
+
+
+@pytest.mark.parametrize("count", ["-1", "0", "two"])
+def test_a_number_of_machines_that_is_none_is_a_usage_error(
+    artefacts: Path, count: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["merge", str(artefacts), f"--expect={count}"])
+    assert caught.value.code == 2
+    assert "--expect" in capsys.readouterr().err
+
+
 def test_nothing_at_all_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="no record in"):
         merge.read([tmp_path])

@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
-from pytest_rwkvperf.errors import HistoryError
+from pytest_rwkvperf.errors import HistoryError, RecordError
 from pytest_rwkvperf.history.database import Database, Series
 from pytest_rwkvperf.history.tables import METADATA
+from pytest_rwkvperf.store import strict
 from tests.unit.building import CASE, record_of, recorded, report_record
 from tests.unit.history.conftest import run_number, stored
 
@@ -48,6 +50,27 @@ def test_a_run_sent_twice_is_there_once(place: Address) -> None:
     database = stored(place, [run_number(1)])
     assert not database.add(run_number(1))
     assert len(database.runs()) == 1
+
+
+def test_another_run_under_a_stored_id_is_refused_by_name(place: Address) -> None:
+    database = stored(place, [run_number(1)])
+    with pytest.raises(RecordError, match=f"run {run_number(1).id} is there already and is another one"):
+        database.add(run_number(1, seconds=2.0))
+    assert database.record(run_number(1).id) == run_number(1)
+
+
+@pytest.mark.parametrize("packed", [zlib.compress(b" " * 2**20), b"no such thing", zlib.compress(b"{}")[:-2]])
+def test_a_stored_record_is_unpacked_no_further_than_a_record_goes(
+    place: Address, packed: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = stored(place, [run_number(1)])
+    with sqlite3.connect(file_of(place)) as connection:
+        connection.execute("UPDATE runs SET record = ?", (packed,))
+    connection.close()
+    monkeypatch.setattr(strict, "MAX_BYTES", 2**16)
+    with pytest.raises(RecordError, match=r"unpack") as caught:
+        database.record(run_number(1).id)
+    assert run_number(1).id in str(caught.value)
 
 
 def test_a_series_has_its_figures_in_order_of_time_with_their_versions(place: Address) -> None:

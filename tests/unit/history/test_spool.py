@@ -98,6 +98,17 @@ def store_apart(place: Address, run: Record, folder: Path, limit: int = 0) -> st
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
+def test_another_run_under_a_stored_id_is_kept_aside_and_named(place: Address) -> None:
+    stored(place, [run_number(1)])
+    path = spool.keep(run_number(1, seconds=2.0), spool.folder(place))
+    outcome = spool.send(place)
+    (sentence,) = outcome.asides
+    assert (outcome.stored, outcome.waiting, outcome.reason) == (0, 0, "")
+    assert "is there already and is another one" in sentence
+    assert str(path.with_suffix(".unreadable")) in sentence
+    assert path.with_suffix(".unreadable").exists()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="file sizes are limited by POSIX's setrlimit")
 def test_a_full_disk_loses_nothing(place: Address, tmp_path: Path) -> None:
     database = stored(place, [noisy(run_number(1), 1, 5000)])
