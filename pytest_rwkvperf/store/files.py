@@ -39,6 +39,10 @@ def read(path: Path) -> Baseline | None:
     try:
         text = strict.read_text(path)
     except FileNotFoundError:
+        if path.is_symlink():  # saved through, it would make a file wherever whoever brought the link wanted one
+            raise BaselineError(
+                f"baseline {path} is a link to {path.readlink()}, which is not there; remove the link or bring the file"
+            ) from None
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise BaselineError(f"baseline {path} cannot be read: {error}") from error
@@ -87,8 +91,11 @@ def _update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline],
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locks.held(lock_for(path), LOCK_SECONDS):
-            _remove_leftovers(path)
-            write_atomically(path, schema.dumps(change(read(path) or schema.Baseline(fingerprint))).encode())
+            changed = schema.dumps(change(read(path) or schema.Baseline(fingerprint))).encode()
+            # Where a link stands, the file that it leads to: a rename would put a file in the link's place.
+            target = path.resolve()
+            _remove_leftovers(target)
+            write_atomically(target, changed)
     except LockedError as error:
         message = (
             f"baseline {path} has been locked by {error}, for more than {LOCK_SECONDS:.0f} s; it was left as it is"

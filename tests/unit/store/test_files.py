@@ -117,6 +117,44 @@ def test_saving_merges_with_what_is_there(saved: Path, machine: Fingerprint, mak
     assert [list(session.workloads) for session in second.sessions] == [["pp512"], ["tg128"]]
 
 
+@pytest.fixture
+def link(saved: Path) -> Path:
+    """The baseline's place, from which a link leads to the file."""
+    elsewhere = saved.parent.parent / "shared"
+    elsewhere.mkdir()
+    saved.rename(elsewhere / "machine.json")
+    saved.symlink_to(Path("..", "shared", "machine.json"))
+    return saved
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_stays_one_and_its_target_gets_what_is_saved(
+    link: Path, machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    assert files.save(link.parent, machine, [make_stored("rwkv")], replacing=False) == link
+    assert link.is_symlink()
+    assert not link.resolve().is_symlink()
+    baseline = files.read(link.resolve())
+    assert baseline is not None
+    assert len(baseline.cases) == 2
+    assert (listing(link.parent), listing(link.resolve().parent)) == ([link.name], ["machine.json"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_that_leads_nowhere_is_named_and_nothing_is_made_there(
+    link: Path, machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    target = link.resolve()
+    target.unlink()
+    with pytest.raises(BaselineError, match=r"is a link to .*, which is not there") as caught:
+        files.read(link)
+    assert str(link) in str(caught.value)
+    with pytest.raises(BaselineError, match=r"is a link to .*, which is not there"):
+        files.save(link.parent, machine, [make_stored()], replacing=True)
+    assert not target.exists()
+    assert link.is_symlink()
+
+
 def test_saving_leaves_one_file_that_others_may_read(saved: Path) -> None:
     assert listing(saved.parent) == [saved.name]
     if os.name == "posix":
