@@ -144,7 +144,7 @@ def soak(folder: Path, cases: int) -> dict[str, Any]:
         "--rwkv-workload=pp16",
         "--rwkv-report=record.json",
     )
-    seen = scene.run(*arguments, timeout=7200)
+    seen = scene.play(*arguments, timeout=7200)
     ended = time.time()
     if seen.code != 0 or seen.orphans or seen.left:
         raise SystemExit(f"the run failed: {seen.code}, {seen.orphans}, {seen.left}\n{seen.text[-4000:]}")

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.faults.catalog import FAULTS, Fault, play, shortcomings, unkept  # noqa: E402 - the line above finds it
-from tests.faults.scene import Stage  # noqa: E402 - likewise
+from tests.faults.scene import WHOLE, Stage  # noqa: E402 - likewise
 
 RESULTS, TABLE = Path(__file__).with_suffix(".json"), Path(__file__).with_suffix(".md")
 ROWS = {
@@ -108,7 +108,7 @@ def others(folder: Path) -> list[Line]:
         skipped, failed = case.find("skipped"), case.find("failure") is not None or case.find("error") is not None
         result = f"not played: {skipped.get('message', '')}" if skipped is not None else "failed" if failed else "kept"
         noticed = f"< {float(case.get('time', 0)):.1f} s"
-        lines.append(Line(row_of(name), name, noticed, "", "", "whole runs: see the test", result))
+        lines.append(Line(row_of(name), name, noticed, f"{WHOLE:.1f} s", "", "whole runs: see the test", result))
     return lines
 
 

@@ -106,7 +106,7 @@ def play(scene: Scene, faults: Sequence[Fault]) -> tuple[Seen, dict[str, Fault]]
     at_start = next((quant for quant, fault in cast.items() if not fault.script), "")
     quants = f"--rwkv-quant={','.join([*cast, GOOD])}"
     with small_memory() as group:
-        seen = scene.run(quants, "--rwkv-device=spare:0", fault=script, at_start=at_start, cgroup=str(group))
+        seen = scene.play(quants, "--rwkv-device=spare:0", fault=script, at_start=at_start, cgroup=str(group))
     return seen, cast
 
 
@@ -116,12 +116,9 @@ def shortcomings(seen: Seen) -> list[str]:
     told = {
         f"exit code {seen.code}, not 1": seen.code != 1,
         f"the case without a fault: {good}": good != ["passed", "passed"],
-        f"processes left: {seen.orphans}": bool(seen.orphans),
-        f"files left: {seen.left}": bool(seen.left),
-        "the baseline was changed": not seen.baseline_untouched,
         "a traceback of this project's": f"{os.sep}pytest_rwkvperf{os.sep}" in seen.text,
     }
-    return [what for what, holds in told.items() if holds]
+    return [*seen.problems(), *(what for what, holds in told.items() if holds)]
 
 
 def unkept(fault: Fault, quant: str, seen: Seen) -> list[str]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
+import sys
+import time
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
-from tests.faults.scene import Stage
+from tests.faults.scene import WHOLE, Stage
 from tests.integration.conftest import engine_cache, engines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 __all__ = ["engine_cache", "engines"]
 
@@ -22,3 +27,35 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("stage")
     yield Stage(folder / "stage")
     shutil.rmtree(folder, ignore_errors=True)
+
+
+_ADOPT = 36
+"""PR_SET_CHILD_SUBREAPER, prctl(2): what loses its parent becomes this process's child, and no longer the system's."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_left(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """What every test of a fault shows beside its own: no process, no temporary file, and an end in time."""
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_ADOPT, 1, 0, 0, 0)
+    before, started = children(), time.monotonic()
+    yield
+    seconds = time.monotonic() - started
+    assert seconds < WHOLE
+    limit = time.monotonic() + 0.5
+    while (left := children() - before) and time.monotonic() < limit:
+        time.sleep(0.02)
+    assert not left
+    assert [*temporary.iterdir()] == []
+    assert [*tmp_path.rglob(".*.tmp")] == []
+
+
+def children() -> set[psutil.Process]:
+    """This process's living descendants."""
+    found = psutil.Process().children(recursive=True)
+    return {one for one in found if one.is_running() and one.status() != psutil.STATUS_ZOMBIE}

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,6 +30,10 @@ CHECKOUT = Path(__file__).parents[2]
 SCRIPTED = CHECKOUT / "tests" / "scripted"
 TIMEOUT = 300.0
 GOOD = "fp16"
+
+REFUSED, STOPPED, WHOLE = 20.0, 4.0, 60.0
+"""The longest times to notice, in seconds: what keeps a run from starting, from its start; a signal, from when it was
+sent; and a fault that a run outlives, from the run's start to its end with all the other tests."""
 
 PLUGIN = """
 import json, os, time
@@ -90,13 +95,17 @@ class Seen:
     code: int
     text: str
     seconds: float
+    """From the signal that the run got, or from its start, to its end."""
     tests: tuple[Test, ...]
     marks: dict[str, float]
     """When each quant's fault happened, seconds since 1970."""
+    faulty: frozenset[str]
+    """The quants that a fault was meant for; empty when it was meant for none in particular."""
     orphans: list[str]
     left: list[str]
-    """Files in the temporary folder, in the cache's folder for runs, and beside the baseline."""
-    baseline_untouched: bool
+    """New ones in the temporary folder, in the cache's folder for runs, and beside the baselines."""
+    changed: list[str]
+    """Baselines that are not byte for byte what they were."""
 
     @property
     def sentence(self) -> str:
@@ -111,6 +120,26 @@ class Seen:
         """Seconds from a case's fault to the report of its first failed test; None without a fault or a failure."""
         failed = [test.time for test in self.of(quant) if test.outcome == "failed"]
         return min(failed) - self.marks[quant] if failed and quant in self.marks else None
+
+    def problems(self, *, saves: bool = False, killed: bool = False) -> list[str]:
+        """What no fault may do.
+
+        Args:
+            saves: the run was to store figures.
+            killed: the run could not clear up.
+        """
+        stopped = {pytest.ExitCode.INTERRUPTED, -signal.SIGKILL}
+        limit = REFUSED if self.code == pytest.ExitCode.USAGE_ERROR else STOPPED if self.code in stopped else WHOLE
+        spared = [test for test in self.tests if not any(f"-{quant}-" in test.id for quant in self.faulty)]
+        hurt = [test for test in spared if self.faulty and test.outcome != "passed"]
+        told = {
+            f"ended after {self.seconds:.1f} s, promised {limit}": self.seconds > limit,
+            f"tests without a fault: {hurt}": bool(hurt),
+            f"processes left: {self.orphans}": bool(self.orphans),
+            f"files left: {self.left}": bool(self.left) and not killed,
+            f"baselines changed: {self.changed}": bool(self.changed) and not saves,
+        }
+        return [what for what, holds in told.items() if holds]
 
 
 @dataclass
@@ -130,7 +159,7 @@ class Stage:
             "COLUMNS": "160",
         }
         scene = Scene(self, deadline=120)  # the engine's right answers are computed once, now
-        seen = scene.run("--rwkv-save-baseline", "--rwkv-device=cpu,spare:0")
+        seen = scene.run("--rwkv-save-baseline", "--rwkv-device=cpu,spare:0", saves=True)
         assert seen.code == 0, seen.text
         (self.baseline,) = (scene.folder / "baselines").iterdir()
 
@@ -151,6 +180,8 @@ class Scene:
         self.deadline = deadline
         self.extra: dict[str, str] = {}
         """Further variables of the run's environment."""
+        self.happened = 0.0
+        """When something was done to the run from outside, or else when it began, by the monotonic clock."""
         self._stage = stage
         self.backstage = stage.folder / self.name
         self.folder, self.temporary = self.backstage / "meine Läufe", self.backstage / "tmp"
@@ -207,12 +238,26 @@ class Scene:
         self,
         *arguments: str,
         meanwhile: Callable[[subprocess.Popen[str]], None] | None = None,
+        saves: bool = False,
+        killed: bool = False,
+        **script: str,
+    ) -> Seen:
+        """A whole run that keeps what every fault's row promises (`Seen.problems`)."""
+        seen = self.play(*arguments, meanwhile=meanwhile, timeout=TIMEOUT, **script)
+        assert seen.problems(saves=saves, killed=killed) == [], seen.text[-5000:]
+        return seen
+
+    def play(
+        self,
+        *arguments: str,
+        meanwhile: Callable[[subprocess.Popen[str]], None] | None = None,
         timeout: float = TIMEOUT,
         **script: str,
     ) -> Seen:
-        """A whole run of at most `timeout` seconds; `meanwhile` is called while it goes on."""
-        before = self.path.read_bytes() if self.path.exists() else None
-        started = time.monotonic()
+        """A whole run, and what is to be seen of it; `meanwhile` is called while it goes on."""
+        folder = next((Path(one.partition("=")[2]) for one in arguments if "-baseline-dir=" in one), self.path.parent)
+        before, there = contents(folder), self._temporary()
+        self.happened = time.monotonic()
         with self.start(*arguments, **script) as process:
             try:
                 if meanwhile is not None:
@@ -221,13 +266,20 @@ class Scene:
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
-        seconds = time.monotonic() - started
-        untouched = (self.path.read_bytes() if self.path.exists() else None) == before
-        marks = {
+        seconds = time.monotonic() - self.happened
+        after = contents(folder)
+        changed = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+        strange = {str(folder / name) for name in after if name not in before and not name.endswith(".json")}
+        return Seen(
+            process.returncode, text, seconds, self._tests(), self._marks(), targets(script), self.orphans(),
+            sorted((self._temporary() - there) | strange), changed,
+        )  # fmt: skip
+
+    def _marks(self) -> dict[str, float]:
+        return {
             path.name.removeprefix("mark-"): float(path.read_text(encoding="ascii") or "nan")
             for path in self.backstage.glob("mark-*")
         }
-        return Seen(process.returncode, text, seconds, self._tests(), marks, self.orphans(), self._left(), untouched)
 
     def _tests(self) -> tuple[Test, ...]:
         """The tests that were called, or failed before."""
@@ -252,9 +304,24 @@ class Scene:
             and process.info["status"] != psutil.STATUS_ZOMBIE
         ]
 
-    def _left(self) -> list[str]:
+    def _temporary(self) -> set[str]:
+        """What lies in the temporary folder and in the cache's folder for runs."""
         runs = self._stage.folder / "cache" / "pytest-rwkvperf" / "runs"
-        beside = [path for path in self.path.parent.glob("*") if path != self.path]
         # pytest's own folder, of which it keeps the last three
         temporary = [path for path in self.temporary.iterdir() if not path.name.startswith("pytest-of-")]
-        return [str(path) for path in (*temporary, *runs.glob("*"), *beside)]
+        return {str(path) for path in (*temporary, *runs.glob("*"))}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, byte for byte; of a link where it leads."""
+    return {
+        path.name: os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes() for path in folder.glob("*")
+    }
+
+
+def targets(script: Mapping[str, str]) -> frozenset[str]:
+    """The quants that a script's faults are meant for; none where one of them is meant for every case."""
+    faults = [one.split("@", 2) for one in script.get("fault", "").split(";") if one]
+    if any(len(fault) < 3 for fault in faults):
+        return frozenset()
+    return frozenset([*(fault[2] for fault in faults), *filter(None, [script.get("at_start", "")])])

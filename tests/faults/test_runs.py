@@ -41,14 +41,14 @@ def until(found: Callable[[], object], what: str, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def sending(number: signal.Signals, scene: Scene, sent: list[float]) -> Callable[[subprocess.Popen[str]], None]:
+def sending(number: signal.Signals, scene: Scene) -> Callable[[subprocess.Popen[str]], None]:
     """Signal the run as soon as its first fault has happened."""
 
     def send(process: subprocess.Popen[str]) -> None:
         until(lambda: any(scene.backstage.glob("mark-*")), "the fault never happened")
         time.sleep(0.2)
+        scene.happened = time.monotonic()
         process.send_signal(number)
-        sent.append(time.monotonic())
 
     return send
 
@@ -56,22 +56,16 @@ def sending(number: signal.Signals, scene: Scene, sent: list[float]) -> Callable
 @pytest.mark.parametrize("phase", ["versions", "open", "clear", "decode"])
 def test_ctrl_c_ends_a_run_in_any_phase_and_leaves_nothing(stage: Stage, phase: str) -> None:
     scene = stage()
-    sent: list[float] = []
     quant = "" if phase == "versions" else "@fp16"
-    seen = scene.run(
-        "--rwkv-save-baseline", fault=f"sleep@{phase}{quant}", meanwhile=sending(signal.SIGINT, scene, sent)
-    )
-    assert time.monotonic() - sent[0] < 4
+    seen = scene.run("--rwkv-save-baseline", fault=f"sleep@{phase}{quant}", meanwhile=sending(signal.SIGINT, scene))
     assert seen.code == pytest.ExitCode.INTERRUPTED, seen.text
     assert "KeyboardInterrupt" in seen.text
-    assert (seen.orphans, seen.left, seen.baseline_untouched) == ([], [], True)
 
 
 @pytest.mark.parametrize("phase", ["versions", "decode"])
 def test_a_cancelled_jobs_sigterm_ends_a_run_as_ctrl_c_does(stage: Stage, phase: str) -> None:
     scene = stage()
-    sent: list[float] = []
-    send = sending(signal.SIGTERM, scene, sent)
+    send = sending(signal.SIGTERM, scene)
 
     def twice(process: subprocess.Popen[str]) -> None:
         send(process)
@@ -81,15 +75,12 @@ def test_a_cancelled_jobs_sigterm_ends_a_run_as_ctrl_c_does(stage: Stage, phase:
     quant = "" if phase == "versions" else "@int8"
     seen = scene.run(
         "--rwkv-quant=fp16,int8", "--rwkv-save-baseline", "--rwkv-report=run.json",
-        fault=f"sleep@{phase}{quant}", meanwhile=twice,
+        fault=f"sleep@{phase}{quant}", meanwhile=twice, saves=phase == "decode",
     )  # fmt: skip
-    assert time.monotonic() - sent[0] < 4
     assert seen.code == pytest.ExitCode.INTERRUPTED, seen.text
     assert "ended by SIGTERM" in seen.text
-    assert (seen.orphans, seen.left) == ([], [])
     record = scene.folder / "run.json"
     if phase == "versions":  # nothing was selected yet
-        assert seen.baseline_untouched
         return
     told = json.loads(record.read_text("utf-8"))
     assert told["exit_status"] == pytest.ExitCode.INTERRUPTED
@@ -111,13 +102,12 @@ def test_ctrl_c_while_another_session_has_the_device(stage: Stage) -> None:
             assert process.stdout is not None
             while "waiting for cpu" not in "".join(told):
                 told.append(process.stdout.readline())
+            second.happened = time.monotonic()
             process.send_signal(signal.SIGINT)
 
         seen = second.run("--rwkv-save-baseline", meanwhile=interrupt)
         assert f"waiting for cpu: another session measures on it (process {holder.pid} on " in "".join(told)
         assert seen.code == pytest.ExitCode.INTERRUPTED, seen.text
-        assert seen.orphans == []
-        assert seen.baseline_untouched
     finally:
         holder.send_signal(signal.SIGINT)
         holder.communicate(timeout=30)
@@ -136,6 +126,7 @@ def test_ctrl_c_while_a_save_waits_costs_the_save_alone(stage: Stage) -> None:
         def interrupt(process: subprocess.Popen[str]) -> None:
             until(lambda: reports.exists() and reports.read_text("utf-8").count('"teardown"') == 2, "no test ended")
             time.sleep(1)
+            scene.happened = time.monotonic()
             process.send_signal(signal.SIGINT)
 
         seen = scene.run("--rwkv-save-baseline", "--rwkv-report=run.json", meanwhile=interrupt)
@@ -144,22 +135,19 @@ def test_ctrl_c_while_a_save_waits_costs_the_save_alone(stage: Stage) -> None:
     assert "interrupted while saving: the baseline is as it was, or has all of this run" in seen.sentence
     assert seen.text.count("PASS") >= 2
     assert len(json.loads((scene.folder / "run.json").read_text("utf-8"))["cases"]) == 1
-    assert (seen.orphans, seen.left, seen.baseline_untouched) == ([], [], True)
 
 
 def test_a_worker_that_heeds_nothing_dies_with_its_killed_parent(stage: Stage) -> None:
     scene = stage()
-    sent: list[float] = []
-    seen = scene.run(fault="deaf@decode@fp16", meanwhile=sending(signal.SIGKILL, scene, sent))
+    seen = scene.run(fault="deaf@decode@fp16", meanwhile=sending(signal.SIGKILL, scene), killed=True)
     assert seen.code == -signal.SIGKILL
-    assert seen.orphans == [], "neither the worker nor what it started is left half a second later"
-    assert seen.baseline_untouched
     after = stage().run()
     assert after.code == 0, "the killed run's lease is free"
     for path in map(Path, seen.left):
         age(path, 2 * 86400)
     assert seen.left
-    assert scene.run("--collect-only").left == [], "what a killed process cannot take away a later run does"
+    scene.run("--collect-only")
+    assert not any(Path(path).exists() for path in seen.left), "what a killed process cannot take away a later run does"
 
 
 def age(path: Path, seconds: float) -> None:
@@ -172,8 +160,7 @@ def test_a_killed_run_s_worker_folders_go_after_a_minute_and_a_living_run_s_stay
     killed, living, later = stage(), stage(), stage()
     for scene in (living, later):
         scene.temporary = killed.temporary
-    sent: list[float] = []
-    seen = killed.run(fault="deaf@decode@fp16", meanwhile=sending(signal.SIGKILL, killed, sent))
+    seen = killed.run(fault="deaf@decode@fp16", meanwhile=sending(signal.SIGKILL, killed), killed=True)
     left = {*killed.temporary.glob("rwkvperf-worker-*")}
     assert left
     for path in map(Path, seen.left):
@@ -202,14 +189,13 @@ def test_two_gigabytes_on_stdout_are_measured_all_the_same(stage: Stage) -> None
     seen = stage().run("--rwkv-quant=int8,fp16", "--rwkv-workload=pp16", fault="flood@open@int8")
     assert seen.code == 0, seen.text[-3000:]
     assert "xxxx" not in seen.text
-    assert (seen.orphans, seen.left) == ([], [])
 
 
 def test_no_secret_reaches_a_worker_a_terminal_or_a_file(stage: Stage) -> None:
     scene = stage()
     files = ["--rwkv-report=record.json", "--junitxml=junit.xml", "--rwkv-save-baseline"]
     scene.extra = {**SECRETS, "RWKVPERF_PASS_ENV": "HF_TOKEN"}
-    seen = scene.run("--rwkv-quant=int8,fp16", *files, fault="tell@decode@int8")
+    seen = scene.run("--rwkv-quant=int8,fp16", *files, fault="tell@decode@int8", saves=True)
     assert seen.code == 1
     assert "[HF_TOKEN]" in seen.text, "this one was passed by name"
     assert "GITHUB_TOKEN" not in seen.text
@@ -224,9 +210,10 @@ def test_no_secret_reaches_a_worker_a_terminal_or_a_file(stage: Stage) -> None:
 def test_two_sessions_that_save_at_once_are_both_stored(stage: Stage) -> None:
     one, other = stage(), stage()
     folder = f"--rwkv-baseline-dir={one.path.parent}"
-    runs = [scene.start("--rwkv-save-baseline", folder) for scene in (one, other)]
-    texts = [run.communicate(timeout=120)[0] for run in runs]
-    assert [run.returncode for run in runs] == [0, 0], texts
+    with other.start("--rwkv-save-baseline", folder) as second:
+        seen = one.run("--rwkv-save-baseline", folder, saves=True)
+        text, _ = second.communicate(timeout=120)
+    assert (seen.code, second.returncode, other.orphans()) == (0, 0, []), seen.text + text
     cases = json.loads(one.path.read_text("utf-8"))["cases"].values()
     (sessions,) = (case["sessions"] for case in cases if case["case"]["device"] == "cpu")
     assert len(sessions) == 3
@@ -236,16 +223,13 @@ def test_two_sessions_that_save_at_once_are_both_stored(stage: Stage) -> None:
 def test_a_baseline_on_a_full_disk_is_a_sentence_and_the_verdicts_are_shown(stage: Stage, tmp_path: Path) -> None:
     scene = stage()
     with small_disk(tmp_path, "32k"):
-        (tmp_path / scene.path.name).write_bytes(before := scene.path.read_bytes())
+        (tmp_path / scene.path.name).write_bytes(scene.path.read_bytes())
         fill(tmp_path / "filler")
         seen = scene.run("--rwkv-save-baseline", f"--rwkv-baseline-dir={tmp_path}")
-        assert (tmp_path / scene.path.name).read_bytes() == before
-        assert len(list(tmp_path.iterdir())) == 2
     assert seen.code == 1
     assert "not saved: baseline " in seen.sentence
     assert "No space left on device; it was left as it is" in seen.sentence
     assert "PASS" in seen.text
-    assert (seen.orphans, seen.left) == ([], [])
 
 
 def test_a_cache_on_a_full_disk_is_a_sentence(stage: Stage, tmp_path: Path) -> None:
@@ -257,7 +241,6 @@ def test_a_cache_on_a_full_disk_is_a_sentence(stage: Stage, tmp_path: Path) -> N
     assert "ModelError: writing " in seen.sentence
     assert "are free; free some space" in seen.sentence
     assert f"{CHECKOUT}{os.sep}pytest_rwkvperf" not in seen.text, "no traceback"
-    assert (seen.orphans, seen.left, seen.baseline_untouched) == ([], [], True)
 
 
 @pytest.mark.parametrize("content", ["truncated", "newer"])
@@ -270,5 +253,3 @@ def test_a_baseline_that_cannot_be_used_is_a_usage_error_that_names_it(stage: St
     assert seen.code == pytest.ExitCode.USAGE_ERROR
     assert str(scene.path) in seen.text
     assert ("is not valid JSON" if content == "truncated" else "upgrade pytest-rwkvperf") in seen.sentence
-    assert scene.path.read_text("utf-8") == text
-    assert (seen.orphans, seen.left) == ([], [])
