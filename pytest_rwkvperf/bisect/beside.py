@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf import patience
 from pytest_rwkvperf.errors import RwkvPerfError
 from pytest_rwkvperf.reports import record
 
@@ -29,7 +29,7 @@ def compare(new: str, old: str, backend: str, options: Sequence[str]) -> tuple[A
             *(new, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}", f"--rwkv-ab={old}"),
             *(f"--rwkv-backend={backend}", f"--rwkv-report=json:{written}", *options),
         ]
-        ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        ended = patience.run(command, folder, capture=True)
         try:
             found = record.read(written)
         except RwkvPerfError:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from typing import TYPE_CHECKING
+
+from pytest_rwkvperf import patience
 
 if TYPE_CHECKING:
     import argparse
@@ -39,4 +40,4 @@ def run(options: argparse.Namespace, console: Console) -> int:
             *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--rootdir={folder}", folder, mode),
             *(f"--rwkv-backend={options.backend}", *options.passed_on),
         ]
-        return subprocess.run(command, check=False).returncode
+        return patience.run(command).returncode

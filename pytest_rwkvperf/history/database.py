@@ -6,6 +6,8 @@ A run is one transaction: it is there whole, or not at all. Two writers wait for
 from __future__ import annotations
 
 import logging
+import sqlite3
+import time
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 30
 """For another writer to an SQLite file."""
+
+_STEP_SECONDS = 0.1
+"""SQLite's own waiting at one go: Python hears no Ctrl-C in it."""
 
 CONNECT_SECONDS = 10
 """For a server's answer; after a run a person waits for it."""
@@ -251,7 +256,7 @@ def _engine(address: Address) -> Engine:
         mine = {name: value for name, value in _POSTGRESQL.items() if name not in address.url.query}
         return create_engine(address.url, poolclass=NullPool, connect_args=mine, hide_parameters=True)
     engine = create_engine(
-        address.url, poolclass=NullPool, connect_args={"timeout": WAIT_SECONDS}, hide_parameters=True
+        address.url, poolclass=NullPool, connect_args={"timeout": _STEP_SECONDS}, hide_parameters=True
     )
 
     # Python's driver begins no transaction before DDL or SELECT; SQLAlchemy's documented remedy is to begin it here.
@@ -263,9 +268,23 @@ def _engine(address: Address) -> Engine:
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
         # At once for writing: two that read first and write then would deadlock and one of them fail.
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        limit = time.monotonic() + WAIT_SECONDS
+        while not _begins(connection.connection.dbapi_connection) and time.monotonic() < limit:
+            continue
+        if not connection.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]  # sqlite3's own
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {WAIT_SECONDS * 1000}")
 
     return engine
+
+
+def _begins(connection: Any) -> bool:  # noqa: ANN401 - as above
+    """Try to begin; False when another process has its turn. Other errors are the next statement's to tell."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.DatabaseError as error:
+        return "locked" not in str(error)
+    return True
 
 
 def _rows(record: Record) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from pytest_rwkvperf.reports import record as records
-from tests.faults.scene import CHECKOUT
+from tests.faults.scene import CHECKOUT, STOPPED
 from tests.unit.building import make_record, make_run, recorded, report_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.faults.scene import Stage
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a shell's redirections, pipes and devices as POSIX has them")
 
@@ -107,3 +117,104 @@ def test_a_device_stays_one(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert link.is_symlink()
     assert done.stdout.decode() == records.dumps(RECORD) + "stdout\n"
+
+
+MAIN = "import sys; from pytest_rwkvperf.command import main; sys.exit(main())"
+
+
+def interrupted(
+    folder: Path, command: str, ready: Callable[[subprocess.Popen[str]], object], **variables: str
+) -> tuple[int, str]:
+    """The end of a command that gets Ctrl-C, as a terminal sends it, as soon as it is `ready`."""
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "XDG_CACHE_HOME": str(folder / "cache"), **variables}
+    with subprocess.Popen(
+        [sys.executable, "-c", MAIN, *command.split()], cwd=folder, env=environment, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        limit = time.monotonic() + 30
+        while not ready(process):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        try:
+            text, _ = process.communicate(timeout=STOPPED)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    assert "Traceback" not in text, text[-4000:]
+    return process.returncode, text
+
+
+def reads(pipe: Path) -> bool:
+    """Whether somebody waits for what is written into a pipe; what is opened for it stays open."""
+    try:
+        os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    time.sleep(0.2)  # it comes from opening to reading: between the two Python hears no signal
+    return True
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "report pipe -o out.md --format markdown",
+        "compare run.json pipe",
+        "merge run.json pipe -o out.md --save-baseline",
+        "history add new.db pipe",
+    ],
+)
+def test_ctrl_c_while_a_command_reads_leaves_nothing(folder: Path, command: str) -> None:
+    os.mkfifo(folder / "pipe")
+    before = {*folder.iterdir()}
+    code, text = interrupted(folder, command, lambda _: reads(folder / "pipe"))
+    assert (code, text) == (130, "rwkvperf: interrupted; nothing was left behind\n")
+    assert {*folder.iterdir()} - {folder / "cache"} == before
+
+
+@pytest.mark.parametrize("command", ["synth 0.1b --output new.st", "convert synthetic:0.1b new.gguf"])
+def test_ctrl_c_while_a_model_is_written_leaves_no_part_of_it(folder: Path, command: str) -> None:
+    before = {*folder.iterdir()}
+    code, text = interrupted(folder, command, lambda _: len({*folder.iterdir()} - before - {folder / "cache"}))
+    assert code == 130, text
+    assert {*folder.iterdir()} - {folder / "cache"} == before
+
+
+def test_ctrl_c_while_another_has_the_history_is_heard(folder: Path) -> None:
+    assert told(folder, "rwkvperf history add history.db run.json").returncode == 0
+    before = (folder / "history.db").read_bytes()  # now: closing the file would free this process's locks on it
+    other = sqlite3.connect(folder / "history.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+
+    def waits(process: subprocess.Popen[str]) -> bool:
+        opened = psutil.Process(process.pid).open_files()
+        found = any(one.path == str(folder / "history.db") for one in opened)
+        time.sleep(0.3 * found)
+        return found
+
+    code, _ = interrupted(folder, "history list history.db", waits)
+    other.close()
+    assert code == 130
+    assert (folder / "history.db").read_bytes() == before
+
+
+def test_ctrl_c_while_a_command_is_still_loaded_is_no_traceback(folder: Path) -> None:
+    (folder / "slow").mkdir()
+    (folder / "slow" / "rich.py").write_text("import time\nopen('loading', 'w').close()\ntime.sleep(60)\n", "utf-8")
+    path = os.pathsep.join([str(folder / "slow"), str(CHECKOUT)])
+    code, text = interrupted(folder, "inspect x.st", lambda _: (folder / "loading").exists(), PYTHONPATH=path)
+    assert (code, text) == (130, "rwkvperf: interrupted; nothing was left behind\n")
+
+
+def test_ctrl_c_ends_an_ab_with_its_run_s_own_tidiness(stage: Stage, folder: Path) -> None:
+    scene = stage()
+    variables = scene.variables({"fault": "sleep@open"})
+    command = "ab --backend scripted -- --rwkv-quant=fp16 --rwkv-workload=pp16"
+    code, text = interrupted(
+        folder, command, lambda _: [*scene.backstage.glob("mark-*")], **variables, SCRIPTED_CALM=str(folder / "calm")
+    )
+    assert code == 130
+    assert "rwkvperf: interrupted; nothing was left behind" in text
+    assert scene.orphans() == []
+    assert [path for path in scene.temporary.iterdir() if not path.name.startswith("pytest-of-")] == []

@@ -1,0 +1,47 @@
+"""Programs that this one runs and, interrupted, lets clear up: their workers and temporary files are theirs to end."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_AFTER_INTERRUPT, _AFTER_TERM = 2.0, 10.0
+"""Seconds. A terminal's Ctrl-C goes to the program too; one that was meant for this process alone does not."""
+
+
+def run(
+    command: Sequence[str], folder: Path | str | None = None, *, capture: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end; its output is shown, or kept with `capture`.
+
+    `subprocess.run` kills its program a quarter of a second after Ctrl-C, and at once when this process unwinds for
+    another reason. Here it is told to end (SIGTERM) unless it does so after Ctrl-C, and killed only when it does not.
+    """
+    stream = subprocess.PIPE if capture else None
+    with subprocess.Popen(command, cwd=folder, stdout=stream, stderr=stream, text=True) as process:
+        try:
+            out, err = process.communicate()
+        except KeyboardInterrupt:
+            _end(process, _AFTER_INTERRUPT)
+            raise
+        except BaseException:
+            _end(process, 0)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def _end(process: subprocess.Popen[str], seconds: float) -> None:
+    """Wait so long, then ask, then kill."""
+    with suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=seconds)
+        return
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=_AFTER_TERM)
+        return
+    process.kill()
