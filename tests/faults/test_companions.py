@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
-if TYPE_CHECKING:
-    import subprocess
+from tests.faults.savers import HOLDER
 
+if TYPE_CHECKING:
     from tests.faults.scene import Scene, Seen, Stage
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found by /proc")
@@ -50,6 +52,12 @@ def save_and_see(stage: Stage, *arguments: str) -> tuple[Seen, list[str], int]:
     cases = json.loads(scene.path.read_text("utf-8"))["cases"].values()
     (stored,) = (case for case in cases if case["case"]["device"] == "cpu")
     return seen, sorted(opened(scene)), len(stored["sessions"])
+
+
+def sessions(scene: Scene) -> dict[str, list[object]]:
+    """What is stored of each case that was measured on the processor."""
+    cases = json.loads(scene.path.read_text("utf-8"))["cases"].items()
+    return {name: case["sessions"] for name, case in cases if case["case"]["device"] == "cpu"}
 
 
 DISTRIBUTIONS = (("-n", "4", "--dist=loadgroup"), *([("-n", "4")] if "RWKVPERF_PROVE" in os.environ else []))
@@ -97,10 +105,47 @@ def test_a_killed_xdist_worker_costs_one_test(stage: Stage) -> None:
 
     scene.extra = {"SCRIPTED_CALM": str(scene.backstage / "calm")}
     trace = str(scene.backstage / "trace")
-    seen = scene.run(TWO_CASES, "-n", "2", fault="sleep@open@fp16", trace=trace, meanwhile=kill_the_measuring_one)
+    before = sessions(scene)
+    seen = scene.run(
+        TWO_CASES, "-n", "2", "--rwkv-save-baseline", saves=True, killed=True,
+        fault="sleep@open@fp16", trace=trace, meanwhile=kill_the_measuring_one,
+    )  # fmt: skip
     assert seen.code == 1, seen.text
     assert "crashed while running" in seen.text
     assert sorted(outcomes(seen).values()) == ["failed", "passed", "passed", "passed"], seen.text
+    left = [Path(one).name for one in seen.left]
+    assert all(one.startswith("rwkvperf-worker-") for one in left), "what a killed process leaves, a later run removes"
+    stored = sessions(scene)
+    assert len(stored) == 2, "the other case was saved"
+    assert all(one in stored[name] for name, old in before.items() for one in old)
+
+
+@needs("xdist")
+def test_an_xdist_worker_killed_while_its_run_saves_costs_nothing(stage: Stage) -> None:
+    scene = stage()
+    before = sessions(scene)
+    elsewhere = {**scene.variables({}), "SCRIPTED_SCENE": ""}
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(scene.path)], env=elsewhere, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+
+        def kill_all_and_let_it_save(process: subprocess.Popen[str]) -> None:
+            reports, limit = scene.backstage / "reports", time.monotonic() + 60
+            while not (reports.exists() and reports.read_text("utf-8").count('"teardown"') >= 4):
+                assert time.monotonic() < limit
+                time.sleep(0.02)
+            workers = psutil.Process(process.pid).children()
+            assert workers, "none was there to be killed"
+            for worker in workers:
+                worker.kill()
+            time.sleep(1)
+            holder.kill()
+
+        seen = scene.run("-n", "2", "--rwkv-save-baseline", saves=True, meanwhile=kill_all_and_let_it_save)
+    assert "Saved" in seen.text
+    assert [len(found) for found in sessions(scene).values()] == [len(found) + 1 for found in before.values()]
 
 
 @needs("pytest_randomly", "pytest_rerunfailures", "pytest_timeout", "pytest_cov")
