@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -218,14 +220,20 @@ def alternating(random: np.random.Generator, size: int) -> npt.NDArray[np.float6
     return random.normal(0, 0.01, size) + np.where(np.arange(size) % 2, 0.03, -0.03)
 
 
-def share_of(verdict: str, ratio: float, draw: Draw, tolerance: float, runs: int = RUNS, items: int = 1) -> float:
-    """Share of simulated A/B runs that end with a verdict: looked at as planned, ended by the first that says one."""
-    random, count = np.random.default_rng(5), 0
+@cache
+def ends(ratio: float, draw: Draw, tolerance: float, runs: int, items: int) -> Counter[str]:
+    """How simulated A/B runs end: looked at as planned, ended by the first look that says something."""
+    random, found = np.random.default_rng(5), Counter[str]()
     for _ in range(runs):
         ratios = math.log(ratio) + draw(random, MAX_PAIRS)
         looks = (compared(ratios[:look].tolist(), tolerance, items).verdict for look in LOOKS)
-        count += next((said for said in looks if said != "INCONCLUSIVE"), "INCONCLUSIVE") == verdict
-    return count / runs
+        found[next((said for said in looks if said != "INCONCLUSIVE"), "INCONCLUSIVE")] += 1
+    return found
+
+
+def share_of(verdict: str, ratio: float, draw: Draw, tolerance: float, runs: int = RUNS, items: int = 1) -> float:
+    """Share of simulated A/B runs that end with a verdict; the same runs are simulated once."""
+    return ends(ratio, draw, tolerance, runs, items)[verdict] / runs
 
 
 def allowed(chance: float, runs: int = RUNS) -> float:
