@@ -18,6 +18,7 @@ if sys.version_info < (3, 10):  # noqa: UP036 -- people with an older Python are
 import argparse
 import contextlib
 import ctypes
+import functools
 import hashlib
 import importlib.util
 import io
@@ -292,11 +293,11 @@ def run_in_view(command: Sequence[str], *, env: Mapping[str, str] | None = None)
     return code if code >= 0 else 128 - code  # ended by a signal: as a shell says it
 
 
-def pip_install(checkout: Checkout, step: Step, *arguments: str) -> None:
+def pip_install(checkout: Checkout, step: Step, *arguments: str, env: Mapping[str, str] | None = None) -> None:
     """`pip install` into the virtual environment, with the versions of constraints.txt."""
     constraints = str(checkout.root / "constraints.txt")
     pip = checkout.module("pip", "install", "--progress-bar", "off", "-c", constraints, *arguments)
-    run_quietly(step.title, step.typical, pip, log=checkout.log(step.name))
+    run_quietly(step.title, step.typical, pip, log=checkout.log(step.name), env=env)
 
 
 # What a step was made from -------------------------------------------------------------------------------------------
@@ -338,7 +339,8 @@ def step_key(checkout: Checkout, step: Step) -> str:
     """A hash of all that decides a step's result: its files, its distributions, the Python and where this is."""
     version = ".".join(map(str, venv_version(checkout)))
     place = (str(checkout.root), sys.platform, platform.machine(), version)
-    parts = (step.name, *place, *step.distributions, sources_hash(checkout.root, step.files))
+    flags = without_amx() if step.install is install_llama_cpp else ()
+    parts = (step.name, *place, *step.distributions, *flags, sources_hash(checkout.root, step.files))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -464,10 +466,57 @@ def install_rwkv(checkout: Checkout, step: Step) -> None:
 
 
 def install_llama_cpp(checkout: Checkout, step: Step) -> None:
-    """llama-cpp-python from source; pip keeps the wheel, so another clone does not compile it again."""
-    if not installed(checkout, *step.distributions):
+    """llama-cpp-python from source; pip keeps the wheel, so another clone does not compile it again.
+
+    pip's own cache ignores CMAKE_ARGS, so a build with flags of its own has a cache of its own.
+    """
+    there = installed(checkout, *step.distributions)
+    if not there:
         need_compiler()
-    pip_install(checkout, step, *step.distributions)
+    flags = without_amx()
+    if not flags:
+        pip_install(checkout, step, *step.distributions)
+        return
+    say("This processor has AMX, which a GCC before 14 compiles wrongly: llama.cpp is compiled without it.")
+    env = {"CMAKE_ARGS": " ".join(flags), "PIP_CACHE_DIR": str(checkout.cache / "pip-without-amx")}
+    again = ("--no-deps", "--force-reinstall") if there else ()
+    pip_install(checkout, step, *again, *step.distributions, env=env)
+
+
+@functools.cache
+def without_amx() -> tuple[str, ...]:
+    """CMake's flags for llama.cpp on a processor whose AMX this compiler gets wrong; none elsewhere.
+
+    llama.cpp's q8_0 ended with SIGILL at its first `tilezero` on a Xeon with AMX, compiled by Debian 12's GCC 12.2; a
+    plain program's AMX worked there. Most likely because its amxtileintrin.h tells the compiler that `ldtilecfg` reads
+    8 bytes of the configuration's 64, so what sets the others may be dropped. What else the processor has stays: each
+    with AMX has these parts of AVX-512.
+    """
+    try:
+        processor = PROCESSORS.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ()
+    if " amx_tile" not in processor or gcc_version() >= FIRST_GCC_WITH_AMX:
+        return ()
+    parts = ("AVX512", "AVX512_VBMI", "AVX512_VNNI", "AVX512_BF16")
+    return ("-DGGML_NATIVE=OFF", *(f"-DGGML_{part}=ON" for part in parts))
+
+
+PROCESSORS = Path("/proc/cpuinfo")
+FIRST_GCC_WITH_AMX = 14
+
+
+def gcc_version() -> int:
+    """The major version of the compiler that CMake takes; one that is no GCC, or none, counts as the newest."""
+    compiler = os.environ.get("CXX") or "c++"
+    try:
+        told = subprocess.run(
+            [compiler, "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return FIRST_GCC_WITH_AMX
+    macros = dict(line.split(" ", 2)[1:] for line in told.stdout.splitlines() if line.count(" ") >= 2)  # noqa: PLR2004
+    return FIRST_GCC_WITH_AMX if "__clang__" in macros else int(macros.get("__GNUC__", FIRST_GCC_WITH_AMX))
 
 
 def install_web_rwkv(checkout: Checkout, step: Step) -> None:

@@ -39,6 +39,8 @@ _PROGRESS_SECONDS = 0.05
 _TELLING = {"PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
 """For last lines that tell something: what Python has printed before native code crashes is not lost, and ggml starts
 no debugger, whose hundred lines of backtrace would push its assertion out (and take seconds)."""
+_OTHER_PROCESSOR = "an instruction that this processor lacks: compile the engine on this machine, or for any processor"
+
 _DESCRIBING = ("describe", "open")
 """Requests whose answers hold an engine's own words. Paths in other answers must stay as they are."""
 _POLL_SECONDS = 0.5
@@ -310,7 +312,8 @@ def _ended(code: int | None, kills_before: int | None) -> str:
     except ValueError:
         name = f"signal {-code}"
     if name != "SIGKILL":
-        return f"was ended by {name}"
+        hint = f" ({_OTHER_PROCESSOR})" if name == "SIGILL" else ""
+        return f"was ended by {name}{hint}"
     kills = starting.oom_kills()
     if kills is None or kills_before is None:
         return "was ended by SIGKILL (most often the kernel's out-of-memory killer)"

@@ -67,6 +67,69 @@ def running(pid: int) -> bool:
         return False
 
 
+# A processor whose AMX the compiler gets wrong
+
+AMX = "flags\t\t: fpu avx512f amx_bf16 avx512_fp16 amx_tile amx_int8 flush_l1d\n"
+
+
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, int], tuple[str, ...]]:
+    def flags(cpuinfo: str, compiler: int) -> tuple[str, ...]:
+        (tmp_path / "cpuinfo").write_text(cpuinfo, encoding="utf-8")
+        monkeypatch.setattr(dev, "PROCESSORS", tmp_path / "cpuinfo")
+        monkeypatch.setattr(dev, "gcc_version", lambda: compiler)
+        return dev.without_amx.__wrapped__()
+
+    return flags
+
+
+def test_llama_cpp_is_compiled_without_amx_where_the_compiler_gets_it_wrong(
+    processor: Callable[[str, int], tuple[str, ...]],
+) -> None:
+    assert processor(AMX, 12)[0] == "-DGGML_NATIVE=OFF"
+    assert processor(AMX, 14) == ()
+    assert processor(AMX.replace("amx", "xma"), 12) == ()
+
+
+def test_a_build_without_amx_is_another_one_with_a_cache_of_its_own(
+    checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[tuple[str, ...], dict[str, str] | None]] = []
+
+    def pip_install(*arguments: Any, env: dict[str, str] | None = None) -> None:  # noqa: ANN401 - as dev's
+        asked.append((arguments[2:], env))
+
+    monkeypatch.setattr(dev, "pip_install", pip_install)
+    monkeypatch.setattr(dev, "without_amx", lambda: ())
+    pretend_installed(checkout, "llama_cpp_python")
+    step = ENGINES["llama-cpp"]
+    plain = dev.step_key(checkout, step)
+    dev.install_llama_cpp(checkout, step)
+    monkeypatch.setattr(dev, "without_amx", lambda: ("-DGGML_NATIVE=OFF", "-DGGML_AVX512=ON"))
+    assert dev.step_key(checkout, step) != plain
+    dev.install_llama_cpp(checkout, step)
+    cache = str(checkout.cache / "pip-without-amx")
+    assert asked == [
+        (("llama_cpp_python",), None),
+        (
+            ("--no-deps", "--force-reinstall", "llama_cpp_python"),
+            {"CMAKE_ARGS": "-DGGML_NATIVE=OFF -DGGML_AVX512=ON", "PIP_CACHE_DIR": cache},
+        ),
+    ]
+
+
+def test_the_compilers_version_is_that_of_gcc_and_another_compiler_counts_as_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def told(macros: str) -> int:
+        answer = subprocess.CompletedProcess((), 0, stdout=macros)
+        monkeypatch.setattr(subprocess, "run", lambda *_words, **_options: answer)
+        return dev.gcc_version()
+
+    assert told('#define __GNUC__ 12\n#define __VERSION__ "12.2.0"\n') == 12
+    assert told("#define __GNUC__ 4\n#define __clang__ 1\n") == dev.FIRST_GCC_WITH_AMX
+
+
 # When a step is done again
 
 
