@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 import time
 from importlib.util import find_spec
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.faults.savers import HOLDER
-
 if TYPE_CHECKING:
+    import subprocess
+
     from tests.faults.scene import Scene, Seen, Stage
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found by /proc")
@@ -118,34 +117,6 @@ def test_a_killed_xdist_worker_costs_one_test(stage: Stage) -> None:
     stored = sessions(scene)
     assert len(stored) == 2, "the other case was saved"
     assert all(one in stored[name] for name, old in before.items() for one in old)
-
-
-@needs("xdist")
-def test_an_xdist_worker_killed_while_its_run_saves_costs_nothing(stage: Stage) -> None:
-    scene = stage()
-    before = sessions(scene)
-    elsewhere = {**scene.variables({}), "SCRIPTED_SCENE": ""}
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(scene.path)], env=elsewhere, stdout=subprocess.PIPE
-    ) as holder:
-        assert holder.stdout is not None
-        holder.stdout.readline()
-
-        def kill_all_and_let_it_save(process: subprocess.Popen[str]) -> None:
-            reports, limit = scene.backstage / "reports", time.monotonic() + 60
-            while not (reports.exists() and reports.read_text("utf-8").count('"teardown"') >= 4):
-                assert time.monotonic() < limit
-                time.sleep(0.02)
-            workers = psutil.Process(process.pid).children()
-            assert workers, "none was there to be killed"
-            for worker in workers:
-                worker.kill()
-            time.sleep(1)
-            holder.kill()
-
-        seen = scene.run("-n", "2", "--rwkv-save-baseline", saves=True, meanwhile=kill_all_and_let_it_save)
-    assert "Saved" in seen.text
-    assert [len(found) for found in sessions(scene).values()] == [len(found) + 1 for found in before.values()]
 
 
 @needs("pytest_randomly", "pytest_rerunfailures", "pytest_timeout", "pytest_cov")
