@@ -255,7 +255,7 @@ def loads(text: str, path: Path) -> Record:
         record = msgspec.convert(raw, type=Record)
     except msgspec.ValidationError as error:
         raise RecordError(f"record {path} does not follow its schema: {error}; {_AGAIN}") from error
-    if stray := strict.stray(raw, msgspec.to_builtins(record)):
+    if (stray := strict.stray(raw, msgspec.to_builtins(record))) is not None:
         raise RecordError(f"record {path} does not follow its schema: unknown key {stray!r}; {_AGAIN}")
     for case in record.cases:
         if problem := _problem(case):

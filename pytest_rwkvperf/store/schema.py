@@ -186,7 +186,7 @@ def loads(text: str, path: Path) -> Baseline:
         baseline = msgspec.convert(raw, type=Baseline)
     except (msgspec.ValidationError, KeyError, TypeError) as error:
         raise BaselineError(f"baseline {path} does not follow its schema: {error}; {_RESTORE}") from error
-    if stray := strict.stray(raw, msgspec.to_builtins(baseline)):
+    if (stray := strict.stray(raw, msgspec.to_builtins(baseline))) is not None:
         # A slip in a hand-merged file: the figures under it would not be compared with, and lost by saving.
         raise BaselineError(f"baseline {path} does not follow its schema: unknown key {stray!r}; {_RESTORE}")
     _check(baseline, path)

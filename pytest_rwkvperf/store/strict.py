@@ -71,7 +71,7 @@ def stray(raw: object, known: object) -> str | None:
         pairs = ((value, known[key]) for key, value in raw.items())
     elif isinstance(raw, list) and isinstance(known, (list, tuple)):
         pairs = zip(raw, known, strict=False)
-    return next(filter(None, (stray(*pair) for pair in pairs)), None)
+    return next((found for pair in pairs if (found := stray(*pair)) is not None), None)
 
 
 def _refuse_constant(name: str) -> float:

@@ -416,3 +416,10 @@ def test_nothing_that_a_file_names_is_opened(good: str) -> None:
     loads(json.dumps(raw), PATH)
     watching = False
     assert opened == []
+
+
+def test_a_key_without_a_name_is_an_unknown_one() -> None:
+    fingerprint = {"system": "Linux", "architecture": "", "cpu": "", "cpu_model": "", "cores": 1, "physical_cores": 1}
+    text = json.dumps({"cases": {}, "fingerprint": {**fingerprint, "": []}, "schema": 1})
+    with pytest.raises(BaselineError, match="unknown key ''"):
+        loads(text, PATH)
