@@ -7,7 +7,8 @@ Settings were chosen on recordings of another machine, of 23 and 24 November 202
 `before.jsonl` with two, before hand-overs were timed, and `crowded.jsonl`, before that, while builds and tests ran
 beside it. `sessions.jsonl` was recorded on 28 November with one thread, in the hours in which the project was worked
 on: never beside other work of this machine, between it. Of its sessions the first half decided how large a spread is
-held possible; the second half decided nothing. A new session is one of the second half (`--all`: any).
+held possible and that no chance within sessions is taken off; the second half decided nothing, but its rates had been
+seen once, with the first half's, before that. A new session is one of the second half (`--all`: any).
 
 A trial takes a session as the new run and k others as the baseline, all four items of each (m = 4). Slowdowns are put
 in by multiplying the new times, all repetitions alike or every third alone (a tail). Trials share sessions, so the
