@@ -256,10 +256,8 @@ def lease(device: Device, say: Callable[[str], None], gpus: Iterable[str] = ()) 
     names = [hardware(device)]
     if names == [_PROCESSOR]:
         known = {path.stem for path in folder.glob("*.lock")} | set(gpus)
-        names = [
-            *sorted(known - {_PROCESSOR}),
-            _PROCESSOR,
-        ]  # in one order for everybody, so that nobody waits in a ring
+        # In one order for everybody, so that nobody waits in a ring.
+        names = [*sorted(known - {_PROCESSOR}), _PROCESSOR]
     with ExitStack() as stack:
         for name in names:
             told = f"waiting for {name}: another session measures on it"
