@@ -23,6 +23,8 @@ class SlowedEngine:
     def __init__(self, engine: LlamaCppEngine) -> None:
         self._engine = engine
         self.clear = engine.clear
+        self.save_state = engine.save_state
+        self.load_state = engine.load_state
         self.synchronise = engine.synchronise
         self.logits = engine.logits
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,6 +72,12 @@ class Engine(Protocol):
 
     def clear(self) -> None:
         """Put the recurrent state back to its initial value."""
+
+    def save_state(self) -> Any:  # noqa: ANN401 - each engine's own
+        """A copy of the recurrent state that later calls leave alone, for `load_state`; waits for what is queued."""
+
+    def load_state(self, state: Any) -> None:  # noqa: ANN401 - each engine's own
+        """Put the recurrent state back to what `save_state` copied; the copy serves again."""
 
     def prefill(self, tokens: Sequence[int]) -> None:
         """Advance the state by up to `chunk` tokens in one call; the last token's logits are wanted."""

@@ -127,6 +127,14 @@ class _Program:
         """Refused."""
         self._refuse()
 
+    def save_state(self) -> NoReturn:
+        """Refused."""
+        self._refuse()
+
+    def load_state(self, state: object) -> None:  # noqa: ARG002 - the Protocol's signature
+        """Refused."""
+        self._refuse()
+
     def prefill(self, tokens: Sequence[int]) -> None:  # noqa: ARG002 - the Protocol's signature
         """Refused."""
         self._refuse()

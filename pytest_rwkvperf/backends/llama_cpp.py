@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.models.files import Format
 
+_SEQUENCE = 0  # the one that llama_batch_get_one's tokens belong to
+
 # enum ggml_backend_dev_type, ggml/include/ggml-backend.h
 _DEVICE_KINDS: dict[int, DeviceKind] = {0: "cpu", 1: "gpu", 2: "gpu"}
 
@@ -195,6 +197,22 @@ class LlamaCppEngine:
         """Zero the recurrent state, data included."""
         self._lib.llama_memory_clear(self._memory, True)  # noqa: FBT003 - positional in C
         self.synchronise()
+
+    def save_state(self) -> Any:  # noqa: ANN401 - a ctypes array
+        """The only sequence's state in host memory, as llama.cpp serializes it, its position included."""
+        size = self._lib.llama_state_seq_get_size(self._context, _SEQUENCE)
+        state = (ctypes.c_uint8 * size)()
+        copied = self._lib.llama_state_seq_get_data(self._context, state, size, _SEQUENCE)
+        if copied != size:
+            raise BackendError(f"llama.cpp copied {copied} of the state's {size} bytes")
+        return state
+
+    def load_state(self, state: Any) -> None:  # noqa: ANN401 - a ctypes array
+        """What llama-bench does before each repetition at a depth (tools/llama-bench/llama-bench.cpp)."""
+        size = len(state)
+        read = self._lib.llama_state_seq_set_data(self._context, state, size, _SEQUENCE)
+        if read != size:
+            raise BackendError(f"llama.cpp took {read} of a saved state's {size} bytes")
 
     def prefill(self, tokens: Sequence[int]) -> None:
         """One llama_decode of the whole chunk, logits for its last token."""

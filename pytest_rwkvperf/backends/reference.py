@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from pytest_rwkvperf.models.files import Format
-    from pytest_rwkvperf.oracle.rwkv7 import Oracle
+    from pytest_rwkvperf.oracle.rwkv7 import LayerState, Oracle
 
 _CPU = Device("cpu", "NumPy", "cpu")
 
@@ -40,6 +41,14 @@ class ReferenceEngine:
     def clear(self) -> None:
         """Zero the state."""
         self._oracle.clear()
+
+    def save_state(self) -> list[LayerState]:
+        """A copy of every layer's."""
+        return deepcopy(self._oracle.state)
+
+    def load_state(self, state: list[LayerState]) -> None:
+        """Copied once more: the oracle computes in place."""
+        self._oracle.state = deepcopy(state)
 
     def prefill(self, tokens: Sequence[int]) -> None:
         """One pass over the chunk."""

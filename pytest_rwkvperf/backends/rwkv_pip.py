@@ -123,6 +123,16 @@ class RwkvEngine:
         self._state = self._model.generate_zero_state()
         self.synchronise()
 
+    def save_state(self) -> Any:  # noqa: ANN401 - a list of tensors
+        """Copies of the three tensors of each layer."""
+        copied = [tensor.clone() for tensor in self._state]
+        self.synchronise()
+        return copied
+
+    def load_state(self, state: Any) -> None:  # noqa: ANN401 - a list of tensors
+        """Copies once more: the package computes in the tensors that it is given."""
+        self._state = [tensor.clone() for tensor in state]
+
     def prefill(self, tokens: Sequence[int]) -> None:
         """One call of the package's sequence path (a single token takes its one-token path)."""
         self._logits, self._state = self._model.forward(list(tokens), self._state)

@@ -75,6 +75,14 @@ class WebRwkvEngine:
         """Load the initial state onto the device."""
         self._model.clear()
 
+    def save_state(self) -> npt.NDArray[np.float32]:
+        """In host memory."""
+        return cast("npt.NDArray[np.float32]", self._model.state())
+
+    def load_state(self, state: npt.NDArray[np.float32]) -> None:
+        """Onto the device."""
+        self._model.load_state(state)
+
     def prefill(self, tokens: Sequence[int]) -> None:
         """One forward of the chunk."""
         self._logits = self._model.forward(tokens)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.errors import MeasurementError, ParityError
 from pytest_rwkvperf.measure import protocol
 from pytest_rwkvperf.measure.record import Energy, ModelFacts, Run, sample_from, taken_from
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.backends.base import Device
-    from pytest_rwkvperf.cases import Case
+    from pytest_rwkvperf.cases import Case, Workload
     from pytest_rwkvperf.machine.roofline import Ceilings, Work
     from pytest_rwkvperf.measure.native import Turn
     from pytest_rwkvperf.measure.probes import Prober
@@ -201,7 +200,7 @@ class Process:
     def measure_energy(self, workloads: Sequence[Workload], meter: Callable[[], int | None]) -> None:
         """Repeat each workload without a pause and note what the GPU drew, by its counter in millijoules.
 
-        Not at a depth: reading the context again before each repetition would count as well.
+        Not at a depth: bringing the state there before each repetition would count as well.
 
         Raises:
             RwkvPerfError: as `take`.
@@ -296,11 +295,11 @@ def _check(worker: Worker, target: Target, *, deep_due: bool) -> tuple[Short, De
 def warmup_for(workload: Workload) -> Workload:
     """What warms a workload: a prefill itself, whose chunks' shapes matter; of a generation, some tokens.
 
-    Every token of a generation is the same work at any depth, the state being of constant size.
+    At the workload's depth: the first repetition of either reads its context.
     """
     if workload.kind == "prefill":
         return workload
-    return Workload("generation", min(workload.tokens, WARMUP_TOKENS))
+    return replace(workload, tokens=min(workload.tokens, WARMUP_TOKENS))
 
 
 def sample_count(workload: Workload, warm_seconds: float, seconds: float = PROCESS_SECONDS) -> int:

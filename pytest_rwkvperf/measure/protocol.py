@@ -1,17 +1,18 @@
 """The one protocol, the same for every backend; it runs inside the worker.
 
-Seeded token ids made beforehand, forced tokens in generation, state cleared before the clock, the device idle when the
-clock starts, and the last logits on the host before it stops. llama-bench (tools/llama-bench/llama-bench.cpp) draws
-the same boundary except that it only waits for the device; web-rwkv can do nothing else than copy the logits.
+Seeded token ids made beforehand, forced tokens in generation, the state cleared or brought to the workload's depth
+before the clock, the device idle when the clock starts, and the last logits on the host before it stops. llama-bench
+(tools/llama-bench/llama-bench.cpp) draws the same boundary except that it only waits for the device; web-rwkv can do
+nothing else than copy the logits.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.errors import OptionError
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.backends.base import Engine
     from pytest_rwkvperf.cases import Workload
 
-VERSION = 1
-"""Part of every stored session: figures of different protocol versions are not compared."""
+VERSION = 2
+"""Part of every stored session: figures of different protocol versions are not compared. In the first one the context
+of a workload at a depth was read again before each repetition, which llama.cpp's next tokens showed."""
 
 _SEED = 7
 
@@ -72,23 +74,36 @@ def prefill(engine: Engine, tokens: Sequence[int], chunk: int) -> None:
         engine.prefill(tokens[start : start + chunk])
 
 
-def run(engine: Engine, workload: Workload, chunk: int) -> Sample:
-    """Time one repetition of a workload from a cleared state."""
-    measured = _begin(engine, workload, chunk)
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """The state after each depth that was asked for: read once, and put back before every repetition there.
+
+    A copy is as good as the tokens, and of one size at any depth. llama-bench does the same (llama.cpp #16944).
+    """
+
+    _states: dict[int, Any] = field(default_factory=dict)
+
+    def enter(self, engine: Engine, depth: int, chunk: int) -> None:
+        """Bring the engine's state to that depth; 0 is the cleared state."""
+        if not depth:
+            engine.clear()
+            return
+        if depth not in self._states:
+            engine.clear()
+            prefill(engine, token_ids(depth, engine.vocabulary), chunk)
+            self._states[depth] = engine.save_state()
+        engine.load_state(self._states[depth])
+
+
+def run(engine: Engine, workload: Workload, chunk: int, contexts: Contexts) -> Sample:
+    """Time one repetition of a workload from the state at its depth."""
+    contexts.enter(engine, workload.depth, chunk)
+    measured = _tokens(engine, workload)
     pieces = [measured[start : start + chunk] for start in range(0, len(measured), chunk)]
     engine.synchronise()
     if workload.kind == "prefill":
         return _time_prefill(engine, pieces)
     return _time_generation(engine, measured)
-
-
-def _begin(engine: Engine, workload: Workload, chunk: int) -> Sequence[int]:
-    """Clear the state and read the context; the tokens to be measured."""
-    engine.clear()
-    if workload.depth:
-        prefill(engine, token_ids(workload.depth, engine.vocabulary), chunk)
-        engine.logits()
-    return _tokens(engine, workload)
 
 
 def _tokens(engine: Engine, workload: Workload) -> Sequence[int]:
@@ -117,14 +132,15 @@ def _time_generation(engine: Engine, tokens: Sequence[int]) -> Sample:
     return Sample(wall, stamps[-1] - started, shares)
 
 
-def run_slice(engine: Engine, workload: Workload, chunk: int, start: int, count: int) -> Sample:
+def run_slice(engine: Engine, workload: Workload, chunk: int, contexts: Contexts, start: int, count: int) -> Sample:
     """Time some tokens of a generation, from its `start`th on; between slices the state is kept and no clock runs.
 
-    The first clears the state and reads the context. All slices of a generation one after the other are `run`'s work.
+    The first begins at the workload's depth. All slices of a generation one after the other are `run`'s work.
     """
-    tokens = _begin(engine, workload, chunk) if start == 0 else _tokens(engine, workload)
+    if start == 0:
+        contexts.enter(engine, workload.depth, chunk)
     engine.synchronise()
-    return _time_generation(engine, tokens[start : start + count])
+    return _time_generation(engine, _tokens(engine, workload)[start : start + count])
 
 
 def joined(slices: Sequence[Sample]) -> Sample:

@@ -64,9 +64,9 @@ class Oracle:
         return self._shape
 
     def clear(self) -> None:
-        """Zero the state."""
+        """Zero the state: `state`, one of each layer."""
         shape = self._shape
-        self._state = [
+        self.state = [
             LayerState(
                 np.zeros(shape.width, np.float32),
                 np.zeros(shape.width, np.float32),
@@ -80,7 +80,7 @@ class Oracle:
         x = self._rows("emb.weight", tokens)
         x = self._layer_norm(x, "blocks.0.ln0")
         first_values: Floats | None = None
-        for layer, state in enumerate(self._state):
+        for layer, state in enumerate(self.state):
             prefix = f"blocks.{layer}."
             mixed, values = self._time_mix(self._layer_norm(x, prefix + "ln1"), prefix + "att.", state, first_values)
             first_values = values if first_values is None else first_values

@@ -40,6 +40,7 @@ class Child:
         self._backend: Backend | None = None
         self._engine: Engine | None = None
         self._chunk = 0
+        self._contexts = protocol.Contexts()
         self._kernels: dict[int, Kernels] = {}
         self.report: Callable[[str, float], None] = lambda _sentence, _fraction: None
 
@@ -94,7 +95,7 @@ class Child:
         gc.collect()
         gc.disable()
         try:
-            return asdict(run(engine, parsed, self._chunk, *arguments))
+            return asdict(run(engine, parsed, self._chunk, self._contexts, *arguments))
         finally:
             gc.enable()
 

@@ -144,6 +144,24 @@ def test_a_sample_has_sensible_times(opened: Open) -> None:
     assert min(generation["token_nanoseconds"]) > 1e4
 
 
+def test_at_a_depth_every_repetition_answers_as_after_all_the_tokens_before_it(opened: Open) -> None:
+    """What is put back before the second one is a copy of the state that the first one found."""
+    session, ids = opened.session, protocol.token_ids(56, 65536)
+    session.clear()
+    session.prefill(ids[:40])
+    session.prefill(ids[40:])
+    straight = session.logits()
+    for workload in ("pp16@d40", "tg16@d40"):
+        answers = []
+        for _ in range(3):
+            opened.worker.request("sample", 120, workload=workload)
+            answers.append(session.logits())
+            session.prefill(TOKENS)  # which a copy that shares its memory with the state would show
+        assert np.array_equal(answers[0], answers[1])
+        assert np.array_equal(answers[0], answers[2])
+        assert distance(answers[0], straight) < 1e-3
+
+
 @pytest.mark.parametrize(("name", "quant"), engine_cases(*FLOATS))
 def test_a_device_that_is_not_there_is_an_error(engines: Engines, name: str, quant: str) -> None:
     found = engines.describe(name)

@@ -6,10 +6,13 @@ import time
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import pytest
 
+from pytest_rwkvperf.fixtures import EngineSession
 from pytest_rwkvperf.machine import nvml
 from pytest_rwkvperf.machine.watching import GpuWatch
+from pytest_rwkvperf.measure import protocol
 from pytest_rwkvperf.oracle import bounds, expected
 from pytest_rwkvperf.oracle.check import Short
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, SAMPLE_SECONDS, Worker
@@ -64,6 +67,23 @@ def test_an_engine_is_right_on_the_gpu_and_its_memory_is_its_own(engines: Engine
     assert not any(one.foreign for one in conditions.readings if one.own_bytes)
     assert conditions.peak_bytes is not None
     assert conditions.peak_bytes > file.size_bytes // 2
+
+
+@pytest.mark.parametrize(("name", "quant"), CASES)
+def test_a_depth_is_the_same_one_every_time_whatever_an_engine_computes_in_place(
+    engines: Engines, name: str, quant: str
+) -> None:
+    """Rwkv's kernels write into the state that they are given, which its operations on a CPU do not."""
+    ids = protocol.token_ids(320, 65536)
+    with engines.worker(name, quant, device=gpu_of(engines, name).id) as worker:
+        session = EngineSession(worker)
+        session.prefill(ids[:256])
+        session.prefill(ids[256:])
+        straight = session.logits()
+        for _ in range(3):
+            worker.request("sample", SAMPLE_SECONDS, workload="pp64@d256")
+            assert np.linalg.norm(session.logits() - straight) < 1e-3 * np.linalg.norm(straight)
+            session.prefill(ids)
 
 
 @pytest.mark.engine("rwkv")

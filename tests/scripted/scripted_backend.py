@@ -376,6 +376,14 @@ class ScriptedEngine:
         self._play("clear")
         self._tokens = []
 
+    def save_state(self) -> list[int]:
+        """The tokens so far."""
+        return list(self._tokens)
+
+    def load_state(self, state: list[int]) -> None:
+        """These tokens again."""
+        self._tokens = list(state)
+
     def prefill(self, tokens: Sequence[int]) -> None:
         """Add tokens."""
         assert 0 < len(tokens) <= self._request.chunk

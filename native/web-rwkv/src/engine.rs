@@ -12,10 +12,10 @@ use tokio::runtime::{Builder, Runtime as Threads};
 use web_rwkv::context::{Context, ContextBuilder};
 use web_rwkv::runtime::infer::{Rnn, RnnInput, RnnInputBatch, RnnOption};
 use web_rwkv::runtime::loader::Loader;
-use web_rwkv::runtime::model::{AsAny, Bundle, ContextAutoLimits, ModelBuilder, ModelInfo};
+use web_rwkv::runtime::model::{AsAny, Bundle, ContextAutoLimits, ModelBuilder, ModelInfo, State};
 use web_rwkv::runtime::softmax::softmax_one;
 use web_rwkv::runtime::{RuntimeError, TokioRuntime, v7};
-use web_rwkv::tensor::TensorCpu;
+use web_rwkv::tensor::{TensorCpu, TensorError, TensorInit};
 
 use crate::adapter::Found;
 use crate::checkpoint::{self, Sizes};
@@ -85,12 +85,39 @@ impl Engine {
         for layer in &self.state.data {
             encoder.clear_buffer(&layer.buffer, 0, None);
         }
-        context.queue.submit(Some(encoder.finish()));
+        self.submit_and_wait(Some(encoder.finish()))
+    }
+
+    /// Hands commands to the device, and what was written to its buffers before them, and waits until all is done.
+    fn submit_and_wait(&self, commands: Option<wgpu::CommandBuffer>) -> Result<(), Failure> {
+        let context = &self.state.context;
+        context.queue.submit(commands);
         context
             .device
             .poll(wgpu::PollType::wait_indefinitely())
             .map_err(|error| Failure::Engine(chain(&error)))?;
         Ok(())
+    }
+
+    /// A copy of the state: `[layers, head size + 2, width]`, the last one fastest.
+    pub fn state(&self) -> Result<Vec<f32>, Failure> {
+        let state = self.threads.block_on(self.state.back(0));
+        Ok(state.map_err(of_tensor)?.to_vec())
+    }
+
+    /// Puts a copy that `state` gave back onto the device.
+    pub fn load_state(&self, state: Vec<f32>) -> Result<(), Failure> {
+        let shape = self.state.init_shape();
+        if state.len() != shape.len() {
+            return Err(Failure::Value(format!(
+                "state has {} numbers, but this model's has {}",
+                state.len(),
+                shape.len()
+            )));
+        }
+        let state = TensorCpu::from_data(shape, state).map_err(of_tensor)?;
+        self.state.load(state, 0).map_err(of_tensor)?;
+        self.submit_and_wait(None)
     }
 
     /// Advances the state by `tokens` and returns the logits after the last of them.
@@ -197,6 +224,10 @@ fn state_of(bundle: &v7::Bundle<f16>) -> Result<v7::State, Failure> {
         .downcast_ref::<v7::State>()
         .cloned()
         .ok_or_else(|| Failure::Engine("the engine's RWKV-7 state is of another version".into()))
+}
+
+fn of_tensor(error: TensorError) -> Failure {
+    Failure::Engine(chain(&error))
 }
 
 /// A closed channel or a failed task means that one of the engine's threads panicked.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use numpy::{IntoPyArray, PyArray1};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use crate::adapter::{self, Adapter};
@@ -152,6 +152,17 @@ impl Model {
     /// Sets the recurrent state back to its initial value, on the device, and waits until that is done.
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
         Ok(self.with_engine(py, Engine::clear)?)
+    }
+
+    /// A copy of the recurrent state in host memory: float32, flat.
+    fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        Ok(self.with_engine(py, Engine::state)?.into_pyarray(py))
+    }
+
+    /// Puts a copy that `state` gave back onto the device, and waits until that is done.
+    fn load_state(&self, py: Python<'_>, state: PyReadonlyArray1<'_, f32>) -> PyResult<()> {
+        let state = state.as_array().to_vec();
+        Ok(self.with_engine(py, |engine| engine.load_state(state))?)
     }
 
     /// Advances the state by `tokens` and returns the logits after the last one: float32, [vocabulary], in host memory.

@@ -82,6 +82,34 @@ def test_clear_brings_the_initial_state_back(fresh: binding.Model) -> None:
     assert distance(carried_on, first) > 1e-3
 
 
+def test_a_copied_state_stands_for_all_the_tokens_before_it(fresh: binding.Model) -> None:
+    fresh.forward(TOKENS[:100])
+    kept = fresh.state()
+    carried_on = fresh.forward(TOKENS[100:140])
+    fresh.clear()
+    for _ in range(2):
+        fresh.load_state(kept)
+        assert np.array_equal(fresh.forward(TOKENS[100:140]), carried_on)
+
+
+def test_the_initial_state_is_zero_and_a_copy_is_left_alone(fresh: binding.Model) -> None:
+    kept = fresh.state()
+    assert kept.shape == (LAYERS * (64 + 2) * WIDTH,)
+    fresh.forward(TOKENS[:40])
+    assert not kept.any()
+    assert fresh.state().any()
+
+
+def test_a_state_of_another_length_or_type_is_refused_and_the_state_is_as_before(fresh: binding.Model) -> None:
+    fresh.forward(TOKENS[:40])
+    kept = fresh.state()
+    with pytest.raises(ValueError, match=f"state has 3 numbers, but this model's has {len(kept)}"):
+        fresh.load_state(np.zeros(3, np.float32))
+    with pytest.raises(TypeError):
+        fresh.load_state(kept.astype(np.float64))  # type: ignore[arg-type]
+    assert np.array_equal(fresh.state(), kept)
+
+
 @pytest.mark.parametrize("chunk", [32, 100, binding.LARGEST_CHUNK])
 def test_the_chunk_changes_nothing_but_speed(
     load: Callable[..., binding.Model], fresh: binding.Model, chunk: int

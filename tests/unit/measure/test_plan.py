@@ -65,7 +65,8 @@ def test_only_the_last_two_need_to_agree(durations: list[float], factor: float) 
 def test_what_warms_a_workload() -> None:
     assert warmup_for(PREFILL) == PREFILL
     assert warmup_for(Workload("prefill", 512, 64)) == Workload("prefill", 512, 64)
-    assert warmup_for(GENERATION) == warmup_for(DEEP) == Workload("generation", process.WARMUP_TOKENS)
+    assert warmup_for(GENERATION) == Workload("generation", process.WARMUP_TOKENS)
+    assert warmup_for(DEEP) == Workload("generation", process.WARMUP_TOKENS, DEEP.depth)
     assert warmup_for(Workload("generation", 3)) == Workload("generation", 3)
 
 

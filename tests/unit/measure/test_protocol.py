@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from pytest_rwkvperf.backends.base import Device
 from pytest_rwkvperf.cases import Workload, WorkloadKind
 from pytest_rwkvperf.errors import OptionError
 from pytest_rwkvperf.measure import protocol
-from pytest_rwkvperf.measure.protocol import Sample, token_ids
+from pytest_rwkvperf.measure.protocol import Contexts, Sample, token_ids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 Call = tuple[str, tuple[int, ...]]
 
 VOCABULARY = 65_536
-NANOSECONDS = {"clear": 10**9, "synchronise": 10**8, "prefill": 10**6, "decode": 10**4, "logits": 100, "clock": 1}
+NANOSECONDS = {
+    "save": 10**11, "load": 10**10, "clear": 10**9, "synchronise": 10**8,
+    "prefill": 10**6, "decode": 10**4, "logits": 100, "clock": 1,
+}  # fmt: skip
 """How long each call takes on the scripted clock; no two sums are alike."""
 
 
@@ -39,6 +43,12 @@ class Scripted:
         self.vocabulary = vocabulary
         self.device = Device("cpu", "CPU", "cpu")
         self._now = 0
+        self._fed: tuple[int, ...] = ()
+        """The tokens that its state stands for."""
+
+    @property
+    def fed(self) -> tuple[int, ...]:
+        return self._fed
 
     def _take(self, name: str, *tokens: int) -> None:
         self.calls.append((name, tokens))
@@ -46,12 +56,23 @@ class Scripted:
 
     def clear(self) -> None:
         self._take("clear")
+        self._fed = ()
+
+    def save_state(self) -> tuple[int, ...]:
+        self._take("save")
+        return self._fed
+
+    def load_state(self, state: tuple[int, ...]) -> None:
+        self._take("load")
+        self._fed = state
 
     def prefill(self, tokens: Sequence[int]) -> None:
         self._take("prefill", *tokens)
+        self._fed += tuple(tokens)
 
     def decode(self, token: int) -> None:
         self._take("decode", token)
+        self._fed += (token,)
 
     def synchronise(self) -> None:
         self._take("synchronise")
@@ -86,7 +107,7 @@ def fed(calls: Sequence[Call]) -> tuple[int, ...]:
 
 
 def test_a_prefill_is_timed_from_an_idle_engine_to_its_last_logits(engine: Scripted) -> None:
-    sample = protocol.run(engine, Workload("prefill", 5), chunk=2)
+    sample = protocol.run(engine, Workload("prefill", 5), chunk=2, contexts=Contexts())
     ids = token_ids(5, VOCABULARY)
     assert engine.calls == [
         ("clear", ()),
@@ -102,7 +123,7 @@ def test_a_prefill_is_timed_from_an_idle_engine_to_its_last_logits(engine: Scrip
 
 
 def test_a_generations_every_token_has_its_logits_on_the_host_and_its_share_of_the_time(engine: Scripted) -> None:
-    sample = protocol.run(engine, Workload("generation", 3), chunk=2)
+    sample = protocol.run(engine, Workload("generation", 3), chunk=2, contexts=Contexts())
     ids = token_ids(3, VOCABULARY)
     steps = [one for token in ids for one in (("decode", (token,)), ("logits", ()), ("clock", ()))]
     assert engine.calls == [("clear", ()), ("synchronise", ()), ("clock", ()), *steps]
@@ -111,30 +132,45 @@ def test_a_generations_every_token_has_its_logits_on_the_host_and_its_share_of_t
 
 
 def test_slices_of_a_generation_are_its_work_with_pauses(engine: Scripted) -> None:
-    workload = Workload("generation", 5, depth=4)
-    whole = protocol.run(engine, workload, chunk=3)
-    fed_whole, engine.calls = fed(engine.calls), []
-    slices = [protocol.run_slice(engine, workload, 3, start, 2) for start in (0, 2, 4)]
-    assert fed(engine.calls) == fed_whole
-    assert names(engine.calls).count("clear") == 1
+    workload, contexts = Workload("generation", 5, depth=4), Contexts()
+    whole = protocol.run(engine, workload, 3, contexts)
+    after, engine.calls = engine.fed, []
+    slices = [protocol.run_slice(engine, workload, 3, contexts, start, 2) for start in (0, 2, 4)]
+    assert engine.fed == after
+    assert names(engine.calls).count("load") == 1
     assert [len(one.token_nanoseconds) for one in slices] == [2, 2, 1]
     assert protocol.joined(slices) == whole
 
 
 @pytest.mark.parametrize("kind", ["prefill", "generation"])
 def test_context_is_fed_in_chunks_and_finished_before_the_clock_starts(kind: WorkloadKind, engine: Scripted) -> None:
-    sample = protocol.run(engine, Workload(kind, 1, depth=5), chunk=3)
+    sample = protocol.run(engine, Workload(kind, 1, depth=5), 3, Contexts())
     started = names(engine.calls).index("clock")
     ids = token_ids(6, VOCABULARY)
     assert engine.calls[:started] == [
         ("clear", ()),
         ("prefill", ids[:3]),
         ("prefill", ids[3:5]),
-        ("logits", ()),
+        ("save", ()),
+        ("load", ()),
         ("synchronise", ()),
     ]
     assert fed(engine.calls[started:]) == ids[5:]
     assert sample.nanoseconds < 2 * 10**6
+
+
+@pytest.mark.parametrize("kind", ["prefill", "generation"])
+def test_context_is_read_once_and_its_state_put_back_before_every_later_repetition(
+    kind: WorkloadKind, engine: Scripted
+) -> None:
+    contexts, deep, deeper = Contexts(), Workload(kind, 2, depth=5), Workload(kind, 2, depth=7)
+    first = protocol.run(engine, deep, 3, contexts)
+    protocol.run(engine, deeper, 3, contexts)
+    protocol.run(engine, replace(deep, depth=0), 3, contexts)
+    engine.calls = []
+    assert protocol.run(engine, deep, 3, contexts) == first
+    assert names(engine.calls)[:3] == ["load", "synchronise", "clock"]
+    assert engine.fed == token_ids(7, VOCABULARY)
 
 
 WORKLOADS = st.builds(Workload, st.sampled_from(["prefill", "generation"]), st.integers(1, 300), st.integers(0, 300))
@@ -143,8 +179,8 @@ WORKLOADS = st.builds(Workload, st.sampled_from(["prefill", "generation"]), st.i
 @given(WORKLOADS, st.integers(1, 700))
 def test_every_token_is_fed_once_and_in_order_in_chunks_as_large_as_allowed(workload: Workload, chunk: int) -> None:
     engine = Scripted()
-    sample = protocol.run(engine, workload, chunk)
-    assert fed(engine.calls) == token_ids(workload.depth + workload.tokens, VOCABULARY)
+    sample = protocol.run(engine, workload, chunk, Contexts())
+    assert engine.fed == fed(engine.calls) == token_ids(workload.depth + workload.tokens, VOCABULARY)
     assert names(engine.calls).count("clear") == 1
     lengths = [len(tokens) for name, tokens in engine.calls if name == "prefill"]
     chunked = workload.depth, workload.tokens if workload.kind == "prefill" else 0
@@ -155,10 +191,10 @@ def test_every_token_is_fed_once_and_in_order_in_chunks_as_large_as_allowed(work
 
 
 def test_two_repetitions_ask_the_same_of_the_engine(engine: Scripted) -> None:
-    workload = Workload("generation", 4, depth=3)
-    protocol.run(engine, workload, chunk=2)
+    workload, contexts = Workload("generation", 4), Contexts()
+    protocol.run(engine, workload, 2, contexts)
     first, engine.calls = engine.calls, []
-    protocol.run(engine, workload, chunk=2)
+    protocol.run(engine, workload, 2, contexts)
     assert engine.calls == first
 
 

@@ -40,6 +40,12 @@ class Scripted:
         if self._fault != "keeps state":
             self._seen = []
 
+    def save_state(self) -> list[int]:
+        return list(self._seen)
+
+    def load_state(self, state: list[int]) -> None:
+        self._seen = list(state)
+
     def prefill(self, tokens: Sequence[int]) -> None:
         self.calls.append(f"prefill {len(tokens)}")
         last = tokens[-1:] if self._fault == "drops all but a chunk's last token" else tokens

@@ -112,6 +112,20 @@ class Model:
         Raises:
             WebRwkvError: the engine failed, now or earlier.
         """
+    def state(self) -> npt.NDArray[np.float32]:
+        """Copy the recurrent state to host memory: flat, of one length whatever has been read.
+
+        Raises:
+            WebRwkvError: the engine failed, now or earlier.
+        """
+    def load_state(self, state: npt.NDArray[np.float32]) -> None:
+        """Put back a copy that `state` of a model of the same shape gave, and wait until that is done.
+
+        Raises:
+            TypeError: `state` is no flat float32 array.
+            ValueError: it has another length; the state is as before.
+            WebRwkvError: the engine failed, now or earlier.
+        """
     def forward(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Advance the state by `tokens`; return the logits after the last one, [vocabulary], in host memory.
 
