@@ -20,6 +20,7 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import importlib.metadata
 import importlib.util
 import io
 import json
@@ -30,7 +31,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TextIO
 
@@ -81,10 +82,14 @@ class MissingToolError(SetupError):
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """One clone of the repository and the virtual environment inside it."""
+    """One clone of the repository and the virtual environment inside it.
+
+    With `with_installed` that environment also sees the packages of the Python that made it.
+    """
 
     root: Path
     cache: Path
+    with_installed: bool = False
 
     @property
     def venv(self) -> Path:
@@ -100,6 +105,22 @@ class Checkout:
     def stamps(self) -> Path:
         """Where the finished steps' keys are kept."""
         return self.venv / "rwkvperf-setup.json"
+
+    @property
+    def packages(self) -> Path:
+        """Where the virtual environment's own packages lie."""
+        major_minor = ".".join(str(number) for number in venv_version(self)[:2])
+        return (self.venv / "Lib" if WINDOWS else self.venv / "lib" / f"python{major_minor}") / "site-packages"
+
+    @property
+    def lent(self) -> Path:
+        """Names, for Python's start, the folders of packages that the virtual environment sees behind its own."""
+        return self.packages / "rwkvperf-installed.pth"
+
+    @property
+    def constraints(self) -> Path:
+        """The exact versions for pip."""
+        return self.venv / "rwkvperf-constraints.txt" if self.with_installed else self.root / "constraints.txt"
 
     @property
     def native(self) -> Path:
@@ -295,8 +316,7 @@ def run_in_view(command: Sequence[str], *, env: Mapping[str, str] | None = None)
 
 def pip_install(checkout: Checkout, step: Step, *arguments: str, env: Mapping[str, str] | None = None) -> None:
     """`pip install` into the virtual environment, with the versions of constraints.txt."""
-    constraints = str(checkout.root / "constraints.txt")
-    pip = checkout.module("pip", "install", "--progress-bar", "off", "-c", constraints, *arguments)
+    pip = checkout.module("pip", "install", "--progress-bar", "off", "-c", checkout.constraints, *arguments)
     run_quietly(step.title, step.typical, pip, log=checkout.log(step.name), env=env)
 
 
@@ -340,7 +360,8 @@ def step_key(checkout: Checkout, step: Step) -> str:
     version = ".".join(map(str, venv_version(checkout)))
     place = (str(checkout.root), sys.platform, platform.machine(), version)
     flags = without_amx() if step.install is install_llama_cpp else ()
-    parts = (step.name, *place, *step.distributions, *flags, sources_hash(checkout.root, step.files))
+    lent = ("with-installed",) if checkout.with_installed else ()
+    parts = (step.name, *place, *lent, *step.distributions, *flags, sources_hash(checkout.root, step.files))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -362,17 +383,17 @@ def write_stamp(checkout: Checkout, step: str, key: str) -> None:
 
 
 def installed(checkout: Checkout, distribution: str, version: str = "*") -> bool:
-    """Whether the virtual environment holds a distribution, without starting its Python."""
-    major_minor = ".".join(str(number) for number in venv_version(checkout)[:2])
-    libraries = checkout.venv / "Lib" if WINDOWS else checkout.venv / "lib" / f"python{major_minor}"
-    return any((libraries / "site-packages").glob(f"{distribution}-{version}.dist-info"))
+    """Whether the virtual environment holds or is lent a distribution, without starting its Python."""
+    lent = checkout.with_installed and checkout.lent.exists()
+    others = checkout.lent.read_text(encoding="utf-8").splitlines() if lent else ()
+    folders = (checkout.packages, *map(Path, others))
+    return any(any(folder.glob(f"{distribution}-{version}.dist-info")) for folder in folders)
 
 
 def finished(checkout: Checkout, step: Step) -> bool:
-    """Whether a step's result is there and made from what the checkout holds now."""
-    return read_stamps(checkout).get(step.name) == step_key(checkout, step) and all(
-        installed(checkout, name) for name in step.distributions
-    )
+    """Whether a step's result is there and made from what the checkout holds now, with whatever flags."""
+    made, _, _ = str(read_stamps(checkout).get(step.name)).partition(" ")
+    return made == step_key(checkout, step) and all(installed(checkout, name) for name in step.distributions)
 
 
 # What the system must have -------------------------------------------------------------------------------------------
@@ -456,8 +477,9 @@ def vulkan_ready() -> bool:
 
 
 def install_core(checkout: Checkout, step: Step) -> None:
-    """This project as an editable install, with everything but the engines."""
-    pip_install(checkout, step, "--editable", f"{checkout.root}[dev]")
+    """This project as an editable install, with everything but the engines; a machine that lends develops nothing."""
+    extra = "" if checkout.with_installed else "[dev]"
+    pip_install(checkout, step, "--editable", f"{checkout.root}{extra}")
 
 
 def install_rwkv(checkout: Checkout, step: Step) -> None:
@@ -523,9 +545,16 @@ def install_web_rwkv(checkout: Checkout, step: Step) -> None:
     """The web-rwkv binding from native/web-rwkv, by its wheel's path: the name is never looked up on an index."""
     machine = f"{sys.platform}-{platform.machine()}"  # a home folder may be shared by several kinds
     wheels = checkout.cache / "wheels" / machine / sources_hash(checkout.root, step.files)
-    if not any(wheels.glob("*.whl")):
-        build_web_rwkv(checkout, step, wheels)
-    paths = map(str, wheels.glob("*.whl"))
+    try:
+        if not any(wheels.glob("*.whl")):
+            build_web_rwkv(checkout, step, wheels)
+        paths = [*wheels.glob("*.whl")]
+    except MissingToolError:
+        folders = os.environ.get("PIP_FIND_LINKS", "").split()
+        paths = [path for folder in folders for path in sorted(Path(folder).glob("rwkvperf_web_rwkv-*.whl"))][-1:]
+        if not paths:
+            raise
+        say(f"There is no cargo: {paths[0]} is taken, whatever sources it was made from.")
     pip = checkout.module("pip", "install", "--no-index", "--no-deps", "--force-reinstall", *paths)
     run_quietly("Installing the web-rwkv binding", "a few seconds", pip, log=checkout.log(step.name))
 
@@ -534,6 +563,8 @@ def build_web_rwkv(checkout: Checkout, step: Step, wheels: Path) -> None:
     """Compile the binding's wheel into `wheels`, which appears only when it is whole."""
     cargo = find_cargo()
     env = {**cargo_env(checkout), "PATH": os.pathsep.join([str(cargo.parent), os.environ.get("PATH", "")])}
+    if not installed(checkout, "maturin"):  # it comes with the tools, which a set-up with lent packages leaves out
+        pip_install(checkout, step, "maturin>=1.9,<2")
     wheels.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=wheels.parent) as building:
         out = Path(building, "wheels")
@@ -560,6 +591,7 @@ CORE = Step(
     imports="pytest_rwkvperf",
     engine=False,
 )
+MEASURING = replace(CORE, title="Installing pytest-rwkvperf", distributions=("pytest_rwkvperf", "pytest"))
 ENGINES = (
     Step(
         name="rwkv",
@@ -644,18 +676,20 @@ def ensure_venv(checkout: Checkout) -> None:
         raise SetupError(message)
     if not version or not checkout.python.exists():
         make_venv(checkout)
+    lend_installed(checkout)
     log = checkout.log("venv")
     if not installed(checkout, "pip"):
         run_quietly("Adding pip to .venv", "a few seconds", checkout.module("ensurepip"), log=log)
     wanted = pip_version(checkout)
-    if not installed(checkout, "pip", wanted):
+    if not checkout.with_installed and not installed(checkout, "pip", wanted):
         pip = checkout.module("pip", "install", f"pip=={wanted}")
         run_quietly(f"Updating .venv's pip to {wanted}", "a few seconds", pip, log=log)
 
 
 def make_venv(checkout: Checkout) -> None:
     """A fresh virtual environment of the running Python, without pip."""
-    if importlib.util.find_spec("ensurepip") is None:  # Debian's python3 comes without it
+    pip = importlib.util.find_spec("ensurepip") or (checkout.with_installed and importlib.util.find_spec("pip"))
+    if not pip:  # Debian's python3 comes without ensurepip
         package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
         why = "This Python cannot make virtual environments by itself."
         apt_install([package], why, checkout.cache / "apt.log")
@@ -664,6 +698,34 @@ def make_venv(checkout: Checkout) -> None:
     venv = [sys.executable, "-m", "venv", "--clear", "--without-pip", str(checkout.venv)]
     title = f"Making .venv with Python {platform.python_version()}"
     run_quietly(title, "a few seconds", venv, log=checkout.cache / "venv.log")
+
+
+def lend_installed(checkout: Checkout) -> None:
+    """With `with_installed`: .venv sees the running Python's packages, and pip pins only what these lack. Else neither.
+
+    venv's own `--system-site-packages` lends the base Python's, and the running one may be an environment itself.
+    """
+    if not checkout.with_installed:
+        checkout.lent.unlink(missing_ok=True)
+        return
+    running, made = sys.version_info[:2], venv_version(checkout)[:2]
+    if Path(sys.prefix).resolve() == checkout.venv.resolve() or running != made:
+        message = (
+            f"{checkout.venv} (Python {'.'.join(map(str, made))}) cannot be lent the packages of {sys.executable} "
+            f"({platform.python_version()}). Run this with another Python of that version, or remove .venv first."
+        )
+        raise SetupError(message)
+    folders = [folder for folder in sys.path if Path(folder).name in {"site-packages", "dist-packages"}]
+    checkout.lent.write_text("\n".join(folders) + "\n", encoding="utf-8")
+    there = {normalized(str(one.metadata["Name"])) for one in importlib.metadata.distributions(path=folders)}
+    pins = (checkout.root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    kept = [pin for pin in pins if normalized(pin.partition("==")[0]) not in there]
+    checkout.constraints.write_text("\n".join(kept) + "\n", encoding="utf-8")
+
+
+def normalized(name: str) -> str:
+    """A distribution's name as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def bring(checkout: Checkout, step: Step) -> None:
@@ -688,13 +750,14 @@ def set_up(checkout: Checkout, *, require_all: bool, engines: Sequence[Step] = E
     Raises SetupError when not even the engine-free part can be installed.
     """
     started = time.monotonic()
-    current = checkout.python.exists() and all(finished(checkout, step) for step in (CORE, *engines))
+    core = MEASURING if checkout.with_installed else CORE
+    current = checkout.python.exists() and all(finished(checkout, step) for step in (core, *engines))
     if current and (not engines or vulkan_ready()):
         return 0
     with alone(checkout):
         ensure_venv(checkout)
-        if not finished(checkout, CORE):
-            bring(checkout, CORE)
+        if not finished(checkout, core):
+            bring(checkout, core)
         missing = [step.name for step in engines if not try_engine(checkout, step)]
     there = [step.name for step in engines if step.name not in missing]
     say(f"Set-up took {duration(time.monotonic() - started)}.")
@@ -758,6 +821,28 @@ def find_nvcc() -> Path:
     return Path(found)
 
 
+def compile_for_cuda(checkout: Checkout, step: Step, nvcc: Path) -> None:
+    """llama-cpp-python with CUDA, and see that it finds a device."""
+    need_compiler()
+    pip = checkout.module("pip", "install", "-c", checkout.constraints)
+    options, tools = [], []
+    if installed(checkout, *step.distributions):  # most likely the CPU's build, which pip would leave
+        options += ["--no-deps", "--force-reinstall"]
+    if checkout.with_installed:  # pip's own build environments hide lent packages: a cmake that is one does not start
+        options.append("--no-build-isolation")
+        programs = [name for name in ("cmake", "ninja") if not shutil.which(name)]
+        tools.append([*pip, "scikit-build-core>=0.9.2", *programs])
+    options += ["--no-cache-dir", "--no-binary", "llama-cpp-python"]  # pip's cache has the CPU's build
+    build = [*pip, *options, "llama-cpp-python"]
+    env = {"CMAKE_ARGS": " ".join((*without_amx(), *CUDA_FLAGS)), "CUDACXX": str(nvcc)}
+    check = [str(checkout.python), "-c", CUDA_CHECK]
+    with alone(checkout):
+        title, typical = "Compiling llama-cpp-python with CUDA", "3 min on 16 cores, 20 to 30 min on 2"
+        run_quietly(title, typical, *tools, build, check, log=checkout.log(f"{step.name}-cuda"), env=env)
+        made = " ".join((step_key(checkout, step), *CUDA_FLAGS))  # the plain set-up leaves it alone for its key
+        write_stamp(checkout, step.name, made)
+
+
 def command_setup_cuda(checkout: Checkout, arguments: argparse.Namespace) -> int:
     """Set-up with llama-cpp-python compiled for this machine's NVIDIA GPU, and not for the CPU first."""
     nvcc = find_nvcc()
@@ -765,17 +850,8 @@ def command_setup_cuda(checkout: Checkout, arguments: argparse.Namespace) -> int
     others = [one for one in ENGINES if one is not step]
     if code := set_up(checkout, require_all=arguments.require_all, engines=others):
         return code
-    need_compiler()
-    pip = checkout.module("pip", "install", "-c", checkout.root / "constraints.txt")
-    if installed(checkout, *step.distributions):  # most likely the CPU's build, which pip would leave
-        pip += ["--no-deps", "--force-reinstall"]
-    pip += ["--no-cache-dir", "--no-binary", "llama-cpp-python", "llama-cpp-python"]  # pip's cache has the CPU's build
-    env = {"CMAKE_ARGS": " ".join(CUDA_FLAGS), "CUDACXX": str(nvcc)}
-    check = [str(checkout.python), "-c", CUDA_CHECK]
-    with alone(checkout):
-        title, typical = "Compiling llama-cpp-python with CUDA", "3 min on 16 cores, 20 to 30 min on 2"
-        run_quietly(title, typical, pip, check, log=checkout.log(f"{step.name}-cuda"), env=env)
-        write_stamp(checkout, step.name, step_key(checkout, step))  # so that the plain set-up leaves it alone
+    if not finished(checkout, step) or not read_stamps(checkout)[step.name].endswith(" ".join(CUDA_FLAGS)):
+        compile_for_cuda(checkout, step, nvcc)
     say("Ready. Measure with: .venv/bin/python -m pytest --rwkv-backend=llama-cpp --rwkv-device=cuda:0")
     say("rwkv's kernels are compiled when they are first asked for: --rwkv-quant=fp16@kernels")
     return 0
@@ -901,6 +977,12 @@ def parser() -> argparse.ArgumentParser:
                 default=os.environ.get("CI", "").lower() not in {"", "0", "false"},
                 help="fail when an engine is missing (always so where the environment variable CI is set)",
             )
+        if name == "setup-cuda":
+            command.add_argument(
+                "--with-installed",
+                action="store_true",
+                help="use the packages of the Python that runs this, torch above all, and install only what they lack",
+            )
         if name == "clean":
             command.add_argument("--cache", action="store_true", help=f"also remove {build_cache()}")
     return top
@@ -928,7 +1010,7 @@ def main(argv: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, ended)
     arguments = parse(argv)
-    checkout = Checkout(ROOT, build_cache())
+    checkout = Checkout(ROOT, build_cache(), with_installed=getattr(arguments, "with_installed", False))
     try:
         return COMMANDS[arguments.command](checkout, arguments)
     except SetupError as error:

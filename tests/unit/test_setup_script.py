@@ -7,10 +7,12 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -467,6 +469,7 @@ def test_llama_cpp_is_compiled_for_cuda_and_asked_for_its_device(
     monkeypatch.setattr(dev, "need_compiler", lambda: None)
     llama = ENGINES["llama-cpp"]
     monkeypatch.setattr(dev, "installed", lambda *_: there)
+    monkeypatch.setattr(dev, "without_amx", lambda: ())
     ran: list[tuple[list[str], dict[str, str]]] = []
 
     def run(*words: Any, env: dict[str, str], **_: object) -> None:  # noqa: ANN401 - titles and commands
@@ -479,9 +482,176 @@ def test_llama_cpp_is_compiled_for_cuda_and_asked_for_its_device(
     assert "--no-cache-dir" in pip, "pip's cache may hold the CPU's build"
     assert ("--force-reinstall" in pip) is ("--no-deps" in pip) is there, "without it, its dependencies are needed too"
     assert asked == ["rwkv", "web-rwkv"], "it is not compiled for the CPU first"
-    assert dev.read_stamps(checkout) == {llama.name: dev.step_key(checkout, llama)}, "the plain set-up leaves it alone"
+    assert dev.read_stamps(checkout) == {llama.name: " ".join((dev.step_key(checkout, llama), *dev.CUDA_FLAGS))}
     assert env == {"CMAKE_ARGS": " ".join(dev.CUDA_FLAGS), "CUDACXX": str(compiler)}
     assert "lists no CUDA device" in check[-1]
+
+
+@pytest.fixture
+def cuda(checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch) -> dev.Checkout:
+    """A checkout whose set-up for CUDA lacks just llama.cpp, and whose Python succeeds at whatever it is asked."""
+    monkeypatch.setattr(dev, "ROOT", checkout.root)
+    monkeypatch.setattr(dev, "build_cache", lambda: checkout.cache)
+    monkeypatch.setattr(dev, "find_nvcc", lambda: Path("nvcc"))
+    monkeypatch.setattr(dev, "need_compiler", lambda: None)
+    monkeypatch.setattr(dev, "set_up", lambda *_, **__: 0)
+    checkout.python.parent.mkdir(parents=True)
+    answer(checkout, "exit 0")
+    return checkout
+
+
+def answer(checkout: dev.Checkout, script: str) -> None:
+    checkout.python.write_text(f"#!/bin/sh\n{script}\n")
+    checkout.python.chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's program stands in for Python")
+def test_a_build_for_cuda_is_done_once_and_again_after_one_for_the_cpu(cuda: dev.Checkout) -> None:
+    llama = ENGINES["llama-cpp"]
+    log = cuda.log("llama-cpp-cuda")
+    assert dev.main(["setup-cuda"]) == 0
+    pretend_installed(cuda, "llama_cpp_python")
+    once = log.read_text(encoding="utf-8")
+    assert dev.main(["setup-cuda"]) == 0
+    assert log.read_text(encoding="utf-8") == once
+    assert dev.finished(cuda, llama), "the plain set-up leaves it alone"
+    dev.write_stamp(cuda, llama.name, dev.step_key(cuda, llama))
+    assert dev.main(["setup-cuda"]) == 0
+    assert "--force-reinstall" in log.read_text(encoding="utf-8").removeprefix(once)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's program stands in for Python")
+def test_a_failed_build_for_cuda_is_a_sentence_with_its_last_lines(
+    cuda: dev.Checkout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer(cuda, "echo 'nvcc fatal: Unsupported gpu architecture'; exit 1")
+    assert dev.main(["setup-cuda"]) == 1
+    said = capsys.readouterr().out
+    assert re.match(r"The set-up cannot go on\. `python -m pip install \.\.\.` ended with exit code 1\.", said)
+    assert "    nvcc fatal: Unsupported gpu architecture\n" in said
+    assert said.rstrip().endswith(f"Everything it said: {cuda.log('llama-cpp-cuda')}")
+    assert dev.read_stamps(cuda) == {}
+
+
+def test_a_set_up_for_cuda_without_nvcc_ends_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    assert dev.main(["setup-cuda"]) == 1
+    assert capsys.readouterr().out.startswith("The set-up cannot go on. llama.cpp and rwkv's kernels are compiled with")
+
+
+# With the packages of the Python that runs the script
+
+
+@pytest.fixture
+def lent(checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dev.Checkout:
+    """The checkout for a set-up by a Python that has torch 2.11.0 and pip 24.0."""
+    folder = tmp_path / "image" / "site-packages"
+    for name, version in (("Torch", "2.11.0+cu130"), ("pip", "24.0")):
+        facts = folder / f"{name.lower()}-{version}.dist-info"
+        facts.mkdir(parents=True)
+        (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*(one for one in sys.path if not one.endswith("site-packages")), str(folder)])
+    version = ".".join(map(str, sys.version_info[:3]))
+    (checkout.venv / "pyvenv.cfg").write_text(f"version = {version}\n", encoding="utf-8")
+    (checkout.root / "constraints.txt").write_text("pip==26.3\nrwkv==0.8.32\ntorch==2.13.0\n", encoding="utf-8")
+    checkout.packages.mkdir(parents=True)
+    checkout.python.parent.mkdir(exist_ok=True)
+    checkout.python.touch()
+    return replace(checkout, with_installed=True)
+
+
+def test_a_lent_package_counts_and_is_not_pinned(lent: dev.Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dev, "run_quietly", lambda *_, **__: pytest.fail("its pip will do"))
+    dev.ensure_venv(lent)
+    assert lent.constraints.read_text(encoding="utf-8") == "rwkv==0.8.32\n"
+    step = ENGINES["rwkv"]
+    dev.write_stamp(lent, step.name, dev.step_key(lent, step))
+    assert not dev.finished(lent, step)
+    (lent.packages / "rwkv-0.8.32.dist-info").mkdir()
+    assert dev.finished(lent, step)
+
+
+def test_the_plain_set_up_takes_nothing_lent_as_its_own(lent: dev.Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr(dev, "run_quietly", lambda title, *_, **__: ran.append(title))
+    dev.ensure_venv(lent)
+    plain = replace(lent, with_installed=False)
+    assert not dev.installed(plain, "torch")
+    assert all(dev.step_key(plain, step) != dev.step_key(lent, step) for step in dev.ENGINES)
+    dev.ensure_venv(plain)
+    assert not lent.lent.exists()
+    assert ran == ["Adding pip to .venv", "Updating .venv's pip to 26.3"]
+
+
+def test_the_environment_finds_the_running_pythons_packages(checkout: dev.Checkout) -> None:
+    made = replace(checkout, with_installed=True)
+    dev.make_venv(made)
+    dev.lend_installed(made)
+    found = subprocess.run(
+        [made.python, "-c", "import pytest, sys; print(pytest.__file__, sys.prefix, sep='\\n')"],
+        capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    assert found == [pytest.__file__, str(made.venv)]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["its-own-python", "another-version"])
+def test_packages_are_lent_only_by_another_python_of_the_same_version(
+    lent: dev.Checkout,
+    monkeypatch: pytest.MonkeyPatch,
+    own: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    if own:
+        monkeypatch.setattr(sys, "prefix", str(lent.venv))
+    else:
+        (lent.venv / "pyvenv.cfg").write_text("version = 3.99.0\n", encoding="utf-8")
+    with pytest.raises(dev.SetupError, match=r"cannot be lent the packages of .*remove \.venv first"):
+        dev.lend_installed(lent)
+
+
+@pytest.mark.parametrize(("with_installed", "asked"), [(False, "[dev]"), (True, "")])
+def test_who_only_measures_gets_no_tools(
+    checkout: dev.Checkout,
+    monkeypatch: pytest.MonkeyPatch,
+    with_installed: bool,  # noqa: FBT001 - a parameter
+    asked: str,
+) -> None:
+    taken: list[str] = []
+    monkeypatch.setattr(dev, "pip_install", lambda _checkout, _step, *arguments: taken.extend(arguments))
+    dev.install_core(replace(checkout, with_installed=with_installed), dev.CORE)
+    assert taken == ["--editable", f"{checkout.root}{asked}"]
+
+
+def test_llama_cpp_is_compiled_with_the_lent_cmake(lent: dev.Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(dev, "need_compiler", lambda: None)
+    monkeypatch.setattr(dev, "run_quietly", lambda *words, **_: ran.extend(map(list, words[2:])))
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == "cmake" else None)
+    dev.compile_for_cuda(lent, ENGINES["llama-cpp"], Path("nvcc"))
+    tools, build, _ = ran
+    assert tools[-2:] == ["scikit-build-core>=0.9.2", "ninja"]
+    assert "--no-build-isolation" in build
+    assert tools[tools.index("-c") + 1] == build[build.index("-c") + 1] == str(lent.constraints)
+
+
+def test_without_cargo_a_wheel_that_travelled_is_taken(
+    lent: dev.Checkout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[list[str]] = []
+    monkeypatch.setattr(dev, "run_quietly", lambda *words, **_: ran.extend(map(list, words[2:])))
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    monkeypatch.setenv("PIP_FIND_LINKS", f"{tmp_path / 'nowhere'} {tmp_path}")
+    step = ENGINES["web-rwkv"]
+    with pytest.raises(dev.MissingToolError, match="no cargo"):
+        step.install(lent, step)
+    wheel = tmp_path / "rwkvperf_web_rwkv-0.1.0+source-cp310-abi3-linux_x86_64.whl"
+    wheel.touch()
+    step.install(lent, step)
+    assert ran[0][-1] == str(wheel)
+    assert "--no-index" in ran[0]
+    assert capsys.readouterr().out.startswith(f"There is no cargo: {wheel} is taken")
 
 
 # What the repository says
