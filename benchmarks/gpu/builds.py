@@ -1,80 +1,82 @@
-"""What proof.py compiles or installs from files that travelled with it: for machines that reach no package registry.
+"""`make setup-cuda ARGS=--with-installed` for proof.py, on machines that reach no package registry, by what travelled.
 
-`--carried FOLDER` of proof.py holds wheels, llama-cpp-python's sdist (9 of its 77 MB without the folders .git and
-vendor/llama.cpp's models, docs, media and tools/ui) and, where there is no cargo, web-rwkv's `bench` as a program.
-Standard library only: this runs before anything is installed.
+`--carried FOLDER` of proof.py is pip's PIP_FIND_LINKS (so no space in its path), with PIP_NO_INDEX. In it lie, side by
+side, for the machine's Python and system:
+
+* wheels of what the project without extras, rwkv and llama-cpp-python require and the machine's own Python lacks or has
+  in too old a version;
+* wheels of hatchling with what it requires (editables, packaging, pathspec, pluggy, tomlkit, trove-classifiers), also
+  where that Python has them: pip builds the project in an environment that sees nothing else;
+* a wheel of scikit-build-core where that Python has none; cmake and ninja are its own or on PATH;
+* llama-cpp-python's sdist under its own name, 7 of its 51 MB without the folders .git, .github, docs, examples, tests
+  and vendor/llama.cpp's docs, models, media, tests, .github, .devops, gguf-py, conversion and tools/ui;
+* where there is no cargo: the binding's wheel (`rwkvperf_web_rwkv-*.whl`), and web-rwkv's `bench` as a program;
+* for the step `versus`: `llama-bench.tar.xz`, the program with its shared libraries, all in the archive's root.
+
+Standard library only: the first process runs before anything is installed.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Sequence
 
-CMAKE = (
-    "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_SHARED_LIBS=ON", "-DGGML_CUDA=ON", "-DGGML_CUDA_FA=OFF",
-    "-DCMAKE_CUDA_ARCHITECTURES=native", "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF", "-DLLAMA_BUILD_TESTS=OFF",
-    "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_SERVER=OFF",
-)  # fmt: skip
-"""As tools/dev.py's setup-cuda, and llama-bench from the same source. RWKV has no attention, so no kernels for it."""
+CHECKOUT = Path(__file__).resolve().parents[2]
+VENV = CHECKOUT / ".venv"
+PYTHON = VENV / "bin" / "python"
 
 
-def installed(carried: Path, out: Path) -> bool:
-    """Install the wheels that travelled into a folder of its own; whether this process must start anew to see it."""
-    site = out / "site"
-    if str(site) in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+def inside() -> bool:
+    """Whether this process is of the Python that the set-up makes."""
+    return Path(sys.prefix).resolve() == VENV.resolve()
+
+
+def set_up(carried: Path, out: Path, beside: Sequence[str]) -> None:
+    """Run the set-up, and `beside` with .venv's Python as soon as only llama.cpp is missing there: it compiles long."""
+    begun, noted = time.monotonic(), out / "setup-cuda.done"
+    environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(carried)}
+    command = [sys.executable, str(CHECKOUT / "tools" / "dev.py"), "setup-cuda", "--with-installed"]
+    with subprocess.Popen(command, env=environment) as setting_up:
+        while not _has_rwkv() and setting_up.poll() is None:
+            time.sleep(0.2)
+        other = subprocess.run([PYTHON, *beside], check=False).returncode if _has_rwkv() else 0
+    if setting_up.returncode or other:
+        raise SystemExit(f"setup-cuda ended with {setting_up.returncode}, what ran beside it with {other}")
+    if not noted.exists():
+        told = {"seconds": round(time.monotonic() - begun, 1), "told": f"with the packages of {sys.executable}"}
+        noted.write_text(json.dumps(told) + "\n", encoding="utf-8")
+
+
+def _has_rwkv() -> bool:
+    """Whether the set-up has finished the project and rwkv, in this order, by its own notes."""
+    try:
+        return "rwkv" in json.loads((VENV / "rwkvperf-setup.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return False
-    wheels = sorted(map(str, carried.rglob("*.whl")))
-    if not wheels:
-        raise SystemExit(f"{carried} and its folders hold no wheels")
-    if not site.exists():
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
-        subprocess.run([*pip, "--target", str(site), *wheels], check=True)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return True
 
 
-def llama(carried: Path, out: Path) -> str:
-    """llama.cpp with CUDA and llama-bench from one source; the binding beside it takes its libraries from there."""
-    archive = next(iter(carried.glob("llama_cpp_python-*.tar.gz")), None)
-    if archive is None:
-        return "no sdist of llama-cpp-python travelled: the installed one is used"
-    source, build = out / "source", out / "llama"
+def llama_bench(carried: Path, out: Path) -> Path | None:
+    """The llama-bench that travelled, behind a script: its libraries' path must not reach this project's workers."""
+    archive, folder = carried / "llama-bench.tar.xz", out / "llama-bench"
+    if not archive.exists():
+        return None
     with tarfile.open(archive) as packed:
-        packed.extractall(source, filter="data")
-    package = next(source.glob("llama_cpp_python-*"))
-    with (out / "build-llama.log").open("wb") as log:
-        for command in (
-            ["cmake", "-S", package / "vendor" / "llama.cpp", "-B", build, *CMAKE],
-            ["cmake", "--build", build, "--target", "llama-bench", "llama", "--parallel", str(os.cpu_count() or 2)],
-        ):
-            subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
-    _beside(package, build / "bin", out / "site")
-    return f"{archive.name}, {', '.join(CMAKE[2:5])}"
-
-
-def _beside(package: Path, libraries: Path, site: Path) -> None:
-    """The binding's Python part, with the libraries where it looks for them."""
-    release = package.name.rpartition("-")[2]
-    target, facts = site / "llama_cpp", site / f"llama_cpp_python-{release}.dist-info"
-    shutil.copytree(package / "llama_cpp", target, dirs_exist_ok=True)
-    (target / "lib").unlink(missing_ok=True)
-    (target / "lib").symlink_to(libraries)
-    facts.mkdir(exist_ok=True)
-    told = f"Metadata-Version: 2.1\nName: llama_cpp_python\nVersion: {release}\n"
-    (facts / "METADATA").write_text(told, encoding="utf-8")
-
-
-def llama_bench(out: Path) -> Path | None:
-    """The llama-bench of `llama`'s build."""
-    found = out / "llama" / "bin" / "llama-bench"
-    return found if found.exists() else None
+        packed.extractall(folder, filter="data")
+    program = out / "llama-bench.sh"
+    libraries = f"{folder}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
+    lines = ("#!/bin/sh", f'LD_LIBRARY_PATH="{libraries}" exec "{folder}/llama-bench" "$@"')
+    program.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    program.chmod(0o755)
+    return program
 
 
 def web_rwkv_bench(carried: Path) -> Path | None:

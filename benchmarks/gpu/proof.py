@@ -4,13 +4,13 @@
     python benchmarks/gpu/proof.py --out /tmp/proof versus own-tools    # these steps, evidence about the figures
     python benchmarks/gpu/proof.py --out /tmp/proof --again web-rwkv    # once more
 
-On a machine that reaches no registry, what it needs travels with it (builds.py). It ends after so many minutes, and
-the same command again goes on, until it ends with 0 and has made the report:
+On a machine that reaches no registry, what it needs travels with it (builds.py), and it begins with the set-up. It ends
+after so many minutes, and the same command again goes on, until it ends with 0 and has made the report:
 
     python benchmarks/gpu/proof.py --out /tmp/proof --carried FOLDER --minutes 9
 
-Without --carried it needs the engines (`make setup-cuda`). Both need a CUDA device, nvcc, a C++ compiler, and about
-45 GB of disk for 2.9b in its formats. `--baseline-dir` is where the baseline lies or goes.
+Without --carried it needs the engines (`make setup-cuda`) and .venv's Python. Both need a CUDA device, nvcc, a C++
+compiler, and about 45 GB of disk for 2.9b in its formats. `--baseline-dir` is where the baseline lies or goes.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ def _make_files(options: argparse.Namespace, *, plain: bool) -> None:
 
 
 def build(options: argparse.Namespace) -> str:
-    """llama.cpp and llama-bench where their source travelled; the plain files meanwhile, which need no engine."""
+    """The plain files and rwkv's kernels; with --carried the set-up compiles llama.cpp meanwhile."""
     with ThreadPoolExecutor() as pool:
         making = pool.submit(_make_files, options, plain=True)
-        told = builds.llama(options.carried, options.out) if options.carried else "the installed engines are used"
+        told = kernels(options)
         making.result()
-    return told
+    return f"rwkv's kernels: {told}"
 
 
 def files(options: argparse.Namespace) -> str:
@@ -163,7 +163,7 @@ def versus(options: argparse.Namespace) -> str:
     """llama-bench in turn with one of this project's workers, on the same file."""
     import versus_llama_bench
 
-    found = builds.llama_bench(options.out)
+    found = builds.llama_bench(options.carried, options.out) if options.carried else None
     bench = ["--llama-bench", str(found)] if found and not options.bench else options.bench
     versus_llama_bench.main(["--model", options.model, "--out", str(options.out / "versus.json"), *bench])
     return ""
@@ -284,11 +284,14 @@ def parsed() -> argparse.Namespace:
 
 def main() -> int:
     """Run the steps."""
-    begun, options = time.monotonic(), parsed()
+    options = parsed()
+    begun = float(os.environ.setdefault("RWKVPERF_PROOF_BEGUN", str(time.monotonic())))  # by the first process's clock
     options.out = options.out.absolute()
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.carried and builds.installed(options.carried.absolute(), options.out):
-        os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606 - the same command, with what it needs
+    if options.carried and not builds.inside():
+        beside = [__file__, "--out", str(options.out), "--model", options.model, "build"]
+        builds.set_up(options.carried.absolute(), options.out, beside)
+        os.execv(builds.PYTHON, [str(builds.PYTHON), *sys.argv])  # noqa: S606 - the same command, where the engines are
     sys.path.insert(0, str(HERE))
     for name in options.steps or THE_PROOF:
         note = options.out / f"{name}.done"
