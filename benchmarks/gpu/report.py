@@ -57,6 +57,7 @@ def _row(case: CaseRecord, workload: Workload, machine: str) -> dict[str, Any]:
         "joules_per_token": taken.joules_per_token,
         "net_joules_per_token": taken.net_joules_per_token,
         "utilisation": taken.utilisation,
+        "device_share": taken.device_share,
         "peak_device_bytes": taken.memory.peak_device_bytes,
         "load_seconds": taken.load_seconds,
         "build_seconds": max(run.build_nanoseconds for run in case.runs) / 1e9,
@@ -109,7 +110,7 @@ def _verdicts(one: Record, step: str, machine: int) -> list[dict[str, Any]]:
 
 _LEGEND = (
     "*Share*: MFU of a prefill, MBU of a generation, of the ceilings measured on the device. Energy in brackets: "
-    "without the board's idle power. *Busy*: NVML's utilisation."
+    "without the board's idle power. *Busy*: NVML's utilisation. *Device*: CUPTI's device time over a repetition's."
 )
 
 
@@ -122,8 +123,8 @@ def table(told: dict[str, Any]) -> str:
         f"Made by `proof.py` and `report.py`; {drivers}.",
         _LEGEND,
         "",
-        "| engine | quant | workload | t/s | ± 95 % | share | J/token (net) | busy | GPU memory | parity |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
+        "| engine | quant | workload | t/s | ± 95 % | share | J/token (net) | busy | device | GPU memory | parity |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
         *map(_line, told["rows"]),
         "",
         "| step | machine | case | workload | verdict | ratio | bounds | tolerance |",
@@ -152,6 +153,7 @@ def _line(row: dict[str, Any]) -> str:
         "" if row["roofline_share"] is None else f"{row['roofline_share']:.1%}",
         "" if energy is None else f"{energy:.3g} ({row['net_joules_per_token']:.3g})",
         "" if row["utilisation"] is None else f"{row['utilisation']:.0%}",
+        "" if row.get("device_share") is None else f"{row['device_share']:.0%}",
         "" if row["peak_device_bytes"] is None else f"{row['peak_device_bytes'] / 2**20:.0f} MiB",
         f"{row['parity']:.1e}",
     ]

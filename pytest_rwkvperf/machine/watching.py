@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from pytest_rwkvperf.machine import nvml
 from pytest_rwkvperf.machine.nvml import GpuFacts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
 
@@ -68,6 +68,8 @@ class GpuConditions:
     readings: tuple[GpuReading, ...] = ()
     neighbours: int = 0
     """Other GPUs of the host that the driver shows."""
+    unrecorded: str = ""
+    """What kept CUPTI from recording the device's time, where it was asked to; empty else."""
 
     @property
     def peak_bytes(self) -> int | None:
@@ -126,6 +128,8 @@ class GpuConditions:
             share = f"in {self.neighbour_share:.0%} of the looks there"
             others = "the other GPU" if self.neighbours == 1 else f"{busy} of {self.neighbours} other GPUs"
             found.append(f"{others} worked too, {share}")
+        if self.unrecorded:
+            found.append(f"no device time: {self.unrecorded}")
         return found
 
     @property
@@ -208,7 +212,9 @@ class GpuWatch:
         self._thread: threading.Thread | None = None
         self._readings: list[GpuReading] = []
         self._neighbours: list[Gpu] = []
+        self._away = threading.Event()
         self.gpu: Gpu | None = None
+        self.unrecorded = ""
 
     def __enter__(self) -> Self:
         there = self._stack.enter_context(self._opened()) if self._device.kind == "gpu" else []
@@ -232,6 +238,8 @@ class GpuWatch:
 
     def _read(self, gpu: Gpu) -> None:
         while not self._stop.wait(INTERVAL_SECONDS):
+            if self._away.is_set():
+                continue
             looked = self._busy_neighbours() if len(self._readings) % NEIGHBOURS_EVERY == 0 else None
             self._readings.append(replace(self._owners.kept(gpu.read()), busy_neighbours=looked))
 
@@ -239,11 +247,20 @@ class GpuWatch:
         rates = [rate for gpu in self._neighbours if (rate := gpu.utilisation()) is not None]
         return sum(rate > BUSY for rate in rates) if rates else None
 
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """Keep no reading while a block runs: what it does to the GPU, its memory above all, is no part of the case."""
+        self._away.set()
+        try:
+            yield
+        finally:
+            self._away.clear()
+
     def conditions(self) -> GpuConditions | None:
         """What was read until now; None without a GPU that NVML shows."""
         if self.gpu is None:
             return None
-        return GpuConditions(self._facts, self._before, tuple(self._readings), len(self._neighbours))
+        return GpuConditions(self._facts, self._before, tuple(self._readings), len(self._neighbours), self.unrecorded)
 
 
 def _at_rest(gpu: Gpu) -> Reading:

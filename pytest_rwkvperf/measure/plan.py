@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -144,16 +145,22 @@ def run_process(
     Raises:
         RwkvPerfError: as `measure`.
     """
-    with running(target, prober, deep_due=index == 0 and target.known_deep is None) as process:
+    deep_due = index == 0 and target.known_deep is None
+    with ExitStack() as last, running(target, prober, deep_due=deep_due) as process:
         if target.case.protocol == "native":
             process.run_native(workloads, progress)
             return process.finish(), process.versions, process.deep
         counts = process.warm_up(workloads)
         for workload in schedule(counts, seed=f"{target.case.key} {index}"):
             process.take(workload, progress)
-        if gpu is not None and gpu.gpu is not None and index == 0:
-            process.measure_energy(workloads, gpu.gpu.millijoules)
+        watched = gpu if gpu is not None and gpu.gpu is not None and index == 0 else None
+        if watched is not None and watched.gpu is not None:
+            process.measure_energy(workloads, watched.gpu.millijoules)
         run = process.finish()
+        if watched is not None and target.device.id.startswith("cuda:"):
+            # To the worker's end: the driver counts CUPTI's memory as the worker's.
+            last.enter_context(watched.looking_away())
+            run, watched.unrecorded = process.record_device_time(run, workloads)
     progress(f"process {index + 1} done")
     return run, process.versions, process.deep
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pytest_rwkvperf.errors import MeasurementError, ParityError
+from pytest_rwkvperf.errors import MeasurementError, ParityError, RwkvPerfError
 from pytest_rwkvperf.measure import protocol
-from pytest_rwkvperf.measure.record import Energy, ModelFacts, Run, sample_from, taken_from
+from pytest_rwkvperf.measure.record import Energy, ModelFacts, Run, device_time_from, sample_from, taken_from
 from pytest_rwkvperf.oracle import bounds
 from pytest_rwkvperf.oracle.check import Deep, Short
 from pytest_rwkvperf.worker import parent
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.backends.base import Device
     from pytest_rwkvperf.cases import Case, Workload
+    from pytest_rwkvperf.machine.cupti import DeviceTime
     from pytest_rwkvperf.machine.roofline import Ceilings, Work
     from pytest_rwkvperf.measure.native import Turn
     from pytest_rwkvperf.measure.probes import Prober
@@ -241,6 +242,26 @@ class Process:
             {name: tuple(taken) for name, taken in self._handovers.items()},
             dict(self._prober.reach()) if self._prober is not None and self._probes else {},
         )
+
+    def record_device_time(self, run: Run, workloads: Sequence[Workload]) -> tuple[Run, str]:
+        """What `finish` gave, with what CUPTI records of each workload; and what kept it from that, in a line.
+
+        After `finish`: by then all is here that a worker which does not survive this would lose. Not at a depth, where
+        a token is the same work. Of a generation so many tokens as warm it up.
+        """
+        found: dict[str, DeviceTime] = {}
+        trouble = ""
+        try:
+            for workload in (one for one in workloads if not one.depth):
+                settling = SETTLING if self._quick.get(workload, True) else 0
+                name, deadline = str(warmup_for(workload)), parent.DEVICE_TIME_SECONDS
+                answer = self._worker.request("device_time", deadline, workload=name, settling=settling)
+                if answer is None:
+                    break
+                found[str(workload)] = device_time_from(answer)
+        except RwkvPerfError as error:
+            trouble = str(error).partition("\n")[0].removesuffix("; its last lines:")
+        return replace(run, device_time=found), trouble
 
     def _sample(self, workload: Workload) -> Sample:
         return _timed(self._worker.request("sample", parent.SAMPLE_SECONDS, workload=str(workload)), workload)

@@ -13,6 +13,7 @@ from pytest_rwkvperf.cases import Case, Workload
 from pytest_rwkvperf.errors import MeasurementError
 from pytest_rwkvperf.machine import kernels, roofline, watching
 from pytest_rwkvperf.machine.conditions import Conditions
+from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.machine.kernels import ProbeKind
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
 from pytest_rwkvperf.machine.watching import GpuConditions
@@ -80,6 +81,8 @@ class Run:
     """Nanoseconds that the threads took to hand work over before each sample, by workload; empty with one thread."""
     reach: dict[ProbeKind, int] = field(default_factory=dict)
     """Nanoseconds of the fixed work on every thread at once; empty where nothing was probed."""
+    device_time: dict[str, DeviceTime] = field(default_factory=dict)
+    """By workload; of a case's first process alone, recorded after all else, and only where CUPTI sees the engine."""
 
 
 def times_of(case: Case, runs: Sequence[Run], workload: Workload) -> tuple[tuple[int, ...], ...]:
@@ -248,6 +251,26 @@ class Measurement:
         return watching.utilisation(self.record.gpu, spans)
 
     @property
+    def device_seconds_per_token(self) -> float | None:
+        """How long the device computed or copied for a token, as CUPTI recorded it."""
+        taken = self._device_time
+        return taken.busy_nanoseconds / 1e9 / taken.tokens if taken else None
+
+    @property
+    def device_share(self) -> float | None:
+        """The same as a share of the median repetition's time, 0..1, which nothing recorded; the host has the rest."""
+        seconds = self.device_seconds_per_token
+        if seconds is None:
+            return None
+        median = float(np.median([np.median(row) for row in self.record.times(self.workload)])) / 1e9
+        return seconds * self.workload.tokens / median
+
+    @property
+    def _device_time(self) -> DeviceTime | None:
+        name = str(self.workload)
+        return next((run.device_time[name] for run in self.record.runs if name in run.device_time), None)
+
+    @property
     def _energy(self) -> Energy | None:
         if self.workload.depth:  # it would hold the reading of the context as well
             return None
@@ -297,7 +320,7 @@ def _probed_ceilings(record: CaseRecord) -> Ceilings | None:
 
 
 _Stored = TypeVar("_Stored", CaseRecord, Pairing)
-_Answer = TypeVar("_Answer", Sample, Taken)
+_Answer = TypeVar("_Answer", Sample, Taken, DeviceTime)
 
 
 def summary(taken: CaseRecord | Pairing) -> str:
@@ -344,6 +367,18 @@ def taken_from(answer: dict[str, Any]) -> Taken:
         MeasurementError: the answer is not one.
     """
     return _answered(answer, Taken, "samples are")
+
+
+def device_time_from(answer: dict[str, Any]) -> DeviceTime:
+    """A worker's answer to what its device did.
+
+    Raises:
+        MeasurementError: the answer is none.
+    """
+    found = _answered(answer, DeviceTime, "device time is")
+    if min(found.tokens, found.busy_nanoseconds) <= 0:
+        raise MeasurementError(f"{found.busy_nanoseconds} ns of device time for {found.tokens} tokens is none")
+    return found
 
 
 def _answered(answer: dict[str, Any], kind: type[_Answer], what: str) -> _Answer:

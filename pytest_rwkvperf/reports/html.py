@@ -63,7 +63,7 @@ class Html:
             "step": step,
             "verdicts": _counted(record),
             "cases": list(_cases(record)),
-            "gpu": any(one[name] is not None for one in items for name in ("joules", "busy", "gpu_mib")),
+            "gpu": any(one[name] is not None for one in items for name in ("joules", "busy", "device", "gpu_mib")),
             "notes": _gpu_notes(record),
             "ceilings": _ceilings(record),
         }
@@ -159,6 +159,7 @@ def _item(index: int, case: RecordedCase, item: RecordedItem) -> dict[str, Any]:
         "joules": item.joules_per_token,
         "net_joules": item.net_joules_per_token,
         "busy": item.utilisation,
+        "device": item.device_share,
         "gpu_mib": of_case.peak_device_bytes / 2**20 if of_case and of_case.peak_device_bytes is not None else None,
         "file_mib": of_case.file_bytes / 2**20 if of_case else None,
     }

@@ -109,6 +109,8 @@ class RecordedItem:
     joules_per_token: float | None = None
     net_joules_per_token: float | None = None
     utilisation: float | None = None
+    device_seconds_per_token: float | None = None
+    device_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,4 +137,6 @@ def _with_latencies(item: RecordedItem, measurement: Measurement) -> RecordedIte
         joules_per_token=measurement.joules_per_token,
         net_joules_per_token=measurement.net_joules_per_token,
         utilisation=measurement.utilisation,
+        device_seconds_per_token=measurement.device_seconds_per_token,
+        device_share=measurement.device_share,
     )

@@ -43,6 +43,18 @@ _COLOURS = {
     "NO-BASELINE": "cyan",
 }
 
+_GPU_COLUMNS = (
+    "GPU memory",
+    "pp J/token (net)",
+    "tg J/token (net)",
+    "pp busy",
+    "tg busy",
+    "pp device",
+    "tg device",
+    "SM clock",
+    "hottest",
+)
+
 _WIDEST = 1000
 """Columns: more than any table has."""
 
@@ -121,11 +133,14 @@ def _case_figures(record: CaseRecord) -> list[str]:
 
 
 def _gpu_table(records: Sequence[CaseRecord]) -> Table:
-    """What only a GPU tells: memory, energy (in brackets without the idle part), how busy it was, its state."""
+    """What only a GPU tells: memory, energy (in brackets without the idle part), how busy it was, its state.
+
+    Busy is the driver's account, device the share of a repetition's time in which CUPTI saw the device work.
+    """
     table = Table(box=None, pad_edge=False, collapse_padding=True, header_style="bold")
     for name in ("backend", "quant", "device"):
         table.add_column(name)
-    for name in ("GPU memory", "pp J/token (net)", "tg J/token (net)", "pp busy", "tg busy", "SM clock", "hottest"):
+    for name in _GPU_COLUMNS:
         table.add_column(name, justify="right")
     for record in records:
         table.add_row(*map(Text, (record.case.backend, record.case.quant, record.case.device)), *_gpu_figures(record))
@@ -144,6 +159,7 @@ def _gpu_figures(record: CaseRecord) -> list[str]:
         f"{peak / 2**20:.0f} MiB" if peak is not None else "",
         *(_joules(one) for one in pair),
         *(_percent(one.utilisation if one else None) for one in pair),
+        *(_percent(one.device_share if one else None) for one in pair),
         f"{clocks[0]}-{clocks[-1]} MHz" if clocks else "",
         f"{max(heat)} °C" if heat else "",
     ]

@@ -99,6 +99,19 @@ class Child:
         finally:
             gc.enable()
 
+    def device_time(self, *, workload: str, settling: int) -> dict[str, Any] | None:
+        """What a CUDA device does in one repetition, after some that do not count; None without cupti-python."""
+        from pytest_rwkvperf.machine import cupti
+
+        if not cupti.installed():
+            return None
+        parsed = Workload.parse(workload)
+
+        def repeat(engine: Engine) -> int:
+            return protocol.run(engine, parsed, self._chunk, self._contexts).nanoseconds
+
+        return asdict(cupti.summed(cupti.record(self._open_engine(), repeat, settling), parsed.tokens))
+
     def native(self, *, workloads: list[str]) -> dict[str, Any]:
         """One invocation of the engine's own tool, with all workloads."""
         engine = self._open_engine()

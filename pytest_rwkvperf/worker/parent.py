@@ -41,7 +41,7 @@ _TELLING = {"PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
 no debugger, whose hundred lines of backtrace would push its assertion out (and take seconds)."""
 _OTHER_PROCESSOR = "an instruction that this processor lacks: compile the engine on this machine, or for any processor"
 
-_DESCRIBING = ("describe", "open")
+_DESCRIBING = ("describe", "open", "device_time")
 """Requests whose answers hold an engine's own words. Paths in other answers must stay as they are."""
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 3.0
@@ -54,6 +54,8 @@ LOAD_SECONDS = 1800.0
 """Deadline for loading a model: 13.3 B parameters from a slow disk."""
 SAMPLE_SECONDS = 1800.0
 """Deadline for one repetition of a workload, before its speed is known."""
+DEVICE_TIME_SECONDS = 60.0
+"""Deadline for a few repetitions under CUPTI. Beyond it nothing is lost but that figure."""
 QUICK_SECONDS = 60.0
 """Deadline for everything else."""
 

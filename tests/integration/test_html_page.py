@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser, Page
 
+    from pytest_rwkvperf.reports.record import Record
+
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 CHARTS = ("speed-prefill", "speed-generation", "ratio", "samples", "probes", "spread", "memory", "parity")
 HARDWARE = ("roofline", "energy", "gpu-memory", "busy")
@@ -106,11 +109,20 @@ def test_tables_and_charts_show_the_records_figures(browser: Browser, path: Path
     page.close()
 
 
+def with_device_times(record: Record) -> Record:
+    """The record is older than device times: a tenth less than the driver's account stands for them."""
+    items = [
+        tuple(replace(one, device_share=one.utilisation and 0.9 * one.utilisation) for one in case.items)
+        for case in record.cases
+    ]
+    return replace(record, cases=tuple(replace(case, items=own) for case, own in zip(record.cases, items, strict=True)))
+
+
 @pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", 360)])
 def test_energy_memory_utilisation_and_roofline_of_a_gpu_are_the_records(
     browser: Browser, tmp_path: Path, theme: str, width: int
 ) -> None:
-    record = h200_record()
+    record = with_device_times(h200_record())
     path = tmp_path / "h200.html"
     path.write_text(html.REPORT.render(record, Style())[""], encoding="utf-8")
     page, heard = opened(browser, path, theme, width, HARDWARE)
@@ -125,6 +137,7 @@ def test_energy_memory_utilisation_and_roofline_of_a_gpu_are_the_records(
     assert drawn("energy", "joules") == [one.joules_per_token for one in items]
     assert drawn("energy", "net_joules") == [one.net_joules_per_token for one in items]
     assert drawn("busy", "busy") == [one.utilisation for one in items]
+    assert drawn("busy", "device") == [one.device_share for one in items]
     peaks = [one.figures.peak_device_bytes for one in record.cases if one.figures]
     assert drawn("gpu-memory", "gpu_mib") == [peak / 2**20 for peak in peaks if peak]
     cells = page.eval_on_selector_all(
@@ -132,7 +145,7 @@ def test_energy_memory_utilisation_and_roofline_of_a_gpu_are_the_records(
     )
     assert [[float(one) for one in row] for row in cells] == [
         [item.roofline_share, item.joules_per_token, item.net_joules_per_token, item.utilisation,
-         case.figures and case.figures.peak_device_bytes]
+         item.device_share, case.figures and case.figures.peak_device_bytes]
         for case, item in record.items()
     ]  # fmt: skip
     page.select_option("[data-filter=backend]", "web-rwkv")

@@ -117,10 +117,13 @@ function gpuMemory() {
 }
 
 function busy() {
-  const values = capped("busy", items((one) => one.busy !== null));
+  const values = capped("busy", items((one) => one.busy !== null || one.device !== null));
   if (!values.length) return null;
-  return { data: { name: "figures", values }, height: tall(values, y().field), mark: { type: "bar", height: 12 }, encoding: { y: y(), color: byBackend,
-    x: { field: "busy", type: "quantitative", scale: { domain: [0, 1] }, title: "share of the time", axis: { format: ".0%", tickCount: ticks() } }, tooltip: [...named, tip("busy", "busy", ".0%")] } };
+  const x = { type: "quantitative", scale: { domain: [0, 1], clamp: true }, title: "share of the time", axis: { format: ".0%", tickCount: ticks() } };
+  const tooltip = [...named, tip("busy", "busy", ".0%"), ...(values.some((one) => one.device !== null) ? [tip("device", "device", ".0%")] : [])];
+  return { data: { name: "figures", values }, height: tall(values, y().field), encoding: { y: y(), tooltip }, layer: [
+    { mark: { type: "bar", height: 12 }, encoding: { x: { ...x, field: "busy" }, color: byBackend } },
+    { transform: [{ filter: "datum.device !== null" }], mark: { type: "tick", thickness: 3, color: colour("text") }, encoding: { x: { ...x, field: "device" } } } ] };
 }
 
 const picker = document.getElementById("sample-item");

@@ -121,6 +121,11 @@ def test_neighbours_that_worked_are_named_and_no_more() -> None:
     assert conditions(BUSY).neighbour_share is None
 
 
+def test_what_kept_the_device_time_from_being_recorded_is_said() -> None:
+    found = GpuConditions(FACTS, BEFORE, (BUSY,), unrecorded="CUPTI refused")
+    assert (found.notes(), found.doubt()) == (["no device time: CUPTI refused"], "")
+
+
 def test_memory_is_the_workers_by_the_drivers_account_or_what_the_device_lost() -> None:
     assert conditions(replace(BUSY, own_bytes=5 << 30), replace(BUSY, own_bytes=6 << 30)).peak_bytes == 6 << 30
     assert conditions(BUSY).peak_bytes == 6400 << 20
@@ -197,6 +202,25 @@ def test_a_watch_keeps_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     assert taken.peak_bytes == 6442450944, "pid 9891 is not this machine's: it came with the worker"
     assert taken.doubt() == ""
     assert taken.idle_watts == 80.255
+
+
+def test_a_watch_that_looks_away_keeps_nothing_and_goes_on_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "INTERVAL_SECONDS", 0.001)
+
+    def count(watch: GpuWatch) -> int:
+        taken = watch.conditions()
+        assert taken is not None
+        return len(taken.readings)
+
+    with GpuWatch(DEVICE, lambda: library(*IDLE[:1])) as watch:
+        with watch.looking_away():
+            time.sleep(0.02)  # for a reading that has begun
+            before = count(watch)
+            time.sleep(0.05)
+            assert count(watch) == before
+        limit = time.monotonic() + 10
+        while count(watch) == before:
+            assert time.monotonic() < limit
 
 
 def test_the_last_workers_load_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from pytest_rwkvperf.backends.base import Device
 from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.measure import plan, process
 from pytest_rwkvperf.measure.plan import ENOUGH_PROCESSES, MAX_PROCESSES, MIN_PROCESSES, Plan, half_width, schedule
@@ -18,6 +21,10 @@ from pytest_rwkvperf.measure.process import MAX_SAMPLES, MIN_SAMPLES, sample_cou
 from tests.unit.building import CASE, make_run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest_rwkvperf.machine.watching import GpuWatch
+    from pytest_rwkvperf.measure.process import Target
     from pytest_rwkvperf.measure.record import Run
 
 PREFILL, GENERATION, DEEP = Workload("prefill", 512), Workload("generation", 128), Workload("generation", 128, 4096)
@@ -134,6 +141,74 @@ def test_blocks_and_processes_differ_in_their_order() -> None:
     # Each workload is first in about a third of 200 blocks; 3 standard deviations of that count are 20.
     first = Counter(order[start] for order in orders for start in range(0, 30, 3))
     assert all(abs(first[workload] - 200 / 3) < 20 for workload in counts)
+
+
+class Telling:
+    """A process that does nothing but say what it is asked to."""
+
+    def __init__(self, asked: list[str]) -> None:
+        self.asked = asked
+        self.versions: dict[str, str] = {}
+        self.deep = None
+
+    def warm_up(self, workloads: list[Workload]) -> dict[Workload, int]:
+        self.asked.append("warm up")
+        return dict.fromkeys(workloads, 1)
+
+    def take(self, workload: Workload, _progress: object) -> None:
+        self.asked.append(str(workload))
+
+    def measure_energy(self, _workloads: object, _meter: object) -> None:
+        self.asked.append("energy")
+
+    def finish(self) -> Run:
+        self.asked.append("finish")
+        return make_run(pp512=[1])
+
+    def record_device_time(self, run: Run, _workloads: object) -> tuple[Run, str]:
+        self.asked.append("device time")
+        return run, "refused"
+
+
+class Seeing:
+    """A GPU's watch, which says when it looks away."""
+
+    def __init__(self, asked: list[str]) -> None:
+        self.asked = asked
+        self.gpu = SimpleNamespace(millijoules=lambda: 0)
+        self.unrecorded = ""
+
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        self.asked.append("away")
+        yield
+        self.asked.append("back")
+
+
+@pytest.mark.parametrize(
+    ("device", "index", "expected"),
+    [
+        ("cuda:1", 0, ["warm up", "pp512", "energy", "finish", "away", "device time", "end", "back"]),
+        ("cuda:1", 1, ["warm up", "pp512", "finish", "end"]),
+        ("vulkan:0", 0, ["warm up", "pp512", "energy", "finish", "end"]),
+    ],
+)
+def test_what_may_end_a_worker_comes_after_all_that_is_kept_of_it(
+    monkeypatch: pytest.MonkeyPatch, device: str, index: int, expected: list[str]
+) -> None:
+    asked: list[str] = []
+
+    @contextmanager
+    def running(*_what: object, **_more: object) -> Iterator[Telling]:
+        yield Telling(asked)
+        asked.append("end")
+
+    monkeypatch.setattr(plan, "running", running)
+    target = SimpleNamespace(case=CASE, device=Device(device, "GPU", "gpu"), known_deep=None)
+    seeing = Seeing(asked)
+    plan.run_process(cast("Target", target), None, [PREFILL], index, lambda _sentence: None, cast("GpuWatch", seeing))
+    assert asked == expected
+    assert seeing.unrecorded == ("refused" if "device time" in expected else "")
 
 
 # Enough

@@ -1,18 +1,20 @@
-"""The energy of a workload: counted from tick to tick of the GPU's counter."""
+"""The energy of a workload, counted from tick to tick of the GPU's counter; its device time; what settles it."""
 
 from __future__ import annotations
 
 import itertools
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+
+import pytest
 
 from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.errors import DeviceError, WorkerDiedError
+from pytest_rwkvperf.machine.cupti import DeviceTime, KernelTime
 from pytest_rwkvperf.measure import process
 from pytest_rwkvperf.measure.process import Process
 from pytest_rwkvperf.measure.protocol import Sample
-
-if TYPE_CHECKING:
-    import pytest
+from pytest_rwkvperf.worker import parent
+from tests.unit.building import make_run
 
 
 class Repeating(Process):
@@ -57,6 +59,64 @@ def test_a_gpu_without_a_counter_has_no_energy() -> None:
 
 
 PREFILL, GENERATION = Workload("prefill", 512), Workload("generation", 128)
+
+
+def answering(*answers: object) -> tuple[Repeating, list[dict[str, object]]]:
+    """A process whose worker gives these answers or errors, and what it was asked."""
+    asked: list[dict[str, object]] = []
+    left = iter(answers)
+
+    def request(do: str, deadline: float, **words: object) -> object:
+        assert (do, deadline) == ("device_time", parent.DEVICE_TIME_SECONDS)
+        asked.append(words)
+        answer = next(left)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    repeating = Repeating()
+    repeating._worker = SimpleNamespace(request=request)  # type: ignore[assignment]
+    repeating._quick = {PREFILL: True, GENERATION: False}
+    return repeating, asked
+
+
+TOLD = {"tokens": 16, "wall_nanoseconds": 9, "busy_nanoseconds": 5, "kernels": 2, "copies": 1, "launches": 2,
+        "longest": [{"name": "k", "count": 2, "nanoseconds": 4}]}  # fmt: skip
+
+
+def test_device_time_is_asked_of_what_warms_each_workload_without_a_context() -> None:
+    repeating, asked = answering(TOLD, TOLD)
+    deep = Workload("prefill", 512, 4096)
+    run, trouble = repeating.record_device_time(make_run(pp512=[1]), [PREFILL, deep, GENERATION])
+    assert asked == [{"workload": "pp512", "settling": 2}, {"workload": "tg16", "settling": 0}]
+    assert trouble == ""
+    assert run.device_time == dict.fromkeys(("pp512", "tg128"), DeviceTime(16, 9, 5, 2, 1, 2, (KernelTime("k", 2, 4),)))
+    assert {**run.samples} == {**make_run(pp512=[1]).samples}
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (WorkerDiedError("the worker was ended by SIGSEGV; its last lines:\n  one\n  two"),
+         "the worker was ended by SIGSEGV"),
+        (DeviceError("CUPTI refused"), "CUPTI refused"),
+        ({**TOLD, "kernels": "9"},
+         "the worker's device time is unusable: Expected `int`, got `str` - at `$.kernels`"),
+        ({**TOLD, "busy_nanoseconds": 0}, "0 ns of device time for 16 tokens is none"),
+    ],
+)  # fmt: skip
+def test_what_keeps_a_workload_from_its_device_time_is_a_line_and_takes_nothing_from_others(
+    answer: object, told: str
+) -> None:
+    repeating, asked = answering(TOLD, answer)
+    run, trouble = repeating.record_device_time(make_run(pp512=[1]), [PREFILL, GENERATION, GENERATION])
+    assert (trouble, {*run.device_time}, len(asked)) == (told, {"pp512"}, 2)
+
+
+def test_a_worker_without_cupti_is_asked_once() -> None:
+    repeating, asked = answering(None)
+    run, trouble = repeating.record_device_time(make_run(pp512=[1]), [PREFILL, GENERATION])
+    assert (trouble, run.device_time, len(asked)) == ("", {}, 1)
 
 
 def alternated(repeating: Repeating) -> list[str]:

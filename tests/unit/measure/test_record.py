@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.errors import MeasurementError
+from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.measure import record
 from pytest_rwkvperf.measure.protocol import Sample
 from pytest_rwkvperf.measure.record import CaseRecord, Measurement, Memory
@@ -57,6 +58,19 @@ def test_memory_is_the_largest_process_and_loading_the_median_one() -> None:
     assert measurement.memory == Memory(peak_rss_bytes=9, file_bytes=MODEL.file_bytes)
     assert measurement.load_seconds == pytest.approx(1.5)
     assert measurement.conditions == RECORD.conditions
+
+
+def test_device_time_is_a_share_of_the_median_repetition_that_nothing_recorded() -> None:
+    taken = DeviceTime(tokens=16, wall_nanoseconds=9000, busy_nanoseconds=240, kernels=1, copies=0, launches=1)
+    first = replace(RECORD.runs[0], device_time={"tg2": taken})
+    timed = replace(RECORD, runs=(first, *RECORD.runs[1:]))
+    generation = Measurement(timed, GENERATION)
+    assert generation.device_seconds_per_token == pytest.approx(15e-9)
+    # Medians 60, 90 and 10 ns for two tokens.
+    assert generation.device_share == pytest.approx(30 / 60)
+    assert Measurement(timed, PREFILL).device_share is None
+    assert Measurement(timed, PREFILL).device_seconds_per_token is None
+    assert record.from_json(record.to_json(timed), CaseRecord) == timed
 
 
 def test_samples_keep_their_processes_and_order() -> None:

@@ -13,6 +13,9 @@ import pytest
 
 from pytest_rwkvperf.cases import Case, Item, Workload
 from pytest_rwkvperf.judgement import Judgement
+from pytest_rwkvperf.machine.cupti import DeviceTime
+from pytest_rwkvperf.machine.nvml import GpuFacts
+from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
 from pytest_rwkvperf.reports import terminal
 from pytest_rwkvperf.session import Saved
 from pytest_rwkvperf.stats.estimates import Estimate
@@ -222,6 +225,18 @@ def test_a_cases_own_figures_follow_with_their_units() -> None:
     assert header.endswith("file")
     for figure in ("1.50 s", "40.0 ms", "2.00 ms", "300 MiB"):
         assert figure in figures
+
+
+def test_a_gpus_figures_are_told_with_the_device_time_beside_the_drivers_account() -> None:
+    reading = GpuReading(1e9 + 0.001, sm_mhz=1980, utilisation=95, celsius=40, own_bytes=6 << 30)
+    gpu = GpuConditions(GpuFacts("NVIDIA H200", "", ""), GpuReading(0.0), (reading,), unrecorded="CUPTI refused")
+    took = DeviceTime(tokens=16, wall_nanoseconds=1, busy_nanoseconds=2_000_000, kernels=9, copies=1, launches=1)
+    run = replace(make_run(pp16=(40_000_000,), tg4=(8_000_000,)), device_time={"pp16": took})
+    lines = written(judged("PASS"), records=(replace(make_record(run), gpu=gpu),))
+    header, figures = next((one, two) for one, two in itertools.pairwise(lines) if "GPU memory" in one)
+    assert " ".join(header.split()).endswith("pp busy tg busy pp device tg device SM clock hottest")
+    assert figures.split()[-7:] == ["95%", "95%", "5.0%", "1980-1980", "MHz", "40", "°C"], "no tg device: not recorded"
+    assert "llama-cpp-q8_0-cpu: no device time: CUPTI refused." in lines
 
 
 def test_without_results_there_is_no_section() -> None:

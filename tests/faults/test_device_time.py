@@ -1,0 +1,122 @@
+"""Recording a case's device time: whatever happens to the worker then, its samples are kept and it is said."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from pytest_rwkvperf.backends.base import Device
+from pytest_rwkvperf.cases import Case, Workload
+from pytest_rwkvperf.machine.cupti import DeviceTime, KernelTime
+from pytest_rwkvperf.machine.watching import GpuWatch
+from pytest_rwkvperf.measure.plan import run_process
+from pytest_rwkvperf.measure.process import Target
+from pytest_rwkvperf.worker import parent
+from tests.conftest import SCRIPTED
+from tests.unit.building import MODEL
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_rwkvperf.machine.nvml import Gpu
+    from pytest_rwkvperf.measure.record import Run
+
+PREFILL, GENERATION = Workload("prefill", 50), Workload("generation", 20)
+DEEP = Workload("generation", 20, 50)
+GPU = Device("cuda:0", "Scripted GPU", "gpu", physical="0000:00:06.0")
+
+
+class Watching(GpuWatch):
+    """A GPU that NVML shows and that counts no energy."""
+
+    def __init__(self) -> None:
+        super().__init__(Device("cpu", "CPU", "cpu"))
+        self.gpu = cast("Gpu", SimpleNamespace(millijoules=lambda: None))
+
+
+def measured(tmp_path: Path, watching: GpuWatch, device: Device = GPU, index: int = 0, **script: str) -> Run:
+    """One process of the scripted engine."""
+    model = tmp_path / "model.st"
+    model.touch()
+    case = Case("scripted", "m", "fp16", device.id, 1, 64)
+    environment = {f"SCRIPTED_{name.upper()}": value for name, value in script.items()}
+    target = Target(case, "scripted_backend:BACKEND", environment, sys.executable, MODEL, model, device, (), None)
+    run, _, _ = run_process(target, None, [PREFILL, GENERATION, DEEP], index, lambda _sentence: None, watching)
+    assert {name: len(taken) >= 3 for name, taken in run.samples.items()} == {
+        "pp50": True, "tg20": True, "tg20@d50": True,
+    }  # fmt: skip
+    assert run.peak_rss_bytes > 0
+    return run
+
+
+@pytest.fixture(autouse=True)
+def with_cupti(scripted_environment: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Workers find what stands for cupti-python."""
+    path = os.pathsep.join([os.environ["PYTHONPATH"], str(SCRIPTED / "with_cupti")])
+    scripted_environment.setenv("PYTHONPATH", path)
+    return scripted_environment
+
+
+def test_each_workload_without_a_context_has_its_device_time(tmp_path: Path) -> None:
+    watching = Watching()
+    run = measured(tmp_path, watching)
+    assert watching.unrecorded == ""
+    assert {*run.device_time} == {"pp50", "tg20"}
+    half = 16 * 10**8 // 2  # of sixteen tokens of 100 ms, by the scripted clock
+    assert run.device_time["tg20"] == DeviceTime(
+        tokens=16,
+        wall_nanoseconds=16 * 10**8,
+        busy_nanoseconds=half,
+        kernels=2,
+        copies=1,
+        launches=2,
+        longest=(
+            KernelTime("first<int>", 1, 10**9 + 1000),
+            KernelTime("second", 1, half),
+            KernelTime("[copy]", 1, 1000),
+        ),
+    )
+    assert run.device_time["pp50"].busy_nanoseconds == 50 * 2 * 10**7 // 2
+
+
+@pytest.mark.parametrize(
+    ("script", "told"),
+    [
+        ("refuse@activity_enable", "CUPTI refused activity_enable: ERROR_INSUFFICIENT_PRIVILEGES (35); let users"),
+        ("abort@activity_flush_all", "the worker was ended by SIGABRT during device_time (60 s allowed)"),
+        ("strange@activity_flush_all", "CUPTI's records cannot be read: AttributeError"),
+    ],
+)
+def test_a_worker_that_does_not_survive_it_loses_nothing_else(tmp_path: Path, script: str, told: str) -> None:
+    watching = Watching()
+    run = measured(tmp_path, watching, cupti=script)
+    assert run.device_time == {}
+    assert watching.unrecorded.startswith(told)
+    assert "\n" not in watching.unrecorded
+
+
+def test_a_worker_that_hangs_in_it_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parent, "DEVICE_TIME_SECONDS", 1.0)
+    watching = Watching()
+    run = measured(tmp_path, watching, cupti="hang@get_timestamp")
+    assert run.device_time == {}
+    assert watching.unrecorded.startswith("the worker did not finish device_time (1 s allowed); it has been ended")
+
+
+def test_it_is_asked_once_a_case_and_of_cuda_alone(tmp_path: Path) -> None:
+    watching = Watching()
+    vulkan = Device("spare:0", "Scripted spare", "gpu")
+    for device, index in ((GPU, 1), (vulkan, 0)):
+        assert measured(tmp_path, watching, device, index, cupti="abort@get_timestamp").device_time == {}
+    assert watching.unrecorded == ""
+
+
+def test_without_the_package_there_is_no_figure_and_no_word(tmp_path: Path, with_cupti: pytest.MonkeyPatch) -> None:
+    with_cupti.setenv("PYTHONPATH", os.pathsep.join(map(str, [SCRIPTED.parents[1], SCRIPTED])))
+    watching = Watching()
+    assert measured(tmp_path, watching).device_time == {}
+    assert watching.unrecorded == ""
