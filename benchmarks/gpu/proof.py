@@ -204,6 +204,24 @@ def profile_llama(options: argparse.Namespace) -> str:
     return ""
 
 
+def profile_kernels(options: argparse.Namespace) -> str:
+    """Which kernels llama.cpp's formats and rwkv run, by CUPTI."""
+    from pytest_rwkvperf.models.resolve import file_for
+
+    model, tools = _model(options)
+    wanted: list[tuple[Format, str | None]] = [("gguf", "f16"), ("gguf", "q8_0"), ("gguf", "q4_k_m"), ("pth", None)]
+    paths = [file_for(model, form, quant, tools=tools, progress=quiet).path for form, quant in wanted]
+    command = [sys.executable, HERE / "profile_kernels.py", *paths, "--out", options.out / "profile-kernels.json"]
+    subprocess.run(command, check=True)
+    return ""
+
+
+def width(options: argparse.Namespace) -> str:
+    """What of web-rwkv's tokens depends on bytes: models of equal depth and different width."""
+    subprocess.run([sys.executable, HERE / "width.py", "--out", options.out / "width.json"], check=True)
+    return ""
+
+
 def neighbours(options: argparse.Namespace) -> str:
     """What a measurement on one GPU loses while another GPU of the host is measured."""
     command = [sys.executable, HERE / "neighbours.py", "--model", options.model]
@@ -243,6 +261,8 @@ STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
     "compare-web": measuring("compare-web", *_WEB, _SHALLOW, *_VULKAN, save=False),
     "profile": profile,
     "profile-llama": profile_llama,
+    "profile-kernels": profile_kernels,
+    "width": width,
     # with LLAMA_CPP_LIB_PATH at a llama.cpp that was built with GGML_VULKAN
     "llama-vulkan": measuring("llama-vulkan", *_LLAMA, _SHALLOW, *_VULKAN),
     # these two with two GPUs

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.reports.record import Record
 
 HERE = Path(__file__).resolve().parent
-NO_RECORDS = ("versus", "profile", "own_tools", "neighbours", "report")
+NO_RECORDS = ("versus", "profile", "own_tools", "neighbours", "width", "report")
 """Steps, by how they begin, that leave something else than a record of the plugin."""
 
 JUDGED_ONLY = ("slowdown", "compare", "spread")
