@@ -13,9 +13,10 @@ from pytest_rwkvperf.fixtures import EngineSession
 from pytest_rwkvperf.machine import nvml
 from pytest_rwkvperf.machine.watching import GpuWatch
 from pytest_rwkvperf.measure import protocol
+from pytest_rwkvperf.measure.record import device_time_from
 from pytest_rwkvperf.oracle import bounds, expected
 from pytest_rwkvperf.oracle.check import Short
-from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, SAMPLE_SECONDS, Worker
+from pytest_rwkvperf.worker.parent import DEVICE_TIME_SECONDS, IMPORT_SECONDS, SAMPLE_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
@@ -84,6 +85,27 @@ def test_a_depth_is_the_same_one_every_time_whatever_an_engine_computes_in_place
             worker.request("sample", SAMPLE_SECONDS, workload="pp64@d256")
             assert np.linalg.norm(session.logits() - straight) < 1e-3 * np.linalg.norm(straight)
             session.prefill(ids)
+
+
+@pytest.mark.parametrize(("name", "quant"), CASES[:3])
+def test_cupti_sees_an_engines_kernels_and_in_a_token_as_many_each_time(
+    engines: Engines, name: str, quant: str
+) -> None:
+    device = gpu_of(engines, name)
+    with engines.worker(name, quant, device=device.id) as worker:
+        answers = [
+            worker.request("device_time", DEVICE_TIME_SECONDS, workload=workload, settling=2)
+            for workload in ("pp64", "tg16", "tg16")
+        ]
+        after = worker.request("sample", SAMPLE_SECONDS, workload="tg16")
+    if None in answers:
+        pytest.skip('cupti-python is not installed: pip install "pytest-rwkvperf[cuda]"')
+    prefill, one, other = (device_time_from(answer) for answer in answers)
+    assert prefill.kernels > 0
+    assert one.kernels == other.kernels > 16 * 4, "each of nano's four layers has kernels of its own"
+    assert one.busy_nanoseconds < one.wall_nanoseconds
+    assert one.longest[0].nanoseconds > 0
+    assert after["nanoseconds"] > 0
 
 
 @pytest.mark.engine("rwkv")
