@@ -374,6 +374,15 @@ def measured(sessions: Sequence[Session], tried: Sequence[int], count: int, most
     }
 
 
+CHOSEN = {
+    "one_thread.jsonl": """Settings of the rule were chosen on these very sessions, so their rates flatter it; those of
+new sessions that decided nothing are in [verdicts.md](verdicts.md).""",
+    "sessions.jsonl": """Of all these sessions the first half decided how large a spread is held possible and that no
+chance within sessions is taken off; the new ones, of the second half, decided nothing, but their rates had been seen
+once before that.""",
+}
+"""What a recording had to do with the rule's settings."""
+
 _HEAD = """# Verdicts on recorded sessions of unchanged code
 
 Made by `verdicts.py` from `{recording}`, {sessions} sessions with {processes}
@@ -383,7 +392,7 @@ ones any others; {trials} trials a row, tolerance 5 %. *Runs*: share of
 whole runs with any REGRESSION; the other columns are shares of items; in brackets 95 % intervals, bootstrapped over the
 sessions. By the product's own rule {crowded} of these sessions were too crowded for a verdict: nothing else ran in this
 virtual machine, what its host did is not known.
-
+{chosen}
 How far apart the sessions lie, as the standard deviation of the logarithm of one figure a session; how far the fast
 level follows the probe (correlation of the logarithms over the sessions); and what the probe leaves unexplained of a
 session's slowness against another, root mean square over all pairs whose processors stood alike ({apart} of all pairs
@@ -403,7 +412,8 @@ def table(result: dict[str, Any]) -> str:
         f"| {name} | {' | '.join(f'{one:.1%}' for one in row[:3])} | {row[3]:.2f} | {row[4]:.1%} |"
         for name, row in result["spreads"].items()
     )
-    lines = _HEAD.format(**{**result, "spreads": spreads}).splitlines()
+    chosen = f"\n{CHOSEN[result['recording']]}\n" if result["recording"] in CHOSEN else ""
+    lines = _HEAD.format(**{**result, "spreads": spreads, "chosen": chosen}).splitlines()
     for one in result["ours"]:
         rows = {
             **{f"{float(s):.0%}": r for s, r in one["slowdowns"].items()},
