@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.cli import merge
 from pytest_rwkvperf.errors import OptionError
 from pytest_rwkvperf.fleet import cluster
+from pytest_rwkvperf.options import MAX_NUMBER
 
 if TYPE_CHECKING:
-    import argparse
-
     from pytest_rwkvperf.cli.console import Console
 
 HELP = """measure on every machine of a Ray cluster
@@ -25,11 +25,23 @@ failed or a machine is missing: it died, did not answer in time, or has too litt
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--address", required=True, help="the cluster's head, or auto on one of its machines")
-    parser.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="of a machine; default 3600")
+    parser.add_argument("--timeout", type=_seconds, default=3600.0, metavar="SECONDS", help="of a machine; default 3600")
     parser.add_argument("--memory", default="0", metavar="SIZE", help="that a machine must have for it, as 4G")
     parser.add_argument("--folder", default="", metavar="DIR", help="on each machine, with tests; default an empty one")
     merge.add_outputs(parser)
     parser.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="pytest's, after --")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value <= MAX_NUMBER:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number above 0 and up to {MAX_NUMBER}; write for example 3600"
+        )
+    return value
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.errors import OptionError, ReportError
 from pytest_rwkvperf.fleet import merge, tables
-from pytest_rwkvperf.store.files import write_atomically
+from pytest_rwkvperf.store.files import destination, write_atomically
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
@@ -77,7 +77,7 @@ def finish(merged: Merged, options: argparse.Namespace, console: Console) -> int
     complete = merge.Merged(merged.runs, missing)
     for path in options.output:
         try:
-            write_atomically(path, tables.FORMATS[path.suffix.lower()](complete).encode())
+            write_atomically(destination(path), tables.FORMATS[path.suffix.lower()](complete).encode())
         except (OSError, UnicodeEncodeError) as error:
             raise ReportError(f"{path} cannot be written: {error}; what was there is untouched") from error
         console.text(f"{path}\n")

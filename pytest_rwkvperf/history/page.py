@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_rwkvperf.errors import HistoryError
 from pytest_rwkvperf.history import trends
 from pytest_rwkvperf.reports.html import render_page
-from pytest_rwkvperf.store.files import write_atomically
+from pytest_rwkvperf.store.files import destination, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ def write(found: Sequence[Trend], path: Path, shown: str) -> None:
     """
     text = render(found, shown)
     try:
-        write_atomically(path, text.encode())
+        write_atomically(destination(path), text.encode())
     except OSError as error:
         raise HistoryError(f"the page {str(path)!r} cannot be written: {error}") from error
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.errors import OptionError, ReportError, StorageError
 from pytest_rwkvperf.reports import registry
 from pytest_rwkvperf.reports.base import NeedsMore
-from pytest_rwkvperf.store.files import is_stream, write_atomically
+from pytest_rwkvperf.store.files import destination, is_stream, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ def check(wanted: Sequence[Wanted]) -> None:
         OptionError: two reports would be one file, one cannot be written, or what makes it is not installed.
     """
     for index, one in enumerate(wanted):
-        if any(one.path == other.path for other in wanted[:index]):
+        if any(one.path.resolve() == other.path.resolve() for other in wanted[:index]):
             raise OptionError(f"two reports would be {str(one.path)!r}; give each a file of its own")
         if isinstance(report := registry.load(one.format), NeedsMore):
             report.check()
@@ -35,8 +35,8 @@ def check(wanted: Sequence[Wanted]) -> None:
         try:
             one.path.parent.mkdir(parents=True, exist_ok=True)
             # A file is the only proof: permissions say nothing of root, of read-only mounts and of full disks.
-            if not is_stream(one.path):
-                tempfile.TemporaryFile(dir=one.path.parent).close()
+            if not is_stream(target := destination(one.path)):
+                tempfile.TemporaryFile(dir=target.parent).close()
         except OSError as error:
             raise OptionError(f"the report {str(one.path)!r} cannot be written: {error}; name another file") from error
 
@@ -51,7 +51,7 @@ def write(record: Record, wanted: Wanted, style: Style) -> list[Path]:
     for part, text in registry.load(wanted.format).render(record, style).items():
         path = wanted.with_part(part)
         try:
-            write_atomically(path, text.encode())
+            write_atomically(destination(path), text.encode())
         except (OSError, UnicodeEncodeError) as error:
             raise ReportError(f"report {path} cannot be written: {error}; what was there is untouched") from error
         except StorageError as error:

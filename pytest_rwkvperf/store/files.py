@@ -92,8 +92,7 @@ def _update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline],
         folder.mkdir(parents=True, exist_ok=True)
         with locks.held(lock_for(path), LOCK_SECONDS):
             changed = schema.dumps(change(read(path) or schema.Baseline(fingerprint))).encode()
-            # Where a link stands, the file that it leads to: a rename would put a file in the link's place.
-            target = path.resolve()
+            target = destination(path)
             _remove_leftovers(target)
             write_atomically(target, changed)
     except LockedError as error:
@@ -109,6 +108,21 @@ def _update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline],
 def is_stream(path: Path) -> bool:
     """Whether a path leads to a pipe or a device, which holds nothing old and must not become a file."""
     return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def destination(path: Path) -> Path:
+    """The file that is replaced when one is written at a path: where a link stands, what it leads to.
+
+    A rename over a link would put a file in the link's place. What a link to a pipe leads to has no name of its own.
+
+    Raises:
+        FileNotFoundError: a link that leads nowhere; through it a file would be made wherever whoever brought it
+            wanted one.
+    """
+    if path.is_symlink() and not path.exists():
+        message = f"it is a link to {path.readlink()}, which is not there; remove the link or bring the file"
+        raise FileNotFoundError(message)
+    return path if is_stream(path) else path.resolve()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -232,3 +232,10 @@ def test_suffixes(name: str, kind: str) -> None:
     assert output.format_of(Path(name)) == kind
     with pytest.raises(OptionError):
         output.format_of(Path(name + "x"))
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "10000000", "soon"])
+def test_a_fleet_s_time_is_a_number_above_0_that_ends(seconds: str, run: Run) -> None:
+    status, _, err = run("fleet", "--address=auto", f"--timeout={seconds}", "--", "--rwkv-backend=all")
+    assert status == 2
+    assert f"--timeout: '{seconds}' is not a number above 0 and up to 9999999" in err

@@ -1,0 +1,85 @@
+"""Reports as files: through a link into the file that it leads to, and never through one that leads nowhere."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf import cli
+from pytest_rwkvperf.errors import OptionError, ReportError
+from pytest_rwkvperf.reports import record as records
+from pytest_rwkvperf.reports import writing
+from pytest_rwkvperf.reports.base import Style
+from pytest_rwkvperf.reports.registry import Wanted
+from tests.unit.building import make_record, make_run, recorded, report_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+
+RECORD = report_record(recorded(make_record(make_run(pp16=[10**7, 10**7]))))
+
+
+@pytest.fixture
+def link(tmp_path: Path) -> Path:
+    """A report's place, from which a link leads to last time's report in another folder."""
+    made = tmp_path / "here" / "run.json"
+    for folder in (made.parent, tmp_path / "shared"):
+        folder.mkdir()
+    (tmp_path / "shared" / "last.json").write_text("old", "utf-8")
+    made.symlink_to("../shared/last.json")
+    return made
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def test_a_link_stays_one_and_its_target_gets_the_report(link: Path) -> None:
+    wanted = Wanted("json", link)
+    writing.check([wanted])
+    assert writing.write(RECORD, wanted, Style("en")) == [link]
+    assert link.is_symlink()
+    target = link.resolve()
+    assert not target.is_symlink()
+    assert target.read_text("utf-8") == records.dumps(RECORD)
+    assert (names(link.parent), names(target.parent)) == (["run.json"], ["last.json"])
+
+
+def test_a_link_that_leads_nowhere_is_refused_before_the_run_and_after_it(link: Path) -> None:
+    wanted, target = Wanted("json", link), link.resolve()
+    target.unlink()
+    with pytest.raises(OptionError, match=r"run\.json' cannot be written: it is a link to .*last\.json, which is not"):
+        writing.check([wanted])
+    with pytest.raises(ReportError, match=r"run\.json cannot be written: it is a link to .*last\.json, which is not"):
+        writing.write(RECORD, wanted, Style("en"))
+    assert link.is_symlink()
+    assert not target.exists()
+
+
+def test_a_link_and_its_target_are_one_report(link: Path) -> None:
+    with pytest.raises(OptionError, match=r"two reports would be .*last\.json"):
+        writing.check([Wanted("json", link), Wanted("markdown", link.resolve())])
+
+
+def test_the_tables_of_a_fleet_go_through_a_link_too(link: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = link.with_name("record.json")
+    record.write_text(records.dumps(RECORD), "utf-8")
+    assert cli.main(["merge", str(record), "-o", str(link)]) == 0
+    assert link.is_symlink()
+    assert '"runs"' in link.read_text("utf-8")
+    assert capsys.readouterr().out == f"{link}\n"
+
+
+def test_a_page_of_trends_goes_through_a_link_too(tmp_path: Path) -> None:
+    from pytest_rwkvperf.history import page
+
+    target, link = tmp_path / "page.html", tmp_path / "link.html"
+    target.touch()
+    link.symlink_to(target.name)
+    page.write([], link, "history.db")
+    assert link.is_symlink()
+    assert target.read_text("utf-8").startswith("<!")
