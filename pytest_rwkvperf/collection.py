@@ -15,7 +15,7 @@ from pytest_rwkvperf.errors import OptionError, RwkvPerfError, StorageError
 from pytest_rwkvperf.fixtures import BACKENDS, FIXTURES, PROPERTY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import FrameType
 
     from pytest_rwkvperf.cases import Item
@@ -46,8 +46,9 @@ def usage_errors(config: pytest.Config) -> Iterator[None]:
 def heed_termination(config: pytest.Config) -> None:
     """Let SIGTERM, which a CI job gets that is cancelled, end the run as Ctrl-C does until pytest is unconfigured.
 
-    Without it the process would be gone at once, with its reports unwritten and its temporary folder left. A handler
-    that somebody else has set stays.
+    Without it the process would be gone at once, with its reports unwritten and its temporary folder left. Only the
+    first signal counts: runners send SIGTERM to the group and to its leader, or after Ctrl-C, and the second must not
+    cut off the reports. A second Ctrl-C does, for whoever will not wait. A handler that somebody else has set stays.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         return
@@ -55,20 +56,34 @@ def heed_termination(config: pytest.Config) -> None:
 
     def end(number: int, _frame: FrameType | None) -> None:
         nonlocal told
+        __tracebackhide__ = True  # what pytest names is the place where the run was
         if os.getpid() != here:  # a process that a test has forked ends as it would have
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif not told:  # cancelling sends it to the group and to its leader: the second must not cut off the reports
+        elif not told:
             told = True
             raise KeyboardInterrupt("ended by SIGTERM")
 
-    signal.signal(signal.SIGTERM, end)
-    config.add_cleanup(lambda: _forget(end))
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        __tracebackhide__ = True
+        told = True
+        signal.default_int_handler(number, frame)
+
+    _handle(config, signal.SIGTERM, end)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        _handle(config, signal.SIGINT, interrupt)
 
 
-def _forget(handler: object) -> None:
-    if signal.getsignal(signal.SIGTERM) is handler:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _handle(config: pytest.Config, number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> None:
+    """Set a handler until pytest is unconfigured."""
+    before = signal.signal(number, handler)
+
+    def forget() -> None:
+        if signal.getsignal(number) is handler:
+            signal.signal(number, before)
+
+    config.add_cleanup(forget)
 
 
 def check_reports(config: pytest.Config, settings: Settings) -> None:

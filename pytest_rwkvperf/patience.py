@@ -36,12 +36,12 @@ def run(
 
 
 def _end(process: subprocess.Popen[str], seconds: float) -> None:
-    """Wait so long, then ask, then kill."""
-    with suppress(subprocess.TimeoutExpired):
+    """Wait so long, then ask, then kill. Another Ctrl-C ends a wait and not the ending: `Popen` would wait for ever."""
+    with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
         process.communicate(timeout=seconds)
         return
     process.terminate()
-    with suppress(subprocess.TimeoutExpired):
+    with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
         process.communicate(timeout=_AFTER_TERM)
         return
     process.kill()

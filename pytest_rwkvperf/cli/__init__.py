@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_rwkvperf import __version__
@@ -19,7 +20,7 @@ from pytest_rwkvperf.errors import OptionError, RwkvPerfError
 from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
 COMMANDS = {
@@ -79,7 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own, passed_on = _split(given)
     options = parser().parse_args(own)
     options.passed_on = passed_on
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    with _first_signal_alone():
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         with Console() as shown:
             status: int = COMMANDS[options.command].run(options, shown)
@@ -96,8 +101,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # what no command has a better sentence for
         console.give_up_stdout()
         return _told(str(error), _FAILED)
-    finally:
-        signal.signal(signal.SIGTERM, previous)
 
 
 def _split(given: list[str]) -> tuple[list[str], list[str]]:
@@ -114,6 +117,25 @@ def _told(sentence: str, status: int) -> int:
     return status
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Unwind, so that workers end and half-written files go."""
-    sys.exit(_TERMINATED)
+@contextmanager
+def _first_signal_alone() -> Iterator[None]:
+    """Unwind on SIGTERM, so that workers end and half-written files go; a later one cuts off none of that."""
+    told = False
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        again, told = told, True
+        if number == signal.SIGINT:  # whoever presses Ctrl-C twice will not wait
+            signal.default_int_handler(number, frame)
+        elif not again:
+            sys.exit(_TERMINATED)
+
+    heeded = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, or somebody else's
+        heeded.append(signal.SIGINT)
+    before = {number: signal.signal(number, end) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

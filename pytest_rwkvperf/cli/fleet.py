@@ -25,7 +25,9 @@ failed or a machine is missing: it died, did not answer in time, or has too litt
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--address", required=True, help="the cluster's head, or auto on one of its machines")
-    parser.add_argument("--timeout", type=_seconds, default=3600.0, metavar="SECONDS", help="of a machine; default 3600")
+    parser.add_argument(
+        "--timeout", type=_seconds, default=3600.0, metavar="SECONDS", help="of a machine; default 3600"
+    )
     parser.add_argument("--memory", default="0", metavar="SIZE", help="that a machine must have for it, as 4G")
     parser.add_argument("--folder", default="", metavar="DIR", help="on each machine, with tests; default an empty one")
     merge.add_outputs(parser)

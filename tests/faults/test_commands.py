@@ -218,3 +218,25 @@ def test_ctrl_c_ends_an_ab_with_its_run_s_own_tidiness(stage: Stage, folder: Pat
     assert "rwkvperf: interrupted; nothing was left behind" in text
     assert scene.orphans() == []
     assert [path for path in scene.temporary.iterdir() if not path.name.startswith("pytest-of-")] == []
+
+
+PATIENT = """
+import sys
+from pytest_rwkvperf import cli, patience
+child = "print('here', flush=True); import time; time.sleep(60)"
+cli.inspect.run = lambda *_: patience.run([sys.executable, "-c", child])
+sys.exit(cli.main(["inspect", "x.st"]))
+"""
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_program_is_waited_for_hurries_its_end_and_leaves_it_not(second: signal.Signals) -> None:
+    command = [sys.executable, "-c", PATIENT]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)  # subprocess itself waits for a quarter of a second
+        process.send_signal(second)
+        out, err = process.communicate(timeout=STOPPED)
+    assert (process.returncode, out, err) == (130, "", "rwkvperf: interrupted; nothing was left behind\n")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -239,3 +241,31 @@ def test_a_fleet_s_time_is_a_number_above_0_that_ends(seconds: str, run: Run) ->
     status, _, err = run("fleet", "--address=auto", f"--timeout={seconds}", "--", "--rwkv-backend=all")
     assert status == 2
     assert f"--timeout: '{seconds}' is not a number above 0 and up to 9999999" in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM ends a process without a word")
+@pytest.mark.parametrize(
+    ("first", "code", "said"),
+    [
+        (signal.SIGINT, 130, "rwkvperf: interrupted; nothing was left behind\n"),
+        (signal.SIGTERM, 143, ""),
+    ],
+)
+def test_a_sigterm_after_another_signal_cuts_off_no_tidying(
+    first: signal.Signals, code: int, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tidied = []
+
+    def work(*_: object) -> int:
+        try:
+            signal.raise_signal(first)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            tidied.append(first)
+        return 0
+
+    monkeypatch.setattr(cli.inspect, "run", work)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    status, _, err = run("inspect", "a.st")
+    assert (status, err, tidied) == (code, said, [first])
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

@@ -1,4 +1,4 @@
-"""What the hooks do to the process: SIGTERM ends a run as Ctrl-C does, and touches nobody else's handler."""
+"""What the hooks do to the process: SIGTERM ends a run as Ctrl-C does, once, and touches nobody else's handler."""
 
 from __future__ import annotations
 
@@ -45,6 +45,24 @@ def test_the_first_sigterm_interrupts_and_afterwards_all_is_as_before() -> None:
     for cleanup in config.cleanups:
         cleanup()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@posix
+@pytest.mark.usefixtures("default_sigterm")
+def test_a_sigterm_after_ctrl_c_cuts_off_nothing_and_a_second_ctrl_c_does() -> None:
+    config, before = Configured(), signal.getsignal(signal.SIGINT)
+    collection.heed_termination(config)  # type: ignore[arg-type]
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        pytest.fail("it would have cut off the reports")
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    for cleanup in config.cleanups:
+        cleanup()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @posix

@@ -213,7 +213,9 @@ def test_a_wrong_answer_in_the_other_environment_is_no_speed(runs: Runs, other_p
     result.stdout.re_match_lines_random([rf".*{re.escape(other)}: .*gives a wrong answer.*"])
 
 
-def test_an_interrupt_leaves_neither_worker(runs: Runs, other_python: OtherPython, tmp_path: Path) -> None:
+def test_an_interrupt_and_a_sigterm_after_it_leave_neither_worker(
+    runs: Runs, other_python: OtherPython, tmp_path: Path
+) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     other = other_python(trace=str(old))
     runs.environment.setenv("SCRIPTED_TRACE", str(new))
@@ -223,8 +225,9 @@ def test_an_interrupt_leaves_neither_worker(runs: Runs, other_python: OtherPytho
     process = subprocess.Popen(
         [sys.executable, "-m", "pytest", *own],
         cwd=runs.pytester.path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         start_new_session=True,
     )
     try:
@@ -233,7 +236,12 @@ def test_an_interrupt_leaves_neither_worker(runs: Runs, other_python: OtherPytho
             time.sleep(0.1)
         workers = [int(path.read_text(encoding="utf-8").split()[0]) for path in (old, new)]
         os.kill(process.pid, signal.SIGINT)
-        assert process.wait(20) == pytest.ExitCode.INTERRUPTED
+        time.sleep(0.1)  # while the first one's tidying goes on
+        os.kill(process.pid, signal.SIGTERM)
+        text, _ = process.communicate(timeout=20)
+        assert process.returncode == pytest.ExitCode.INTERRUPTED, text
+        assert "Traceback" not in text
+        assert "KeyboardInterrupt" in text
         assert all(gone(worker) for worker in workers)
     finally:
         process.kill()
