@@ -67,6 +67,7 @@ PROOFS: dict[str, tuple[str, str]] = {
     "merge": ("benchmarks/fleet/merge.py", "the records of 200 machines joined; 1 min"),
     "fleet": ("benchmarks/fleet/cluster.py", "a Ray cluster with nodes that come to grief; 2 min, needs ray"),
     "verdicts": ("benchmarks/verdicts/verdicts.py", "error rates and power on recorded sessions, beside peers'; 2 min"),
+    "simulated": ("benchmarks/verdicts/simulated.py", "error rates where all is as assumed, thousands of runs; 5 min"),
     "harness": ("benchmarks/harness/cost.py", "what the harness costs beside a sample; 3 min"),
     "ab": ("benchmarks/ab/power.py", "false alarms and power of A/B; 40 min"),
 }

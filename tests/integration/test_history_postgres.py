@@ -19,12 +19,19 @@ from pytest_rwkvperf.history import address, spool
 from pytest_rwkvperf.history.database import Database
 from tests.integration.conftest import lacking
 from tests.unit.history.conftest import run_number, stored
-from tests.unit.history.test_database import WRITER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pytest_rwkvperf.history.address import Address
+
+WRITER = """
+import sys
+from pathlib import Path
+from pytest_rwkvperf.history import address
+from tests.unit.history.conftest import run_number, stored
+stored(address.parse(sys.argv[1], Path()), [run_number(int(n)) for n in sys.argv[2:]])
+"""
 
 PASSWORD = "p@ss/w:rd 100%"  # noqa: S105 - of a server that lives for these tests
 

@@ -12,6 +12,8 @@ It computes nothing but the right answers to the parity checks, and those once f
     SCRIPTED_TRACE    a file that gets a line for each process that opens a model: its id and the quant
     SCRIPTED_CLOCK    "real": sleep through the time that a token takes, where otherwise the worker's clock is moved on
 
+NumPy and the oracle are imported where they are used: hundreds of workers are started that never get there.
+
 With the moved clock every figure is the same in every run, and a second of warm-up takes none.
 """
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import hashlib
+import math
 import os
 import signal
 import subprocess
@@ -29,16 +32,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-import numpy as np
-
 from pytest_rwkvperf.backends.base import Device, OpenRequest
-from pytest_rwkvperf.models import st
-from pytest_rwkvperf.oracle import check
-from pytest_rwkvperf.oracle.rwkv7 import Oracle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
     import numpy.typing as npt
 
     from pytest_rwkvperf.models.files import Format
@@ -82,7 +81,7 @@ class Clock:
 
     def read(self) -> int | float:
         """What `time.perf_counter_ns` gives."""
-        return int(self._now) if np.isfinite(self._now) else self._now
+        return int(self._now) if math.isfinite(self._now) else self._now
 
     def pass_time(self, seconds: float) -> None:
         """Let so much time go by, times the factor."""
@@ -220,12 +219,16 @@ def _exhaust() -> None:
     """Ask for more memory than the process may have."""
     import resource
 
+    import numpy as np
+
     resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
     np.ones(1 << 31)
 
 
 def _starve() -> None:
     """Take more memory than the control group has, so that the kernel ends this process."""
+    import numpy as np
+
     Path(os.environ["SCRIPTED_CGROUP"], "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
     kept = []
     while True:
@@ -349,9 +352,14 @@ class Script:
 
 def right_answer(model: Path, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
     """What RWKV-7 says after some tokens; kept beside the model."""
+    import numpy as np
+
     digest = hashlib.sha256(repr(tuple(tokens)).encode()).hexdigest()[:16]
     path = model.with_name(f"{model.name}.{digest}.npy")
     if not path.exists():
+        from pytest_rwkvperf.models import st
+        from pytest_rwkvperf.oracle.rwkv7 import Oracle
+
         temporary = path.with_suffix(f".{os.getpid()}.npy")
         np.save(temporary, Oracle(st.read(model)).forward(tokens))
         temporary.replace(path)
@@ -403,6 +411,10 @@ class ScriptedEngine:
 
     def logits(self) -> npt.NDArray[np.float32]:
         """The sum, modulo a thousand, everywhere; the right answer where that is checked."""
+        import numpy as np
+
+        from pytest_rwkvperf.oracle import check
+
         self._play("logits")
         count = len(self._tokens)
         if count in {check.PROMPT, check.DEPTH} and tuple(self._tokens) == check.tokens(VOCABULARY, count):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,8 +80,8 @@ def test_their_services_published_schemas_accept_them_and_no_misspelt_ones(
     text = path.read_text(encoding="utf-8")
     wrong = tmp_path / path.name
     wrong.write_text(text.replace(*mistake), encoding="utf-8")
-    checked = [
-        subprocess.run([sys.executable, "-m", "check_jsonschema", *schema, one], capture_output=True, check=False)
-        for one in (path, wrong)
-    ]
-    assert [one.returncode for one in checked] == [0, 1], checked[0].stdout.decode()
+    from check_jsonschema import main
+    from click.testing import CliRunner
+
+    checked = [CliRunner().invoke(main, [*schema, str(one)]) for one in (path, wrong)]
+    assert [one.exit_code for one in checked] == [0, 1], checked[0].output

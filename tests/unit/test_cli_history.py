@@ -10,12 +10,14 @@ from pytest_rwkvperf import cli
 from pytest_rwkvperf.history import address, spool
 from pytest_rwkvperf.history.database import Database
 from pytest_rwkvperf.reports import record as records
-from tests.unit.history.conftest import run_number, stored
+from tests.unit.history.conftest import run_number, stored, unflushed
 from tests.unit.history.test_trends import runs_with_step
 from tests.unit.reports.test_html import Parsed
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+__all__ = ["unflushed"]
 
 
 @pytest.fixture(autouse=True)

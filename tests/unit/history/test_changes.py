@@ -53,7 +53,8 @@ def test_equal_figures_have_no_change_and_a_step_among_them_is_one() -> None:
     assert [one.index for one in changes.find([5.0] * 10 + [5.1] * 10)] == [10]
 
 
-def test_of_a_long_history_the_newest_runs_are_looked_at() -> None:
+def test_of_a_long_history_the_newest_runs_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "LONGEST", 60)
     rates = [9.0] * 10 + [5.0] * changes.LONGEST
     rates[-8:] = [4.0] * 8
     assert [one.index for one in changes.find(rates)] == [len(rates) - 8]

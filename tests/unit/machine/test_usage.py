@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pytest_rwkvperf.machine import usage
 from pytest_rwkvperf.machine.usage import Usage, crowding
 
-# Half a second of the processor; the system tells it of each process in hundredths, cut off.
-SPENT = 0.45
-SPIN = "import time\nend = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+# A fifth of a second of the processor; the system tells it of each process in hundredths, cut off.
+SPENT = 0.15
+SPIN = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass"
 
 
 @pytest.mark.parametrize(

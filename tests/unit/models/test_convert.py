@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.models import shapes
@@ -38,6 +38,7 @@ def stored_arrays(layout: tuple[Stored, ...], weights: Weights) -> dict[str, Arr
     }
 
 
+@settings(max_examples=30)  # sizes that must not be taken for each other, and three formats: there is no corner
 @given(shape_strategy, st.integers(0, 5), st.sampled_from(["pth", "st", "gguf"]))
 def test_every_layout_gives_back_what_went_in(shape: Shape, seed: int, kind: str) -> None:
     weights = SyntheticModel("any", shape, seed)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.errors import ModelError
@@ -50,6 +50,7 @@ shapes = st.builds(
 )
 
 
+@settings(max_examples=40)
 @given(shapes)
 def test_a_shape_is_read_back_from_its_tensors(shape: Shape) -> None:
     found = shape_of(dims(shape))

@@ -138,7 +138,7 @@ def test_a_header_that_is_no_object_is_refused(text: bytes, tmp_path: Path) -> N
         st.read(path)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(strategies.data())
 def test_damaged_headers_are_an_error_or_the_same_model(written: Path, data: strategies.DataObject) -> None:
     raw = bytearray(written.read_bytes())

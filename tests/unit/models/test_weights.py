@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.errors import ModelError
@@ -71,6 +71,7 @@ def reference(values: Array, precision: Precision) -> tuple[Array, int]:
 
 @pytest.mark.parametrize("source", ["bf16", "f16", "f32"])
 @pytest.mark.parametrize("target", ["bf16", "f16", "f32"])
+@settings(max_examples=40)
 @given(bits=st.lists(st.integers(0, 2**16 - 1), min_size=1, max_size=50))
 def test_values_are_rounded_to_nearest_even_and_counted(source: Precision, target: Precision, bits: list[int]) -> None:
     raw = np.array(bits, "<u2")

@@ -10,7 +10,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.errors import RecordError
@@ -118,6 +118,7 @@ def test_a_file_that_is_not_there_or_too_large_or_no_text_is_refused(
         records.read(path)
 
 
+@settings(max_examples=50)
 @given(text=st.text() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
 def test_any_other_text_is_a_clear_error(text: str) -> None:
     with pytest.raises(RecordError):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,25 +21,17 @@ from pytest_rwkvperf.stats.paired import (
     compare_pairs,
     pair_ratio,
 )
-from pytest_rwkvperf.stats.verdicts import ALPHA, MEAN_SHARE, Comparison
+from pytest_rwkvperf.stats.verdicts import ALPHA, MEAN_SHARE
+from tests.unit.stats.simulations import DRAWS, allowed, chosen_alarms, compared, ends, normal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    import numpy.typing as npt
-
-    Draw = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
+    from tests.unit.stats.simulations import Draw
 
 TIMES = st.lists(st.floats(1e-3, 1e12), min_size=1, max_size=12)
 RATIOS = st.lists(st.floats(-2, 2), min_size=2, max_size=MAX_PAIRS)
 TOLERANCES = st.floats(0.005, 0.5)
 MOST = 1 - MEAN_SHARE
 """Of the error rate: what the question about most of each pair may use."""
-
-
-def compared(ratios: Sequence[float], tolerance: float, items: int) -> Comparison:
-    """Pairs whose every repetition says the same."""
-    return compare_pairs([PairRatio(one, one) for one in ratios], tolerance, items)
 
 
 OPPOSITE = {"REGRESSION": "IMPROVEMENT", "IMPROVEMENT": "REGRESSION"}
@@ -200,98 +190,53 @@ def test_each_side_is_first_equally_often_at_every_look() -> None:
     assert (LOOKS[0], LOOKS[-1]) == (MIN_PAIRS, MAX_PAIRS)
 
 
-# The whole procedure
+# The whole procedure: the proof, with thousands of runs, is benchmarks/verdicts/simulated.py
 
-RUNS = 2500
-
-
-def normal(random: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
-    return random.normal(0, 0.03, size)
+RUNS = 400
 
 
-def interrupted(random: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
-    """A neighbour falls on one of the two, whichever, in a tenth of the pairs."""
-    blow = random.choice([-1.0, 1.0], size) * random.exponential(0.3, size)
-    return random.normal(0, 0.01, size) + np.where(random.random(size) < 0.1, blow, 0.0)
-
-
-def alternating(random: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
-    """Whoever is opened first is 3 % faster."""
-    return random.normal(0, 0.01, size) + np.where(np.arange(size) % 2, 0.03, -0.03)
-
-
-@cache
-def ends(ratio: float, draw: Draw, tolerance: float, runs: int, items: int) -> Counter[str]:
-    """How simulated A/B runs end: looked at as planned, ended by the first look that says something."""
-    random, found = np.random.default_rng(5), Counter[str]()
-    for _ in range(runs):
-        ratios = math.log(ratio) + draw(random, MAX_PAIRS)
-        looks = (compared(ratios[:look].tolist(), tolerance, items).verdict for look in LOOKS)
-        found[next((said for said in looks if said != "INCONCLUSIVE"), "INCONCLUSIVE")] += 1
-    return found
-
-
-def share_of(verdict: str, ratio: float, draw: Draw, tolerance: float, runs: int = RUNS, items: int = 1) -> float:
-    """Share of simulated A/B runs that end with a verdict; the same runs are simulated once."""
-    return ends(ratio, draw, tolerance, runs, items)[verdict] / runs
-
-
-def allowed(chance: float, runs: int = RUNS) -> float:
-    """The largest share that 999 in 1000 such simulations show if the chance is what is said."""
-    return float(stats.binom.ppf(0.999, runs, chance)) / runs
-
-
-@pytest.mark.parametrize("draw", [normal, interrupted, alternating])
+@pytest.mark.parametrize("draw", DRAWS)
 def test_false_alarms_of_the_whole_procedure_stay_under_alpha(draw: Draw) -> None:
     # The worst that is no regression: slower by exactly the tolerance.
-    assert share_of("REGRESSION", 1 / 1.05, draw, 0.05) <= allowed(ALPHA)
+    assert ends(1 / 1.05, draw, 0.05, RUNS)["REGRESSION"] <= allowed(ALPHA, RUNS)
 
 
 def test_whatever_chooses_the_last_look_false_alarms_stay_under_alpha() -> None:
     """The budget does, and the other items of a case: here an opponent who stops as soon as it looks bad."""
-    random, alarms = np.random.default_rng(6), 0
-    for _ in range(RUNS):
-        ratios = math.log(1 / 1.05) + normal(random, MAX_PAIRS)
-        alarms += any(compared(ratios[:look].tolist(), 0.05, 1).verdict == "REGRESSION" for look in LOOKS)
-    assert alarms / RUNS <= allowed(ALPHA)
+    assert chosen_alarms(1 / 1.05, 0.05, RUNS) <= allowed(ALPHA, RUNS)
 
 
-@pytest.mark.parametrize("draw", [normal, interrupted, alternating])
+@pytest.mark.parametrize("draw", DRAWS)
 def test_a_slowdown_that_counts_passes_no_more_often_than_alpha(draw: Draw) -> None:
-    assert share_of("PASS", 1 / 1.05, draw, 0.05) <= allowed(ALPHA)
+    assert ends(1 / 1.05, draw, 0.05, RUNS)["PASS"] <= allowed(ALPHA, RUNS)
 
 
 def test_looks_that_are_not_paid_for_would_break_it() -> None:
     """The simulation would notice: the same looks at the full ALPHA each."""
-
-    reach = {look: float(stats.t.isf(ALPHA, look - 1)) for look in LOOKS}
-
-    def looked_at_for_nothing(random: np.random.Generator) -> bool:
-        ratios = math.log(1 / 1.05) + normal(random, MAX_PAIRS)
-        means = (
-            (np.mean(part) + reach[len(part)] * np.std(part, ddof=1) / math.sqrt(len(part)))
-            for part in (ratios[:look] for look in LOOKS)
-        )
-        return any(high < math.log(1 / 1.05) for high in means)
-
     random = np.random.default_rng(5)
-    assert sum(looked_at_for_nothing(random) for _ in range(RUNS)) / RUNS > 1.5 * allowed(ALPHA)
+    ratios = random.normal(0, 0.03, (RUNS, MAX_PAIRS))
+    alarmed = np.zeros(RUNS, bool)
+    for look in LOOKS:
+        part = ratios[:, :look]
+        error = part.std(axis=1, ddof=1) / math.sqrt(look)
+        alarmed |= part.mean(axis=1) + stats.t.isf(ALPHA, look - 1) * error < 0
+    assert alarmed.sum() > allowed(ALPHA, RUNS)
 
 
 def test_power_grows_with_the_slowdown() -> None:
-    found = [share_of("REGRESSION", 1 / (1 + slowdown), normal, 0.05, runs=400) for slowdown in (0.06, 0.08, 0.1, 0.15)]
+    found = [ends(1 / (1 + slowdown), normal, 0.05, 150)["REGRESSION"] / 150 for slowdown in (0.06, 0.08, 0.1, 0.15)]
     assert found == sorted(found)
     assert found[0] < 0.2
     assert found[-1] > 0.99
 
 
 def test_identical_code_passes_where_the_noise_allows_it() -> None:
-    assert share_of("PASS", 1.0, normal, 0.05, runs=400) > 0.9
+    assert ends(1.0, normal, 0.05, 150)["PASS"] > 0.9 * 150
 
 
 def test_the_smallest_detectable_slowdown_is_found_19_times_in_20() -> None:
     """What is printed at the last look, from a spread that is known exactly there."""
-    random, count, runs = np.random.default_rng(7), 0, 1500
+    random, count, runs = np.random.default_rng(7), 0, 1000
     pattern = np.array([1.0, -1.0] * (MAX_PAIRS // 2)) * 0.03 * math.sqrt((MAX_PAIRS - 1) / MAX_PAIRS)
     slowdown = compared(pattern.tolist(), 0.05, 1).detectable
     for _ in range(runs):

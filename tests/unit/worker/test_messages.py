@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.errors import ProtocolError
@@ -25,6 +25,7 @@ VALUES = st.recursive(
 MESSAGES = st.dictionaries(st.text(st.characters(codec="utf-8")), VALUES)
 
 
+@settings(max_examples=30)
 @given(MESSAGES)
 def test_a_message_survives_the_trip_on_one_line(message: dict[str, Any]) -> None:
     line = encode(message)

@@ -21,7 +21,7 @@ from pytest_rwkvperf.worker.parent import Worker
 from tests.unit.worker.conftest import LOCATION, Scripted, gone, within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 needs_shebang = pytest.mark.skipif(os.name == "nt", reason="impostors are scripts with a #! line")
@@ -82,6 +82,18 @@ class TestRequests:
         assert scripted.start().request("describe", 30, location=LOCATION)["versions"]
 
 
+def raised_by(impostor: Callable[[str], str], kinds: Sequence[str]) -> list[Exception]:
+    """What requests raise in the parent that a worker answers with failures of these kinds."""
+    answer = f"[say({{'id': ask()['id'], 'failed': {{'kind': kind, 'message': 'it is so'}}}}) for kind in {kinds!r}]"
+    found: list[Exception] = []
+    with Worker(python=impostor(f"hello(); {answer}; ask()")) as worker:
+        for _ in kinds:
+            with pytest.raises(errors.RwkvPerfError) as raised:
+                worker.request("open", 30)
+            found.append(raised.value)
+    return found
+
+
 class TestErrors:
     """What the worker raises arrives under its own class; what an engine raises, as a BackendError."""
 
@@ -102,24 +114,16 @@ class TestErrors:
             worker.request("describe", 30, location=LOCATION)
 
     @needs_shebang
-    @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
-    def test_every_class_of_ours_is_rebuilt(self, impostor: Callable[[str], str], kind: type[Exception]) -> None:
-        failed = {"kind": kind.__name__, "message": "it is so"}
-        with Worker(python=impostor(f"hello(); say({{'id': ask()['id'], 'failed': {failed}}}); ask()")) as worker:
-            with pytest.raises(errors.RwkvPerfError) as raised:
-                worker.request("open", 30)
-            assert type(raised.value) is kind
-            assert str(raised.value) == "it is so"
+    def test_every_class_of_ours_is_rebuilt(self, impostor: Callable[[str], str]) -> None:
+        for kind, error in zip(ERRORS, raised_by(impostor, [kind.__name__ for kind in ERRORS]), strict=True):
+            assert (type(error), str(error)) == (kind, "it is so")
 
     @needs_shebang
-    @pytest.mark.parametrize("kind", ["annotations", "__builtins__", "OSError", "Panic", ""])
-    def test_no_other_name_is_looked_up(self, impostor: Callable[[str], str], kind: str) -> None:
-        failed = {"kind": kind, "message": "it is so"}
-        with Worker(python=impostor(f"hello(); say({{'id': ask()['id'], 'failed': {failed}}}); ask()")) as worker:
-            with pytest.raises(errors.RwkvPerfError) as raised:
-                worker.request("open", 30)
-            assert type(raised.value) is errors.BackendError
-            assert f"raised {kind}: it is so" in str(raised.value)
+    def test_no_other_name_is_looked_up(self, impostor: Callable[[str], str]) -> None:
+        names = ["annotations", "__builtins__", "OSError", "Panic", ""]
+        for name, error in zip(names, raised_by(impostor, names), strict=True):
+            assert type(error) is errors.BackendError
+            assert f"raised {name}: it is so" in str(error)
 
 
 class TestDeath:
@@ -233,7 +237,7 @@ class TestDeadline:
     def test_progress_does_not_move_the_deadline(self, impostor: Callable[[str], str]) -> None:
         slow = "hello(); n = ask()['id']\nwhile True: say({'id': n, 'progress': ['x', 0]}); time.sleep(0.005)"
         with pytest.raises(errors.WorkerTimeoutError):
-            Worker(python=impostor(slow)).request("open", 0.5)
+            Worker(python=impostor(slow)).request("open", 0.2)
 
     def test_a_flood_of_progress_is_no_progress(self, impostor: Callable[[str], str]) -> None:
         flood = "hello(); n = ask()['id']\nwhile True: say({'id': n, 'progress': ['x', 0]})"
@@ -283,7 +287,7 @@ class TestNonsense:
     def test_an_endless_line_before_hello_ends_it(
         self, impostor: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(parent, "_GRACE_SECONDS", 0.5)
+        monkeypatch.setattr(parent, "_GRACE_SECONDS", 0.2)
         with within(5), pytest.raises(errors.WorkerError):
             Worker(python=impostor("while True: os.write(1, b'x' * 65536)"))
 
@@ -312,7 +316,7 @@ class TestEnd:
         scripted.start().close()
         me = psutil.Process()
         descriptors, threads, pids = me.num_fds(), threading.active_count(), []
-        for _ in range(20):
+        for _ in range(5):
             with Worker() as worker:
                 pids.append(worker.pid)
         assert me.num_fds() == descriptors
@@ -345,7 +349,7 @@ class TestEnd:
         thread = threading.Thread(target=lambda: started.append(scripted.start()))
         thread.start()
         thread.join()
-        assert not gone(started[0].pid, 0.5)
+        assert not gone(started[0].pid, 0.2)
         assert started[0].request("memory", 30)
 
     def test_its_temporary_folder_is_private_and_goes_with_it(
@@ -381,7 +385,7 @@ class TestEnd:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             pid = int(process.stdout.readline())
-            assert not gone(pid, 0.3)
+            assert not gone(pid, 0.05)
             process.kill()
         assert gone(pid, 3)
 
