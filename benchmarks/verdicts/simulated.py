@@ -45,8 +45,10 @@ def counted(runs: int) -> Iterator[tuple[str, str, int]]:
         found = ends(MARGIN, draw, TOLERANCE, runs)
         for verdict in ("REGRESSION", "PASS"):
             yield f"A/B, {draw.__name__}, {TOLERANCE:.0%} slower", verdict, found[verdict]
-    yield f"A/B, whoever stops when it looks bad, {TOLERANCE:.0%} slower", "REGRESSION", chosen_alarms(
-        MARGIN, TOLERANCE, runs
+    yield (
+        f"A/B, whoever stops when it looks bad, {TOLERANCE:.0%} slower",
+        "REGRESSION",
+        chosen_alarms(MARGIN, TOLERANCE, runs),
     )
 
 

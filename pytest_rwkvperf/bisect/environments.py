@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from packaging.version import InvalidVersion, Version
 
-from pytest_rwkvperf import locks, places
+from pytest_rwkvperf import locks, patience, places
 from pytest_rwkvperf.errors import OptionError, RwkvPerfError
 
 if TYPE_CHECKING:
@@ -68,15 +68,19 @@ def python_of(package: str, version: str) -> str:
     with locks.held(folder.with_name(f"{folder.name}.lock"), -1):
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            _build(folder, python, f"{package}=={version}")
+            try:
+                _build(folder, python, f"{package}=={version}")
+            except BuildError:
+                raise  # its message names the log in there
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
             (folder / "complete").touch()
     return str(python)
 
 
 def _build(folder: Path, python: Path, requirement: str) -> None:
-    made = subprocess.run(
-        [sys.executable, "-m", "venv", "--without-pip", str(folder)], capture_output=True, text=True, check=False
-    )
+    made = patience.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], capture=True)
     if made.returncode != 0:
         raise BuildError(f"no virtual environment for {requirement}: {_tail(made.stderr)}")
     installed = _pip("--python", str(python), "install", "--no-deps", "--no-input", requirement)
@@ -98,7 +102,7 @@ def _build(folder: Path, python: Path, requirement: str) -> None:
 
 def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return patience.run(command, capture=True)  # interrupted, it has folders of its own to remove
 
 
 def _tail(text: str) -> str:

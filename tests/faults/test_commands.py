@@ -9,12 +9,16 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
+from pytest_rwkvperf.models import derive
+from pytest_rwkvperf.models.shapes import Shape
+from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.reports import record as records
 from tests.faults.scene import CHECKOUT, STOPPED
 from tests.unit.building import make_record, make_run, recorded, report_record
@@ -190,21 +194,104 @@ def test_ctrl_c_while_another_has_the_history_is_heard(folder: Path) -> None:
     def waits(process: subprocess.Popen[str]) -> bool:
         opened = psutil.Process(process.pid).open_files()
         found = any(one.path == str(folder / "history.db") for one in opened)
-        time.sleep(0.3 * found)
+        time.sleep(0.3 if found else 0.1)
         return found
 
-    code, _ = interrupted(folder, "history list history.db", waits)
+    def ended(command: str) -> tuple[int, str]:
+        return interrupted(folder, f"history {command}", waits)
+
+    commands = ["list history.db", "trend history.db -o page.html", "changes history.db", "send history.db"]
+    commands += ["record history.db 0"]
+    with ThreadPoolExecutor(len(commands)) as pool:  # much of it is waiting
+        found = dict(zip(commands, pool.map(ended, commands), strict=True))
     other.close()
-    assert code == 130
+    assert found == dict.fromkeys(commands, (130, "rwkvperf: interrupted; nothing was left behind\n"))
     assert (folder / "history.db").read_bytes() == before
+    assert {one.name for one in folder.iterdir()} == {"run.json", "history.db"}
+
+
+def in_the_place_of(module: str, lines: str, folder: Path) -> str:
+    """A path on which a module is only these lines."""
+    (folder / "first").mkdir()
+    (folder / "first" / f"{module}.py").write_text(lines, "utf-8")
+    return os.pathsep.join([str(folder / "first"), str(CHECKOUT)])
+
+
+SLOW = "import time\nopen({mark!r}, 'w').close()\ntime.sleep(60)\n"
 
 
 def test_ctrl_c_while_a_command_is_still_loaded_is_no_traceback(folder: Path) -> None:
-    (folder / "slow").mkdir()
-    (folder / "slow" / "rich.py").write_text("import time\nopen('loading', 'w').close()\ntime.sleep(60)\n", "utf-8")
-    path = os.pathsep.join([str(folder / "slow"), str(CHECKOUT)])
-    code, text = interrupted(folder, "inspect x.st", lambda _: (folder / "loading").exists(), PYTHONPATH=path)
+    mark = folder / "loading"
+    path = in_the_place_of("rich", SLOW.format(mark=str(mark)), folder)
+    code, text = interrupted(folder, "inspect x.st", lambda _: mark.exists(), PYTHONPATH=path)
     assert (code, text) == (130, "rwkvperf: interrupted; nothing was left behind\n")
+
+
+def test_ctrl_c_while_a_worker_reads_a_file_to_inspect_ends_the_worker(folder: Path) -> None:
+    shape = Shape(layers=2, width=64, rank_w=16, rank_a=24, rank_v=8, rank_g=40, vocabulary=128)
+    derive.write(SyntheticModel("tiny", shape), folder / "x.pth", "pth", "x", lambda *_: None)
+    mark = folder / "loading"
+    path = in_the_place_of("torch", SLOW.format(mark=str(mark)), folder)
+    code, text = interrupted(folder, "inspect x.pth", lambda _: mark.exists(), PYTHONPATH=path)
+    assert (code, text.splitlines()[-1]) == (130, "rwkvperf: interrupted; nothing was left behind")
+
+
+PIP = """
+import sys, time
+if "versions" in sys.argv:
+    print("Available versions: 1.1, 1.0")
+    sys.exit()
+with open({mark!r}, "w") as file:
+    pass
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.7)
+    with open({mark!r}, "a") as file:
+        file.write("tidy")
+"""
+
+
+def test_ctrl_c_while_bisect_installs_lets_pip_tidy_and_keeps_no_half_of_an_environment(folder: Path) -> None:
+    mark = folder / "installing"
+    path = in_the_place_of("pip", PIP.format(mark=str(mark)), folder)
+    command = "bisect rwkv 1.0..1.1 --backend scripted"
+    code, text = interrupted(folder, command, lambda _: mark.exists(), PYTHONPATH=path)
+    assert (code, text.splitlines()[-1]) == (130, "rwkvperf: interrupted; nothing was left behind")
+    assert mark.read_text("utf-8") == "tidy"
+    assert [one.name for one in (folder / "cache").rglob("bisect/*") if one.is_dir()] == []
+
+
+RAY = """
+import time
+from types import SimpleNamespace as Some
+
+def init(**_): pass
+def nodes(): return [dict(Alive=True, Resources=dict(CPU=1.0), NodeManagerAddress="10.0.0.1", NodeID="a")]
+def remote(**_): return lambda _function: Some(remote=lambda *_: "task")
+def shutdown(): open({ended!r}, "w").close()
+def wait(waiting, **_):
+    open({mark!r}, "w").close()
+    time.sleep(60)
+"""
+STRATEGIES = """
+import sys
+from types import ModuleType
+for name in ("ray.util", "ray.util.scheduling_strategies"):
+    sys.modules[name] = ModuleType(name)
+sys.modules["ray.util.scheduling_strategies"].NodeAffinitySchedulingStrategy = lambda **_: None
+"""
+
+
+def test_ctrl_c_while_a_fleet_measures_leaves_the_cluster(folder: Path) -> None:
+    """Ray ends a driver's tasks when it has left; the nodes here are in Ray's place, which need not be installed."""
+    mark, ended = folder / "measuring", folder / "left"
+    path = in_the_place_of("ray", STRATEGIES + RAY.format(mark=str(mark), ended=str(ended)), folder)
+    command = "fleet --address=auto -o fleet.md -- --rwkv-backend=scripted"
+    code, text = interrupted(folder, command, lambda _: mark.exists(), PYTHONPATH=path)
+    assert (code, text) == (130, "rwkvperf: interrupted; nothing was left behind\n")
+    assert ended.exists()
+    assert not (folder / "fleet.md").exists()
 
 
 def test_ctrl_c_ends_an_ab_with_its_run_s_own_tidiness(stage: Stage, folder: Path) -> None:
