@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.backends.base import Engine
     from pytest_rwkvperf.cases import Workload
 
-VERSION = 2
-"""Part of every stored session: figures of different protocol versions are not compared. In the first one the context
-of a workload at a depth was read again before each repetition, which llama.cpp's next tokens showed."""
+VERSION = 1
+"""Part of every stored session: figures of different protocol versions are not compared."""
 
 _SEED = 7
 
