@@ -116,20 +116,27 @@ def _case_table(records: Sequence[CaseRecord]) -> Table:
 
 def _case_figures(record: CaseRecord) -> list[str]:
     """First token: of the longest prompt timed. Inter-token: of the longest generation timed."""
-    taken = [Measurement(record, Workload.parse(name)) for name in record.runs[0].samples]
-    longest = {one.workload.kind: one for one in sorted(taken, key=lambda one: one.workload.tokens)}
-    prefill, generation = longest.get("prefill"), longest.get("generation")
+    prefill, generation = pair = _longest(record)
     first = prefill.time_to_first_token_seconds if prefill else None
     between = generation.inter_token_latency_seconds() if generation else None
-    memory = taken[0].memory
+    any_of_them = next(one for one in pair if one is not None)
+    memory = any_of_them.memory
     return [
-        f"{taken[0].load_seconds:.2f} s",
+        f"{any_of_them.load_seconds:.2f} s",
         f"{first * 1e3:.1f} ms" if first is not None else "",
         *((f"{share * 1e3:.2f} ms" for share in between) if between else ("", "")),
-        *(_percent(one.roofline_share if one else None) for one in (prefill, generation)),
+        *(_percent(one.roofline_share if one else None) for one in pair),
         f"{memory.peak_rss_bytes / 2**20:.0f} MiB",
         f"{memory.file_bytes / 2**20:.0f} MiB",
     ]
+
+
+def _longest(record: CaseRecord) -> tuple[Measurement | None, Measurement | None]:
+    """The longest prefill and generation; of several depths the least, which alone has energy and device time."""
+    taken = [Measurement(record, Workload.parse(name)) for name in record.runs[0].samples]
+    taken.sort(key=lambda one: (one.workload.tokens, -one.workload.depth))
+    longest = {one.workload.kind: one for one in taken}
+    return longest.get("prefill"), longest.get("generation")
 
 
 def _gpu_table(records: Sequence[CaseRecord]) -> Table:
@@ -148,13 +155,11 @@ def _gpu_table(records: Sequence[CaseRecord]) -> Table:
 
 
 def _gpu_figures(record: CaseRecord) -> list[str]:
-    taken = [Measurement(record, Workload.parse(name)) for name in record.runs[0].samples]
-    longest = {one.workload.kind: one for one in sorted(taken, key=lambda one: one.workload.tokens)}
-    pair = [longest.get("prefill"), longest.get("generation")]
+    pair = _longest(record)
     readings = record.gpu.readings if record.gpu else ()
     clocks = sorted(one.sm_mhz for one in readings if one.sm_mhz is not None and one.utilisation)
     heat = [one.celsius for one in readings if one.celsius is not None]
-    peak = taken[0].memory.peak_device_bytes
+    peak = next(one for one in pair if one is not None).memory.peak_device_bytes
     return [
         f"{peak / 2**20:.0f} MiB" if peak is not None else "",
         *(_joules(one) for one in pair),

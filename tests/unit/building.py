@@ -37,7 +37,7 @@ def make_run(load: int = 10**9, peak: int = 2**30, **times: Sequence[int]) -> Ru
     """A process with these nanoseconds per repetition by workload; a generated token takes an equal share of them."""
     samples: dict[str, tuple[Sample, ...]] = {}
     for name, taken in times.items():
-        tokens = int(name[2:]) if name.startswith("tg") else 0
+        tokens = int(name[2:].partition("@")[0]) if name.startswith("tg") else 0
         samples[name] = tuple(
             Sample(1e9 + index, value, (value // tokens,) * tokens if tokens else ())
             for index, value in enumerate(taken)

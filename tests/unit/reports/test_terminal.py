@@ -16,6 +16,7 @@ from pytest_rwkvperf.judgement import Judgement
 from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.machine.nvml import GpuFacts
 from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
+from pytest_rwkvperf.measure.record import Energy
 from pytest_rwkvperf.reports import terminal
 from pytest_rwkvperf.session import Saved
 from pytest_rwkvperf.stats.estimates import Estimate
@@ -237,6 +238,19 @@ def test_a_gpus_figures_are_told_with_the_device_time_beside_the_drivers_account
     assert " ".join(header.split()).endswith("pp busy tg busy pp device tg device SM clock hottest")
     assert figures.split()[-7:] == ["95%", "95%", "5.0%", "1980-1980", "MHz", "40", "°C"], "no tg device: not recorded"
     assert "llama-cpp-q8_0-cpu: no device time: CUPTI refused." in lines
+
+
+def test_of_several_depths_a_case_is_shown_by_the_least_which_alone_has_energy_and_device_time() -> None:
+    gpu = GpuConditions(GpuFacts("NVIDIA H200", "", ""), GpuReading(0.0), (GpuReading(1e9 + 0.001, own_bytes=1),))
+    took = DeviceTime(tokens=16, wall_nanoseconds=1, busy_nanoseconds=2_000_000, kernels=9, copies=1, launches=1)
+    times = {"pp16": (40_000_000,), "pp16@d64": (50_000_000,), "tg4@d64": (8_000_000,), "tg4": (9_000_000,)}
+    run = replace(make_run(**times), device_time={"pp16": took, "tg4": took}, energy={"pp16": Energy(100, 250.0, 1.0)})
+    lines = written(judged("PASS"), records=(replace(make_record(run), gpu=gpu),))
+    text = "\n".join(lines)
+    assert "40.0 ms" in text
+    assert "2.5" in text
+    header, figures = next((one, two) for one, two in itertools.pairwise(lines) if "GPU memory" in one)
+    assert figures.split()[-2:] == ["5.0%", "5.6%"], header
 
 
 def test_without_results_there_is_no_section() -> None:
