@@ -11,7 +11,11 @@ side, for the machine's Python and system:
 * llama-cpp-python's sdist under its own name, 7 of its 51 MB without the folders .git, .github, docs, examples, tests
   and vendor/llama.cpp's docs, models, media, tests, .github, .devops, gguf-py, conversion and tools/ui;
 * where there is no cargo: the binding's wheel (`rwkvperf_web_rwkv-*.whl`), and web-rwkv's `bench` as a program;
+* for speed alone, `oracle/`: the oracle's logits from an earlier run's cache, each under the hash of what it answers;
 * for the step `versus`: `llama-bench.tar.xz`, the program with its shared libraries, all in the archive's root.
+
+The Vulkan loader and the libraries of GL, GLX and EGL that NVIDIA's Vulkan driver asks for (Debian: libvulkan1, libgl1,
+libglx0, libegl1, libglvnd0, libopengl0, libgles2) must be in the system before.
 
 Standard library only: the first process runs before anything is installed.
 """
@@ -20,6 +24,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -48,7 +53,8 @@ def set_up(carried: Path, out: Path, beside: Sequence[str]) -> None:
     with subprocess.Popen(command, env=environment) as setting_up:
         while not _has_rwkv() and setting_up.poll() is None:
             time.sleep(0.2)
-        other = subprocess.run([PYTHON, *beside], check=False).returncode if _has_rwkv() else 0
+        # It yields the processors to the compiler, which takes longer.
+        other = subprocess.run(["nice", PYTHON, *beside], check=False).returncode if _has_rwkv() else 0
     if setting_up.returncode or other:
         raise SystemExit(f"setup-cuda ended with {setting_up.returncode}, what ran beside it with {other}")
     if not noted.exists():
@@ -62,6 +68,14 @@ def _has_rwkv() -> bool:
         return "rwkv" in json.loads((VENV / "rwkvperf-setup.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return False
+
+
+def take_oracle(carried: Path, cache: Path) -> None:
+    """Put the oracle's logits that travelled where they are looked for; one that is there already stays."""
+    cache.mkdir(parents=True, exist_ok=True)
+    for path in (carried / "oracle").glob("*.npy"):
+        if not (cache / path.name).exists():
+            shutil.copy(path, cache)
 
 
 def llama_bench(carried: Path, out: Path) -> Path | None:
