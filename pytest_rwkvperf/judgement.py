@@ -17,6 +17,7 @@ from pytest_rwkvperf.stats.spread import ASSUMED, Belief, Spread, process_spread
 from pytest_rwkvperf.stats.verdicts import (
     CROWDED_SHARE,
     IDLE_SHARE,
+    MOST_SESSIONS,
     Comparison,
     Old,
     Verdict,
@@ -272,7 +273,10 @@ def _what_would_settle(comparison: Comparison) -> str:
         return f"; {comparison.settled_by} stored sessions would tell, if it stays so"
     if comparison.paired:
         return "; more pairs would tell (--rwkv-budget)"
-    return "; no number of stored sessions would tell: take --rwkv-ab, or a wider --rwkv-tolerance"
+    return (
+        f"; not even {MOST_SESSIONS} stored sessions would tell if they lay as far apart as is believed now: store "
+        "more, which shows a quiet machine to be one, or take --rwkv-ab, or a wider --rwkv-tolerance"
+    )
 
 
 def _no_reference(taken: _Taken, reference: Reference, stored: StoredCase | None) -> str:

@@ -61,8 +61,9 @@ def against(*cases: StoredCase, noise: Noise | None = NOISE) -> Reference:
             1.25,
             "INCONCLUSIVE",
             (
-                "the ratio's bounds hold 0.800: noise hides whether the tolerance was passed; no number of stored "
-                "sessions would tell: take --rwkv-ab, or a wider --rwkv-tolerance"
+                "the ratio's bounds hold 0.800: noise hides whether the tolerance was passed; not even 10 stored "
+                "sessions would tell if they lay as far apart as is believed now: store more, which shows a quiet "
+                "machine to be one, or take --rwkv-ab, or a wider --rwkv-tolerance"
             ),
         ),
     ],

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -243,7 +243,12 @@ def test_a_gpus_figures_are_told_with_the_device_time_beside_the_drivers_account
 def test_of_several_depths_a_case_is_shown_by_the_least_which_alone_has_energy_and_device_time() -> None:
     gpu = GpuConditions(GpuFacts("NVIDIA H200", "", ""), GpuReading(0.0), (GpuReading(1e9 + 0.001, own_bytes=1),))
     took = DeviceTime(tokens=16, wall_nanoseconds=1, busy_nanoseconds=2_000_000, kernels=9, copies=1, launches=1)
-    times = {"pp16": (40_000_000,), "pp16@d64": (50_000_000,), "tg4@d64": (8_000_000,), "tg4": (9_000_000,)}
+    times: dict[str, Any] = {
+        "pp16": (40_000_000,),
+        "pp16@d64": (50_000_000,),
+        "tg4@d64": (8_000_000,),
+        "tg4": (9_000_000,),
+    }
     run = replace(make_run(**times), device_time={"pp16": took, "tg4": took}, energy={"pp16": Energy(100, 250.0, 1.0)})
     lines = written(judged("PASS"), records=(replace(make_record(run), gpu=gpu),))
     text = "\n".join(lines)
