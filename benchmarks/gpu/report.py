@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,10 +59,25 @@ def _row(case: CaseRecord, workload: Workload, machine: str) -> dict[str, Any]:
         "net_joules_per_token": taken.net_joules_per_token,
         "utilisation": taken.utilisation,
         "device_share": taken.device_share,
+        "device_time": _device_time(case, workload),
         "peak_device_bytes": taken.memory.peak_device_bytes,
         "load_seconds": taken.load_seconds,
         "build_seconds": max(run.build_nanoseconds for run in case.runs) / 1e9,
         "ceilings": [case.ceilings.copy_bytes_per_second, case.ceilings.product_per_second] if case.ceilings else None,
+    }
+
+
+def _device_time(case: CaseRecord, workload: Workload) -> dict[str, Any] | None:
+    """A prefill's or a decoded token's kernels, where CUPTI recorded them: milliseconds, counts, the longest ones."""
+    found = case.runs[0].device_time.get(str(workload))
+    if found is None:
+        return None
+    steps = 1 if workload.kind == "prefill" else found.tokens
+    return {
+        "milliseconds": found.busy_nanoseconds / 1e6 / steps,
+        "kernels": found.kernels / steps,
+        "copies": found.copies / steps,
+        "longest": [[one.name, one.count / steps, one.nanoseconds / 1e3 / steps] for one in found.longest],
     }
 
 
@@ -108,6 +124,8 @@ def _verdicts(one: Record, step: str, machine: int) -> list[dict[str, Any]]:
     ]
 
 
+_SHOWN = 6
+
 _LEGEND = (
     "*Share*: MFU of a prefill, MBU of a generation, of the ceilings measured on the device. Energy in brackets: "
     "without the board's idle power. *Busy*: NVML's utilisation. *Device*: CUPTI's device time over a repetition's."
@@ -138,6 +156,10 @@ def table(told: dict[str, Any]) -> str:
         "| against llama-bench | workload | steady repetitions | ours (spread) | llama-bench (spread) | ratio |",
         "|---|---|--:|--:|--:|--:|",
         *(_versus_line(row) for one in told.get("versus", []) for row in one["rows"]),
+        "",
+        "| a prefill, or a token | ms on the device | kernels | copies | the longest: microseconds in all, how many |",
+        "|---|--:|--:|--:|---|",
+        *(_kernels_line(row) for row in told["rows"] if row.get("device_time")),
     ]
     return "\n".join(lines) + "\n"
 
@@ -158,6 +180,24 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['parity']:.1e}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _kernels_line(row: dict[str, Any]) -> str:
+    taken = row["device_time"]
+    names = [
+        f"`{name.partition('<')[0] + _operation(name)}` {time:,.0f}, {count:.0f}"
+        for name, count, time in taken["longest"]
+    ]
+    return (
+        f"| {row['backend']} {row['quant']} {row['workload']} | {taken['milliseconds']:.2f} | {taken['kernels']:.0f} | "
+        f"{taken['copies']:.0f} | {'; '.join(names[:_SHOWN])} |"
+    )
+
+
+def _operation(name: str) -> str:
+    """Of ggml's element-wise kernels, which differ by what they do alone: ` op_mul`."""
+    found = re.search(r"\bop_\w+", name)
+    return f" {found[0]}" if found else ""
 
 
 def _versus_line(row: dict[str, Any]) -> str:
