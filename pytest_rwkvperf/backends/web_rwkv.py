@@ -112,7 +112,7 @@ class WebRwkv:
     install: str = "pip install ./native/web-rwkv  (in a checkout; needs cargo, from https://rustup.rs)"
     no_device: str = (
         "install a Vulkan driver, on Debian without a GPU: apt-get install mesa-vulkan-drivers libvulkan1. What keeps "
-        "one that is there from loading (NVIDIA's asks for libGL, libGLX and libEGL) is told by: VK_LOADER_DEBUG=error "
+        "one that is there from loading (NVIDIA's asks for GL's libraries) is told by: VK_LOADER_DEBUG=error "
         "python -c 'import rwkvperf_web_rwkv; rwkvperf_web_rwkv.adapters()'"
     )
     # The guide's tool uses 128. web-rwkv 0.10.20 keeps a chunk's length in 8 bits: a longer one is quick and wrong.
