@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 XdistNode = Any
 """xdist's WorkerController; typed loosely because xdist is optional."""
+
+UNWINDING_SECONDS = 30.0
+"""How long after Ctrl-C a SIGTERM cuts nothing off: workers end and reports are written in far less. Not for ever: a
+test may have caught the interrupt."""
 
 SUITE = Path(__file__).parent / "suite" / "test_throughput.py"
 
@@ -52,7 +57,7 @@ def heed_termination(config: pytest.Config) -> None:
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         return
-    here, told = os.getpid(), False
+    here, told, unwinding_until = os.getpid(), False, 0.0
 
     def end(number: int, _frame: FrameType | None) -> None:
         nonlocal told
@@ -60,14 +65,14 @@ def heed_termination(config: pytest.Config) -> None:
         if os.getpid() != here:  # a process that a test has forked ends as it would have
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif not told:
+        elif not told and time.monotonic() > unwinding_until:
             told = True
             raise KeyboardInterrupt("ended by SIGTERM")
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal told
+        nonlocal unwinding_until
         __tracebackhide__ = True
-        told = True
+        unwinding_until = time.monotonic() + UNWINDING_SECONDS
         signal.default_int_handler(number, frame)
 
     _handle(config, signal.SIGTERM, end)

@@ -24,6 +24,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import locale
 import os
 import re
 import shutil
@@ -46,6 +47,9 @@ SILENT_SECONDS = 1.0
 REPORT_SECONDS = 30.0
 TICK_SECONDS = 0.2
 GRACE_SECONDS = 10.0
+PTH = "utf-8" if sys.version_info >= (3, 13) else locale.getpreferredencoding(do_setlocale=False)
+"""How `site` reads a `.pth` file: UTF-8 from Python 3.13 on."""
+
 INTERRUPTED = 130  # a shell's code for a command ended by Ctrl-C: 128 + SIGINT
 
 # What `prove` runs, in this order: name -> (script, what it shows and how long it takes on 2 cores).
@@ -85,12 +89,17 @@ class MissingToolError(SetupError):
 class Checkout:
     """One clone of the repository and the virtual environment inside it.
 
-    With `with_installed` that environment also sees the packages of the Python that made it.
+    `lender` is the prefix of the Python whose packages that environment also sees; empty for none.
     """
 
     root: Path
     cache: Path
-    with_installed: bool = False
+    lender: str = ""
+
+    @property
+    def with_installed(self) -> bool:
+        """Whether the environment sees another Python's packages."""
+        return bool(self.lender)
 
     @property
     def venv(self) -> Path:
@@ -361,7 +370,7 @@ def step_key(checkout: Checkout, step: Step) -> str:
     version = ".".join(map(str, venv_version(checkout)))
     place = (str(checkout.root), sys.platform, platform.machine(), version)
     flags = without_amx() if step.install is install_llama_cpp else ()
-    lent = ("with-installed",) if checkout.with_installed else ()
+    lent = ("with-installed", checkout.lender) if checkout.with_installed else ()
     parts = (step.name, *place, *lent, *step.distributions, *flags, sources_hash(checkout.root, step.files))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -386,8 +395,7 @@ def write_stamp(checkout: Checkout, step: str, key: str) -> None:
 def installed(checkout: Checkout, distribution: str, version: str = "*") -> bool:
     """Whether the virtual environment holds or is lent a distribution, without starting its Python."""
     lent = checkout.with_installed and checkout.lent.exists()
-    others = checkout.lent.read_text(encoding="utf-8").splitlines() if lent else ()
-    folders = (checkout.packages, *map(Path, others))
+    folders = (checkout.packages, *(map(Path, checkout.lent.read_text(encoding=PTH).splitlines()[1:]) if lent else ()))
     return any(any(folder.glob(f"{distribution}-{version}.dist-info")) for folder in folders)
 
 
@@ -549,14 +557,13 @@ def install_web_rwkv(checkout: Checkout, step: Step) -> None:
     try:
         if not any(wheels.glob("*.whl")):
             build_web_rwkv(checkout, step, wheels)
-        paths = [*wheels.glob("*.whl")]
+        wanted = [str(path) for path in wheels.glob("*.whl")]
     except MissingToolError:
-        folders = os.environ.get("PIP_FIND_LINKS", "").split()
-        paths = [path for folder in folders for path in sorted(Path(folder).glob("rwkvperf_web_rwkv-*.whl"))][-1:]
-        if not paths:
+        if not os.environ.get("PIP_FIND_LINKS"):
             raise
-        say(f"There is no cargo: {paths[0]} is taken, whatever sources it was made from.")
-    pip = checkout.module("pip", "install", "--no-index", "--no-deps", "--force-reinstall", *paths)
+        say("There is no cargo: a wheel from PIP_FIND_LINKS is taken, whatever sources it was made from.")
+        wanted = [step.distributions[0]]  # --no-index below: it is looked for there alone
+    pip = checkout.module("pip", "install", "--no-index", "--no-deps", "--force-reinstall", *wanted)
     run_quietly("Installing the web-rwkv binding", "a few seconds", pip, log=checkout.log(step.name))
 
 
@@ -710,18 +717,29 @@ def lend_installed(checkout: Checkout) -> None:
         checkout.lent.unlink(missing_ok=True)
         return
     running, made = sys.version_info[:2], venv_version(checkout)[:2]
-    if Path(sys.prefix).resolve() == checkout.venv.resolve() or running != made:
+    itself = Path(sys.prefix).resolve() == checkout.venv.resolve()
+    whole = not checkout.lent.exists() and any(checkout.packages.glob("torch-*.dist-info"))
+    if itself or whole or running != made or sys.prefix != checkout.lender:
         message = (
             f"{checkout.venv} (Python {'.'.join(map(str, made))}) cannot be lent the packages of {sys.executable} "
-            f"({platform.python_version()}). Run this with another Python of that version, or remove .venv first."
+            f"({platform.python_version()}): it is of another version, has a torch of its own, or is lent those of "
+            f"{checkout.lender}. Run this with that Python, or remove .venv first."
         )
         raise SetupError(message)
     folders = [folder for folder in sys.path if Path(folder).name in {"site-packages", "dist-packages"}]
-    checkout.lent.write_text("\n".join(folders) + "\n", encoding="utf-8")
+    checkout.lent.write_text("\n".join([f"# {sys.prefix}", *folders]) + "\n", encoding=PTH)
     there = {normalized(str(one.metadata["Name"])) for one in importlib.metadata.distributions(path=folders)}
     pins = (checkout.root / "constraints.txt").read_text(encoding="utf-8").splitlines()
     kept = [pin for pin in pins if normalized(pin.partition("==")[0]) not in there]
     checkout.constraints.write_text("\n".join(kept) + "\n", encoding="utf-8")
+
+
+def lender_of(checkout: Checkout) -> str:
+    """The prefix of the Python whose packages the environment that is there sees; empty for none."""
+    try:
+        return checkout.lent.read_text(encoding=PTH).partition("\n")[0].removeprefix("# ")
+    except FileNotFoundError:
+        return ""
 
 
 def normalized(name: str) -> str:
@@ -1004,6 +1022,26 @@ def ended(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
+DEVELOPING = ("test", "lint", "types", "docs")
+"""Commands that need tools which an environment with another Python's packages goes without."""
+
+
+def chosen(checkout: Checkout, arguments: argparse.Namespace) -> Checkout:
+    """With the lender that was asked for; the set-up's own commands can end the lending, all others keep to it."""
+    if arguments.command == "setup":
+        return checkout
+    if arguments.command == "setup-cuda":
+        return replace(checkout, lender=sys.prefix if arguments.with_installed else "")
+    return replace(checkout, lender=lender_of(checkout))
+
+
+def need_tools(checkout: Checkout, command: str) -> None:
+    """Raise SetupError for what an environment that only measures lacks the tools for."""
+    if checkout.with_installed and command in DEVELOPING:
+        message = f"{checkout.venv} is for measuring alone (setup-cuda --with-installed); `setup` makes it whole."
+        raise SetupError(message)
+
+
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     for stream in (sys.stdout, sys.stderr):
@@ -1011,8 +1049,9 @@ def main(argv: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, ended)
     arguments = parse(argv)
-    checkout = Checkout(ROOT, build_cache(), with_installed=getattr(arguments, "with_installed", False))
+    checkout = chosen(Checkout(ROOT, build_cache()), arguments)
     try:
+        need_tools(checkout, arguments.command)
         return COMMANDS[arguments.command](checkout, arguments)
     except SetupError as error:
         say(f"The set-up cannot go on. {error}")

@@ -46,7 +46,7 @@ def inside() -> bool:
 
 
 def set_up(carried: Path, out: Path, beside: Sequence[str]) -> None:
-    """Run the set-up, and `beside` with .venv's Python as soon as only llama.cpp is missing there: it compiles long."""
+    """Run the set-up, and `beside` with .venv's Python once that has the project and rwkv: llama.cpp compiles long."""
     begun, noted = time.monotonic(), out / "setup-cuda.done"
     environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(carried)}
     command = [sys.executable, str(CHECKOUT / "tools" / "dev.py"), "setup-cuda", "--with-installed"]

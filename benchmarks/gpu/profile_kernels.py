@@ -4,7 +4,7 @@
 
 A `.gguf` is opened by llama.cpp, a `.pth` by rwkv as fp16@kernels, both as a case would be. Wall times are those of
 repetitions that nothing records. Device times, names, counts and gaps are recorded afterwards, prefill and generation
-in turn, so that CUDA graphs are made anew while CUPTI looks on. It makes launching slower: gaps are no shorter without.
+in turn, so that CUDA graphs are made anew while CUPTI looks on. It makes launching slower: gaps are no longer without.
 Needs cupti-python: pip install "pytest-rwkvperf[cuda]".
 """
 

@@ -43,6 +43,7 @@ FILES: tuple[tuple[Format, str | None, tuple[str, ...]], ...] = (
     ("gguf", "q8_0", ("",)),
     ("gguf", "q4_k_m", ("",)),
 )
+_THREADS = "OPENBLAS_NUM_THREADS"
 
 
 def say(sentence: str) -> None:
@@ -79,10 +80,15 @@ def _make_files(options: argparse.Namespace, *, plain: bool) -> None:
         say(f"{file.path.name}: {file.size_bytes / 2**30:.2f} GiB")
     asked = [(file, one) for file, (_, _, emulations) in zip(made, wanted, strict=True) for one in emulations]
     threads = max(1, (os.cpu_count() or 1) // len(asked))
-    os.environ["OPENBLAS_NUM_THREADS"] = str(threads)  # each one would take all, and wait for the others in loops
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda pair: expected.expected(*pair, deep=True, solver=tools), asked))
-    del os.environ["OPENBLAS_NUM_THREADS"]
+    before = os.environ.get(_THREADS)
+    os.environ[_THREADS] = str(threads)  # each one would take all processors, and wait for the others in loops
+    try:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda pair: expected.expected(*pair, deep=True, solver=tools), asked))
+    finally:
+        os.environ.update({} if before is None else {_THREADS: before})
+        if before is None:
+            del os.environ[_THREADS]
     say(f"the oracle's logits of {len(asked)} weights")
 
 
@@ -315,6 +321,7 @@ def main() -> int:
     options = parsed()
     begun = float(os.environ.setdefault("RWKVPERF_PROOF_BEGUN", str(time.monotonic())))  # by the first process's clock
     options.out = options.out.absolute()
+    options.baseline_dir = options.baseline_dir.absolute()  # steps run elsewhere
     options.out.mkdir(parents=True, exist_ok=True)
     if options.carried and not builds.inside():
         carried = options.carried.absolute()

@@ -59,7 +59,7 @@ def _row(case: CaseRecord, workload: Workload, machine: str) -> dict[str, Any]:
         "net_joules_per_token": taken.net_joules_per_token,
         "utilisation": taken.utilisation,
         "device_share": taken.device_share,
-        "device_time": _device_time(case, workload),
+        "device_time": _device_time(taken),
         "peak_device_bytes": taken.memory.peak_device_bytes,
         "load_seconds": taken.load_seconds,
         "build_seconds": max(run.build_nanoseconds for run in case.runs) / 1e9,
@@ -67,12 +67,12 @@ def _row(case: CaseRecord, workload: Workload, machine: str) -> dict[str, Any]:
     }
 
 
-def _device_time(case: CaseRecord, workload: Workload) -> dict[str, Any] | None:
+def _device_time(taken: Measurement) -> dict[str, Any] | None:
     """A prefill's or a decoded token's kernels, where CUPTI recorded them: milliseconds, counts, the longest ones."""
-    found = case.runs[0].device_time.get(str(workload))
+    found = taken.device_time
     if found is None:
         return None
-    steps = 1 if workload.kind == "prefill" else found.tokens
+    steps = 1 if taken.workload.kind == "prefill" else found.tokens
     return {
         "milliseconds": found.busy_nanoseconds / 1e6 / steps,
         "kernels": found.kernels / steps,

@@ -203,8 +203,8 @@ class LlamaCppEngine:
         size = self._lib.llama_state_seq_get_size(self._context, _SEQUENCE)
         state = (ctypes.c_uint8 * size)()
         copied = self._lib.llama_state_seq_get_data(self._context, state, size, _SEQUENCE)
-        if copied != size:
-            raise BackendError(f"llama.cpp copied {copied} of the state's {size} bytes")
+        if not size or copied != size:  # it says 0 for whatever went wrong
+            raise BackendError(f"llama.cpp copied {copied} of the state's {size} bytes; its reason is in its log")
         return state
 
     def load_state(self, state: Any) -> None:  # noqa: ANN401 - a ctypes array
@@ -212,7 +212,7 @@ class LlamaCppEngine:
         size = len(state)
         read = self._lib.llama_state_seq_set_data(self._context, state, size, _SEQUENCE)
         if read != size:
-            raise BackendError(f"llama.cpp took {read} of a saved state's {size} bytes")
+            raise BackendError(f"llama.cpp took {read} of a saved state's {size} bytes; its reason is in its log")
 
     def prefill(self, tokens: Sequence[int]) -> None:
         """One llama_decode of the whole chunk, logits for its last token."""

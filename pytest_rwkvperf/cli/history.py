@@ -115,6 +115,10 @@ def _waiting(place: Address) -> str:
 
 def _trend(options: argparse.Namespace, console: Console, place: Address) -> int:
     """Plot workloads over the runs, with their change points."""
+    if options.output:
+        from pytest_rwkvperf.store.files import check_link
+
+        check_link("-o", options.output)
     found = _trends(options, place, options.words)
     if options.output:
         from pytest_rwkvperf.history import page

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.errors import OptionError, ReportError
 from pytest_rwkvperf.fleet import merge, tables
-from pytest_rwkvperf.store.files import destination, write_atomically
+from pytest_rwkvperf.store.files import check_link, destination, write_atomically
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
@@ -56,14 +56,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def check_outputs(options: argparse.Namespace) -> None:
-    """Refuse files of a kind that nobody writes, before anything takes long.
+    """Refuse files of a kind that nobody writes and links that lead nowhere, before anything takes long.
 
     Raises:
-        OptionError: with the kinds there are.
+        OptionError: with the kinds there are, or what is wrong with the link.
     """
     for path in options.output:
         if path.suffix.lower() not in tables.FORMATS:
             raise OptionError(f"-o {path}: write a file ending in {', '.join(tables.FORMATS)}")
+        check_link("-o", path)
 
 
 def finish(merged: Merged, options: argparse.Namespace, console: Console) -> int:

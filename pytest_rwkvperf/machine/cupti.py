@@ -140,7 +140,8 @@ def summed(recorded: Recorded, tokens: int) -> DeviceTime:
 
 def installed() -> bool:
     """Whether cupti-python is there."""
-    return find_spec("cupti") is not None
+    found = find_spec("cupti")
+    return found is not None and found.origin is not None  # a folder of that name is a package without one
 
 
 def record(engine: Engine, repeat: Callable[[Engine], int], settling: int) -> Recorded:
@@ -287,16 +288,17 @@ def _demangled(name: str) -> str:
     try:
         return ctypes.string_at(found).decode(errors="replace")
     finally:
-        free(ctypes.c_void_p(found))
+        free(found)
 
 
 @cache
 def _cxx() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
     """`abi::__cxa_demangle` and what frees its answer; None off Linux."""
     try:
-        library = ctypes.CDLL("libstdc++.so.6")
-        demangle, free = library["__cxa_demangle"], library["free"]
+        demangle = ctypes.CDLL("libstdc++.so.6")["__cxa_demangle"]
+        free = ctypes.CDLL(None)["free"]  # the one that the process's malloc goes with: it may be a preloaded one
     except (OSError, AttributeError):
         return None
     demangle.restype = ctypes.c_void_p
+    free.argtypes, free.restype = (ctypes.c_void_p,), None
     return demangle, free

@@ -153,14 +153,14 @@ def run_process(
         counts = process.warm_up(workloads)
         for workload in schedule(counts, seed=f"{target.case.key} {index}"):
             process.take(workload, progress)
-        watched = gpu if gpu is not None and gpu.gpu is not None and index == 0 else None
-        if watched is not None and watched.gpu is not None:
-            process.measure_energy(workloads, watched.gpu.millijoules)
+        meter = gpu.gpu if gpu is not None and index == 0 else None
+        if meter is not None:
+            process.measure_energy(workloads, meter.millijoules)
         run = process.finish()
-        if watched is not None and target.device.id.startswith("cuda:"):
+        if gpu is not None and meter is not None and target.device.id.startswith("cuda:"):
             # To the worker's end: the driver counts CUPTI's memory as the worker's.
-            last.enter_context(watched.looking_away())
-            run, watched.unrecorded = process.record_device_time(run, workloads)
+            last.enter_context(gpu.looking_away())
+            run, gpu.unrecorded = process.record_device_time(run, workloads)
     progress(f"process {index + 1} done")
     return run, process.versions, process.deep
 

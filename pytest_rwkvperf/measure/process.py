@@ -250,18 +250,18 @@ class Process:
         a token is the same work. Of a generation so many tokens as warm it up.
         """
         found: dict[str, DeviceTime] = {}
-        trouble = ""
-        try:
-            for workload in (one for one in workloads if not one.depth):
-                settling = SETTLING if self._quick.get(workload, True) else 0
-                name, deadline = str(warmup_for(workload)), parent.DEVICE_TIME_SECONDS
+        for workload in (one for one in workloads if not one.depth):
+            settling = SETTLING if self._quick.get(workload, True) else 0
+            name, deadline = str(warmup_for(workload)), parent.DEVICE_TIME_SECONDS
+            try:
                 answer = self._worker.request("device_time", deadline, workload=name, settling=settling)
                 if answer is None:
                     break
                 found[str(workload)] = device_time_from(answer)
-        except RwkvPerfError as error:
-            trouble = str(error).partition("\n")[0].removesuffix("; its last lines:")
-        return replace(run, device_time=found), trouble
+            except RwkvPerfError as error:
+                told = str(error).partition("\n")[0].removesuffix("; its last lines:")
+                return replace(run, device_time=found), f"{workload}: {told}"
+        return replace(run, device_time=found), ""
 
     def _sample(self, workload: Workload) -> Sample:
         return _timed(self._worker.request("sample", parent.SAMPLE_SECONDS, workload=str(workload)), workload)

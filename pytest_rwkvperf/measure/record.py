@@ -253,7 +253,7 @@ class Measurement:
     @property
     def device_seconds_per_token(self) -> float | None:
         """How long the device computed or copied for a token, as CUPTI recorded it."""
-        taken = self._device_time
+        taken = self.device_time
         return taken.busy_nanoseconds / 1e9 / taken.tokens if taken else None
 
     @property
@@ -266,7 +266,8 @@ class Measurement:
         return seconds * self.workload.tokens / median
 
     @property
-    def _device_time(self) -> DeviceTime | None:
+    def device_time(self) -> DeviceTime | None:
+        """What CUPTI recorded of the workload; None where it did not."""
         name = str(self.workload)
         return next((run.device_time[name] for run in self.record.runs if name in run.device_time), None)
 

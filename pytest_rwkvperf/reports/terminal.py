@@ -119,10 +119,11 @@ def _case_figures(record: CaseRecord) -> list[str]:
     prefill, generation = pair = _longest(record)
     first = prefill.time_to_first_token_seconds if prefill else None
     between = generation.inter_token_latency_seconds() if generation else None
-    any_of_them = next(one for one in pair if one is not None)
-    memory = any_of_them.memory
+    either = prefill or generation
+    assert either is not None  # noqa: S101 - a workload is the one or the other
+    memory = either.memory
     return [
-        f"{any_of_them.load_seconds:.2f} s",
+        f"{either.load_seconds:.2f} s",
         f"{first * 1e3:.1f} ms" if first is not None else "",
         *((f"{share * 1e3:.2f} ms" for share in between) if between else ("", "")),
         *(_percent(one.roofline_share if one else None) for one in pair),
@@ -159,7 +160,7 @@ def _gpu_figures(record: CaseRecord) -> list[str]:
     readings = record.gpu.readings if record.gpu else ()
     clocks = sorted(one.sm_mhz for one in readings if one.sm_mhz is not None and one.utilisation)
     heat = [one.celsius for one in readings if one.celsius is not None]
-    peak = next(one for one in pair if one is not None).memory.peak_device_bytes
+    peak = next(one.memory.peak_device_bytes for one in pair if one is not None)
     return [
         f"{peak / 2**20:.0f} MiB" if peak is not None else "",
         *(_joules(one) for one in pair),

@@ -25,9 +25,8 @@ def check(wanted: Sequence[Wanted]) -> None:
     Raises:
         OptionError: two reports would be one file, one cannot be written, or what makes it is not installed.
     """
-    for index, one in enumerate(wanted):
-        if any(one.path.resolve() == other.path.resolve() for other in wanted[:index]):
-            raise OptionError(f"two reports would be {str(one.path)!r}; give each a file of its own")
+    taken: set[Path] = set()
+    for one in wanted:
         if isinstance(report := registry.load(one.format), NeedsMore):
             report.check()
         if one.path.is_dir():
@@ -37,8 +36,11 @@ def check(wanted: Sequence[Wanted]) -> None:
             # A file is the only proof: permissions say nothing of root, of read-only mounts and of full disks.
             if not is_stream(target := destination(one.path)):
                 tempfile.TemporaryFile(dir=target.parent).close()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter of links in a loop, until Python 3.13
             raise OptionError(f"the report {str(one.path)!r} cannot be written: {error}; name another file") from error
+        if target in taken and not is_stream(target):
+            raise OptionError(f"two reports would be {str(one.path)!r}; give each a file of its own")
+        taken.add(target)
 
 
 def write(record: Record, wanted: Wanted, style: Style) -> list[Path]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import replace
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf import locks
-from pytest_rwkvperf.errors import BaselineError, LockedError, StorageError
+from pytest_rwkvperf.errors import BaselineError, LockedError, OptionError, StorageError
 from pytest_rwkvperf.places import lock_for
 from pytest_rwkvperf.store import schema, strict
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.store.schema import Baseline, Noise, StoredCase
 
 LOCK_SECONDS = 60.0
+
+_OWN = re.compile(r"/dev/(?:std(out|err)|fd/(\d+))|/proc/self/fd/(\d+)")
 
 
 def path_for(folder: Path, fingerprint: Fingerprint) -> Path:
@@ -106,8 +110,17 @@ def _update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline],
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a path leads to a pipe or a device, which holds nothing old and must not become a file."""
-    return path.exists() and not path.is_file() and not path.is_dir()
+    """Whether a path leads to a pipe or a device, which holds nothing old and must not become a file.
+
+    Or is this process's own by its name: /dev/stdout leads to whatever file a shell has sent the output to.
+    """
+    return _own(path) is not None or (path.exists() and not path.is_file() and not path.is_dir())
+
+
+def _own(path: Path) -> int | None:
+    """The descriptor of this process that a path names; None for any other path."""
+    found = _OWN.fullmatch(path.absolute().as_posix())
+    return None if found is None else {"out": 1, "err": 2}.get(found[1]) or int(found[2] or found[3])
 
 
 def destination(path: Path) -> Path:
@@ -125,6 +138,18 @@ def destination(path: Path) -> Path:
     return path if is_stream(path) else path.resolve()
 
 
+def check_link(option: str, path: Path) -> None:
+    """Refuse a link through which nothing can be written.
+
+    Raises:
+        OptionError: with the reason.
+    """
+    try:
+        destination(path)
+    except (OSError, RuntimeError) as error:  # the latter of links in a loop, until Python 3.13
+        raise OptionError(f"{option} {path} cannot be written: {error}") from error
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write beside the target, flush to the disk, and rename over it; a failure before that leaves the target alone.
 
@@ -135,7 +160,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         StorageError: the target is the new file, and its folder cannot be flushed.
     """
     if is_stream(path):
-        path.write_bytes(data)
+        own = _own(path)
+        if own is not None:  # opened anew, it would have a place of its own in a file, over what is printed
+            sys.stdout.flush()
+            sys.stderr.flush()
+        with path.open("wb") if own is None else os.fdopen(os.dup(own), "wb") as stream:
+            stream.write(data)
         return
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     temporary = Path(name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,7 +51,7 @@ def test_the_first_sigterm_interrupts_and_afterwards_all_is_as_before() -> None:
 
 @posix
 @pytest.mark.usefixtures("default_sigterm")
-def test_a_sigterm_after_ctrl_c_cuts_off_nothing_and_a_second_ctrl_c_does() -> None:
+def test_a_sigterm_after_ctrl_c_cuts_off_nothing_and_a_second_ctrl_c_does(monkeypatch: pytest.MonkeyPatch) -> None:
     config, before = Configured(), signal.getsignal(signal.SIGINT)
     collection.heed_termination(config)  # type: ignore[arg-type]
     with pytest.raises(KeyboardInterrupt):
@@ -58,6 +60,9 @@ def test_a_sigterm_after_ctrl_c_cuts_off_nothing_and_a_second_ctrl_c_does() -> N
         signal.raise_signal(signal.SIGTERM)
     except KeyboardInterrupt:
         pytest.fail("it would have cut off the reports")
+    monkeypatch.setattr(collection, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 31))
+    with pytest.raises(KeyboardInterrupt, match="ended by SIGTERM"):  # a test has caught that Ctrl-C
+        signal.raise_signal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     for cleanup in config.cleanups:

@@ -560,7 +560,7 @@ def lent(checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     checkout.packages.mkdir(parents=True)
     checkout.python.parent.mkdir(exist_ok=True)
     checkout.python.touch()
-    return replace(checkout, with_installed=True)
+    return replace(checkout, lender=sys.prefix)
 
 
 def test_a_lent_package_counts_and_is_not_pinned(lent: dev.Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -578,7 +578,7 @@ def test_the_plain_set_up_takes_nothing_lent_as_its_own(lent: dev.Checkout, monk
     ran: list[str] = []
     monkeypatch.setattr(dev, "run_quietly", lambda title, *_, **__: ran.append(title))
     dev.ensure_venv(lent)
-    plain = replace(lent, with_installed=False)
+    plain = replace(lent, lender="")
     assert not dev.installed(plain, "torch")
     assert all(dev.step_key(plain, step) != dev.step_key(lent, step) for step in dev.ENGINES)
     dev.ensure_venv(plain)
@@ -587,7 +587,7 @@ def test_the_plain_set_up_takes_nothing_lent_as_its_own(lent: dev.Checkout, monk
 
 
 def test_the_environment_finds_the_running_pythons_packages(checkout: dev.Checkout) -> None:
-    made = replace(checkout, with_installed=True)
+    made = replace(checkout, lender=sys.prefix)
     dev.make_venv(made)
     dev.lend_installed(made)
     found = subprocess.run(
@@ -597,18 +597,45 @@ def test_the_environment_finds_the_running_pythons_packages(checkout: dev.Checko
     assert found == [pytest.__file__, str(made.venv)]
 
 
-@pytest.mark.parametrize("own", [True, False], ids=["its-own-python", "another-version"])
-def test_packages_are_lent_only_by_another_python_of_the_same_version(
-    lent: dev.Checkout,
-    monkeypatch: pytest.MonkeyPatch,
-    own: bool,  # noqa: FBT001 - a parameter
+@pytest.mark.parametrize("why", ["its own Python", "another version", "another lender", "a torch of its own"])
+def test_packages_are_lent_only_by_another_python_of_the_same_version_and_by_one(
+    lent: dev.Checkout, monkeypatch: pytest.MonkeyPatch, why: str
 ) -> None:
-    if own:
+    if why == "its own Python":
         monkeypatch.setattr(sys, "prefix", str(lent.venv))
-    else:
+    elif why == "another version":
         (lent.venv / "pyvenv.cfg").write_text("version = 3.99.0\n", encoding="utf-8")
+    elif why == "another lender":
+        lent = replace(lent, lender="/elsewhere")
+    else:
+        (lent.packages / "torch-2.13.0.dist-info").mkdir()
     with pytest.raises(dev.SetupError, match=r"cannot be lent the packages of .*remove \.venv first"):
         dev.lend_installed(lent)
+    assert not lent.lent.exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "lender"),
+    [("bench", sys.prefix), ("prove", sys.prefix), ("lint", sys.prefix), ("setup", ""), ("setup-cuda", "")],
+)
+def test_only_the_set_ups_commands_end_the_lending(lent: dev.Checkout, command: str, lender: str) -> None:
+    dev.lend_installed(lent)
+    found = dev.chosen(replace(lent, lender=""), dev.parse([command]))
+    assert found.lender == lender
+    asked = dev.chosen(replace(lent, lender=""), dev.parse(["setup-cuda", "--with-installed"]))
+    assert asked == lent
+
+
+@pytest.mark.parametrize("command", ["test", "lint", "types", "docs"])
+def test_what_needs_tools_says_that_an_environment_for_measuring_has_none(
+    lent: dev.Checkout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    dev.lend_installed(lent)
+    monkeypatch.setattr(dev, "ROOT", lent.root)
+    monkeypatch.setattr(dev, "run_quietly", lambda *_, **__: pytest.fail("nothing is installed"))
+    assert dev.main([command]) == 1
+    assert "is for measuring alone (setup-cuda --with-installed); `setup` makes it whole" in capsys.readouterr().out
+    assert lent.lent.exists()
 
 
 @pytest.mark.parametrize(("with_installed", "asked"), [(False, "[dev]"), (True, "")])
@@ -620,7 +647,7 @@ def test_who_only_measures_gets_no_tools(
 ) -> None:
     taken: list[str] = []
     monkeypatch.setattr(dev, "pip_install", lambda _checkout, _step, *arguments: taken.extend(arguments))
-    dev.install_core(replace(checkout, with_installed=with_installed), dev.CORE)
+    dev.install_core(replace(checkout, lender="elsewhere" if with_installed else ""), dev.CORE)
     assert taken == ["--editable", f"{checkout.root}{asked}"]
 
 
@@ -642,16 +669,15 @@ def test_without_cargo_a_wheel_that_travelled_is_taken(
     ran: list[list[str]] = []
     monkeypatch.setattr(dev, "run_quietly", lambda *words, **_: ran.extend(map(list, words[2:])))
     monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
-    monkeypatch.setenv("PIP_FIND_LINKS", f"{tmp_path / 'nowhere'} {tmp_path}")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     step = ENGINES["web-rwkv"]
     with pytest.raises(dev.MissingToolError, match="no cargo"):
         step.install(lent, step)
-    wheel = tmp_path / "rwkvperf_web_rwkv-0.1.0+source-cp310-abi3-linux_x86_64.whl"
-    wheel.touch()
+    monkeypatch.setenv("PIP_FIND_LINKS", f"{tmp_path / 'nowhere'} {tmp_path}")
     step.install(lent, step)
-    assert ran[0][-1] == str(wheel)
+    assert ran[0][-1] == "rwkvperf_web_rwkv", "pip picks the one that fits among those that travelled"
     assert "--no-index" in ran[0]
-    assert capsys.readouterr().out.startswith(f"There is no cargo: {wheel} is taken")
+    assert capsys.readouterr().out.startswith("There is no cargo: a wheel from PIP_FIND_LINKS is taken")
 
 
 # What the repository says

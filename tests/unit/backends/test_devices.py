@@ -197,3 +197,19 @@ def test_kernels_on_a_cpu_are_refused(no_rwkv: pytest.MonkeyPatch, tmp_path: Pat
 def test_kernels_are_a_variant_of_a_dtype(quant: str, known: bool) -> None:  # noqa: FBT001 - a parameter
     assert rwkv_pip.BACKEND.accepts(quant) is known
     assert bool(rwkv_pip.BACKEND.announcement(quant)) is quant.endswith("@kernels")
+
+
+@pytest.mark.parametrize(("size", "copied"), [(0, 0), (8, 0), (8, 7)])
+def test_a_state_that_llama_cpp_did_not_copy_is_none(size: int, copied: int) -> None:
+    """It returns 0 for whatever went wrong, the size included."""
+    engine = object.__new__(llama_cpp.LlamaCppEngine)
+    engine._context = None
+    engine._lib = SimpleNamespace(
+        llama_state_seq_get_size=lambda *_: size,
+        llama_state_seq_get_data=lambda *_: copied,
+        llama_state_seq_set_data=lambda *_: copied,
+    )
+    with pytest.raises(BackendError, match=f"copied {copied} of the state's {size} bytes"):
+        engine.save_state()
+    with pytest.raises(BackendError, match=f"took {copied} of a saved state's 9 bytes"):
+        engine.load_state(bytes(9))

@@ -110,7 +110,7 @@ def test_what_keeps_a_workload_from_its_device_time_is_a_line_and_takes_nothing_
 ) -> None:
     repeating, asked = answering(TOLD, answer)
     run, trouble = repeating.record_device_time(make_run(pp512=[1]), [PREFILL, GENERATION, GENERATION])
-    assert (trouble, {*run.device_time}, len(asked)) == (told, {"pp512"}, 2)
+    assert (trouble, {*run.device_time}, len(asked)) == (f"tg128: {told}", {"pp512"}, 2)
 
 
 def test_a_worker_without_cupti_is_asked_once() -> None:

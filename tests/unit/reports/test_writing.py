@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +16,6 @@ from pytest_rwkvperf.reports import writing
 from pytest_rwkvperf.reports.base import Style
 from pytest_rwkvperf.reports.registry import Wanted
 from tests.unit.building import make_record, make_run, recorded, report_record
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 
@@ -83,3 +82,33 @@ def test_a_page_of_trends_goes_through_a_link_too(tmp_path: Path) -> None:
     page.write([], link, "history.db")
     assert link.is_symlink()
     assert target.read_text("utf-8").startswith("<!")
+
+
+def test_a_command_refuses_a_link_that_leads_nowhere_before_it_reads_anything(
+    link: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link.resolve().unlink()
+    for command in (["merge", "nothing.json", "-o", str(link)], ["history", "trend", "nothing.db", "-o", str(link)]):
+        assert cli.main(command) == 2
+        assert f"-o {link} cannot be written: it is a link to" in capsys.readouterr().err
+
+
+def test_a_loop_of_links_is_refused(link: Path) -> None:
+    loop = link.with_name("loop.json")
+    loop.symlink_to(loop.name)
+    with pytest.raises(OptionError, match=r"loop\.json' cannot be written"):
+        writing.check([Wanted("json", link), Wanted("markdown", loop)])
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="there is no such name")
+def test_a_report_on_stdout_stands_between_what_is_printed_also_in_a_file(tmp_path: Path) -> None:
+    """A shell's `> log` makes /dev/stdout a link to the log, which must neither be replaced nor written over."""
+    code = (
+        "import sys; from pathlib import Path; from pytest_rwkvperf.store.files import destination, write_atomically\n"
+        "print('before'); write_atomically(destination(Path('/dev/stdout')), b'report\\n'); print('after')"
+    )
+    log = tmp_path / "log"
+    with log.open("w") as stream:
+        subprocess.run([sys.executable, "-c", code], stdout=stream, check=True)
+    assert log.read_text("utf-8") == "before\nreport\nafter\n"
+    writing.check([Wanted("json", Path("/dev/stdout")), Wanted("markdown", Path("/dev/stdout"))])
