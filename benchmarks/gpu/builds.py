@@ -1,7 +1,7 @@
 """`make setup-cuda ARGS=--with-installed` for proof.py, on machines that reach no package registry, by what travelled.
 
-`--carried FOLDER` of proof.py is pip's PIP_FIND_LINKS (so no space in its path), with PIP_NO_INDEX. In it lie, side by
-side, for the machine's Python and system:
+`--carried FOLDER` of proof.py is pip's PIP_FIND_LINKS (so no space in its path), with PIP_NO_INDEX. carry.py fills it
+with the first four of these, for the machine's Python and system, side by side:
 
 * wheels of what the project without extras, rwkv and llama-cpp-python require and the machine's own Python lacks or has
   in too old a version;
