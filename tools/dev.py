@@ -840,6 +840,21 @@ def find_nvcc() -> Path:
     return Path(found)
 
 
+def cuda_stamp(checkout: Checkout, step: Step, nvcc: Path) -> str:
+    """What a build for CUDA was made from; the plain set-up leaves it alone for its key, which stands first."""
+    asked = ([str(nvcc), "--version"], ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])
+    return " ".join((step_key(checkout, step), *CUDA_FLAGS, *map(answer_hash, asked)))
+
+
+def answer_hash(command: Sequence[str]) -> str:
+    """A hash of what a program prints; of nothing where it cannot be run."""
+    try:
+        told = subprocess.run(command, capture_output=True, check=False).stdout
+    except OSError:
+        told = b""
+    return hashlib.sha256(told).hexdigest()[:12]
+
+
 def compile_for_cuda(checkout: Checkout, step: Step, nvcc: Path) -> None:
     """llama-cpp-python with CUDA, and see that it finds a device."""
     need_compiler()
@@ -858,8 +873,7 @@ def compile_for_cuda(checkout: Checkout, step: Step, nvcc: Path) -> None:
     with alone(checkout):
         title, typical = "Compiling llama-cpp-python with CUDA", "3 min on 16 cores, 20 to 30 min on 2"
         run_quietly(title, typical, *tools, build, check, log=checkout.log(f"{step.name}-cuda"), env=env)
-        made = " ".join((step_key(checkout, step), *CUDA_FLAGS))  # the plain set-up leaves it alone for its key
-        write_stamp(checkout, step.name, made)
+        write_stamp(checkout, step.name, cuda_stamp(checkout, step, nvcc))
 
 
 def command_setup_cuda(checkout: Checkout, arguments: argparse.Namespace) -> int:
@@ -869,7 +883,7 @@ def command_setup_cuda(checkout: Checkout, arguments: argparse.Namespace) -> int
     others = [one for one in ENGINES if one is not step]
     if code := set_up(checkout, require_all=arguments.require_all, engines=others):
         return code
-    if not finished(checkout, step) or not read_stamps(checkout)[step.name].endswith(" ".join(CUDA_FLAGS)):
+    if not finished(checkout, step) or read_stamps(checkout)[step.name] != cuda_stamp(checkout, step, nvcc):
         compile_for_cuda(checkout, step, nvcc)
     say("Ready. Measure with: .venv/bin/python -m pytest --rwkv-backend=llama-cpp --rwkv-device=cuda:0")
     say("rwkv's kernels are compiled when they are first asked for: --rwkv-quant=fp16@kernels")

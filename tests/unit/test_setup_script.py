@@ -482,7 +482,11 @@ def test_llama_cpp_is_compiled_for_cuda_and_asked_for_its_device(
     assert "--no-cache-dir" in pip, "pip's cache may hold the CPU's build"
     assert ("--force-reinstall" in pip) is ("--no-deps" in pip) is there, "without it, its dependencies are needed too"
     assert asked == ["rwkv", "web-rwkv"], "it is not compiled for the CPU first"
-    assert dev.read_stamps(checkout) == {llama.name: " ".join((dev.step_key(checkout, llama), *dev.CUDA_FLAGS))}
+    stamps = dev.read_stamps(checkout)
+    assert stamps == {llama.name: dev.cuda_stamp(checkout, llama, compiler)}
+    assert stamps[llama.name].startswith(" ".join((dev.step_key(checkout, llama), *dev.CUDA_FLAGS)))
+    compiler.write_text("#!/bin/sh\necho another release\n")
+    assert dev.cuda_stamp(checkout, llama, compiler) != stamps[llama.name]
     assert env == {"CMAKE_ARGS": " ".join(dev.CUDA_FLAGS), "CUDACXX": str(compiler)}
     assert "lists no CUDA device" in check[-1]
 
