@@ -95,7 +95,7 @@ def test_a_worker_that_does_not_survive_it_loses_nothing_else(tmp_path: Path, sc
     watching = Watching()
     run = measured(tmp_path, watching, cupti=script)
     assert run.device_time == {}
-    assert watching.unrecorded.startswith(told)
+    assert watching.unrecorded.startswith(f"pp50: {told}")
     assert "\n" not in watching.unrecorded
 
 
@@ -104,7 +104,7 @@ def test_a_worker_that_hangs_in_it_is_ended(tmp_path: Path, monkeypatch: pytest.
     watching = Watching()
     run = measured(tmp_path, watching, cupti="hang@get_timestamp")
     assert run.device_time == {}
-    assert watching.unrecorded.startswith("the worker did not finish device_time (1 s allowed); it has been ended")
+    assert watching.unrecorded.startswith("pp50: the worker did not finish device_time (1 s allowed)")
 
 
 def test_it_is_asked_once_a_case_and_of_cuda_alone(tmp_path: Path) -> None:
