@@ -332,10 +332,22 @@ def _choice(name: str, text: str, allowed: tuple[Any, ...]) -> Any:  # noqa: ANN
 
 def _number(name: str, text: str, kind: Callable[[str], Any]) -> Any:  # noqa: ANN401 - int or float, as asked
     try:
+        return positive(text, kind)
+    except ValueError as error:
+        raise OptionError(f"--rwkv-{name}={error}; write for example 4") from None
+
+
+def positive(text: str, kind: Callable[[str], Any]) -> Any:  # noqa: ANN401 - int or float, as asked
+    """Read a number above 0 and up to MAX_NUMBER.
+
+    Raises:
+        ValueError: it is none; the text quoted, and the bounds.
+    """
+    try:
         value = kind(text)
     except ValueError:
         value = 0
     # Engines take 32-bit numbers and would cut larger ones short without a word; the budget may as well end there.
     if not 0 < value <= MAX_NUMBER:
-        raise OptionError(f"--rwkv-{name}={text!r} is not a number above 0 and up to {MAX_NUMBER}; write for example 4")
+        raise ValueError(f"{text!r} is not a number above 0 and up to {MAX_NUMBER}")
     return value

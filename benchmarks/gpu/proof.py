@@ -25,6 +25,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import builds
 
@@ -43,7 +44,6 @@ FILES: tuple[tuple[Format, str | None, tuple[str, ...]], ...] = (
     ("gguf", "q8_0", ("",)),
     ("gguf", "q4_k_m", ("",)),
 )
-_THREADS = "OPENBLAS_NUM_THREADS"
 
 
 def say(sentence: str) -> None:
@@ -79,16 +79,10 @@ def _make_files(options: argparse.Namespace, *, plain: bool) -> None:
     for file in made:
         say(f"{file.path.name}: {file.size_bytes / 2**30:.2f} GiB")
     asked = [(file, one) for file, (_, _, emulations) in zip(made, wanted, strict=True) for one in emulations]
-    threads = max(1, (os.cpu_count() or 1) // len(asked))
-    before = os.environ.get(_THREADS)
-    os.environ[_THREADS] = str(threads)  # each one would take all processors, and wait for the others in loops
-    try:
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda pair: expected.expected(*pair, deep=True, solver=tools), asked))
-    finally:
-        os.environ.update({} if before is None else {_THREADS: before})
-        if before is None:
-            del os.environ[_THREADS]
+    # Each one would take all processors, and wait for the others in loops.
+    share = {"OPENBLAS_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(asked)))}
+    with patch.dict(os.environ, share), ThreadPoolExecutor() as pool:
+        list(pool.map(lambda pair: expected.expected(*pair, deep=True, solver=tools), asked))
     say(f"the oracle's logits of {len(asked)} weights")
 
 

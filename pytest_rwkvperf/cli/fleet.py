@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.cli import merge
 from pytest_rwkvperf.errors import OptionError
 from pytest_rwkvperf.fleet import cluster
-from pytest_rwkvperf.options import MAX_NUMBER
+from pytest_rwkvperf.options import positive
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
@@ -36,14 +36,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _seconds(text: str) -> float:
     try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value <= MAX_NUMBER:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number above 0 and up to {MAX_NUMBER}; write for example 3600"
-        )
-    return value
+        return float(positive(text, float))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}; write for example 3600") from None
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
