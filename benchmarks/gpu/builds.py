@@ -1,7 +1,7 @@
 """`make setup-cuda ARGS=--with-installed` for proof.py, on machines that reach no package registry, by what travelled.
 
 `--carried FOLDER` of proof.py is pip's PIP_FIND_LINKS (so no space in its path), with PIP_NO_INDEX. carry.py fills it
-with the first four of these, for the machine's Python and system, side by side:
+with these, for the machine's Python and system, side by side, but for `bench`, `oracle/` and llama-bench:
 
 * wheels of what the project without extras, rwkv and llama-cpp-python require and the machine's own Python lacks or has
   in too old a version;
@@ -11,6 +11,7 @@ with the first four of these, for the machine's Python and system, side by side:
 * llama-cpp-python's sdist under its own name, 7 of its 51 MB without the folders .git, .github, docs, examples, tests
   and vendor/llama.cpp's docs, models, media, tests, .github, .devops, gguf-py, conversion and tools/ui;
 * where there is no cargo: the binding's wheel (`rwkvperf_web_rwkv-*.whl`), and web-rwkv's `bench` as a program;
+* for device time, a wheel of cupti-python: its CUPTI is the one that came with that Python's torch;
 * for speed alone, `oracle/`: the oracle's logits from an earlier run's cache, each under the hash of what it answers;
 * for the step `versus`: `llama-bench.tar.xz`, the program with its shared libraries, all in the archive's root.
 
@@ -57,6 +58,9 @@ def set_up(carried: Path, out: Path, beside: Sequence[str]) -> None:
         other = subprocess.run(["nice", PYTHON, *beside], check=False).returncode if _has_rwkv() else 0
     if setting_up.returncode or other:
         raise SystemExit(f"setup-cuda ended with {setting_up.returncode}, what ran beside it with {other}")
+    if any(carried.glob("cupti_python-*.whl")):
+        pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--no-deps", "cupti-python"]
+        subprocess.run(pip, env=environment, check=True)
     if not noted.exists():
         told = {"seconds": round(time.monotonic() - begun, 1), "told": f"with the packages of {sys.executable}"}
         noted.write_text(json.dumps(told) + "\n", encoding="utf-8")

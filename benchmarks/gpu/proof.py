@@ -257,9 +257,9 @@ STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
     "kernels": kernels,
     "llama-cpp": measuring("llama-cpp", *_LLAMA, _WORKLOADS, *_CUDA),
     "web-rwkv": measuring("web-rwkv", *_WEB, _WORKLOADS, *_VULKAN),
-    "rwkv": measuring("rwkv", *_KERNELS, _WORKLOADS, *_CUDA),
     # without kernels its prefill is a loop over the tokens: 4096 of them would take half a minute
     "rwkv-loop": measuring("rwkv-loop", "--rwkv-backend=rwkv", "--rwkv-quant=fp16", _SHALLOW, *_CUDA),
+    "rwkv": measuring("rwkv", *_KERNELS, _WORKLOADS, *_CUDA),
     "report": report,
     "versus": versus,
     "own-tools": own_tools,
