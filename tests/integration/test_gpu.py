@@ -32,6 +32,10 @@ CASES = [
     pytest.param("web-rwkv", "fp16", marks=pytest.mark.engine("web-rwkv")),
 ]
 
+SAME_DEPTH = 1e-2
+"""Of the logits' norm. A context that lacks one of its 256 tokens moves them by 0.043, one with 64 too many by 0.13;
+what fp16 rounds in another order (on an H200 torch fuses all but the first runs) by 0.001."""
+
 
 def gpu_of(engines: Engines, name: str) -> Device:
     """The engine's best GPU; a build for the CPU alone has none."""
@@ -83,7 +87,7 @@ def test_a_depth_is_the_same_one_every_time_whatever_an_engine_computes_in_place
         straight = session.logits()
         for _ in range(3):
             worker.request("sample", SAMPLE_SECONDS, workload="pp64@d256")
-            assert np.linalg.norm(session.logits() - straight) < 1e-3 * np.linalg.norm(straight)
+            assert np.linalg.norm(session.logits() - straight) < SAME_DEPTH * np.linalg.norm(straight)
             session.prefill(ids)
 
 
