@@ -184,20 +184,23 @@ def _line(row: dict[str, Any]) -> str:
 
 def _kernels_line(row: dict[str, Any]) -> str:
     taken = row["device_time"]
-    names = [
-        f"`{name.partition('<')[0] + _operation(name)}` {time:,.0f}, {count:.0f}"
-        for name, count, time in taken["longest"]
-    ]
+    names = [f"`{_short(name)}` {time:,.0f}, {count:.0f}" for name, count, time in taken["longest"]]
     return (
         f"| {row['backend']} {row['quant']} {row['workload']} | {taken['milliseconds']:.2f} | {taken['kernels']:.0f} | "
         f"{taken['copies']:.0f} | {'; '.join(names[:_SHOWN])} |"
     )
 
 
-def _operation(name: str) -> str:
-    """Of ggml's element-wise kernels, which differ by what they do alone: ` op_mul`."""
+def _short(name: str) -> str:
+    """A kernel's name without most of what its templates were given.
+
+    Kept is the operation of ggml's element-wise kernels and all that tells CUTLASS's apart, which have nothing else.
+    """
+    name = re.sub(r"^std::enable_if<.*?>::type ", "", name)
+    name = re.sub(r"at::native::|internal::|\(anonymous namespace\)::", "", name)
+    name = re.sub(r"^cutlass::Kernel2<(\w+)>?.*", r"\1", name)
     found = re.search(r"\bop_\w+", name)
-    return f" {found[0]}" if found else ""
+    return name.partition("<")[0] + (f" {found[0]}" if found else "")
 
 
 def _versus_line(row: dict[str, Any]) -> str:
