@@ -83,6 +83,8 @@ class RwkvEngine:
         module, seconds = _import_model(kernels=kernels)
         self._build_seconds = seconds if kernels else 0.0
         model_class = module.RWKV
+        if not hasattr(model_class, "generate_zero_state"):
+            raise BackendError(f"rwkv {version('rwkv')} keeps its first state to itself: install 0.8.31 or later")
         strategy = f"{request.device} {dtype}"
         self._model: Any = model_class(str(request.path.with_suffix("")), strategy)
         self._torch = torch

@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 _SAME = {"PASS", "IMPROVEMENT"}
 
 
+class OldestError(RwkvPerfError):
+    """The release that all others are held against cannot be measured itself."""
+
+
 def compare(new: str, old: str, backend: str, options: Sequence[str]) -> tuple[Answer, str]:
     """Whether the environment of one interpreter is slower than another's, and the figures or the reason.
 
     The run is in an empty folder: nobody's tests and settings take part.
+
+    Raises:
+        OldestError: nothing was measured, because of the old one.
     """
     with tempfile.TemporaryDirectory(prefix="rwkvperf-bisect-") as folder:
         written = Path(folder) / "run.json"
@@ -35,10 +42,13 @@ def compare(new: str, old: str, backend: str, options: Sequence[str]) -> tuple[A
         except RwkvPerfError:
             lines = [line for line in (ended.stdout + ended.stderr).splitlines() if line.strip()]
             return "skip", f"it does not run: {' / '.join(lines[-3:])}"
-    return _answer(found)
+    failures = [case.failure.splitlines()[0] for case in found.cases if case.failure]
+    if len(failures) == len(found.cases) and (of_old := [one for one in failures if f"{old}: " in one]):
+        raise OldestError(of_old[0])
+    return _answer(found, failures)
 
 
-def _answer(found: record.Record) -> tuple[Answer, str]:
+def _answer(found: record.Record, failures: list[str]) -> tuple[Answer, str]:
     items = [item for _, item in found.items()]
     verdicts = {item.verdict for item in items}
     figures = ", ".join(
@@ -50,5 +60,4 @@ def _answer(found: record.Record) -> tuple[Answer, str]:
         return "slower", figures
     if items and verdicts <= _SAME:
         return "same", figures
-    failures = " / ".join(case.failure.splitlines()[0] for case in found.cases if case.failure)
-    return "skip", failures or f"noise hides the answer ({figures}); a larger --rwkv-budget may show it"
+    return "skip", " / ".join(failures) or f"noise hides the answer ({figures}); a larger --rwkv-budget may show it"

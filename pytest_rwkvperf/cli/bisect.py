@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 HELP = """name the release of a package that made something slower
 Releases between OLD and NEW are installed one by one, each into an environment of its own beside what is installed
 here (kept in the cache folder), and measured in alternation with OLD. One that cannot be installed, does not run or
-gives no clear answer is passed over. Options after -- go to pytest. The exit status is 1 when no release is slower.
+gives no clear answer is passed over; OLD itself has to run. Options after -- go to pytest. The exit status is 1 when
+no release is slower.
 
   rwkvperf bisect llama-cpp-python 0.3.30..0.3.36 -- --rwkv-quant=q8_0 --rwkv-workload=tg128 --rwkv-budget=120
   rwkvperf bisect torch 2.10.0..2.13.0 --backend rwkv
@@ -57,7 +58,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
         console.text(f"{options.package} {version}: {answer}: {reason}\n")
         return answer
 
-    found = search.first_slow(versions, ask)
+    try:
+        found = search.first_slow(versions, ask)
+    except beside.OldestError as error:
+        message = f"{options.package} {versions[0]} cannot be measured: {error}\n  Name a later release as OLD."
+        raise OptionError(message) from error
     if found is None and answers <= {"skip"}:
         console.text(f"No release gave an answer beside {versions[0]}; see the reasons above.\n")
         return 1

@@ -474,6 +474,8 @@ class Scripted:
     def open(self, request: OpenRequest) -> ScriptedEngine:
         """Open without reading: only what a header would tell matters here."""
         script = Script.read()
+        if _installed_factor() < 0:
+            raise RuntimeError("no such thing in this release")
         CLOCK.install()
         if trace := os.environ.get("SCRIPTED_TRACE"):
             with Path(trace).open("a", encoding="utf-8") as file:

@@ -15,8 +15,8 @@ from pytest_rwkvperf.errors import OptionError
 if TYPE_CHECKING:
     from pathlib import Path
 
-FACTORS = {"1.0": 1.0, "1.1": 1.0, "1.2": None, "1.3": 2.0, "1.4": 2.0}
-"""How long everything takes with a release; None is one that does not build."""
+FACTORS = {"0.9": -1.0, "1.0": 1.0, "1.1": 1.0, "1.2": None, "1.3": 2.0, "1.4": 2.0}
+"""How long everything takes with a release; None is one that does not build, below zero one that does not run."""
 
 
 def wheel(folder: Path, version: str, factor: float | None) -> None:
@@ -59,10 +59,20 @@ def test_the_slow_release_is_named_and_the_broken_one_passed_over(capsys: pytest
     assert told.endswith("scripted-speed 1.3 is slower; 1.1 is not, or one of those passed over: 1.2.\n")
 
 
+@pytest.mark.usefixtures("index")
+def test_an_oldest_release_that_does_not_run_ends_the_search_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bisect", "scripted-speed", "0.9..1.4", "--backend", "scripted", *OPTIONS]) == 2
+    told = capsys.readouterr()
+    assert "scripted-speed 0.9 cannot be measured: " in told.err
+    assert "no such thing in this release" in told.err
+    assert "Name a later release as OLD." in told.err
+    assert "scripted-speed 1.3" not in told.out + told.err, "another one was asked as well"
+
+
 @pytest.mark.parametrize(
     ("package", "oldest", "newest", "said"),
     [
-        ("scripted-speed", "1.0", "7", "the index has not both scripted-speed 1.0 and 7; its newest are 1.0, 1.1"),
+        ("scripted-speed", "1.0", "7", "the index has not both scripted-speed 1.0 and 7; its newest are 0.9, 1.0"),
         ("scripted-speed", "new", "1.4", "Invalid version: 'new'; write OLD..NEW"),
         ("nothing-of-this-name", "1", "2", "the index tells no versions of nothing-of-this-name"),
         ("--upgrade", "1", "2", "is no package name"),

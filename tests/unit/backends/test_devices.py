@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from filelock import FileLock, Timeout
@@ -85,14 +85,26 @@ def test_rwkv_makes_a_second_gpu_torchs_current_one(no_rwkv: pytest.MonkeyPatch,
     torch = SimpleNamespace(set_num_threads=lambda _count: None, cuda=SimpleNamespace(set_device=current.append))
     no_rwkv.setitem(sys.modules, "torch", torch)
     no_rwkv.setattr(rwkv_pip.RwkvEngine, "clear", lambda _self: None)
-    model = SimpleNamespace(z={"head.weight": SimpleNamespace(device="cuda:1")})
 
-    def load(_name: str) -> SimpleNamespace:
-        return SimpleNamespace(RWKV=lambda _path, _strategy: model)
+    class Model:
+        z: ClassVar = {"head.weight": SimpleNamespace(device="cuda:1")}
 
-    no_rwkv.setattr(rwkv_pip, "import_module", load)
+        def __init__(self, _path: str, _strategy: str) -> None: ...
+
+        def generate_zero_state(self) -> None: ...
+
+    no_rwkv.setattr(rwkv_pip, "import_module", lambda _name: SimpleNamespace(RWKV=Model))
     engine = rwkv_pip.RwkvEngine(OpenRequest(tmp_path / "model.pth", "fp16", "cuda:1", 1, 512), OTHER)
     assert (current, engine.weights_device) == (["cuda:1"], "cuda:1")
+
+
+def test_a_release_of_rwkv_that_gives_no_state_away_is_named(no_rwkv: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """0.8.30 and earlier make it within `forward`; loading the model first would take minutes."""
+    no_rwkv.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=lambda _count: None))
+    no_rwkv.setattr(rwkv_pip, "import_module", lambda _name: SimpleNamespace(RWKV=lambda _path, _strategy: 1 / 0))
+    no_rwkv.setattr(rwkv_pip, "version", lambda _name: "0.8.28")
+    with pytest.raises(BackendError, match=r"rwkv 0\.8\.28 .*: install 0\.8\.31 or later"):
+        rwkv_pip.RwkvEngine(OpenRequest(tmp_path / "model.pth", "fp32", "cpu", 1, 512), OTHER)
 
 
 def adapter(backend: str, name: str, kind: str, address: str | None) -> SimpleNamespace:
