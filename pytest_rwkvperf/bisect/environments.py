@@ -33,7 +33,8 @@ def releases(package: str, oldest: str, newest: str) -> list[str]:
     """The index's releases of a package from one to another, both included, oldest first.
 
     Raises:
-        OptionError: the name or a version is none, the index has too few, or does not answer.
+        OptionError: the name or a version is none, OLD is not older than NEW, or the index has not both or does not
+            answer.
     """
     if not _NAME.fullmatch(package):
         raise OptionError(f"{package!r} is no package name (PEP 508)")
@@ -41,13 +42,15 @@ def releases(package: str, oldest: str, newest: str) -> list[str]:
         first, last = Version(oldest), Version(newest)
     except InvalidVersion as error:
         raise OptionError(f"{error}; write OLD..NEW, for example 0.3.30..0.3.36") from error
+    if first >= last:
+        raise OptionError(f"{oldest}..{newest}: OLD must be older than NEW; write for example 0.3.30..0.3.36")
     asked = _pip("index", "versions", package, "--pre")
     match = _AVAILABLE.search(asked.stdout)
     if asked.returncode != 0 or match is None:
         raise OptionError(f"the index tells no versions of {package}: {_tail(asked.stderr)}")
     known = sorted(map(Version, match["versions"].split(", ")))
     wanted = [one for one in known if first <= one <= last and (not one.is_prerelease or one in (first, last))]
-    if len(wanted) < 2 or wanted[0] != first or wanted[-1] != last:  # noqa: PLR2004 - a difference needs two
+    if not wanted or wanted[0] != first or wanted[-1] != last:
         there = ", ".join(map(str, known[-8:]))
         raise OptionError(f"the index has not both {package} {first} and {last}; its newest are {there}")
     return [str(one) for one in wanted]

@@ -84,6 +84,15 @@ def test_what_is_not_there_is_said(package: str, oldest: str, newest: str, said:
         environments.releases(package, oldest, newest)
 
 
+@pytest.mark.parametrize(("oldest", "newest"), [("1.4", "1.0"), ("1.0", "1.0"), ("1.0", "1")])
+def test_a_range_that_does_not_go_forward_is_refused_before_the_index_is_asked(
+    oldest: str, newest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "_pip", lambda *_: pytest.fail("the index was asked"))
+    with pytest.raises(OptionError, match=rf"{oldest}\.\.{newest}: OLD must be older than NEW; write for example"):
+        environments.releases("scripted-speed", oldest, newest)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [(["rwkv", "1.0"], "'1.0' is no range"), (["numpy", "1..2"], "nobody knows what measures numpy; add --backend")],
