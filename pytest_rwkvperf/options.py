@@ -233,8 +233,8 @@ def read(config: pytest.Config) -> Settings:
         suite=_choice("suite", raw["suite"], ("auto", "yes", "no")),
         save=_choice("save-baseline", raw["save-baseline"], ("no", "append", "replace")),
         baseline_dir=config.rootpath / raw["baseline-dir"],
-        tolerance=share("tolerance", raw["tolerance"]),
-        precision=share("precision", raw["precision"]),
+        tolerance=share("--rwkv-tolerance=", raw["tolerance"]),
+        precision=share("--rwkv-precision=", raw["precision"]),
         budget_seconds=_number("budget", raw["budget"], float),
         ab=_other_python(raw["ab"], raw["aa"], raw["save-baseline"]),
         strict=frozenset(_choice("strict", word, STRICTNESS) for word in _words(raw["strict"])),
@@ -275,8 +275,8 @@ def _other_python(ab: str, aa: str, save: str) -> str:
     return str(Path(found).absolute())
 
 
-def share(name: str, text: str) -> float:
-    """Read `5%`, `2.5 %` or `0.05` as a share strictly between 0 and 1.
+def share(option: str, text: str) -> float:
+    """Read `5%`, `2.5 %` or `0.05` as a share strictly between 0 and 1; `option` is what stands before it in errors.
 
     Raises:
         OptionError: it is none of these.
@@ -284,7 +284,7 @@ def share(name: str, text: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*", text, re.ASCII)
     value = float(match[1]) / (100 if match[2] else 1) if match else 0.0
     if not 0 < value < 1:
-        raise OptionError(f"--rwkv-{name}={text!r} is not a share between 0 and 100 %; write 5% or 0.05")
+        raise OptionError(f"{option}{text!r} is not a share between 0 and 100 %; write 5% or 0.05")
     return value
 
 

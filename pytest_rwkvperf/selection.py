@@ -58,7 +58,7 @@ def read_marker(marker: pytest.Mark | None) -> Request:
     return Request(
         _strings(marker.kwargs, "quant"),
         _strings(marker.kwargs, "workload"),
-        None if tolerance is None else share("tolerance", str(tolerance)),
+        None if tolerance is None else share("the rwkv marker's tolerance=", str(tolerance)),
     )
 
 

@@ -202,7 +202,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace, Console, Address], int]] = {
 def _trends(options: argparse.Namespace, place: Address, words: tuple[str, ...] | list[str]) -> list[Trend]:
     from pytest_rwkvperf.history import trends
 
-    smallest = share("at-least", options.at_least)
+    smallest = share("--at-least=", options.at_least)
     chosen = trends.choose(_open(place).series(), words)
     found = [trends.trend(series, points, smallest) for series, points in chosen.items()]
     return sorted(found, key=lambda one: (one.series.label, one.series.machine))

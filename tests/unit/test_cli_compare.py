@@ -78,7 +78,9 @@ def test_the_tolerance_and_strictness_are_a_runs(folder: Path, capsys: pytest.Ca
     assert cli.main(["compare", old, new, "--tolerance", "50%"]) == 0
     assert "INCONCLUSIVE" in capsys.readouterr().out
     assert cli.main(["compare", old, new, "--tolerance", "50%", "--strict", "inconclusive"]) == 1
+    capsys.readouterr()
     assert cli.main(["compare", old, new, "--tolerance", "much"]) == 2
+    assert capsys.readouterr().err.startswith("rwkvperf: --tolerance='much' is not a share between 0 and 100 %")
 
 
 def test_another_machine_is_no_baseline(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,6 +107,7 @@ def test_what_waits_is_counted_and_sent(history: str, here: Path, capsys: pytest
     [
         (("list", "none.db"), 1, "there is no history sqlite:///"),
         (("trend", "history.db", "tg128"), 2, "no workload's name holds 'tg128'"),
+        (("changes", "history.db", "--at-least", "5"), 2, "--at-least='5' is not a share between 0 and 100 %"),
         (("record", "history.db", "0"), 1, "not one run of"),
         (("list", "mysql://me:hush@host/db"), 2, "the history's database 'mysql' is unknown"),
         (("send", "postgresql://me:hush@127.0.0.1:1/db"), 1, "the history postgresql://me:***@127.0.0.1:1/db failed"),

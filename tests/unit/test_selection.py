@@ -224,9 +224,9 @@ def test_a_word_stands_for_a_list_of_one_and_doubles_count_once() -> None:
         ((), {"quant": ["f16", 8]}, r"quant= takes a list of strings, not \['f16', 8\]"),
         ((), {"workload": None}, "workload= takes a list of strings, not None"),
         ((), {"workload": {"pp1": 1}}, "workload= takes a list of strings"),
-        ((), {"tolerance": "5"}, "tolerance='5' is not a share"),
-        ((), {"tolerance": 0}, "tolerance='0' is not a share"),
-        ((), {"tolerance": math.nan}, "tolerance='nan' is not a share"),
+        ((), {"tolerance": "5"}, "^the rwkv marker's tolerance='5' is not a share"),
+        ((), {"tolerance": 0}, "^the rwkv marker's tolerance='0' is not a share"),
+        ((), {"tolerance": math.nan}, "^the rwkv marker's tolerance='nan' is not a share"),
     ],
 )
 def test_a_malformed_marker_is_refused(arguments: tuple[Any, ...], keywords: dict[str, Any], message: str) -> None:
