@@ -184,7 +184,10 @@ def _record(options: argparse.Namespace, console: Console, place: Address) -> in
 
     found = _open(place).record(options.run)
     if found is None:
-        raise HistoryError(f"not one run of {place.shown} has an id that begins with {options.run!r}")
+        raise HistoryError(
+            f"no run of {place.shown} has an id that begins with {options.run!r}; "
+            "rwkvperf history list shows those that are there"
+        )
     console.text(records.dumps(found))
     return 0
 

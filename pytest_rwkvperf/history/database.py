@@ -178,15 +178,21 @@ class Database:
         return [StoredRun(*row) for row in self._read(select(*columns).order_by(RUNS.c.started, RUNS.c.id))]
 
     def record(self, run: str) -> Record | None:
-        """A run's whole record by the first letters of its id; None when there is none, or more than one.
+        """A run's whole record by the first letters of its id; None when there is none.
 
         Raises:
+            HistoryError: more than one run's id begins so.
             RecordError: what is stored is no record that this release reads.
         """
         query = select(RUNS.c.id, RUNS.c.record).where(RUNS.c.id.startswith(run, autoescape=True)).limit(2)
         match self._read(query):
             case [(name, packed)]:
                 return _unpacked(name, packed)
+            case [(one, _), (other, _)]:
+                raise HistoryError(
+                    f"more than one run of {self._address.shown} has an id that begins with {run!r}, "
+                    f"{one} and {other} among them; give more of its letters"
+                )
             case _:
                 return None
 

@@ -39,9 +39,11 @@ def test_a_run_is_read_back_whole(place: Address) -> None:
     assert listed.figures == 1
 
 
-def test_an_id_that_two_runs_begin_with_names_none(place: Address) -> None:
-    database = stored(place, [run_number(1), run_number(2)])
-    assert database.record("0" * 31) is None
+@pytest.mark.parametrize("letters", ["", "0" * 31])
+def test_letters_that_two_ids_begin_with_name_none_and_both_are_told(place: Address, letters: str) -> None:
+    one, other = run_number(1), run_number(2)
+    with pytest.raises(HistoryError, match=f"begins with '{letters}', {one.id} and {other.id} among them; give more"):
+        stored(place, [one, other]).record(letters)
 
 
 def test_a_run_sent_twice_is_there_once(place: Address) -> None:
