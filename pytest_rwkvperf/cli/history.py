@@ -116,9 +116,7 @@ def _waiting(place: Address) -> str:
 def _trend(options: argparse.Namespace, console: Console, place: Address) -> int:
     """Plot workloads over the runs, with their change points."""
     if options.output:
-        from pytest_rwkvperf.store.files import check_link
-
-        check_link("-o", options.output)
+        _check_output(options.output)
     found = _trends(options, place, options.words)
     if options.output:
         from pytest_rwkvperf.history import page
@@ -134,6 +132,19 @@ def _trend(options: argparse.Namespace, console: Console, place: Address) -> int
         console.result(_plot(one, console))
         console.result(_told(one))
     return 0
+
+
+def _check_output(path: Path) -> None:
+    """Refuse a page that could not be written or that nobody would take for one.
+
+    Raises:
+        OptionError: with the suffix there is, or what is wrong with the link.
+    """
+    from pytest_rwkvperf.store.files import check_link, is_stream
+
+    check_link("-o", path)
+    if path.suffix.lower() != ".html" and not is_stream(path):
+        raise OptionError(f"-o {path}: write a file ending in .html")
 
 
 def _changes(options: argparse.Namespace, console: Console, place: Address) -> int:

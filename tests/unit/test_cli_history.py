@@ -107,6 +107,7 @@ def test_what_waits_is_counted_and_sent(history: str, here: Path, capsys: pytest
     [
         (("list", "none.db"), 1, "there is no history sqlite:///"),
         (("trend", "history.db", "tg128"), 2, "no workload's name holds 'tg128'"),
+        (("trend", "history.db", "-o", "none.txt"), 2, "-o none.txt: write a file ending in .html"),
         (("changes", "history.db", "--at-least", "5"), 2, "--at-least='5' is not a share between 0 and 100 %"),
         (("record", "history.db", ""), 1, "more than one run of sqlite:///"),
         (("record", "history.db", "f"), 1, "no run of sqlite:///"),
@@ -122,4 +123,4 @@ def test_a_mistake_is_one_sentence(
     captured = capsys.readouterr()
     assert captured.err.startswith(f"rwkvperf: {says}")
     assert "hush" not in captured.err + captured.out
-    assert not (here / "none.db").exists()
+    assert not [*here.glob("none.*")]
