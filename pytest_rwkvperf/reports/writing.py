@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def check(wanted: Sequence[Wanted]) -> None:
-    """Make the reports' folders and see that they take files: hours of measuring must not end at a typing error.
+    """See that the reports can be written, leaving nothing behind: hours of measuring must not end at a typing error.
 
     Raises:
         OptionError: two reports would be one file, one cannot be written, or what makes it is not installed.
@@ -29,22 +29,53 @@ def check(wanted: Sequence[Wanted]) -> None:
     for one in wanted:
         if isinstance(report := registry.load(one.format), NeedsMore):
             report.check()
-        if one.path.is_dir():
-            raise OptionError(f"the report {str(one.path)!r} is a folder; name a file in it")
-        try:
-            one.path.parent.mkdir(parents=True, exist_ok=True)
-            # A file is the only proof: permissions say nothing of root, of read-only mounts and of full disks.
-            if not is_stream(target := destination(one.path)):
-                tempfile.TemporaryFile(dir=target.parent).close()
-        except (OSError, RuntimeError) as error:  # the latter of links in a loop, until Python 3.13
-            raise OptionError(f"the report {str(one.path)!r} cannot be written: {error}; name another file") from error
+        target = check_place(f"the report {str(one.path)!r}", one.path)
         if target in taken and not is_stream(target):
             raise OptionError(f"two reports would be {str(one.path)!r}; give each a file of its own")
         taken.add(target)
 
 
+def check_place(name: str, path: Path) -> Path:
+    """See that a file can be written, leaving nothing behind; which file that is. `name` is what errors call it.
+
+    Raises:
+        OptionError: it cannot.
+    """
+    try:
+        if not path.is_dir():
+            if not is_stream(target := destination(path)):
+                _try_folder(target.parent)
+            return target
+    except (OSError, RuntimeError) as error:  # the latter of links in a loop, until Python 3.13
+        raise OptionError(f"{name} cannot be written: {error}; name another file") from error
+    raise OptionError(f"{name} is a folder; name a file in it")
+
+
+def _try_folder(folder: Path) -> None:
+    """See that a folder takes files; of one that is still to be made, the folder that it will be in.
+
+    Raises:
+        OSError: it does not.
+    """
+    there = next(one for one in (folder, *folder.parents) if _is_there(one))
+    try:
+        # A file is the only proof: permissions say nothing of root, of read-only mounts and of full disks.
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:  # which names a file that nobody has heard of
+        raise OSError(error.errno, error.strerror, str(there)) from error
+
+
+def _is_there(path: Path) -> bool:
+    """`Path.exists`, except that a path which cannot be is an error, and no path on which something can be made."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def write(record: Record, wanted: Wanted, style: Style) -> list[Path]:
-    """Write one report; the files it became.
+    """Write one report, making its folder; the files it became.
 
     Raises:
         ReportError: the format has nothing to show, or the disk refuses.
@@ -53,7 +84,9 @@ def write(record: Record, wanted: Wanted, style: Style) -> list[Path]:
     for part, text in registry.load(wanted.format).render(record, style).items():
         path = wanted.with_part(part)
         try:
-            write_atomically(destination(path), text.encode())
+            target = destination(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(target, text.encode())
         except (OSError, UnicodeEncodeError) as error:
             raise ReportError(f"report {path} cannot be written: {error}; what was there is untouched") from error
         except StorageError as error:

@@ -100,6 +100,22 @@ def test_a_loop_of_links_is_refused(link: Path) -> None:
         writing.check([Wanted("json", link), Wanted("markdown", loop)])
 
 
+def test_a_check_leaves_no_folder_behind_and_the_report_makes_it(tmp_path: Path) -> None:
+    wanted = Wanted("json", tmp_path / "new" / "sub" / "run.json")
+    writing.check([wanted])
+    assert names(tmp_path) == []
+    assert writing.write(RECORD, wanted, Style("en")) == [wanted.path]
+    assert wanted.path.read_text("utf-8") == records.dumps(RECORD)
+
+
+@pytest.mark.parametrize("place", ["file/run.json", "file/new/run.json", f"{'n' * 300}/new/run.json"])
+def test_a_folder_that_cannot_be_made_is_refused_before_the_run(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OptionError, match=r"run\.json' cannot be written: .*(Not a dir.*/file(/new)?'|too long)"):
+        writing.check([Wanted("json", tmp_path / place)])
+    assert names(tmp_path) == ["file"]
+
+
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="there is no such name")
 def test_a_report_on_stdout_stands_between_what_is_printed_also_in_a_file(tmp_path: Path) -> None:
     """A shell's `> log` makes /dev/stdout a link to the log, which must neither be replaced nor written over."""
