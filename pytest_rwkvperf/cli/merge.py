@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.errors import OptionError, ReportError
+from pytest_rwkvperf.errors import OptionError
 from pytest_rwkvperf.fleet import merge, tables
-from pytest_rwkvperf.store.files import check_link, destination, write_atomically
+from pytest_rwkvperf.reports import writing
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
@@ -56,15 +56,15 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def check_outputs(options: argparse.Namespace) -> None:
-    """Refuse files of a kind that nobody writes and links that lead nowhere, before anything takes long.
+    """Refuse files of a kind that nobody writes and places that take none, before anything takes long.
 
     Raises:
-        OptionError: with the kinds there are, or what is wrong with the link.
+        OptionError: with the kinds there are, or what is wrong with the place.
     """
     for path in options.output:
         if path.suffix.lower() not in tables.FORMATS:
             raise OptionError(f"-o {path}: write a file ending in {', '.join(tables.FORMATS)}")
-        check_link("-o", path)
+        writing.check_place(f"-o {path}", path)
 
 
 def finish(merged: Merged, options: argparse.Namespace, console: Console) -> int:
@@ -77,10 +77,7 @@ def finish(merged: Merged, options: argparse.Namespace, console: Console) -> int
         missing = (*missing, *failed)
     complete = merge.Merged(merged.runs, missing)
     for path in options.output:
-        try:
-            write_atomically(destination(path), tables.FORMATS[path.suffix.lower()](complete).encode())
-        except (OSError, UnicodeEncodeError) as error:
-            raise ReportError(f"{path} cannot be written: {error}; what was there is untouched") from error
+        writing.put(tables.FORMATS[path.suffix.lower()](complete), path)
         console.text(f"{path}\n")
     if not options.output:
         console.text(tables.as_markdown(complete))

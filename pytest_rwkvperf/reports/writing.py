@@ -83,16 +83,25 @@ def write(record: Record, wanted: Wanted, style: Style) -> list[Path]:
     written = []
     for part, text in registry.load(wanted.format).render(record, style).items():
         path = wanted.with_part(part)
-        try:
-            target = destination(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(target, text.encode())
-        except (OSError, UnicodeEncodeError) as error:
-            raise ReportError(f"report {path} cannot be written: {error}; what was there is untouched") from error
-        except StorageError as error:
-            raise ReportError(str(error)) from error
+        put(text, path)
         written.append(path)
     return written
+
+
+def put(text: str, path: Path) -> None:
+    """Write a report's text, making its folder.
+
+    Raises:
+        ReportError: the disk refuses.
+    """
+    try:
+        target = destination(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(target, text.encode())
+    except (OSError, UnicodeEncodeError) as error:
+        raise ReportError(f"report {path} cannot be written: {error}; what was there is untouched") from error
+    except StorageError as error:
+        raise ReportError(str(error)) from error
 
 
 def write_all(record: Record, wanted: Sequence[Wanted], style: Style) -> tuple[list[Path], list[str]]:

@@ -189,6 +189,21 @@ def test_the_command_writes_every_format_and_says_by_its_exit_status_what_is_mis
     assert cli.main(["merge", str(artefacts), "-o", str(tmp_path / "fleet.pdf")]) == 2
 
 
+def test_a_place_that_is_not_there_is_made_and_one_that_cannot_be_is_refused_by_its_name(
+    artefacts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = tmp_path / "new" / "sub" / "fleet.md"
+    assert cli.main(["merge", str(artefacts), "-o", str(made)]) == 0
+    assert made.exists()
+    taken = made / "fleet.md"
+    capsys.readouterr()
+    assert cli.main(["merge", str(artefacts), "-o", str(taken)]) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith(f"rwkvperf: -o {taken} cannot be written: ")
+    assert f"'{made}'; name another file" in told.err
+    assert not told.out
+
+
 def test_the_documented_ci_matrix_joins_what_its_jobs_upload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
