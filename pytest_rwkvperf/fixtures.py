@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 import pytest
 
-from pytest_rwkvperf.errors import RwkvPerfError
+from pytest_rwkvperf.errors import OptionError, RwkvPerfError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     import numpy as np
     import numpy.typing as npt
@@ -89,13 +90,25 @@ class EngineSession:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
 
-    def prefill(self, tokens: Sequence[int]) -> None:
-        """Advance the state by a prompt."""
-        self._ask("prefill", tokens=list(tokens))
+    def prefill(self, tokens: Iterable[SupportsIndex]) -> None:
+        """Advance the state by a prompt.
 
-    def decode(self, token: int) -> None:
-        """Advance the state by one token."""
-        self._ask("decode", token=token)
+        Raises:
+            OptionError: it is empty, or holds what is no token of the vocabulary.
+        """
+        try:
+            prompt = iter(tokens)
+        except TypeError:
+            raise OptionError(f"{tokens!r} is no prompt; give a list of tokens, or one token to decode()") from None
+        self._ask("prefill", tokens=[_token(one) for one in prompt])
+
+    def decode(self, token: SupportsIndex) -> None:
+        """Advance the state by one token.
+
+        Raises:
+            OptionError: it is none of the vocabulary.
+        """
+        self._ask("decode", token=_token(token))
 
     def logits(self) -> npt.NDArray[np.float32]:
         """The last token's logits: float32 [vocabulary]."""
@@ -113,6 +126,15 @@ class EngineSession:
         from pytest_rwkvperf.worker.parent import SAMPLE_SECONDS
 
         return self._worker.request(do, SAMPLE_SECONDS, None, **arguments)
+
+
+def _token(value: SupportsIndex) -> int:
+    """A token as the worker's pipe takes it: NumPy's and torch's integers are no numbers in JSON."""
+    try:
+        return int(operator.index(value))
+    except TypeError:
+        message = f"{value!r} is no token; tokens are integers, from 0 to the vocabulary's size minus one"
+        raise OptionError(message) from None
 
 
 class BackendHandle:
@@ -137,7 +159,19 @@ class BackendHandle:
         return self._found.backend.quants
 
     def open(self, model: ModelFile, quant: str, *, device: str | None = None) -> EngineSession:
-        """Open a model file in a worker; on the device that the options chose unless one is named."""
+        """Open a model file in a worker; on the device that the options chose unless one is named.
+
+        Raises:
+            OptionError: this is no model file; or the engine does not know the quant, or cannot run on the device.
+            RwkvPerfError: the engine cannot load the file.
+        """
+        from pytest_rwkvperf.models.files import ModelFile
+
+        if not isinstance(model, ModelFile):
+            raise OptionError(
+                f"open() takes what the fixtures pth_model, st_model and gguf_model give, not {model!r}; "
+                "pass the fixture itself, and choose another file with --rwkv-model"
+            )
         return EngineSession(self._stack.enter_context(self._session.open_worker(self._found, model, quant, device)))
 
 

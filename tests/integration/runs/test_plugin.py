@@ -391,6 +391,7 @@ def test_a_model_fixture_gives_the_file_in_its_format(runs: Runs, fixture: str) 
 
 
 HANDLE = """
+    import numpy as np
     import pytest
     from pytest_rwkvperf.errors import OptionError
     from pytest_rwkvperf.fixtures import SESSION, _backend
@@ -421,6 +422,20 @@ HANDLE = """
         assert (set(other.logits()), set(engine.logits())) == ({7}, {50})
         with pytest.raises(OptionError, match="fp16, int8"):
             scripted.open(st_model, "q8_0")
+        engine.clear()
+        engine.prefill(np.arange(1, 5))
+        engine.decode(np.int64(6))
+        assert set(engine.logits()) == {16}
+        for wrong in ("x", 1.0, None, np.array([1, 2])):
+            with pytest.raises(OptionError, match="is no token; tokens are integers, from 0 to the vocabulary's size"):
+                engine.decode(wrong)
+        with pytest.raises(OptionError, match="'x' is no token"):
+            engine.prefill([1, "x"])
+        with pytest.raises(OptionError, match="5 is no prompt; give a list of tokens, or one"):
+            engine.prefill(5)
+        assert set(engine.logits()) == {16}, "a mistake reached the engine"
+        with pytest.raises(OptionError, match="st_model and gguf_model give, not .*Path.*; pass the fixture itself"):
+            scripted.open(st_model.path, "fp16")
 """
 
 
