@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 _AFTER_INTERRUPT, _AFTER_TERM = 2.0, 10.0
 """Seconds. A terminal's Ctrl-C goes to the program too; one that was meant for this process alone does not."""
 
 
-def run(
-    command: Sequence[str], folder: Path | str | None = None, *, capture: bool = False
-) -> subprocess.CompletedProcess[str]:
+def pytest_apart(python: str, empty: Path | str) -> list[str]:
+    """The beginning of a command that runs pytest in this folder, without anybody's tests and settings.
+
+    Its tests and settings are those of an empty folder. The rootdir is this one all the same: relative paths of
+    options, and of what is kept, would else lead into the empty folder, which is soon gone.
+    """
+    settings = Path(empty) / "pytest.ini"
+    settings.write_text("[pytest]\n", encoding="utf-8")
+    folders = [f"--rootdir={Path()}", f"--confcutdir={empty}", str(empty)]
+    return [python, "-m", "pytest", "-p", "no:cacheprovider", "-c", str(settings), *folders]
+
+
+def run(command: Sequence[str], *, capture: bool = False) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; its output is shown, or kept with `capture`.
 
     `subprocess.run` kills its program a quarter of a second after Ctrl-C, and at once when this process unwinds for
     another reason. Here it is told to end (SIGTERM) unless it does so after Ctrl-C, and killed only when it does not.
     """
     stream = subprocess.PIPE if capture else None
-    with subprocess.Popen(command, cwd=folder, stdout=stream, stderr=stream, text=True) as process:
+    with subprocess.Popen(command, stdout=stream, stderr=stream, text=True) as process:
         try:
             out, err = process.communicate()
         except KeyboardInterrupt:

@@ -25,7 +25,7 @@ class OldestError(RwkvPerfError):
 def compare(new: str, old: str, backend: str, options: Sequence[str]) -> tuple[Answer, str]:
     """Whether the environment of one interpreter is slower than another's, and the figures or the reason.
 
-    The run is in an empty folder: nobody's tests and settings take part.
+    Nobody's tests and settings take part; relative paths in the options are from this folder.
 
     Raises:
         OldestError: nothing was measured, because of the old one.
@@ -33,10 +33,10 @@ def compare(new: str, old: str, backend: str, options: Sequence[str]) -> tuple[A
     with tempfile.TemporaryDirectory(prefix="rwkvperf-bisect-") as folder:
         written = Path(folder) / "run.json"
         command = [
-            *(new, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--rootdir={folder}", f"--rwkv-ab={old}"),
+            *(*patience.pytest_apart(new, folder), "-q", f"--rwkv-ab={old}"),
             *(f"--rwkv-backend={backend}", f"--rwkv-report=json:{written}", *options),
         ]
-        ended = patience.run(command, folder, capture=True)
+        ended = patience.run(command, capture=True)
         try:
             found = record.read(written)
         except RwkvPerfError:

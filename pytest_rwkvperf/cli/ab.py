@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
 
 HELP = """measure this environment in alternation with another one
-The same as pytest --rwkv-ab=PYTHON with the shipped suite, in an empty folder: no project's tests or settings take
-part. Without PYTHON, this environment against itself (--rwkv-aa). Options after -- go to pytest, and its exit status
-comes back.
+The same as pytest --rwkv-ab=PYTHON with the shipped suite: no project's tests or settings take part. Without PYTHON,
+this environment against itself (--rwkv-aa), which keeps what it learns of this machine in baselines/ of this folder.
+Options after -- go to pytest, relative paths in them from this folder, and its exit status comes back.
 
   rwkvperf ab old/.venv/bin/python --backend llama-cpp -- --rwkv-model=synthetic:0.1b --rwkv-quant=f16
 """
@@ -37,7 +37,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     mode = f"--rwkv-ab={options.python}" if options.python else "--rwkv-aa"
     with tempfile.TemporaryDirectory(prefix="rwkvperf-ab-") as folder:
         command = [
-            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--rootdir={folder}", folder, mode),
+            *(*patience.pytest_apart(sys.executable, folder), mode),
             *(f"--rwkv-backend={options.backend}", *options.passed_on),
         ]
         return patience.run(command).returncode

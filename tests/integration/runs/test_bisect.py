@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import sys
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from pytest_rwkvperf import cli
 from pytest_rwkvperf.bisect import environments
 from pytest_rwkvperf.errors import OptionError
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pytest_rwkvperf.history import address
+from pytest_rwkvperf.history.database import Database
+from pytest_rwkvperf.machine import fingerprint
+from pytest_rwkvperf.store import files
 
 FACTORS = {"0.9": -1.0, "1.0": 1.0, "1.1": 1.0, "1.2": None, "1.3": 2.0, "1.4": 2.0}
 """How long everything takes with a release; None is one that does not build, below zero one that does not run."""
@@ -33,7 +34,7 @@ def wheel(folder: Path, version: str, factor: float | None) -> None:
 
 @pytest.fixture
 def index(tmp_path: Path, scripted_environment: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An index of one package (PEP 503), and a cache of the test's own for what is built."""
+    """An index of one package (PEP 503), a cache of the test's own for what is built, and a folder to call from."""
     folder = tmp_path / "simple" / "scripted-speed"
     folder.mkdir(parents=True)
     for version, factor in FACTORS.items():
@@ -42,6 +43,8 @@ def index(tmp_path: Path, scripted_environment: pytest.MonkeyPatch) -> pytest.Mo
     (folder / "index.html").write_text(f"<!DOCTYPE html><html><body>{links}</body></html>", encoding="utf-8")
     scripted_environment.setenv("PIP_INDEX_URL", (tmp_path / "simple").as_uri())
     scripted_environment.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    scripted_environment.chdir(tmp_path / "here")
     return scripted_environment
 
 
@@ -51,12 +54,14 @@ OPTIONS = ["--", "--rwkv-quant=fp16", "--rwkv-workload=pp16", "--rwkv-budget=0.0
 @pytest.mark.skipif(sys.platform == "win32", reason="takes a minute there")
 @pytest.mark.usefixtures("index")
 def test_the_slow_release_is_named_and_the_broken_one_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bisect", "scripted-speed", "1.0..1.4", "--backend", "scripted", *OPTIONS]) == 0
+    options = [*OPTIONS, "--rwkv-history=runs.db"]
+    assert cli.main(["bisect", "scripted-speed", "1.0..1.4", "--backend", "scripted", *options]) == 0
     told = capsys.readouterr().out
     assert "5 releases: 1.0, 1.1, 1.2, 1.3, 1.4" in told
     assert "scripted-speed 1.4: slower: fp16 pp16 REGRESSION 0.500" in told
     assert "scripted-speed 1.2: skip: scripted-speed==1.2 cannot be installed" in told
     assert told.endswith("scripted-speed 1.3 is slower; 1.1 is not, or one of those passed over: 1.2.\n")
+    assert len(Database(address.parse("runs.db", Path())).runs()) == told.count(" pp16 "), "a comparison is not stored"
 
 
 @pytest.mark.usefixtures("index")
@@ -102,10 +107,27 @@ def test_mistakes_in_the_command_line(arguments: list[str], said: str, capsys: p
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("index")
-def test_ab_runs_pytest_in_an_empty_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "test_mine.py").write_text("def test_no_part_of_it(): assert False\n", encoding="utf-8")
-    assert cli.main(["ab", "--backend", "scripted", *OPTIONS]) == 0
+@pytest.fixture
+def project(index: pytest.MonkeyPatch) -> Path:  # noqa: ARG001 - has made the folder to call from
+    """The folder that the command is called from, with tests and settings that fail whatever takes them up."""
+    here = Path.cwd()
+    (here / "test_mine.py").write_text("def test_no_part_of_it(): assert False\n", encoding="utf-8")
+    (here / "conftest.py").write_text("raise RuntimeError('no part of it')\n", encoding="utf-8")
+    (here / "pytest.ini").write_text("[pytest]\naddopts = --no-part-of-it\n", encoding="utf-8")
+    return here
+
+
+def test_ab_takes_no_tests_and_settings_here_and_keeps_here_what_is_kept(
+    project: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    brought = {path.name for path in project.iterdir()}
+    assert cli.main(["ab", "--backend", "scripted", *OPTIONS, "--rwkv-history=runs.db"]) == 0
     told = capfd.readouterr().out
     assert "1 passed" in told
     assert f"in alternation with {sys.executable}" in told
+    assert len(Database(address.parse("runs.db", project)).runs()) == 1
+    baseline = files.read(files.path_for(project / "baselines", fingerprint.read()))
+    assert baseline is not None
+    assert baseline.noise
+    # .benchmarks is pytest-benchmark's, which makes it in every run.
+    assert {path.name for path in project.iterdir()} - {".benchmarks"} == brought | {"runs.db", "baselines"}
