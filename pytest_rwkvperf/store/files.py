@@ -56,12 +56,14 @@ def read(path: Path) -> Baseline | None:
 def others(folder: Path, fingerprint: Fingerprint) -> list[Fingerprint]:
     """Fingerprints of the other machines in a folder, those with the fewest differing fields first.
 
-    Raises:
-        BaselineError: one of the files cannot be used.
+    What is no baseline there is passed over: it is another machine's to mend, or a record that lies beside.
     """
     here = path_for(folder, fingerprint)
-    read_ones = (read(path) for path in sorted(folder.glob("*.json")) if path != here)
-    found = [baseline.fingerprint for baseline in read_ones if baseline is not None]
+    found = []
+    for path in sorted(folder.glob("*.json")):
+        with suppress(BaselineError):
+            if path != here and (baseline := read(path)) is not None:
+                found.append(baseline.fingerprint)
     return sorted(found, key=lambda other: len(fingerprint.differences(other)))
 
 
@@ -95,7 +97,9 @@ def _update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline],
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locks.held(lock_for(path), LOCK_SECONDS):
-            changed = schema.dumps(change(read(path) or schema.Baseline(fingerprint))).encode()
+            text = schema.dumps(change(read(path) or schema.Baseline(fingerprint)))
+            changed = text.encode()
+            schema.loads(text, path)  # what the next run would refuse must not take a good file's place
             target = destination(path)
             _remove_leftovers(target)
             write_atomically(target, changed)

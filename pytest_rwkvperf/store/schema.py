@@ -76,7 +76,8 @@ class StoredCase:
 
     def _by_software(self, workload: str) -> list[tuple[Session, ...]]:
         """The sessions that timed a workload in the newest one's protocol, by software versions, the newest first."""
-        having = [session for session in self.sessions if workload in session.workloads]
+        # By date, not by place: files are merged by hand and by git.
+        having = [session for session in _by_date(self.sessions) if workload in session.workloads]
         groups: list[list[Session]] = []
         for session in reversed([one for one in having if one.protocol == having[-1].protocol]):
             same = next((group for group in groups if group[0].versions == session.versions), None)
@@ -131,8 +132,13 @@ class Baseline:
         kept = old.sessions if old is not None and same else ()
         if replacing:
             kept = _without(kept, {name for session in stored.sessions for name in session.workloads})
-        sessions = _newest((*kept, *stored.sessions))
+        sessions = _newest(_by_date((*kept, *stored.sessions)))
         return replace(self, cases={**self.cases, key: replace(stored, sessions=sessions)})
+
+
+def _by_date(sessions: tuple[Session, ...]) -> tuple[Session, ...]:
+    """Oldest first; `rwkvperf merge` may store an old run after a new one."""
+    return tuple(sorted(sessions, key=lambda session: session.recorded))
 
 
 def _newest(sessions: tuple[Session, ...]) -> tuple[Session, ...]:
@@ -198,8 +204,10 @@ _RESTORE = "restore it from version control or move it away; it was left as it i
 
 def _check(baseline: Baseline, path: Path) -> None:
     for kind, noise in baseline.noise.items():
-        if not (0 < noise.spread < 1 and noise.freedom >= 1):
-            raise BaselineError(f"baseline {path}: the noise of {kind} is none; {_RESTORE}")
+        if not (0 < noise.spread < math.inf and noise.freedom >= 1):
+            raise BaselineError(
+                f"baseline {path}: {noise.spread} from {noise.freedom:g} is no spread of {kind} times; {_RESTORE}"
+            )
     for key, stored in baseline.cases.items():
         if key != stored.case.key:
             raise BaselineError(f"baseline {path}: case {key!r} describes {stored.case.key!r}; {_RESTORE}")

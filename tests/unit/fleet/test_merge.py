@@ -126,6 +126,10 @@ def test_sound_figures_go_into_each_machine_s_own_baseline_once(tmp_path: Path) 
     (stored,) = baseline.cases.values()
     assert len(stored.sessions) == 1
     assert stored.sessions[0].workloads == {"pp16": ((10**7, 11 * 10**6), (10**7,), (10**7,))}
+    assert merge.save(
+        merge.join([replace(of_machine(1), started="2020-01-01T00:00:00Z")], []), tmp_path, replacing=False
+    )
+    assert files.read(path) == baseline, "the run itself dates a session by its end"
     written, failed = merge.save(merged, tmp_path, replacing=True)
     assert len(written) == 1, "the regression, which is accepted by replacing"
     assert failed == []

@@ -18,6 +18,7 @@ from pytest_rwkvperf import places
 from pytest_rwkvperf.errors import BaselineError, StorageError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.store import files
+from pytest_rwkvperf.store.schema import Noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,10 +91,15 @@ def test_the_machines_most_alike_come_first(folder: Path, machine: Fingerprint, 
     assert files.others(folder / "missing", machine) == []
 
 
-def test_an_unusable_file_of_another_machine_is_named(folder: Path, machine: Fingerprint) -> None:
-    (folder / "other.json").write_text("{", "utf-8")
-    with pytest.raises(BaselineError, match=r"other\.json"):
-        files.others(folder, machine)
+def test_what_is_no_baseline_beside_it_is_passed_over(
+    folder: Path, machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    """Another machine's damaged file is none of this run's business, nor is a record that lies there."""
+    near = replace(machine, cores=4)
+    files.save(folder, near, [make_stored()], replacing=False)
+    (folder / "a.json").write_text("{", "utf-8")
+    (folder / "z.json").write_text('{"schema": 1, "cases": []}', "utf-8")
+    assert files.others(folder, machine) == [near]
 
 
 # Saving
@@ -171,6 +177,23 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, machine: Fingerpr
     with pytest.raises(BaselineError, match=r"cannot be written: .*; it was left as it is") as caught:
         files.save(tmp_path / "file" / "baselines", machine, [make_stored()], replacing=False)
     assert str(tmp_path / "file") in str(caught.value)
+
+
+@pytest.mark.parametrize("spread", [0.0, -0.1])
+def test_what_could_not_be_read_again_is_not_written(saved: Path, machine: Fingerprint, spread: float) -> None:
+    before = saved.read_bytes()
+    with pytest.raises(BaselineError):
+        files.save_noise(saved.parent, machine, {"generation": Noise("2026-01-01T00:00:00Z", spread, 3)})
+    assert saved.read_bytes() == before
+
+
+def test_a_machine_whose_processes_differ_threefold_keeps_that(saved: Path, machine: Fingerprint) -> None:
+    noise = Noise("2026-01-01T00:00:00Z", 1.176, 3)
+    files.save_noise(saved.parent, machine, {"generation": noise})
+    baseline = files.read(saved)
+    assert baseline is not None
+    assert baseline.noise == {"generation": noise}
+    assert baseline.cases
 
 
 def test_a_name_that_is_no_text_is_refused(saved: Path, machine: Fingerprint, make_stored: MakeStored) -> None:

@@ -188,20 +188,31 @@ def test_saving_one_case_leaves_the_others(machine: Fingerprint, make_stored: Ma
 def test_sessions_are_kept_in_order_up_to_the_limit(machine: Fingerprint, make_stored: MakeStored) -> None:
     baseline = Baseline(machine)
     for number in range(MAX_SESSIONS + 3):
-        baseline = baseline.adding(make_stored(recorded=str(number)), replacing=False)
+        baseline = baseline.adding(make_stored(recorded=f"{number:02}"), replacing=False)
     (stored,) = baseline.cases.values()
-    assert [session.recorded for session in stored.sessions] == [str(number) for number in range(3, MAX_SESSIONS + 3)]
+    kept = [f"{number:02}" for number in range(3, MAX_SESSIONS + 3)]
+    assert [session.recorded for session in stored.sessions] == kept
+
+
+def test_an_old_run_that_is_stored_late_is_not_the_newest(machine: Fingerprint, make_stored: MakeStored) -> None:
+    new, old = make_stored(recorded="2026", version="2"), make_stored(recorded="2025", version="1")
+    baseline = Baseline(machine).adding(new, replacing=False).adding(old, replacing=False)
+    (stored,) = baseline.cases.values()
+    assert [session.recorded for session in stored.sessions] == ["2025", "2026"]
+    assert stored.reference("pp512") == new.sessions
+    by_hand = replace(stored, sessions=(*new.sessions, *old.sessions))
+    assert by_hand.reference("pp512") == new.sessions
 
 
 def test_sessions_of_one_workload_push_out_no_other_workload_s(machine: Fingerprint, make_stored: MakeStored) -> None:
-    baseline = Baseline(machine).adding(make_stored(recorded="both", tg128=((5,),)), replacing=False)
-    for number in range(MAX_SESSIONS):
-        newer = make_stored(recorded=str(number), pp512=None, tg128=((6,),))
+    baseline = Baseline(machine).adding(make_stored(recorded="00", tg128=((5,),)), replacing=False)
+    for number in range(1, MAX_SESSIONS + 1):
+        newer = make_stored(recorded=f"{number:02}", pp512=None, tg128=((6,),))
         baseline = baseline.adding(newer, replacing=False)
     (stored,) = baseline.cases.values()
     assert len(stored.sessions) == MAX_SESSIONS + 1
     assert [list(session.workloads) for session in stored.sessions] == [["pp512"]] + [["tg128"]] * MAX_SESSIONS
-    assert [session.recorded for session in stored.reference("pp512")] == ["both"]
+    assert [session.recorded for session in stored.reference("pp512")] == ["00"]
 
 
 def test_replacing_drops_the_workloads_it_timed_and_no_others(machine: Fingerprint, make_stored: MakeStored) -> None:
