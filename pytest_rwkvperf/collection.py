@@ -288,12 +288,18 @@ def finish(pytest_session: pytest.Session, session: Session) -> None:
             session.keep_noise()
     except RwkvPerfError as error:
         session.trouble = str(error) if isinstance(error, StorageError) else f"not saved: {error}"
-        pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        _mark_failed(pytest_session)
     except KeyboardInterrupt:  # from here it would cost the tables and the reports
         session.trouble = "interrupted while saving: the baseline is as it was, or has all of this run"
         pytest_session.exitstatus = pytest.ExitCode.INTERRUPTED
     _mark_empty(pytest_session, session)
     _leave(pytest_session, session)
+
+
+def _mark_failed(pytest_session: pytest.Session) -> None:
+    """Exit 1, unless the run ends with more than that: an interrupt stays one, and nothing measured stays nothing."""
+    if pytest_session.exitstatus == pytest.ExitCode.OK:
+        pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def _mark_empty(pytest_session: pytest.Session, session: Session) -> None:
@@ -327,7 +333,7 @@ def _leave(pytest_session: pytest.Session, session: Session) -> None:
         except RwkvPerfError as error:
             troubles.append(str(error))
     if troubles:
-        pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        _mark_failed(pytest_session)
     if on_github:
         troubles += filter(None, [github.add_summary(record, os.environ)])
         session.say.command(github.errors_of(record))

@@ -90,6 +90,7 @@ class Session:
         self._selected: dict[Item, set[float]] = {}
         self._old_engines: dict[str, Found] = {}
         self.started = datetime.now(timezone.utc)
+        self._watching = observers.watching()  # pytest-cov has stopped when the run ends
         self.written: list[Path] = []
         self.remembered: tuple[str, ...] = ()
         self._tools = WorkerTools(lambda sentence, fraction: say(f"{sentence} {fraction:.0%}"))
@@ -338,11 +339,13 @@ class Session:
         return Saved(path, sum(len(names) for names in keep.values()), refused)
 
     def keep_noise(self) -> None:
-        """After an A/A run, store how far processes of the same code lie apart here.
+        """After an A/A run, store how far processes of the same code lie apart here; not while somebody watches.
 
         Raises:
             RwkvPerfError: the baseline cannot be read or written, or a record carries no figure.
         """
+        if self._watching:
+            return
         recorded = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         found = judgement.noise_of(launcher.pairings(self.folder), recorded)
         if found:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.session import Session
     from pytest_rwkvperf.stats.estimates import Estimate
+    from pytest_rwkvperf.stats.verdicts import Verdict
 
 _NOISY = 0.10
 """Half-width beyond which a saved figure deserves a warning: it makes every later verdict inconclusive."""
@@ -215,20 +216,25 @@ def next_steps(session: Session) -> list[str]:
         names = ", ".join(f"{one.item.case.label} {one.item.workload}" for one in session.saved.refused)
         if names:
             steps.append(f"Not saved, being regressions: {names}; --rwkv-save-baseline=replace accepts them.")
-    elif counts["REGRESSION"] and session.settings.ab:
-        steps.append(f"Something is slower here than in {session.settings.ab}: rerun to confirm, then bisect.")
-    elif counts["REGRESSION"]:
-        steps.append("Something got slower: rerun to confirm, then bisect; --rwkv-save-baseline=replace accepts it.")
-    elif counts["INVALID"]:
-        steps.append("A figure is invalid; its test says why.")
-    elif counts["NO-BASELINE"]:
-        reasons = {judgement.reason for judgement in session.judgements.values() if judgement.verdict == "NO-BASELINE"}
-        steps.append(f"No baseline to compare with: {min(reasons)}.")
-    elif counts["INCONCLUSIVE"]:
-        steps.append("Noise hides the answer for some: raise --rwkv-budget, or --rwkv-tolerance.")
-    else:
-        steps.append("Nothing got slower than the tolerance allows.")
+    elif counts:
+        steps.append(_verdict(session, counts))
     return [*steps, *_found_here(session), *_noise_kept(session), *_both_ways(session)]
+
+
+def _verdict(session: Session, counts: Counter[Verdict]) -> str:
+    """What follows from the gravest verdict."""
+    if counts["REGRESSION"] and session.settings.ab:
+        return f"Something is slower here than in {session.settings.ab}: rerun to confirm, then bisect."
+    if counts["REGRESSION"]:
+        return "Something got slower: rerun to confirm, then bisect; --rwkv-save-baseline=replace accepts it."
+    if counts["INVALID"]:
+        return "A figure is invalid; its test says why."
+    if counts["NO-BASELINE"]:
+        reasons = {judgement.reason for judgement in session.judgements.values() if judgement.verdict == "NO-BASELINE"}
+        return f"No baseline to compare with: {min(reasons)}."
+    if counts["INCONCLUSIVE"]:
+        return "Noise hides the answer for some: raise --rwkv-budget, or --rwkv-tolerance."
+    return "Nothing got slower than the tolerance allows."
 
 
 def _both_ways(session: Session) -> list[str]:
@@ -252,7 +258,9 @@ def _found_here(session: Session) -> list[str]:
     if not blunt:
         return []
     share = f"{len(blunt)} of {len(compared)} find only slowdowns of more than {_BLUNT} times the tolerance"
-    return [f"{share} (column finds): more baseline sessions, --rwkv-aa once, or --rwkv-ab see more."]
+    finest = min(found.detectable for found in blunt)
+    best = f" ({finest:.0%} at best)" if finest < _NOTHING else ""
+    return [f"{share}{best}: more baseline sessions, --rwkv-aa once, or --rwkv-ab see more."]
 
 
 def _noise_kept(session: Session) -> list[str]:

@@ -142,3 +142,5 @@ def test_under_coverage_nothing_passes_and_nothing_is_stored(stage: Stage) -> No
     refused = again.run("--cov=.", "--cov-report=", "--rwkv-save-baseline")
     assert refused.code == pytest.ExitCode.USAGE_ERROR
     assert "this process runs under coverage" in refused.sentence
+    same = stage().run("--cov=.", "--cov-report=", "--rwkv-aa")
+    assert "for later verdicts" not in same.text

@@ -57,9 +57,13 @@ def sending(number: signal.Signals, scene: Scene) -> Callable[[subprocess.Popen[
 def test_ctrl_c_ends_a_run_in_any_phase_and_leaves_nothing(stage: Stage, phase: str) -> None:
     scene = stage()
     quant = "" if phase == "versions" else "@fp16"
-    seen = scene.run("--rwkv-save-baseline", fault=f"sleep@{phase}{quant}", meanwhile=sending(signal.SIGINT, scene))
+    seen = scene.run(
+        "--rwkv-save-baseline", "--rwkv-report=issue.md",
+        fault=f"sleep@{phase}{quant}", meanwhile=sending(signal.SIGINT, scene),
+    )  # fmt: skip
     assert seen.code == pytest.ExitCode.INTERRUPTED, seen.text
     assert "KeyboardInterrupt" in seen.text
+    assert "Nothing got slower" not in seen.text
 
 
 @pytest.mark.parametrize("phase", ["versions", "decode"])

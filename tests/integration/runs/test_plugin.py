@@ -146,6 +146,13 @@ def test_nothing_measured_is_exit_5(runs: Runs) -> None:
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
+def test_nothing_measured_stays_exit_5_where_a_report_has_nothing_to_tell(runs: Runs) -> None:
+    result = runs.measuring("-k", "nothing", "--rwkv-report=issue.md")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    result.stdout.fnmatch_lines(["nothing was measured, *"])
+    result.stdout.no_fnmatch_line("*Nothing got slower*")
+
+
 def test_strict_skip_fails_what_would_be_skipped(runs: Runs) -> None:
     result = runs.measuring("--rwkv-backend=all", "--rwkv-strict=skip")
     result.assert_outcomes(passed=1, errors=3)
