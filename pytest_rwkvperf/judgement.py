@@ -210,7 +210,8 @@ def describe(judgement: Judgement) -> str:
         lines.append(f"  old    {_rate(judgement.old)}")
     if (comparison := judgement.comparison) is not None:
         lines.append(
-            f"  ratio  {comparison.ratio:.3f} (new / old), bounds {comparison.low:.3f} to {comparison.high:.3f}, "
+            f"  ratio  {comparison.ratio:.3f} (new / old, of {_most(comparison)}), "
+            f"bounds {comparison.low:.3f} to {comparison.high:.3f}, "
             f"each wrong with a chance of {comparison.alpha:.2%}; tolerance {comparison.tolerance:.1%}, "
             f"smallest slowdown found 19 times in 20: {comparison.detectable:.1%}"
         )
@@ -224,12 +225,16 @@ def _rate(estimate: Estimate) -> str:
     )
 
 
+def _most(comparison: Comparison) -> str:
+    """Whose ratio it is: the table's figures are medians of all repetitions."""
+    return "most repetitions" if comparison.paired else "the fast repetitions"
+
+
 def _explain(comparison: Comparison) -> str:
     floor, ceiling = 1 / (1 + comparison.tolerance), 1 + comparison.tolerance
     if comparison.tail is not None and comparison.tail.regression and comparison.high >= floor:
-        most = "most repetitions" if comparison.paired else "the fast repetitions"
         return (
-            f"{most} are as fast as the bounds say, but all together they take longer: their ratio of "
+            f"{_most(comparison)} are as fast as the bounds say, but all together they take longer: their ratio of "
             f"{comparison.tail.ratio:.3f} lies wholly below {floor:.3f}, so some repetitions got slower (tail)"
         )
     plain = {

@@ -222,8 +222,8 @@ def read(config: pytest.Config) -> Settings:
     raw = values(config)
     quants, quants_by_backend = _quants(raw["quant"])
     return Settings(
-        backend=raw["backend"],
-        model=raw["model"],
+        backend=_backend(config, raw["backend"]),
+        model=_model(config, raw["model"]),
         quants=quants,
         quants_by_backend=quants_by_backend,
         workloads=_words(raw["workload"]),
@@ -243,6 +243,21 @@ def read(config: pytest.Config) -> Settings:
         report_language=_choice("report-language", raw["report-language"], ("en", "zh")),
         protocols=_protocols(raw["protocol"], raw["ab"], raw["aa"]),
     )
+
+
+def _backend(config: pytest.Config, text: str) -> str:
+    """As it is. Empty, it overrules an ini file; without one there, an unset variable would look like success."""
+    if not text and config.getoption("--rwkv-backend") is not None and not config.getini("rwkv_backend"):
+        raise OptionError("--rwkv-backend is empty; name engines or write all, or leave it out to measure nothing")
+    return text
+
+
+def _model(config: pytest.Config, text: str) -> str:
+    """As it is; a file that the ini file names lies in pytest's rootdir, whichever folder pytest is called from."""
+    there = config.rootpath / text
+    from_ini = config.getoption("--rwkv-model") is None
+    elsewhere = config.invocation_params.dir != config.rootpath
+    return str(there) if from_ini and elsewhere and there.is_file() else text
 
 
 def _protocols(text: str, ab: str, aa: str) -> tuple[ProtocolName, ...]:

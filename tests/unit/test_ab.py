@@ -97,7 +97,7 @@ def test_a_judgement_has_both_sides_and_what_differs_between_them() -> None:
     assert found.comparison is not None
     assert found.comparison.ratio == pytest.approx(0.5)
     assert from_json(to_json(found)) == found
-    assert "ratio  0.500 (new / old)" in describe(found)
+    assert "ratio  0.500 (new / old, of most repetitions)" in describe(found)
 
 
 def test_the_same_on_both_sides_is_said() -> None:

@@ -219,8 +219,8 @@ def test_a_regressions_description_has_old_new_ratio_bounds_and_how_sure_it_is()
         f"  new    {new.median:.2f} tokens/s, 95 % interval {new.low:.2f} to {new.high:.2f} (5 processes, 6 samples)",
         f"  old    {old.median:.2f} tokens/s, 95 % interval {old.low:.2f} to {old.high:.2f} (5 processes, 6 samples)",
         (
-            f"  ratio  0.500 (new / old), bounds {comparison.low:.3f} to {comparison.high:.3f}, "
-            "each wrong with a chance of 0.08%; tolerance 5.0%, "
+            "  ratio  0.500 (new / old, of the fast repetitions), "
+            f"bounds {comparison.low:.3f} to {comparison.high:.3f}, each wrong with a chance of 0.08%; tolerance 5.0%, "
             f"smallest slowdown found 19 times in 20: {comparison.detectable:.1%}"
         ),
     ]

@@ -175,6 +175,23 @@ def test_an_option_given_empty_overrules_the_ini_file(pytester: pytest.Pytester)
     assert settings.strict == frozenset()
 
 
+def test_an_engine_that_a_variable_left_empty_is_a_mistake(pytester: pytest.Pytester) -> None:
+    with pytest.raises(OptionError, match="--rwkv-backend is empty; name engines or write all"):
+        options.read(pytester.parseconfig("--rwkv-backend="))
+
+
+def test_a_model_of_the_ini_file_is_found_from_any_folder(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeini("[pytest]\nrwkv_model = models/x.gguf\n")
+    below = pytester.mkdir("models")
+    (below / "x.gguf").touch()
+    assert options.read(pytester.parseconfig()).model == "models/x.gguf"
+    monkeypatch.chdir(below)
+    assert options.read(pytester.parseconfig()).model == str(below / "x.gguf")
+    assert options.read(pytester.parseconfig("--rwkv-model=x.gguf")).model == "x.gguf"
+
+
 def test_options_that_may_stand_alone(pytester: pytest.Pytester) -> None:
     settings = options.read(pytester.parseconfig("--rwkv-save-baseline", "--rwkv-strict"))
     assert settings.save == "append"
