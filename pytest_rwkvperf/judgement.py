@@ -95,7 +95,7 @@ def judge_stored(stored: StoredCase, item: Item, reference: Reference, tolerance
         MeasurementError: the stored times carry no figure.
     """
     name = str(item.workload)
-    newest = [session for session in stored.sessions if name in session.workloads][-1]
+    newest = stored.reference(name)[-1]
     facts = (stored.model_hash, stored.device.name, newest.protocol)
     taken = _Taken(item, newest.timed(name, newest.probe_version), newest.probe_version, facts, early=False)
     return _judge(taken, reference, tolerance, items)

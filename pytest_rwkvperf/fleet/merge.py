@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.errors import OptionError, RecordError, RwkvPerfError
 from pytest_rwkvperf.reports import record as records
-from pytest_rwkvperf.store import accept, files
+from pytest_rwkvperf.store import accept, files, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -119,14 +119,24 @@ def _save_one(run: Record, folder: Path, *, replacing: bool) -> Path | None:
     stored = accept.stored_cases(measured, keep, run.started)
     baseline = files.read(files.path_for(folder, run.fingerprint))
     known = baseline.cases if baseline else {}
-    fresh = [one for one in stored if one.case.key not in known or not _is_stored(one, known[one.case.key])]
+    fresh = [new for one in stored if (new := _fresh(one, known.get(one.case.key), replacing=replacing)) is not None]
     return files.save(folder, run.fingerprint, fresh, replacing=replacing) if fresh else None
 
 
-def _is_stored(one: StoredCase, known: StoredCase) -> bool:
-    """Whether a session holds these times already: the run itself may have saved them, under its end's date."""
-    times = one.sessions[0].workloads.items()
-    return any(times <= session.workloads.items() for session in known.sessions)
+def _fresh(one: StoredCase, known: StoredCase | None, *, replacing: bool) -> StoredCase | None:
+    """What of a case's one session is not stored yet; None when all of it is.
+
+    By its times, to the nanosecond: the run itself may have saved them, under its end's date, and of a stored session
+    some workloads may have gone since. To replace what is there, they have to be all that is.
+    """
+    times = one.sessions[0].workloads
+    stored = [session.workloads for session in known.sessions] if known else []
+    if replacing:
+        only = all([there[name] for there in stored if name in there] == [times[name]] for name in times)
+        return None if only else one
+    again = {name for name in times if any(there.get(name) == times[name] for there in stored)}
+    left = schema.without(one.sessions, again)
+    return replace(one, sessions=left) if left else None
 
 
 def _is_sound(item: RecordedItem, *, replacing: bool) -> bool:

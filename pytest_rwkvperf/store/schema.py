@@ -77,7 +77,7 @@ class StoredCase:
     def _by_software(self, workload: str) -> list[tuple[Session, ...]]:
         """The sessions that timed a workload in the newest one's protocol, by software versions, the newest first."""
         # By date, not by place: files are merged by hand and by git.
-        having = [session for session in _by_date(self.sessions) if workload in session.workloads]
+        having = [session for session in by_date(self.sessions) if workload in session.workloads]
         groups: list[list[Session]] = []
         for session in reversed([one for one in having if one.protocol == having[-1].protocol]):
             same = next((group for group in groups if group[0].versions == session.versions), None)
@@ -131,12 +131,12 @@ class Baseline:
             )
         kept = old.sessions if old is not None and same else ()
         if replacing:
-            kept = _without(kept, {name for session in stored.sessions for name in session.workloads})
-        sessions = _newest(_by_date((*kept, *stored.sessions)))
+            kept = without(kept, {name for session in stored.sessions for name in session.workloads})
+        sessions = _newest(by_date((*kept, *stored.sessions)))
         return replace(self, cases={**self.cases, key: replace(stored, sessions=sessions)})
 
 
-def _by_date(sessions: tuple[Session, ...]) -> tuple[Session, ...]:
+def by_date(sessions: tuple[Session, ...]) -> tuple[Session, ...]:
     """Oldest first; `rwkvperf merge` may store an old run after a new one."""
     return tuple(sorted(sessions, key=lambda session: session.recorded))
 
@@ -147,11 +147,11 @@ def _newest(sessions: tuple[Session, ...]) -> tuple[Session, ...]:
     kept: list[Session] = []
     for session in reversed(sessions):
         counts.update(list(session.workloads))
-        kept += _without((session,), {name for name in session.workloads if counts[name] > MAX_SESSIONS})
+        kept += without((session,), {name for name in session.workloads if counts[name] > MAX_SESSIONS})
     return tuple(reversed(kept))
 
 
-def _without(sessions: tuple[Session, ...], workloads: set[str]) -> tuple[Session, ...]:
+def without(sessions: tuple[Session, ...], workloads: set[str]) -> tuple[Session, ...]:
     """Sessions less some workloads; a session left with none goes."""
     trimmed = (
         replace(
@@ -179,10 +179,10 @@ def loads(text: str, path: Path) -> Baseline:
     try:
         raw = strict.loads(text)
     except ValueError as error:
-        raise BaselineError(f"baseline {path} is not valid JSON ({error}); {_RESTORE}") from error
+        raise BaselineError(f"baseline {path} is not valid JSON ({error}); {RESTORE}") from error
     version = raw.get("schema") if isinstance(raw, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BaselineError(f"baseline {path} has no valid schema number; {_RESTORE}")
+        raise BaselineError(f"baseline {path} has no valid schema number; {RESTORE}")
     if version > VERSION:
         raise BaselineError(
             f"baseline {path} has schema {version}, this release reads up to {VERSION}; upgrade pytest-rwkvperf"
@@ -191,26 +191,26 @@ def loads(text: str, path: Path) -> Baseline:
         raw = migrations.migrated(raw, version, VERSION)
         baseline = msgspec.convert(raw, type=Baseline)
     except (msgspec.ValidationError, KeyError, TypeError) as error:
-        raise BaselineError(f"baseline {path} does not follow its schema: {error}; {_RESTORE}") from error
+        raise BaselineError(f"baseline {path} does not follow its schema: {error}; {RESTORE}") from error
     if (stray := strict.stray(raw, msgspec.to_builtins(baseline))) is not None:
         # A slip in a hand-merged file: the figures under it would not be compared with, and lost by saving.
-        raise BaselineError(f"baseline {path} does not follow its schema: unknown key {stray!r}; {_RESTORE}")
+        raise BaselineError(f"baseline {path} does not follow its schema: unknown key {stray!r}; {RESTORE}")
     _check(baseline, path)
     return baseline
 
 
-_RESTORE = "restore it from version control or move it away; it was left as it is"
+RESTORE = "restore it from version control or move it away; it was left as it is"
 
 
 def _check(baseline: Baseline, path: Path) -> None:
     for kind, noise in baseline.noise.items():
         if not (0 < noise.spread < math.inf and noise.freedom >= 1):
             raise BaselineError(
-                f"baseline {path}: {noise.spread} from {noise.freedom:g} is no spread of {kind} times; {_RESTORE}"
+                f"baseline {path}: {noise.spread} from {noise.freedom:g} is no spread of {kind} times; {RESTORE}"
             )
     for key, stored in baseline.cases.items():
         if key != stored.case.key:
-            raise BaselineError(f"baseline {path}: case {key!r} describes {stored.case.key!r}; {_RESTORE}")
+            raise BaselineError(f"baseline {path}: case {key!r} describes {stored.case.key!r}; {RESTORE}")
         for session in stored.sessions:
             _check_times(session, key, path)
 
@@ -218,15 +218,15 @@ def _check(baseline: Baseline, path: Path) -> None:
 def _check_times(session: Session, key: str, path: Path) -> None:
     for workload, runs in session.workloads.items():
         if not Workload.is_name(workload):
-            raise BaselineError(f"baseline {path}: {key!r} holds {workload!r}, which names no workload; {_RESTORE}")
+            raise BaselineError(f"baseline {path}: {key!r} holds {workload!r}, which names no workload; {RESTORE}")
         if not runs or not all(runs) or not _fits(runs, runs):
-            raise BaselineError(f"baseline {path}: {key!r}, {workload!r} holds no usable times; {_RESTORE}")
+            raise BaselineError(f"baseline {path}: {key!r}, {workload!r} holds no usable times; {RESTORE}")
     for workload, probed in session.probes.items():
         if not _fits([probed], [session.workloads.get(workload, ())]):
-            raise BaselineError(f"baseline {path}: {key}, {workload} has unusable probe times; {_RESTORE}")
+            raise BaselineError(f"baseline {path}: {key}, {workload} has unusable probe times; {RESTORE}")
     for workload, rows in session.handovers.items():
         if not _fits(rows, session.workloads.get(workload, ())):
-            raise BaselineError(f"baseline {path}: {key}, {workload} has unusable hand-overs; {_RESTORE}")
+            raise BaselineError(f"baseline {path}: {key}, {workload} has unusable hand-overs; {RESTORE}")
 
 
 def _fits(times: Sequence[Sequence[int]], places: Sequence[Sequence[object]]) -> bool:

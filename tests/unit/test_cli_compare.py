@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,11 @@ def test_the_newest_session_of_the_new_side_is_judged(folder: Path) -> None:
     old = as_baseline(folder / "old.json", TAKEN)
     assert cli.main(["compare", old, as_baseline(folder / "new.json", TAKEN, slower(TAKEN, 2))]) == 1
     assert cli.main(["compare", old, as_baseline(folder / "new.json", slower(TAKEN, 2), TAKEN)]) == 0
+    by_hand = json.loads((folder / "new.json").read_text("utf-8"))
+    (case,) = by_hand["cases"].values()
+    case["sessions"].reverse()
+    (folder / "new.json").write_text(json.dumps(by_hand), encoding="utf-8")
+    assert cli.main(["compare", old, str(folder / "new.json")]) == 0, "newest by its date, wherever it stands"
 
 
 def test_the_tolerance_and_strictness_are_a_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

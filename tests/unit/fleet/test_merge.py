@@ -135,6 +135,39 @@ def test_sound_figures_go_into_each_machine_s_own_baseline_once(tmp_path: Path) 
     assert failed == []
 
 
+def sessions_in(folder: Path) -> list[tuple[str, list[str]]]:
+    """Date and workloads of each session of the only case of the only machine."""
+    (path,) = folder.glob("*.json")
+    baseline = files.read(path)
+    assert baseline is not None
+    (stored,) = baseline.cases.values()
+    return [(session.recorded, sorted(session.workloads)) for session in stored.sessions]
+
+
+def dated(started: str, **workloads: list[int]) -> Record:
+    """A run of three processes."""
+    taken = make_record(*(make_run(**workloads) for _ in range(3)))  # type: ignore[arg-type]  # its own are positional
+    return replace(of_machine(1, report_record(recorded(taken))), started=started, id=f"{int(started[:4]):032x}")
+
+
+def test_what_has_gone_from_a_stored_session_since_brings_it_back_no_second_time(tmp_path: Path) -> None:
+    old = dated("2001", pp16=[10**7], tg4=[10**6])
+    merge.save(merge.join([old], []), tmp_path, replacing=False)
+    merge.save(merge.join([dated("2002", tg4=[2 * 10**6])], []), tmp_path, replacing=True)
+    assert sessions_in(tmp_path) == [("2001", ["pp16"]), ("2002", ["tg4"])]
+    for _ in range(3):
+        merge.save(merge.join([old], []), tmp_path, replacing=False)
+    assert sessions_in(tmp_path) == [("2001", ["pp16"]), ("2001", ["tg4"]), ("2002", ["tg4"])]
+
+
+def test_replacing_by_a_run_that_is_stored_beside_others_leaves_it_alone_there(tmp_path: Path) -> None:
+    first, second = dated("2001", pp16=[10**7]), dated("2002", pp16=[2 * 10**7])
+    merge.save(merge.join([first, second], []), tmp_path, replacing=False)
+    for _ in range(2):
+        merge.save(merge.join([second], []), tmp_path, replacing=True)
+        assert sessions_in(tmp_path) == [("2002", ["pp16"])]
+
+
 def test_a_baseline_that_cannot_be_used_costs_its_own_machine_alone(tmp_path: Path) -> None:
     broken = files.path_for(tmp_path, of_machine(1).fingerprint)
     broken.write_text("{", "utf-8")
@@ -204,7 +237,7 @@ def test_a_place_that_is_not_there_is_made_and_one_that_cannot_be_is_refused_by_
     assert cli.main(["merge", str(artefacts), "-o", str(taken)]) == 2
     told = capsys.readouterr()
     assert told.err.startswith(f"rwkvperf: -o {taken} cannot be written: ")
-    assert f"'{made}'; name another file" in told.err
+    assert f"{str(made)!r}; name another file" in told.err
     assert not told.out
 
 
