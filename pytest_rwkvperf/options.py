@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -246,8 +247,10 @@ def read(config: pytest.Config) -> Settings:
 
 
 def _backend(config: pytest.Config, text: str) -> str:
-    """As it is. Empty, it overrules an ini file; without one there, an unset variable would look like success."""
-    if not text and config.getoption("--rwkv-backend") is not None and not config.getini("rwkv_backend"):
+    """As it is. Empty, it overrules settings; with none to overrule, an unset variable would look like success."""
+    if text or config.getoption("--rwkv-backend") is None or config.getini("rwkv_backend"):
+        return text
+    if not any("--rwkv-backend" in one for one in (*config.getini("addopts"), os.environ.get("PYTEST_ADDOPTS", ""))):
         raise OptionError("--rwkv-backend is empty; name engines or write all, or leave it out to measure nothing")
     return text
 

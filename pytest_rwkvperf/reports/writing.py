@@ -44,6 +44,7 @@ def check_place(name: str, path: Path) -> Path:
     try:
         if not path.is_dir():
             if not is_stream(target := destination(path)):
+                _try_folder(path.parent)
                 _try_folder(target.parent)
             return target
     except (OSError, RuntimeError) as error:  # the latter of links in a loop, until Python 3.13
@@ -57,7 +58,7 @@ def _try_folder(folder: Path) -> None:
     Raises:
         OSError: it does not.
     """
-    there = next(one for one in (folder, *folder.parents) if _is_there(one))
+    there = next((one for one in (folder, *folder.parents) if _is_there(one)), folder)
     try:
         # A file is the only proof: permissions say nothing of root, of read-only mounts and of full disks.
         tempfile.TemporaryFile(dir=there).close()
@@ -70,6 +71,8 @@ def _is_there(path: Path) -> bool:
     try:
         path.stat()
     except FileNotFoundError:
+        if path.is_symlink():  # made through, it would be wherever whoever brought the link wanted one
+            raise
         return False
     return True
 
@@ -96,7 +99,7 @@ def put(text: str, path: Path) -> None:
     """
     try:
         target = destination(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, text.encode())
     except (OSError, UnicodeEncodeError) as error:
         raise ReportError(f"report {path} cannot be written: {error}; what was there is untouched") from error

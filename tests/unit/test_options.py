@@ -178,6 +178,8 @@ def test_an_option_given_empty_overrules_the_ini_file(pytester: pytest.Pytester)
 def test_an_engine_that_a_variable_left_empty_is_a_mistake(pytester: pytest.Pytester) -> None:
     with pytest.raises(OptionError, match="--rwkv-backend is empty; name engines or write all"):
         options.read(pytester.parseconfig("--rwkv-backend="))
+    pytester.makeini("[pytest]\naddopts = --rwkv-backend=all\n")
+    assert not options.read(pytester.parseconfig("--rwkv-backend=")).measuring, "it overrules these"
 
 
 def test_a_model_of_the_ini_file_is_found_from_any_folder(

@@ -59,6 +59,17 @@ def test_a_link_that_leads_nowhere_is_refused_before_the_run_and_after_it(link: 
     assert not target.exists()
 
 
+@pytest.mark.parametrize("below", ["run.json", "sub/run.json"])
+def test_a_folder_that_is_a_link_to_nowhere_is_refused_and_nothing_is_made_there(tmp_path: Path, below: str) -> None:
+    (tmp_path / "reports").symlink_to("missing/deep")
+    wanted = Wanted("json", tmp_path / "reports" / below)
+    with pytest.raises(OptionError, match="cannot be written"):
+        writing.check([wanted])
+    with pytest.raises(ReportError, match="cannot be written"):
+        writing.write(RECORD, wanted, Style("en"))
+    assert names(tmp_path) == ["reports"]
+
+
 def test_a_link_and_its_target_are_one_report(link: Path) -> None:
     with pytest.raises(OptionError, match=r"two reports would be .*last\.json"):
         writing.check([Wanted("json", link), Wanted("markdown", link.resolve())])
