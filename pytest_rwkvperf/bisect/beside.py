@@ -33,7 +33,8 @@ def compare(new: str, old: str, backend: str, options: Sequence[str]) -> tuple[A
     with tempfile.TemporaryDirectory(prefix="rwkvperf-bisect-") as folder:
         written = Path(folder) / "run.json"
         command = [
-            *(*patience.pytest_apart(new, folder), "-q", f"--rwkv-ab={old}"),
+            # Its own: a baseline that is here judges no A/B, and a damaged one would stop it.
+            *(*patience.pytest_apart(new, folder), "-q", f"--rwkv-ab={old}", f"--rwkv-baseline-dir={folder}"),
             *(f"--rwkv-backend={backend}", f"--rwkv-report=json:{written}", *options),
         ]
         ended = patience.run(command, capture=True)
@@ -41,6 +42,8 @@ def compare(new: str, old: str, backend: str, options: Sequence[str]) -> tuple[A
             found = record.read(written)
         except RwkvPerfError:
             lines = [line for line in (ended.stdout + ended.stderr).splitlines() if line.strip()]
+            if of_old := [line for line in lines if f"--rwkv-ab={old}: " in line]:
+                raise OldestError(of_old[-1].removeprefix("ERROR: ")) from None
             return "skip", f"it does not run: {' / '.join(lines[-3:])}"
     failures = [case.failure.splitlines()[0] for case in found.cases if case.failure]
     if len(failures) == len(found.cases) and (of_old := [one for one in failures if f"{old}: " in one]):

@@ -34,10 +34,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     """Run pytest in view."""
     console.text("")
-    mode = f"--rwkv-ab={options.python}" if options.python else "--rwkv-aa"
     with tempfile.TemporaryDirectory(prefix="rwkvperf-ab-") as folder:
+        # A/A keeps what it learns in this folder's baselines; of A/B they judge nothing.
+        mode = [f"--rwkv-ab={options.python}", f"--rwkv-baseline-dir={folder}"] if options.python else ["--rwkv-aa"]
         command = [
-            *(*patience.pytest_apart(sys.executable, folder), mode),
+            *(*patience.pytest_apart(sys.executable, folder), *mode),
             *(f"--rwkv-backend={options.backend}", *options.passed_on),
         ]
         return patience.run(command).returncode

@@ -143,4 +143,5 @@ def test_under_coverage_nothing_passes_and_nothing_is_stored(stage: Stage) -> No
     assert refused.code == pytest.ExitCode.USAGE_ERROR
     assert "this process runs under coverage" in refused.sentence
     same = stage().run("--cov=.", "--cov-report=", "--rwkv-aa")
+    assert (same.code, len(rows(same))) == (0, 2), "measured, and nothing of it kept: the scene compares the files"
     assert "for later verdicts" not in same.text

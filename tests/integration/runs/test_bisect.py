@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_rwkvperf import cli
-from pytest_rwkvperf.bisect import environments
+from pytest_rwkvperf.bisect import beside, environments
 from pytest_rwkvperf.errors import OptionError
 from pytest_rwkvperf.history import address
 from pytest_rwkvperf.history.database import Database
@@ -72,6 +72,15 @@ def test_an_oldest_release_that_does_not_run_ends_the_search_at_once(capsys: pyt
     assert "no such thing in this release" in told.err
     assert "Name a later release as OLD." in told.err
     assert "scripted-speed 1.3" not in told.out + told.err, "another one was asked as well"
+
+
+def test_an_oldest_release_whose_engine_is_not_there_is_told_from_a_new_one_s(
+    scripted_environment: pytest.MonkeyPatch,
+) -> None:
+    scripted_environment.delenv("PYTHONPATH", raising=False)
+    bare = str(Path(sys.base_prefix, "bin", "python3"))
+    with pytest.raises(beside.OldestError, match=f"--rwkv-ab={bare}: llama-cpp is not installed"):
+        beside.compare(sys.executable, bare, "llama-cpp", OPTIONS[2:])
 
 
 @pytest.mark.parametrize(
