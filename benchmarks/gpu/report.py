@@ -141,8 +141,11 @@ def table(told: dict[str, Any]) -> str:
         f"Made by `proof.py` and `report.py`; {drivers}.",
         _LEGEND,
         "",
-        "| engine | quant | workload | t/s | ± 95 % | share | J/token (net) | busy | device | GPU memory | parity |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        (
+            "| engine | quant | workload | t/s | ± 95 % | share | J/token (net) | busy | device | GPU memory | parity |"
+            " date |"
+        ),
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
         *map(_line, told["rows"]),
         "",
         "| step | machine | case | workload | verdict | ratio | bounds | tolerance |",
@@ -178,6 +181,7 @@ def _line(row: dict[str, Any]) -> str:
         "" if row.get("device_share") is None else f"{row['device_share']:.0%}",
         "" if row["peak_device_bytes"] is None else f"{row['peak_device_bytes'] / 2**20:.0f} MiB",
         f"{row['parity']:.1e}",
+        row["machine"].partition(", ")[2].partition("T")[0],
     ]
     return f"| {' | '.join(cells)} |"
 
