@@ -44,7 +44,7 @@ def check_place(name: str, path: Path) -> Path:
     try:
         if not path.is_dir():
             if not is_stream(target := destination(path)):
-                _try_folder(path.parent)
+                _nearest(path.parent)
                 _try_folder(target.parent)
             return target
     except (OSError, RuntimeError) as error:  # the latter of links in a loop, until Python 3.13
@@ -58,12 +58,21 @@ def _try_folder(folder: Path) -> None:
     Raises:
         OSError: it does not.
     """
-    there = next((one for one in (folder, *folder.parents) if _is_there(one)), folder)
+    there = _nearest(folder)
     try:
         # A file is the only proof: permissions say nothing of root, of read-only mounts and of full disks.
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:  # which names a file that nobody has heard of
         raise OSError(error.errno, error.strerror, str(there)) from error
+
+
+def _nearest(folder: Path) -> Path:
+    """A folder, or of one that is still to be made the folder that it will be in.
+
+    Raises:
+        OSError: on the way is a link that leads nowhere, or what is no folder.
+    """
+    return next((one for one in (folder, *folder.parents) if _is_there(one)), folder)
 
 
 def _is_there(path: Path) -> bool:
