@@ -77,7 +77,7 @@ class StoredCase:
     def _by_software(self, workload: str) -> list[tuple[Session, ...]]:
         """The sessions that timed a workload in the newest one's protocol, by software versions, the newest first."""
         # By date, not by place: files are merged by hand and by git.
-        having = [session for session in by_date(self.sessions) if workload in session.workloads]
+        having = [session for session in _by_date(self.sessions) if workload in session.workloads]
         groups: list[list[Session]] = []
         for session in reversed([one for one in having if one.protocol == having[-1].protocol]):
             same = next((group for group in groups if group[0].versions == session.versions), None)
@@ -132,11 +132,11 @@ class Baseline:
         kept = old.sessions if old is not None and same else ()
         if replacing:
             kept = without(kept, {name for session in stored.sessions for name in session.workloads})
-        sessions = _newest(by_date((*kept, *stored.sessions)))
+        sessions = _newest(_by_date((*kept, *stored.sessions)))
         return replace(self, cases={**self.cases, key: replace(stored, sessions=sessions)})
 
 
-def by_date(sessions: tuple[Session, ...]) -> tuple[Session, ...]:
+def _by_date(sessions: tuple[Session, ...]) -> tuple[Session, ...]:
     """Oldest first; `rwkvperf merge` may store an old run after a new one."""
     return tuple(sorted(sessions, key=lambda session: session.recorded))
 
