@@ -44,7 +44,6 @@ def check_place(name: str, path: Path) -> Path:
     try:
         if not path.is_dir():
             if not is_stream(target := destination(path)):
-                _nearest(path.parent)
                 _try_folder(target.parent)
             return target
     except (OSError, RuntimeError) as error:  # the latter of links in a loop, until Python 3.13
@@ -58,7 +57,7 @@ def _try_folder(folder: Path) -> None:
     Raises:
         OSError: it does not.
     """
-    there = _nearest(folder)
+    there = next((one for one in (folder, *folder.parents) if _is_there(one)), folder)
     try:
         # A file is the only proof: permissions say nothing of root, of read-only mounts and of full disks.
         tempfile.TemporaryFile(dir=there).close()
@@ -66,22 +65,11 @@ def _try_folder(folder: Path) -> None:
         raise OSError(error.errno, error.strerror, str(there)) from error
 
 
-def _nearest(folder: Path) -> Path:
-    """A folder, or of one that is still to be made the folder that it will be in.
-
-    Raises:
-        OSError: on the way is a link that leads nowhere, or what is no folder.
-    """
-    return next((one for one in (folder, *folder.parents) if _is_there(one)), folder)
-
-
 def _is_there(path: Path) -> bool:
     """`Path.exists`, except that a path which cannot be is an error, and no path on which something can be made."""
     try:
         path.stat()
     except FileNotFoundError:
-        if path.is_symlink():  # made through, it would be wherever whoever brought the link wanted one
-            raise
         return False
     return True
 
@@ -108,7 +96,7 @@ def put(text: str, path: Path) -> None:
     """
     try:
         target = destination(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, text.encode())
     except (OSError, UnicodeEncodeError) as error:
         raise ReportError(f"report {path} cannot be written: {error}; what was there is untouched") from error

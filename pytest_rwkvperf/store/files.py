@@ -146,11 +146,12 @@ def destination(path: Path) -> Path:
     A rename over a link would put a file in the link's place. What a link to a pipe leads to has no name of its own.
 
     Raises:
-        FileNotFoundError: a link that leads nowhere; through it a file would be made wherever whoever brought it
-            wanted one.
+        FileNotFoundError: it, or a folder on the way, is a link that leads nowhere; through it a file would be made
+            wherever whoever brought it wanted one.
     """
-    if path.is_symlink() and not path.exists():
-        message = f"it is a link to {path.readlink()}, which is not there; remove the link or bring the file"
+    for link in (one for one in (path, *path.parents) if one.is_symlink() and not one.exists()):
+        what = "it" if link == path else f"the folder {link}"
+        message = f"{what} is a link to {link.readlink()}, which is not there; remove the link or bring the file"
         raise FileNotFoundError(message)
     return path if is_stream(path) else path.resolve()
 
