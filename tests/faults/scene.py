@@ -244,7 +244,8 @@ class Scene:
     ) -> Seen:
         """A whole run that keeps what every fault's row promises (`Seen.problems`)."""
         seen = self.play(*arguments, meanwhile=meanwhile, timeout=TIMEOUT, **script)
-        assert seen.problems(saves=saves, killed=killed) == [], seen.text[-5000:]
+        problems = seen.problems(saves=saves, killed=killed)
+        assert not problems, "\n".join([*problems, seen.text[-5000:]])
         return seen
 
     def play(

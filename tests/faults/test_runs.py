@@ -214,10 +214,15 @@ def test_no_secret_reaches_a_worker_a_terminal_or_a_file(stage: Stage) -> None:
 def test_two_sessions_that_save_at_once_are_both_stored(stage: Stage) -> None:
     one, other = stage(), stage()
     folder = f"--rwkv-baseline-dir={one.path.parent}"
+    told: list[str] = []
     with other.start("--rwkv-save-baseline", folder) as second:
-        seen = one.run("--rwkv-save-baseline", folder, saves=True)
-        text, _ = second.communicate(timeout=120)
-    assert (seen.code, second.returncode, other.orphans()) == (0, 0, []), seen.text + text
+
+        def see_it_end(_: subprocess.Popen[str]) -> None:
+            """What the second still has in hand must not be looked at as what the first has left."""
+            told.append(second.communicate(timeout=120)[0])
+
+        seen = one.run("--rwkv-save-baseline", folder, saves=True, meanwhile=see_it_end)
+    assert (seen.code, second.returncode, other.orphans()) == (0, 0, []), seen.text + told[0]
     cases = json.loads(one.path.read_text("utf-8"))["cases"].values()
     (sessions,) = (case["sessions"] for case in cases if case["case"]["device"] == "cpu")
     assert len(sessions) == 3
