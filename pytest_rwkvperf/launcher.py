@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.backends.base import Device
     from pytest_rwkvperf.backends.discovery import Found
     from pytest_rwkvperf.cases import Case, Workload
-    from pytest_rwkvperf.models.files import Model, ModelFile
+    from pytest_rwkvperf.models.files import ModelFile
+    from pytest_rwkvperf.models.model import Model
     from pytest_rwkvperf.reports.progress import Progress
     from pytest_rwkvperf.worker.tools import WorkerTools
 

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.backends.base import Backend
     from pytest_rwkvperf.cases import Workload, WorkloadKind
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
-    from pytest_rwkvperf.models.files import Format, Model
+    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.models.model import Model
     from pytest_rwkvperf.options import Settings
     from pytest_rwkvperf.reports.progress import Progress
     from pytest_rwkvperf.store.schema import Noise

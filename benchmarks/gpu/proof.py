@@ -32,7 +32,8 @@ import builds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_rwkvperf.models.files import Format, Model
+    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.models.model import Model
     from pytest_rwkvperf.worker.tools import WorkerTools
 
 HERE = Path(__file__).resolve().parent

@@ -29,7 +29,7 @@ from pytest_rwkvperf.cases import Case
 from pytest_rwkvperf.launcher import lease
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.machine.roofline import work_of
-from pytest_rwkvperf.models.files import Model
+from pytest_rwkvperf.models.model import Model
 from pytest_rwkvperf.models.resolve import file_for
 from pytest_rwkvperf.models.shapes import SHAPES
 from pytest_rwkvperf.models.synthetic import SyntheticModel

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_rwkvperf.backends.base import Backend
-    from pytest_rwkvperf.models.files import Model, ModelFile
+    from pytest_rwkvperf.models.files import ModelFile
+    from pytest_rwkvperf.models.model import Model
 
 PYTHON = sys.executable
 REAL_BACKENDS = ("rwkv", "llama-cpp", "web-rwkv")

@@ -1,4 +1,4 @@
-"""What the rest of the project knows of a model and of a file that holds it."""
+"""What the rest of the project knows of a file that holds a model."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from pytest_rwkvperf.models.shapes import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from pytest_rwkvperf.models.synthetic import SyntheticModel
 
 Format = Literal["pth", "st", "gguf"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -70,13 +68,3 @@ class ModelFile:
         return cls(
             Path(record["path"]), record["format"], record["content_hash"], Shape(**record["shape"]), record["quant"]
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """A model to measure: its label in reports and case keys, and where its files come from."""
-
-    name: str
-    content_hash: str
-    shape: Shape
-    source: ModelFile | SyntheticModel

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from pytest_rwkvperf.errors import ModelError
 from pytest_rwkvperf.models import cache as store
 from pytest_rwkvperf.models import derive, gguf, hub, pth, st, synthetic
-from pytest_rwkvperf.models.files import Format, Model, ModelFile, Precision, about
+from pytest_rwkvperf.models.files import Format, ModelFile, Precision, about
 from pytest_rwkvperf.models.hashing import content_hash, stored_hash
+from pytest_rwkvperf.models.model import Model
 from pytest_rwkvperf.models.shapes import SHAPES, Shape
 from pytest_rwkvperf.models.sniff import sniff
 from pytest_rwkvperf.models.synthetic import SyntheticModel

@@ -25,7 +25,8 @@ from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.models.files import Format, Model, ModelFile, Precision
+    from pytest_rwkvperf.models.files import Format, ModelFile, Precision
+    from pytest_rwkvperf.models.model import Model
     from pytest_rwkvperf.models.weights import Array
 
 TOKENS = [int(token) for token in np.random.Philox(key=64).random_raw(64) % 65530]

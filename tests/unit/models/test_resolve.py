@@ -9,8 +9,9 @@ import pytest
 
 from pytest_rwkvperf.errors import ModelError
 from pytest_rwkvperf.models import derive, gguf, resolve, st
-from pytest_rwkvperf.models.files import Model, ModelFile
+from pytest_rwkvperf.models.files import ModelFile
 from pytest_rwkvperf.models.hashing import content_hash
+from pytest_rwkvperf.models.model import Model
 from pytest_rwkvperf.models.resolve import file_for
 from pytest_rwkvperf.models.shapes import SHAPES, Shape
 from pytest_rwkvperf.models.sniff import sniff
