@@ -142,6 +142,19 @@ def measuring(name: str, *arguments: str, save: bool = True) -> Callable[[argpar
     return run
 
 
+def against(options: argparse.Namespace, name: str, old: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A/B of this Python against itself with the variables `old`: the record and what was printed are kept."""
+    python = options.out / f"{name}-python"
+    python.write_text(f'#!/bin/sh\n{old} exec "{sys.executable}" "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    command = [*pytest_in(options), f"--rwkv-model={options.model}", f"--rwkv-ab={python}", *arguments]
+    command += ["--rwkv-budget=180", f"--rwkv-report={options.out / name}.json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=bare(options), check=False)
+    (options.out / f"{name}.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
+    print(done.stdout + done.stderr, flush=True)
+    return done
+
+
 def slowdown(options: argparse.Namespace) -> str:
     """A/B through the ordinary command: a llama.cpp that takes 5 % longer against itself."""
     offered = options.out / "offered"
@@ -151,21 +164,22 @@ def slowdown(options: argparse.Namespace) -> str:
     entry = "[pytest_rwkvperf.backends]\nslowed = slowed_backend:BACKEND\n"
     (metadata / "entry_points.txt").write_text(entry, encoding="utf-8")
     shutil.copy(CHECKOUT / ".ci" / "slowed_backend.py", offered)
-    old = options.out / "old-python"
-    old.write_text(f'#!/bin/sh\nGATE_SLOWDOWN=1 exec "{sys.executable}" "$@"\n', encoding="utf-8")
-    old.chmod(0o755)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(offered), *filter(None, [os.environ.get("PYTHONPATH")])])
-    os.environ["GATE_SLOWDOWN"] = "1.05"
-    command = [*pytest_in(options), f"--rwkv-model={options.model}"]
-    command += ["--rwkv-backend=slowed", "--rwkv-quant=f16", "--rwkv-workload=tg128"]
-    command += [f"--rwkv-ab={old}", "--rwkv-tolerance=1%", "--rwkv-budget=180"]
-    command += [f"--rwkv-report={options.out / 'slowdown'}.json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=bare(options), check=False)
-    (options.out / "slowdown.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
-    print(done.stdout + done.stderr, flush=True)
+    path = os.pathsep.join([str(offered), *filter(None, [os.environ.get("PYTHONPATH")])])
+    case = ("--rwkv-backend=slowed", "--rwkv-quant=f16", "--rwkv-workload=tg128", "--rwkv-tolerance=1%")
+    with patch.dict(os.environ, {"PYTHONPATH": path, "GATE_SLOWDOWN": "1.05"}):
+        done = against(options, "slowdown", "GATE_SLOWDOWN=1", *case)
     if done.returncode != 1 or "REGRESSION" not in done.stdout:
         raise SystemExit(f"the slowdown was not found: pytest ended with {done.returncode}")
     return "found"
+
+
+def threads(options: argparse.Namespace) -> str:
+    """web-rwkv's generation with a thread per core, as it is, against two threads, as the binding once had them."""
+    case = ("--rwkv-backend=web-rwkv", "--rwkv-quant=fp16", "--rwkv-workload=tg128", *_VULKAN[1:])
+    done = against(options, "threads", "TOKIO_WORKER_THREADS=2", *case)
+    if done.returncode not in {0, 1}:  # a verdict either way is what was asked for
+        raise SystemExit(f"threads: pytest ended with {done.returncode}")
+    return ""
 
 
 def versus(options: argparse.Namespace) -> str:
@@ -265,6 +279,7 @@ STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
     "versus": versus,
     "own-tools": own_tools,
     "slowdown": slowdown,
+    "threads": threads,
     "compare-llama": measuring("compare-llama", *_LLAMA, _SHALLOW, *_CUDA, save=False),
     "compare-rwkv": measuring("compare-rwkv", *_KERNELS, _SHALLOW, *_CUDA, save=False),
     "compare-web": measuring("compare-web", *_WEB, _SHALLOW, *_VULKAN, save=False),
@@ -285,7 +300,10 @@ STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
 THE_PROOF = list(STEPS)[: list(STEPS).index("report") + 1]
 """What is run when no step is named: the baseline and its report. The others are evidence about them."""
 
-SECONDS = {"llama-cpp": 220, "web-rwkv": 500, "rwkv": 450, "rwkv-loop": 180, "own-tools": 330, "neighbours": 240}
+SECONDS = {
+    "llama-cpp": 220, "web-rwkv": 500, "rwkv": 450, "rwkv-loop": 180, "own-tools": 330,
+    "slowdown": 240, "threads": 330, "neighbours": 240,
+}  # fmt: skip
 """What a step takes at most on an H200 with 16 cores, where that is more than OTHER_SECONDS."""
 
 OTHER_SECONDS = 150
