@@ -85,12 +85,12 @@ class Worker:
         self._replies: queue.Queue[bytes | None] = queue.Queue(_QUEUED_MESSAGES)
         assert self._process.stderr is not None  # noqa: S101 - opened with PIPE
         self._stderr = Tail(self._process.stderr)
-        _LIVE.add(self)
         self._number = 0
         self._ended = threading.Event()
         replies = (self._process.stdout, self._replies, self._ended)
         self._reader = threading.Thread(target=_read_replies, args=replies, daemon=True)
         self._reader.start()
+        _LIVE.add(self)  # whole by now: another thread may end it at once
         try:
             self._await_hello()
         except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,18 +24,21 @@ class _Starter:
     """
 
     def __init__(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
+        self._forget()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
-        """A forked process has no thread but the one that forked."""
-        self._pool = None
+        """A forked process has no thread but the one that forked, and a lock that another one held stays held."""
+        self._pool: ThreadPoolExecutor | None = None
+        self._making = threading.Lock()
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start a command in that thread."""
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rwkvperf-starter")
+        # Engines are asked side by side: of two pools the one that nobody keeps ends its thread, and so its worker.
+        with self._making:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rwkvperf-starter")
         return self._pool.submit(_start, command, environment).result()
 
 

@@ -8,7 +8,10 @@ import re
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -16,7 +19,7 @@ import pytest
 
 from pytest_rwkvperf import errors
 from pytest_rwkvperf.cases import Case
-from pytest_rwkvperf.worker import parent
+from pytest_rwkvperf.worker import parent, starting
 from pytest_rwkvperf.worker.parent import Worker
 from tests.unit.worker.conftest import LOCATION, Scripted, gone, within
 
@@ -351,6 +354,32 @@ class TestEnd:
         thread.join()
         assert not gone(started[0].pid, 0.2)
         assert started[0].request("memory", 30)
+
+    def test_the_first_workers_of_all_live_though_several_threads_start_them_at_once(
+        self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seconds = iter((0.1, 1.0))
+
+        class Slow(ThreadPoolExecutor):
+            def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - the real one's
+                time.sleep(next(seconds))
+                super().__init__(**settings)
+
+        monkeypatch.setattr(starting, "ThreadPoolExecutor", Slow)
+        monkeypatch.setattr(starting, "_STARTER", starting._Starter())
+        with ThreadPoolExecutor(2) as threads:
+            workers = [*threads.map(lambda _: scripted.start(), range(2))]
+        assert [worker.request("describe", 30, location=LOCATION)["devices"] for worker in workers]
+
+    def test_every_worker_can_be_ended_while_another_thread_is_making_one(
+        self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted() -> threading.Event:
+            parent.end_all()
+            return threading.Event()
+
+        monkeypatch.setattr(parent, "threading", SimpleNamespace(Event=interrupted, Thread=threading.Thread))
+        assert scripted.start().request("memory", 30)
 
     def test_its_temporary_folder_is_private_and_goes_with_it(
         self, scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
