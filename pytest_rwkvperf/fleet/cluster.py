@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,16 +72,24 @@ def measure(arguments: Sequence[str], folder: str, deadline: float) -> Answer:
             errors="replace",
         )
         try:
-            said, _ = process.communicate(timeout=deadline)
-        except subprocess.TimeoutExpired:
-            # As Ctrl-C: pytest still writes a record of what there is.
-            process.send_signal(signal.SIGINT if sys.platform != "win32" else signal.SIGTERM)
-            said, _ = process.communicate(timeout=_GRACE_SECONDS)
+            said = _said(process, deadline)
         except BaseException:
             process.kill()
             raise
         text = record.read_text(encoding="utf-8") if record.exists() else ""
     return Answer(process.returncode, text, said[-_TAIL_LETTERS:])
+
+
+def _said(process: subprocess.Popen[str], deadline: float) -> str:
+    """What a run printed; one that is not done by its deadline has ended too when this comes back."""
+    with suppress(subprocess.TimeoutExpired):
+        return process.communicate(timeout=deadline)[0]
+    # As Ctrl-C: pytest still writes a record of what there is.
+    process.send_signal(signal.SIGINT if sys.platform != "win32" else signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        return process.communicate(timeout=_GRACE_SECONDS)[0]
+    process.kill()
+    return process.communicate()[0]
 
 
 class Cluster:
