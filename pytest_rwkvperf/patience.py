@@ -33,7 +33,8 @@ def run(command: Sequence[str], *, capture: bool = False) -> subprocess.Complete
     another reason. Here it is told to end (SIGTERM) unless it does so after Ctrl-C, and killed only when it does not.
     """
     stream = subprocess.PIPE if capture else None
-    with subprocess.Popen(command, stdout=stream, stderr=stream, text=True) as process:
+    # What cannot be decoded (pip names files as they are) is no reason to lose the rest.
+    with subprocess.Popen(command, stdout=stream, stderr=stream, text=True, errors="replace") as process:
         try:
             out, err = process.communicate()
         except KeyboardInterrupt:
