@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -23,7 +24,7 @@ from pytest_rwkvperf.models.weights import DTYPES
 from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pytest_rwkvperf.models.streams import Progress
     from pytest_rwkvperf.models.writing import Written
@@ -79,16 +80,28 @@ def locate(reference: str, progress: Progress, cache: Path | None = None) -> Syn
     """
     if reference.startswith(synthetic.PREFIX):
         return synthetic.parse(reference)
-    path = Path(reference).expanduser()
-    if not path.exists() and (wanted := hub.parse(reference)):
+    with _looking_for(reference):
+        path = Path(reference).expanduser()
+        there = path.exists()
+    if not there and (wanted := hub.parse(reference)):
         return hub.fetch(wanted, store.folder(cache), progress)
-    if not path.exists() and not path.suffix:
+    if not there and not path.suffix:
         raise ModelError(
             f"unknown model {reference!r}: name a .pth, .st or .gguf file,"
             f" synthetic:SHAPE with SHAPE one of {', '.join(SHAPES)},"
             f" hf:OWNER/REPO/FILE, ms:OWNER/REPO/FILE, or {next(iter(hub.SHORT_NAMES))}"
         )
-    return path.resolve()
+    with _looking_for(reference):
+        return path.resolve()
+
+
+@contextmanager
+def _looking_for(reference: str) -> Iterator[None]:
+    """Say what the system has against a path: nobody's home, too long, not to be looked into, links in a loop."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"model {reference!r} cannot be looked for: {error}; name a file that can be") from None
 
 
 def _resolve_synthetic(source: SyntheticModel, root: Path, progress: Progress) -> Model:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,6 @@ from pytest_rwkvperf.models.synthetic import SyntheticModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from pytest_rwkvperf.models.files import Format, Precision
     from pytest_rwkvperf.models.streams import Progress
@@ -349,6 +349,24 @@ class TestRefused:
         path = tmp_path / "a.st"
         path.write_bytes((0x3C20).to_bytes(8, "little") + b"{" + bytes(60))  # the length begins with " <"
         assert sniff(path) == "st"
+
+    @pytest.mark.parametrize(
+        ("reference", "says"),
+        [
+            ("~nobody-of-this-name/model.pth", "home directory"),
+            (f"{'x' * 5000}.pth", "too long"),
+            ("loop.pth", "loop"),
+            ("model\0.pth", "null"),
+        ],
+    )
+    def test_what_can_be_no_file(
+        self, reference: str, says: str, place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        if os.name == "posix":
+            Path("loop.pth").symlink_to("loop.pth")
+        with pytest.raises(ModelError, match=f"cannot be looked for: (?s:.*){says}|does not exist"):
+            place.resolve(reference)
 
     def test_a_missing_file(self, tmp_path: Path, place: Workplace) -> None:
         with pytest.raises(ModelError, match=r"absent\.pth' does not exist"):
