@@ -77,6 +77,8 @@ def parse(text: str, folder: Path) -> Address:
     family = url.drivername.partition("+")[0]
     if family not in _DRIVERS:
         raise OptionError(f"the history's database {family!r} is unknown; allowed: sqlite, postgresql; {_EXAMPLES}")
+    if family != "sqlite" and re.search(r"\s", text):  # `masked` takes an address for one word
+        raise OptionError("the history's address holds a blank; write it as %20, or leave a password to ~/.pgpass")
     if family != "sqlite" and importlib.util.find_spec("psycopg") is None:
         raise OptionError(f"a history in PostgreSQL needs psycopg, which is not installed: {INSTALL}")
     url = _placed(url.set(drivername=_DRIVERS[family]), folder)
@@ -87,14 +89,18 @@ def _placed(url: URL, folder: Path) -> URL:
     """With an SQLite file's full path.
 
     Raises:
-        OptionError: no file is named, or a folder is.
+        OptionError: no file is named, or a folder is, or what no file can be.
     """
     if not url.drivername.startswith("sqlite"):
         return url
     if not url.database or url.database == ":memory:":
         raise OptionError(f"the history needs a file that outlives the run; {_EXAMPLES}")
-    path = (folder / Path(url.database).expanduser()).resolve()
-    if path.is_dir():
+    try:
+        path = (folder / Path(url.database).expanduser()).resolve()
+        is_folder = path.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # nobody's home, a name that is too long, links in a loop
+        raise OptionError(f"the history {url.database!r} can be no file: {error}") from None
+    if is_folder:
         raise OptionError(f"the history {str(path)!r} is a folder; name a file in it, such as {path / 'history.db'}")
     return url.set(database=str(path))
 

@@ -31,7 +31,11 @@ def test_a_relative_file_is_in_the_folder_given(text: str, tmp_path: Path) -> No
         ("sqlite:///:memory:", "a file that outlives the run"),
         ("postgresql://me:hush@host:port/db", "is not understood"),
         ("postgresql://me:hu@sh@host/db", "write it as %40"),
+        ("postgresql://me:hush hush@host/db", "write it as %20"),
+        ("postgresql://host/db?user=me&password=hush hush", "write it as %20"),
         (".", "is a folder; name a file in it"),
+        ("~nobody-of-this-name/history.db", "can be no file: Could not determine home directory"),
+        (f"{'x' * 5000}.db", "can be no file: "),
     ],
 )
 def test_a_mistake_is_told_without_the_password(text: str, says: str, tmp_path: Path) -> None:
