@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.client
 import os
@@ -27,6 +28,7 @@ _BLOCK = 1 << 20
 _NOT_MODIFIED, _PARTIAL, _RANGE_REFUSED, _NOT_FOUND = 304, 206, 416, 404
 _FORBIDDEN = (401, 403)
 _SERVER_ERROR = 500
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES})
 
 
 def download(url: str, target: Path, name: str, progress: Progress) -> Path:
@@ -107,6 +109,11 @@ class _Download:
                 return self._target
             self._refuse(error.code)
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+                raise ModelError(
+                    f"{self._name} cannot be written to {str(self._part.parent)!r}: {error.strerror}; what has come is"
+                    " kept: make room, and run it again"
+                ) from None
             reason = getattr(error, "reason", error)
             raise _BrokenError(f"the connection failed ({type(reason).__name__})") from None
         self._finish(answer)

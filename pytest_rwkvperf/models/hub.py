@@ -40,6 +40,8 @@ _REFERENCE = re.compile(
     r"(?P<hub>hf|ms):(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w.-]*))?/(?P<file>.+)",
     re.ASCII,
 )
+_PART = re.compile(r"(?!\.{1,2}$|[A-Za-z]:)[^\\]+")
+"""Of a file's path in a repository: also on Windows none that leads out of the cache."""
 _MODELSCOPE = "https://modelscope.cn"
 
 
@@ -67,7 +69,7 @@ def parse(reference: str) -> HubFile | None:
     if not text.startswith(("hf:", "ms:")):
         return None
     found = _REFERENCE.fullmatch(text)
-    if found is None or any(part in {"", ".", ".."} for part in found["file"].split("/")):
+    if found is None or not all(map(_PART.fullmatch, found["file"].split("/"))):
         raise ModelError(f"{reference!r} is not understood; write {text[:3]}OWNER/REPO/FILE or …/REPO@REVISION/FILE")
     return HubFile(found["hub"], found["repo"], found["file"], found["revision"])
 

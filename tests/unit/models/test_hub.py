@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import io
 import sys
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_rwkvperf.errors import ModelError
 from pytest_rwkvperf.models import hub
+from pytest_rwkvperf.models.download import download
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +41,19 @@ def test_what_is_no_reference_is_left_to_others(reference: str) -> None:
 
 @pytest.mark.parametrize(
     "reference",
-    ["hf:", "hf:a", "hf:a/b", "hf:a/b/", "ms:a//c", "hf:a/b/../../x", "hf:/a/b/c", "hf:a/b@/c", "hf:a/b//c"],
+    [
+        "hf:",
+        "hf:a",
+        "hf:a/b",
+        "hf:a/b/",
+        "ms:a//c",
+        "hf:a/b/../../x",
+        "hf:/a/b/c",
+        "hf:a/b@/c",
+        "hf:a/b//c",
+        "ms:a/b/..\\..\\c",
+        "ms:a/b/C:/c",
+    ],
 )
 def test_a_malformed_reference_says_how_to_write_one(reference: str) -> None:
     with pytest.raises(ModelError, match="OWNER/REPO/FILE"):
@@ -80,3 +96,23 @@ def test_what_the_client_raises_is_told_by_kind_and_never_repeated(monkeypatch: 
         told = hub._reason(error)
         assert reason in told
         assert secret not in told
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit on files there")
+def test_a_disk_that_takes_no_more_is_told_and_what_came_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quiet: Progress
+) -> None:
+    import resource
+
+    content, limit = bytes(3 << 20), 1 << 20
+    body = io.BytesIO(content)
+    answer = SimpleNamespace(status=200, headers={"ETag": '"e"', "Content-Length": str(len(content))}, read=body.read)
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: nullcontext(answer))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(ModelError, match=r"cannot be written to .*: File too large; what has come is kept"):
+            download("https://hub/model.st", tmp_path / "model.st", "ms:a/b/model.st", quiet)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / ".model.st.incomplete").stat().st_size == limit
