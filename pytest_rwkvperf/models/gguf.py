@@ -23,7 +23,7 @@ import numpy as np
 from pytest_rwkvperf.errors import ModelError
 from pytest_rwkvperf.models.convert import Stored, canonical_tensors, gguf_layout
 from pytest_rwkvperf.models.files import about
-from pytest_rwkvperf.models.shapes import Shape, check_layers
+from pytest_rwkvperf.models.shapes import RWKV_HEAD_SIZE, Shape, check_layers
 from pytest_rwkvperf.models.streams import Progress, Ticker
 from pytest_rwkvperf.models.weights import DTYPES, Array, MappedWeights, Weights
 from pytest_rwkvperf.models.writing import stored_blocks
@@ -262,6 +262,8 @@ def _quant(keys: Mapping[str, object], tensors: Mapping[str, GgufTensor]) -> str
 def _shape(tensors: Mapping[str, GgufTensor]) -> Shape:
     """Read the dimensions from a few tensors, then hold every tensor against the layout they imply."""
     vocabulary, width = _matrix(tensors, "token_embd.weight")
+    if width % RWKV_HEAD_SIZE:
+        raise ModelError(f"it is not RWKV-7: its width is {width}, expected a multiple of {RWKV_HEAD_SIZE}")
     ranks = {lora: _matrix(tensors, f"blk.0.time_mix_{lora}1.weight")[0] for lora in ("w", "a", "g")}
     numbers = {int(found[1]) for name in tensors if (found := re.match(r"blk\.(\d{1,4})\.", name))}
     check_layers(numbers)

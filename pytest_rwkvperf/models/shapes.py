@@ -218,8 +218,7 @@ def _dimensions(specs: Mapping[str, tuple[int, ...]]) -> Shape:
     if not layer_numbers:
         raise ModelError("it is not RWKV-7: it has no tensor named 'blocks.0…'")
     vocabulary, width = _matrix(specs, "emb.weight")
-    if missing := min(set(range(max(layer_numbers))) - layer_numbers, default=None):
-        raise ModelError(f"it is not a complete RWKV-7 model: it has layer {max(layer_numbers)} and no layer {missing}")
+    check_layers(layer_numbers)
     heads, head_size = _matrix(specs, "blocks.0.att.r_k")
     if head_size != RWKV_HEAD_SIZE or heads * head_size != width:
         raise ModelError(

@@ -141,6 +141,8 @@ def _check_tensor(name: str, entry: _Entry, available: int) -> Precision:
         raise ModelError(f"tensor {name!r} has type {entry.dtype!r}; RWKV-7 weights are {', '.join(_PRECISIONS)}")
     if len(entry.shape) > _MOST_DIMENSIONS:
         raise ModelError(f"tensor {name!r} has {len(entry.shape)} dimensions; it is damaged")
+    if 0 in entry.shape:  # beside it the others may be of any size
+        raise ModelError(f"tensor {name!r} has shape {entry.shape}; it is damaged")
     begin, end = entry.data_offsets
     if end - begin != prod(entry.shape) * DTYPES[precision].itemsize:
         raise ModelError(f"tensor {name!r} of shape {entry.shape} cannot fill its {end - begin} bytes; it is damaged")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -163,3 +164,15 @@ def test_a_quantized_file_has_its_quants_name_and_no_weights_to_convert(written:
     file = gguf.read(target)
     assert (file.quant, file.quantized) == ("q8_0", True)
     assert file.tensors["blk.0.channel_mix_key.weight"].nbytes == 256 * 64 // 32 * 34
+
+
+@pytest.mark.parametrize("width", [32, 96])
+@pytest.mark.usefixtures("small_vocabulary")
+def test_a_width_that_is_no_whole_number_of_heads_is_refused(width: int, tmp_path: Path, tiny: Shape) -> None:
+    path, shape = tmp_path / "narrow.gguf", replace(tiny, width=width)
+    layout = gguf_layout(shape)
+    gguf._write_header(path, shape, "narrow", layout, "f16")
+    with path.open("ab") as file:
+        file.write(bytes(sum(entry.nbytes + 64 for entry in layout)))
+    with pytest.raises(ModelError, match=f"its width is {width}, expected a multiple of 64"):
+        gguf.read(path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -102,6 +103,14 @@ def test_a_flattened_matrix_is_not_a_matrix(tiny: Shape) -> None:
 def test_other_architectures_are_named(name: str, what: str, tiny: Shape) -> None:
     with pytest.raises(ModelError, match=what):
         shape_of({**dims(tiny), name: (1,)})
+
+
+@pytest.mark.parametrize(("lost", "said"), [(0, "it has layer 2 and no layer 0"), (1, "it has layer 2 and no layer 1")])
+def test_a_missing_layer_is_named(lost: int, said: str, tiny: Shape) -> None:
+    tensors = dims(replace(tiny, layers=3))
+    left = {name: shape for name, shape in tensors.items() if not name.startswith(f"blocks.{lost}.")}
+    with pytest.raises(ModelError, match=said):
+        shape_of(left)
 
 
 def test_no_tensors_at_all_is_not_rwkv() -> None:

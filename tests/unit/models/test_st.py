@@ -117,6 +117,8 @@ def test_matrices_that_were_not_transposed_are_refused(written: Path) -> None:
         ({"dtype": "F16", "shape": [-2], "data_offsets": [0, 4]}, "malformed"),
         ({"dtype": "F16", "shape": [2.0], "data_offsets": [0, 4]}, "malformed"),
         ({"dtype": "F16", "shape": [1 << 40], "data_offsets": [0, 1 << 41]}, "truncated"),
+        ({"dtype": "F16", "shape": [0, 1 << 62, 1 << 62], "data_offsets": [0, 0]}, "has shape"),
+        ({"dtype": "F16", "shape": [10**30, 0], "data_offsets": [0, 0]}, "has shape"),
         ({"dtype": ["F16"], "shape": [2], "data_offsets": [0, 4]}, "type"),
         ({"dtype": "F16", "shape": [2]}, "malformed"),
         ({"dtype": "F16", "shape": None, "data_offsets": [0, 4]}, "malformed"),
