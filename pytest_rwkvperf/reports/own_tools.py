@@ -38,7 +38,8 @@ def web_rwkv_table(cases: Sequence[RecordedCase]) -> str:
 def _quantized_layers(quant: str, layers: int) -> tuple[int, int]:
     """INT8 and 4-bit layers, as its options `--quant` and `--quant-nf4` count them."""
     name, _, count = quant.partition("@")
-    covered = min(int(count), layers or int(count)) if count else layers
+    wanted = int(count) if count.isascii() and count.isdigit() else layers  # a record may come from anywhere
+    covered = min(wanted, layers or wanted)
     return (covered if name == "int8" else 0), (covered if name in _FLOAT4 else 0)
 
 

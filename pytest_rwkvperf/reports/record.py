@@ -19,7 +19,7 @@ from pytest_rwkvperf.cases import Case, Workload
 from pytest_rwkvperf.errors import OptionError, RecordError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.machine.system import System
-from pytest_rwkvperf.measure.record import CaseRecord
+from pytest_rwkvperf.measure.record import CaseRecord, Run
 from pytest_rwkvperf.stats.estimates import LONGEST, Estimate
 from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
 from pytest_rwkvperf.store import strict
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
-FAILED = ("REGRESSION", "INVALID")
+_YEAR_10000 = 253_402_300_800
+"""In Unix seconds: no calendar here goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,13 +276,20 @@ def _problem(case: RecordedCase) -> str:
             return f"its samples are those of {side.case.key}"
         if not side.runs:
             return "no process measured it"
-        for run in side.runs:
-            for name, samples in run.samples.items():
-                if not Workload.is_name(name):
-                    return f"{name!r} names no workload"
-                if not all(0 < one.nanoseconds <= LONGEST for one in samples):
-                    return f"{name} holds no usable times"
+        if problem := next(filter(None, map(_run_problem, side.runs)), ""):
+            return problem
     return next(filter(None, map(_item_problem, case.items)), "")
+
+
+def _run_problem(run: Run) -> str:
+    for name, samples in run.samples.items():
+        if not Workload.is_name(name):
+            return f"{name!r} names no workload"
+        if not all(0 < one.nanoseconds <= LONGEST for one in samples):
+            return f"{name} holds no usable times"
+    if not all(0 < turn.nanoseconds <= LONGEST for turn in run.turns):
+        return "a turn of the chat holds no usable time"
+    return "" if 0 <= run.started < _YEAR_10000 else f"a process is said to have started at {run.started:g}"
 
 
 def _item_problem(item: RecordedItem) -> str:
@@ -291,8 +299,11 @@ def _item_problem(item: RecordedItem) -> str:
         return str(error)
     if not Workload.is_name(item.workload):
         return f"{item.workload!r} names no workload"
-    if any(one is not None and one.median <= 0 for one in (item.rate, item.baseline)):
+    rates = [one for one in (item.rate, item.baseline) if one is not None]
+    if any(one.median <= 0 for one in rates):
         return f"{item.workload} has a speed that is not positive"
+    if any(one.processes < 1 for one in rates):
+        return f"{item.workload} has a speed of no process"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,8 +40,9 @@ class Wanted:
     path: Path
 
     def with_part(self, part: str) -> Path:
-        """The file of one of several parts: `issue.md` becomes `issue-llama-cpp.md`."""
-        return self.path.with_stem(f"{self.path.stem}-{part}") if part else self.path
+        """The file of one of several parts: `issue.md` becomes `issue-llama-cpp.md`; no part leads elsewhere."""
+        plain = re.sub(r"[/\\:\0]", "-", part)
+        return self.path.with_stem(f"{self.path.stem}-{plain}") if part else self.path
 
 
 def parse(text: str, folder: Path, option: str = "--rwkv-report=") -> Wanted:

@@ -54,7 +54,7 @@ def loads(text: str, *, clean: bool = False) -> Any:  # noqa: ANN401 - JSON
         ValueError: it is no such JSON.
     """
     try:
-        raw = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        raw = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole)
         json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair is JSON, and no text
         raw = cleaned(raw) if clean else raw
     except RecursionError as error:
@@ -76,6 +76,12 @@ def stray(raw: object, known: object) -> str | None:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is not a number in JSON")
+
+
+def _whole(text: str) -> int:
+    """Python takes whole numbers of any length, and divides none that is beyond floats."""
+    _finite(text)
+    return int(text)
 
 
 def _finite(text: str) -> float:

@@ -146,3 +146,9 @@ def test_nothing_measured_is_an_error() -> None:
     empty = report_record(RecordedCase(WEB[0].case, None, None, (RecordedItem("pp512", None, "died", fails=True),)))
     with pytest.raises(ReportError, match="nothing was measured"):
         REPORT.render(empty, Style())
+
+
+@pytest.mark.parametrize("quant", ["int8@x", "int8@", "int8@²"])
+def test_a_quant_that_nobody_has_is_shown_all_the_same(quant: str) -> None:
+    text = REPORT.render(report_record(recorded(measured("web-rwkv", quant))), Style())[""]
+    assert f"\n| {quant} " in text

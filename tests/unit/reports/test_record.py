@@ -30,6 +30,8 @@ FULL = report_record(
     recorded(MEASURED, old=MEASURED), FAILED, skipped=(SkippedEngine("rwkv", "not installed"),), commit="c" * 40
 )
 
+TURN = {"tokens": 5, "nanoseconds": 0, "rss_bytes": 1}
+
 
 def changed(**fields: Any) -> str:  # noqa: ANN401 - anything that JSON has
     return json.dumps({**json.loads(records.dumps(FULL)), **fields})
@@ -91,6 +93,10 @@ def test_what_a_later_release_adds_with_a_default_may_be_absent() -> None:
         (with_value(" pp16", "cases", 0, "items", 0, "workload"), "' pp16' names no workload"),
         (with_value({"pp": []}, "cases", 0, "measured", "runs", 0, "samples"), "'pp' names no workload"),
         (with_value(0, "cases", 0, "items", 0, "rate", "median"), "pp16 has a speed that is not positive"),
+        (with_value(0, "cases", 0, "items", 0, "baseline", "processes"), "pp16 has a speed of no process"),
+        (with_value(10**400, "system", "memory_bytes"), "is too large"),
+        (with_value(1e308, "cases", 0, "measured", "runs", 0, "started"), "said to have started at 1e+308"),
+        (with_value([TURN], "cases", 0, "measured", "runs", 0, "turns"), "a turn of the chat holds no usable time"),
         (with_value("vulkan:9", "cases", 0, "case", "device"), "its samples are those of llama-cpp"),
         (with_value([], "cases", 0, "measured", "runs"), "no process measured it"),
         (with_value(0, "cases", 0, "measured", "runs", 0, "samples", "pp16", 0, "nanoseconds"), "no usable times"),

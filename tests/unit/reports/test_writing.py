@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,11 @@ def test_a_report_on_stdout_stands_between_what_is_printed_also_in_a_file(tmp_pa
         subprocess.run([sys.executable, "-c", code], stdout=stream, check=True)
     assert log.read_text("utf-8") == "before\nreport\nafter\n"
     writing.check([Wanted("json", Path("/dev/stdout")), Wanted("markdown", Path("/dev/stdout"))])
+
+
+def test_an_engine_s_name_leads_to_no_other_folder(tmp_path: Path) -> None:
+    measured = make_record(make_run(pp16=[10**7, 10**7]))
+    cases = [recorded(replace(measured, case=replace(measured.case, backend=name))) for name in ("../../a", "b")]
+    written = writing.write(report_record(*cases), Wanted("issue", tmp_path / "of.md"), Style())
+    assert [path.name for path in written] == ["of-..-..-a.md", "of-b.md"]
+    assert sorted(names(tmp_path)) == ["of-..-..-a.md", "of-b.md"]

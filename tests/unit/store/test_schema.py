@@ -388,7 +388,7 @@ def test_a_missing_field_is_refused_and_named(field: str, good: str) -> None:
     refused(json.dumps(raw), f"does not follow its schema: .*{field}")
 
 
-@pytest.mark.parametrize("value", [0, -1, LONGEST + 1, 10**400])
+@pytest.mark.parametrize("value", [0, -1, LONGEST + 1, 10**300])
 def test_a_time_that_is_none_is_refused_with_its_case_and_workload(value: int, good: str) -> None:
     refused(damaged(good, (*SAMPLES, 1, 0), value), r"llama-cpp \| .*.*, .pp512. holds no usable times")
 
@@ -398,7 +398,7 @@ def test_a_workload_without_times_is_refused(runs: list[list[int]], good: str) -
     refused(damaged(good, SAMPLES, runs), "pp512. holds no usable times")
 
 
-@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "-1e999"])
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "-1e999", str(10**400)])
 def test_conditions_that_are_no_numbers_are_refused(value: str, good: str) -> None:
     refused(good.replace('"load_before": 0.5', f'"load_before": {value}', 1), "is not valid JSON")
 
