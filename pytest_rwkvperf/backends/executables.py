@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_rwkvperf.backends.base import Device, OpenRequest
-from pytest_rwkvperf.backends.llama_cpp import LlamaCpp
+from pytest_rwkvperf.backends.llama_cpp import LlamaCpp, ranked
 from pytest_rwkvperf.backends.web_rwkv import WebRwkv
 from pytest_rwkvperf.errors import BackendError, DeviceError, OptionError
 from pytest_rwkvperf.measure.native import REPETITIONS, Taken
@@ -282,7 +282,7 @@ class LlamaBench(LlamaCpp):
 
     def devices(self) -> Sequence[Device]:
         """Its GPUs, then the CPU."""
-        return tuple(self._named.values())
+        return ranked(self._named.values())
 
     @property
     def _named(self) -> dict[str, Device]:

@@ -16,7 +16,7 @@ from pytest_rwkvperf.backends.base import Device, DeviceKind, OpenRequest, pci_a
 from pytest_rwkvperf.errors import BackendError, DeviceError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -288,7 +288,7 @@ class LlamaCpp:
 
     def devices(self) -> Sequence[Device]:
         """GPUs first, then the CPU."""
-        return sorted((device for _, device in _listed()), key=lambda device: ("gpu", "cpu").index(_rank(device)))
+        return ranked(device for _, device in _listed())
 
     def open(self, request: OpenRequest) -> LlamaCppEngine:
         """Load a `.gguf` onto exactly the asked device."""
@@ -313,9 +313,10 @@ class LlamaCpp:
             raise BackendError(message)
 
 
-def _rank(device: Device) -> str:
-    """A software GPU is worth less than the CPU it runs on."""
-    return "gpu" if device.kind == "gpu" else "cpu"
+def ranked(devices: Iterable[Device]) -> list[Device]:
+    """Best first. A software GPU is worth less than the CPU it runs on, which ggml lists behind every GPU."""
+    order: tuple[DeviceKind, ...] = ("gpu", "cpu", "software")
+    return sorted(devices, key=lambda device: order.index(device.kind))
 
 
 BACKEND = LlamaCpp()

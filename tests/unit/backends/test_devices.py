@@ -143,6 +143,13 @@ def test_other_makers_adapters_and_metal_are_devices_too(monkeypatch: pytest.Mon
     ]
 
 
+def test_a_gpu_of_software_is_worth_less_than_the_processor_to_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
+    software, cpu = Device("vulkan:0", "llvmpipe (LLVM 15.0.6, 256 bits)", "software"), Device("cpu", "CPU", "cpu")
+    # ggml lists the processor last of all.
+    monkeypatch.setattr(llama_cpp, "_listed", lambda: [*enumerate((software, CUDA, cpu))])
+    assert llama_cpp.BACKEND.devices() == [CUDA, cpu, software]
+
+
 def test_a_model_wholly_on_the_gpu_passes() -> None:
     llama_cpp.check_offload(LOADED, CUDA)
 
