@@ -48,7 +48,7 @@ def load(location: str) -> Backend:
     try:
         backend = getattr(importlib.import_module(module_name), attribute)
         backend = backend(path) if separator else backend
-    except (ImportError, AttributeError, SyntaxError) as error:
+    except Exception as error:  # a module of somebody else's may raise anything
         message = f"backend at {location!r} cannot be imported ({error}); check the distribution that offers it"
         raise OptionError(message) from error
     if isinstance(backend, type) or not isinstance(backend, Backend):

@@ -27,6 +27,7 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module = "from pytest_rwkvperf.backends.rwkv_pip import RwkvPip\nGOOD = RwkvPip(name='zeta')\nNOT_ONE = object()\n"
     (tmp_path / "others.py").write_text(module, "utf-8")
     (tmp_path / "half.py").write_text("import a_module_that_nobody_has\n", "utf-8")
+    (tmp_path / "broken.py").write_text("raise RuntimeError('another CUDA than the driver has')\n", "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
@@ -86,6 +87,7 @@ def test_nobody_takes_a_built_in_backends_name() -> None:
     [
         ("a_module_that_nobody_has:GOOD", "cannot be imported .*a_module_that_nobody_has"),
         ("half:GOOD", "cannot be imported .*a_module_that_nobody_has"),
+        ("broken:GOOD", "cannot be imported .*another CUDA"),
         ("others:LOST", "cannot be imported .*LOST"),
         ("others", "cannot be imported"),
         ("others:NOT_ONE", "is not a backend: it must be an instance"),
