@@ -113,15 +113,19 @@ def _gpu(handle: object) -> str:
     """One that is divided (MIG) is named with its parts: what runs on a part sees a fraction of the GPU."""
     import pynvml
 
-    name = f"{pynvml.nvmlDeviceGetName(handle)} {_gibibytes(handle)} GiB"
-    parts = [f"{_gibibytes(part)} GiB" for part in _parts(handle)]
+    name = f"{pynvml.nvmlDeviceGetName(handle)} {_memory(handle)}".strip()
+    parts = [_memory(part) for part in _parts(handle)]
     return f"{name} MIG {' + '.join(parts) or 'undivided'}" if _divided(handle) else name
 
 
-def _gibibytes(handle: object) -> int:
+def _memory(handle: object) -> str:
+    """In GiB; empty where the driver tells none, as of a GPU that shares the processor's."""
     import pynvml
 
-    return round(int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) / 2**30)
+    try:
+        return f"{round(int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) / 2**30)} GiB"
+    except pynvml.NVMLError:
+        return ""
 
 
 def _divided(handle: object) -> bool:

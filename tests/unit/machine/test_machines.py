@@ -111,6 +111,11 @@ def test_a_containers_quota_is_its_cores(
 def played(monkeypatch: pytest.MonkeyPatch, gpus: list[dict[str, Any]]) -> tuple[str, ...]:
     """What the fingerprint has of GPUs: name, GiB, whether they can be divided, and the parts they are divided into."""
 
+    def memory(gpu: dict[str, Any]) -> SimpleNamespace:
+        if gpu["gib"] is None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return SimpleNamespace(total=gpu["gib"] * 2**30)
+
     def mode(gpu: dict[str, Any]) -> list[int]:
         if gpu.get("mig") is None:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
@@ -127,7 +132,7 @@ def played(monkeypatch: pytest.MonkeyPatch, gpus: list[dict[str, Any]]) -> tuple
         "nvmlDeviceGetCount": lambda: len(gpus),
         "nvmlDeviceGetHandleByIndex": lambda index: gpus[index],
         "nvmlDeviceGetName": lambda gpu: gpu["name"],
-        "nvmlDeviceGetMemoryInfo": lambda gpu: SimpleNamespace(total=gpu["gib"] * 2**30),
+        "nvmlDeviceGetMemoryInfo": memory,
         "nvmlDeviceGetMigMode": mode,
         "nvmlDeviceGetMaxMigDeviceCount": lambda _gpu: 7,
         "nvmlDeviceGetMigDeviceHandleByIndex": part,
@@ -139,11 +144,13 @@ def played(monkeypatch: pytest.MonkeyPatch, gpus: list[dict[str, Any]]) -> tuple
 # Names and memory as nvidia-smi gives them; the parts of an A100 are those of NVIDIA's MIG User Guide.
 GAMING = {"name": "NVIDIA GeForce RTX 4090", "gib": 23.99}
 H200 = {"name": "NVIDIA H200", "gib": 140.4, "mig": False}
+SHARING = {"name": "NVIDIA GB10", "gib": None, "mig": None}
 A100 = {"name": "NVIDIA A100-SXM4-40GB", "gib": 40, "mig": True, "parts": [20, 5, 5]}
 
 
 def test_gpus_count_by_name_memory_number_and_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert played(monkeypatch, [GAMING]) == ("NVIDIA GeForce RTX 4090 24 GiB",)
+    assert played(monkeypatch, [SHARING]) == ("NVIDIA GB10",)
     assert played(monkeypatch, [H200]) == ("NVIDIA H200 140 GiB",)
     assert played(monkeypatch, [H200, H200]) == ("NVIDIA H200 140 GiB",) * 2
     assert played(monkeypatch, [A100]) == ("NVIDIA A100-SXM4-40GB 40 GiB MIG 20 GiB + 5 GiB + 5 GiB",)
