@@ -272,11 +272,17 @@ class Gatherer:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Read what was told, before the plugin's own hook saves and reports; of two on one item the later counts."""
+        """Read what was told, before the plugin's own hook saves and reports.
+
+        Of several verdicts on one item the one with the least tolerance counts, which is a REGRESSION where any is; of
+        two as strict, a test's that was run again, the later.
+        """
         from pytest_rwkvperf.judgement import from_json
 
-        judged = map(from_json, self._told)
-        self._session.judgements.update((one.item, one) for one in judged)
+        known = self._session.judgements
+        for one in map(from_json, self._told):
+            if one.item not in known or one.tolerance <= known[one.item].tolerance:
+                known[one.item] = one
 
 
 def finish(pytest_session: pytest.Session, session: Session) -> None:

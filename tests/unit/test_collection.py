@@ -1,4 +1,4 @@
-"""What the hooks do to the process: SIGTERM ends a run as Ctrl-C does, once, and touches nobody else's handler."""
+"""What the hooks do: SIGTERM ends a run as Ctrl-C does, once, and no handler of others; verdicts are gathered."""
 
 from __future__ import annotations
 
@@ -12,11 +12,24 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_rwkvperf import collection
+from pytest_rwkvperf.cases import Item, Workload
+from pytest_rwkvperf.fixtures import PROPERTY
+from pytest_rwkvperf.judgement import Judgement, to_json
+from tests.unit.building import CASE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM ends a process without a word")
+
+
+ITEM = Item(CASE, Workload("prefill", 512))
+
+
+def reported(told: Judgement) -> pytest.TestReport:
+    """A test's report that a verdict travels with."""
+    properties = [(PROPERTY, to_json(told))]
+    return pytest.TestReport("test_it", ("", 0, ""), {}, "passed", None, "call", user_properties=properties)
 
 
 class Configured:
@@ -107,3 +120,23 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 def test_what_a_test_forks_dies_of_sigterm_as_ever() -> None:
     told = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=30, check=True)
     assert (told.stdout.strip(), told.stderr) == (str(-signal.SIGTERM), "")
+
+
+@pytest.mark.parametrize("order", [(0.03, 0.1, 0.05), (0.1, 0.05, 0.03)])
+def test_of_several_verdicts_on_one_item_the_strictest_counts(order: tuple[float, ...]) -> None:
+    session = SimpleNamespace(judgements={})
+    gatherer = collection.Gatherer(session)  # type: ignore[arg-type]
+    for tolerance in order:
+        told = Judgement(ITEM, "REGRESSION" if tolerance < 0.05 else "PASS", "", tolerance)
+        gatherer.pytest_runtest_logreport(reported(told))
+    gatherer.pytest_sessionfinish()
+    assert session.judgements[ITEM].verdict == "REGRESSION"
+
+
+def test_of_a_test_that_was_run_again_the_later_verdict_counts() -> None:
+    session = SimpleNamespace(judgements={})
+    gatherer = collection.Gatherer(session)  # type: ignore[arg-type]
+    for reason in ("first", "second"):
+        gatherer.pytest_runtest_logreport(reported(Judgement(ITEM, "PASS", reason, 0.05)))
+    gatherer.pytest_sessionfinish()
+    assert session.judgements[ITEM].reason == "second"
