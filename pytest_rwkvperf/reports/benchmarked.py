@@ -50,9 +50,12 @@ def _versions(items: tuple[tuple[str, str], ...]) -> dict[str, str]:
 def publish(request: pytest.FixtureRequest, measurement: Measurement) -> None:
     """Replay a measurement's samples in a test's `benchmark` fixture, with the case in its extra information.
 
-    Does nothing where pytest-benchmark is not active, or told to skip.
+    Does nothing where pytest-benchmark is not active, or told to skip; nor where the test asks for that fixture itself,
+    which can be used once.
     """
     if not request.config.pluginmanager.hasplugin("benchmark") or request.config.getoption("--benchmark-skip"):
+        return
+    if "benchmark" in request.node.fixturenames:
         return
     request.node.add_marker(_marker(str(measurement.workload)))
     benchmark = request.getfixturevalue("benchmark")

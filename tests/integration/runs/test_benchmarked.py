@@ -42,3 +42,8 @@ def test_without_it_or_with_it_switched_off_verdicts_are_the_same(runs: Runs, op
     result = runs.measuring(option)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*NO-BASELINE*"])
+
+
+def test_a_test_may_use_the_fixture_for_something_of_its_own(runs: Runs) -> None:
+    runs.pytester.makepyfile("def test_it(rwkv_perf, benchmark): rwkv_perf.check(); benchmark(lambda: None)")
+    runs.measuring().assert_outcomes(passed=1)
