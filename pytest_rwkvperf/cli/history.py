@@ -11,6 +11,8 @@ from rich.text import Text
 
 from pytest_rwkvperf.errors import HistoryError, OptionError, RecordError
 from pytest_rwkvperf.options import share
+from pytest_rwkvperf.reports import writing
+from pytest_rwkvperf.store.files import is_stream
 
 if TYPE_CHECKING:
     import argparse
@@ -121,7 +123,7 @@ def _trend(options: argparse.Namespace, console: Console, place: Address) -> int
     if options.output:
         from pytest_rwkvperf.history import page
 
-        page.write(found, options.output, place.shown)
+        writing.put(page.render(found, place.shown), options.output)
         console.text(f"{options.output}\n")
         return 0
     if len(found) > _MOST_PLOTS:
@@ -138,11 +140,9 @@ def _check_output(path: Path) -> None:
     """Refuse a page that could not be written or that nobody would take for one.
 
     Raises:
-        OptionError: with the suffix there is, or what is wrong with the link.
+        OptionError: with the suffix there is, or what is wrong with the place.
     """
-    from pytest_rwkvperf.store.files import check_link, is_stream
-
-    check_link("-o", path)
+    writing.check_place(f"-o {path}", path)
     if path.suffix.lower() != ".html" and not is_stream(path):
         raise OptionError(f"-o {path}: write a file ending in .html")
 

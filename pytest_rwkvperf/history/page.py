@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.errors import HistoryError
 from pytest_rwkvperf.history import trends
 from pytest_rwkvperf.reports.html import render_page
-from pytest_rwkvperf.store.files import destination, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from pytest_rwkvperf.history.trends import Trend
 
@@ -25,20 +22,6 @@ def render(found: Sequence[Trend], shown: str) -> str:
     told = [(index, one, [trends.describe(turn) for turn in one.turns]) for index, one in enumerate(found)]
     data = {"data": [_drawn(one) for one in found]}
     return render_page("trend.html.jinja", "trend.js", data, {"trends": told, "shown": shown})
-
-
-def write(found: Sequence[Trend], path: Path, shown: str) -> None:
-    """Write the page, whole or not at all.
-
-    Raises:
-        HistoryError: the disk refuses.
-        OptionError: as `render`.
-    """
-    text = render(found, shown)
-    try:
-        write_atomically(destination(path), text.encode())
-    except OSError as error:
-        raise HistoryError(f"the page {str(path)!r} cannot be written: {error}") from error
 
 
 def _drawn(one: Trend) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf import locks
-from pytest_rwkvperf.errors import BaselineError, LockedError, OptionError, StorageError
+from pytest_rwkvperf.errors import BaselineError, LockedError, StorageError
 from pytest_rwkvperf.places import lock_for
 from pytest_rwkvperf.store import schema, strict
 
@@ -154,18 +154,6 @@ def destination(path: Path) -> Path:
         message = f"{what} is a link to {link.readlink()}, which is not there; remove the link or bring the file"
         raise FileNotFoundError(message)
     return path if is_stream(path) else path.resolve()
-
-
-def check_link(option: str, path: Path) -> None:
-    """Refuse a link through which nothing can be written.
-
-    Raises:
-        OptionError: with the reason.
-    """
-    try:
-        destination(path)
-    except (OSError, RuntimeError) as error:  # the latter of links in a loop, until Python 3.13
-        raise OptionError(f"{option} {path} cannot be written: {error}") from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:

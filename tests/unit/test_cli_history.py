@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -60,8 +61,25 @@ def test_a_page_has_every_point_and_change_point(history: str, here: Path, capsy
     assert data[0]["turns"] == [{"at": 24.5}]
     assert "from run 25 on (2026-01-25T12:00:00Z, 00000000): 8.0% slower" in text
     assert "llama.cpp b1 -&gt; b2" in text
-    assert cli.main(["history", "trend", history, "-o", "no/where/trend.html"]) == 1
-    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_page_is_written_where_any_report_is(history: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["history", "trend", history, "-o", "new/folder/trend.html"]) == 0
+    (here / "file").touch()
+    capsys.readouterr()
+    assert cli.main(["history", "trend", "no.db", "-o", "file/trend.html"]) == 2
+    told = capsys.readouterr().err
+    assert "-o file/trend.html cannot be written" in told
+    assert ".tmp" not in told
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_page_goes_through_a_link(history: str, here: Path) -> None:
+    (here / "page.html").touch()
+    (here / "link.html").symlink_to("page.html")
+    assert cli.main(["history", "trend", history, "-o", "link.html"]) == 0
+    assert (here / "link.html").is_symlink()
+    assert (here / "page.html").read_text("utf-8").startswith("<!")
 
 
 def test_changes_are_told_of_all_workloads(history: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,17 +85,6 @@ def test_the_tables_of_a_fleet_go_through_a_link_too(link: Path, capsys: pytest.
     assert capsys.readouterr().out == f"{link}\n"
 
 
-def test_a_page_of_trends_goes_through_a_link_too(tmp_path: Path) -> None:
-    from pytest_rwkvperf.history import page
-
-    target, link = tmp_path / "page.html", tmp_path / "link.html"
-    target.touch()
-    link.symlink_to(target.name)
-    page.write([], link, "history.db")
-    assert link.is_symlink()
-    assert target.read_text("utf-8").startswith("<!")
-
-
 def test_a_command_refuses_a_link_that_leads_nowhere_before_it_reads_anything(
     link: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
