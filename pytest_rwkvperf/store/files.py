@@ -99,7 +99,8 @@ def _update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline],
         with locks.held(lock_for(path), LOCK_SECONDS):
             text = schema.dumps(change(read(path) or schema.Baseline(fingerprint)))
             changed = text.encode()
-            _check(text, path)
+            # What the next run would refuse must not take a good file's place.
+            schema.loads(text, path, "nothing was saved, since it could not be read again")
             target = destination(path)
             _remove_leftovers(target)
             write_atomically(target, changed)
@@ -111,19 +112,6 @@ def _update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline],
     except (OSError, UnicodeEncodeError) as error:
         raise BaselineError(f"baseline {path} cannot be written: {error}; it was left as it is") from error
     return path
-
-
-def _check(text: str, path: Path) -> None:
-    """What the next run would refuse must not take a good file's place.
-
-    Raises:
-        BaselineError: it would.
-    """
-    try:
-        schema.loads(text, path)
-    except BaselineError as error:
-        told = str(error).removesuffix(f"; {schema.RESTORE}")
-        raise BaselineError(f"nothing was saved, since it could not be read again: {told}") from error
 
 
 def is_stream(path: Path) -> bool:

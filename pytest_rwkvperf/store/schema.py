@@ -170,8 +170,11 @@ def dumps(baseline: Baseline) -> str:
     return strict.dumps(msgspec.to_builtins(baseline), sort_keys=True)
 
 
-def loads(text: str, path: Path) -> Baseline:
-    """Read a baseline's text; `path` is for the error.
+_RESTORE = "restore it from version control or move it away; it was left as it is"
+
+
+def loads(text: str, path: Path, advice: str = _RESTORE) -> Baseline:
+    """Read a baseline's text; `path` and `advice`, what to do then, are for the error.
 
     Raises:
         BaselineError: not JSON, not this schema, a newer schema, or figures that no verdict may rest on.
@@ -179,10 +182,10 @@ def loads(text: str, path: Path) -> Baseline:
     try:
         raw = strict.loads(text)
     except ValueError as error:
-        raise BaselineError(f"baseline {path} is not valid JSON ({error}); {RESTORE}") from error
+        raise BaselineError(f"baseline {path} is not valid JSON ({error}); {advice}") from error
     version = raw.get("schema") if isinstance(raw, dict) else None
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BaselineError(f"baseline {path} has no valid schema number; {RESTORE}")
+        raise BaselineError(f"baseline {path} has no valid schema number; {advice}")
     if version > VERSION:
         raise BaselineError(
             f"baseline {path} has schema {version}, this release reads up to {VERSION}; upgrade pytest-rwkvperf"
@@ -191,42 +194,39 @@ def loads(text: str, path: Path) -> Baseline:
         raw = migrations.migrated(raw, version, VERSION)
         baseline = msgspec.convert(raw, type=Baseline)
     except (msgspec.ValidationError, KeyError, TypeError) as error:
-        raise BaselineError(f"baseline {path} does not follow its schema: {error}; {RESTORE}") from error
+        raise BaselineError(f"baseline {path} does not follow its schema: {error}; {advice}") from error
     if (stray := strict.stray(raw, msgspec.to_builtins(baseline))) is not None:
         # A slip in a hand-merged file: the figures under it would not be compared with, and lost by saving.
-        raise BaselineError(f"baseline {path} does not follow its schema: unknown key {stray!r}; {RESTORE}")
-    _check(baseline, path)
+        raise BaselineError(f"baseline {path} does not follow its schema: unknown key {stray!r}; {advice}")
+    _check(baseline, path, advice)
     return baseline
 
 
-RESTORE = "restore it from version control or move it away; it was left as it is"
-
-
-def _check(baseline: Baseline, path: Path) -> None:
+def _check(baseline: Baseline, path: Path, advice: str) -> None:
     for kind, noise in baseline.noise.items():
         if not (0 < noise.spread < math.inf and noise.freedom >= 1):
             raise BaselineError(
-                f"baseline {path}: {noise.spread} from {noise.freedom:g} is no spread of {kind} times; {RESTORE}"
+                f"baseline {path}: {noise.spread} from {noise.freedom:g} is no spread of {kind} times; {advice}"
             )
     for key, stored in baseline.cases.items():
         if key != stored.case.key:
-            raise BaselineError(f"baseline {path}: case {key!r} describes {stored.case.key!r}; {RESTORE}")
+            raise BaselineError(f"baseline {path}: case {key!r} describes {stored.case.key!r}; {advice}")
         for session in stored.sessions:
-            _check_times(session, key, path)
+            _check_times(session, key, path, advice)
 
 
-def _check_times(session: Session, key: str, path: Path) -> None:
+def _check_times(session: Session, key: str, path: Path, advice: str) -> None:
     for workload, runs in session.workloads.items():
         if not Workload.is_name(workload):
-            raise BaselineError(f"baseline {path}: {key!r} holds {workload!r}, which names no workload; {RESTORE}")
+            raise BaselineError(f"baseline {path}: {key!r} holds {workload!r}, which names no workload; {advice}")
         if not runs or not all(runs) or not _fits(runs, runs):
-            raise BaselineError(f"baseline {path}: {key!r}, {workload!r} holds no usable times; {RESTORE}")
+            raise BaselineError(f"baseline {path}: {key!r}, {workload!r} holds no usable times; {advice}")
     for workload, probed in session.probes.items():
         if not _fits([probed], [session.workloads.get(workload, ())]):
-            raise BaselineError(f"baseline {path}: {key}, {workload} has unusable probe times; {RESTORE}")
+            raise BaselineError(f"baseline {path}: {key}, {workload} has unusable probe times; {advice}")
     for workload, rows in session.handovers.items():
         if not _fits(rows, session.workloads.get(workload, ())):
-            raise BaselineError(f"baseline {path}: {key}, {workload} has unusable hand-overs; {RESTORE}")
+            raise BaselineError(f"baseline {path}: {key}, {workload} has unusable hand-overs; {advice}")
 
 
 def _fits(times: Sequence[Sequence[int]], places: Sequence[Sequence[object]]) -> bool:

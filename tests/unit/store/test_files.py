@@ -182,7 +182,8 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, machine: Fingerpr
 @pytest.mark.parametrize("spread", [0.0, -0.1])
 def test_what_could_not_be_read_again_is_not_written(saved: Path, machine: Fingerprint, spread: float) -> None:
     before = saved.read_bytes()
-    with pytest.raises(BaselineError):
+    advice = "nothing was saved, since it could not be read again"
+    with pytest.raises(BaselineError, match=rf": {spread} from 3 is no spread of generation times; {advice}$"):
         files.save_noise(saved.parent, machine, {"generation": Noise("2026-01-01T00:00:00Z", spread, 3)})
     assert saved.read_bytes() == before
 
