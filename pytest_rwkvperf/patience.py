@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _AFTER_INTERRUPT, _AFTER_TERM = 2.0, 10.0
 """Seconds. A terminal's Ctrl-C goes to the program too; one that was meant for this process alone does not."""
@@ -24,6 +24,19 @@ def pytest_apart(python: str, empty: Path | str) -> list[str]:
     settings.write_text("[pytest]\n", encoding="utf-8")
     folders = [f"--rootdir={Path()}", f"--confcutdir={empty}", str(empty)]
     return [python, "-m", "pytest", "-p", "no:cacheprovider", "-c", str(settings), *folders]
+
+
+@contextmanager
+def leaving_nothing() -> Iterator[None]:
+    """Take away the folder that pytest-benchmark makes here for what it may store, where it stored nothing."""
+    made = Path(".benchmarks")
+    was_there = made.exists()
+    try:
+        yield
+    finally:
+        if not was_there:
+            with suppress(OSError):  # it was not made, or is not empty
+                made.rmdir()
 
 
 def run(command: Sequence[str], *, capture: bool = False) -> subprocess.CompletedProcess[str]:

@@ -67,8 +67,7 @@ def pytest_collection(session: pytest.Session) -> None:
     state = session.config.stash.get(SESSION, None)
     if state is not None and not session.config.pluginmanager.hasplugin("dsession"):
         with collection.usage_errors(session.config):
-            state.check_unwatched()
-            _ = state.engines, state.reference
+            state.prepare()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

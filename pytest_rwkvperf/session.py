@@ -208,6 +208,17 @@ class Session:
         nearest = None if baseline else next(iter(files.others(folder, here)), None)
         return Reference(here, baseline, nearest)
 
+    def prepare(self) -> None:
+        """Ask the engines, and read the baseline where figures are compared with it or what A/A learns goes into it.
+
+        Raises:
+            RwkvPerfError: an option names something that is not there, or the baseline cannot be used.
+        """
+        self.check_unwatched()
+        _ = self.engines
+        if self.settings.aa or not self.settings.ab:
+            _ = self.reference
+
     @cached_property
     def launcher(self) -> launcher.Launcher:
         """What measures."""
@@ -286,7 +297,7 @@ class Session:
     def _share(self, item: Item) -> Share:
         workloads = tuple(one.workload for one in self._selected if one.case == item.case) or (item.workload,)
         cases = len({one.case for one in self._selected}) or 1
-        stored = self.reference.baseline
+        stored = None if self.settings.ab else self.reference.baseline
         handovers = stored.nearest(item.case.threads) if stored else {}
         return Share(workloads, self.settings.precision, self.settings.budget_seconds, cases, handovers)
 

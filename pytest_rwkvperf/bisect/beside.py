@@ -30,13 +30,10 @@ def compare(new: str, old: str, backend: str, options: Sequence[str]) -> tuple[A
     Raises:
         OldestError: nothing was measured, because of the old one.
     """
-    with tempfile.TemporaryDirectory(prefix="rwkvperf-bisect-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rwkvperf-bisect-") as folder, patience.leaving_nothing():
         written = Path(folder) / "run.json"
-        command = [
-            # Its own: a baseline that is here judges no A/B, and a damaged one would stop it.
-            *(*patience.pytest_apart(new, folder), "-q", f"--rwkv-ab={old}", f"--rwkv-baseline-dir={folder}"),
-            *(f"--rwkv-backend={backend}", f"--rwkv-report=json:{written}", *options),
-        ]
+        own = ("-q", f"--rwkv-ab={old}", f"--rwkv-backend={backend}", f"--rwkv-report=json:{written}")
+        command = [*patience.pytest_apart(new, folder), *own, *options]
         ended = patience.run(command, capture=True)
         try:
             found = record.read(written)

@@ -34,11 +34,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     """Run pytest in view."""
     console.text("")
-    with tempfile.TemporaryDirectory(prefix="rwkvperf-ab-") as folder:
-        # A/A keeps what it learns in this folder's baselines; of A/B they judge nothing.
-        mode = [f"--rwkv-ab={options.python}", f"--rwkv-baseline-dir={folder}"] if options.python else ["--rwkv-aa"]
-        command = [
-            *(*patience.pytest_apart(sys.executable, folder), *mode),
-            *(f"--rwkv-backend={options.backend}", *options.passed_on),
-        ]
+    with tempfile.TemporaryDirectory(prefix="rwkvperf-ab-") as folder, patience.leaving_nothing():
+        mode = f"--rwkv-ab={options.python}" if options.python else "--rwkv-aa"
+        own = (mode, f"--rwkv-backend={options.backend}")
+        command = [*patience.pytest_apart(sys.executable, folder), *own, *options.passed_on]
         return patience.run(command).returncode

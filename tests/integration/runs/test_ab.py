@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.stats.paired import MIN_PAIRS
+from pytest_rwkvperf.store import files
 from pytest_rwkvperf.store.schema import loads
 from tests.unit.worker.conftest import gone
 
@@ -144,9 +146,12 @@ def test_a_measurement_is_the_new_side(runs: Runs, other_python: OtherPython) ->
 
 
 def test_no_baseline_is_needed_or_read_for_a_strict_run(runs: Runs, other_python: OtherPython) -> None:
+    damaged = files.path_for(runs.pytester.path / "baselines", fingerprint.read())
+    damaged.parent.mkdir()
+    damaged.write_text("{", encoding="utf-8")
     result = runs.measuring(f"--rwkv-ab={other_python()}", "--rwkv-strict")
     assert (result.ret, only(result)) == (0, ("1.000", "PASS"))
-    assert not (runs.pytester.path / "baselines").exists()
+    assert "is not valid JSON" in usage_error(runs.measuring("--rwkv-aa"))  # which would write there
 
 
 def test_an_a_a_run_keeps_what_it_saw_of_the_machine(runs: Runs) -> None:
