@@ -89,7 +89,7 @@ def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float
 
 
 def judge_stored(stored: StoredCase, item: Item, reference: Reference, tolerance: float, items: int) -> Judgement:
-    """The same for a stored case's newest session that timed the workload; without looks, so at the whole error rate.
+    """The same for a stored case's newest session that timed the workload, judged as at a run's end.
 
     Raises:
         MeasurementError: the stored times carry no figure.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from pytest_rwkvperf.machine import nvml
 from pytest_rwkvperf.machine.conditions import quota_cpus
 
 _CPUINFO = Path("/proc/cpuinfo")
@@ -95,7 +96,7 @@ def _other_numbers() -> str:
 
 
 def nvidia_gpus() -> tuple[str, ...]:
-    """Name and memory of each NVIDIA GPU, in NVML's order; empty without a driver."""
+    """Name and memory of each NVIDIA GPU that answers, in NVML's order; empty without a driver."""
     import pynvml
 
     try:
@@ -103,8 +104,7 @@ def nvidia_gpus() -> tuple[str, ...]:
     except pynvml.NVMLError:
         return ()
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        return tuple(_gpu(handle) for handle in handles)
+        return tuple(_gpu(handle) for handle in nvml.handles(pynvml))
     finally:
         pynvml.nvmlShutdown()
 

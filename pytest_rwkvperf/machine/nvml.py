@@ -166,10 +166,15 @@ def gpus() -> Iterator[list[Gpu]]:
         yield []
         return
     try:
-        count = int(pynvml.nvmlDeviceGetCount())
-        yield [Gpu(pynvml, pynvml.nvmlDeviceGetHandleByIndex(index)) for index in range(count)]
+        yield [Gpu(pynvml, handle) for handle in handles(pynvml)]
     finally:
         pynvml.nvmlShutdown()
+
+
+def handles(nvml: Any) -> list[Any]:  # noqa: ANN401 - the binding has no types
+    """Of the GPUs that answer: the driver still counts one that has fallen off its bus."""
+    found = (_answered(nvml, nvml.nvmlDeviceGetHandleByIndex, index) for index in range(nvml.nvmlDeviceGetCount()))
+    return [handle for handle in found if handle is not None]
 
 
 def matching(device: Device, there: list[Gpu]) -> Gpu | None:

@@ -15,7 +15,7 @@ import cpuinfo.cpuinfo as parsers
 import pynvml
 import pytest
 
-from pytest_rwkvperf.machine import fingerprint
+from pytest_rwkvperf.machine import fingerprint, nvml
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from tests.unit.machine.recorded import RECORDINGS
 
@@ -126,11 +126,16 @@ def played(monkeypatch: pytest.MonkeyPatch, gpus: list[dict[str, Any]]) -> tuple
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
         return {"gib": gpu["parts"][index]}
 
+    def handle(index: int) -> dict[str, Any]:
+        if gpus[index] is LOST:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return gpus[index]
+
     for name, answer in {
         "nvmlInit": lambda: None,
         "nvmlShutdown": lambda: None,
         "nvmlDeviceGetCount": lambda: len(gpus),
-        "nvmlDeviceGetHandleByIndex": lambda index: gpus[index],
+        "nvmlDeviceGetHandleByIndex": handle,
         "nvmlDeviceGetName": lambda gpu: gpu["name"],
         "nvmlDeviceGetMemoryInfo": memory,
         "nvmlDeviceGetMigMode": mode,
@@ -145,6 +150,7 @@ def played(monkeypatch: pytest.MonkeyPatch, gpus: list[dict[str, Any]]) -> tuple
 GAMING = {"name": "NVIDIA GeForce RTX 4090", "gib": 23.99}
 H200 = {"name": "NVIDIA H200", "gib": 140.4, "mig": False}
 SHARING = {"name": "NVIDIA GB10", "gib": None, "mig": None}
+LOST: dict[str, Any] = {}
 A100 = {"name": "NVIDIA A100-SXM4-40GB", "gib": 40, "mig": True, "parts": [20, 5, 5]}
 
 
@@ -160,3 +166,9 @@ def test_gpus_count_by_name_memory_number_and_parts(monkeypatch: pytest.MonkeyPa
 def test_a_divided_gpu_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Fingerprint("Linux", "x86_64", "AMD EPYC", "", 8, 8, played(monkeypatch, [{**A100, "mig": False}]))
     assert whole.id != replace(whole, gpus=played(monkeypatch, [A100])).id
+
+
+def test_a_gpu_that_has_fallen_off_its_bus_keeps_nobody_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert played(monkeypatch, [LOST, H200]) == ("NVIDIA H200 140 GiB",)
+    with nvml.gpus() as found:
+        assert len(found) == 1
