@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import sys
 import time
 import zlib
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
+import msgspec
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -55,6 +57,8 @@ _POSTGRESQL: dict[str, Any] = {
     "application_name": "pytest-rwkvperf",
 }
 """A connection that went dead is noticed within half a minute; milliseconds and seconds as libpq has them."""
+
+_LARGEST = sys.float_info.max
 
 _MIGRATIONS = Path(__file__).with_name("migrations")
 _MIGRATION_LOCK = 0x52574B56  # "RWKV": one upgrade at a time, by PostgreSQL's advisory locks
@@ -100,10 +104,13 @@ class Point:
     run: str
     started: str
     commit: str
-    tokens_per_second: float
-    low: float
-    high: float | None
+    tokens_per_second: Annotated[float, msgspec.Meta(gt=0, le=_LARGEST)]
+    low: Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)]
+    high: Annotated[float, msgspec.Meta(ge=0, le=_LARGEST)] | None
     versions: dict[str, str]
+
+
+_Row = TypeVar("_Row", StoredRun, Series, Point)
 
 
 class Database:
@@ -172,10 +179,14 @@ class Database:
             )
 
     def runs(self) -> list[StoredRun]:
-        """Every run, the oldest first."""
+        """Every run, the oldest first.
+
+        Raises:
+            HistoryError: the database fails, or holds what no run wrote.
+        """
         count = select(func.count()).where(FIGURES.c.run == RUNS.c.id).scalar_subquery()
         columns = (RUNS.c.id, RUNS.c.started, RUNS.c.machine, RUNS.c.commit, RUNS.c.exit_status, count)
-        return [StoredRun(*row) for row in self._read(select(*columns).order_by(RUNS.c.started, RUNS.c.id))]
+        return [self._as(StoredRun, *row) for row in self._read(select(*columns).order_by(RUNS.c.started, RUNS.c.id))]
 
     def record(self, run: str) -> Record | None:
         """A run's whole record by the first letters of its id; None when there is none.
@@ -197,7 +208,11 @@ class Database:
                 return None
 
     def series(self) -> dict[Series, list[Point]]:
-        """Every series with its points, the oldest run first."""
+        """Every series with its points, the oldest run first.
+
+        Raises:
+            HistoryError: as `runs`.
+        """
         versions: dict[tuple[str, str], dict[str, str]] = {}
         for run, case, name, version in self._read(select(*VERSIONS.c)):
             versions.setdefault((run, case), {})[name] = version
@@ -210,11 +225,23 @@ class Database:
         )
         found: dict[Series, list[Point]] = {}
         for row in self._read(query):
-            one = Series(*row[:6])
+            one = self._as(Series, *row[:6])
             run, started, commit, rate, low, high = row[6:]
             used = {**versions.get((run, ""), {}), **versions.get((run, one.case_key), {})}
-            found.setdefault(one, []).append(Point(run, started, commit, rate, low, high, used))
+            found.setdefault(one, []).append(self._as(Point, run, started, commit, rate, low, high, used))
         return found
+
+    def _as(self, kind: type[_Row], *values: object) -> _Row:
+        """What was read as what it has to be: SQLite takes anything into any column.
+
+        Raises:
+            HistoryError: it is something else.
+        """
+        names = (field.name for field in fields(kind))
+        try:
+            return msgspec.convert(dict(zip(names, values, strict=True)), type=kind)
+        except msgspec.ValidationError as error:
+            raise HistoryError(f"the history {self._address.shown} holds what no run wrote: {error}") from error
 
     def _read(self, query: Any) -> list[Any]:  # noqa: ANN401 - rows of whatever columns the query has
         with self._told(), self._engine.connect() as connection:

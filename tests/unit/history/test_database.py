@@ -3,6 +3,7 @@ from __future__ import annotations
 import sqlite3
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -158,3 +159,20 @@ def test_what_is_no_database_is_told_and_left_alone(place: Address) -> None:
     with pytest.raises(HistoryError, match=r"history\.db failed: file is not a database"):
         Database(place).prepare()
     assert file_of(place).read_text(encoding="utf-8") == "my diary"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("figures SET tokens_per_second = -5", "holds what no run wrote: Expected `float` > 0.0"),
+        ("figures SET tokens_per_second = 'fast'", "holds what no run wrote: Expected `float`, got `str`"),
+        ("figures SET high = 9e999", "holds what no run wrote: Expected `float` <= 1.79"),
+        ("runs SET machine = x'ff'", "holds what no run wrote: Expected `str`, got `bytes`"),
+    ],
+)
+def test_what_no_run_wrote_is_told(change: str, said: str, place: Address) -> None:
+    database = stored(place, [run_number(1)])
+    with closing(sqlite3.connect(file_of(place))) as connection, connection:
+        connection.execute(f"UPDATE {change}")
+    with pytest.raises(HistoryError, match=said):
+        database.series()
