@@ -199,7 +199,7 @@ def test_a_page_of_trends_draws_without_a_word(browser: Browser, tmp_path: Path)
     place = address.parse("history.db", tmp_path)
     found = [trends.trend(*one, 0.01) for one in stored(place, runs_with_step(24, 24)).series().items()]
     path = tmp_path / "trend.html"
-    page_of_trends.write(found, path, place.shown)
+    path.write_text(page_of_trends.render(found, place.shown), encoding="utf-8")
     page = browser.new_page(color_scheme="dark")
     heard: list[str] = []
     page.on("console", lambda message: heard.append(message.text))
