@@ -204,7 +204,7 @@ def loads(text: str, path: Path, advice: str = _RESTORE) -> Baseline:
 
 def _check(baseline: Baseline, path: Path, advice: str) -> None:
     for kind, noise in baseline.noise.items():
-        if not (0 < noise.spread < math.inf and noise.freedom >= 1):
+        if not (0 < noise.spread <= math.log(LONGEST) and noise.freedom >= 1):  # no times lie further apart
             raise BaselineError(
                 f"baseline {path}: {noise.spread} from {noise.freedom:g} is no spread of {kind} times; {advice}"
             )

@@ -393,6 +393,13 @@ def test_a_time_that_is_none_is_refused_with_its_case_and_workload(value: int, g
     refused(damaged(good, (*SAMPLES, 1, 0), value), r"llama-cpp \| .*.*, .pp512. holds no usable times")
 
 
+@pytest.mark.parametrize("spread", [0.0, -0.1, 42.0, 1e200])
+def test_a_spread_that_no_times_have_is_refused(spread: float, good: str) -> None:
+    raw = json.loads(good)
+    raw["noise"] = {"prefill": {"recorded": "2026-11-29T00:00:00Z", "spread": spread, "freedom": 3.0}}
+    refused(json.dumps(raw), "is no spread of prefill times")
+
+
 @pytest.mark.parametrize("runs", [[], [[]], [[1], []]])
 def test_a_workload_without_times_is_refused(runs: list[list[int]], good: str) -> None:
     refused(damaged(good, SAMPLES, runs), "pp512. holds no usable times")
