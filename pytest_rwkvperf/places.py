@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -18,8 +19,9 @@ from pytest_rwkvperf.errors import StorageError
 
 _STALE_SECONDS = 24 * 3600.0
 _YOUNG_SECONDS = 60.0
-_PREFIX = "rwkvperf-"
-"""Of this project's folders among temporary files: a worker's, a fleet's, an A/B's."""
+_TEMPORARY = re.compile(r"rwkvperf-(worker|fleet|ab|bisect)-[a-z0-9_]{8}")
+"""This project's folders among temporary files, as `tempfile` ends their names: whoever else calls a folder rwkvperf-…
+means to keep it."""
 
 _OWNER = ".owner"
 
@@ -40,7 +42,8 @@ def new_run_folder() -> Path:
     Their folders go after a day, those of their workers after a minute.
     """
     runs = cache() / "runs"
-    temporary = [*Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/")]
+    beside = Path(tempfile.gettempdir()).glob("rwkvperf-*/")
+    temporary = [folder for folder in beside if _TEMPORARY.fullmatch(folder.name)]
     for folder in (*runs.glob("*"), *temporary):
         if _is_stale(folder, _STALE_SECONDS):
             remove(folder)
@@ -97,7 +100,7 @@ def worker_folder() -> WorkerFolder:
         StorageError: there is no room for it.
     """
     try:
-        path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}worker-"))
+        path = Path(tempfile.mkdtemp(prefix="rwkvperf-worker-"))
     except OSError as error:
         raise _no_room(error) from error
     lock = FileLock(path / _OWNER, thread_local=False)  # whichever thread ends the worker removes it

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf import places
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pytest
 
 DAY_SECONDS = 24 * 3600
@@ -19,10 +18,14 @@ DAY_SECONDS = 24 * 3600
 
 def test_a_run_clears_this_projects_folders_of_yesterday(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    names = ("rwkvperf-fleet-a", "rwkvperf-worker-b", "rwkvperf-ab-today", "rwkvperf-is-a-file", "somebodys")
-    for name in names:
-        (tmp_path / name).mkdir() if "file" not in name else (tmp_path / name).touch()
-        if "today" not in name:
-            os.utime(tmp_path / name, (time.time() - 2 * DAY_SECONDS,) * 2)
+    for kind in ("worker", "fleet", "ab", "bisect"):
+        tempfile.mkdtemp(prefix=f"rwkvperf-{kind}-")
+    kept = {"rwkvperf-models", "rwkvperf-fleet-results", "rwkvperf-worker-notes", "somebodys"}
+    for name in kept:
+        (tmp_path / name).mkdir()
+    (tmp_path / "rwkvperf-ab-of_files").touch()
+    for path in tmp_path.iterdir():
+        os.utime(path, (time.time() - 2 * DAY_SECONDS,) * 2)
+    today = tempfile.mkdtemp(prefix="rwkvperf-ab-")
     places.new_run_folder()
-    assert {path.name for path in tmp_path.iterdir()} == {"rwkvperf-ab-today", "rwkvperf-is-a-file", "somebodys"}
+    assert {path.name for path in tmp_path.iterdir()} == kept | {"rwkvperf-ab-of_files", Path(today).name}
