@@ -38,4 +38,5 @@ def run(options: argparse.Namespace, console: Console) -> int:
         mode = f"--rwkv-ab={options.python}" if options.python else "--rwkv-aa"
         own = (mode, f"--rwkv-backend={options.backend}")
         command = [*patience.pytest_apart(sys.executable, folder), *own, *options.passed_on]
-        return patience.run(command).returncode
+        code = patience.run(command).returncode
+    return code if code >= 0 else 128 - code  # ended by a signal: as a shell says it

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pytest_rwkvperf import cli
+from pytest_rwkvperf import cli, patience
 from pytest_rwkvperf.cli import output
 from pytest_rwkvperf.errors import OptionError
 from pytest_rwkvperf.models import derive, gguf, st, synthetic
@@ -269,3 +270,11 @@ def test_a_sigterm_after_another_signal_cuts_off_no_tidying(
     status, _, err = run("inspect", "a.st")
     assert (status, err, tidied) == (code, said, [first])
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize(("ended", "status"), [(1, 1), (-9, 137)])
+def test_ab_has_the_status_of_its_pytest_as_a_shell_says_it(
+    ended: int, status: int, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "run", lambda command: subprocess.CompletedProcess(command, ended))
+    assert run("ab")[0] == status
