@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.backends.base import Device, OpenRequest, pci_address
-from pytest_rwkvperf.errors import BackendError, DeviceError
+from pytest_rwkvperf.errors import BackendError, DeviceError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _DTYPES = ("fp32", "bf16", "fp16")
 _KERNELS = "kernels"
+_SUFFIX = ".pth"
 
 
 def _parse(quant: str) -> tuple[str, bool]:
@@ -86,7 +87,7 @@ class RwkvEngine:
         if not hasattr(model_class, "generate_zero_state"):
             raise BackendError(f"rwkv {version('rwkv')} keeps its first state to itself: install 0.8.31 or later")
         strategy = f"{request.device} {dtype}"
-        self._model: Any = model_class(str(request.path.with_suffix("")), strategy)
+        self._model: Any = model_class(str(request.path).removesuffix(_SUFFIX), strategy)
         self._torch = torch
         self._cuda = request.device.startswith("cuda")
         self._state: Any = None
@@ -210,7 +211,13 @@ class RwkvPip:
         return (*gpus, Device("cpu", "CPU", "cpu"))
 
     def open(self, request: OpenRequest) -> RwkvEngine:
-        """Load a `.pth`; the caller has checked it with `weights_only=True`."""
+        """Load a `.pth`; the caller has checked it with `weights_only=True`.
+
+        Raises:
+            ModelError: it is not called so: the package adds `.pth` by itself and would load another file, unchecked.
+        """
+        if request.path.suffix != _SUFFIX:
+            raise ModelError(f"the rwkv package loads no file but one ending in {_SUFFIX}; rename {request.path}")
         device = next((device for device in self.devices() if device.id == request.device), None)
         if device is None:
             raise DeviceError(f"rwkv has no device {request.device!r}")

@@ -18,7 +18,7 @@ from pytest_rwkvperf.models.files import Format, ModelFile, Precision, about
 from pytest_rwkvperf.models.hashing import content_hash, stored_hash
 from pytest_rwkvperf.models.model import Model
 from pytest_rwkvperf.models.shapes import SHAPES, Shape
-from pytest_rwkvperf.models.sniff import sniff
+from pytest_rwkvperf.models.sniff import SUFFIXES, sniff
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.models.weights import DTYPES
 from pytest_rwkvperf.text import printable
@@ -92,7 +92,9 @@ def locate(reference: str, progress: Progress, cache: Path | None = None) -> Syn
             f" hf:OWNER/REPO/FILE, ms:OWNER/REPO/FILE, or {next(iter(hub.SHORT_NAMES))}"
         )
     with _looking_for(reference):
-        return path.resolve()
+        found = path.resolve()
+    # A hub's client keeps files under their hashes, and rwkv loads none that is not called .pth.
+    return found if found.suffix.lower() in SUFFIXES else path.absolute()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from pytest_rwkvperf import launcher, places
 from pytest_rwkvperf.backends import llama_cpp, rwkv_pip, web_rwkv
 from pytest_rwkvperf.backends.base import Device, OpenRequest, pci_address
-from pytest_rwkvperf.errors import BackendError, DeviceError
+from pytest_rwkvperf.errors import BackendError, DeviceError, ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,6 +105,13 @@ def test_a_release_of_rwkv_that_gives_no_state_away_is_named(no_rwkv: pytest.Mon
     no_rwkv.setattr(rwkv_pip, "version", lambda _name: "0.8.28")
     with pytest.raises(BackendError, match=r"rwkv 0\.8\.28 .*: install 0\.8\.31 or later"):
         rwkv_pip.RwkvEngine(OpenRequest(tmp_path / "model.pth", "fp32", "cpu", 1, 512), OTHER)
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.PTH", "model"])
+def test_rwkv_loads_no_other_file_than_the_one_that_was_checked(name: str, tmp_path: Path) -> None:
+    """The package takes a path without its suffix and adds `.pth`."""
+    with pytest.raises(ModelError, match=rf"no file but one ending in \.pth; rename .*{name}$"):
+        rwkv_pip.BACKEND.open(OpenRequest(tmp_path / name, "fp32", "cpu", 1, 512))
 
 
 def adapter(backend: str, name: str, kind: str, address: str | None) -> SimpleNamespace:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from pytest_rwkvperf.errors import ModelError
-from pytest_rwkvperf.models import derive, gguf, resolve, st
+from pytest_rwkvperf.models import derive, gguf, pth, resolve, st
+from pytest_rwkvperf.models.convert import pth_layout
 from pytest_rwkvperf.models.files import ModelFile
 from pytest_rwkvperf.models.hashing import content_hash
 from pytest_rwkvperf.models.model import Model
@@ -367,6 +368,17 @@ class TestRefused:
             Path("loop.pth").symlink_to("loop.pth")
         with pytest.raises(ModelError, match=f"cannot be looked for: (?s:.*){says}|does not exist"):
             place.resolve(reference)
+
+    @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+    def test_a_file_of_a_hub_s_cache_goes_by_its_own_name(self, place: Workplace, tmp_path: Path) -> None:
+        blob, link = tmp_path / "blobs" / ("ab" * 32), tmp_path / "snapshots" / "rwkv7-g1.pth"
+        for path in (blob, link):
+            path.parent.mkdir()
+        pth.write(blob, place.tools.weights, pth_layout(place.tools.shape, "bf16"), place.progress, "writing")
+        link.symlink_to(blob)
+        model = place.resolve(link)
+        assert isinstance(model.source, ModelFile)
+        assert (model.name, model.source.path) == ("rwkv7-g1", link)
 
     def test_a_missing_file(self, tmp_path: Path, place: Workplace) -> None:
         with pytest.raises(ModelError, match=r"absent\.pth' does not exist"):
