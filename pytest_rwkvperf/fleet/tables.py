@@ -38,7 +38,7 @@ def rows(merged: Merged) -> Iterator[tuple[str, ...]]:
                     run.fingerprint.id,
                     one.backend,
                     one.model,
-                    one.quant,
+                    one.variant,
                     one.device,
                     item.workload,
                     f"{speed.median:.2f}" if speed else "",

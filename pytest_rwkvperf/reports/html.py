@@ -168,7 +168,7 @@ def _item(index: int, case: RecordedCase, item: RecordedItem) -> dict[str, Any]:
 def label(case: RecordedCase) -> str:
     """A case in a chart: what tells it from others of the run."""
     one = case.case
-    return f"{one.backend} {one.quant} {one.device}"
+    return f"{one.backend} {one.variant} {one.device}"
 
 
 def _samples(case: RecordedCase, item: RecordedItem, step: int) -> dict[str, list[Any]]:

@@ -152,7 +152,7 @@ def _gpu_table(records: Sequence[CaseRecord]) -> Table:
     for name in _GPU_COLUMNS:
         table.add_column(name, justify="right")
     for record in records:
-        table.add_row(*map(Text, (record.case.backend, record.case.quant, record.case.device)), *_gpu_figures(record))
+        table.add_row(*map(Text, (record.case.backend, record.case.variant, record.case.device)), *_gpu_figures(record))
     return table
 
 

@@ -264,3 +264,10 @@ def test_the_documented_ci_matrix_joins_what_its_jobs_upload(
     assert cli.main(["merge", *command]) == 1
     assert "no record of theirs was given" in Path("fleet.md").read_text("utf-8")
     capsys.readouterr()
+
+
+def test_a_case_that_was_timed_in_both_ways_is_two() -> None:
+    measured = make_record(make_run(pp16=[10**7, 11 * 10**6]))
+    native = replace(measured, case=replace(measured.case, protocol="native"))
+    merged = merge.Merged((report_record(recorded(measured), recorded(native)),), ())
+    assert [row[3] for row in tables.rows(merged)] == ["q8_0", "q8_0 (native)"]

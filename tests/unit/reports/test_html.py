@@ -192,3 +192,13 @@ def test_of_very_many_samples_some_are_drawn_and_the_page_says_so(monkeypatch: p
     text = html.REPORT.render(taken, Style())[""]
     assert "One sample in 3 is drawn." in text
     assert len(Parsed(text).data("samples-data")[0]["at"]) == 3
+
+
+def test_a_case_that_was_timed_in_both_ways_is_two() -> None:
+    measured = make_record(make_run(pp16=[10**7, 11 * 10**6]))
+    native = replace(measured, case=replace(CASE, protocol="native"))
+    page = Parsed(html.REPORT.render(report_record(recorded(measured), recorded(native)), Style())[""])
+    labels = ["llama-cpp q8_0 cpu", "llama-cpp q8_0 (native) cpu"]
+    assert [one["case"] for one in page.data("data")["items"]] == labels
+    cells = [[text for text, _ in row][1] for row in page.rows if len(row) > 1]
+    assert cells.count("q8_0") == cells.count("q8_0 (native)") >= 2

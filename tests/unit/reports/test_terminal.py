@@ -240,6 +240,15 @@ def test_a_gpus_figures_are_told_with_the_device_time_beside_the_drivers_account
     assert "llama-cpp-q8_0-cpu: no device time: CUPTI refused." in lines
 
 
+def test_a_gpus_figures_in_a_tools_own_protocol_are_told_from_the_others() -> None:
+    gpu = GpuConditions(GpuFacts("NVIDIA H200", "", ""), GpuReading(0.0), (GpuReading(1e9 + 0.001, own_bytes=1),))
+    record = replace(make_record(make_run(pp16=(40_000_000,))), gpu=gpu)
+    native = replace(record, case=replace(record.case, protocol="native"))
+    lines = written(judged("PASS"), records=(record, native))
+    at = next(index for index, line in enumerate(lines) if "GPU memory" in line)
+    assert ["(native)" in line for line in lines[at + 1 : at + 3]] == [False, True]
+
+
 def test_of_several_depths_a_case_is_shown_by_the_least_which_alone_has_energy_and_device_time() -> None:
     gpu = GpuConditions(GpuFacts("NVIDIA H200", "", ""), GpuReading(0.0), (GpuReading(1e9 + 0.001, own_bytes=1),))
     took = DeviceTime(tokens=16, wall_nanoseconds=1, busy_nanoseconds=2_000_000, kernels=9, copies=1, launches=1)
