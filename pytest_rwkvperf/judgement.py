@@ -82,8 +82,8 @@ def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float
         early=record.ended_by == "verdict",
     )
     judged = replace(_judge(taken, reference, tolerance, items), parity=record.parity)
-    if judged.comparison is not None and (doubt := record.gpu.doubt() if record.gpu else ""):
-        reason = f"{doubt}, so no verdict rests on these figures ({judged.reason})"
+    if judged.comparison is not None and record.doubt:
+        reason = f"{record.doubt}, so no verdict rests on these figures ({judged.reason})"
         return replace(judged, verdict="INCONCLUSIVE", reason=reason)
     return judged
 

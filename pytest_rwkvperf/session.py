@@ -59,11 +59,15 @@ DECIDED = ("PASS", "REGRESSION", "IMPROVEMENT")
 
 @dataclass(slots=True)
 class Saved:
-    """What saving did: the file, what went in, and which items were refused as regressions."""
+    """What saving did: the file, None where nothing went in, how much did, and what was refused.
 
-    path: Path
+    Items as regressions; cases, each with the reason, because no verdict may rest on their figures.
+    """
+
+    path: Path | None
     stored: int
     refused: list[Judgement] = field(default_factory=list)
+    doubted: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,11 +348,13 @@ class Session:
         keep = accept.accepted(self.judgements.values(), replacing=replacing)
         refused = [one for one in self.judgements.values() if one.verdict == "REGRESSION" and not replacing]
         recorded = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        stored = accept.stored_cases(launcher.records(self.folder), keep, recorded)
+        records = launcher.records(self.folder)
+        doubted = [f"{one.case.label}: {one.doubt}" for one in records if one.doubt]
+        stored = accept.stored_cases([one for one in records if not one.doubt], keep, recorded)
         if not stored:
-            return None
+            return Saved(None, 0, refused, doubted) if doubted else None
         path = files.save(self.settings.baseline_dir, self.reference.fingerprint, stored, replacing=replacing)
-        return Saved(path, sum(len(names) for names in keep.values()), refused)
+        return Saved(path, sum(len(one.sessions[0].workloads) for one in stored), refused, doubted)
 
     def keep_noise(self) -> None:
         """After an A/A run, store how far processes of the same code lie apart here; not while somebody watches.

@@ -116,7 +116,7 @@ def _save_one(run: Record, folder: Path, *, replacing: bool) -> Path | None:
         if _is_sound(item, replacing=replacing):
             keep.setdefault(case.case.key, set()).add(item.workload)
     measured = [case.measured for case in run.cases if case.measured is not None and case.old is None]
-    stored = accept.stored_cases(measured, keep, run.started)
+    stored = accept.stored_cases([one for one in measured if not one.doubt], keep, run.started)
     baseline = files.read(files.path_for(folder, run.fingerprint))
     known = baseline.cases if baseline else {}
     fresh = [new for one in stored if (new := _fresh(one, known.get(one.case.key), replacing=replacing)) is not None]

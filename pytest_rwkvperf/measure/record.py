@@ -121,6 +121,11 @@ class CaseRecord:
     ceilings: Ceilings | None = None
 
     @property
+    def doubt(self) -> str:
+        """Why no verdict may rest on these figures, now or later, in words; empty when one may."""
+        return self.gpu.doubt() if self.gpu else ""
+
+    @property
     def parity(self) -> float | None:
         """The largest relative L2 from the oracle that any check of this record found; None when nothing could be."""
         checks = [run.parity for run in self.runs if run.parity is not None]

@@ -207,12 +207,14 @@ def next_steps(session: Session) -> list[str]:
     if session.trouble:
         steps.append(session.trouble)
     if session.saved is not None:
-        steps.append(f"Saved {session.saved.stored} workloads to {session.saved.path}; commit it.")
-        noisy = [one for one in session.judgements.values() if one.new is not None and one.new.half_width > _NOISY]
-        if noisy:
-            steps.append(
-                f"{len(noisy)} of them have an interval beyond ± {_NOISY:.0%}: save again on a quieter machine."
-            )
+        if session.saved.path is not None:
+            steps.append(f"Saved {session.saved.stored} workloads to {session.saved.path}; commit it.")
+            noisy = [one for one in session.judgements.values() if one.new is not None and one.new.half_width > _NOISY]
+            if noisy:
+                steps.append(
+                    f"{len(noisy)} of them have an interval beyond ± {_NOISY:.0%}: save again on a quieter machine."
+                )
+        steps += [f"Not saved: {told}." for told in session.saved.doubted]
         names = ", ".join(f"{one.item.case.label} {one.item.workload}" for one in session.saved.refused)
         if names:
             steps.append(f"Not saved, being regressions: {names}; --rwkv-save-baseline=replace accepts them.")

@@ -163,6 +163,11 @@ def test_a_saving_run_says_what_it_saved_and_where() -> None:
     assert steps(judged("PASS"), saved=saved) == [f"Saved 3 workloads to {saved.path}; commit it."]
 
 
+def test_what_no_verdict_may_rest_on_is_said_not_to_be_saved() -> None:
+    saved = Saved(None, 0, [], ["llama-cpp-q8_0-cuda:0: NVIDIA H200 was throttled"])
+    assert steps(judged("NO-BASELINE"), saved=saved) == ["Not saved: llama-cpp-q8_0-cuda:0: NVIDIA H200 was throttled."]
+
+
 def test_a_saving_run_says_what_it_refused() -> None:
     saved = Saved(Path("here.json"), 1, [judged("REGRESSION")])
     assert steps(judged("REGRESSION"), judged("PASS"), saved=saved) == [
