@@ -194,6 +194,15 @@ def test_a_model_of_the_ini_file_is_found_from_any_folder(
     assert options.read(pytester.parseconfig("--rwkv-model=x.gguf")).model == "x.gguf"
 
 
+def test_a_model_of_the_ini_file_that_cannot_be_looked_for_stops_no_run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{'x' * 5000}.gguf"
+    pytester.makeini(f"[pytest]\nrwkv_model = {name}\n")
+    monkeypatch.chdir(pytester.mkdir("below"))
+    assert options.read(pytester.parseconfig()).model == name
+
+
 def test_options_that_may_stand_alone(pytester: pytest.Pytester) -> None:
     settings = options.read(pytester.parseconfig("--rwkv-save-baseline", "--rwkv-strict"))
     assert settings.save == "append"
