@@ -136,7 +136,7 @@ def _performance(record: Record, template: Template, cases: Sequence[RecordedCas
         parts.insert(0, f"> {texts.other_model.format(model=escape(model.name))}\n")
     rows = [_row(case, item, texts) for case in cases for item in case.items if item.rate]
     parts.append(f"{texts.own_figures}\n\n" + table(texts.columns, rows, right=range(2, 9)))
-    failures = [f"- {escape(case.case.quant)}: {escape(case.failure)}" for case in cases if case.failure]
+    failures = [f"- {escape(case.case.variant)}: {escape(case.failure)}" for case in cases if case.failure]
     if failures:
         parts.append(f"{texts.failed}\n\n" + "\n".join(failures) + "\n")
     return "\n".join(parts)

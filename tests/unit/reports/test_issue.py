@@ -152,3 +152,10 @@ def test_nothing_measured_is_an_error() -> None:
 def test_a_quant_that_nobody_has_is_shown_all_the_same(quant: str) -> None:
     text = REPORT.render(report_record(recorded(measured("web-rwkv", quant))), Style())[""]
     assert f"\n| {quant} " in text
+
+
+def test_what_was_not_measured_in_one_of_two_ways_is_told_apart() -> None:
+    lost = replace(
+        PIP, case=replace(PIP.case, protocol="native"), measured=None, figures=None, items=(), failure="died"
+    )
+    assert "\n- fp16 (native): died\n" in REPORT.render(report_record(PIP, lost), Style())[""]
