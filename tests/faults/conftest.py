@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.faults.scene import WHOLE, Stage
+from tests.faults.scene import WHOLE, Stage, allowed, living
 from tests.integration.conftest import engine_cache, engines
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def nothing_left(
     before, started = children(), time.monotonic()
     yield
     seconds = time.monotonic() - started
-    assert seconds < WHOLE
-    limit = time.monotonic() + 0.5
+    assert seconds < allowed(WHOLE)
+    limit = time.monotonic() + allowed(0.5)
     while (left := children() - before) and time.monotonic() < limit:
         time.sleep(0.02)
     assert not left
@@ -57,5 +57,4 @@ def nothing_left(
 
 def children() -> set[psutil.Process]:
     """This process's living descendants."""
-    found = psutil.Process().children(recursive=True)
-    return {one for one in found if one.is_running() and one.status() != psutil.STATUS_ZOMBIE}
+    return {one for one in psutil.Process().children(recursive=True) if living(one)}

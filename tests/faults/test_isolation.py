@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from pytest_rwkvperf.errors import ModelError, WorkerDiedError
+from tests.faults.scene import TIMEOUT, allowed
 from tests.integration.conftest import QUICK
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def test_a_worker_killed_in_the_middle_of_a_sample_is_noticed_at_once(engines: E
         timer.start()
         with pytest.raises(WorkerDiedError, match=r"was ended by SIGKILL .*out-of-memory killer.* during sample"):
             worker.request("sample", 600, workload="tg100000")
-        assert time.monotonic() - killed_at[0] < 1
+        assert time.monotonic() - killed_at[0] < allowed(1)
     with engines.worker("llama-cpp", "f16") as worker:
         assert worker.request("sample", 60, workload="tg2")["nanoseconds"] > 0
 
@@ -71,7 +72,7 @@ def test_when_one_engine_dies_its_tests_fail_and_the_others_pass(tmp_path: Path,
     ) as run:
         worker = worker_with(run.pid, victim)
         worker.kill()
-        text, _ = run.communicate(timeout=120)
+        text, _ = run.communicate(timeout=TIMEOUT)
     assert run.returncode == 1, text
     assert "2 failed, 2 passed" in text
     assert text.count("WorkerDiedError: the worker was ended by SIGKILL") >= 2
@@ -81,7 +82,7 @@ def test_when_one_engine_dies_its_tests_fail_and_the_others_pass(tmp_path: Path,
 
 def worker_with(parent: int, model: Path) -> psutil.Process:
     """The worker that has mapped a model file, as soon as there is one."""
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + TIMEOUT
     while time.monotonic() < limit:
         for child in psutil.Process(parent).children():
             try:
