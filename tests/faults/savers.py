@@ -31,7 +31,7 @@ from pathlib import Path
 from pytest_rwkvperf import locks, places
 with locks.held(places.lock_for(Path(sys.argv[1])), 0):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 """A script that holds the lock of the file it is given, and says so."""
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.faults.scene import TIMEOUT
+
 if TYPE_CHECKING:
     import subprocess
 
@@ -86,28 +88,26 @@ def test_four_processes_judge_store_and_tell_what_one_does(stage: Stage) -> None
 @needs("xdist")
 def test_a_killed_xdist_worker_costs_one_test(stage: Stage) -> None:
     scene = stage()
+    trace = scene.backstage / "trace"
 
     def kill_the_measuring_one(process: subprocess.Popen[str]) -> None:
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + TIMEOUT
         mark = scene.backstage / "mark-fp16"
         while not (mark.exists() and mark.read_text("ascii")):
             assert time.monotonic() < limit
             time.sleep(0.02)
-        for worker in psutil.Process(process.pid).children(recursive=True):
-            if "bootstrap.py" in " ".join(worker.cmdline()):
-                parent = worker.parent()
-                assert parent is not None
-                assert parent.pid != process.pid
-                (scene.backstage / "calm").touch()
-                parent.kill()
-                return
+        (worker,) = (line.split()[0] for line in trace.read_text("utf-8").splitlines() if " fp16 " in line)
+        parent = psutil.Process(int(worker)).parent()
+        assert parent is not None
+        assert parent.pid != process.pid
+        (scene.backstage / "calm").touch()
+        parent.kill()
 
     scene.extra = {"SCRIPTED_CALM": str(scene.backstage / "calm")}
-    trace = str(scene.backstage / "trace")
     before = sessions(scene)
     seen = scene.run(
         TWO_CASES, "-n", "2", "--rwkv-save-baseline", saves=True, killed=True,
-        fault="sleep@open@fp16", trace=trace, meanwhile=kill_the_measuring_one,
+        fault="sleep@open@fp16", trace=str(trace), meanwhile=kill_the_measuring_one,
     )  # fmt: skip
     assert seen.code == 1, seen.text
     assert "crashed while running" in seen.text

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from pytest_rwkvperf.errors import BaselineError, StorageError
 from pytest_rwkvperf.store import files
 from tests.faults.disks import small_disk
 from tests.faults.savers import HOLDER, MACHINE, stored
+from tests.faults.scene import TIMEOUT
 
 SCRIPT = Path(__file__).with_name("savers.py")
 
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 def told(*arguments: str | Path) -> dict[str, Any]:
     """What `savers.py` says."""
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
@@ -51,7 +51,7 @@ def test_a_save_that_is_killed_at_any_step_leaves_the_old_file_or_the_new_one(fo
     assert all(f"{when} {call}" in steps for when in ("call", "return") for call in ("write", "fsync", "replace"))
     assert found["problems"] == []
     assert min(found["seen"].values()) > 1, "some die before the rename, some after it"
-    assert found["slowest_next_save"] < 1, "a killed holder's lock is free"
+    assert found["slowest_next_save"] < files.LOCK_SECONDS / 2, "a killed holder's lock is free"
 
 
 @posix
@@ -75,14 +75,15 @@ def test_whoever_holds_the_lock_is_named_and_a_killed_one_does_not_hold_it(
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with pytest.raises(BaselineError, match=rf"locked by process {holder.pid} on .* since 20\d\d-.*Z") as caught:
-            files.save(folder, MACHINE, [stored("second")], replacing=False)
-        assert str(path) in str(caught.value)
-        assert path.read_bytes() == before
-        holder.kill()
-    started = time.monotonic()
+        told = rf"locked by process {holder.pid} on .* since 20\d\d-.*Z"
+        try:
+            with pytest.raises(BaselineError, match=told) as caught:
+                files.save(folder, MACHINE, [stored("second")], replacing=False)
+        finally:
+            holder.kill()
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == before
     files.save(folder, MACHINE, [stored("second")], replacing=False)
-    assert time.monotonic() - started < 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
