@@ -33,6 +33,7 @@ from pytest_rwkvperf.measure import process
 
 patch = pytest.MonkeyPatch()
 patch.setattr(process, "WARMUP_SECONDS", 0.05)
+patch.setattr(process, "WARMUP_LIMIT_SECONDS", 0.5)
 patch.setattr(process, "PROCESS_SECONDS", 0.05)
 """
 """A conftest.py for runs with real engines."""

@@ -25,7 +25,7 @@ def bare(folder: Path) -> Path:
 
 
 def printed(python: Path, script: str) -> str:
-    ended = subprocess.run([str(python), "-I", "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    ended = subprocess.run([str(python), "-I", "-c", script], capture_output=True, text=True, check=True, timeout=300)
     return ended.stdout.strip()
 
 
@@ -62,7 +62,7 @@ def test_the_second_environment_has_the_engine_and_lacks_this_project(second: Pa
 
 def test_the_same_version_in_two_environments_is_no_regression(pytester: pytest.Pytester, second: Path) -> None:
     result = pytester.runpytest_subprocess(
-        *SMALL, f"--rwkv-ab={second}", "--rwkv-budget=20", "--rwkv-tolerance=30%", timeout=240
+        *SMALL, f"--rwkv-ab={second}", "--rwkv-budget=20", "--rwkv-tolerance=30%", timeout=600
     )
     rows = [line.split() for line in result.outlines if line.startswith("llama-cpp") and "f16" in line.split()]
     verdicts = [row[-1] for row in rows if row[3] == "pp32"]
@@ -75,6 +75,6 @@ def test_an_environment_without_the_engine_is_a_usage_error(
     pytester: pytest.Pytester, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     python = bare(tmp_path_factory.mktemp("bare environment"))
-    result = pytester.runpytest_subprocess(*SMALL, f"--rwkv-ab={python}", timeout=120)
+    result = pytester.runpytest_subprocess(*SMALL, f"--rwkv-ab={python}", timeout=600)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     assert f"llama-cpp is not installed for {python}" in " ".join(result.stderr.str().split())

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.unit.worker.conftest import gone
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -32,14 +34,14 @@ sys.exit(cli.main(sys.argv[1:]))
 @pytest.fixture(scope="module")
 def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("nano 模型") / "nano.pth"
-    subprocess.run([*COMMAND, "synth", "nano", "--output", str(path)], check=True, capture_output=True, timeout=60)
+    subprocess.run([*COMMAND, "synth", "nano", "--output", str(path)], check=True, capture_output=True, timeout=300)
     return path
 
 
 def run(*arguments: str | Path, cache: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
 def content_hash(path: Path, cache: Path) -> str:
@@ -81,12 +83,12 @@ def test_a_hostile_pth_is_one_sentence_and_nothing_runs(nano: Path, tmp_path: Pa
 def test_an_interrupt_leaves_no_file_and_no_process(number: signal.Signals, status: int, tmp_path: Path) -> None:
     target = tmp_path / "large.st"
     process = subprocess.Popen([*COMMAND, "synth", "0.4b", "--output", str(target)], stderr=subprocess.PIPE, text=True)
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + 300
     while not list(tmp_path.glob(".large.st.*.part")):
         assert time.monotonic() < limit
         time.sleep(0.05)
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == status
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
@@ -97,17 +99,17 @@ def test_an_interrupt_leaves_no_file_and_no_process(number: signal.Signals, stat
 def test_an_interrupt_ends_the_worker_too(nano: Path, tmp_path: Path) -> None:
     target = tmp_path / "b.gguf"
     process = subprocess.Popen([*COMMAND, "convert", str(nano), str(target)], stderr=subprocess.PIPE, text=True)
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + 300
     children: list[psutil.Process] = []
     while not children:
         assert time.monotonic() < limit
         children = psutil.Process(process.pid).children(recursive=True)
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err.splitlines()[-1] == "rwkvperf: interrupted; nothing was left behind"
-    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    assert all(gone(child.pid) for child in children)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -131,7 +133,7 @@ def test_a_terminal_gets_a_bar_that_goes_away(tmp_path: Path) -> None:
         if not block:
             break
         told += block
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     os.close(ours)
     assert process.returncode == 0
     assert b"writing synthetic nano as .st" in told
@@ -155,4 +157,4 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert "Traceback" not in process.stderr.read()
-        assert process.wait(timeout=60) in {0, 1}
+        assert process.wait(timeout=300) in {0, 1}

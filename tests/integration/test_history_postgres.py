@@ -120,7 +120,7 @@ def test_two_writers_that_both_begin_with_no_tables_lose_nothing(place: Address,
         subprocess.Popen([sys.executable, "-c", WRITER, cluster.url(), *map(str, numbers)], env=environment)
         for numbers in (range(15), range(100, 115))
     ]
-    assert [writer.wait(60) for writer in writers] == [0, 0]
+    assert [writer.wait(300) for writer in writers] == [0, 0]
     assert len(Database(place).runs()) == 30
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -212,7 +211,7 @@ def test_a_page_of_trends_draws_without_a_word(browser: Browser, tmp_path: Path)
     page.close()
 
 
-def test_500_workloads_are_under_6_mb_and_open_in_2_seconds(browser: Browser, tmp_path: Path) -> None:
+def test_500_workloads_are_under_6_mb_and_open_in_2_seconds_of_a_processor(browser: Browser, tmp_path: Path) -> None:
     source = random.Random(1)
     names = [f"pp{16 + index}" for index in range(10)] + [f"tg{4 + index}" for index in range(10)]
     cases = []
@@ -228,14 +227,13 @@ def test_500_workloads_are_under_6_mb_and_open_in_2_seconds(browser: Browser, tm
     path = tmp_path / "large.html"
     path.write_text(html.REPORT.render(report_record(*cases), Style())[""], encoding="utf-8")
     assert path.stat().st_size < 6_000_000
-    seconds = []
-    for _ in range(3):  # the best: other work on this machine is no property of the page
-        page = browser.new_page()
-        started = time.monotonic()
-        page.goto(path.as_uri())
-        page.wait_for_selector("#speed-prefill[data-drawn=yes]")
-        seconds.append(time.monotonic() - started)
-        assert page.locator("#figures tbody tr").count() == 500
-        assert page.locator("#hardware tbody tr").count() == 500
-        page.close()
-    assert min(seconds) < 2
+    page = browser.new_page()
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})  # other work here is no property of the page
+    page.goto(path.as_uri())
+    page.wait_for_selector("#speed-prefill[data-drawn=yes]")
+    spent = {one["name"]: one["value"] for one in devtools.send("Performance.getMetrics")["metrics"]}
+    assert page.locator("#figures tbody tr").count() == 500
+    assert page.locator("#hardware tbody tr").count() == 500
+    page.close()
+    assert 0.1 < spent["TaskDuration"] < 2

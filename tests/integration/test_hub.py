@@ -152,7 +152,7 @@ def fetch(server: str, tmp_path: Path) -> Fetch:
             **environment,
         }
         command = [sys.executable, "-c", FETCH, reference, str(tmp_path / "cache")]
-        return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=120, check=False)
+        return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=300, check=False)
 
     return run
 
@@ -226,7 +226,7 @@ def test_a_download_that_was_given_up_is_continued_by_the_next_run(
     script = FETCH.replace("download._PAUSE_SECONDS = 0.01", "download._TRIES = 1")
     endpoint = {**os.environ, "MODELSCOPE_ENDPOINT": server}
     command = [sys.executable, "-c", script, "ms:a/b/model.st", str(tmp_path / "cache")]
-    done = subprocess.run(command, capture_output=True, text=True, env=endpoint, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=endpoint, timeout=300, check=False)
     assert done.returncode == 1
     hub.requests.clear()
     assert fetched(fetch("ms:a/b/model.st")) == CONTENT
@@ -274,7 +274,7 @@ def test_an_earlier_file_serves_while_the_server_is_away_and_it_is_said(fetch: F
 def test_the_command_takes_a_public_name(server: str, hub: Hub, tmp_path: Path) -> None:
     made = tmp_path / "nano.st"
     command = [sys.executable, "-m", "pytest_rwkvperf.cli"]
-    subprocess.run([*command, "synth", "nano", "--output", str(made)], check=True, capture_output=True, timeout=60)
+    subprocess.run([*command, "synth", "nano", "--output", str(made)], check=True, capture_output=True, timeout=300)
     hub.content = made.read_bytes()
     environment = {**os.environ, "MODELSCOPE_ENDPOINT": server, "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run(
@@ -282,7 +282,7 @@ def test_the_command_takes_a_public_name(server: str, hub: Hub, tmp_path: Path) 
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

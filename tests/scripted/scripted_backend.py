@@ -5,7 +5,7 @@ It computes nothing but the right answers to the parity checks, and those once f
     SCRIPTED_FACTOR   how many times as long everything takes ("2")
     SCRIPTED_FAULT    WHAT@WHERE, where WHERE is versions, open or a word of the Engine protocol ("abort@decode");
                       with @QUANT after it, in cases of that quant only ("abort@decode@fp16"); several between ";"
-    SCRIPTED_NOTE     a file for what a fault has to tell
+    SCRIPTED_NOTE     a file for what a fault has to tell, a folder for those that meet
     SCRIPTED_MARK     a file that gets the time just before a fault
     SCRIPTED_CALM     a file that, once it is there, ends every misbehaviour of processes that start later
     SCRIPTED_CGROUP   a control group of memory that the fault "starve" moves its process into
@@ -264,6 +264,17 @@ def _missing() -> NoReturn:
     raise ImportError("No module named 'scripted_native'")
 
 
+def _meet() -> None:
+    """Wait until the engine of another device is here as well: a run that measures them in turn ends in an error."""
+    here = Path(os.environ["SCRIPTED_NOTE"])
+    (here / os.environ["SCRIPTED_DEVICE"].replace(":", "-")).touch()
+    limit = time.monotonic() + 120
+    while len([*here.iterdir()]) < 2:
+        if time.monotonic() > limit:
+            raise EngineFailedError("nobody else came")
+        time.sleep(0.02)
+
+
 def _nothing() -> None:
     """For what is looked up with `Script.says` instead."""
 
@@ -292,6 +303,7 @@ FAULTS = {
     "rust-panic": _rust_panic,
     "raise": _raise,
     "missing": _missing,
+    "meet": _meet,
     "stopped-clock": CLOCK.stop,
     "backward-clock": CLOCK.run_backwards,
     "nan-clock": CLOCK.lose_count,

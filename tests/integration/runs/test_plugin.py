@@ -367,8 +367,8 @@ def test_with_the_real_clock_the_figures_are_those_of_the_engine(runs: Runs) -> 
     runs.pytester.makepyfile(
         """
         def test_it(rwkv_perf):
-            median = rwkv_perf.measure().tokens_per_second.median
-            assert 250 < median <= 500
+            times = [sample.nanoseconds for row in rwkv_perf.measure().samples for sample in row]
+            assert 16e6 <= min(times) < 32e6, "the least interrupted one"
         """
     )
     runs.measuring("--rwkv-workload=pp8", clock="real", factor="0.1").assert_outcomes(passed=1)
