@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Loaded before pytester takes its snapshot of sys.modules, which it goes back to after each run: NumPy and SciPy must
 # not be imported twice in one process.
@@ -21,6 +22,10 @@ from pytest_rwkvperf.measure.probes import Prober
 with suppress(ImportError):
     # Nor PostgreSQL's driver: its compiled half would go on raising the errors of the first time.
     import psycopg  # noqa: F401
+
+# An example that a loaded machine takes long for is no mistake. Hypothesis knows that under CI, and only there.
+settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +85,7 @@ class Runs:
             for name, value in script.items():
                 patch.setenv(f"SCRIPTED_{name.upper()}", value)
             if apart:
-                return self.pytester.runpytest_subprocess(*QUIET, *arguments, timeout=60)
+                return self.pytester.runpytest_subprocess(*QUIET, *arguments, timeout=600)
             return self.pytester.runpytest_inprocess(*QUIET, *arguments)
 
     def measuring(self, *arguments: str, apart: bool = False, **script: str) -> pytest.RunResult:

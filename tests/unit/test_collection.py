@@ -118,7 +118,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @posix
 def test_what_a_test_forks_dies_of_sigterm_as_ever() -> None:
-    told = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=30, check=True)
+    told = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=300, check=True)
     assert (told.stdout.strip(), told.stderr) == (str(-signal.SIGTERM), "")
 
 

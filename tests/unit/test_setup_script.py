@@ -55,7 +55,7 @@ def scripted_step(install: Callable[[dev.Checkout, dev.Step], None], imports: st
     return dev.Step("scripted", "Doing it", "no time", install, ("constraints.txt",), (), imports)
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
+def eventually(holds: Callable[[], bool], seconds: float = 120) -> bool:
     deadline = time.monotonic() + seconds
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -338,7 +338,7 @@ def test_an_interrupt_ends_the_whole_process_tree(tmp_path: Path, number: signal
     assert eventually(lambda: pid_file.exists() and pid_file.read_text() != "")
     pid = int(pid_file.read_text())
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == code
     assert errors == ""
     assert eventually(lambda: not running(pid))

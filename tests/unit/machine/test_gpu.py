@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -179,7 +180,7 @@ def two_boards() -> Iterator[list[Gpu]]:
 def test_a_watch_looks_at_the_other_gpus_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "INTERVAL_SECONDS", 0.001)
     with GpuWatch(DEVICE, two_boards) as watch:
-        limit = time.monotonic() + 10
+        limit = time.monotonic() + 60
         while (taken := watch.conditions()) is None or len(taken.readings) <= watching.NEIGHBOURS_EVERY:
             assert time.monotonic() < limit
     looks = [one.busy_neighbours for one in taken.readings[: watching.NEIGHBOURS_EVERY + 1]]
@@ -195,13 +196,32 @@ def library(*moments: dict[str, Any]) -> Iterator[list[Gpu]]:
 def test_a_watch_keeps_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "INTERVAL_SECONDS", 0.001)
     with GpuWatch(DEVICE, lambda: library(*IDLE[:1], *LLAMA)) as watch:
-        limit = time.monotonic() + 10
+        limit = time.monotonic() + 60
         while (taken := watch.conditions()) is None or len(taken.readings) < len(LLAMA):
             assert time.monotonic() < limit
     assert taken.before.sm_mhz == 345
     assert taken.peak_bytes == 6442450944, "pid 9891 is not this machine's: it came with the worker"
     assert taken.doubt() == ""
     assert taken.idle_watts == 80.255
+
+
+class Asked(threading.Event):
+    """Whether to look away, and how often the thread that reads has asked that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._count = 0
+
+    def is_set(self) -> bool:
+        self._count += 1
+        return super().is_set()
+
+    def times(self, more: int) -> None:
+        """Wait until it has been asked so often."""
+        wanted, limit = self._count + more, time.monotonic() + 60
+        while self._count < wanted:
+            assert time.monotonic() < limit
+            time.sleep(0.001)
 
 
 def test_a_watch_that_looks_away_keeps_nothing_and_goes_on_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,13 +232,15 @@ def test_a_watch_that_looks_away_keeps_nothing_and_goes_on_afterwards(monkeypatc
         assert taken is not None
         return len(taken.readings)
 
+    asked = Asked()
     with GpuWatch(DEVICE, lambda: library(*IDLE[:1])) as watch:
+        watch._away = asked
         with watch.looking_away():
-            time.sleep(0.02)  # for a reading that has begun
+            asked.times(2)  # by then a reading that had begun is there
             before = count(watch)
-            time.sleep(0.05)
+            asked.times(20)
             assert count(watch) == before
-        limit = time.monotonic() + 10
+        limit = time.monotonic() + 60
         while count(watch) == before:
             assert time.monotonic() < limit
 

@@ -95,12 +95,12 @@ def test_a_second_writer_waits_and_says_so(tmp_path: Path) -> None:
     def first() -> None:
         with cache.locked(target, lambda _sentence, _fraction: None):
             inside.set()
-            release.wait(10)
+            release.wait(60)
             order.append("first")
 
     thread = threading.Thread(target=first)
     thread.start()
-    inside.wait(10)
+    inside.wait(60)
 
     def tell(sentence: str, _fraction: float) -> None:
         told.append(sentence)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOCATION = "scripted_backend:BACKEND"
 
 
-def gone(pid: int, seconds: float = 5.0) -> bool:
+def gone(pid: int, seconds: float = 60.0) -> bool:
     """Whether a process ends within so many seconds; one that nobody has reaped yet has ended."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:

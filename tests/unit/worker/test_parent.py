@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 needs_shebang = pytest.mark.skipif(os.name == "nt", reason="impostors are scripts with a #! line")
 ERRORS = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+
+PATIENCE = (0.5, 10.0, 60.0)
+"""Seconds that pass before a worker is ended: more of them where it had not begun, on a machine that is late."""
 
 
 class TestRequests:
@@ -135,17 +140,17 @@ class TestDeath:
     @pytest.mark.parametrize(
         ("fault", "ended", "last"),
         [
-            ("abort", "was ended by SIGABRT during decode", "GGML_ASSERT(scripted) failed"),
-            ("segfault", "was ended by SIGSEGV during decode", "about to read address 0"),
-            ("exit3", "ended with exit code 3 during decode", "giving up"),
+            ("abort", "was ended by SIGABRT during describe", "GGML_ASSERT(scripted) failed"),
+            ("segfault", "was ended by SIGSEGV during describe", "about to read address 0"),
+            ("exit3", "ended with exit code 3 during describe", "giving up"),
             ("killed", "was ended by SIGKILL (", "out-of-memory killer"),
         ],
     )
     @pytest.mark.skipif(os.name == "nt", reason="signals have names on POSIX")
     def test_during_a_request(self, scripted: Scripted, fault: str, ended: str, last: str) -> None:
-        worker = scripted.open(fault=f"{fault}@decode")
-        with within(1), pytest.raises(errors.WorkerDiedError) as raised:
-            worker.request("decode", 600, token=1)
+        worker = scripted.start(fault=f"{fault}@versions")
+        with within(60), pytest.raises(errors.WorkerDiedError) as raised:
+            worker.request("describe", 600, location=LOCATION)
         assert f"the worker {ended}" in str(raised.value)
         assert last in str(raised.value)
         assert gone(worker.pid)
@@ -164,17 +169,17 @@ class TestDeath:
     )
     def test_before_its_first_message(self, impostor: Callable[[str], str], lines: str, ended: str) -> None:
         python = impostor(lines)
-        with within(1), pytest.raises(errors.WorkerDiedError) as raised:
+        with within(parent.START_SECONDS / 2), pytest.raises(errors.WorkerDiedError) as raised:
             Worker(python=python)
         assert ended in str(raised.value)
         assert "no torch here" in str(raised.value)
 
     def test_between_requests(self, scripted: Scripted) -> None:
-        worker = scripted.open()
+        worker = scripted.start()
         psutil.Process(worker.pid).kill()
-        psutil.Process(worker.pid).wait(5)
-        with within(1), pytest.raises(errors.WorkerDiedError, match="during decode"):
-            worker.request("decode", 600, token=1)
+        psutil.Process(worker.pid).wait(60)
+        with within(60), pytest.raises(errors.WorkerDiedError, match="during describe"):
+            worker.request("describe", 600, location=LOCATION)
 
     def test_only_the_last_lines_are_told(self, impostor: Callable[[str], str]) -> None:
         python = impostor("[print('line', n, file=sys.stderr) for n in range(1000)]; sys.exit(1)")
@@ -185,9 +190,9 @@ class TestDeath:
     @pytest.mark.skipif(os.name == "nt", reason="no process groups")
     def test_children_of_the_dead_are_ended(self, scripted: Scripted, tmp_path: Path) -> None:
         note = tmp_path / "pid"
-        worker = scripted.open(fault="orphan@decode", note=str(note))
+        worker = scripted.start(fault="orphan@versions", note=str(note))
         with pytest.raises(errors.WorkerDiedError, match="SIGABRT"):
-            worker.request("decode", 30, token=1)
+            worker.request("describe", 60, location=LOCATION)
         assert gone(int(note.read_text(encoding="utf-8")))
 
     @needs_shebang
@@ -207,35 +212,48 @@ class TestDeadline:
     def test_the_whole_tree_is_ended_though_it_ignores_sigterm(
         self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(parent, "_GRACE_SECONDS", 0.5)
-        worker = scripted.open(fault="hang-with-child@decode")
-        root = psutil.Process(worker.pid)
+        monkeypatch.setattr(parent, "_GRACE_SECONDS", 0.2)
         tree: list[int] = []
 
-        def look() -> None:
-            tree.extend(child.pid for child in root.children(recursive=True))
+        def look(root: psutil.Process) -> None:
+            with suppress(psutil.NoSuchProcess):
+                while len(tree) < 2:
+                    tree[:] = [child.pid for child in root.children(recursive=True)]
+                    time.sleep(0.02)
 
-        timer = threading.Timer(1.2, look)
-        timer.start()
-        with within(6), pytest.raises(errors.WorkerTimeoutError, match=r"did not finish decode \(2 s allowed\)"):
-            worker.request("decode", 2, token=1)
-        timer.join()
+        for seconds in PATIENCE:
+            worker = scripted.start(fault="hang-with-child@versions")
+            looking = threading.Thread(target=look, args=(psutil.Process(worker.pid),))
+            looking.start()
+            told = rf"did not finish describe \({seconds:.0f} s allowed\)"
+            with within(seconds + 60), pytest.raises(errors.WorkerTimeoutError, match=told):
+                worker.request("describe", seconds, location=LOCATION)
+            looking.join()
+            assert all(gone(pid) for pid in (worker.pid, *tree))
+            if len(tree) == 2:
+                break
         assert len(tree) == 2, "a child and a grandchild were there to be ended"
-        assert all(gone(pid) for pid in (worker.pid, *tree))
 
     def test_sigterm_is_enough_for_a_polite_one(self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(parent, "_GRACE_SECONDS", 20.0)
-        worker = scripted.open(fault="sleep@decode")
-        with within(5), pytest.raises(errors.WorkerTimeoutError):
-            worker.request("decode", 0.5, token=1)
+        monkeypatch.setattr(parent, "_GRACE_SECONDS", 120.0)
+        worker = scripted.start(fault="sleep@versions")
+        with within(60), pytest.raises(errors.WorkerTimeoutError):
+            worker.request("describe", 0.2, location=LOCATION)
         assert gone(worker.pid)
 
     def test_a_worker_that_never_says_hello(
         self, impostor: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(parent, "START_SECONDS", 0.5)
-        with pytest.raises(errors.WorkerTimeoutError, match=r"first message \(0 s allowed\).*\n.*importing"):
-            Worker(python=impostor("print('importing', file=sys.stderr, flush=True); time.sleep(600)"))
+        told = ""
+        for seconds in PATIENCE:
+            monkeypatch.setattr(parent, "START_SECONDS", seconds)
+            with pytest.raises(errors.WorkerTimeoutError) as raised:
+                Worker(python=impostor("print('importing', file=sys.stderr, flush=True); time.sleep(600)"))
+            told = str(raised.value)
+            assert f"first message ({seconds:.0f} s allowed)" in told
+            if "importing" in told:
+                break
+        assert told.splitlines()[-1].strip() == "importing"
 
     def test_progress_does_not_move_the_deadline(self, impostor: Callable[[str], str]) -> None:
         slow = "hello(); n = ask()['id']\nwhile True: say({'id': n, 'progress': ['x', 0]}); time.sleep(0.005)"
@@ -245,7 +263,7 @@ class TestDeadline:
     def test_a_flood_of_progress_is_no_progress(self, impostor: Callable[[str], str]) -> None:
         flood = "hello(); n = ask()['id']\nwhile True: say({'id': n, 'progress': ['x', 0]})"
         worker = Worker(python=impostor(flood))
-        with within(4), pytest.raises(errors.ProtocolError, match="more than 1000 messages a second during open"):
+        with within(30), pytest.raises(errors.ProtocolError, match="more than 1000 messages a second during open"):
             worker.request("open", 60)
         assert gone(worker.pid)
 
@@ -274,8 +292,8 @@ class TestNonsense:
     def test_it_is_a_protocol_error(self, impostor: Callable[[str], str], answer: str, complaint: str) -> None:
         lines = f"hello(); n = ask()['id']; print('on stderr', file=sys.stderr, flush=True); {answer}; time.sleep(600)"
         worker = Worker(python=impostor(lines))
-        with within(4), pytest.raises(errors.ProtocolError) as raised:
-            worker.request("open", 30, lambda _sentence, _fraction: None)
+        with within(60), pytest.raises(errors.ProtocolError) as raised:
+            worker.request("open", 600, lambda _sentence, _fraction: None)
         assert complaint in str(raised.value)
         assert "on stderr" in str(raised.value)
         assert gone(worker.pid)
@@ -291,7 +309,7 @@ class TestNonsense:
         self, impostor: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(parent, "_GRACE_SECONDS", 0.2)
-        with within(5), pytest.raises(errors.WorkerError):
+        with within(parent.START_SECONDS / 2), pytest.raises(errors.WorkerError):
             Worker(python=impostor("while True: os.write(1, b'x' * 65536)"))
 
 
@@ -306,9 +324,9 @@ class TestNoise:
         assert set(np.frombuffer(base64.b64decode(worker.request("logits", 60)), "<f4")) == {3}
 
     def test_an_engine_that_reads_stdin_gets_nothing(self, scripted: Scripted) -> None:
-        worker = scripted.open(fault="read-stdin@decode")
-        worker.request("decode", 10, token=3)
-        assert worker.request("memory", 10)
+        worker = scripted.start(fault="read-stdin@versions")
+        worker.request("describe", 60, location=LOCATION)
+        assert worker.request("memory", 60)
 
 
 class TestEnd:
@@ -318,32 +336,34 @@ class TestEnd:
     def test_neither_processes_nor_files_nor_threads(self, scripted: Scripted) -> None:
         scripted.start().close()
         me = psutil.Process()
+        gc.collect()  # what earlier tests have left goes now or later: never is there more than before
         descriptors, threads, pids = me.num_fds(), threading.active_count(), []
-        for _ in range(5):
+        for _ in range(3):
             with Worker() as worker:
                 pids.append(worker.pid)
-        assert me.num_fds() == descriptors
-        assert threading.active_count() == threads
+        assert me.num_fds() <= descriptors
+        assert threading.active_count() <= threads
         assert not any(psutil.pid_exists(pid) for pid in pids), "each was reaped"
 
-    def test_close_waits_for_no_destructor(self, scripted: Scripted) -> None:
+    def test_close_waits_for_no_destructor(self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(parent, "_GRACE_SECONDS", 120.0)
         worker = scripted.open(fault="hang-at-exit@open")
-        with within(2):
+        with within(60):
             worker.close()
         assert gone(worker.pid)
 
     def test_an_error_in_the_block_ends_a_hanging_worker(
         self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(parent, "_GRACE_SECONDS", 0.5)
-        worker = scripted.open(fault="hang@decode")
+        monkeypatch.setattr(parent, "_GRACE_SECONDS", 0.2)
+        worker = scripted.start(fault="hang@versions")
 
         def interrupted() -> None:
             with worker:
-                worker._send({"id": 2, "do": "decode", "with": {"token": 1}}, "decode")
+                worker._send({"id": 1, "do": "describe", "with": {"location": LOCATION}}, "describe")
                 raise KeyboardInterrupt
 
-        with within(4), pytest.raises(KeyboardInterrupt):
+        with within(60), pytest.raises(KeyboardInterrupt):
             interrupted()
         assert gone(worker.pid)
 
@@ -396,27 +416,26 @@ class TestEnd:
         assert not folder.exists()
 
     def test_ending_twice_is_no_error(self, scripted: Scripted) -> None:
-        worker = scripted.open()
+        worker = scripted.start()
         worker.kill()
         worker.kill()
         worker.close()
 
-    @pytest.mark.parametrize("fault", ["", "hang@decode"])
-    def test_a_worker_ends_when_its_parent_is_killed(self, scripted: Scripted, fault: str) -> None:
+    @pytest.mark.parametrize("fault", ["", "hang@versions"])
+    @pytest.mark.usefixtures("scripted")
+    def test_a_worker_ends_when_its_parent_is_killed(self, fault: str) -> None:
         code = (
-            "import sys\nfrom pathlib import Path\nfrom pytest_rwkvperf.cases import Case\n"
-            "from pytest_rwkvperf.worker.parent import Worker\n"
-            "worker = Worker(environment={'SCRIPTED_FAULT': sys.argv[2]})\n"
-            f"worker.open({LOCATION!r}, Path(sys.argv[1]), Case('scripted', 'm', 'fp16', 'cpu', 1, 64))\n"
-            "print(worker.pid, flush=True)\nworker.request('decode', 600, token=1)\nsys.stdin.read()\n"
+            "import sys\nfrom pytest_rwkvperf.worker.parent import Worker\n"
+            "worker = Worker(environment={'SCRIPTED_FAULT': sys.argv[1]})\n"
+            f"print(worker.pid, flush=True)\nworker.request('describe', 600, location={LOCATION!r})\nsys.stdin.read()\n"
         )
-        command = [sys.executable, "-c", code, str(scripted.model), fault]
+        command = [sys.executable, "-c", code, fault]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             pid = int(process.stdout.readline())
             assert not gone(pid, 0.05)
             process.kill()
-        assert gone(pid, 3)
+        assert gone(pid)
 
     @pytest.mark.skipif(os.name == "nt", reason="terminals and process groups of POSIX")
     def test_a_worker_is_not_in_the_terminals_process_group(self, scripted: Scripted) -> None:

@@ -14,7 +14,7 @@ def tail_of(data: bytes) -> list[str]:
     tail = Tail(os.fdopen(reading, "rb"))
     with os.fdopen(writing, "wb") as pipe:
         pipe.write(data)
-    assert tail.join(5)
+    assert tail.join(60)
     return tail.lines()
 
 
