@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from contextlib import suppress
@@ -34,7 +35,18 @@ SCRIPTED = Path(__file__).with_name("scripted")
 CHECKOUT = Path(__file__).parents[1]
 ENGINE_MODULES = ("torch", "llama_cpp", "rwkvperf_web_rwkv")
 # Other plugins' entry points: half a second a run that shows nothing here; and another order in every run.
-QUIET = ("-p", "no:hypothesispytest", "-p", "no:cacheprovider", "-p", "no:randomly")
+QUIET = ("-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:cacheprovider", "-p", "no:randomly")
+
+
+def pytest_collection() -> None:
+    """Look for no garbage while modules and tests are loaded: nearly all of it stays to the end."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Nor later among what was loaded then, a hundred thousand objects and more."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

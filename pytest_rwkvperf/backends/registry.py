@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import entry_points
 
 from pytest_rwkvperf.backends.base import Backend
 from pytest_rwkvperf.errors import OptionError
@@ -31,6 +30,8 @@ EXECUTABLES = {
 
 def locations() -> dict[str, str]:
     """Where each backend lives, as `module:attribute`, built-in ones first."""
+    from importlib.metadata import entry_points  # a quarter of a worker's start, and no worker asks for locations
+
     found = dict(BUILT_IN)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         found.setdefault(entry.name, entry.value)

@@ -212,7 +212,7 @@ class Scene:
     def command(self, *arguments: str) -> list[str]:
         """Pytest on two small workloads of each case."""
         options = (f"--rwkv-quant={GOOD}", "--rwkv-workload=pp16,tg4", "--rwkv-budget=0.01", "--rwkv-tolerance=40%")
-        plugins = ("scene_plugin", "no:cacheprovider", "no:hypothesispytest", "no:randomly")
+        plugins = ("scene_plugin", "no:cacheprovider", "no:hypothesispytest", "no:anyio", "no:randomly")
         loaded = [part for plugin in plugins for part in ("-p", plugin)]
         return [sys.executable, "-m", "pytest", *loaded, "--rwkv-backend=scripted", *options, *arguments]
 
