@@ -291,7 +291,10 @@ def _no_reference(taken: _Taken, reference: Reference, stored: StoredCase | None
     if reference.baseline is None:
         if reference.nearest is None:
             return "no baseline is stored yet; --rwkv-save-baseline stores one"
-        return f"the stored machines differ from this one in {_differences(reference)}"
+        return (
+            f"the stored machines differ from this one in {_differences(reference)}; "
+            "--rwkv-save-baseline stores this one's beside them"
+        )
     if stored is None:
         return f"this machine's baseline lacks the case {item.case.key!r}; --rwkv-save-baseline adds it"
     pairs = {
@@ -310,4 +313,11 @@ def _no_reference(taken: _Taken, reference: Reference, stored: StoredCase | None
 def _differences(reference: Reference) -> str:
     assert reference.nearest is not None  # noqa: S101 - the caller has asked
     fields = reference.fingerprint.differences(reference.nearest)
-    return ", ".join(f"{name} ({there!r} stored, {here!r} here)" for name, (here, there) in fields.items())
+    return ", ".join(f"{name} ({_said(there)} stored, {_said(here)} here)" for name, (here, there) in fields.items())
+
+
+def _said(value: object) -> str:
+    """A field of a fingerprint in words; of several GPUs each."""
+    if isinstance(value, tuple):
+        return " and ".join(map(repr, value)) or "none"
+    return repr(value)

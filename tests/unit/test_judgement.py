@@ -137,7 +137,7 @@ def test_another_machines_baseline_is_not_compared_with_and_the_differences_are_
     assert judgement.verdict == "NO-BASELINE"
     assert judgement.reason == (
         "the stored machines differ from this one in cpu ('Intel(R) Xeon(R)' stored, 'AMD EPYC 9B14' here), "
-        "cores (8 stored, 2 here)"
+        "cores (8 stored, 2 here); --rwkv-save-baseline stores this one's beside them"
     )
 
 
