@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
     from pytest_rwkvperf.store.schema import Baseline, StoredCase
 
+WATCHED = "measured under "
+"""What the reason of a verdict begins with that a debugger, a coverage tool or their like has cost."""
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
@@ -213,7 +216,7 @@ def describe(judgement: Judgement) -> str:
             f"  ratio  {comparison.ratio:.3f} (new / old, of {_most(comparison)}), "
             f"bounds {comparison.low:.3f} to {comparison.high:.3f}, "
             f"each wrong with a chance of {comparison.alpha:.2%}; tolerance {comparison.tolerance:.1%}, "
-            f"smallest slowdown found 19 times in 20: {comparison.detectable:.1%}"
+            f"smallest slowdown found 19 times in 20: {_detectable(comparison)}"
         )
     return "\n".join(lines)
 
@@ -228,6 +231,10 @@ def _rate(estimate: Estimate) -> str:
 def _most(comparison: Comparison) -> str:
     """Whose ratio it is: the table's figures are medians of all repetitions."""
     return "most repetitions" if comparison.paired else "the fast repetitions"
+
+
+def _detectable(comparison: Comparison) -> str:
+    return "none" if math.isinf(comparison.detectable) else f"{comparison.detectable:.1%}"
 
 
 def _explain(comparison: Comparison) -> str:
@@ -250,6 +257,8 @@ def _busy(new: Timed, old: Old) -> str:
     shares = (("", new.foreign), ("stored ", max(one.foreign for one in calm(old.sessions))))
     busy = [f"{which}{share:.0%}" for which, share in shares if share > IDLE_SHARE]
     effect = f"which widens the bounds, and beyond {CROWDED_SHARE:.0%} voids them"
+    if max(share for _, share in shares) > CROWDED_SHARE:
+        effect += " (measure or store again when it is idle, or take --rwkv-ab)"
     return f"; other processes took {' and '.join(busy)} of the processor, {effect}" if busy else ""
 
 
@@ -278,6 +287,8 @@ def _what_would_settle(comparison: Comparison) -> str:
         return f"; {comparison.settled_by} stored sessions would tell, if it stays so"
     if comparison.paired:
         return "; more pairs would tell (--rwkv-budget)"
+    if math.isinf(comparison.detectable):  # no number of sessions helps; what does is said with what voided the bounds
+        return ""
     return (
         f"; not even {MOST_SESSIONS} stored sessions would tell if they lay as far apart as is believed now: store "
         "more, which shows a quiet machine to be one, or take --rwkv-ab, or a wider --rwkv-tolerance"

@@ -14,7 +14,7 @@ from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.backends.discovery import Found, Missing, discover
 from pytest_rwkvperf.cases import Case, Item
 from pytest_rwkvperf.errors import BaselineError, MeasurementError, OptionError
-from pytest_rwkvperf.judgement import Judgement, Reference
+from pytest_rwkvperf.judgement import WATCHED, Judgement, Reference
 from pytest_rwkvperf.launcher import Share
 from pytest_rwkvperf.machine import fingerprint, observers
 from pytest_rwkvperf.measure.record import Measurement
@@ -432,5 +432,5 @@ def _unwatched(found: Judgement) -> Judgement:
     watching = observers.watching()
     if not watching or found.verdict in ("INVALID", "NO-BASELINE"):
         return found
-    reason = f"measured under {' and '.join(watching)}, so it counts neither way; without that: {found.reason}"
+    reason = f"{WATCHED}{' and '.join(watching)}, so it counts neither way; without that: {found.reason}"
     return replace(found, verdict="INCONCLUSIVE", reason=reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.judgement import WATCHED
 from pytest_rwkvperf.measure.record import Measurement
 from pytest_rwkvperf.reports import apart
 from pytest_rwkvperf.text import printable
@@ -235,8 +237,21 @@ def _verdict(session: Session, counts: Counter[Verdict]) -> str:
         reasons = {judgement.reason for judgement in session.judgements.values() if judgement.verdict == "NO-BASELINE"}
         return f"No baseline to compare with: {min(reasons)}."
     if counts["INCONCLUSIVE"]:
-        return "Noise hides the answer for some: raise --rwkv-budget, or --rwkv-tolerance."
+        return _undecided(session)
     return "Nothing got slower than the tolerance allows."
+
+
+def _undecided(session: Session) -> str:
+    """What would bring a verdict: no budget does where none was possible whatever had been measured."""
+    unsure = [one for one in session.judgements.values() if one.verdict == "INCONCLUSIVE"]
+    if any(one.reason.startswith(WATCHED) for one in unsure):
+        return "Somebody watches this process, so no verdict counts: run without that (pytest-cov: --no-cov)."
+    if all(one.comparison is not None and math.isinf(one.comparison.detectable) for one in unsure):
+        return (
+            "The machine allowed no verdict, being crowded or its processors elsewhere, now or when the baseline was "
+            "stored: run again when it is idle, or take --rwkv-ab; --rwkv-strict=inconclusive says more."
+        )
+    return "Noise hides the answer for some: raise --rwkv-budget, or --rwkv-tolerance."
 
 
 def _both_ways(session: Session) -> list[str]:
@@ -256,7 +271,8 @@ def _found_here(session: Session) -> list[str]:
     if session.settings.ab:
         found = [f"{one.item.case.label} {one.item.workload} {found.detectable:.1%}" for one, found in compared]
         return [f"Smallest slowdown that such a run finds 19 times in 20: {', '.join(found)}."] if found else []
-    blunt = [found for _, found in compared if found.detectable > _BLUNT * found.tolerance]
+    # More sessions sharpen bounds that there are; those that were voided find nothing for another reason.
+    blunt = [found for _, found in compared if _BLUNT * found.tolerance < found.detectable < math.inf]
     if not blunt:
         return []
     share = f"{len(blunt)} of {len(compared)} find only slowdowns of more than {_BLUNT} times the tolerance"

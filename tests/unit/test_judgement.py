@@ -141,6 +141,12 @@ def test_another_machines_baseline_is_not_compared_with_and_the_differences_are_
     )
 
 
+def test_the_gpus_that_another_machine_has_are_named_in_words() -> None:
+    there = replace(HERE, gpus=("NVIDIA H200", "NVIDIA H200"))
+    judgement = judge(RECORD, ITEM, Reference(HERE, None, there), 0.05, items=1)
+    assert "in gpus ('NVIDIA H200' and 'NVIDIA H200' stored, none here);" in judgement.reason
+
+
 @pytest.mark.parametrize(
     ("there", "reason"),
     [
@@ -205,6 +211,17 @@ def test_one_process_is_judged_without_a_bound() -> None:
     assert judgement.comparison is not None
     assert judgement.comparison.high == math.inf
     assert "bounds 0.000 to inf" in describe(judgement)
+    assert describe(judgement).endswith("smallest slowdown found 19 times in 20: none")
+
+
+def test_a_machine_that_others_worked_on_is_named_with_what_helps() -> None:
+    crowded = replace(RECORD, conditions=replace(RECORD.conditions, foreign=0.4))
+    judgement = judge(crowded, ITEM, against(stored()), 0.25, items=1)
+    assert judgement.reason == (
+        "the ratio's bounds hold 0.800: noise hides whether the tolerance was passed; other processes took 40% of the "
+        "processor, which widens the bounds, and beyond 10% voids them (measure or store again when it is idle, or "
+        "take --rwkv-ab)"
+    )
 
 
 def test_a_regressions_description_has_old_new_ratio_bounds_and_how_sure_it_is() -> None:

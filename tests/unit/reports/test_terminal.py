@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from pytest_rwkvperf.cases import Case, Item, Workload
-from pytest_rwkvperf.judgement import Judgement
+from pytest_rwkvperf.judgement import WATCHED, Judgement
 from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.machine.nvml import GpuFacts
 from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
@@ -151,6 +152,29 @@ def steps(*judgements: Judgement, saved: Saved | None = None, trouble: str = "",
 )
 def test_the_gravest_verdict_has_the_sentence(verdicts: tuple[Verdict, ...], sentence: str) -> None:
     assert steps(*map(judged, verdicts)) == [sentence]
+
+
+def voided() -> Judgement:
+    comparison = ALL[1].comparison
+    assert comparison is not None
+    return replace(judged("INCONCLUSIVE"), comparison=replace(comparison, low=0.0, high=math.inf, detectable=math.inf))
+
+
+def test_where_the_machine_allowed_no_verdict_no_budget_is_asked_for() -> None:
+    assert steps(judged("PASS"), voided()) == [
+        (
+            "The machine allowed no verdict, being crowded or its processors elsewhere, now or when the baseline was "
+            "stored: run again when it is idle, or take --rwkv-ab; --rwkv-strict=inconclusive says more."
+        )
+    ]
+    assert "raise --rwkv-budget" in steps(voided(), judged("INCONCLUSIVE"))[0]
+
+
+def test_of_a_run_that_somebody_watched_it_is_said_how_verdicts_come_to_count() -> None:
+    watched = judged("INCONCLUSIVE", reason=f"{WATCHED}coverage, so it counts neither way")
+    assert steps(watched, judged("PASS")) == [
+        "Somebody watches this process, so no verdict counts: run without that (pytest-cov: --no-cov)."
+    ]
 
 
 def test_of_several_reasons_for_no_baseline_the_same_one_is_said_every_time() -> None:
