@@ -220,7 +220,8 @@ def next_steps(session: Session) -> list[str]:
         names = ", ".join(f"{one.item.case.label} {one.item.workload}" for one in session.saved.refused)
         if names:
             steps.append(f"Not saved, being regressions: {names}; --rwkv-save-baseline=replace accepts them.")
-    elif counts:
+    elif counts and not (session.settings.save != "no" and counts.keys() == {"NO-BASELINE"}):
+        # Of a save that failed the trouble tells; that saving would help is no news then.
         steps.append(_verdict(session, counts))
     return [*steps, *_found_here(session), *_noise_kept(session), *_both_ways(session)]
 

@@ -125,8 +125,10 @@ def test_names_are_shown_as_they_are_and_never_as_markup() -> None:
 # What to do next
 
 
-def steps(*judgements: Judgement, saved: Saved | None = None, trouble: str = "", ab: str = "") -> list[str]:
-    settings = SimpleNamespace(ab=ab)
+def steps(
+    *judgements: Judgement, saved: Saved | None = None, trouble: str = "", ab: str = "", save: str = "no"
+) -> list[str]:
+    settings = SimpleNamespace(ab=ab, save=save)
     session = SimpleNamespace(
         judgements=dict(enumerate(judgements)),
         saved=saved,
@@ -175,6 +177,12 @@ def test_of_a_run_that_somebody_watched_it_is_said_how_verdicts_come_to_count() 
     assert steps(watched, judged("PASS")) == [
         "Somebody watches this process, so no verdict counts: run without that (pytest-cov: --no-cov)."
     ]
+
+
+def test_of_a_save_that_failed_it_is_not_said_that_saving_would_help() -> None:
+    trouble = "not saved: the disk is full"
+    assert steps(judged("NO-BASELINE"), trouble=trouble, save="append") == [trouble]
+    assert steps(judged("NO-BASELINE"), trouble="no report") == ["no report", "No baseline to compare with: reason."]
 
 
 def test_of_several_reasons_for_no_baseline_the_same_one_is_said_every_time() -> None:
@@ -227,7 +235,7 @@ class Reporter:
 def written(*judgements: Judgement, trouble: str = "", records: tuple[CaseRecord, ...] = ()) -> list[str]:
     reporter = Reporter(120)
     session = SimpleNamespace(
-        settings=SimpleNamespace(ab=""),
+        settings=SimpleNamespace(ab="", save="no"),
         judgements=dict(enumerate(judgements)),
         saved=None,
         noise=None,
