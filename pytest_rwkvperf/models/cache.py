@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
@@ -77,7 +77,8 @@ def replacing(target: Path, needed: int) -> Iterator[Path]:
     except OSError as error:
         raise ModelError(f"writing {str(target)!r} failed: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses even to remove what is not there, and hid why writing failed
+            temporary.unlink(missing_ok=True)
 
 
 def glob_escaped(name: str) -> str:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import pathlib
 import shutil
 import threading
 from typing import TYPE_CHECKING, NamedTuple
@@ -62,6 +64,21 @@ def test_a_disk_that_fails_while_writing_is_named(tmp_path: Path) -> None:
             raise OSError(28, "No space left on device")
 
     with pytest.raises(ModelError, match=r"model\.st.*No space left"):
+        fail()
+
+
+def test_a_read_only_disk_is_told_by_the_files_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "unlink", refuse)
+    monkeypatch.setattr(pathlib.Path, "write_bytes", refuse)
+
+    def fail() -> None:
+        with cache.replacing(tmp_path / "model.st", 10) as temporary:
+            temporary.write_bytes(b"new")
+
+    with pytest.raises(ModelError, match=r"writing '.*/model\.st' failed: .*Read-only file system"):
         fail()
 
 
