@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.reports.record import Record
     from pytest_rwkvperf.store.schema import Baseline, StoredCase
 
+_EITHER = "give what --rwkv-save-baseline or --rwkv-report=FILE.json wrote"
+
 
 def read(path: Path) -> Baseline:
     """A baseline, or a measurement record as the baseline that saving its run would have made.
@@ -30,19 +32,19 @@ def read(path: Path) -> Baseline:
     try:
         text = strict.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path} cannot be read: {error}") from error
+        raise RecordError(f"{path} cannot be read: {error}; {_EITHER}") from error
     try:
         raw = strict.loads(text)
     except ValueError as error:
-        raise RecordError(f"{path} is neither a baseline nor a record: it is not valid JSON ({error})") from error
+        raise RecordError(
+            f"{path} is neither a baseline nor a record: it is not valid JSON ({error}); {_EITHER}"
+        ) from error
     cases = raw.get("cases") if isinstance(raw, dict) else None
     if isinstance(cases, list):
         return _of_record(records.loads(text, path))
     if isinstance(cases, dict):
         return schema.loads(text, path)
-    raise RecordError(
-        f"{path} is neither a baseline nor a record; give what --rwkv-save-baseline or --rwkv-report=FILE.json wrote"
-    )
+    raise RecordError(f"{path} is neither a baseline nor a record; {_EITHER}")
 
 
 def _of_record(record: Record) -> Baseline:

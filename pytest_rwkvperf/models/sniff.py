@@ -24,9 +24,8 @@ def sniff(path: Path) -> Format:
             another format than the content.
     """
     if not path.is_file():
-        raise ModelError(
-            f"model file {str(path)!r} does not exist" if not path.exists() else f"{str(path)!r} is no file"
-        )
+        wrong = f"{str(path)!r} is no file" if path.exists() else f"model file {str(path)!r} does not exist"
+        raise ModelError(f"{wrong}; name a .pth, .st or .gguf file")
     try:
         with path.open("rb") as file:
             head = file.read(64)

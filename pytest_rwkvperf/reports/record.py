@@ -233,7 +233,7 @@ def read(path: Path) -> Record:
             )
         text = strict.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"record {path} cannot be read: {error}") from error
+        raise RecordError(f"record {path} cannot be read: {error}; {_AGAIN}") from error
     return loads(text, path)
 
 

@@ -28,6 +28,8 @@ LOCK_SECONDS = 60.0
 
 _OWN = re.compile(r"/dev/(?:std(out|err)|fd/(\d+))|/proc/self/fd/(\d+)")
 
+_POSSIBLE = "make that possible, or name another folder"
+
 
 def path_for(folder: Path, fingerprint: Fingerprint) -> Path:
     """Where a machine's baseline lives."""
@@ -48,8 +50,10 @@ def read(path: Path) -> Baseline | None:
                 f"baseline {path} is a link to {path.readlink()}, which is not there; remove the link or bring the file"
             ) from None
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BaselineError(f"baseline {path} cannot be read: {error}") from error
+    except UnicodeDecodeError as error:
+        raise BaselineError(f"baseline {path} is not text ({error}); {schema.RESTORE}") from error
+    except OSError as error:
+        raise BaselineError(f"baseline {path} cannot be read: {error}; {_POSSIBLE}") from error
     return schema.loads(text, path)
 
 
@@ -110,7 +114,8 @@ def _update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline],
         )
         raise BaselineError(f"{message}: try again when that has ended") from error
     except (OSError, UnicodeEncodeError) as error:
-        raise BaselineError(f"baseline {path} cannot be written: {error}; it was left as it is") from error
+        message = f"baseline {path} cannot be written: {error}; it was left as it is"
+        raise BaselineError(f"{message}; {_POSSIBLE}") from error
     return path
 
 

@@ -100,7 +100,7 @@ def test_another_machine_is_no_baseline(folder: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(None, "cannot be read"), ("{", "is not valid JSON"), ("[]", "is neither a baseline nor a record; give what")],
+    [(None, "cannot be read"), ("{", "is not valid JSON"), ("[]", "is neither a baseline nor a record; ")],
 )
 def test_what_is_neither_is_refused_by_name(
     folder: Path, text: str | None, said: str, capsys: pytest.CaptureFixture[str]
@@ -112,6 +112,7 @@ def test_what_is_neither_is_refused_by_name(
     told = capsys.readouterr().err
     assert "old.json" in told
     assert said in told
+    assert told.endswith("; give what --rwkv-save-baseline or --rwkv-report=FILE.json wrote\n")
 
 
 def test_a_stored_workload_that_is_none_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -381,7 +381,7 @@ class TestRefused:
         assert (model.name, model.source.path) == ("rwkv7-g1", link)
 
     def test_a_missing_file(self, tmp_path: Path, place: Workplace) -> None:
-        with pytest.raises(ModelError, match=r"absent\.pth' does not exist"):
+        with pytest.raises(ModelError, match=r"absent\.pth' does not exist; name a \.pth, "):
             place.resolve(tmp_path / "absent.pth")
 
     def test_a_folder(self, tmp_path: Path, place: Workplace) -> None:
