@@ -59,8 +59,10 @@ def load(location: str) -> Backend:
     return backend
 
 
-def choose(text: str) -> tuple[dict[str, str], bool]:
+def choose(text: str, option: str = "--rwkv-backend") -> tuple[dict[str, str], bool]:
     """Read the value of `--rwkv-backend`: the chosen locations by name, and whether they were named by hand.
+
+    `option` is what errors call it.
 
     Raises:
         OptionError: a name that nobody offers.
@@ -70,13 +72,13 @@ def choose(text: str) -> tuple[dict[str, str], bool]:
     if names == ["all"]:
         return {name: location for name, location in known.items() if name not in BY_HAND_ONLY}, False
     if "all" in names:
-        raise OptionError(f"--rwkv-backend={text!r} names all and others; write all alone, or the names")
+        raise OptionError(f"{option}={text!r} names all and others; write all alone, or the names")
     programs = _programs(names)
     unknown = [name for name in names if name not in known and name.partition(":")[0] not in programs]
     if unknown or not names:
         value = unknown[0] if unknown else text
         allowed = ", ".join([*known, *(f"{name}:/path" for name in EXECUTABLES)])
-        raise OptionError(f"--rwkv-backend={value!r} is unknown; allowed: all, {allowed}")
+        raise OptionError(f"{option}={value!r} is unknown; allowed: all, {allowed}")
     known |= programs
     return {name: known[name] for name in dict.fromkeys(one.partition(":")[0] for one in names)}, True
 

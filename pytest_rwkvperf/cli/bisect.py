@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.bisect import beside, environments, search
 from pytest_rwkvperf.errors import OptionError
 
@@ -45,6 +46,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     backend = options.backend or BACKENDS.get(options.package)
     if not backend:
         raise OptionError(f"nobody knows what measures {options.package}; add --backend")
+    registry.choose(backend, "--backend")  # before releases are installed for a name that nobody offers
     versions = environments.releases(options.package, oldest, newest)
     console.text(f"{len(versions)} releases: {', '.join(versions)}\n")
     console.progress(f"installing {options.package} {versions[0]}", 0.0)

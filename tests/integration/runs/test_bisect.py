@@ -109,9 +109,16 @@ def test_a_range_that_does_not_go_forward_is_refused_before_the_index_is_asked(
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["rwkv", "1.0"], "'1.0' is no range"), (["numpy", "1..2"], "nobody knows what measures numpy; add --backend")],
+    [
+        (["rwkv", "1.0"], "'1.0' is no range"),
+        (["numpy", "1..2"], "nobody knows what measures numpy; add --backend"),
+        (["rwkv", "1..2", "--backend", "lama-cpp"], "--backend='lama-cpp' is unknown; allowed: all, rwkv, llama-cpp"),
+    ],
 )
-def test_mistakes_in_the_command_line(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes_in_the_command_line(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "_pip", lambda *_: pytest.fail("the index was asked"))
     assert cli.main(["bisect", *arguments]) == 2
     assert said in capsys.readouterr().err
 
