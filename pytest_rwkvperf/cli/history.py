@@ -77,12 +77,21 @@ def _open(place: Address, *, new: bool = False) -> Database:
     """
     from pytest_rwkvperf.history.database import Database
 
-    sqlite = place.url.drivername.startswith("sqlite")
-    if sqlite and not new and not Path(str(place.url.database)).exists():
-        raise HistoryError(f"there is no history {place.shown}; --rwkv-history makes one")
+    if not new:
+        _check_there(place)
     database = Database(place)
     database.prepare()
     return database
+
+
+def _check_there(place: Address) -> None:
+    """Refuse a name behind which is nothing: opening an SQLite file would make it.
+
+    Raises:
+        HistoryError: with the name.
+    """
+    if place.url.drivername.startswith("sqlite") and not Path(str(place.url.database)).exists():
+        raise HistoryError(f"there is no history {place.shown}; --rwkv-history makes one")
 
 
 def _list(options: argparse.Namespace, console: Console, place: Address) -> int:  # noqa: ARG001 - all commands' shape
@@ -162,6 +171,8 @@ def _send(options: argparse.Namespace, console: Console, place: Address) -> int:
     """Send the runs that could not be stored when they ended."""
     from pytest_rwkvperf.history import spool
 
+    if not spool.waiting(place):
+        _check_there(place)
     outcome = spool.send(place)
     for aside in filter(None, outcome.asides):
         console.result(aside)

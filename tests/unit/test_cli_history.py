@@ -124,6 +124,7 @@ def test_what_waits_is_counted_and_sent(history: str, here: Path, capsys: pytest
     ("arguments", "status", "says"),
     [
         (("list", "none.db"), 1, "there is no history sqlite:///"),
+        (("send", "none.db"), 1, "there is no history sqlite:///"),
         (("trend", "history.db", "tg128"), 2, "no workload's name holds 'tg128'"),
         (("trend", "history.db", "-o", "none.txt"), 2, "-o none.txt: write a file ending in .html"),
         (("changes", "history.db", "--at-least", "5"), 2, "--at-least='5' is not a share between 0 and 100 %"),
