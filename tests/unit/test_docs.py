@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,14 @@ def test_both_readmes_list_every_option(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     assert [option.flag for option in OPTIONS if f"`{option.flag}" not in text] == []
     assert [option.ini for option in OPTIONS if f"`{option.ini}`" not in text] == []
+
+
+def test_both_readmes_lead_to_the_same_pages() -> None:
+    def pages(name: str) -> set[str]:
+        links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / name).read_text(encoding="utf-8"))
+        return {link.replace("docs/zh/", "docs/") for link in links if not link.startswith("README")}
+
+    assert pages("README.md") == pages("README.zh.md")
 
 
 @pytest.mark.parametrize(
