@@ -238,7 +238,8 @@ def announcement(session: Session) -> list[str]:
 
     cases = {item.case for item in session.selected}
     if not cases:
-        return ["rwkvperf: nothing to measure"]
+        why = "no selected test asks for rwkv_perf within what the options name"
+        return [f"rwkvperf: nothing to measure: {why}; --rwkv-suite=yes adds the shipped ones"]
     settings = session.settings
     suite = "the shipped suite" if session.suite else "your own tests"
     counts = f"{len(cases)} cases, {len(session.selected)} workloads"

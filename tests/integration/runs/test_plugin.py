@@ -194,7 +194,7 @@ class TestSuite:
         runs.pytester.makepyfile("def test_other(): pass")
         result = runs.measuring("--rwkv-suite=no")
         assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
-        result.stdout.fnmatch_lines(["rwkvperf: nothing to measure"])
+        result.stdout.fnmatch_lines(["rwkvperf: nothing to measure: no selected test asks *--rwkv-suite=yes adds *"])
 
     def test_auto_takes_the_suite_when_no_test_asks_for_rwkv_perf(self, runs: Runs) -> None:
         runs.pytester.makepyfile("def test_other(): pass\ndef test_model(st_model): assert st_model.format == 'st'")
