@@ -15,6 +15,7 @@ from pytest_rwkvperf.cases import Workload
 from pytest_rwkvperf.judgement import WATCHED
 from pytest_rwkvperf.measure.record import Measurement
 from pytest_rwkvperf.reports import apart
+from pytest_rwkvperf.stats.verdicts import CROWDED_SHARE
 from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.judgement import Judgement
     from pytest_rwkvperf.measure.record import CaseRecord
-    from pytest_rwkvperf.session import Session
+    from pytest_rwkvperf.session import Saved, Session
     from pytest_rwkvperf.stats.estimates import Estimate
     from pytest_rwkvperf.stats.verdicts import Verdict
 
@@ -209,21 +210,35 @@ def next_steps(session: Session) -> list[str]:
     if session.trouble:
         steps.append(session.trouble)
     if session.saved is not None:
-        if session.saved.path is not None:
-            steps.append(f"Saved {session.saved.stored} workloads to {session.saved.path}; commit it.")
-            noisy = [one for one in session.judgements.values() if one.new is not None and one.new.half_width > _NOISY]
-            if noisy:
-                steps.append(
-                    f"{len(noisy)} of them have an interval beyond ± {_NOISY:.0%}: save again on a quieter machine."
-                )
-        steps += [f"Not saved: {told}." for told in session.saved.doubted]
-        names = ", ".join(f"{one.item.case.label} {one.item.workload}" for one in session.saved.refused)
-        if names:
-            steps.append(f"Not saved, being regressions: {names}; --rwkv-save-baseline=replace accepts them.")
+        steps += _saved(session, session.saved)
     elif counts and not (session.settings.save != "no" and counts.keys() == {"NO-BASELINE"}):
         # Of a save that failed the trouble tells; that saving would help is no news then.
         steps.append(_verdict(session, counts))
     return [*steps, *_found_here(session), *_noise_kept(session), *_both_ways(session)]
+
+
+def _saved(session: Session, saved: Saved) -> list[str]:
+    """What went into the baseline, what of it will be of no use there, and what did not."""
+    steps = [] if saved.path is None else _stored(session, saved)
+    steps += [f"Not saved: {told}." for told in saved.doubted]
+    names = ", ".join(f"{one.item.case.label} {one.item.workload}" for one in saved.refused)
+    if names:
+        steps.append(f"Not saved, being regressions: {names}; --rwkv-save-baseline=replace accepts them.")
+    return steps
+
+
+def _stored(session: Session, saved: Saved) -> list[str]:
+    steps = [f"Saved {saved.stored} workloads to {saved.path}; commit it."]
+    noisy = [one for one in session.judgements.values() if one.new is not None and one.new.half_width > _NOISY]
+    if noisy:
+        steps.append(f"{len(noisy)} of them have an interval beyond ± {_NOISY:.0%}: save again on a quieter machine.")
+    crowded = max((record.conditions.foreign for record in session.records()), default=0.0)
+    if crowded > CROWDED_SHARE:
+        steps.append(
+            f"Other processes took {crowded:.0%} of the processor meanwhile, and no verdict rests on such a session: "
+            "save again when the machine is idle."
+        )
+    return steps
 
 
 def _verdict(session: Session, counts: Counter[Verdict]) -> str:

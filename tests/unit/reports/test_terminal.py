@@ -126,7 +126,12 @@ def test_names_are_shown_as_they_are_and_never_as_markup() -> None:
 
 
 def steps(
-    *judgements: Judgement, saved: Saved | None = None, trouble: str = "", ab: str = "", save: str = "no"
+    *judgements: Judgement,
+    saved: Saved | None = None,
+    trouble: str = "",
+    ab: str = "",
+    save: str = "no",
+    records: tuple[CaseRecord, ...] = (),
 ) -> list[str]:
     settings = SimpleNamespace(ab=ab, save=save)
     session = SimpleNamespace(
@@ -135,6 +140,7 @@ def steps(
         noise=None,
         trouble=trouble,
         settings=settings,
+        records=lambda: list(records),
     )
     return terminal.next_steps(cast("Session", session))
 
@@ -198,6 +204,20 @@ def test_a_saving_run_says_what_it_saved_and_where() -> None:
 def test_what_no_verdict_may_rest_on_is_said_not_to_be_saved() -> None:
     saved = Saved(None, 0, [], ["llama-cpp-q8_0-cuda:0: NVIDIA H200 was throttled"])
     assert steps(judged("NO-BASELINE"), saved=saved) == ["Not saved: llama-cpp-q8_0-cuda:0: NVIDIA H200 was throttled."]
+
+
+def test_a_session_that_no_verdict_will_rest_on_is_pointed_out_when_it_is_saved() -> None:
+    saved = Saved(Path("here.json"), 1)
+    calm = make_record(make_run(pp16=(40_000_000,)))
+    crowded = replace(calm, conditions=replace(calm.conditions, foreign=0.45))
+    assert steps(judged("NO-BASELINE"), saved=saved, records=(calm, crowded)) == [
+        "Saved 1 workloads to here.json; commit it.",
+        (
+            "Other processes took 45% of the processor meanwhile, and no verdict rests on such a session: save again "
+            "when the machine is idle."
+        ),
+    ]
+    assert len(steps(judged("NO-BASELINE"), saved=saved, records=(calm,))) == 1
 
 
 def test_a_saving_run_says_what_it_refused() -> None:
