@@ -151,7 +151,8 @@ def unfit(settings: Settings, engine: Found, limits: ModelLimits) -> Missing | N
     name = engine.backend.name
     if engine.backend.format not in limits.formats:
         have = ", ".join(sorted(limits.formats))
-        return Missing(name, f"{name} reads .{engine.backend.format}, and {limits.name} can only be had as {have}")
+        reason = f"{name} reads .{engine.backend.format}, and {limits.name} can only be had as {have}"
+        return Missing(name, f"{reason}; give the model's .pth, .st or F16 .gguf file")
     if not devices(settings, engine):
         ids = ", ".join(device.id for device in engine.devices)
         return Missing(name, f"{name} has none of --rwkv-device={','.join(settings.devices)}; it lists {ids}")

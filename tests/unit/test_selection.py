@@ -297,9 +297,12 @@ def test_an_engine_without_the_device_asked_for_is_left_out_with_a_reason() -> N
 
 def test_a_model_that_is_only_to_be_had_as_gguf_leaves_the_other_engines_out_with_a_reason() -> None:
     assert unfit(DEFAULTS, LLAMA, ONLY_GGUF) is None
-    assert unfit(DEFAULTS, RWKV, ONLY_GGUF) == Missing("rwkv", "rwkv reads .pth, and mine.gguf can only be had as gguf")
+    instead = "; give the model's .pth, .st or F16 .gguf file"
+    assert unfit(DEFAULTS, RWKV, ONLY_GGUF) == Missing(
+        "rwkv", f"rwkv reads .pth, and mine.gguf can only be had as gguf{instead}"
+    )
     assert unfit(DEFAULTS, WEB, ONLY_GGUF) == Missing(
-        "web-rwkv", "web-rwkv reads .st, and mine.gguf can only be had as gguf"
+        "web-rwkv", f"web-rwkv reads .st, and mine.gguf can only be had as gguf{instead}"
     )
     assert chosen(limits=ONLY_GGUF) == ["llama-cpp-q4_k_m-cpu-pp512", "llama-cpp-q4_k_m-cpu-tg128"]
 
