@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_rwkvperf.errors import OptionError, RwkvPerfError, StorageError
-from pytest_rwkvperf.fixtures import BACKENDS, FIXTURES, PROPERTY
+from pytest_rwkvperf.fixtures import BACKENDS, FIXTURES, OFF, PROPERTY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +29,9 @@ XdistNode = Any
 UNWINDING_SECONDS = 30.0
 """How long after Ctrl-C a SIGTERM cuts nothing off: workers end and reports are written in far less. Not for ever: a
 test may have caught the interrupt."""
+
+_ASKING = ("--rwkv-save-baseline", "--rwkv-ab", "--rwkv-aa")
+"""Options that ask for a measurement of their own; the others tell how any is made, and may wait in `addopts`."""
 
 SUITE = Path(__file__).parent / "suite" / "test_throughput.py"
 
@@ -254,6 +257,12 @@ def announcement(session: Session) -> list[str]:
         f"rwkvperf: chance that unchanged code is called a regression anywhere in this run: {ALPHA:.0%}",
         *([f"rwkvperf: under {watchers}, so no verdict will count (pytest-cov: --no-cov)"] if watchers else []),
     ]
+
+
+def idle_options(config: pytest.Config) -> list[str]:
+    """A word on what was asked for while measuring is off: a run that saved and compared nothing looks like success."""
+    asked = [flag for flag in _ASKING if config.getoption(flag) not in (None, "", "no")]
+    return [f"rwkvperf: {asked[0]} does nothing: {OFF}"] if asked else []
 
 
 class Gatherer:

@@ -95,7 +95,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """Say what will be measured and for how long."""
     state = config.stash.get(SESSION, None)
-    return [] if state is None else collection.announcement(state)
+    return collection.idle_options(config) if state is None else collection.announcement(state)
 
 
 @pytest.hookimpl(tryfirst=True)

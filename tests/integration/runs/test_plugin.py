@@ -51,6 +51,14 @@ def test_without_the_option_tests_are_skipped_and_told_how_to_measure(runs: Runs
     assert "rwkvperf:" not in result.stdout.str()
 
 
+def test_what_was_asked_for_while_measuring_is_off_is_told(runs: Runs) -> None:
+    runs.pytester.makepyfile("def test_other(): pass")
+    result = runs("--rwkv-strict=skip", "--rwkv-aa=no", "--rwkv-save-baseline")
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["rwkvperf: --rwkv-save-baseline does nothing: measuring is off; turn it on with *"])
+    assert "rwkvperf:" not in runs("--rwkv-strict=skip", "--rwkv-aa=no").stdout.str()
+
+
 @pytest.mark.parametrize("fixture", ["llama_cpp", "rwkv_pip", "web_rwkv", "pth_model", "gguf_model", "st_model"])
 def test_without_the_option_every_fixture_skips(runs: Runs, fixture: str) -> None:
     runs.pytester.makepyfile(f"def test_it({fixture}): assert False")
