@@ -170,10 +170,10 @@ def dumps(baseline: Baseline) -> str:
     return strict.dumps(msgspec.to_builtins(baseline), sort_keys=True)
 
 
-_RESTORE = "restore it from version control or move it away; it was left as it is"
+RESTORE = "restore it from version control or move it away; it was left as it is"
 
 
-def loads(text: str, path: Path, advice: str = _RESTORE) -> Baseline:
+def loads(text: str, path: Path, advice: str = RESTORE) -> Baseline:
     """Read a baseline's text; `path` and `advice`, what to do then, are for the error.
 
     Raises:
