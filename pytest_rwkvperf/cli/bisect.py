@@ -46,7 +46,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     backend = options.backend or BACKENDS.get(options.package)
     if not backend:
         raise OptionError(f"nobody knows what measures {options.package}; add --backend")
-    registry.choose(backend, "--backend")  # before releases are installed for a name that nobody offers
+    if options.package in BACKENDS:  # others may offer the backend themselves, in their releases alone
+        registry.choose(backend, "--backend")  # before releases are installed for a name that nobody offers
     versions = environments.releases(options.package, oldest, newest)
     console.text(f"{len(versions)} releases: {', '.join(versions)}\n")
     console.progress(f"installing {options.package} {versions[0]}", 0.0)

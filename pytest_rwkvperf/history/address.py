@@ -90,6 +90,7 @@ def _placed(url: URL, folder: Path) -> URL:
 
     Raises:
         OptionError: no file is named, or a folder is, or what no file can be.
+        FileNotFoundError: this process's own folder is gone.
     """
     if not url.drivername.startswith("sqlite"):
         return url
@@ -98,6 +99,8 @@ def _placed(url: URL, folder: Path) -> URL:
     try:
         path = (folder / Path(url.database).expanduser()).resolve()
         is_folder = path.is_dir()
+    except FileNotFoundError:  # of no fault of the name: the folder that this is called from is gone
+        raise
     except (OSError, RuntimeError, ValueError) as error:  # nobody's home, a name that is too long, links in a loop
         raise OptionError(f"the history {url.database!r} can be no file: {error}") from None
     if is_folder:
