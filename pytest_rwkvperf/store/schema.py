@@ -198,35 +198,38 @@ def loads(text: str, path: Path, advice: str = RESTORE) -> Baseline:
     if (stray := strict.stray(raw, msgspec.to_builtins(baseline))) is not None:
         # A slip in a hand-merged file: the figures under it would not be compared with, and lost by saving.
         raise BaselineError(f"baseline {path} does not follow its schema: unknown key {stray!r}; {advice}")
-    _check(baseline, path, advice)
+    if problem := _problem(baseline):
+        raise BaselineError(f"baseline {path}: {problem}; {advice}")
     return baseline
 
 
-def _check(baseline: Baseline, path: Path, advice: str) -> None:
+def _problem(baseline: Baseline) -> str:
+    """Why no verdict may rest on a baseline; empty when one may."""
     for kind, noise in baseline.noise.items():
         if not (0 < noise.spread <= math.log(LONGEST) and noise.freedom >= 1):  # no times lie further apart
-            raise BaselineError(
-                f"baseline {path}: {noise.spread} from {noise.freedom:g} is no spread of {kind} times; {advice}"
-            )
+            return f"{noise.spread} from {noise.freedom:g} is no spread of {kind} times"
     for key, stored in baseline.cases.items():
         if key != stored.case.key:
-            raise BaselineError(f"baseline {path}: case {key!r} describes {stored.case.key!r}; {advice}")
+            return f"case {key!r} describes {stored.case.key!r}"
         for session in stored.sessions:
-            _check_times(session, key, path, advice)
+            if problem := _times_problem(session, key):
+                return problem
+    return ""
 
 
-def _check_times(session: Session, key: str, path: Path, advice: str) -> None:
+def _times_problem(session: Session, key: str) -> str:
     for workload, runs in session.workloads.items():
         if not Workload.is_name(workload):
-            raise BaselineError(f"baseline {path}: {key!r} holds {workload!r}, which names no workload; {advice}")
+            return f"{key!r} holds {workload!r}, which names no workload"
         if not runs or not all(runs) or not _fits(runs, runs):
-            raise BaselineError(f"baseline {path}: {key!r}, {workload!r} holds no usable times; {advice}")
+            return f"{key!r}, {workload!r} holds no usable times"
     for workload, probed in session.probes.items():
         if not _fits([probed], [session.workloads.get(workload, ())]):
-            raise BaselineError(f"baseline {path}: {key}, {workload} has unusable probe times; {advice}")
+            return f"{key}, {workload} has unusable probe times"
     for workload, rows in session.handovers.items():
         if not _fits(rows, session.workloads.get(workload, ())):
-            raise BaselineError(f"baseline {path}: {key}, {workload} has unusable hand-overs; {advice}")
+            return f"{key}, {workload} has unusable hand-overs"
+    return ""
 
 
 def _fits(times: Sequence[Sequence[int]], places: Sequence[Sequence[object]]) -> bool:
