@@ -9,7 +9,6 @@ import os
 import platform
 import re
 import sys
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -97,16 +96,8 @@ def _other_numbers() -> str:
 
 def nvidia_gpus() -> tuple[str, ...]:
     """Name and memory of each NVIDIA GPU that answers, in NVML's order; empty without a driver."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
-    try:
-        return tuple(_gpu(handle) for handle in nvml.handles(pynvml))
-    finally:
-        pynvml.nvmlShutdown()
+    with nvml.handles() as found:
+        return tuple(map(_gpu, found))
 
 
 def _gpu(handle: object) -> str:
@@ -122,27 +113,24 @@ def _memory(handle: object) -> str:
     """In GiB; empty where the driver tells none, as of a GPU that shares the processor's."""
     import pynvml
 
-    try:
-        return f"{round(int(pynvml.nvmlDeviceGetMemoryInfo(handle).total) / 2**30)} GiB"
-    except pynvml.NVMLError:
-        return ""
+    memory = nvml.answered(pynvml, pynvml.nvmlDeviceGetMemoryInfo, handle)
+    return "" if memory is None else f"{round(int(memory.total) / 2**30)} GiB"
 
 
 def _divided(handle: object) -> bool:
+    """False also where there is no such mode."""
     import pynvml
 
-    try:
-        return bool(pynvml.nvmlDeviceGetMigMode(handle)[0])
-    except pynvml.NVMLError:  # no such mode
-        return False
+    mode = nvml.answered(pynvml, pynvml.nvmlDeviceGetMigMode, handle)
+    return mode is not None and bool(mode[0])
 
 
 def _parts(handle: object) -> list[object]:
+    """Of a divided GPU, those places that have an instance."""
     import pynvml
 
-    found = []
-    if _divided(handle):
-        for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
-            with suppress(pynvml.NVMLError):  # a place without an instance
-                found.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))
-    return found
+    if not _divided(handle):
+        return []
+    most = range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle))
+    found = [nvml.answered(pynvml, pynvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, index) for index in most]
+    return [part for part in found if part is not None]

@@ -83,14 +83,14 @@ class Gpu:
         """What it is."""
         nvml, handle = self._nvml, self._handle
         memory, ecc, mig = (self._ask(f"nvmlDeviceGet{what}") for what in ("MemoryInfo", "EccMode", "MigMode"))
-        cuda = _answered(nvml, nvml.nvmlSystemGetCudaDriverVersion)  # 1000 · major + 10 · minor
+        cuda = answered(nvml, nvml.nvmlSystemGetCudaDriverVersion)  # 1000 · major + 10 · minor
         persistence = self._ask("nvmlDeviceGetPersistenceMode")
         return GpuFacts(
             name=str(nvml.nvmlDeviceGetName(handle)),
             uuid=str(self._ask("nvmlDeviceGetUUID") or ""),
             address=self.address,
             memory_bytes=None if memory is None else int(memory.total),
-            driver=str(_answered(nvml, nvml.nvmlSystemGetDriverVersion) or ""),
+            driver=str(answered(nvml, nvml.nvmlSystemGetDriverVersion) or ""),
             cuda="" if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
             mig=None if mig is None else bool(mig[0]),
             ecc=None if ecc is None else bool(ecc[0]),
@@ -145,10 +145,11 @@ class Gpu:
         return None if None in parts else (int(parts[0]), int(parts[1]))
 
     def _ask(self, function: str, *arguments: object) -> Any:  # noqa: ANN401 - as NVML answers
-        return _answered(self._nvml, getattr(self._nvml, function), self._handle, *arguments)
+        return answered(self._nvml, getattr(self._nvml, function), self._handle, *arguments)
 
 
-def _answered(nvml: Any, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as NVML answers
+def answered(nvml: Any, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as NVML answers
+    """What a function of NVML says; None where it cannot: no such GPU, mode or figure."""
     try:
         return function(*arguments)
     except nvml.NVMLError:
@@ -160,21 +161,26 @@ def gpus() -> Iterator[list[Gpu]]:
     """Every GPU that NVML shows, in its order; none without a driver."""
     import pynvml
 
+    with handles() as found:
+        yield [Gpu(pynvml, handle) for handle in found]
+
+
+@contextmanager
+def handles() -> Iterator[list[Any]]:
+    """Of the GPUs that answer, for as long as NVML is open: the driver still counts one that has fallen off its bus."""
+    import pynvml
+
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         yield []
         return
     try:
-        yield [Gpu(pynvml, handle) for handle in handles(pynvml)]
+        count = range(pynvml.nvmlDeviceGetCount())
+        found = [answered(pynvml, pynvml.nvmlDeviceGetHandleByIndex, index) for index in count]
+        yield [handle for handle in found if handle is not None]
     finally:
         pynvml.nvmlShutdown()
-
-
-def handles(nvml: Any) -> list[Any]:  # noqa: ANN401 - the binding has no types
-    """Of the GPUs that answer: the driver still counts one that has fallen off its bus."""
-    found = (_answered(nvml, nvml.nvmlDeviceGetHandleByIndex, index) for index in range(nvml.nvmlDeviceGetCount()))
-    return [handle for handle in found if handle is not None]
 
 
 def matching(device: Device, there: list[Gpu]) -> Gpu | None:
