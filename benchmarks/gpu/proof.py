@@ -123,18 +123,24 @@ def pytest_in(options: argparse.Namespace) -> list[str]:
     return [sys.executable, "-m", "pytest", f"--rootdir={bare(options)}", "-p", "no:cacheprovider", "-q"]
 
 
+def run_pytest(options: argparse.Namespace, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A run of the plugin: the record and what it printed are kept."""
+    command = [*pytest_in(options), f"--rwkv-model={options.model}", *arguments]
+    command += [f"--rwkv-report={options.out / name}.json"]
+    environment = {**os.environ, "COLUMNS": "220"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=bare(options), env=environment, check=False)
+    text = done.stdout + done.stderr
+    (options.out / f"{name}.txt").write_text(text, encoding="utf-8")
+    print(text, flush=True)
+    return done
+
+
 def measuring(name: str, *arguments: str, save: bool = True) -> Callable[[argparse.Namespace], str]:
-    """A step that is a run of the plugin: the record and what it printed are kept."""
+    """A step that is a run against the baseline."""
 
     def run(options: argparse.Namespace) -> str:
-        command = [*pytest_in(options), f"--rwkv-model={options.model}"]
-        command += [f"--rwkv-baseline-dir={options.baseline_dir}", *arguments]
-        command += [f"--rwkv-report={options.out / name}.json", *(["--rwkv-save-baseline"] if save else [])]
-        environment = {**os.environ, "COLUMNS": "220"}
-        done = subprocess.run(command, capture_output=True, text=True, cwd=bare(options), env=environment, check=False)
-        text = done.stdout + done.stderr
-        (options.out / f"{name}.txt").write_text(text, encoding="utf-8")
-        print(text, flush=True)
+        saving = ["--rwkv-save-baseline"] if save else []
+        done = run_pytest(options, name, f"--rwkv-baseline-dir={options.baseline_dir}", *arguments, *saving)
         if done.returncode:
             raise SystemExit(f"{name}: pytest ended with {done.returncode}")
         return ""
@@ -143,16 +149,11 @@ def measuring(name: str, *arguments: str, save: bool = True) -> Callable[[argpar
 
 
 def against(options: argparse.Namespace, name: str, old: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A/B of this Python against itself with the variables `old`: the record and what was printed are kept."""
+    """A/B of this Python against itself with the variables `old`."""
     python = options.out / f"{name}-python"
     python.write_text(f'#!/bin/sh\n{old} exec "{sys.executable}" "$@"\n', encoding="utf-8")
     python.chmod(0o755)
-    command = [*pytest_in(options), f"--rwkv-model={options.model}", f"--rwkv-ab={python}", *arguments]
-    command += ["--rwkv-budget=180", f"--rwkv-report={options.out / name}.json"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=bare(options), check=False)
-    (options.out / f"{name}.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
-    print(done.stdout + done.stderr, flush=True)
-    return done
+    return run_pytest(options, name, f"--rwkv-ab={python}", "--rwkv-budget=180", *arguments)
 
 
 def slowdown(options: argparse.Namespace) -> str:
@@ -175,7 +176,7 @@ def slowdown(options: argparse.Namespace) -> str:
 
 def threads(options: argparse.Namespace) -> str:
     """web-rwkv's generation with a thread per core, as it is, against two threads, as the binding once had them."""
-    case = ("--rwkv-backend=web-rwkv", "--rwkv-quant=fp16", "--rwkv-workload=tg128", *_VULKAN[1:])
+    case = ("--rwkv-backend=web-rwkv", "--rwkv-quant=fp16", "--rwkv-workload=tg128", "--rwkv-device=vulkan:0")
     done = against(options, "threads", "TOKIO_WORKER_THREADS=2", *case)
     if done.returncode not in {0, 1}:  # a verdict either way is what was asked for
         raise SystemExit(f"threads: pytest ended with {done.returncode}")
