@@ -73,6 +73,13 @@ def test_web_rwkvs_bench_warms_nothing_clears_nothing_and_feeds_its_own_tokens_b
     assert told == [*["probabilities 40"] * 5, *[f"token {0 if index % 3 == 0 else index + 5}" for index in range(15)]]
 
 
+def test_web_rwkvs_bench_prefills_single_tokens_where_only_generations_are_asked_for() -> None:
+    """As the program does, so that a cold start is in neither's generations."""
+    told = calls("web-rwkv", GENERATION)
+    assert [call.split()[0] for call in told[:5]] == ["token"] * 5
+    assert told[5:] == [f"token {0 if index % 3 == 0 else index + 5}" for index in range(15)]
+
+
 def test_llama_bench_warms_with_a_whole_prompt_or_one_token_and_waits_as_it_does() -> None:
     prompt, clear = ["prefill 32", "prefill 8", "wait"], ["clear"]
     assert calls("llama-cpp", PREFILL) == (clear + prompt) * 6
