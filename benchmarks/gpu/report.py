@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 NO_RECORDS = ("versus", "profile", "own_tools", "neighbours", "width", "report")
 """Steps, by how they begin, that leave something else than a record of the plugin."""
 
-JUDGED_ONLY = ("slowdown", "compare", "spread")
+JUDGED_ONLY = ("slowdown", "threads", "compare", "spread")
 """Steps, by how they begin, whose figures are no part of the baseline."""
 
 
@@ -85,7 +85,8 @@ def gathered(folders: Iterable[Path], known: dict[str, Any]) -> dict[str, Any]:
     """Everything of the folders, each of which is another machine, after what is known."""
     rows = {_key(row): row for row in known.get("rows", [])}
     told: dict[str, Any] = {"verdicts": [], **known}
-    first = 1 + max((int(row["machine"].split()[1].rstrip(",")) for row in rows.values()), default=0)
+    measured = [int(row["machine"].split()[1].rstrip(",")) for row in rows.values()]
+    first = 1 + max((*measured, *(one["machine"] for one in told["verdicts"])), default=0)
     for number, folder in enumerate(folders, first):
         for path in sorted(folder.glob("*.json")):
             if path.name in {"versus.json", "profile.json"}:

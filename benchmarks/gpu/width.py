@@ -4,9 +4,10 @@
     python benchmarks/gpu/width.py --out width.json --backend web-rwkv,llama-cpp,rwkv --shapes 32x512,32x1024,32x2560
 
 Each model has the same number of layers, so the same dispatches a token, and a width and a format that make it a few
-times heavier. A straight line through an engine's tokens then tells what does not depend on bytes (the host's work and
-the dispatches, at no bytes at all) from what does (the slope is a bandwidth). The fastest third of the tokens stands
-beside the median: web-rwkv's runtime makes two tokens of three quick. Synthetic weights, in a folder of their own.
+times heavier. A straight line through a format's tokens then tells what does not depend on bytes (the host's work and
+the dispatches, at no bytes at all) from what does (the slope is a bandwidth); formats lie on one line where bytes alone
+count. The fastest third of the tokens stands beside the median: web-rwkv's runtime makes two tokens of three quick.
+Synthetic weights, in a folder of their own.
 """
 
 from __future__ import annotations
@@ -88,13 +89,13 @@ def figures(tokens: Sequence[float]) -> dict[str, float]:
 
 
 def lines_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """By engine: a token's milliseconds at no bytes, and the bandwidth that the slope is; from three models on."""
+    """By engine and format, of three models: a token's milliseconds at no bytes, and the slope as a bandwidth."""
     found = []
-    for backend in dict.fromkeys(row["backend"] for row in rows):
-        own = [row for row in rows if row["backend"] == backend]
+    for backend, quant in dict.fromkeys((row["backend"], row["quant"]) for row in rows):
+        own = [row for row in rows if (row["backend"], row["quant"]) == (backend, quant)]
         if len({row["bytes"] for row in own}) < 3:  # noqa: PLR2004 - through two points there is always a line
             continue
-        line = {"backend": backend}
+        line = {"backend": backend, "quant": quant}
         for name in ("median_ms", "fastest_third_ms"):
             slope, least = statistics.linear_regression([row["bytes"] for row in own], [row[name] for row in own])
             heaviest = max(own, key=lambda row: row["bytes"])
@@ -155,7 +156,7 @@ def table(rows: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]]) -> st
         for name, told in (("median_ms", "median"), ("fastest_third_ms", "fastest third")):
             one, rate = line[name], line[name]["gigabytes_per_second"]
             text.append(
-                f"{line['backend']}, {told}: {one['at_no_bytes_ms']:.3f} ms at no bytes, "
+                f"{line['backend']} {line['quant']}, {told}: {one['at_no_bytes_ms']:.3f} ms at no bytes, "
                 f"{one['share_of_the_heaviest']:.0%} of the heaviest's; "
                 + (f"beyond that {rate:.0f} GB/s" if rate else "more bytes take no more time")
             )

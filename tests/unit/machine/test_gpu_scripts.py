@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from pytest_rwkvperf.machine import cupti
 from pytest_rwkvperf.machine.cupti import Activity, Recorded, Recorder, union
+from pytest_rwkvperf.reports.record import dumps
 from tests.scripted.with_cupti.cupti import cupti as fake
+from tests.unit.building import record_of, recorded, report_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parents[3] / "benchmarks" / "gpu"
 KERNELS = runpy.run_path(str(FOLDER / "profile_kernels.py"))
 WIDTH = runpy.run_path(str(FOLDER / "width.py"))
+REPORT = runpy.run_path(str(FOLDER / "report.py"))
 INTERVALS = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), min_size=1, max_size=12)
 
 # profile_kernels.py
@@ -105,8 +108,8 @@ def test_a_profile_that_cannot_be_had_says_why(
 # width.py
 
 
-def row(size: float, median: float, backend: str = "web-rwkv") -> dict[str, Any]:
-    return {"backend": backend, "quant": "fp16", "shape": "32x512", "bytes": size,
+def row(size: float, median: float, backend: str = "web-rwkv", quant: str = "fp16") -> dict[str, Any]:
+    return {"backend": backend, "quant": quant, "shape": "32x512", "bytes": size,
             "median_ms": median, "fastest_third_ms": median / 2}  # fmt: skip
 
 
@@ -125,6 +128,13 @@ def test_time_that_does_not_grow_with_bytes_has_no_bandwidth_and_two_models_no_l
     (line,) = WIDTH["lines_of"](rows)
     assert line["median_ms"]["gigabytes_per_second"] is None
     assert "more bytes take no more time" in WIDTH["table"](rows, [line])
+
+
+def test_a_format_that_takes_other_time_for_its_bytes_has_a_line_of_its_own() -> None:
+    rows = [row(size / divisor, 5 + size / 1e9, quant=quant)
+            for quant, divisor in (("fp16", 1), ("nf4", 4)) for size in (1e8, 1e9, 5e9)]  # fmt: skip
+    rates = {line["quant"]: line["median_ms"]["gigabytes_per_second"] for line in WIDTH["lines_of"](rows)}
+    assert rates == {"fp16": pytest.approx(1000), "nf4": pytest.approx(250)}
 
 
 @given(st.lists(st.floats(0.1, 1e3), min_size=1, max_size=50))
@@ -157,3 +167,22 @@ def test_a_token_that_follows_the_clearing_is_not_counted(monkeypatch: pytest.Mo
     clock = iter([0.0, 2.0, 3.0, 3.0, 4.0])
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     assert WIDTH["tokens_of"](worker) == [2.0, 3.0]
+
+
+# report.py
+
+
+@pytest.mark.parametrize("step", ["slowdown", "threads"])
+def test_what_was_only_judged_is_no_figure_and_still_counts_as_a_machine(tmp_path: Path, step: str) -> None:
+    """The next machine has a number of its own, though the one before left no figure."""
+    told: dict[str, Any] = {}
+    figures = []
+    for name in (step, step, "llama-cpp"):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        record = report_record(recorded(record_of([[10**9] * 3] * 3)))
+        (folder / f"{name}.json").write_text(dumps(record), encoding="utf-8")
+        told = REPORT["gathered"]([folder], told)
+        figures.append([row["machine"].partition(",")[0] for row in told["rows"]])
+    assert [one["machine"] for one in told["verdicts"]] == [1, 2, 3]
+    assert figures == [[], [], ["machine 3"]]
