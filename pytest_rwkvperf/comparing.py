@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf import judgement
@@ -14,6 +14,7 @@ from pytest_rwkvperf.stats.several import holm
 from pytest_rwkvperf.store import accept, schema, strict
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pytest_rwkvperf.reports.record import Record
@@ -22,8 +23,16 @@ if TYPE_CHECKING:
 _EITHER = "give what --rwkv-save-baseline or --rwkv-report=FILE.json wrote"
 
 
-def read(path: Path) -> Baseline:
-    """A baseline, or a measurement record as the baseline that saving its run would have made.
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One file's content as a baseline; `doubts` say by case key why no verdict may rest on its figures."""
+
+    baseline: Baseline
+    doubts: Mapping[str, str] = field(default_factory=dict)
+
+
+def read(path: Path) -> Side:
+    """A baseline, or a measurement record as the baseline that its run's figures would make.
 
     Raises:
         RecordError: the file cannot be read, or is neither.
@@ -43,25 +52,31 @@ def read(path: Path) -> Baseline:
     if isinstance(cases, list):
         return _of_record(records.loads(text, path))
     if isinstance(cases, dict):
-        return schema.loads(text, path)
+        return Side(schema.loads(text, path))
     raise RecordError(f"{path} is neither a baseline nor a record; {_EITHER}")
 
 
-def _of_record(record: Record) -> Baseline:
+def _of_record(record: Record) -> Side:
     taken = [case.measured for case in record.cases if case.measured is not None]
     keep = {one.case.key: set(one.runs[0].samples) for one in taken}
     baseline = schema.Baseline(record.fingerprint)
     for stored in accept.stored_cases(taken, keep, record.started):
         baseline = baseline.adding(stored, replacing=True)
-    return baseline
+    return Side(baseline, {one.case.key: one.doubt for one in taken if one.doubt})
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
     """What is compared: the old file's content and the new one's."""
 
-    old: Baseline
-    new: Baseline
+    old: Side
+    new: Side
+
+    def doubt(self, item: Item) -> str:
+        """Why no verdict on the item may rest on one side's figures, in words; empty when one may."""
+        key = item.case.key
+        sides = (("", self.new), ("in the old file ", self.old))
+        return " and ".join(f"{where}{side.doubts[key]}" for where, side in sides if key in side.doubts)
 
 
 def compare(pair: Pair, tolerance: float) -> list[Judgement]:
@@ -71,14 +86,16 @@ def compare(pair: Pair, tolerance: float) -> list[Judgement]:
         BaselineError: the new side holds no case.
         MeasurementError: stored times carry no figure.
     """
-    stored = {Item(case.case, Workload.parse(name)): case for case in pair.new.cases.values() for name in _names(case)}
+    old, new = pair.old.baseline, pair.new.baseline
+    stored = {Item(case.case, Workload.parse(name)): case for case in new.cases.values() for name in _names(case)}
     if not stored:
         raise BaselineError("the new file holds no measured case; measure with --rwkv-save-baseline or --rwkv-report")
-    same = pair.old.fingerprint == pair.new.fingerprint
-    reference = Reference(pair.new.fingerprint, pair.old if same else None, None if same else pair.old.fingerprint)
+    same = old.fingerprint == new.fingerprint
+    reference = Reference(new.fingerprint, old if same else None, None if same else old.fingerprint)
 
     def judge(item: Item, share: int) -> Judgement:
-        return judgement.judge_stored(stored[item], item, reference, tolerance, share)
+        judged = judgement.judge_stored(stored[item], item, reference, tolerance, share)
+        return judgement.void(judged, "gpu", pair.doubt(item))
 
     first = {item: judge(item, len(stored)) for item in stored}
     compared = [item for item, one in first.items() if one.comparison is not None]

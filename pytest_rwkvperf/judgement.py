@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
     from pytest_rwkvperf.store.schema import Baseline, StoredCase
 
-WATCHED = "measured under "
-"""What the reason of a verdict begins with that a debugger, a coverage tool or their like has cost."""
+VoidedBy = Literal["", "watched", "gpu"]
+"""What took a verdict away that the figures would bear: a debugger, a coverage tool or the like, or the GPU's state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Judgement:
     old: Estimate | None = None
     comparison: Comparison | None = None
     parity: float | None = None
+    voided: VoidedBy = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +85,15 @@ def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float
         (record.model.content_hash, record.device.name, record.protocol),
         early=record.ended_by == "verdict",
     )
-    judged = replace(_judge(taken, reference, tolerance, items), parity=record.parity)
-    if judged.comparison is not None and record.doubt:
-        reason = f"{record.doubt}, so no verdict rests on these figures ({judged.reason})"
-        return replace(judged, verdict="INCONCLUSIVE", reason=reason)
-    return judged
+    return void(replace(_judge(taken, reference, tolerance, items), parity=record.parity), "gpu", record.doubt)
+
+
+def void(judged: Judgement, by: VoidedBy, why: str) -> Judgement:
+    """The judgement as INCONCLUSIVE where there is a reason `why`; one without a comparison is no verdict already."""
+    if not why or judged.comparison is None:
+        return judged
+    reason = f"{why}, so no verdict rests on these figures ({judged.reason})"
+    return replace(judged, verdict="INCONCLUSIVE", reason=reason, voided=by)
 
 
 def judge_stored(stored: StoredCase, item: Item, reference: Reference, tolerance: float, items: int) -> Judgement:
@@ -132,6 +137,8 @@ def _judge(taken: _Taken, reference: Reference, tolerance: float, items: int) ->
 
 def judge_pairs(pairing: Pairing, item: Item, tolerance: float, items: int) -> Judgement:
     """Compare two environments that were measured in alternation; no baseline is needed.
+
+    A GPU's doubt is told beside it and takes no verdict away: both sides alternate under the same conditions.
 
     Raises:
         MeasurementError: the samples carry no figure.

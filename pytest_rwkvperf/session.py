@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.backends.discovery import Found, Missing, discover
 from pytest_rwkvperf.cases import Case, Item
 from pytest_rwkvperf.errors import BaselineError, MeasurementError, OptionError
-from pytest_rwkvperf.judgement import WATCHED, Judgement, Reference
+from pytest_rwkvperf.judgement import Judgement, Reference
 from pytest_rwkvperf.launcher import Share
 from pytest_rwkvperf.machine import fingerprint, observers
 from pytest_rwkvperf.measure.record import Measurement
@@ -430,7 +430,4 @@ class Session:
 def _unwatched(found: Judgement) -> Judgement:
     """A verdict, or that there is none because somebody watches this process."""
     watching = observers.watching()
-    if not watching or found.verdict in ("INVALID", "NO-BASELINE"):
-        return found
-    reason = f"{WATCHED}{' and '.join(watching)}, so it counts neither way; without that: {found.reason}"
-    return replace(found, verdict="INCONCLUSIVE", reason=reason)
+    return judgement.void(found, "watched", f"measured under {' and '.join(watching)}" if watching else "")

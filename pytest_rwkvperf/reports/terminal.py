@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_rwkvperf.cases import Workload
-from pytest_rwkvperf.judgement import WATCHED
 from pytest_rwkvperf.measure.record import Measurement
 from pytest_rwkvperf.reports import apart
 from pytest_rwkvperf.stats.verdicts import CROWDED_SHARE
@@ -260,8 +259,10 @@ def _verdict(session: Session, counts: Counter[Verdict]) -> str:
 def _undecided(session: Session) -> str:
     """What would bring a verdict: no budget does where none was possible whatever had been measured."""
     unsure = [one for one in session.judgements.values() if one.verdict == "INCONCLUSIVE"]
-    if any(one.reason.startswith(WATCHED) for one in unsure):
+    if any(one.voided == "watched" for one in unsure):
         return "Somebody watches this process, so no verdict counts: run without that (pytest-cov: --no-cov)."
+    if any(one.voided == "gpu" for one in unsure):
+        return "A GPU was throttled or busy, which took verdicts away: run again when it is idle and cool."
     if all(one.comparison is not None and math.isinf(one.comparison.detectable) for one in unsure):
         return (
             "The machine allowed no verdict, being crowded or its processors elsewhere, now or when the baseline was "

@@ -1,6 +1,6 @@
 """What of a run goes into the baseline: everything judged sound, except a regression nobody accepted.
 
-Callers leave out records with a `doubt`: they carry no verdict now, and later ones would rest on them.
+Who stores leaves out records with a `doubt`: they carry no verdict now, and later ones would rest on them.
 """
 
 from __future__ import annotations

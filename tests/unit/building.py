@@ -9,7 +9,9 @@ from pytest_rwkvperf.backends.base import Device
 from pytest_rwkvperf.cases import Case, Workload
 from pytest_rwkvperf.machine.conditions import Conditions
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
+from pytest_rwkvperf.machine.nvml import GpuFacts
 from pytest_rwkvperf.machine.system import System
+from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
 from pytest_rwkvperf.measure.protocol import Sample
 from pytest_rwkvperf.measure.record import CaseRecord, Measurement, ModelFacts, Run
 from pytest_rwkvperf.oracle.agreement import Agreement
@@ -54,6 +56,12 @@ def make_record(*runs: Run, case: Case = CASE, device: Device = CPU) -> CaseReco
 def record_of(times: Sequence[Sequence[int]], workload: str = "pp512", case: Case = CASE) -> CaseRecord:
     """A record of one workload with these nanoseconds by process."""
     return make_record(*(make_run(**{workload: row}) for row in times), case=case)  # type: ignore[arg-type]
+
+
+def throttled(record: CaseRecord) -> CaseRecord:
+    """The record as a GPU that slowed itself down under load leaves it."""
+    slowed = GpuReading(1.0, utilisation=90, reasons=0x8)
+    return replace(record, gpu=GpuConditions(GpuFacts("NVIDIA H200", "", ""), GpuReading(0.0), (slowed,)))
 
 
 def slower(record: CaseRecord, factor: float) -> CaseRecord:

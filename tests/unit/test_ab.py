@@ -16,7 +16,7 @@ from pytest_rwkvperf.cases import Item, Workload
 from pytest_rwkvperf.errors import OptionError
 from pytest_rwkvperf.judgement import describe, from_json, judge_pairs, to_json
 from pytest_rwkvperf.measure.record import Pairing
-from tests.unit.building import CASE, record_of, slower
+from tests.unit.building import CASE, record_of, slower, throttled
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the other interpreter is a shell script")
 
@@ -98,6 +98,11 @@ def test_a_judgement_has_both_sides_and_what_differs_between_them() -> None:
     assert found.comparison.ratio == pytest.approx(0.5)
     assert from_json(to_json(found)) == found
     assert "ratio  0.500 (new / old, of most repetitions)" in describe(found)
+
+
+def test_a_throttled_gpu_takes_no_verdict_from_pairs_which_alternate_under_it() -> None:
+    found = judge_pairs(Pairing(throttled(slower(OLD, 2)), throttled(OLD)), ITEM, 0.05, 1)
+    assert (found.verdict, found.voided) == ("REGRESSION", "")
 
 
 def test_the_same_on_both_sides_is_said() -> None:

@@ -12,7 +12,7 @@ from pytest_rwkvperf import cli
 from pytest_rwkvperf.reports import record as records
 from pytest_rwkvperf.store import schema
 from pytest_rwkvperf.store.accept import stored_cases
-from tests.unit.building import make_record, make_run, recorded, report_record, slower
+from tests.unit.building import make_record, make_run, recorded, report_record, slower, throttled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +65,20 @@ def test_either_kind_of_file_stands_on_either_side(
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("llama-cpp")]
     assert [row.split()[-1] for row in rows] == [verdict] * 2
     assert [(folder / name).read_bytes() for name in ("old.json", "new.json")] == before
+
+
+@pytest.mark.parametrize(("side", "where"), [("new", "  NVIDIA"), ("old", "  in the old file NVIDIA")])
+def test_no_verdict_rests_on_what_a_throttled_gpu_was_measured_at(
+    folder: Path, capsys: pytest.CaptureFixture[str], side: str, where: str
+) -> None:
+    taken = {"old": TAKEN, "new": slower(TAKEN, 2)}
+    taken[side] = throttled(taken[side])
+    files = [as_record(folder / f"{name}.json", one) for name, one in taken.items()]
+    assert cli.main(["compare", *files]) == 0
+    assert cli.main(["compare", *files, "--strict=inconclusive"]) == 1
+    told = capsys.readouterr().out
+    assert "REGRESSION" not in told
+    assert f"{where} H200 was throttled (hardware slowdown) in 100% of the readings under load" in told
 
 
 def test_the_newest_session_of_the_new_side_is_judged(folder: Path) -> None:

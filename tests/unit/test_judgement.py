@@ -13,15 +13,13 @@ from pytest_rwkvperf.cases import Item, Workload
 from pytest_rwkvperf.errors import MeasurementError
 from pytest_rwkvperf.judgement import Judgement, Reference, describe, from_json, invalid, judge, to_json
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
-from pytest_rwkvperf.machine.nvml import GpuFacts
-from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
 from pytest_rwkvperf.stats.estimates import estimate_rate
 from pytest_rwkvperf.stats.levels import Timed
 from pytest_rwkvperf.stats.spread import ASSUMED, Spread
 from pytest_rwkvperf.stats.verdicts import ALPHA, Old, compare
 from pytest_rwkvperf.store.accept import stored_cases
 from pytest_rwkvperf.store.schema import Baseline, Noise, StoredCase
-from tests.unit.building import CASE, record_of, slower
+from tests.unit.building import CASE, record_of, slower, throttled
 
 HERE = Fingerprint("Linux", "x86_64", "AMD EPYC 9B14", "family 25 model 17 stepping 1", 2, 1)
 THERE = replace(HERE, cores=8, cpu="Intel(R) Xeon(R)")
@@ -250,11 +248,9 @@ def test_an_invalid_figures_description_is_its_reason() -> None:
 
 
 def test_no_verdict_rests_on_a_throttled_gpu() -> None:
-    loaded = GpuReading(1.0, utilisation=99, reasons=0x40)
-    gpu = GpuConditions(GpuFacts("NVIDIA H200", "", ""), GpuReading(0.0), (loaded,))
-    judgement = judge(replace(slower(RECORD, 2.0), gpu=gpu), ITEM, against(stored()), 0.25, items=3)
-    assert judgement.verdict == "INCONCLUSIVE"
-    assert judgement.reason.startswith("NVIDIA H200 was throttled (hardware thermal slowdown) in 100% of the readings")
+    judgement = judge(throttled(slower(RECORD, 2.0)), ITEM, against(stored()), 0.25, items=3)
+    assert (judgement.verdict, judgement.voided) == ("INCONCLUSIVE", "gpu")
+    assert judgement.reason.startswith("NVIDIA H200 was throttled (hardware slowdown) in 100% of the readings under")
     assert judgement.comparison is not None
     assert judgement.comparison.verdict == "REGRESSION"
 

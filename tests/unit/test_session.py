@@ -10,11 +10,9 @@ from pytest_rwkvperf import launcher
 from pytest_rwkvperf.cases import Item, Workload
 from pytest_rwkvperf.judgement import Judgement
 from pytest_rwkvperf.machine import observers
-from pytest_rwkvperf.machine.nvml import GpuFacts
-from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
 from pytest_rwkvperf.session import Saved, Session
 from pytest_rwkvperf.store import files
-from tests.unit.building import CASE, make_record, make_run
+from tests.unit.building import CASE, make_record, make_run, throttled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,11 +23,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.measure.record import CaseRecord
 
 SOUND = make_record(make_run(pp16=[10**7] * 3))
-SLOWED = GpuReading(1.0, utilisation=90, reasons=0x8)
-THROTTLED = replace(
-    make_record(make_run(pp16=[10**7] * 3), case=replace(CASE, quant="f16")),
-    gpu=GpuConditions(GpuFacts("NVIDIA H200", "", ""), GpuReading(0.0), (SLOWED,)),
-)
+THROTTLED = throttled(make_record(make_run(pp16=[10**7] * 3), case=replace(CASE, quant="f16")))
 
 
 def saved(records: Sequence[CaseRecord], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Saved | None:

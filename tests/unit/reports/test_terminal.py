@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from pytest_rwkvperf.cases import Case, Item, Workload
-from pytest_rwkvperf.judgement import WATCHED, Judgement
+from pytest_rwkvperf.judgement import Judgement
 from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.machine.nvml import GpuFacts
 from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
@@ -179,9 +179,15 @@ def test_where_the_machine_allowed_no_verdict_no_budget_is_asked_for() -> None:
 
 
 def test_of_a_run_that_somebody_watched_it_is_said_how_verdicts_come_to_count() -> None:
-    watched = judged("INCONCLUSIVE", reason=f"{WATCHED}coverage, so it counts neither way")
+    watched = replace(judged("INCONCLUSIVE"), voided="watched")
     assert steps(watched, judged("PASS")) == [
         "Somebody watches this process, so no verdict counts: run without that (pytest-cov: --no-cov)."
+    ]
+
+
+def test_of_a_gpu_that_was_throttled_no_budget_is_asked_for() -> None:
+    assert steps(replace(judged("INCONCLUSIVE"), voided="gpu"), judged("PASS")) == [
+        "A GPU was throttled or busy, which took verdicts away: run again when it is idle and cool."
     ]
 
 
