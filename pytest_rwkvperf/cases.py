@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from pytest_rwkvperf.errors import OptionError
@@ -102,6 +103,16 @@ class Item:
     def id(self) -> str:
         """The test id's parameter part."""
         return f"{self.case.label}-{self.workload}"
+
+
+def told_apart(cases: Iterable[Case]) -> dict[Case, Case]:
+    """Each case as people are shown it: one that differs from another in its threads alone has them in its device."""
+    given = tuple(dict.fromkeys(cases))
+    alike = Counter(replace(case, threads=0) for case in given)
+    return {
+        case: replace(case, device=f"{case.device}-t{case.threads}") if alike[replace(case, threads=0)] > 1 else case
+        for case in given
+    }
 
 
 def cross(cases: Iterable[Case], workloads: Iterable[Workload]) -> tuple[Item, ...]:

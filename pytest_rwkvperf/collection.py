@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,10 @@ from pytest_rwkvperf.errors import OptionError, RwkvPerfError, StorageError
 from pytest_rwkvperf.fixtures import BACKENDS, FIXTURES, OFF, PROPERTY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import FrameType
 
+    from pytest_rwkvperf.backends.discovery import Missing
     from pytest_rwkvperf.cases import Item
     from pytest_rwkvperf.options import Settings
     from pytest_rwkvperf.session import Session
@@ -147,8 +149,16 @@ def parametrize(metafunc: pytest.Metafunc, session: Session | None) -> None:
             parameters = session.items(request, _only(metafunc.fixturenames)) or [None]
         except RwkvPerfError as error:
             session.problems.append(f"{metafunc.definition.nodeid}: {error}")
-    ids = ["off" if one is None else getattr(one, "id", None) or one.name for one in parameters]
+    ids = ["off"] if parameters == [None] else _ids(parameters)
     metafunc.parametrize("rwkv_perf", parameters, ids=ids, indirect=True)
+
+
+def _ids(parameters: Sequence[Item | Missing]) -> list[str]:
+    """What a test's items and its missing engines are called."""
+    from pytest_rwkvperf.cases import Item, told_apart
+
+    shown = told_apart(one.case for one in parameters if isinstance(one, Item))
+    return [replace(one, case=shown[one.case]).id if isinstance(one, Item) else one.name for one in parameters]
 
 
 def _only(names: Iterable[str]) -> str | None:

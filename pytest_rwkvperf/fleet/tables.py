@@ -28,7 +28,7 @@ _FIGURES = (6, 7, 8, 9)
 def rows(merged: Merged) -> Iterator[tuple[str, ...]]:
     """The table's rows, without anything that a terminal or a spreadsheet would obey."""
     for run in merged.runs:
-        for case, item in run.items():
+        for case, item in run.told_apart().items():
             one = case.case
             speed = item.rate
             wide = speed.half_width if speed else None
@@ -57,7 +57,7 @@ def as_markdown(merged: Merged) -> str:
     lines = ["# Fleet", "", count, ""]
     if merged.missing:
         lines += ["## Missing", "", *(f"* {_text(one.name)}: {_text(one.reason)}" for one in merged.missing), ""]
-    failed = [(run, case, item) for run in merged.runs for case, item in run.items() if item.fails]
+    failed = [(run, case, item) for run in merged.runs for case, item in run.told_apart().items() if item.fails]
     if failed:
         lines += ["## Failed", ""]
         lines += [

@@ -50,7 +50,7 @@ def add_summary(record: Record, environment: Mapping[str, str]) -> str:
 
 def errors_of(record: Record) -> Iterator[str]:
     """A workflow command for each failed item, the last one of many for all that are left."""
-    failed = [(case, item) for case, item in record.items() if item.fails]
+    failed = [(case, item) for case, item in record.told_apart().items() if item.fails]
     shown = failed if len(failed) <= ANNOTATIONS else failed[: ANNOTATIONS - 1]
     for case, item in shown:
         told = f" (x{item.comparison.ratio:.3f} of the baseline)" if item.comparison else ""

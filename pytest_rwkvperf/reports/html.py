@@ -53,6 +53,7 @@ class Html:
 
     def render(self, record: Record, style: Style) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
         """The whole page."""
+        record = record.told_apart()
         total = sum(len(run.samples.get(item.workload, ())) for case, item in record.items() for run in _runs(case))
         step = max(1, -(-total // _MOST_SAMPLES))
         items = [_item(index, case, item) for index, (case, item) in enumerate(record.items())]

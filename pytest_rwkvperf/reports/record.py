@@ -9,13 +9,13 @@ from __future__ import annotations
 import inspect
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pytest_rwkvperf.cases import Case, Workload
+from pytest_rwkvperf.cases import Case, Workload, told_apart
 from pytest_rwkvperf.errors import OptionError, RecordError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.machine.system import System
@@ -177,6 +177,11 @@ class Record:
     skipped: tuple[SkippedEngine, ...] = ()
     commit: str = ""
     schema: int = field(default=VERSION)
+
+    def told_apart(self) -> Record:
+        """The same for people: no two cases of it look alike."""
+        shown = told_apart(case.case for case in self.cases)
+        return replace(self, cases=tuple(replace(case, case=shown[case.case]) for case in self.cases))
 
     def items(self) -> Iterator[tuple[RecordedCase, RecordedItem]]:
         """Every item with its case, in order."""

@@ -40,6 +40,7 @@ class Summary:
 
     def render(self, record: Record, style: Style) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
         """One text, also of a run that measured nothing."""
+        record = record.told_apart()
         parts = [f"### RWKV-7 throughput: {_headline(record)}\n"]
         if any(item.rate for _, item in record.items()):
             parts.append(table(_COLUMNS, [_row(case, item) for case, item in record.items()], right=range(4, 10)))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.cases import Workload, told_apart
 from pytest_rwkvperf.measure.record import Measurement
 from pytest_rwkvperf.reports import apart
 from pytest_rwkvperf.stats.verdicts import CROWDED_SHARE
@@ -72,6 +73,8 @@ def write(reporter: pytest.TerminalReporter, session: Session) -> None:
         writer = reporter.config.get_terminal_writer()
         reporter.write(render(judgements, writer.fullwidth, colour=writer.hasmarkup))
     if records := session.records():
+        shown = told_apart(one.case for one in records)
+        records = [replace(one, case=shown[one.case]) for one in records]
         reporter.write("\n" + _text(_case_table(records), colour=False))
         if any(record.gpu for record in records):
             reporter.write("\n" + _text(_gpu_table([record for record in records if record.gpu]), colour=False))
@@ -90,6 +93,8 @@ def render(judgements: list[Judgement], width: int, *, colour: bool) -> str:
     to the terminal to wrap: rich would cut columns down to "REGRESS…" and "12…".
     """
     console = Console(file=io.StringIO(), width=_WIDEST, force_terminal=colour, no_color=not colour, highlight=False)
+    shown = told_apart(one.item.case for one in judgements)
+    judgements = [replace(one, item=replace(one.item, case=shown[one.item.case])) for one in judgements]
     table = _table(judgements, narrow=False)
     if console.measure(table).maximum > width:
         table = _table(judgements, narrow=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.cases import Case, Item, Workload, WorkloadKind, cross
+from pytest_rwkvperf.cases import Case, Item, Workload, WorkloadKind, cross, told_apart
 from pytest_rwkvperf.errors import OptionError
 
 KINDS: tuple[WorkloadKind, ...] = ("prefill", "generation")
@@ -111,6 +112,18 @@ def test_the_key_names_everything_that_makes_a_case() -> None:
 def test_ids_are_readable() -> None:
     assert CASE.label == "llama-cpp-q8_0-cpu"
     assert Item(CASE, Workload("generation", 128, 4096)).id == "llama-cpp-q8_0-cpu-tg128@d4096"
+
+
+def test_cases_that_differ_in_their_threads_alone_show_them() -> None:
+    other = replace(CASE, quant="f16")
+    shown = told_apart([CASE, other, replace(CASE, threads=16), CASE])
+    assert [*shown] == [CASE, other, replace(CASE, threads=16)]
+    assert [one.label for one in shown.values()] == [
+        "llama-cpp-q8_0-cpu-t2",
+        "llama-cpp-f16-cpu",
+        "llama-cpp-q8_0-cpu-t16",
+    ]
+    assert told_apart([CASE, other]) == {CASE: CASE, other: other}
 
 
 def test_the_cross_product_keeps_a_cases_items_together() -> None:

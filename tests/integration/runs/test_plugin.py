@@ -284,6 +284,12 @@ def test_standard_quants_and_devices_are_asked_of_the_engine(runs: Runs) -> None
     ]
 
 
+def test_several_threads_stand_in_the_ids(runs: Runs) -> None:
+    result = runs("--rwkv-backend=scripted", "--collect-only", "-q", "--rwkv-threads=1,2", "--rwkv-workload=pp16")
+    ids = re.findall(r"\[(.*)\]", result.stdout.str())
+    assert ids == [f"scripted-{quant}-cpu-t{count}-pp16" for quant in ("fp16", "int8") for count in (1, 2)]
+
+
 def test_collect_only_measures_nothing(runs: Runs) -> None:
     trace = runs.pytester.path / "trace"
     result = runs.measuring("--collect-only", "-q", trace=str(trace))

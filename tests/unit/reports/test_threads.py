@@ -1,0 +1,68 @@
+"""Cases that differ in their threads alone: no two rows or names that people read look alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.cases import Item, Workload
+from pytest_rwkvperf.fleet import tables
+from pytest_rwkvperf.fleet.merge import Merged
+from pytest_rwkvperf.judgement import Judgement
+from pytest_rwkvperf.reports import github, registry, terminal
+from pytest_rwkvperf.reports.base import Style
+from tests.unit.building import CASE, make_record, make_run, passed, recorded, report_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_rwkvperf.reports.record import Record, RecordedCase
+
+
+def case_with(threads: int) -> RecordedCase:
+    measured = make_record(make_run(pp16=[10**7] * 3), case=replace(CASE, threads=threads))
+    (item,) = passed(measured)
+    return recorded(measured, replace(item, verdict="REGRESSION", fails=True))
+
+
+BOTH = report_record(case_with(1), case_with(2))
+ALONE = report_record(case_with(2))
+
+
+def of_format(record: Record, form: str) -> str:
+    return "\n".join(registry.load(form).render(record, Style()).values())
+
+
+def of_fleet(record: Record, _form: str) -> str:
+    return tables.as_csv(Merged((record,), ())) + tables.as_markdown(Merged((record,), ()))
+
+
+def of_annotations(record: Record, _form: str) -> str:
+    return "\n".join(github.errors_of(record))
+
+
+def of_terminal(record: Record, _form: str) -> str:
+    items = [Item(one.case, Workload("prefill", 16)) for one in record.cases]
+    return terminal.render([Judgement(one, "PASS", "", 0.05) for one in items], 120, colour=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        (of_format, "markdown"),
+        (of_format, "html"),
+        (of_fleet, ""),
+        (of_annotations, ""),
+        (of_terminal, ""),
+    ],
+)
+def test_the_threads_are_named_where_they_tell_cases_apart(text: Callable[[Record, str], str], form: str) -> None:
+    for wanted in ("cpu-t1", "cpu-t2"):
+        assert wanted in text(BOTH, form)
+        assert wanted not in text(ALONE, form)
+
+
+def test_a_program_gets_the_device_as_it_is() -> None:
+    assert "cpu-t" not in of_format(BOTH, "json")
