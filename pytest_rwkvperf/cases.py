@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -106,13 +105,24 @@ class Item:
 
 
 def told_apart(cases: Iterable[Case]) -> dict[Case, Case]:
-    """Each case as people are shown it: one that differs from another in its threads alone has them in its device."""
+    """Each case as people are shown it: one that runs with other threads too has them in its device (`cpu-t2`).
+
+    Protocols and their chunks are one here, so that a case's two protocols stay beside each other.
+    """
     given = tuple(dict.fromkeys(cases))
-    alike = Counter(replace(case, threads=0) for case in given)
+    counts: dict[Case, set[int]] = {}
+    for case in given:
+        counts.setdefault(_without_threads(case), set()).add(case.threads)
     return {
-        case: replace(case, device=f"{case.device}-t{case.threads}") if alike[replace(case, threads=0)] > 1 else case
+        case: replace(case, device=f"{case.device}-t{case.threads}")
+        if len(counts[_without_threads(case)]) > 1
+        else case
         for case in given
     }
+
+
+def _without_threads(case: Case) -> Case:
+    return replace(case, threads=0, chunk=0, protocol="uniform")
 
 
 def cross(cases: Iterable[Case], workloads: Iterable[Workload]) -> tuple[Item, ...]:

@@ -126,6 +126,14 @@ def test_cases_that_differ_in_their_threads_alone_show_them() -> None:
     assert told_apart([CASE, other]) == {CASE: CASE, other: other}
 
 
+def test_both_protocols_of_a_case_are_shown_with_their_threads_or_neither_is() -> None:
+    native = replace(CASE, protocol="native", chunk=256)
+    assert told_apart([CASE, native]) == {CASE: CASE, native: native}
+    shown = told_apart([CASE, native, replace(CASE, threads=1)])
+    assert {one.device for one in shown.values()} == {"cpu-t2", "cpu-t1"}
+    assert shown[native].device == "cpu-t2"
+
+
 def test_the_cross_product_keeps_a_cases_items_together() -> None:
     second = Case("rwkv", "synthetic:nano", "fp32", "cpu", 2, 512)
     prefill, generation = Workload("prefill", 512), Workload("generation", 128)
