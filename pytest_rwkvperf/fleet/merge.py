@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.reports.record import Record, RecordedItem
-    from pytest_rwkvperf.store.schema import StoredCase
+    from pytest_rwkvperf.store.schema import Baseline, StoredCase
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +117,16 @@ def _save_one(run: Record, folder: Path, *, replacing: bool) -> Path | None:
             keep.setdefault(case.case.key, set()).add(item.workload)
     measured = [case.measured for case in run.cases if case.measured is not None and case.old is None]
     stored = accept.stored_cases([one for one in measured if not one.doubt], keep, run.started)
-    baseline = files.read(files.path_for(folder, run.fingerprint))
-    known = baseline.cases if baseline else {}
-    fresh = [new for one in stored if (new := _fresh(one, known.get(one.case.key), replacing=replacing)) is not None]
-    return files.save(folder, run.fingerprint, fresh, replacing=replacing) if fresh else None
+
+    def with_fresh(baseline: Baseline) -> Baseline:
+        """Chosen under the lock: another merge may have stored the same since this one began."""
+        for one in stored:
+            if (new := _fresh(one, baseline.cases.get(one.case.key), replacing=replacing)) is not None:
+                baseline = baseline.adding(new, replacing=replacing)
+        return baseline
+
+    changed = stored and files.update(folder, run.fingerprint, with_fresh)
+    return files.path_for(folder, run.fingerprint) if changed else None
 
 
 def _fresh(one: StoredCase, known: StoredCase | None, *, replacing: bool) -> StoredCase | None:

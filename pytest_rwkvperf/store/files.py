@@ -84,7 +84,8 @@ def save(folder: Path, fingerprint: Fingerprint, stored: Iterable[StoredCase], *
             baseline = baseline.adding(case, replacing=replacing)
         return baseline
 
-    return _update(folder, fingerprint, with_cases)
+    update(folder, fingerprint, with_cases)
+    return path_for(folder, fingerprint)
 
 
 def save_noise(folder: Path, fingerprint: Fingerprint, noise: Mapping[WorkloadKind, Noise]) -> Path:
@@ -93,15 +94,25 @@ def save_noise(folder: Path, fingerprint: Fingerprint, noise: Mapping[WorkloadKi
     Raises:
         BaselineError: as `save`.
     """
-    return _update(folder, fingerprint, lambda baseline: replace(baseline, noise={**baseline.noise, **noise}))
+    update(folder, fingerprint, lambda baseline: replace(baseline, noise={**baseline.noise, **noise}))
+    return path_for(folder, fingerprint)
 
 
-def _update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], Baseline]) -> Path:
+def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], Baseline]) -> bool:
+    """Put what `change` makes of a machine's baseline, read under its lock, in its place; False where it is the same.
+
+    Raises:
+        BaselineError: as `save`.
+        StorageError: as `save`.
+    """
     path = path_for(folder, fingerprint)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locks.held(lock_for(path), LOCK_SECONDS):
-            text = schema.dumps(change(read(path) or schema.Baseline(fingerprint)))
+            before = read(path) or schema.Baseline(fingerprint)
+            if (after := change(before)) == before:
+                return False
+            text = schema.dumps(after)
             changed = text.encode()
             # What the next run would refuse must not take a good file's place.
             schema.loads(text, path, "nothing was saved, since it could not be read again")
@@ -116,7 +127,7 @@ def _update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline],
     except (OSError, UnicodeEncodeError) as error:
         message = f"baseline {path} cannot be written: {error}; it was left as it is"
         raise BaselineError(f"{message}; {_POSSIBLE}") from error
-    return path
+    return True
 
 
 def is_stream(path: Path) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from pytest_rwkvperf import cli
+from pytest_rwkvperf import cli, locks
 from pytest_rwkvperf.errors import OptionError
 from pytest_rwkvperf.fleet import merge, tables
 from pytest_rwkvperf.machine.nvml import GpuFacts
@@ -24,6 +24,8 @@ from pytest_rwkvperf.store import files
 from tests.unit.building import make_record, make_run, recorded, report_record
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from pytest_rwkvperf.reports.record import Record
 
 DOCUMENTED = Path(__file__).parents[3] / "docs" / "fleets.md"
@@ -135,6 +137,20 @@ def test_sound_figures_go_into_each_machine_s_own_baseline_once(tmp_path: Path) 
     written, failed = merge.save(merged, tmp_path, replacing=True)
     assert len(written) == 1, "the regression, which is accepted by replacing"
     assert failed == []
+
+
+def test_two_merges_at_once_store_a_session_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one has the lock when this one comes to it."""
+    merged, held = merge.join([of_machine(1)], []), locks.held
+
+    def second(path: Path, seconds: float) -> AbstractContextManager[None]:
+        monkeypatch.setattr(locks, "held", held)
+        assert merge.save(merged, tmp_path, replacing=False)[0]
+        return held(path, seconds)
+
+    monkeypatch.setattr(locks, "held", second)
+    assert merge.save(merged, tmp_path, replacing=False) == ([], [])
+    assert len(sessions_in(tmp_path)) == 1
 
 
 def sessions_in(folder: Path) -> list[tuple[str, list[str]]]:

@@ -324,3 +324,14 @@ def test_a_file_that_the_system_will_not_let_grow_leaves_the_old_one(saved: Path
     assert "it was left as it is" in done.stdout
     assert saved.read_bytes() == before
     assert listing(saved.parent) == [saved.name]
+
+
+def test_an_update_that_changes_nothing_writes_nothing(
+    tmp_path: Path, machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    assert not files.update(tmp_path, machine, lambda baseline: baseline)
+    assert not [*tmp_path.glob("*.json")]
+    path = files.save(tmp_path, machine, [make_stored()], replacing=False)
+    before = path.stat()
+    assert not files.update(tmp_path, machine, lambda baseline: baseline)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
