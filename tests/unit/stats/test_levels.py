@@ -24,8 +24,8 @@ def test_the_fast_level_is_a_low_quantile_of_all_repetitions(rows: list[list[flo
 
 @given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=50), st.floats(0, 1))
 def test_a_quantile_is_numpy_s_to_the_last_bit(values: list[float], share: float) -> None:
-    found = quantile(np.array(values), share)
-    assert np.float64(found).tobytes() == np.float64(np.quantile(values, share)).tobytes()
+    """But for the sign of a zero, which no time has."""
+    assert quantile(np.array(values), share) == np.quantile(values, share)
 
 
 @given(ROWS)
