@@ -109,20 +109,12 @@ def told_apart(cases: Iterable[Case]) -> dict[Case, Case]:
 
     Protocols and their chunks are one here, so that a case's two protocols stay beside each other.
     """
-    given = tuple(dict.fromkeys(cases))
-    counts: dict[Case, set[int]] = {}
+    alike: dict[Case, list[Case]] = {}
+    given = dict.fromkeys(cases)
     for case in given:
-        counts.setdefault(_without_threads(case), set()).add(case.threads)
-    return {
-        case: replace(case, device=f"{case.device}-t{case.threads}")
-        if len(counts[_without_threads(case)]) > 1
-        else case
-        for case in given
-    }
-
-
-def _without_threads(case: Case) -> Case:
-    return replace(case, threads=0, chunk=0, protocol="uniform")
+        alike.setdefault(replace(case, threads=0, chunk=0, protocol="uniform"), []).append(case)
+    several = {case for group in alike.values() if len({one.threads for one in group}) > 1 for case in group}
+    return {case: replace(case, device=f"{case.device}-t{case.threads}") if case in several else case for case in given}
 
 
 def cross(cases: Iterable[Case], workloads: Iterable[Workload]) -> tuple[Item, ...]:

@@ -125,8 +125,7 @@ def _save_one(run: Record, folder: Path, *, replacing: bool) -> Path | None:
                 baseline = baseline.adding(new, replacing=replacing)
         return baseline
 
-    changed = stored and files.update(folder, run.fingerprint, with_fresh)
-    return files.path_for(folder, run.fingerprint) if changed else None
+    return files.update(folder, run.fingerprint, with_fresh) if stored else None
 
 
 def _fresh(one: StoredCase, known: StoredCase | None, *, replacing: bool) -> StoredCase | None:

@@ -98,8 +98,8 @@ def save_noise(folder: Path, fingerprint: Fingerprint, noise: Mapping[WorkloadKi
     return path_for(folder, fingerprint)
 
 
-def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], Baseline]) -> bool:
-    """Put what `change` makes of a machine's baseline, read under its lock, in its place; False where it is the same.
+def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], Baseline]) -> Path | None:
+    """Put what `change` makes of a machine's baseline, read under its lock, in its place; None where it is the same.
 
     Raises:
         BaselineError: as `save`.
@@ -111,7 +111,7 @@ def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], 
         with locks.held(lock_for(path), LOCK_SECONDS):
             before = read(path) or schema.Baseline(fingerprint)
             if (after := change(before)) == before:
-                return False
+                return None
             text = schema.dumps(after)
             changed = text.encode()
             # What the next run would refuse must not take a good file's place.
@@ -127,7 +127,7 @@ def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], 
     except (OSError, UnicodeEncodeError) as error:
         message = f"baseline {path} cannot be written: {error}; it was left as it is"
         raise BaselineError(f"{message}; {_POSSIBLE}") from error
-    return True
+    return path
 
 
 def is_stream(path: Path) -> bool:

@@ -58,9 +58,9 @@ def record_of(times: Sequence[Sequence[int]], workload: str = "pp512", case: Cas
     return make_record(*(make_run(**{workload: row}) for row in times), case=case)  # type: ignore[arg-type]
 
 
-def throttled(record: CaseRecord) -> CaseRecord:
-    """The record as a GPU that slowed itself down under load leaves it."""
-    slowed = GpuReading(1.0, utilisation=90, reasons=0x8)
+def throttled(record: CaseRecord, reasons: int = 0x8) -> CaseRecord:
+    """The record as a GPU that slowed itself down under load leaves it; `reasons` are of `nvml.THROTTLES`."""
+    slowed = GpuReading(1.0, utilisation=90, reasons=reasons)
     return replace(record, gpu=GpuConditions(GpuFacts("NVIDIA H200", "", ""), GpuReading(0.0), (slowed,)))
 
 

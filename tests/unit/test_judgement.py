@@ -248,9 +248,9 @@ def test_an_invalid_figures_description_is_its_reason() -> None:
 
 
 def test_no_verdict_rests_on_a_throttled_gpu() -> None:
-    judgement = judge(throttled(slower(RECORD, 2.0)), ITEM, against(stored()), 0.25, items=3)
+    judgement = judge(throttled(slower(RECORD, 2.0), 0x40), ITEM, against(stored()), 0.25, items=3)
     assert (judgement.verdict, judgement.voided) == ("INCONCLUSIVE", "gpu")
-    assert judgement.reason.startswith("NVIDIA H200 was throttled (hardware slowdown) in 100% of the readings under")
+    assert judgement.reason.startswith("NVIDIA H200 was throttled (hardware thermal slowdown) in 100% of the readings")
     assert judgement.comparison is not None
     assert judgement.comparison.verdict == "REGRESSION"
 

@@ -17,11 +17,9 @@ import yaml
 from pytest_rwkvperf import cli, locks
 from pytest_rwkvperf.errors import OptionError
 from pytest_rwkvperf.fleet import merge, tables
-from pytest_rwkvperf.machine.nvml import GpuFacts
-from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
 from pytest_rwkvperf.reports import record as records
 from pytest_rwkvperf.store import files
-from tests.unit.building import make_record, make_run, recorded, report_record
+from tests.unit.building import make_record, make_run, recorded, report_record, throttled
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -292,7 +290,5 @@ def test_a_case_that_was_timed_in_both_ways_is_two() -> None:
 
 
 def test_what_a_throttled_gpu_was_measured_at_goes_into_no_baseline(tmp_path: Path) -> None:
-    slowed = GpuReading(1.0, utilisation=90, reasons=0x8)
-    throttled = replace(MEASURED, gpu=GpuConditions(GpuFacts("NVIDIA H200", "", ""), GpuReading(0.0), (slowed,)))
-    merged = merge.Merged((report_record(recorded(throttled)),), ())
+    merged = merge.Merged((report_record(recorded(throttled(MEASURED))),), ())
     assert merge.save(merged, tmp_path / "baselines", replacing=False) == ([], [])
