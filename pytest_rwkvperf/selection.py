@@ -63,7 +63,7 @@ def read_marker(marker: pytest.Mark | None) -> Request:
 
 
 def check_quants(settings: Settings, request: Request, backends: Sequence[Backend]) -> None:
-    """Refuse a quant that none of the backends knows.
+    """Refuse a quant that no backend would be measured with.
 
     Raises:
         OptionError: naming the quants that are allowed.
@@ -72,6 +72,13 @@ def check_quants(settings: Settings, request: Request, backends: Sequence[Backen
     for quant in (*settings.quants, *request.quants):
         if not any(backend.accepts(quant) for backend in backends):
             raise OptionError(f"quant {quant!r} is known to none of the backends in use; allowed: {allowed}")
+    for quant in settings.quants:
+        knowing = [backend.name for backend in backends if backend.accepts(quant)]
+        if all(name in settings.quants_by_backend for name in knowing):
+            own = "+".join((*settings.quants_by_backend[knowing[0]], quant))
+            raise OptionError(
+                f"--rwkv-quant={quant} is left out, as {knowing[0]} has a list of its own; write {knowing[0]}={own}"
+            )
     by_name = {backend.name: backend for backend in backends}
     for name, quants in settings.quants_by_backend.items():
         if name not in by_name:

@@ -3,13 +3,14 @@
 Runs in workers and sees the whole process: kernels that an engine's native code launches, and those of CUDA graphs,
 each of which CUPTI records by itself unless it is asked for graphs as wholes (CUPTI's guide, "Tracing CUDA Graphs").
 Recording makes launching slower and widens the gaps between kernels, so that the host's times mean nothing while it is
-on; a kernel's own time is stamped on the device. All that is known here about the package is in `Recorder`.
+on; a kernel's own time is stamped on the device. What is known about the package is in `Recorder` and cupti_buffers.py.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -17,9 +18,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_rwkvperf.errors import DeviceError
+from pytest_rwkvperf.machine.cupti_buffers import KINDS, Activity, Buffers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
     from typing_extensions import Self
@@ -29,31 +31,11 @@ if TYPE_CHECKING:
 KEPT = 12
 """Names of kernels that are told, those with the most time first."""
 
-_KINDS = {"CONCURRENT_KERNEL": "", "MEMCPY": "[copy]", "MEMSET": "[fill]"}
-"""Of cupti.ActivityKind, and what is told instead of a name. KERNEL would keep streams from running side by side."""
-
-_BUFFER_BYTES = 64 << 20
-"""CUPTI fills a buffer of this size with records of some 200 bytes, then they become Python objects: between
-repetitions where they can, a generation of 16 tokens having 60 000 of them."""
-
 _NAME_LENGTH = 120
 _PRIVILEGE = (
     "; let users profile (the driver's option NVreg_RestrictProfilingToAdminUsers=0, in a container also"
     " --cap-add=SYS_ADMIN)"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Activity:
-    """A kernel, copy or fill on the device, from `start` to `end` in CUPTI's nanoseconds.
-
-    Everything of one CUDA graph has the `launch` of that graph; whatever the host started by itself has one of its own.
-    """
-
-    name: str
-    start: int
-    end: int
-    launch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +108,7 @@ def summed(recorded: Recorded, tokens: int) -> DeviceTime:
     for one in within:
         lengths[one.name] += one.end - one.start
     counts = Counter(one.name for one in within)
-    copies = sum(counts[name] for name in _KINDS.values() if name)
+    copies = sum(counts[name] for name in KINDS.values() if name)
     return DeviceTime(
         tokens,
         recorded.wall_nanoseconds,
@@ -160,7 +142,7 @@ def record(engine: Engine, repeat: Callable[[Engine], int], settling: int) -> Re
         recorder.forget()
         wall = repeat(cast("Engine", watched))
         ended = recorder.now()
-    return Recorded(tuple(recorder.taken), (watched.idle, ended), wall)
+    return Recorded(recorder.taken, (watched.idle, ended), wall)
 
 
 class _Stamped:
@@ -191,15 +173,15 @@ class Recorder:
     def __init__(self) -> None:
         try:
             self._cupti: Any = import_module("cupti.cupti")
+            table = import_module("cupti._internal.cupti")
         except ImportError as error:
             raise DeviceError(f"cupti-python cannot be imported: {error}") from error
-        self.taken: list[Activity] = []
-        self._trouble = ""
-        self._ask("activity_register_callbacks", _space, self._keep)
+        with _asking("activity_register_callbacks"):
+            self._buffers = Buffers(self._cupti, table)
 
     def __enter__(self) -> Self:
-        self.taken, self._trouble = [], ""
-        for kind in _KINDS:
+        self._buffers.taken, self._buffers.trouble = [], ""
+        for kind in KINDS:
             self._ask("activity_enable", self._kind(kind))
         return self
 
@@ -209,13 +191,18 @@ class Recorder:
         try:
             self._flush()
         finally:
-            for one in _KINDS:
+            for one in KINDS:
                 self._ask("activity_disable", self._kind(one))
+
+    @property
+    def taken(self) -> tuple[Activity, ...]:
+        """What has been recorded since it was last forgotten."""
+        return tuple(self._buffers.taken)
 
     def forget(self) -> None:
         """Drop what has been recorded until now; the device is idle."""
         self._flush()
-        self.taken.clear()
+        self._buffers.taken.clear()
 
     def now(self) -> int:
         """CUPTI's clock, by which activities are timed."""
@@ -228,38 +215,28 @@ class Recorder:
             DeviceError: CUPTI refused, or its records are not what they were.
         """
         self._ask("activity_flush_all", 1)
-        if self._trouble:
-            raise DeviceError(f"CUPTI's records cannot be read: {self._trouble}; install a cupti-python that is known")
+        if trouble := self._buffers.trouble:
+            raise DeviceError(trouble)
 
     def _kind(self, name: str) -> Any:  # noqa: ANN401 - the package's enumeration
         return getattr(self._cupti.ActivityKind, name)
 
-    def _keep(self, records: Iterable[Any]) -> None:
-        """Called with full buffers, possibly in a thread of CUPTI's, where an exception would be lost."""
-        try:
-            names = {int(self._kind(name)): told for name, told in _KINDS.items()}
-            for one in records:
-                if (told := names.get(int(one.kind))) is not None:
-                    self.taken.append(
-                        Activity(told or str(one.name), int(one.start), int(one.end), int(one.correlation_id))
-                    )
-        except Exception as error:  # noqa: BLE001 - told by `_flush`
-            self._trouble = f"{type(error).__name__}: {error}"
-
     def _ask(self, function: str, *arguments: object) -> Any:  # noqa: ANN401 - the package has types of its own
-        try:
+        with _asking(function):
             return getattr(self._cupti, function)(*arguments)
-        except Exception as error:  # the package's errors have no common class
-            told = f"CUPTI refused {function}: {str(error) or type(error).__name__}"
-            raise DeviceError(told + (_PRIVILEGE if "PRIVILEGES" in told else "")) from error
+
+
+@contextmanager
+def _asking(function: str) -> Iterator[None]:
+    """What goes wrong here is CUPTI's refusal of `function`."""
+    try:
+        yield
+    except Exception as error:  # the package's errors have no common class
+        told = f"CUPTI refused {function}: {str(error) or type(error).__name__}"
+        raise DeviceError(told + (_PRIVILEGE if "PRIVILEGES" in told else "")) from error
 
 
 _recorder = cache(Recorder)
-
-
-def _space() -> tuple[int, int]:
-    """Bytes of a new buffer, and most records in it: as many as fit."""
-    return _BUFFER_BYTES, 0
 
 
 def readable(name: str) -> str:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.errors import DeviceError
-from pytest_rwkvperf.machine import cupti
-from pytest_rwkvperf.machine.cupti import Activity, DeviceTime, KernelTime, Recorded, Recorder, readable, summed, union
+from pytest_rwkvperf.machine import cupti, cupti_buffers
+from pytest_rwkvperf.machine.cupti import DeviceTime, KernelTime, Recorded, Recorder, readable, summed, union
+from pytest_rwkvperf.machine.cupti_buffers import Activity
 from tests.scripted.with_cupti.cupti import cupti as fake
 
 if TYPE_CHECKING:
@@ -165,6 +166,12 @@ def engine() -> Engine:
     return cast("Engine", Idle())
 
 
+def waited_for(watched: Engine) -> int:
+    """A repetition."""
+    watched.synchronise()
+    return 1
+
+
 def test_the_repetition_after_the_settling_ones_is_recorded(package: pytest.MonkeyPatch) -> None:
     clock = iter(range(10**12, 2 * 10**12, 10**6))
     package.setattr("time.perf_counter_ns", lambda: next(clock))
@@ -195,13 +202,40 @@ def test_an_engine_that_fails_is_not_cuptis_fault_and_leaves_it_off(package: pyt
     [
         ("refuse@activity_register_callbacks", r"refused activity_register_callbacks: ERROR_INSUFFICIENT_PRIVILEGES"),
         ("refuse@activity_enable", r"PRIVILEGES \(35\); let users profile \(the driver's option NVreg_Restrict"),
-        ("strange@activity_flush_all", "records cannot be read: AttributeError: .*name"),
+        ("absent", "refused activity_register_callbacks: CUPTI has no cuptiActivityGetNextRecord$"),
+        (
+            "strange@cuptiActivityGetNextRecord",
+            r"^CUPTI's records cannot be read: cuptiError: ERROR_INVALID_PARAMETER \(1\); install a cupti-python that",
+        ),
     ],
 )
 def test_what_cupti_refuses_is_said(package: pytest.MonkeyPatch, script: str, told: str) -> None:
     package.setenv("SCRIPTED_CUPTI", script)
     with pytest.raises(DeviceError, match=told):
-        cupti.record(engine(), lambda _watched: 1, settling=0)
+        cupti.record(engine(), waited_for, settling=0)
+
+
+def test_a_buffer_that_there_is_no_memory_for_is_said(package: pytest.MonkeyPatch) -> None:
+    package.setattr(cupti_buffers, "BUFFER_BYTES", 1 << 60)
+    with pytest.raises(DeviceError, match=r"^there is no memory for CUPTI's records \(1099511627776 MiB\)"):
+        cupti.record(engine(), waited_for, settling=0)
+
+
+def test_buffers_are_given_back(package: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+    recorder = Recorder()
+    with recorder:
+        recorder.now()
+        recorder.now()
+        recorder.forget()
+    assert recorder._buffers._lent == {}
+
+
+def test_a_kind_of_record_that_is_laid_out_otherwise_is_refused(package: pytest.MonkeyPatch) -> None:
+    package.delattr(fake, "activity_memset4_dtype")
+    with pytest.raises(
+        DeviceError, match=r"refused activity_register_callbacks: .*has no activity_memset\(\\d\+\)_dtype"
+    ):
+        Recorder()
 
 
 def test_another_package_of_that_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.machine import cupti
-from pytest_rwkvperf.machine.cupti import Activity, Recorded, Recorder, union
+from pytest_rwkvperf.machine.cupti import Recorded, Recorder, union
+from pytest_rwkvperf.machine.cupti_buffers import Activity
 from pytest_rwkvperf.reports.record import dumps
 from tests.scripted.with_cupti.cupti import cupti as fake
 from tests.unit.building import record_of, recorded, report_record

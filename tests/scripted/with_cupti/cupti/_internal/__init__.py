@@ -1,0 +1,1 @@
+"""Where the package keeps what it loads from CUPTI."""
