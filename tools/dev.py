@@ -34,7 +34,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -241,7 +241,7 @@ def build_cache() -> Path:
 
 
 def end_tree(process: subprocess.Popen[bytes]) -> None:
-    """End a command started by `run_quietly` and everything that it started."""
+    """End a command started by `running` and everything that it started."""
     if WINDOWS:
         subprocess.run(["taskkill", "/T", "/F", "/PID", str(process.pid)], capture_output=True, check=False)
         process.wait()
@@ -260,40 +260,55 @@ def run_quietly(
 
     Raises SetupError with the output's last lines when one fails. An interrupt ends the whole process tree.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     progress = Progress(title, typical)
     for command in commands:
-        with log.open("ab") as output:
-            output.write(f"\n$ {' '.join(command)}\n".encode())
-            output.flush()
-            start = output.tell()
-            code = wait_for(command, output, progress, env or {})
-        if code != 0:
-            progress.end("failed")
-            raise SetupError(failure_text(command, code, log, start))
+        with running(command, log, env or {}) as one:
+            one.wait(progress)
     progress.end("done")
 
 
-def wait_for(command: Sequence[str], output: BinaryIO, progress: Progress, env: Mapping[str, str]) -> int:
-    """Start a command in a process group of its own, report while it runs, and return its exit code."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **env},
-        cwd=ROOT,
-        start_new_session=not WINDOWS,
-    )
-    try:
-        while process.poll() is None:
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A command that has been started; `log` has from byte `start` on what it says."""
+
+    command: Sequence[str]
+    process: subprocess.Popen[bytes]
+    log: Path
+    start: int
+
+    def wait(self, progress: Progress) -> None:
+        """Report until it ends; raises SetupError with the output's last lines where it failed."""
+        while self.process.poll() is None:
             progress.tick()
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(TICK_SECONDS)
-    except BaseException:
-        end_tree(process)
-        raise
-    return process.returncode
+                self.process.wait(TICK_SECONDS)
+        if self.process.returncode != 0:
+            progress.end("failed")
+            raise SetupError(failure_text(self.command, self.process.returncode, self.log, self.start))
+
+
+@contextlib.contextmanager
+def running(command: Sequence[str], log: Path, env: Mapping[str, str]) -> Iterator[Running]:
+    """Start a command in a process group of its own; whoever leaves before it ends, ends its whole process tree."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        output.write(f"\n$ {' '.join(command)}\n".encode())
+        output.flush()
+        start = output.tell()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **env},
+            cwd=ROOT,
+            start_new_session=not WINDOWS,
+        )
+    try:
+        yield Running(command, process, log, start)
+    finally:
+        if process.poll() is None:
+            end_tree(process)
 
 
 def failure_text(command: Sequence[str], code: int, log: Path, start: int, lines: int = 25) -> str:
@@ -855,36 +870,51 @@ def answer_hash(command: Sequence[str]) -> str:
     return hashlib.sha256(told).hexdigest()[:12]
 
 
-def compile_for_cuda(checkout: Checkout, step: Step, nvcc: Path) -> None:
-    """llama-cpp-python with CUDA, and see that it finds a device."""
+def compile_for_cuda(checkout: Checkout, step: Step, nvcc: Path, meanwhile: Callable[[], int]) -> int:
+    """llama-cpp-python with CUDA, compiled while `meanwhile` does the rest, and see that it finds a device.
+
+    Returns what `meanwhile` does: where that is not 0, nothing is installed.
+    """
     need_compiler()
-    pip = checkout.module("pip", "install", "-c", checkout.constraints)
-    options, tools = [], []
-    if installed(checkout, *step.distributions):  # most likely the CPU's build, which pip would leave
-        options += ["--no-deps", "--force-reinstall"]
+    pip, constrained = checkout.module("pip"), ("-c", str(checkout.constraints))
+    log = checkout.log(f"{step.name}-cuda")
+    options = ["--no-deps", "--no-cache-dir", "--no-binary", "llama-cpp-python"]  # pip's cache has the CPU's build
     if checkout.with_installed:  # pip's own build environments hide lent packages: a cmake that is one does not start
         options.append("--no-build-isolation")
         programs = [name for name in ("cmake", "ninja") if not shutil.which(name)]
-        tools.append([*pip, "scikit-build-core>=0.9.2", *programs])
-    options += ["--no-cache-dir", "--no-binary", "llama-cpp-python"]  # pip's cache has the CPU's build
-    build = [*pip, *options, "llama-cpp-python"]
+        tools = [*pip, "install", *constrained, "scikit-build-core>=0.9.2", *programs]
+        with alone(checkout):
+            run_quietly("Preparing to compile llama-cpp-python", "a few seconds", tools, log=log)
     env = {"CMAKE_ARGS": " ".join((*without_amx(), *CUDA_FLAGS)), "CUDACXX": str(nvcc)}
-    check = [str(checkout.python), "-c", CUDA_CHECK]
-    with alone(checkout):
-        title, typical = "Compiling llama-cpp-python with CUDA", "3 min on 16 cores, 20 to 30 min on 2"
-        run_quietly(title, typical, *tools, build, check, log=checkout.log(f"{step.name}-cuda"), env=env)
-        write_stamp(checkout, step.name, cuda_stamp(checkout, step, nvcc))
+    progress = Progress("Compiling llama-cpp-python with CUDA", "3 min on 16 cores, 20 to 30 min on 2")
+    with tempfile.TemporaryDirectory() as wheels:
+        build = [*pip, "wheel", "--wheel-dir", wheels, *constrained, *options, "llama-cpp-python"]
+        with running(build, log, env) as building:
+            if code := meanwhile():
+                return code
+            building.wait(progress)
+        progress.end("done")
+        # The one that is there is most likely the CPU's build, which pip would leave.
+        again = ("--no-deps", "--force-reinstall") if installed(checkout, *step.distributions) else ()
+        install = [*pip, "install", *constrained, *again, *map(str, Path(wheels).glob("*.whl"))]
+        check = [str(checkout.python), "-c", CUDA_CHECK]
+        with alone(checkout):
+            run_quietly("Installing llama-cpp-python", "a few seconds", install, check, log=log)
+            write_stamp(checkout, step.name, cuda_stamp(checkout, step, nvcc))
+    return 0
 
 
 def command_setup_cuda(checkout: Checkout, arguments: argparse.Namespace) -> int:
     """Set-up with llama-cpp-python compiled for this machine's NVIDIA GPU, and not for the CPU first."""
     nvcc = find_nvcc()
     step = next(step for step in ENGINES if step.name == "llama-cpp")
-    others = [one for one in ENGINES if one is not step]
-    if code := set_up(checkout, require_all=arguments.require_all, engines=others):
+    others = functools.partial(
+        set_up, checkout, require_all=arguments.require_all, engines=[one for one in ENGINES if one is not step]
+    )
+    set_up(checkout, require_all=arguments.require_all, engines=())  # makes .venv, which compiling needs
+    current = finished(checkout, step) and read_stamps(checkout)[step.name] == cuda_stamp(checkout, step, nvcc)
+    if code := others() if current else compile_for_cuda(checkout, step, nvcc, others):
         return code
-    if not finished(checkout, step) or read_stamps(checkout)[step.name] != cuda_stamp(checkout, step, nvcc):
-        compile_for_cuda(checkout, step, nvcc)
     say("Ready. Measure with: .venv/bin/python -m pytest --rwkv-backend=llama-cpp --rwkv-device=cuda:0")
     say("rwkv's kernels are compiled when they are first asked for: --rwkv-quant=fp16@kernels")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import io
 import json
@@ -14,6 +15,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -27,7 +29,7 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 ROOT = Path(dev.__file__).parent.parent
 ENGINES = {step.name: step for step in dev.ENGINES}
@@ -459,9 +461,11 @@ def test_llama_cpp_is_compiled_for_cuda_and_asked_for_its_device(
     compiler.chmod(0o755)
     monkeypatch.setenv("PATH", str(checkout.root))
     monkeypatch.setenv("CUDA_HOME", str(checkout.root))
+    ran: list[tuple[list[str], dict[str, str]]] = []
     asked: list[str] = []
 
     def set_up(_checkout: dev.Checkout, *, engines: Sequence[dev.Step], **_: object) -> int:
+        assert bool(ran) is bool(engines), "what compiling needs comes before it, the rest while it goes on"
         asked.extend(step.name for step in engines)
         return 0
 
@@ -470,16 +474,25 @@ def test_llama_cpp_is_compiled_for_cuda_and_asked_for_its_device(
     llama = ENGINES["llama-cpp"]
     monkeypatch.setattr(dev, "installed", lambda *_: there)
     monkeypatch.setattr(dev, "without_amx", lambda: ())
-    ran: list[tuple[list[str], dict[str, str]]] = []
+    compiled: list[dev.Progress] = []
 
-    def run(*words: Any, env: dict[str, str], **_: object) -> None:  # noqa: ANN401 - titles and commands
-        ran.extend((list(command), env) for command in words[2:])
+    @contextlib.contextmanager
+    def running(command: Sequence[str], _log: Path, env: dict[str, str]) -> Iterator[Any]:
+        ran.append((list(command), env))
+        Path(command[command.index("--wheel-dir") + 1], "llama_cpp_python-1-py3-none-any.whl").touch()
+        yield SimpleNamespace(wait=compiled.append)
 
+    def run(*words: Any, **_: object) -> None:  # noqa: ANN401 - titles and commands
+        assert compiled
+        ran.extend((list(command), {}) for command in words[2:])
+
+    monkeypatch.setattr(dev, "running", running)
     monkeypatch.setattr(dev, "run_quietly", run)
     assert dev.command_setup_cuda(checkout, dev.parse(["setup-cuda"])) == 0
-    (pip, env), (check, _) = ran
-    assert pip[pip.index("--no-binary") + 1] == pip[-1] == "llama-cpp-python"
-    assert "--no-cache-dir" in pip, "pip's cache may hold the CPU's build"
+    (build, env), (pip, _), (check, _) = ran
+    assert build[build.index("--no-binary") + 1] == build[-1] == "llama-cpp-python"
+    assert "--no-cache-dir" in build, "pip's cache may hold the CPU's build"
+    assert pip[-1].endswith(".whl")
     assert ("--force-reinstall" in pip) is ("--no-deps" in pip) is there, "without it, its dependencies are needed too"
     assert asked == ["rwkv", "web-rwkv"], "it is not compiled for the CPU first"
     stamps = dev.read_stamps(checkout)
@@ -531,9 +544,27 @@ def test_a_failed_build_for_cuda_is_a_sentence_with_its_last_lines(
     answer(cuda, "echo 'nvcc fatal: Unsupported gpu architecture'; exit 1")
     assert dev.main(["setup-cuda"]) == 1
     said = capsys.readouterr().out
-    assert re.match(r"The set-up cannot go on\. `python -m pip install \.\.\.` ended with exit code 1\.", said)
+    assert re.match(r"The set-up cannot go on\. `python -m pip wheel \.\.\.` ended with exit code 1\.", said)
     assert "    nvcc fatal: Unsupported gpu architecture\n" in said
     assert said.rstrip().endswith(f"Everything it said: {cuda.log('llama-cpp-cuda')}")
+    assert dev.read_stamps(cuda) == {}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's program stands in for Python")
+def test_a_build_for_cuda_ends_where_the_rest_cannot_be_had(
+    cuda: dev.Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(cuda, f"echo $$ > '{cuda.root}/new'; mv '{cuda.root}/new' '{cuda.root}/pid'; sleep 600")
+
+    def rest(*_: object, engines: Sequence[dev.Step], **__: object) -> int:
+        while engines and not (cuda.root / "pid").exists():
+            time.sleep(0.01)
+        return 1 if engines else 0
+
+    monkeypatch.setattr(dev, "set_up", rest)
+    assert dev.main(["setup-cuda"]) == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((cuda.root / "pid").read_text()), 0)
     assert dev.read_stamps(cuda) == {}
 
 
@@ -659,9 +690,15 @@ def test_llama_cpp_is_compiled_with_the_lent_cmake(lent: dev.Checkout, monkeypat
     ran: list[list[str]] = []
     monkeypatch.setattr(dev, "need_compiler", lambda: None)
     monkeypatch.setattr(dev, "run_quietly", lambda *words, **_: ran.extend(map(list, words[2:])))
+
+    def running(command: Sequence[str], *_: object) -> contextlib.AbstractContextManager[None]:
+        ran.append(list(command))
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(dev, "running", running)
     monkeypatch.setattr(shutil, "which", lambda name: name if name == "cmake" else None)
-    dev.compile_for_cuda(lent, ENGINES["llama-cpp"], Path("nvcc"))
-    tools, build, _ = ran
+    assert dev.compile_for_cuda(lent, ENGINES["llama-cpp"], Path("nvcc"), lambda: 7) == 7
+    tools, build = ran
     assert tools[-2:] == ["scikit-build-core>=0.9.2", "ninja"]
     assert "--no-build-isolation" in build
     assert tools[tools.index("-c") + 1] == build[build.index("-c") + 1] == str(lent.constraints)
