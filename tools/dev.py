@@ -27,6 +27,7 @@ import json
 import locale
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -384,7 +385,7 @@ def step_key(checkout: Checkout, step: Step) -> str:
     """A hash of all that decides a step's result: its files, its distributions, the Python and where this is."""
     version = ".".join(map(str, venv_version(checkout)))
     place = (str(checkout.root), sys.platform, platform.machine(), version)
-    flags = without_amx() if step.install is install_llama_cpp else ()
+    flags = llama_cpp_flags(checkout) if step.install is install_llama_cpp else ()
     lent = ("with-installed", checkout.lender) if checkout.with_installed else ()
     parts = (step.name, *place, *lent, *step.distributions, *flags, sources_hash(checkout.root, step.files))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -514,19 +515,34 @@ def install_rwkv(checkout: Checkout, step: Step) -> None:
 def install_llama_cpp(checkout: Checkout, step: Step) -> None:
     """llama-cpp-python from source; pip keeps the wheel, so another clone does not compile it again.
 
-    pip's own cache ignores CMAKE_ARGS, so a build with flags of its own has a cache of its own.
+    pip's own cache ignores CMAKE_ARGS, so each set of flags has a cache of its own.
     """
     there = installed(checkout, *step.distributions)
     if not there:
         need_compiler()
-    flags = without_amx()
-    if not flags:
-        pip_install(checkout, step, *step.distributions)
-        return
-    say("This processor has AMX, which a GCC before 14 compiles wrongly: llama.cpp is compiled without it.")
-    env = {"CMAKE_ARGS": " ".join(flags), "PIP_CACHE_DIR": str(checkout.cache / "pip-without-amx")}
+    if without_amx():
+        say("This processor has AMX, which a GCC before 14 compiles wrongly: llama.cpp is compiled without it.")
+    env = llama_cpp_environment(checkout)
+    made_by = hashlib.sha256((checkout.root / LEAN).read_bytes())
+    made_by.update(env["CMAKE_ARGS"].replace(checkout.root.as_posix(), "").encode())
+    env["PIP_CACHE_DIR"] = str(checkout.cache / f"pip-{made_by.hexdigest()[:12]}")
     again = ("--no-deps", "--force-reinstall") if there else ()
     pip_install(checkout, step, *again, *step.distributions, env=env)
+
+
+LEAN = "tools/llama_cpp.cmake"
+
+
+def llama_cpp_flags(checkout: Checkout) -> tuple[str, ...]:
+    """CMake's flags for llama.cpp: without what llama-cpp-python or RWKV has no use for, and without a broken AMX."""
+    lean = (checkout.root / LEAN).as_posix()
+    return (*without_amx(), "-DLLAVA_BUILD=OFF", f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={lean}")
+
+
+def llama_cpp_environment(checkout: Checkout, *more: str) -> dict[str, str]:
+    """The variable that brings these flags, and `more`, to CMake; the user's own go last and win."""
+    asked = shlex.split(os.environ.get("CMAKE_ARGS", ""))
+    return {"CMAKE_ARGS": shlex.join((*llama_cpp_flags(checkout), *more, *asked))}
 
 
 @functools.cache
@@ -628,9 +644,9 @@ ENGINES = (
     Step(
         name="llama-cpp",
         title="Compiling and installing llama-cpp-python",
-        typical="usually 6 to 12 min on 2 cores, seconds when pip has it cached",
+        typical="usually 3 to 6 min on 2 cores, seconds when pip has it cached",
         install=install_llama_cpp,
-        files=("constraints.txt",),
+        files=("constraints.txt", LEAN),
         distributions=("llama_cpp_python",),
         imports="llama_cpp",
     ),
@@ -829,8 +845,8 @@ def command_setup(checkout: Checkout, arguments: argparse.Namespace) -> int:
     return code
 
 
-CUDA_FLAGS = ("-DGGML_CUDA=ON", "-DGGML_CUDA_FA=OFF", "-DLLAVA_BUILD=OFF", "-DCMAKE_CUDA_ARCHITECTURES=native")
-"""RWKV has neither attention nor images: without llama.cpp's flash attention kernels the build takes half the time."""
+CUDA_FLAGS = ("-DGGML_CUDA=ON", "-DGGML_CUDA_FA=OFF", "-DCMAKE_CUDA_ARCHITECTURES=native")
+"""RWKV has no attention: without llama.cpp's kernels for it the build takes half the time."""
 
 CUDA_CHECK = """
 from pytest_rwkvperf.backends.llama_cpp import BACKEND
@@ -885,7 +901,7 @@ def compile_for_cuda(checkout: Checkout, step: Step, nvcc: Path, meanwhile: Call
         tools = [*pip, "install", *constrained, "scikit-build-core>=0.9.2", *programs]
         with alone(checkout):
             run_quietly("Preparing to compile llama-cpp-python", "a few seconds", tools, log=log)
-    env = {"CMAKE_ARGS": " ".join((*without_amx(), *CUDA_FLAGS)), "CUDACXX": str(nvcc)}
+    env = {**llama_cpp_environment(checkout, *CUDA_FLAGS), "CUDACXX": str(nvcc)}
     progress = Progress("Compiling llama-cpp-python with CUDA", "3 min on 16 cores, 20 to 30 min on 2")
     with tempfile.TemporaryDirectory() as wheels:
         build = [*pip, "wheel", "--wheel-dir", wheels, *constrained, *options, "llama-cpp-python"]

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -95,31 +96,62 @@ def test_llama_cpp_is_compiled_without_amx_where_the_compiler_gets_it_wrong(
     assert processor(AMX.replace("amx", "xma"), 12) == ()
 
 
-def test_a_build_without_amx_is_another_one_with_a_cache_of_its_own(
-    checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[tuple[tuple[str, ...], dict[str, str] | None]] = []
-
-    def pip_install(*arguments: Any, env: dict[str, str] | None = None) -> None:  # noqa: ANN401 - as dev's
-        asked.append((arguments[2:], env))
-
-    monkeypatch.setattr(dev, "pip_install", pip_install)
+@pytest.fixture
+def lean(checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What CMake reads for llama.cpp in this checkout; the user asks nothing of CMake."""
+    path = checkout.root / dev.LEAN
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("set(LLAMA_BUILD_COMMON OFF)\n")
+    monkeypatch.delenv("CMAKE_ARGS", raising=False)
     monkeypatch.setattr(dev, "without_amx", lambda: ())
-    pretend_installed(checkout, "llama_cpp_python")
+    return path
+
+
+def test_each_set_of_flags_is_a_build_of_its_own_with_its_own_cache(
+    checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch, lean: Path
+) -> None:
+    asked: list[tuple[tuple[str, ...], dict[str, str]]] = []
+    monkeypatch.setattr(dev, "pip_install", lambda *words, env: asked.append((words[2:], env)))
     step = ENGINES["llama-cpp"]
-    plain = dev.step_key(checkout, step)
-    dev.install_llama_cpp(checkout, step)
+    keys = []
+
+    def install() -> dict[str, str]:
+        keys.append(dev.step_key(checkout, step))
+        dev.install_llama_cpp(checkout, step)
+        return asked[-1][1]
+
+    monkeypatch.setattr(dev, "need_compiler", lambda: None)
+    plain = install()
+    assert [*asked[-1][0]] == ["llama_cpp_python"]
+    pretend_installed(checkout, "llama_cpp_python")
     monkeypatch.setattr(dev, "without_amx", lambda: ("-DGGML_NATIVE=OFF", "-DGGML_AVX512=ON"))
-    assert dev.step_key(checkout, step) != plain
-    dev.install_llama_cpp(checkout, step)
-    cache = str(checkout.cache / "pip-without-amx")
-    assert asked == [
-        (("llama_cpp_python",), None),
-        (
-            ("--no-deps", "--force-reinstall", "llama_cpp_python"),
-            {"CMAKE_ARGS": "-DGGML_NATIVE=OFF -DGGML_AVX512=ON", "PIP_CACHE_DIR": cache},
-        ),
-    ]
+    without_amx = install()
+    assert [*asked[-1][0]] == ["--no-deps", "--force-reinstall", "llama_cpp_python"], "pip would leave the other build"
+    lean.write_text("# everything\n")
+    whole = install()
+    assert len({*keys}) == 3
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_VULKAN=ON '-DNAME=two words'")
+    own = install()
+    assert keys[-1] == keys[-2], "who names them once need not do so at each set-up"
+    caches = [Path(env["PIP_CACHE_DIR"]) for env in (plain, without_amx, whole, own)]
+    assert len({*caches}) == 4
+    assert {path.parent for path in caches} == {checkout.cache}
+    assert shlex.split(own["CMAKE_ARGS"]) == [
+        "-DGGML_NATIVE=OFF", "-DGGML_AVX512=ON", "-DLLAVA_BUILD=OFF",
+        f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={lean.as_posix()}", "-DGGML_VULKAN=ON", "-DNAME=two words",
+    ]  # fmt: skip
+
+
+def test_clones_share_what_pip_keeps(checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch, lean: Path) -> None:
+    clone = replace(checkout, root=checkout.root.parent / "another clone")
+    (clone.root / dev.LEAN).parent.mkdir(parents=True)
+    shutil.copy(lean, clone.root / dev.LEAN)
+    caches = []
+    monkeypatch.setattr(dev, "need_compiler", lambda: None)
+    monkeypatch.setattr(dev, "pip_install", lambda *_, env: caches.append(env["PIP_CACHE_DIR"]))
+    for one in (checkout, clone):
+        dev.install_llama_cpp(one, ENGINES["llama-cpp"])
+    assert caches[0] == caches[1]
 
 
 def test_the_compilers_version_is_that_of_gcc_and_another_compiler_counts_as_new(
@@ -500,7 +532,8 @@ def test_llama_cpp_is_compiled_for_cuda_and_asked_for_its_device(
     assert stamps[llama.name].startswith(" ".join((dev.step_key(checkout, llama), *dev.CUDA_FLAGS)))
     compiler.write_text("#!/bin/sh\necho another release\n")
     assert dev.cuda_stamp(checkout, llama, compiler) != stamps[llama.name]
-    assert env == {"CMAKE_ARGS": " ".join(dev.CUDA_FLAGS), "CUDACXX": str(compiler)}
+    assert shlex.split(env["CMAKE_ARGS"]) == [*dev.llama_cpp_flags(checkout), *dev.CUDA_FLAGS]
+    assert env["CUDACXX"] == str(compiler)
     assert "lists no CUDA device" in check[-1]
 
 
