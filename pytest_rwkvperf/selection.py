@@ -74,10 +74,12 @@ def check_quants(settings: Settings, request: Request, backends: Sequence[Backen
             raise OptionError(f"quant {quant!r} is known to none of the backends in use; allowed: {allowed}")
     for quant in settings.quants:
         knowing = [backend.name for backend in backends if backend.accepts(quant)]
-        if all(name in settings.quants_by_backend for name in knowing):
-            own = "+".join((*settings.quants_by_backend[knowing[0]], quant))
+        own = [settings.quants_by_backend.get(name) for name in knowing]
+        if all(own) and not any(quant in quants for quants in own if quants):
+            listed = "+".join((*settings.quants_by_backend[knowing[0]], quant))
             raise OptionError(
-                f"--rwkv-quant={quant} is left out, as {knowing[0]} has a list of its own; write {knowing[0]}={own}"
+                f"--rwkv-quant={quant} would be left out, as {knowing[0]} has a list of its own; "
+                f"instead of it write {knowing[0]}={listed}"
             )
     by_name = {backend.name: backend for backend in backends}
     for name, quants in settings.quants_by_backend.items():

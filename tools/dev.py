@@ -385,7 +385,7 @@ def step_key(checkout: Checkout, step: Step) -> str:
     """A hash of all that decides a step's result: its files, its distributions, the Python and where this is."""
     version = ".".join(map(str, venv_version(checkout)))
     place = (str(checkout.root), sys.platform, platform.machine(), version)
-    flags = llama_cpp_flags(checkout) if step.install is install_llama_cpp else ()
+    flags = own_flags(checkout) if step.install is install_llama_cpp else ()
     lent = ("with-installed", checkout.lender) if checkout.with_installed else ()
     parts = (step.name, *place, *lent, *step.distributions, *flags, sources_hash(checkout.root, step.files))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
@@ -522,27 +522,35 @@ def install_llama_cpp(checkout: Checkout, step: Step) -> None:
         need_compiler()
     if without_amx():
         say("This processor has AMX, which a GCC before 14 compiles wrongly: llama.cpp is compiled without it.")
-    env = llama_cpp_environment(checkout)
+    flags = llama_cpp_flags(checkout)
     made_by = hashlib.sha256((checkout.root / LEAN).read_bytes())
-    made_by.update(env["CMAKE_ARGS"].replace(checkout.root.as_posix(), "").encode())
-    env["PIP_CACHE_DIR"] = str(checkout.cache / f"pip-{made_by.hexdigest()[:12]}")
+    made_by.update("\0".join(flags).replace(checkout.root.as_posix(), "").encode())
+    kept = Path(os.environ.get("PIP_CACHE_DIR") or checkout.cache) / f"pip-{made_by.hexdigest()[:12]}"
     again = ("--no-deps", "--force-reinstall") if there else ()
+    env = {"CMAKE_ARGS": shlex.join(flags), "PIP_CACHE_DIR": str(kept)}
     pip_install(checkout, step, *again, *step.distributions, env=env)
 
 
 LEAN = "tools/llama_cpp.cmake"
 
 
-def llama_cpp_flags(checkout: Checkout) -> tuple[str, ...]:
-    """CMake's flags for llama.cpp: without what llama-cpp-python or RWKV has no use for, and without a broken AMX."""
+def llama_cpp_flags(checkout: Checkout, *more: str) -> tuple[str, ...]:
+    """CMake's flags for llama.cpp: `own_flags`, `more`, and last what the user's CMAKE_ARGS asks for.
+
+    Raises SetupError where that cannot be read.
+    """
+    asked = os.environ.get("CMAKE_ARGS", "")
+    try:
+        return (*own_flags(checkout), *more, *shlex.split(asked))
+    except ValueError as error:
+        message = f"The variable CMAKE_ARGS is {asked!r}, which no shell can read: {error}. Correct it or unset it."
+        raise SetupError(message) from None
+
+
+def own_flags(checkout: Checkout) -> tuple[str, ...]:
+    """Without what llama-cpp-python or RWKV has no use for, and without a broken AMX."""
     lean = (checkout.root / LEAN).as_posix()
     return (*without_amx(), "-DLLAVA_BUILD=OFF", f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={lean}")
-
-
-def llama_cpp_environment(checkout: Checkout, *more: str) -> dict[str, str]:
-    """The variable that brings these flags, and `more`, to CMake; the user's own go last and win."""
-    asked = shlex.split(os.environ.get("CMAKE_ARGS", ""))
-    return {"CMAKE_ARGS": shlex.join((*llama_cpp_flags(checkout), *more, *asked))}
 
 
 @functools.cache
@@ -758,11 +766,17 @@ def lend_installed(checkout: Checkout) -> None:
         )
         raise SetupError(message)
     folders = [folder for folder in sys.path if Path(folder).name in {"site-packages", "dist-packages"}]
-    checkout.lent.write_text("\n".join([f"# {sys.prefix}", *folders]) + "\n", encoding=PTH)
+    write_changed(checkout.lent, "\n".join([f"# {sys.prefix}", *folders]) + "\n", PTH)
     there = {normalized(str(one.metadata["Name"])) for one in importlib.metadata.distributions(path=folders)}
     pins = (checkout.root / "constraints.txt").read_text(encoding="utf-8").splitlines()
     kept = [pin for pin in pins if normalized(pin.partition("==")[0]) not in there]
-    checkout.constraints.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    write_changed(checkout.constraints, "\n".join(kept) + "\n", "utf-8")
+
+
+def write_changed(path: Path, text: str, encoding: str) -> None:
+    """Write a file that a build may be reading, unless it holds just that."""
+    if not path.exists() or path.read_text(encoding=encoding) != text:
+        path.write_text(text, encoding=encoding)
 
 
 def lender_of(checkout: Checkout) -> str:
@@ -889,9 +903,9 @@ def answer_hash(command: Sequence[str]) -> str:
 def compile_for_cuda(checkout: Checkout, step: Step, nvcc: Path, meanwhile: Callable[[], int]) -> int:
     """llama-cpp-python with CUDA, compiled while `meanwhile` does the rest, and see that it finds a device.
 
-    Returns what `meanwhile` does: where that is not 0, nothing is installed.
+    Returns what `meanwhile` does: where that is not 0, nothing is installed. While the compiler works, `meanwhile` may
+    have the checkout for itself: the wheel goes elsewhere.
     """
-    need_compiler()
     pip, constrained = checkout.module("pip"), ("-c", str(checkout.constraints))
     log = checkout.log(f"{step.name}-cuda")
     options = ["--no-deps", "--no-cache-dir", "--no-binary", "llama-cpp-python"]  # pip's cache has the CPU's build
@@ -901,20 +915,23 @@ def compile_for_cuda(checkout: Checkout, step: Step, nvcc: Path, meanwhile: Call
         tools = [*pip, "install", *constrained, "scikit-build-core>=0.9.2", *programs]
         with alone(checkout):
             run_quietly("Preparing to compile llama-cpp-python", "a few seconds", tools, log=log)
-    env = {**llama_cpp_environment(checkout, *CUDA_FLAGS), "CUDACXX": str(nvcc)}
-    progress = Progress("Compiling llama-cpp-python with CUDA", "3 min on 16 cores, 20 to 30 min on 2")
+    env = {"CMAKE_ARGS": shlex.join(llama_cpp_flags(checkout, *CUDA_FLAGS)), "CUDACXX": str(nvcc)}
+    title, typical = "Compiling llama-cpp-python with CUDA", "3 min on 16 cores, 20 to 30 min on 2"
+    progress = Progress(title, typical)
     with tempfile.TemporaryDirectory() as wheels:
         build = [*pip, "wheel", "--wheel-dir", wheels, *constrained, *options, "llama-cpp-python"]
         with running(build, log, env) as building:
+            say(f"{title} ({typical}); meanwhile the rest ...")
             if code := meanwhile():
+                say(f"{title}: ended, as something else is missing.")
                 return code
             building.wait(progress)
         progress.end("done")
-        # The one that is there is most likely the CPU's build, which pip would leave.
-        again = ("--no-deps", "--force-reinstall") if installed(checkout, *step.distributions) else ()
-        install = [*pip, "install", *constrained, *again, *map(str, Path(wheels).glob("*.whl"))]
-        check = [str(checkout.python), "-c", CUDA_CHECK]
         with alone(checkout):
+            # The one that is there is most likely the CPU's build, which pip would leave.
+            again = ("--no-deps", "--force-reinstall") if installed(checkout, *step.distributions) else ()
+            install = [*pip, "install", *constrained, *again, *map(str, Path(wheels).glob("*.whl"))]
+            check = [str(checkout.python), "-c", CUDA_CHECK]
             run_quietly("Installing llama-cpp-python", "a few seconds", install, check, log=log)
             write_stamp(checkout, step.name, cuda_stamp(checkout, step, nvcc))
     return 0
@@ -928,8 +945,16 @@ def command_setup_cuda(checkout: Checkout, arguments: argparse.Namespace) -> int
         set_up, checkout, require_all=arguments.require_all, engines=[one for one in ENGINES if one is not step]
     )
     set_up(checkout, require_all=arguments.require_all, engines=())  # makes .venv, which compiling needs
-    current = finished(checkout, step) and read_stamps(checkout)[step.name] == cuda_stamp(checkout, step, nvcc)
-    if code := others() if current else compile_for_cuda(checkout, step, nvcc, others):
+    if finished(checkout, step) and read_stamps(checkout)[step.name] == cuda_stamp(checkout, step, nvcc):
+        code = others()
+    else:
+        try:
+            need_compiler()
+        except MissingToolError:
+            others()  # that much can be had
+            raise
+        code = compile_for_cuda(checkout, step, nvcc, others)
+    if code:
         return code
     say("Ready. Measure with: .venv/bin/python -m pytest --rwkv-backend=llama-cpp --rwkv-device=cuda:0")
     say("rwkv's kernels are compiled when they are first asked for: --rwkv-quant=fp16@kernels")

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_rwkvperf.errors import DeviceError
-from pytest_rwkvperf.machine.cupti_buffers import KINDS, Activity, Buffers
+from pytest_rwkvperf.machine.cupti_buffers import BUFFER_BYTES, KINDS, Activity, Buffers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 KEPT = 12
 """Names of kernels that are told, those with the most time first."""
 
+_KNOWN = "install one that is: pip install cupti-python==13.0.1"
 _NAME_LENGTH = 120
 _PRIVILEGE = (
     "; let users profile (the driver's option NVreg_RestrictProfilingToAdminUsers=0, in a container also"
@@ -177,10 +178,13 @@ class Recorder:
         except ImportError as error:
             raise DeviceError(f"cupti-python cannot be imported: {error}") from error
         with _asking("activity_register_callbacks"):
-            self._buffers = Buffers(self._cupti, table)
+            try:
+                self._buffers = Buffers(self._cupti, table)
+            except (AttributeError, KeyError) as error:
+                raise DeviceError(f"this cupti-python is not as known: {error}; {_KNOWN}") from error
 
     def __enter__(self) -> Self:
-        self._buffers.taken, self._buffers.trouble = [], ""
+        self._buffers.taken, self._buffers.trouble = [], None
         for kind in KINDS:
             self._ask("activity_enable", self._kind(kind))
         return self
@@ -213,10 +217,17 @@ class Recorder:
 
         Raises:
             DeviceError: CUPTI refused, or its records are not what they were.
+            BaseException: what interrupted their reading.
         """
         self._ask("activity_flush_all", 1)
-        if trouble := self._buffers.trouble:
-            raise DeviceError(trouble)
+        trouble = self._buffers.trouble
+        if isinstance(trouble, MemoryError):
+            raise DeviceError(f"CUPTI's records need {BUFFER_BYTES >> 20} MiB of memory; end what else takes it")
+        if isinstance(trouble, Exception):
+            told = f"{type(trouble).__name__}: {trouble}"
+            raise DeviceError(f"CUPTI's records cannot be read: {told}; {_KNOWN}") from trouble
+        if trouble is not None:
+            raise trouble
 
     def _kind(self, name: str) -> Any:  # noqa: ANN401 - the package's enumeration
         return getattr(self._cupti.ActivityKind, name)
@@ -231,6 +242,8 @@ def _asking(function: str) -> Iterator[None]:
     """What goes wrong here is CUPTI's refusal of `function`."""
     try:
         yield
+    except DeviceError:
+        raise
     except Exception as error:  # the package's errors have no common class
         told = f"CUPTI refused {function}: {str(error) or type(error).__name__}"
         raise DeviceError(told + (_PRIVILEGE if "PRIVILEGES" in told else "")) from error

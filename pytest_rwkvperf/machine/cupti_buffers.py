@@ -82,7 +82,7 @@ class _Layout:
 
 def _name(address: int, names: dict[int, str]) -> str:
     if address not in names:
-        names[address] = ctypes.string_at(address).decode(errors="replace")
+        names[address] = ctypes.string_at(address).decode(errors="replace") if address else "[unnamed]"
     return names[address]
 
 
@@ -92,7 +92,8 @@ class Buffers:
     CUPTI keeps the addresses of its two callbacks for as long as the process lives, and so must the caller keep this.
 
     Raises:
-        Exception: the package is not as known, or its error where CUPTI refuses.
+        AttributeError, KeyError: the package is not as known.
+        Exception: the package's error, where CUPTI refuses.
     """
 
     def __init__(self, package: Any, table: Any) -> None:  # noqa: ANN401 - the package, and its module of addresses
@@ -102,32 +103,29 @@ class Buffers:
         self._next = _NEXT(_there(addresses, "__cuptiActivityGetNextRecord"))
         self._check = package.check_status
         self._lent: dict[int, ctypes.Array[ctypes.c_ubyte]] = {}
+        self._free: list[ctypes.Array[ctypes.c_ubyte]] = []
         self._callbacks = _REQUESTED(self._requested), _COMPLETED(self._completed)
         self.taken: list[Activity] = []
-        self.trouble = ""
+        self.trouble: BaseException | None = None
         self._check(_REGISTER(_there(addresses, "__cuptiActivityRegisterCallbacks"))(*self._callbacks))
 
     def _requested(self, buffer: Any, size: Any, most: Any) -> None:  # noqa: ANN401 - ctypes' pointers
-        """Give CUPTI a buffer, for as many records as fit."""
+        """Give CUPTI a buffer, for as many records as fit: one that came back, as a new one takes 35 ms to clear."""
+        buffer[0], size[0], most[0] = None, 0, 0
         try:
-            made = (ctypes.c_ubyte * BUFFER_BYTES)()
-        except MemoryError as error:  # an exception would be lost here: told when the records are asked for
-            self.trouble = f"there is no memory for CUPTI's records ({BUFFER_BYTES >> 20} MiB): {error}"
-            buffer[0], size[0], most[0] = None, 0, 0
-            return
-        address = ctypes.addressof(made)
-        self._lent[address] = made
-        buffer[0], size[0], most[0] = address, BUFFER_BYTES, 0
+            given = self._free.pop() if self._free else (ctypes.c_ubyte * BUFFER_BYTES)()
+            self._lent[ctypes.addressof(given)] = given
+            buffer[0], size[0] = ctypes.addressof(given), BUFFER_BYTES
+        except BaseException as error:  # noqa: BLE001 - it would be lost here: raised when the records are asked for
+            self.trouble = error
 
     def _completed(self, _context: int | None, _stream: int, buffer: int, _size: int, valid: int) -> None:
-        """Take a buffer back and read it, possibly in a thread of CUPTI's, where an exception would be lost."""
+        """Take a buffer back and read it, possibly in a thread of CUPTI's."""
         try:
             self._read(buffer, valid)
-        except Exception as error:  # noqa: BLE001 - told when the records are asked for
-            told = f"{type(error).__name__}: {error}"
-            self.trouble = f"CUPTI's records cannot be read: {told}; install a cupti-python that is known"
-        finally:
-            self._lent.pop(buffer, None)
+            self._free.append(self._lent.pop(buffer))
+        except BaseException as error:  # noqa: BLE001 - as above
+            self.trouble = error
 
     def _read(self, buffer: int, valid: int) -> None:
         record, names = ctypes.c_void_p(), dict[int, str]()

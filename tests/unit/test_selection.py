@@ -190,13 +190,13 @@ def test_quants_for_a_backend_that_is_not_in_use_or_not_its_own_are_refused() ->
 def test_a_quant_that_a_backend_of_its_own_list_would_miss_is_refused_with_what_to_write() -> None:
     settings = replace(DEFAULTS, quants=("fp32", "q8_0"), quants_by_backend={"llama-cpp": ("f16", "q5_k_m")})
     with pytest.raises(
-        OptionError, match=r"=q8_0 is left out, as llama-cpp has a list .*; write llama-cpp=f16\+q5_k_m\+q8_0$"
+        OptionError, match=r"=q8_0 would be left out, as llama-cpp .*; instead of it write llama-cpp=f16\+q5_k_m\+q8_0$"
     ):
         check_quants(settings, Request(), BACKENDS)
 
 
 def test_known_quants_pass() -> None:
-    settings = replace(DEFAULTS, quants=("fp32", "q8_0", "fp16"), quants_by_backend={"web-rwkv": ("int8@31",)})
+    settings = replace(DEFAULTS, quants=("fp32", "q8_0", "nf4"), quants_by_backend={"web-rwkv": ("int8@31", "nf4")})
     check_quants(settings, Request(quants=("f16",)), BACKENDS)
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -142,8 +143,30 @@ def test_each_set_of_flags_is_a_build_of_its_own_with_its_own_cache(
     ]  # fmt: skip
 
 
+def test_flags_that_cannot_be_read_end_the_set_up_with_a_sentence(
+    checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CMAKE_ARGS", "-DNAME='two words")
+    with pytest.raises(dev.SetupError, match=r"CMAKE_ARGS is .*No closing quotation\. Correct it or unset it\."):
+        dev.llama_cpp_flags(checkout)
+
+
+def test_pips_cache_stays_where_the_user_has_it(
+    checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch, lean: Path
+) -> None:
+    assert lean.exists()
+    caches = []
+    monkeypatch.setenv("PIP_CACHE_DIR", "elsewhere")
+    monkeypatch.setattr(dev, "need_compiler", lambda: None)
+    monkeypatch.setattr(dev, "pip_install", lambda *_, env: caches.append(Path(env["PIP_CACHE_DIR"])))
+    dev.install_llama_cpp(checkout, ENGINES["llama-cpp"])
+    assert caches[0].parent == Path("elsewhere")
+
+
 def test_clones_share_what_pip_keeps(checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch, lean: Path) -> None:
-    clone = replace(checkout, root=checkout.root.parent / "another clone")
+    clone = replace(checkout, root=checkout.root.parent / "clone")
+    assert " " in str(checkout.root)
+    assert " " not in str(clone.root), "nor in any folder above, for the flags need no quotes there"
     (clone.root / dev.LEAN).parent.mkdir(parents=True)
     shutil.copy(lean, clone.root / dev.LEAN)
     caches = []
@@ -532,7 +555,7 @@ def test_llama_cpp_is_compiled_for_cuda_and_asked_for_its_device(
     assert stamps[llama.name].startswith(" ".join((dev.step_key(checkout, llama), *dev.CUDA_FLAGS)))
     compiler.write_text("#!/bin/sh\necho another release\n")
     assert dev.cuda_stamp(checkout, llama, compiler) != stamps[llama.name]
-    assert shlex.split(env["CMAKE_ARGS"]) == [*dev.llama_cpp_flags(checkout), *dev.CUDA_FLAGS]
+    assert shlex.split(env["CMAKE_ARGS"]) == [*dev.own_flags(checkout), *dev.CUDA_FLAGS]
     assert env["CUDACXX"] == str(compiler)
     assert "lists no CUDA device" in check[-1]
 
@@ -577,7 +600,7 @@ def test_a_failed_build_for_cuda_is_a_sentence_with_its_last_lines(
     answer(cuda, "echo 'nvcc fatal: Unsupported gpu architecture'; exit 1")
     assert dev.main(["setup-cuda"]) == 1
     said = capsys.readouterr().out
-    assert re.match(r"The set-up cannot go on\. `python -m pip wheel \.\.\.` ended with exit code 1\.", said)
+    assert "\nThe set-up cannot go on. `python -m pip wheel ...` ended with exit code 1." in said
     assert "    nvcc fatal: Unsupported gpu architecture\n" in said
     assert said.rstrip().endswith(f"Everything it said: {cuda.log('llama-cpp-cuda')}")
     assert dev.read_stamps(cuda) == {}
@@ -599,6 +622,42 @@ def test_a_build_for_cuda_ends_where_the_rest_cannot_be_had(
     with pytest.raises(ProcessLookupError):
         os.kill(int((cuda.root / "pid").read_text()), 0)
     assert dev.read_stamps(cuda) == {}
+
+
+def test_without_a_compiler_the_other_engines_are_installed_for_cuda(
+    cuda: dev.Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def no_compiler() -> None:
+        raise dev.MissingToolError("no C++ compiler")
+
+    def rest(*_: object, engines: Sequence[dev.Step], **__: object) -> int:
+        asked.extend(step.name for step in engines)
+        return 0
+
+    monkeypatch.setattr(dev, "need_compiler", no_compiler)
+    monkeypatch.setattr(dev, "set_up", rest)
+    assert dev.main(["setup-cuda"]) == 1
+    assert asked == ["rwkv", "web-rwkv"]
+    assert dev.read_stamps(cuda) == {}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's program stands in for Python")
+def test_a_build_for_the_cpu_that_came_meanwhile_is_replaced(
+    cuda: dev.Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dev, "alone", partial(bench_before, dev.alone))
+    assert dev.main(["setup-cuda"]) == 0
+    assert "--force-reinstall" in cuda.log("llama-cpp-cuda").read_text(encoding="utf-8")
+
+
+@contextlib.contextmanager
+def bench_before(alone: Callable[[dev.Checkout], Any], checkout: dev.Checkout) -> Iterator[None]:
+    """The lock, which another terminal's `make bench` has had before."""
+    with alone(checkout):
+        pretend_installed(checkout, "llama_cpp_python")
+        yield
 
 
 def test_a_set_up_for_cuda_without_nvcc_ends_with_a_sentence(

@@ -202,10 +202,13 @@ def test_an_engine_that_fails_is_not_cuptis_fault_and_leaves_it_off(package: pyt
     [
         ("refuse@activity_register_callbacks", r"refused activity_register_callbacks: ERROR_INSUFFICIENT_PRIVILEGES"),
         ("refuse@activity_enable", r"PRIVILEGES \(35\); let users profile \(the driver's option NVreg_Restrict"),
-        ("absent", "refused activity_register_callbacks: CUPTI has no cuptiActivityGetNextRecord$"),
+        (
+            "absent",
+            "this cupti-python is not as known: CUPTI has no cuptiActivityGetNextRecord; install one that is: pip",
+        ),
         (
             "strange@cuptiActivityGetNextRecord",
-            r"^CUPTI's records cannot be read: cuptiError: ERROR_INVALID_PARAMETER \(1\); install a cupti-python that",
+            r"^CUPTI's records cannot be read: cuptiError: ERROR_INVALID_PARAMETER \(1\); install one that is",
         ),
     ],
 )
@@ -217,30 +220,43 @@ def test_what_cupti_refuses_is_said(package: pytest.MonkeyPatch, script: str, to
 
 def test_a_buffer_that_there_is_no_memory_for_is_said(package: pytest.MonkeyPatch) -> None:
     package.setattr(cupti_buffers, "BUFFER_BYTES", 1 << 60)
-    with pytest.raises(DeviceError, match=r"^there is no memory for CUPTI's records \(1099511627776 MiB\)"):
+    with pytest.raises(DeviceError, match=r"^CUPTI's records need 64 MiB of memory; end what else takes it"):
         cupti.record(engine(), waited_for, settling=0)
 
 
-def test_buffers_are_given_back(package: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def test_a_buffer_that_comes_back_is_used_again(package: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     recorder = Recorder()
+    buffers = recorder._buffers
     with recorder:
-        recorder.now()
-        recorder.now()
-        recorder.forget()
-    assert recorder._buffers._lent == {}
+        for _ in range(3):
+            recorder.now()
+            recorder.now()
+            recorder.forget()
+            assert (len(buffers._lent), len(buffers._free)) == (0, 1)
+
+
+def test_ctrl_c_while_records_are_read_is_not_lost(package: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> Activity:
+        raise KeyboardInterrupt
+
+    package.setattr(cupti_buffers._Layout, "read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cupti.record(engine(), waited_for, settling=0)
+
+
+def test_a_kernel_without_a_name_is_told_as_one() -> None:
+    assert cupti_buffers._name(0, {}) == "[unnamed]"
 
 
 def test_a_kind_of_record_that_is_laid_out_otherwise_is_refused(package: pytest.MonkeyPatch) -> None:
     package.delattr(fake, "activity_memset4_dtype")
-    with pytest.raises(
-        DeviceError, match=r"refused activity_register_callbacks: .*has no activity_memset\(\\d\+\)_dtype"
-    ):
+    with pytest.raises(DeviceError, match=r"not as known: .*has no activity_memset\(\\d\+\)_dtype"):
         Recorder()
 
 
 def test_another_package_of_that_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cupti, "import_module", lambda _name: SimpleNamespace())
-    with pytest.raises(DeviceError, match=r"CUPTI refused activity_register_callbacks: .*has no attribute"):
+    with pytest.raises(DeviceError, match=r"this cupti-python is not as known: .*has no "):
         Recorder()
 
 

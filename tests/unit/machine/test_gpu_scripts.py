@@ -187,3 +187,13 @@ def test_what_was_only_judged_is_no_figure_and_still_counts_as_a_machine(tmp_pat
         figures.append([row["machine"].partition(",")[0] for row in told["rows"]])
     assert [one["machine"] for one in told["verdicts"]] == [1, 2, 3]
     assert figures == [[], [], ["machine 3"]]
+
+
+# proof.py
+
+
+def test_each_step_can_begin_where_a_command_may_run_for_nine_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))  # it imports its neighbour
+    proof = runpy.run_path(str(FOLDER / "proof.py"))
+    assert {*proof["SECONDS"]} < {*proof["STEPS"]}
+    assert max(*proof["SECONDS"].values(), proof["OTHER_SECONDS"]) < 9 * 60

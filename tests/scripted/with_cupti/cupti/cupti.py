@@ -2,7 +2,8 @@
 records lie are the package's (13.0.1, read from its wheel, and called as far as that goes without a driver); what is
 recorded is made up, and written into the caller's buffer as CUPTI does.
 
-    SCRIPTED_CUPTI    WHAT@FUNCTION: `refuse`, `abort`, `hang` or `strange` when that function is called
+    SCRIPTED_CUPTI    WHAT@FUNCTION: `refuse`, `abort` or `hang` when that function is called; `strange` records from
+                      cuptiActivityGetNextRecord
                       absent: CUPTI lacks the functions that are called by their addresses
 
 The device computes for the first half of every repetition, with one kernel that starts before and one that is in a
