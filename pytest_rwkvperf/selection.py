@@ -74,8 +74,8 @@ def check_quants(settings: Settings, request: Request, backends: Sequence[Backen
             raise OptionError(f"quant {quant!r} is known to none of the backends in use; allowed: {allowed}")
     for quant in settings.quants:
         knowing = [backend.name for backend in backends if backend.accepts(quant)]
-        own = [settings.quants_by_backend.get(name) for name in knowing]
-        if all(own) and not any(quant in quants for quants in own if quants):
+        own = [settings.quants_by_backend.get(name, ()) for name in knowing]
+        if all(own) and not any(quant in quants for quants in own):
             listed = "+".join((*settings.quants_by_backend[knowing[0]], quant))
             raise OptionError(
                 f"--rwkv-quant={quant} would be left out, as {knowing[0]} has a list of its own; "

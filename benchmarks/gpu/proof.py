@@ -266,11 +266,10 @@ _WORKLOADS = "--rwkv-workload=pp512,tg128,tg128@d4096"
 _SHALLOW = "--rwkv-workload=pp512,tg128"
 _CUDA = ("--rwkv-budget=1", "--rwkv-device=cuda:0")  # the documented minimum of three processes a case
 _VULKAN = ("--rwkv-budget=1", "--rwkv-device=vulkan:0")
-_LLAMA_QUANTS, _WEB_QUANTS = "llama-cpp=f16+q8_0+q4_k_m", "web-rwkv=fp16+int8+nf4"
-_KERNELS_QUANTS = "rwkv=fp16@kernels+bf16@kernels+fp32@kernels"
+_LLAMA_QUANTS = "llama-cpp=f16+q8_0+q4_k_m"
 _LLAMA = ("--rwkv-backend=llama-cpp", f"--rwkv-quant={_LLAMA_QUANTS}")
-_WEB = ("--rwkv-backend=web-rwkv", f"--rwkv-quant={_WEB_QUANTS}")
-_KERNELS = ("--rwkv-backend=rwkv", f"--rwkv-quant={_KERNELS_QUANTS}")
+_WEB = ("--rwkv-backend=web-rwkv", "--rwkv-quant=fp16,int8,nf4")
+_KERNELS = ("--rwkv-backend=rwkv", "--rwkv-quant=fp16@kernels,bf16@kernels,fp32@kernels")
 STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
     "build": build,
     "files": files,

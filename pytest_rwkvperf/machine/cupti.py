@@ -178,10 +178,7 @@ class Recorder:
         except ImportError as error:
             raise DeviceError(f"cupti-python cannot be imported: {error}") from error
         with _asking("activity_register_callbacks"):
-            try:
-                self._buffers = Buffers(self._cupti, table)
-            except (AttributeError, KeyError) as error:
-                raise DeviceError(f"this cupti-python is not as known: {error}; {_KNOWN}") from error
+            self._buffers = Buffers(self._cupti, table)
 
     def __enter__(self) -> Self:
         self._buffers.taken, self._buffers.trouble = [], None
@@ -239,11 +236,11 @@ class Recorder:
 
 @contextmanager
 def _asking(function: str) -> Iterator[None]:
-    """What goes wrong here is CUPTI's refusal of `function`."""
+    """What goes wrong here is CUPTI's refusal of `function`, or that the package is another one."""
     try:
         yield
-    except DeviceError:
-        raise
+    except (AttributeError, KeyError) as error:
+        raise DeviceError(f"this cupti-python is not as known: {error}; {_KNOWN}") from error
     except Exception as error:  # the package's errors have no common class
         told = f"CUPTI refused {function}: {str(error) or type(error).__name__}"
         raise DeviceError(told + (_PRIVILEGE if "PRIVILEGES" in told else "")) from error

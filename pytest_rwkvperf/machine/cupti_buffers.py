@@ -123,9 +123,10 @@ class Buffers:
         """Take a buffer back and read it, possibly in a thread of CUPTI's."""
         try:
             self._read(buffer, valid)
-            self._free.append(self._lent.pop(buffer))
         except BaseException as error:  # noqa: BLE001 - as above
             self.trouble = error
+        finally:
+            self._free.append(self._lent.pop(buffer))
 
     def _read(self, buffer: int, valid: int) -> None:
         record, names = ctypes.c_void_p(), dict[int, str]()

@@ -99,11 +99,12 @@ def test_llama_cpp_is_compiled_without_amx_where_the_compiler_gets_it_wrong(
 
 @pytest.fixture
 def lean(checkout: dev.Checkout, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What CMake reads for llama.cpp in this checkout; the user asks nothing of CMake."""
+    """What CMake reads for llama.cpp in this checkout; the user asks nothing of CMake, and of pip no other cache."""
     path = checkout.root / dev.LEAN
     path.parent.mkdir(exist_ok=True)
     path.write_text("set(LLAMA_BUILD_COMMON OFF)\n")
-    monkeypatch.delenv("CMAKE_ARGS", raising=False)
+    for name in ("CMAKE_ARGS", "PIP_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(dev, "without_amx", lambda: ())
     return path
 
@@ -516,6 +517,7 @@ def test_llama_cpp_is_compiled_for_cuda_and_asked_for_its_device(
     compiler.chmod(0o755)
     monkeypatch.setenv("PATH", str(checkout.root))
     monkeypatch.setenv("CUDA_HOME", str(checkout.root))
+    monkeypatch.delenv("CMAKE_ARGS", raising=False)
     ran: list[tuple[list[str], dict[str, str]]] = []
     asked: list[str] = []
 
