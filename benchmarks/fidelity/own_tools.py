@@ -118,8 +118,15 @@ def compare(engine: Found, program: Found, quant: str, options: argparse.Namespa
         for index in range(options.rounds):
             for name in list(sides)[:: -1 if index % 2 else 1]:
                 taken[name].append(sides[name]())
-            print(f"{backend.name}: round {index + 1} of {options.rounds}", flush=True)
+            figures = "; ".join(round_told(backend.name, name, taken) for name in workloads)
+            print(f"{backend.name}: round {index + 1} of {options.rounds}: {figures}", flush=True)
     return [row(backend.name, quant, workload, taken) for workload in workloads]
+
+
+def round_told(engine: str, workload: str, taken: dict[str, list[dict[str, list[int]]]]) -> str:
+    """Each side's figure of the last round: what is left of rounds that something ends before the last."""
+    sides = (f"{name} {speed(engine, workload, rounds[-1][workload]):,.1f}" for name, rounds in taken.items())
+    return f"{workload} t/s: {', '.join(sides)}"
 
 
 def row(engine: str, quant: str, workload: str, taken: dict[str, list[dict[str, list[int]]]]) -> dict[str, object]:
