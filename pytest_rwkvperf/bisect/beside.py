@@ -22,6 +22,19 @@ class OldestError(RwkvPerfError):
     """The release that all others are held against cannot be measured itself."""
 
 
+def check(old: str, backend: str, options: Sequence[str]) -> None:
+    """See that pytest takes the options with the old release, before another one is installed.
+
+    Raises:
+        OldestError: it does not, or finds nothing to measure.
+    """
+    with tempfile.TemporaryDirectory(prefix="rwkvperf-bisect-") as folder:
+        command = [*patience.pytest_apart(old, folder), "-q", "--collect-only", f"--rwkv-backend={backend}", *options]
+        ended = patience.run(command, capture=True)
+    if ended.returncode != 0:
+        raise OldestError("\n  ".join(_lines(ended.stderr) or _lines(ended.stdout)).removeprefix("ERROR: "))
+
+
 def compare(new: str, old: str, backend: str, options: Sequence[str]) -> tuple[Answer, str]:
     """Whether the environment of one interpreter is slower than another's, and the figures or the reason.
 
@@ -38,7 +51,7 @@ def compare(new: str, old: str, backend: str, options: Sequence[str]) -> tuple[A
         try:
             found = record.read(written)
         except RwkvPerfError:
-            lines = [line for line in (ended.stdout + ended.stderr).splitlines() if line.strip()]
+            lines = _lines(ended.stdout + ended.stderr)
             if of_old := [line for line in lines if f"--rwkv-ab={old}: " in line]:
                 raise OldestError(of_old[-1].removeprefix("ERROR: ")) from None
             return "skip", f"it does not run: {' / '.join(lines[-3:])}"
@@ -46,6 +59,10 @@ def compare(new: str, old: str, backend: str, options: Sequence[str]) -> tuple[A
     if len(failures) == len(found.cases) and (of_old := [one for one in failures if f"{old}: " in one]):
         raise OldestError(of_old[0])
     return _answer(found, failures)
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def _answer(found: record.Record, failures: list[str]) -> tuple[Answer, str]:

@@ -62,9 +62,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
         return answer
 
     try:
+        beside.check(reference, backend, options.passed_on)
         found = search.first_slow(versions, ask)
     except beside.OldestError as error:
-        message = f"{options.package} {versions[0]} cannot be measured: {error}\n  Name a later release as OLD."
+        advice = "Name a later release as OLD, or correct what stands after --."
+        message = f"{options.package} {versions[0]} cannot be measured: {error}\n  {advice}"
         raise OptionError(message) from error
     if found is None and answers <= {"skip"}:
         console.text(f"No release gave an answer beside {versions[0]}; see the reasons above.\n")

@@ -70,8 +70,27 @@ def test_an_oldest_release_that_does_not_run_ends_the_search_at_once(capsys: pyt
     told = capsys.readouterr()
     assert "scripted-speed 0.9 cannot be measured: " in told.err
     assert "no such thing in this release" in told.err
-    assert "Name a later release as OLD." in told.err
+    assert "Name a later release as OLD, or correct what stands after --." in told.err
     assert "scripted-speed 1.3" not in told.out + told.err, "another one was asked as well"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--rwkv-quant=fp61"], "quant 'fp61' is known to none of the backends in use; allowed: scripted: fp16"),
+        (["--rwkv-qant=fp16"], "unrecognized arguments: --rwkv-qant=fp16"),
+        (["-k", "nothing-of-this-name"], "nothing to measure: no selected test asks for rwkv_perf"),
+    ],
+)
+@pytest.mark.usefixtures("index")
+def test_a_mistake_after_the_dashes_is_no_release_that_does_not_run(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bisect", "scripted-speed", "1.0..1.4", "--backend", "scripted", "--", *options]) == 2
+    told = capsys.readouterr()
+    assert said in told.err
+    assert "correct what stands after --" in told.err
+    assert "scripted-speed 1.4" not in told.out + told.err, "another release was asked"
 
 
 def test_an_oldest_release_whose_engine_is_not_there_is_told_from_a_new_one_s(
