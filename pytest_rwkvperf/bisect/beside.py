@@ -28,7 +28,7 @@ def check(old: str, backend: str, options: Sequence[str]) -> None:
     Raises:
         OldestError: it does not, or finds nothing to measure.
     """
-    with tempfile.TemporaryDirectory(prefix="rwkvperf-bisect-") as folder:
+    with tempfile.TemporaryDirectory(prefix="rwkvperf-bisect-") as folder, patience.leaving_nothing():
         command = [*patience.pytest_apart(old, folder), "-q", "--collect-only", f"--rwkv-backend={backend}", *options]
         ended = patience.run(command, capture=True)
     if ended.returncode != 0:

@@ -91,6 +91,7 @@ def test_a_mistake_after_the_dashes_is_no_release_that_does_not_run(
     assert said in told.err
     assert "correct what stands after --" in told.err
     assert "scripted-speed 1.4" not in told.out + told.err, "another release was asked"
+    assert list(Path.cwd().iterdir()) == [], "it left something behind"
 
 
 def test_an_oldest_release_whose_engine_is_not_there_is_told_from_a_new_one_s(
