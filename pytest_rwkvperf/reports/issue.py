@@ -6,13 +6,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.cases import told_apart
 from pytest_rwkvperf.errors import ReportError
 from pytest_rwkvperf.reports import own_tools
 from pytest_rwkvperf.reports.markdown import clean, escape, table
 from pytest_rwkvperf.reports.wording import TEXTS, Texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.reports.base import Style
@@ -134,19 +135,25 @@ def _performance(record: Record, template: Template, cases: Sequence[RecordedCas
     model = measured[0].model
     if (model.layers, model.width) != ACCEPTED or model.name.startswith("synthetic:"):
         parts.insert(0, f"> {texts.other_model.format(model=escape(model.name))}\n")
-    rows = [_row(case, item, texts) for case in cases for item in case.items if item.rate]
-    parts.append(f"{texts.own_figures}\n\n" + table(texts.columns, rows, right=range(2, 9)))
-    failures = [f"- {escape(case.case.variant)}: {escape(case.failure)}" for case in cases if case.failure]
+    shown = told_apart(case.case for case in cases)
+    rows = [_row(case, shown[case.case].device, item, texts) for case in cases for item in case.items if item.rate]
+    parts.append(f"{texts.own_figures}\n\n" + table(texts.columns, rows, right=range(3, 10)))
+    failures = [
+        f"- {escape(case.case.variant)}, {escape(shown[case.case].device)}: {escape(case.failure)}"
+        for case in cases
+        if case.failure
+    ]
     if failures:
         parts.append(f"{texts.failed}\n\n" + "\n".join(failures) + "\n")
     return "\n".join(parts)
 
 
-def _row(case: RecordedCase, item: RecordedItem, texts: Texts) -> list[str]:
+def _row(case: RecordedCase, device: str, item: RecordedItem, texts: Texts) -> list[str]:
     figures, rate = case.figures, item.rate
     between, first = item.inter_token_seconds, item.first_token_seconds
     return [
         escape(case.case.variant),
+        escape(device),
         item.workload,
         f"{rate.median:.2f}" if rate else "",
         _interval(rate),
@@ -177,10 +184,14 @@ def _system(record: Record, measured: Sequence[CaseRecord], texts: Texts) -> str
         "pytest-rwkvperf": record.project_version,
         texts.model_file: ", ".join(dict.fromkeys(one.model.file_name or one.model.name for one in measured)),
         texts.settings: texts.settings_are.format(
-            threads=first.case.threads,
-            chunk=first.case.chunk,
+            threads=_distinct(one.case.threads for one in measured),
+            chunk=_distinct(one.case.chunk for one in measured),
             load=first.conditions.load_before,
             steal=first.conditions.steal,
         ),
     }
     return "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in facts.items())
+
+
+def _distinct(numbers: Iterable[int]) -> str:
+    return ", ".join(dict.fromkeys(map(str, numbers)))

@@ -57,6 +57,7 @@ ENGLISH = Texts(
     failed="Not measured:",
     columns=(
         "quant",
+        "device",
         "workload",
         "tokens/s",
         "95 % interval",
@@ -95,6 +96,7 @@ CHINESE = Texts(
     failed="未能测量：",  # noqa: RUF001 - as above
     columns=(
         "量化",
+        "设备",
         "负载",
         "tokens/s",
         "95 % 区间",

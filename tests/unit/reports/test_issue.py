@@ -100,7 +100,7 @@ def test_the_pip_packages_lines_are_the_guides_scripts() -> None:
 def test_llama_cpps_table_is_llama_benchs_and_ours_stands_beside_it_with_its_interval() -> None:
     performance = sections(rendered("llama-cpp"))["Performance data"]
     assert performance.startswith(llama_bench.as_markdown(llama_bench.rows_of(RECORD, [LLAMA])))
-    (row,) = [line for line in performance.splitlines() if line.startswith("| q8_0  | pp512")]
+    (row,) = [line for line in performance.splitlines() if line.startswith("| q8_0  | vulkan:0 | pp512")]
     rate = LLAMA.items[0].rate
     assert rate is not None
     assert rate.high is not None
@@ -158,4 +158,4 @@ def test_what_was_not_measured_in_one_of_two_ways_is_told_apart() -> None:
     lost = replace(
         PIP, case=replace(PIP.case, protocol="native"), measured=None, figures=None, items=(), failure="died"
     )
-    assert "\n- fp16 (native): died\n" in REPORT.render(report_record(PIP, lost), Style())[""]
+    assert "\n- fp16 (native), vulkan:0: died\n" in REPORT.render(report_record(PIP, lost), Style())[""]

@@ -53,6 +53,7 @@ def of_terminal(record: Record, _form: str) -> str:
     [
         (of_format, "markdown"),
         (of_format, "html"),
+        (of_format, "issue"),
         (of_fleet, ""),
         (of_annotations, ""),
         (of_terminal, ""),
@@ -62,6 +63,11 @@ def test_the_threads_are_named_where_they_tell_cases_apart(text: Callable[[Recor
     for wanted in ("cpu-t1", "cpu-t2"):
         assert wanted in text(BOTH, form)
         assert wanted not in text(ALONE, form)
+
+
+def test_an_issue_names_the_threads_of_every_case() -> None:
+    assert "Settings: 1, 2 threads" in of_format(BOTH, "issue")
+    assert "Settings: 2 threads" in of_format(ALONE, "issue")
 
 
 def test_a_program_gets_the_device_as_it_is() -> None:
