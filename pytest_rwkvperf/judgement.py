@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from pytest_rwkvperf.cases import Item, Workload
+from pytest_rwkvperf.cases import Item, Workload, told_apart
 from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
 from pytest_rwkvperf.stats.levels import Level, Timed, level
 from pytest_rwkvperf.stats.paired import compare_pairs
@@ -29,7 +29,7 @@ from pytest_rwkvperf.store.schema import Noise
 from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_rwkvperf.cases import WorkloadKind
     from pytest_rwkvperf.machine.fingerprint import Fingerprint
@@ -208,6 +208,13 @@ def figures(judgement: Judgement) -> Iterator[tuple[str, str]]:
         yield "rwkv_ratio_high", f"{judgement.comparison.high:.6g}"
     if judgement.parity is not None:
         yield "rwkv_parity", f"{judgement.parity:.3g}"
+
+
+def each_told_apart(judgements: Iterable[Judgement]) -> list[Judgement]:
+    """Each with its case as people are shown it beside the others' (cases.told_apart)."""
+    found = list(judgements)
+    shown = told_apart(one.item.case for one in found)
+    return [replace(one, item=replace(one.item, case=shown[one.item.case])) for one in found]
 
 
 def describe(judgement: Judgement) -> str:

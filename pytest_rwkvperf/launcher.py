@@ -38,13 +38,20 @@ if TYPE_CHECKING:
 
 _Kept = TypeVar("_Kept", CaseRecord, Pairing)
 
+_SUFFIXES: Mapping[type[CaseRecord | Pairing], str] = {CaseRecord: ".json", Pairing: ".pair"}
+"""Of the file in which what was taken is kept for the run's other processes."""
+
 _PROCESSOR = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What a case is measured for, and what it shares with the run's other cases: seconds, and how many they are."""
+    """What a case is measured for, and what it shares with the run's other cases: seconds, and how many they are.
 
+    `label` is how people are told of it, and of no other case of the run.
+    """
+
+    label: str
     workloads: tuple[Workload, ...]
     precision: float
     budget_seconds: float
@@ -81,7 +88,7 @@ class Launcher:
         def measured(engine: Found, device: Device) -> CaseRecord:
             return self._measure(case, engine, device, share, decided)
 
-        return self._once(case, ".json", CaseRecord, measured)
+        return self._once(case, share.label, CaseRecord, measured)
 
     def pairing(
         self, case: Case, share: Share, old: Mapping[str, Found], decided: Callable[[Pairing], bool]
@@ -95,16 +102,16 @@ class Launcher:
         other = old[case.backend]
         return self._once(
             case,
-            ".pair",
+            share.label,
             Pairing,
             lambda engine, device: self._measure_pairs(
                 case, ((engine, device), (other, _same_device(device, other))), share, decided
             ),
         )
 
-    def _once(self, case: Case, suffix: str, kind: type[_Kept], make: Callable[[Found, Device], _Kept]) -> _Kept:
+    def _once(self, case: Case, label: str, kind: type[_Kept], make: Callable[[Found, Device], _Kept]) -> _Kept:
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = _path(self._folder, case, suffix)
+        path = _path(self._folder, case, _SUFFIXES[kind])
         if path.exists():  # before the lease: another session may hold it for as long as it measures
             return record.from_json(path.read_bytes(), kind)
         engine = self._engines[case.backend]
@@ -123,7 +130,7 @@ class Launcher:
                 _keep(_path(self._folder, case, ".failure"), sentence.encode(errors="backslashreplace"))
                 raise
             _keep(path, record.to_json(taken))
-            self._say.line(record.summary(taken))
+            self._say.line(record.summary(taken, label))
             return taken
 
     def _measure(
@@ -132,9 +139,9 @@ class Launcher:
         target, memo = self._target(case, engine, device)
         # Not in the Protocol: an engine without surprises needs no such method.
         if note := getattr(engine.backend, "announcement", lambda _quant: "")(case.quant):
-            self._say.line(f"{case.label}: {note}")
+            self._say.line(f"{share.label}: {note}")
         limits = plan.Plan(share.precision, self._budget(share), decided, share.handovers)
-        taken = plan.measure(target, share.workloads, limits, self._saying(case))
+        taken = plan.measure(target, share.workloads, limits, self._saying(share.label))
         _keep_deep(memo, target, taken)
         return taken
 
@@ -147,13 +154,13 @@ class Launcher:
     ) -> Pairing:
         targets = [self._target(case, engine, device) for engine, device in sides]
         (new, _), (old, _) = targets
-        taken = pairs.measure_pairs(new, old, share.workloads, self._budget(share), decided, self._saying(case))
+        taken = pairs.measure_pairs(new, old, share.workloads, self._budget(share), decided, self._saying(share.label))
         for (target, memo), side in zip(targets, (taken.new, taken.old), strict=True):
             _keep_deep(memo, target, side)
         return taken
 
-    def _saying(self, case: Case) -> Callable[[str], None]:
-        return lambda sentence: self._say(f"{case.label}: {sentence}")
+    def _saying(self, label: str) -> Callable[[str], None]:
+        return lambda sentence: self._say(f"{label}: {sentence}")
 
     def _target(self, case: Case, engine: Found, device: Device) -> tuple[process.Target, memory.DeepMemory]:
         """Everything a worker needs for a case in an engine's environment, and where its deep check is remembered."""
@@ -289,7 +296,9 @@ def records(folder: Path) -> Sequence[CaseRecord]:
     Raises:
         MeasurementError: one of them cannot be read.
     """
-    return [record.from_json(path.read_bytes(), CaseRecord) for path in sorted(folder.glob("*.json"))]
+    return [
+        record.from_json(path.read_bytes(), CaseRecord) for path in sorted(folder.glob(f"*{_SUFFIXES[CaseRecord]}"))
+    ]
 
 
 def pairings(folder: Path) -> Sequence[Pairing]:
@@ -298,7 +307,7 @@ def pairings(folder: Path) -> Sequence[Pairing]:
     Raises:
         MeasurementError: one of them cannot be read.
     """
-    return [record.from_json(path.read_bytes(), Pairing) for path in sorted(folder.glob("*.pair"))]
+    return [record.from_json(path.read_bytes(), Pairing) for path in sorted(folder.glob(f"*{_SUFFIXES[Pairing]}"))]
 
 
 def _same_device(device: Device, other: Found) -> Device:

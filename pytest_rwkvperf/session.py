@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf import judgement, launcher, outline, places
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.backends.discovery import Found, Missing, discover
-from pytest_rwkvperf.cases import Case, Item
+from pytest_rwkvperf.cases import Case, Item, told_apart
 from pytest_rwkvperf.errors import BaselineError, MeasurementError, OptionError
 from pytest_rwkvperf.judgement import Judgement, Reference
 from pytest_rwkvperf.launcher import Share
@@ -300,10 +300,11 @@ class Session:
 
     def _share(self, item: Item) -> Share:
         workloads = tuple(one.workload for one in self._selected if one.case == item.case) or (item.workload,)
-        cases = len({one.case for one in self._selected}) or 1
+        shown = told_apart([item.case, *(one.case for one in self._selected)])
         stored = None if self.settings.ab else self.reference.baseline
         handovers = stored.nearest(item.case.threads) if stored else {}
-        return Share(workloads, self.settings.precision, self.settings.budget_seconds, cases, handovers)
+        label = shown[item.case].label
+        return Share(label, workloads, self.settings.precision, self.settings.budget_seconds, len(shown), handovers)
 
     def _pairing(self, item: Item) -> Pairing:
         """Both environments in alternation, until every test of the case has its verdict or the budget is spent."""
@@ -349,7 +350,8 @@ class Session:
         refused = [one for one in self.judgements.values() if one.verdict == "REGRESSION" and not replacing]
         recorded = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
         records = launcher.records(self.folder)
-        doubted = [f"{one.case.label}: {one.doubt}" for one in records if one.doubt]
+        shown = told_apart(one.case for one in records)
+        doubted = [f"{shown[one.case].label}: {one.doubt}" for one in records if one.doubt]
         stored = accept.stored_cases([one for one in records if not one.doubt], keep, recorded)
         if not stored:
             return Saved(None, 0, refused, doubted) if doubted else None

@@ -41,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     """Print the table, and a sentence for each verdict that is no PASS."""
     pair = comparing.Pair(comparing.read(options.old), comparing.read(options.new))
-    judgements = comparing.compare(pair, share("--tolerance=", options.tolerance))
+    judgements = judgement.each_told_apart(comparing.compare(pair, share("--tolerance=", options.tolerance)))
     told = [judgement.describe(one) + "\n" for one in judgements if one.verdict != "PASS"]
     table = terminal.render(judgements, console.width, colour=False)
     console.text(printable("".join([table, *told]), keep="\n"))

@@ -329,15 +329,15 @@ _Stored = TypeVar("_Stored", CaseRecord, Pairing)
 _Answer = TypeVar("_Answer", Sample, Taken, DeviceTime)
 
 
-def summary(taken: CaseRecord | Pairing) -> str:
-    """One line on a case that has just been measured; of a pairing, its new side."""
+def summary(taken: CaseRecord | Pairing, label: str) -> str:
+    """One line on a case that has just been measured, under what it is called; of a pairing, its new side."""
     record = taken.new if isinstance(taken, Pairing) else taken
     figures = ", ".join(
         f"{name} {rate.median:.1f} t/s ± {rate.half_width:.1%}"
         for name in record.runs[0].samples
         for rate in [Measurement(record, Workload.parse(name)).tokens_per_second]
     )
-    return f"{record.case.label}: {figures}; {len(record.runs)} processes, ended by {record.ended_by}"
+    return f"{label}: {figures}; {len(record.runs)} processes, ended by {record.ended_by}"
 
 
 def to_json(record: CaseRecord | Pairing) -> bytes:

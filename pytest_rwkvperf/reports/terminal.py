@@ -13,16 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_rwkvperf.cases import Workload, told_apart
+from pytest_rwkvperf.judgement import each_told_apart
 from pytest_rwkvperf.measure.record import Measurement
 from pytest_rwkvperf.reports import apart
 from pytest_rwkvperf.stats.verdicts import CROWDED_SHARE
 from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pytest
 
+    from pytest_rwkvperf.cases import Case
     from pytest_rwkvperf.judgement import Judgement
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.session import Saved, Session
@@ -93,8 +95,7 @@ def render(judgements: list[Judgement], width: int, *, colour: bool) -> str:
     to the terminal to wrap: rich would cut columns down to "REGRESS…" and "12…".
     """
     console = Console(file=io.StringIO(), width=_WIDEST, force_terminal=colour, no_color=not colour, highlight=False)
-    shown = told_apart(one.item.case for one in judgements)
-    judgements = [replace(one, item=replace(one.item, case=shown[one.item.case])) for one in judgements]
+    judgements = each_told_apart(judgements)
     table = _table(judgements, narrow=False)
     if console.measure(table).maximum > width:
         table = _table(judgements, narrow=True)
@@ -210,22 +211,27 @@ def _table(judgements: list[Judgement], *, narrow: bool) -> Table:
 def next_steps(session: Session) -> list[str]:
     """What a person should do now, at most a sentence for each thing."""
     counts = Counter(judgement.verdict for judgement in session.judgements.values())
+    shown = told_apart(judgement.item.case for judgement in session.judgements.values())
     steps = []
     if session.trouble:
         steps.append(session.trouble)
     if session.saved is not None:
-        steps += _saved(session, session.saved)
+        steps += _saved(session, session.saved, shown)
     elif counts and not (session.settings.save != "no" and counts.keys() == {"NO-BASELINE"}):
         # Of a save that failed the trouble tells; that saving would help is no news then.
         steps.append(_verdict(session, counts))
-    return [*steps, *_found_here(session), *_noise_kept(session), *_both_ways(session)]
+    return [*steps, *_found_here(session, shown), *_noise_kept(session), *_both_ways(session, shown)]
 
 
-def _saved(session: Session, saved: Saved) -> list[str]:
+def _name(judgement: Judgement, shown: Mapping[Case, Case]) -> str:
+    return f"{shown[judgement.item.case].label} {judgement.item.workload}"
+
+
+def _saved(session: Session, saved: Saved, shown: Mapping[Case, Case]) -> list[str]:
     """What went into the baseline, what of it will be of no use there, and what did not."""
     steps = [] if saved.path is None else _stored(session, saved)
     steps += [f"Not saved: {told}." for told in saved.doubted]
-    names = ", ".join(f"{one.item.case.label} {one.item.workload}" for one in saved.refused)
+    names = ", ".join(_name(one, shown) for one in saved.refused)
     if names:
         steps.append(f"Not saved, being regressions: {names}; --rwkv-save-baseline=replace accepts them.")
     return steps
@@ -276,10 +282,10 @@ def _undecided(session: Session) -> str:
     return "Noise hides the answer for some: raise --rwkv-budget, or --rwkv-tolerance."
 
 
-def _both_ways(session: Session) -> list[str]:
+def _both_ways(session: Session, shown: Mapping[Case, Case]) -> list[str]:
     """How far the tools' own ways of measuring lie from this project's, where the run has both."""
     rates = {
-        (one.item.case, str(one.item.workload)): one.new.median
+        (shown[one.item.case], str(one.item.workload)): one.new.median
         for one in session.judgements.values()
         if one.new is not None
     }
@@ -287,11 +293,11 @@ def _both_ways(session: Session) -> list[str]:
     return [told] if told else []
 
 
-def _found_here(session: Session) -> list[str]:
+def _found_here(session: Session, shown: Mapping[Case, Case]) -> list[str]:
     """What the machine's noise leaves to be found: in A/A the point, else said where it is too much."""
     compared = [(one, one.comparison) for one in session.judgements.values() if one.comparison is not None]
     if session.settings.ab:
-        found = [f"{one.item.case.label} {one.item.workload} {found.detectable:.1%}" for one, found in compared]
+        found = [f"{_name(one, shown)} {found.detectable:.1%}" for one, found in compared]
         return [f"Smallest slowdown that such a run finds 19 times in 20: {', '.join(found)}."] if found else []
     # More sessions sharpen bounds that there are; those that were voided find nothing for another reason.
     blunt = [found for _, found in compared if _BLUNT * found.tolerance < found.detectable < math.inf]

@@ -67,6 +67,17 @@ def test_either_kind_of_file_stands_on_either_side(
     assert [(folder / name).read_bytes() for name in ("old.json", "new.json")] == before
 
 
+def test_explanations_name_the_threads_where_they_tell_cases_apart(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = (replace(TAKEN, case=replace(TAKEN.case, threads=count)) for count in (1, 2))
+    for name, second in (("old", two), ("new", slower(two, 2))):
+        both = report_record(recorded(one), recorded(second))
+        (folder / f"{name}.json").write_text(records.dumps(both), encoding="utf-8")
+    assert cli.main(["compare", "old.json", "new.json"]) == 1
+    assert "REGRESSION: llama-cpp-q8_0-cpu-t2 pp16" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("side", "where"), [("new", "  NVIDIA"), ("old", "  in the old file NVIDIA")])
 def test_no_verdict_rests_on_what_a_throttled_gpu_was_measured_at(
     folder: Path, capsys: pytest.CaptureFixture[str], side: str, where: str

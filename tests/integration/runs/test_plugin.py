@@ -290,6 +290,13 @@ def test_several_threads_stand_in_the_ids(runs: Runs) -> None:
     assert ids == [f"scripted-{quant}-cpu-t{count}-pp16" for quant in ("fp16", "int8") for count in (1, 2)]
 
 
+@pytest.mark.parametrize("options", [(), ("--rwkv-aa", "--rwkv-tolerance=10%")])
+def test_several_threads_stand_in_the_lines_of_progress(runs: Runs, options: tuple[str, ...]) -> None:
+    result = runs.measuring("--rwkv-threads=1,2", *options)
+    lines = [line for line in result.stdout.lines if ", ended by " in line]
+    assert [line.split(":")[0] for line in lines] == ["scripted-fp16-cpu-t1", "scripted-fp16-cpu-t2"]
+
+
 def test_collect_only_measures_nothing(runs: Runs) -> None:
     trace = runs.pytester.path / "trace"
     result = runs.measuring("--collect-only", "-q", trace=str(trace))

@@ -79,8 +79,8 @@ def test_samples_keep_their_processes_and_order() -> None:
 
 
 def test_a_cases_line_says_every_workload_and_what_ended_it() -> None:
-    line = record.summary(record_of([[10**9], [10**9], [10**9]]))
-    assert line == "llama-cpp-q8_0-cpu: pp512 512.0 t/s ± 0.0%; 3 processes, ended by precision"
+    line = record.summary(record_of([[10**9], [10**9], [10**9]]), "llama-cpp-q8_0-cpu-t2")
+    assert line == "llama-cpp-q8_0-cpu-t2: pp512 512.0 t/s ± 0.0%; 3 processes, ended by precision"
 
 
 # No figures

@@ -234,6 +234,14 @@ def test_a_saving_run_says_what_it_refused() -> None:
     ]
 
 
+def test_sentences_name_the_threads_where_they_tell_cases_apart() -> None:
+    one, other = (judged("REGRESSION", Item(replace(ITEM.case, threads=count), ITEM.workload)) for count in (1, 2))
+    refused = steps(one, other, saved=Saved(Path("here.json"), 1, [other]))[-1]
+    assert refused.startswith("Not saved, being regressions: llama-cpp-q5_k_m-cpu-t2 tg128@d4096;")
+    found = steps(one, other, ab="python")[-1]
+    assert found.endswith("llama-cpp-q5_k_m-cpu-t1 tg128@d4096 9.0%, llama-cpp-q5_k_m-cpu-t2 tg128@d4096 9.0%.")
+
+
 def test_trouble_comes_first() -> None:
     assert steps(judged("PASS"), trouble="not saved: disk full")[0] == "not saved: disk full"
 
