@@ -48,7 +48,7 @@ _PROCESSOR = "cpu"
 class Share:
     """What a case is measured for, and what it shares with the run's other cases: seconds, and how many they are.
 
-    `label` is how people are told of it, and of no other case of the run.
+    `label` is what people are told instead of the case, and no other of the run has it.
     """
 
     label: str
@@ -296,9 +296,7 @@ def records(folder: Path) -> Sequence[CaseRecord]:
     Raises:
         MeasurementError: one of them cannot be read.
     """
-    return [
-        record.from_json(path.read_bytes(), CaseRecord) for path in sorted(folder.glob(f"*{_SUFFIXES[CaseRecord]}"))
-    ]
+    return _all(folder, CaseRecord)
 
 
 def pairings(folder: Path) -> Sequence[Pairing]:
@@ -307,7 +305,11 @@ def pairings(folder: Path) -> Sequence[Pairing]:
     Raises:
         MeasurementError: one of them cannot be read.
     """
-    return [record.from_json(path.read_bytes(), Pairing) for path in sorted(folder.glob(f"*{_SUFFIXES[Pairing]}"))]
+    return _all(folder, Pairing)
+
+
+def _all(folder: Path, kind: type[_Kept]) -> list[_Kept]:
+    return [record.from_json(path.read_bytes(), kind) for path in sorted(folder.glob(f"*{_SUFFIXES[kind]}"))]
 
 
 def _same_device(device: Device, other: Found) -> Device:

@@ -93,6 +93,7 @@ class Session:
         self.say = say
         self._owns_folder = folder is None
         self._selected: dict[Item, set[float]] = {}
+        self._labels: dict[Case, str] = {}
         self._old_engines: dict[str, Found] = {}
         self.started = datetime.now(timezone.utc)
         self._watching = observers.watching()  # pytest-cov has stopped when the run ends
@@ -253,6 +254,8 @@ class Session:
         for nodeid, item, tolerance in selected:
             self._selected.setdefault(item, set()).add(tolerance or self.settings.tolerance)
             hardware[nodeid] = self._hardware(item.case)
+        # Once: every item of a run asks for its case's, and this goes over all of them.
+        self._labels = {case: shown.label for case, shown in told_apart(one.case for one in self._selected).items()}
         missing = [engine for engine in self.engines if isinstance(engine, Missing)]
         outline.write(self.folder, outline.Outline(self.selected, tuple(missing), hardware))
 
@@ -300,11 +303,10 @@ class Session:
 
     def _share(self, item: Item) -> Share:
         workloads = tuple(one.workload for one in self._selected if one.case == item.case) or (item.workload,)
-        shown = told_apart([item.case, *(one.case for one in self._selected)])
+        label, cases = self._labels.get(item.case, item.case.label), len(self._labels) or 1
         stored = None if self.settings.ab else self.reference.baseline
         handovers = stored.nearest(item.case.threads) if stored else {}
-        label = shown[item.case].label
-        return Share(label, workloads, self.settings.precision, self.settings.budget_seconds, len(shown), handovers)
+        return Share(label, workloads, self.settings.precision, self.settings.budget_seconds, cases, handovers)
 
     def _pairing(self, item: Item) -> Pairing:
         """Both environments in alternation, until every test of the case has its verdict or the budget is spent."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.cases import told_apart
 from pytest_rwkvperf.errors import ReportError
 from pytest_rwkvperf.reports import own_tools
 from pytest_rwkvperf.reports.markdown import clean, escape, table
@@ -135,12 +134,12 @@ def _performance(record: Record, template: Template, cases: Sequence[RecordedCas
     model = measured[0].model
     if (model.layers, model.width) != ACCEPTED or model.name.startswith("synthetic:"):
         parts.insert(0, f"> {texts.other_model.format(model=escape(model.name))}\n")
-    shown = told_apart(case.case for case in cases)
-    rows = [_row(case, shown[case.case].device, item, texts) for case in cases for item in case.items if item.rate]
+    shown = replace(record, cases=tuple(cases)).told_apart()
+    rows = [_row(case, item, texts) for case, item in shown.items() if item.rate]
     parts.append(f"{texts.own_figures}\n\n" + table(texts.columns, rows, right=range(3, 10)))
     failures = [
-        f"- {escape(case.case.variant)}, {escape(shown[case.case].device)}: {escape(case.failure)}"
-        for case in cases
+        f"- {escape(case.case.variant)}, {escape(case.case.device)}: {escape(case.failure)}"
+        for case in shown.cases
         if case.failure
     ]
     if failures:
@@ -148,12 +147,12 @@ def _performance(record: Record, template: Template, cases: Sequence[RecordedCas
     return "\n".join(parts)
 
 
-def _row(case: RecordedCase, device: str, item: RecordedItem, texts: Texts) -> list[str]:
+def _row(case: RecordedCase, item: RecordedItem, texts: Texts) -> list[str]:
     figures, rate = case.figures, item.rate
     between, first = item.inter_token_seconds, item.first_token_seconds
     return [
         escape(case.case.variant),
-        escape(device),
+        escape(case.case.device),
         item.workload,
         f"{rate.median:.2f}" if rate else "",
         _interval(rate),
