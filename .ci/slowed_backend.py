@@ -12,7 +12,7 @@ from pytest_rwkvperf.backends.llama_cpp import LlamaCpp, LlamaCppEngine
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_rwkvperf.backends.base import Device, OpenRequest
+    from pytest_rwkvperf.core.engine import Device, OpenRequest
 
 FACTOR = float(os.environ.get("GATE_SLOWDOWN", "1"))
 

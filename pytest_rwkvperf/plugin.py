@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pytest_rwkvperf import collection, options
-from pytest_rwkvperf.fixtures import (  # noqa: F401 - pytest finds fixtures in the plugin's namespace
+from pytest_rwkvperf.run import collection, options
+from pytest_rwkvperf.run.fixtures import (  # noqa: F401 - pytest finds fixtures in the plugin's namespace
     SESSION,
     gguf_model,
     llama_cpp,
@@ -33,8 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
         collection.heed_termination(config)
         collection.check_reports(config, settings)
         collection.check_history(config, settings)
-        from pytest_rwkvperf.reports.progress import Progress
-        from pytest_rwkvperf.session import Session
+        from pytest_rwkvperf.run.progress import Progress
+        from pytest_rwkvperf.run.session import Session
 
         session = Session(settings, Progress(config), collection.shared_folder(config))
         config.stash[SESSION] = session
@@ -109,7 +109,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The table, and one sentence for what to do next."""
     if (state := config.stash.get(SESSION, None)) is not None:
-        from pytest_rwkvperf.reports import terminal
+        from pytest_rwkvperf.run import terminal
 
         terminal.write(terminalreporter, state)
 

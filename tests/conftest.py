@@ -15,8 +15,6 @@ from hypothesis import HealthCheck, settings
 
 # Loaded before pytester takes its snapshot of sys.modules, which it goes back to after each run: NumPy and SciPy must
 # not be imported twice in one process.
-import pytest_rwkvperf.reports.terminal
-import pytest_rwkvperf.session  # noqa: F401
 from pytest_rwkvperf.machine import usage
 from pytest_rwkvperf.measure.probes import Prober
 

@@ -996,10 +996,11 @@ def rust(checkout: Checkout, command: str, *arguments: str) -> int:
 
 
 def command_lint(checkout: Checkout, _: argparse.Namespace) -> int:
-    """Ruff's rules and format; cargo fmt and clippy where they are installed."""
+    """Ruff's rules and format, the contracts on imports; cargo fmt and clippy where they are installed."""
     set_up(checkout, require_all=False, engines=())
     ruff = checkout.module("ruff")
     codes = [run_in_view([*ruff, "check", "."]), run_in_view([*ruff, "format", "--check", "."])]
+    codes.append(run_in_view([str(checkout.python.with_name("lint-imports"))]))
     if shutil.which("cargo-fmt"):
         codes.append(rust(checkout, "fmt", "--check"))
     if shutil.which("cargo-clippy"):

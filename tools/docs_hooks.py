@@ -78,7 +78,7 @@ def relinked(text: str, page: str, known: set[str]) -> str:
 
 def options_page() -> str:
     """Every option of the plugin, from the code that declares them."""
-    from pytest_rwkvperf.options import OPTIONS
+    from pytest_rwkvperf.run.options import OPTIONS
 
     lines = [
         "# Options",
@@ -113,11 +113,11 @@ def _sentence(text: str) -> str:
 
 def command_page() -> str:
     """The `rwkvperf` command's own help, of every subcommand."""
-    from pytest_rwkvperf import cli
+    from pytest_rwkvperf.cli.main import parser
 
     lines = ["# The rwkvperf command", "", "Made from the code: what `--help` says.", ""]
-    for depth, name, parser in _parsers(2, "rwkvperf", cli.parser()):
-        lines += [f"{'#' * depth} `{name}`", "", "```text", parser.format_help().rstrip(), "```", ""]
+    for depth, name, command in _parsers(2, "rwkvperf", parser()):
+        lines += [f"{'#' * depth} `{name}`", "", "```text", command.format_help().rstrip(), "```", ""]
     return "\n".join(lines)
 
 

@@ -32,16 +32,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import binomtest
 
-from pytest_rwkvperf.backends.base import Device
 from pytest_rwkvperf.backends.llama_cpp import BACKEND
-from pytest_rwkvperf.cases import Case, Workload
-from pytest_rwkvperf.launcher import lease
+from pytest_rwkvperf.core.cases import Case, Workload
+from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure.pairs import measure_pairs
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
 from pytest_rwkvperf.models.resolve import file_for, resolve
 from pytest_rwkvperf.oracle.expected import expected
+from pytest_rwkvperf.run.launcher import lease
 from pytest_rwkvperf.stats.paired import LOOKS, PairRatio, compare_pairs
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools

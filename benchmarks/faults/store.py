@@ -28,7 +28,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from pytest_rwkvperf.errors import BaselineError  # noqa: E402 - the line above finds it
+from pytest_rwkvperf.core.errors import BaselineError  # noqa: E402 - the line above finds it
 from tests.unit.store.damage import damaged, outcome  # noqa: E402 - likewise
 
 RESULTS, TABLE = Path(__file__).with_suffix(".json"), Path(__file__).with_suffix(".md")

@@ -27,18 +27,18 @@ from pathlib import Path
 
 from scipy.special import stdtrit
 
-from pytest_rwkvperf import places
-from pytest_rwkvperf.backends.base import Device
 from pytest_rwkvperf.backends.llama_cpp import BACKEND
 from pytest_rwkvperf.backends.registry import BUILT_IN
-from pytest_rwkvperf.cases import Case, Workload
-from pytest_rwkvperf.launcher import lease
+from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core.cases import Case, Workload
+from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure import plan
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
 from pytest_rwkvperf.models.resolve import file_for, resolve
 from pytest_rwkvperf.oracle.expected import expected
+from pytest_rwkvperf.run.launcher import lease
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 
@@ -50,7 +50,7 @@ REPETITIONS = 5  # llama-bench's default
 def llama_bench() -> Path:
     """The executable, built once per version of llama-cpp-python into the user's cache."""
     release = version("llama-cpp-python")
-    build = places.cache() / "build" / f"llama-bench-{release}"
+    build = folders.cache() / "build" / f"llama-bench-{release}"
     found = build / "bin" / ("llama-bench.exe" if sys.platform == "win32" else "llama-bench")
     if not found.exists():
         print(f"building llama-bench {release}: 5 to 15 minutes", flush=True)

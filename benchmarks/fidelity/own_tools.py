@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING
 
 from llama_bench import HERE, interval, llama_bench
 
-from pytest_rwkvperf import places
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.backends.discovery import Found, discover
-from pytest_rwkvperf.cases import Case, Workload
-from pytest_rwkvperf.launcher import lease
+from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.machine import fingerprint
-from pytest_rwkvperf.measure import native
 from pytest_rwkvperf.measure.record import taken_from
 from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.run.discovery import Found, discover
+from pytest_rwkvperf.run.launcher import lease
+from pytest_rwkvperf.worker import native
 from pytest_rwkvperf.worker.parent import SAMPLE_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 
@@ -47,7 +47,7 @@ COLD = 2
 
 def web_rwkv_bench(release: str) -> Path:
     """The crate's example, built once per version into the user's cache."""
-    build = places.cache() / "build" / f"web-rwkv-bench-{release}" / "bin"
+    build = folders.cache() / "build" / f"web-rwkv-bench-{release}" / "bin"
     found = build / ("bench.exe" if sys.platform == "win32" else "bench")
     if not found.exists():
         print(f"building web-rwkv's bench {release}: 3 to 10 minutes", flush=True)

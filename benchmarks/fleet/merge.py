@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from pytest_rwkvperf.reports import record as records  # noqa: E402 - the line above finds it
+from pytest_rwkvperf.store import record as records  # noqa: E402 - the line above finds it
 from tests.faults.scene import Stage  # noqa: E402 - likewise
 
 RESULTS, TABLE = Path(__file__).with_suffix(".json"), Path(__file__).with_suffix(".md")

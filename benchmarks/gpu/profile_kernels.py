@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.backends.base import OpenRequest
-from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.engine import OpenRequest
 from pytest_rwkvperf.machine import cupti
-from pytest_rwkvperf.measure import protocol
+from pytest_rwkvperf.worker import protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pytest_rwkvperf.backends.base import Engine
+    from pytest_rwkvperf.core.engine import Engine
     from pytest_rwkvperf.machine.cupti import Recorded
 
 WORKLOADS = {"prefill512": Workload("prefill", 512), "decode": Workload("generation", 16)}

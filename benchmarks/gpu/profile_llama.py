@@ -28,8 +28,8 @@ GRAPHS_OFF = "GGML_CUDA_DISABLE_GRAPHS"
 
 def opened(path: Path, device: str) -> LlamaCppEngine:
     """The engine as a case has it."""
-    from pytest_rwkvperf.backends.base import OpenRequest
     from pytest_rwkvperf.backends.llama_cpp import BACKEND
+    from pytest_rwkvperf.core.engine import OpenRequest
 
     return BACKEND.open(OpenRequest(path, path.stem, device, 8, 512))
 

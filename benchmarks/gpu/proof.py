@@ -32,7 +32,7 @@ import builds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.models.model import Model
     from pytest_rwkvperf.worker.tools import WorkerTools
 
@@ -67,12 +67,12 @@ def quiet(_sentence: str, _fraction: float) -> None:
 
 def _make_files(options: argparse.Namespace, *, plain: bool) -> None:
     """2.9b in its plain formats, or in the quantized ones, which are made from the plain ones; the oracle's logits."""
-    from pytest_rwkvperf import places
+    from pytest_rwkvperf.core import folders
     from pytest_rwkvperf.models.resolve import file_for
     from pytest_rwkvperf.oracle import expected
 
     if options.carried:
-        builds.take_oracle(options.carried, places.cache() / "oracle")
+        builds.take_oracle(options.carried, folders.cache() / "oracle")
     model, tools = _model(options)
     wanted = [one for one in FILES if (one[1] in {None, "f16"}) is plain]
     with ThreadPoolExecutor() as pool:

@@ -14,15 +14,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.measure.record import Measurement
-from pytest_rwkvperf.reports import record as records
+from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pytest_rwkvperf.measure.record import CaseRecord
-    from pytest_rwkvperf.reports.record import Record
+    from pytest_rwkvperf.store.record import Record
 
 HERE = Path(__file__).resolve().parent
 NO_RECORDS = ("versus", "profile", "own_tools", "neighbours", "width", "report")

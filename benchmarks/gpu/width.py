@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Case
-from pytest_rwkvperf.launcher import lease
+from pytest_rwkvperf.core.cases import Case
+from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.machine.roofline import work_of
 from pytest_rwkvperf.models.model import Model
 from pytest_rwkvperf.models.resolve import file_for
 from pytest_rwkvperf.models.shapes import SHAPES
 from pytest_rwkvperf.models.synthetic import SyntheticModel
+from pytest_rwkvperf.run.launcher import lease
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, SAMPLE_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.cases import Case, Workload
+from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure.process import warmup_for
 from pytest_rwkvperf.models import resolve

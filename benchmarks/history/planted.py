@@ -27,15 +27,15 @@ sys.path.insert(0, str(HERE))
 
 from series import NOISES, planted  # type: ignore[import-not-found]  # noqa: E402 - the folder is no package
 
-from pytest_rwkvperf.cases import Workload  # noqa: E402 - after the path
+from pytest_rwkvperf.core.cases import Workload  # noqa: E402 - after the path
 from pytest_rwkvperf.history import address, spool, trends  # noqa: E402
 from pytest_rwkvperf.history.database import Database  # noqa: E402
 from pytest_rwkvperf.measure.record import Measurement  # noqa: E402
-from pytest_rwkvperf.reports import record as records  # noqa: E402
+from pytest_rwkvperf.store import record as records  # noqa: E402
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.history.trends import Trend
-    from pytest_rwkvperf.reports.record import Record
+    from pytest_rwkvperf.store.record import Record
 
 RUNS, AT = 36, 24
 SMALLEST = 0.01

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, NoReturn
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import derive, gguf
 from pytest_rwkvperf.models import st as safetensors
 from pytest_rwkvperf.models.shapes import Shape

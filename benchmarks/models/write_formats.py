@@ -30,8 +30,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from pytest_rwkvperf.core.cases import FORMATS, Format
 from pytest_rwkvperf.models import cache, derive, synthetic
-from pytest_rwkvperf.models.files import FORMATS, Format
 from pytest_rwkvperf.models.shapes import SHAPES
 
 RESULTS = Path(__file__).with_suffix(".json")

@@ -18,18 +18,18 @@ import numpy as np
 import psutil
 
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.core.cases import Case
+from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.models.resolve import file_for, resolve
 from pytest_rwkvperf.oracle import bounds, expected
-from pytest_rwkvperf.oracle.check import Deep, Short
+from pytest_rwkvperf.oracle.agreement import Deep, Short
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, SAMPLE_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pytest_rwkvperf.backends.base import Backend
+    from pytest_rwkvperf.core.engine import Backend
     from pytest_rwkvperf.models.files import ModelFile
     from pytest_rwkvperf.models.model import Model
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import bench
 
-from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.measure import plan
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts

@@ -20,7 +20,7 @@ from typing import Any
 import bench
 
 from pytest_rwkvperf.models import derive, synthetic
-from pytest_rwkvperf.oracle import check
+from pytest_rwkvperf.oracle.agreement import PROMPT
 from pytest_rwkvperf.worker.parent import LOAD_SECONDS, Worker
 
 RESULTS = Path(__file__).with_suffix(".json")
@@ -77,7 +77,7 @@ def main() -> None:
     """Measure what the command line names, record and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="2.9b")
-    parser.add_argument("--tokens", type=int, default=check.PROMPT)
+    parser.add_argument("--tokens", type=int, default=PROMPT)
     parser.add_argument("--emulation", default="")
     options = parser.parse_args()
     entry = measure(options.shape, options.tokens, options.emulation)

@@ -24,9 +24,10 @@ import msgspec
 import numpy as np
 
 from pytest_rwkvperf.models import derive, st, synthetic
-from pytest_rwkvperf.oracle import bounds, check
+from pytest_rwkvperf.oracle import bounds
+from pytest_rwkvperf.oracle.agreement import Short
 from pytest_rwkvperf.oracle.bounds import Bound
-from pytest_rwkvperf.oracle.check import Short
+from pytest_rwkvperf.worker import parity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -96,7 +97,7 @@ def in_engines(shape: str, cases: Sequence[tuple[str, str]]) -> Iterator[dict[st
     (wanted,) = bench.right_answers(file, engine, "fp32", deep=False)
     answer = np.load(wanted, allow_pickle=False)
     for bug, plant in bugs.IN_ENGINES.items():
-        found = check.short(plant(st.read(file.path)), engine.backend.standard_chunk, answer, noise=1.0)
+        found = parity.short(plant(st.read(file.path)), engine.backend.standard_chunk, answer, noise=1.0)
         for name, quant in cases:
             yield _entry(bug, shape, name, quant, found)
 

@@ -27,14 +27,14 @@ import bench
 import msgspec
 
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.backends.base import Device
+from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.oracle import bounds
-from pytest_rwkvperf.oracle.check import Deep, Short
+from pytest_rwkvperf.oracle.agreement import Deep, Short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from pytest_rwkvperf.backends.base import DeviceKind
+    from pytest_rwkvperf.core.engine import DeviceKind
     from pytest_rwkvperf.oracle.bounds import Bound
 
 RESULTS = Path(__file__).with_suffix(".json")

@@ -30,16 +30,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf import places
+from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.reports import html as pages
 from pytest_rwkvperf.reports import llama_bench, registry
-from pytest_rwkvperf.reports import record as records
+from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_rwkvperf.measure.record import ModelFacts
-    from pytest_rwkvperf.reports.record import Record, RecordedCase
+    from pytest_rwkvperf.store.record import Record, RecordedCase
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -260,10 +260,10 @@ def _llama_case(record: Record) -> tuple[RecordedCase, ModelFacts]:
 def _theirs(scene: Scene, notation: str) -> tuple[str, str]:
     """What llama-bench prints of the same file, and its command."""
     case, model = _llama_case(scene.record)
-    programs = sorted(places.cache().glob("build/llama-bench-*/bin/llama-bench"))
+    programs = sorted(folders.cache().glob("build/llama-bench-*/bin/llama-bench"))
     if not programs:
         raise SkipError("llama-bench is not built: benchmarks/fidelity/llama_bench.py does it")
-    there = places.cache() / "models" / model.content_hash[:16]
+    there = folders.cache() / "models" / model.content_hash[:16]
     if not (there / model.file_name).exists():
         raise SkipError(f"{model.file_name} is not in the cache any more")
     kinds = [item.workload for item in case.items]

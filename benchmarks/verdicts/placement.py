@@ -25,11 +25,11 @@ sys.path.insert(0, str(HERE.parent / "fidelity"))
 
 from llama_bench import make_target  # noqa: E402 - the folder beside
 
-from pytest_rwkvperf.cases import Workload  # noqa: E402
-from pytest_rwkvperf.launcher import lease  # noqa: E402
+from pytest_rwkvperf.core.cases import Workload  # noqa: E402
 from pytest_rwkvperf.machine import fingerprint  # noqa: E402
 from pytest_rwkvperf.measure.probes import probing  # noqa: E402
 from pytest_rwkvperf.measure.process import running  # noqa: E402
+from pytest_rwkvperf.run.launcher import lease  # noqa: E402
 from pytest_rwkvperf.stats.levels import NEAR  # noqa: E402
 
 WORKLOAD = Workload("prefill", 256)

@@ -17,12 +17,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pytest_rwkvperf.backends.base import Device, OpenRequest
 from pytest_rwkvperf.backends.llama_cpp import LlamaCpp, ranked
 from pytest_rwkvperf.backends.web_rwkv import WebRwkv
-from pytest_rwkvperf.errors import BackendError, DeviceError, OptionError
-from pytest_rwkvperf.measure.native import REPETITIONS, Taken
-from pytest_rwkvperf.measure.protocol import Sample
+from pytest_rwkvperf.core.engine import Device, OpenRequest
+from pytest_rwkvperf.core.errors import BackendError, DeviceError, OptionError
+from pytest_rwkvperf.core.samples import REPETITIONS, Sample, Taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from pytest_rwkvperf.cases import Workload
+    from pytest_rwkvperf.core.cases import Workload
 
     Report = Callable[[str, float], None]
 

@@ -12,8 +12,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.backends.base import Device, DeviceKind, OpenRequest, pci_address
-from pytest_rwkvperf.errors import BackendError, DeviceError, ModelError
+from pytest_rwkvperf.core.engine import Device, DeviceKind, OpenRequest, pci_address
+from pytest_rwkvperf.core.errors import BackendError, DeviceError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.core.cases import Format
 
 _SEQUENCE = 0  # the one that llama_batch_get_one's tokens belong to
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_rwkvperf.backends.base import Device, OpenRequest
+from pytest_rwkvperf.core.engine import Device, OpenRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
-    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.oracle.rwkv7 import LayerState, Oracle
 
 _CPU = Device("cpu", "NumPy", "cpu")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 
-from pytest_rwkvperf.backends.base import Backend
-from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.core.engine import Backend
+from pytest_rwkvperf.core.errors import OptionError
 
 GROUP = "pytest_rwkvperf.backends"
 

@@ -11,7 +11,7 @@ import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.measure.native import SEED, Turn
+from pytest_rwkvperf.core.samples import SEED, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,9 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.backends.base import Device, OpenRequest, pci_address
-from pytest_rwkvperf.errors import BackendError, DeviceError, ModelError
+from pytest_rwkvperf.core.engine import Device, OpenRequest
+from pytest_rwkvperf.core.errors import BackendError, DeviceError, ModelError
+from pytest_rwkvperf.machine.ceilings import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from pytest_rwkvperf.measure.native import Turn
-    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.core.samples import Turn
 
 
 _DTYPES = ("fp32", "bf16", "fp16")
@@ -57,16 +58,6 @@ def _import_model(*, kernels: bool) -> tuple[Any, float]:
     if kernels and (os.environ["RWKV_CUDA_ON"] != "1" or module.DISABLE_CUBLAS_GEMM):
         raise BackendError("rwkv fell back from its cuBLAS kernel in silence; its own reason is in the worker's output")
     return module, time.perf_counter() - started
-
-
-def address_of(index: int) -> str:
-    """PCI address of a CUDA device; older torch (before 2.9) does not tell."""
-    import torch
-
-    properties: Any = torch.cuda.get_device_properties(index)  # its stub lacks the address
-    if not hasattr(properties, "pci_bus_id"):
-        return ""
-    return pci_address(f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}")
 
 
 class RwkvEngine:

@@ -7,8 +7,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
-from pytest_rwkvperf.backends.base import Device, DeviceKind, OpenRequest, pci_address
-from pytest_rwkvperf.errors import DeviceError, ModelError
+from pytest_rwkvperf.core.engine import Device, DeviceKind, OpenRequest, pci_address
+from pytest_rwkvperf.core.errors import DeviceError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.core.cases import Format
 
 _BINDING = "rwkvperf_web_rwkv"
 _QUANTS = ("fp16", "int8", "nf4", "sf4")

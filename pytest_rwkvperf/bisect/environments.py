@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from packaging.version import InvalidVersion, Version
 
-from pytest_rwkvperf import locks, patience, places
-from pytest_rwkvperf.errors import OptionError, RwkvPerfError
+from pytest_rwkvperf.core import folders, locks, subprocesses
+from pytest_rwkvperf.core.errors import OptionError, RwkvPerfError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +65,7 @@ def python_of(package: str, version: str) -> str:
         BuildError: pip cannot install it; the message has pip's last lines and the log's place.
     """
     base = f"{sys.prefix} {sysconfig.get_platform()} {sys.version}"
-    folder = places.cache() / "bisect" / f"{package}-{version}-{hashlib.sha256(base.encode()).hexdigest()[:12]}"
+    folder = folders.cache() / "bisect" / f"{package}-{version}-{hashlib.sha256(base.encode()).hexdigest()[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     with locks.held(folder.with_name(f"{folder.name}.lock"), -1):
@@ -83,7 +83,7 @@ def python_of(package: str, version: str) -> str:
 
 
 def _build(folder: Path, python: Path, requirement: str) -> None:
-    made = patience.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], capture=True)
+    made = subprocesses.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], capture=True)
     if made.returncode != 0:
         raise BuildError(f"no virtual environment for {requirement}: {_tail(made.stderr)}")
     installed = _pip("--python", str(python), "install", "--no-deps", "--no-input", requirement)
@@ -105,7 +105,7 @@ def _build(folder: Path, python: Path, requirement: str) -> None:
 
 def _pip(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-    return patience.run(command, capture=True)  # interrupted, it has folders of its own to remove
+    return subprocesses.run(command, capture=True)  # interrupted, it has folders of its own to remove
 
 
 def _tail(text: str) -> str:

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf import patience
+from pytest_rwkvperf.core import subprocesses
 
 if TYPE_CHECKING:
     import argparse
@@ -34,9 +34,9 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     """Run pytest in view."""
     console.text("")
-    with tempfile.TemporaryDirectory(prefix="rwkvperf-ab-") as folder, patience.leaving_nothing():
+    with tempfile.TemporaryDirectory(prefix="rwkvperf-ab-") as folder, subprocesses.leaving_nothing():
         mode = f"--rwkv-ab={options.python}" if options.python else "--rwkv-aa"
         own = (mode, f"--rwkv-backend={options.backend}")
-        command = [*patience.pytest_apart(sys.executable, folder), *own, *options.passed_on]
-        code = patience.run(command).returncode
+        command = [*subprocesses.pytest_apart(sys.executable, folder), *own, *options.passed_on]
+        code = subprocesses.run(command).returncode
     return code if code >= 0 else 128 - code  # ended by a signal: as a shell says it

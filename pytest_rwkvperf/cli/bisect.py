@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.bisect import beside, environments, search
-from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.bisect import environments, release_check, search
+from pytest_rwkvperf.core.errors import OptionError
 
 if TYPE_CHECKING:
     import argparse
@@ -62,9 +62,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         return answer
 
     try:
-        beside.check(reference, backend, options.passed_on)
+        release_check.check(reference, backend, options.passed_on)
         found = search.first_slow(versions, ask)
-    except beside.OldestError as error:
+    except release_check.OldestError as error:
         advice = "Name a later release as OLD, or correct what stands after --."
         message = f"{options.package} {versions[0]} cannot be measured: {error}\n  {advice}"
         raise OptionError(message) from error
@@ -88,4 +88,4 @@ def _ask(
     except environments.BuildError as error:
         return "skip", str(error)
     console.progress(f"measuring {package} {version} in alternation with the oldest", 0.0)
-    return beside.compare(python, reference, backend, options)
+    return release_check.compare(python, reference, backend, options)

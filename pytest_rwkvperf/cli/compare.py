@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf import comparing, judgement
-from pytest_rwkvperf.options import share
-from pytest_rwkvperf.reports import terminal
-from pytest_rwkvperf.text import printable
+from pytest_rwkvperf.core.text import printable
+from pytest_rwkvperf.run import terminal
+from pytest_rwkvperf.run.options import share
+from pytest_rwkvperf.verdict import comparing, judgement
 
 if TYPE_CHECKING:
     import argparse

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.cli import output
-from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.models import derive
 from pytest_rwkvperf.models.files import about
 from pytest_rwkvperf.models.listing import shape_and_precision
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import argparse
 
     from pytest_rwkvperf.cli.console import Console
-    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.models.writing import Written
 
 HELP = """write a model in another format

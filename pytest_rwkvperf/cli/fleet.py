@@ -6,9 +6,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.cli import merge
-from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.fleet import cluster
-from pytest_rwkvperf.options import positive
+from pytest_rwkvperf.run.options import positive
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console

@@ -9,10 +9,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from pytest_rwkvperf.errors import HistoryError, OptionError, RecordError
-from pytest_rwkvperf.options import share
+from pytest_rwkvperf.core.atomic import is_stream
+from pytest_rwkvperf.core.errors import HistoryError, OptionError, RecordError
 from pytest_rwkvperf.reports import writing
-from pytest_rwkvperf.store.files import is_stream
+from pytest_rwkvperf.run.options import share
 
 if TYPE_CHECKING:
     import argparse
@@ -184,7 +184,7 @@ def _send(options: argparse.Namespace, console: Console, place: Address) -> int:
 
 def _add(options: argparse.Namespace, console: Console, place: Address) -> int:
     """Store records that --rwkv-report=FILE.json wrote."""
-    from pytest_rwkvperf.reports import record as records
+    from pytest_rwkvperf.store import record as records
 
     read = [records.read(path) for path in options.records]
     database = _open(place, new=True)
@@ -202,7 +202,7 @@ def _add(options: argparse.Namespace, console: Console, place: Address) -> int:
 
 def _record(options: argparse.Namespace, console: Console, place: Address) -> int:
     """Print a run's whole record."""
-    from pytest_rwkvperf.reports import record as records
+    from pytest_rwkvperf.store import record as records
 
     found = _open(place).record(options.run)
     if found is None:

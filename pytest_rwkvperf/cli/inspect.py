@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.models.files import ModelFile
 from pytest_rwkvperf.models.listing import ListedTensor, listing
 from pytest_rwkvperf.models.resolve import resolve

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.fleet import merge, tables
 from pytest_rwkvperf.reports import writing
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf import places
-from pytest_rwkvperf.errors import ModelError, OptionError
+from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core.errors import ModelError, OptionError
 from pytest_rwkvperf.models import cache, gguf, pth, st
 from pytest_rwkvperf.models.files import PRECISIONS
 from pytest_rwkvperf.models.sniff import SUFFIXES
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_rwkvperf.models.files import Format, Precision
+    from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.models.files import Precision
     from pytest_rwkvperf.models.streams import Progress
 
 
@@ -66,7 +67,7 @@ def writing(target: Path, needed: int, progress: Progress, *, force: bool) -> It
         raise ModelError(f"{str(target)!r} exists; name another target, or add --force to replace it")
     try:
         with (
-            cache.locked(target, progress, places.lock_for(target)),
+            cache.locked(target, progress, folders.lock_for(target)),
             cache.replacing(target, needed) as temporary,
         ):
             yield temporary

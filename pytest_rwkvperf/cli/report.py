@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.errors import OptionError
-from pytest_rwkvperf.reports import record, registry, writing
+from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.reports import registry, writing
 from pytest_rwkvperf.reports.base import Style
+from pytest_rwkvperf.store import record
 
 if TYPE_CHECKING:
     import argparse

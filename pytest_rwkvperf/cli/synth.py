@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.cli import output
-from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.core.cases import FORMATS
+from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.models import derive, synthetic
-from pytest_rwkvperf.models.files import FORMATS
 from pytest_rwkvperf.models.shapes import SHAPES
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
-    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.core.cases import Format
 
 HELP = """write a model with synthetic weights of a public shape
 The weights are the same on every machine and in every format; they depend on the shape and the seed alone. They make a

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.errors import FleetError, OptionError, RecordError
+from pytest_rwkvperf.core.errors import FleetError, OptionError, RecordError
+from pytest_rwkvperf.core.text import safe
 from pytest_rwkvperf.fleet.merge import Merged, Missing, join
-from pytest_rwkvperf.reports import record as records
-from pytest_rwkvperf.text import safe
+from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,7 +62,13 @@ def measure(arguments: Sequence[str], folder: str, deadline: float) -> Answer:
     """Run pytest here, in a folder of the node's own or in an empty one; called on the node."""
     with tempfile.TemporaryDirectory(prefix="rwkvperf-fleet-") as temporary:
         record = Path(temporary, "record.json")
-        command = [sys.executable, "-m", "pytest_rwkvperf.fleet.tied", *arguments, f"--rwkv-report=json:{record}"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest_rwkvperf.fleet.child_pytest",
+            *arguments,
+            f"--rwkv-report=json:{record}",
+        ]
         process = subprocess.Popen(
             command,
             cwd=folder or temporary,

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.errors import OptionError, RecordError, RwkvPerfError
-from pytest_rwkvperf.reports import record as records
-from pytest_rwkvperf.store import accept, files, schema
+from pytest_rwkvperf.core.errors import OptionError, RecordError, RwkvPerfError
+from pytest_rwkvperf.store import baseline as baselines
+from pytest_rwkvperf.store import files
+from pytest_rwkvperf.store import record as records
+from pytest_rwkvperf.verdict import accept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from pytest_rwkvperf.reports.record import Record, RecordedItem
-    from pytest_rwkvperf.store.schema import Baseline, StoredCase
+    from pytest_rwkvperf.store.baseline import Baseline, StoredCase
+    from pytest_rwkvperf.store.record import Record, RecordedItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,7 @@ def _fresh(one: StoredCase, known: StoredCase | None, *, replacing: bool) -> Sto
         only = all([there[name] for there in stored if name in there] == [times[name]] for name in times)
         return None if only else one
     again = {name for name in times if any(there.get(name) == times[name] for there in stored)}
-    left = schema.without(one.sessions, again)
+    left = baselines.without(one.sessions, again)
     return replace(one, sessions=left) if left else None
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from pytest_rwkvperf.core import strict_json
+from pytest_rwkvperf.core.text import cell, redacted, safe
 from pytest_rwkvperf.reports import markdown
-from pytest_rwkvperf.store import strict
-from pytest_rwkvperf.text import cell, redacted, safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,7 @@ def as_csv(merged: Merged) -> str:
 
 def as_json(merged: Merged) -> str:
     """For programs: whole records, and the missing."""
-    return strict.dumps({"schema": SCHEMA, **msgspec.to_builtins(merged)}, sort_keys=False)
+    return strict_json.dumps({"schema": SCHEMA, **msgspec.to_builtins(merged)}, sort_keys=False)
 
 
 FORMATS = {".md": as_markdown, ".csv": as_csv, ".json": as_json}

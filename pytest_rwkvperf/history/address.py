@@ -10,27 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
-from pytest_rwkvperf.errors import OptionError
-from pytest_rwkvperf.text import safe
+from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.core.text import SECRET_WORDS, safe
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
 INSTALL = 'pip install "pytest-rwkvperf[history]"'
 
-_SECRET_WORDS = ("password", "passwd", "pwd", "secret", "token")
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 _EXAMPLES = "write for example history.db, sqlite:///history.db or postgresql://user@host/database"
-
-
-# Greedy to the last @: a password may hold one, and a slash.
-_USER_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S*@")
-_QUERY_PASSWORD = re.compile(rf"([?&][^=&\s]*(?:{'|'.join(_SECRET_WORDS)})[^=&\s]*=)[^&\s]*", re.IGNORECASE)
-
-
-def masked(text: str) -> str:
-    """A text without the passwords of the addresses in it."""
-    return _QUERY_PASSWORD.sub(r"\1***", _USER_PASSWORD.sub(r"\1***@", text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +106,7 @@ def _shown(url: URL) -> str:
 
 
 def _is_secret(name: str) -> bool:
-    return any(word in name.lower() for word in _SECRET_WORDS)
+    return any(word in name.lower() for word in SECRET_WORDS)
 
 
 def _secrets(url: URL) -> list[str]:

@@ -25,11 +25,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from pytest_rwkvperf.errors import HistoryError, RecordError
+from pytest_rwkvperf.core import strict_json
+from pytest_rwkvperf.core.errors import HistoryError, RecordError
+from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.history.tables import FIGURES, RUNS, VERSIONS
-from pytest_rwkvperf.reports import record as records
-from pytest_rwkvperf.store import strict
-from pytest_rwkvperf.text import printable
+from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine, Table
 
     from pytest_rwkvperf.history.address import Address
-    from pytest_rwkvperf.reports.record import Record, RecordedCase, RecordedItem
+    from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
 WAIT_SECONDS = 30
 """For another writer to an SQLite file."""
@@ -268,14 +268,14 @@ def _unpacked(run: str, packed: bytes) -> Record:
     """
     unpacking = zlib.decompressobj()
     try:
-        data = unpacking.decompress(packed, strict.MAX_BYTES)
+        data = unpacking.decompress(packed, strict_json.MAX_BYTES)
         text = data.decode()
     except (zlib.error, UnicodeDecodeError, TypeError) as error:
         raise RecordError(f"what is stored of run {run} cannot be unpacked: {error}") from error
     if not unpacking.eof:
         raise RecordError(
             f"what is stored of run {run} cannot be unpacked: it ends too early, or has more than the "
-            f"{strict.MAX_BYTES:,} bytes that any record has"
+            f"{strict_json.MAX_BYTES:,} bytes that any record has"
         )
     return records.loads(text, Path(f"of run {run}"))
 

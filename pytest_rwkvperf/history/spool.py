@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf import places
-from pytest_rwkvperf.errors import HistoryError, RecordError, StorageError
-from pytest_rwkvperf.reports import record as records
-from pytest_rwkvperf.store.files import write_atomically
+from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core.atomic import write_atomically
+from pytest_rwkvperf.core.errors import HistoryError, RecordError, StorageError
+from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.history.address import Address
-    from pytest_rwkvperf.reports.record import Record
+    from pytest_rwkvperf.store.record import Record
 
 _UNREADABLE = ".unreadable"
 
@@ -36,7 +36,7 @@ class Outcome:
 
 def folder(address: Address) -> Path:
     """Where the runs wait that belong to a history; one folder for each."""
-    return places.data() / "history" / address.key
+    return folders.data() / "history" / address.key
 
 
 def waiting(address: Address) -> list[Path]:

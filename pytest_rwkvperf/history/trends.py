@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.history import changes
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.errors import DeviceError
+from pytest_rwkvperf.core.engine import pci_address
+from pytest_rwkvperf.core.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,7 @@ def measure(address: str) -> dict[str, Any]:
     """
     import torch
 
-    from pytest_rwkvperf.backends.rwkv_pip import address_of
+    from pytest_rwkvperf.machine.ceilings import address_of
 
     index = next((one for one in range(torch.cuda.device_count()) if address_of(one) == address), None)
     if index is None:
@@ -92,3 +93,13 @@ def _best(work: Callable[[], object]) -> float:
         if time.monotonic() - started > _SECONDS:
             break
     return best
+
+
+def address_of(index: int) -> str:
+    """PCI address of a CUDA device; older torch (before 2.9) does not tell."""
+    import torch
+
+    properties: Any = torch.cuda.get_device_properties(index)  # its stub lacks the address
+    if not hasattr(properties, "pci_bus_id"):
+        return ""
+    return pci_address(f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}")

@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, cast
 
-from pytest_rwkvperf.errors import DeviceError
+from pytest_rwkvperf.core.errors import DeviceError
 from pytest_rwkvperf.machine.cupti_buffers import BUFFER_BYTES, KINDS, Activity, Buffers
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from pytest_rwkvperf.backends.base import Engine
+    from pytest_rwkvperf.core.engine import Engine
 
 KEPT = 12
 """Names of kernels that are told, those with the most time first."""

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.backends.base import pci_address
+from pytest_rwkvperf.core.engine import pci_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_rwkvperf.backends.base import Device
+    from pytest_rwkvperf.core.engine import Device
 
 THROTTLES = {
     0x0000000000000008: "hardware slowdown",

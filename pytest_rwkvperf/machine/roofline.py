@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_rwkvperf.models.files import Format, ModelFile
+    from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.models.files import ModelFile
     from pytest_rwkvperf.models.shapes import Shape
 
 _BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}

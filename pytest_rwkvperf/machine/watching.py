@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from pytest_rwkvperf.backends.base import Device
+    from pytest_rwkvperf.core.engine import Device
     from pytest_rwkvperf.machine.nvml import Gpu, Reading
 
 INTERVAL_SECONDS = 0.2

@@ -16,20 +16,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.errors import RwkvPerfError
+from pytest_rwkvperf.core.errors import RwkvPerfError
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.watching import GpuWatch
-from pytest_rwkvperf.measure import protocol
 from pytest_rwkvperf.measure.process import PAIR_SECONDS, Process, running
 from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, Pairing, Run
 from pytest_rwkvperf.stats.paired import LOOKS
+from pytest_rwkvperf.worker import protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pytest_rwkvperf.cases import Workload
+    from pytest_rwkvperf.core.cases import Workload
     from pytest_rwkvperf.measure.process import Target
-    from pytest_rwkvperf.oracle.check import Deep
+    from pytest_rwkvperf.oracle.agreement import Deep
 
 
 @dataclass(slots=True)

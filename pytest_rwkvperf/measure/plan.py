@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.watching import GpuWatch
-from pytest_rwkvperf.measure import native, protocol
 from pytest_rwkvperf.measure.probes import probing
 from pytest_rwkvperf.measure.process import running
 from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, Run, times_of
 from pytest_rwkvperf.stats.estimates import interval_reach, log_times
 from pytest_rwkvperf.stats.verdicts import LOOKS
+from pytest_rwkvperf.worker import native, protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from pytest_rwkvperf.cases import Case, Workload
+    from pytest_rwkvperf.core.cases import Case, Workload
     from pytest_rwkvperf.measure.probes import Prober
     from pytest_rwkvperf.measure.process import Target
-    from pytest_rwkvperf.oracle.check import Deep
+    from pytest_rwkvperf.oracle.agreement import Deep
 
 MIN_PROCESSES = 3
 """The documented minimum, which goes before the budget."""

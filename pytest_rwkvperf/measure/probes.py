@@ -24,8 +24,8 @@ from pytest_rwkvperf.worker.parent import Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pytest_rwkvperf.backends.base import Device
-    from pytest_rwkvperf.cases import Workload
+    from pytest_rwkvperf.core.cases import Workload
+    from pytest_rwkvperf.core.engine import Device
     from pytest_rwkvperf.machine.kernels import ProbeKind
 
 _ONE_THREAD = {

@@ -10,25 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from pytest_rwkvperf.errors import MeasurementError, ParityError, RwkvPerfError
-from pytest_rwkvperf.measure import protocol
+from pytest_rwkvperf.core.errors import MeasurementError, ParityError, RwkvPerfError
 from pytest_rwkvperf.measure.record import Energy, ModelFacts, Run, device_time_from, sample_from, taken_from
 from pytest_rwkvperf.oracle import bounds
-from pytest_rwkvperf.oracle.check import Deep, Short
-from pytest_rwkvperf.worker import parent
+from pytest_rwkvperf.oracle.agreement import Deep, Short
+from pytest_rwkvperf.worker import parent, protocol
 from pytest_rwkvperf.worker.parent import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_rwkvperf.backends.base import Device
-    from pytest_rwkvperf.cases import Case, Workload
+    from pytest_rwkvperf.core.cases import Case, Workload
+    from pytest_rwkvperf.core.engine import Device
+    from pytest_rwkvperf.core.samples import Sample, Turn
     from pytest_rwkvperf.machine.cupti import DeviceTime
     from pytest_rwkvperf.machine.roofline import Ceilings, Work
-    from pytest_rwkvperf.measure.native import Turn
     from pytest_rwkvperf.measure.probes import Prober
-    from pytest_rwkvperf.measure.protocol import Sample
 
 MIN_SAMPLES = 3
 """The documented minimum per workload and process, which goes before the budget."""

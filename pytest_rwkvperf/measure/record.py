@@ -8,22 +8,21 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import msgspec
 import numpy as np
 
-from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Case, Workload
-from pytest_rwkvperf.errors import MeasurementError
+from pytest_rwkvperf.core.cases import Case, Workload
+from pytest_rwkvperf.core.engine import Device
+from pytest_rwkvperf.core.errors import MeasurementError
+from pytest_rwkvperf.core.samples import Sample, Taken, Turn
 from pytest_rwkvperf.machine import kernels, roofline, watching
 from pytest_rwkvperf.machine.conditions import Conditions
 from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.machine.kernels import ProbeKind
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
 from pytest_rwkvperf.machine.watching import GpuConditions
-from pytest_rwkvperf.measure import native
-from pytest_rwkvperf.measure.native import Taken, Turn
-from pytest_rwkvperf.measure.protocol import Sample
-from pytest_rwkvperf.oracle.check import Deep, Short
+from pytest_rwkvperf.oracle.agreement import Deep, Short
 from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
 from pytest_rwkvperf.stats.levels import Timed
 from pytest_rwkvperf.stats.paired import PairRatio, pair_ratio
+from pytest_rwkvperf.worker import native
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from pytest_rwkvperf import places
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ _SPARE_BYTES = 64 << 20  # left free beside a written file
 
 def folder(cache: Path | None) -> Path:
     """Where models are cached: the folder given, else `models` in the user's cache folder of this system."""
-    return cache if cache is not None else places.cache() / "models"
+    return cache if cache is not None else folders.cache() / "models"
 
 
 @contextmanager

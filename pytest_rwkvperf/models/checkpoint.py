@@ -13,7 +13,7 @@ import struct
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import pickles
 from pytest_rwkvperf.models.files import about
 from pytest_rwkvperf.models.shapes import Shape, is_unused, shape_of

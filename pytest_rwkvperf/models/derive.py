@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import gguf, pth, st
 from pytest_rwkvperf.models.convert import gguf_layout, pth_layout, pth_layout_of, st_layout
-from pytest_rwkvperf.models.files import Format, ModelFile, Precision, about
+from pytest_rwkvperf.models.files import ModelFile, Precision, about
 from pytest_rwkvperf.models.hashing import content_hash
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.models.writing import CheckedWeights, Written, written
@@ -15,6 +15,7 @@ from pytest_rwkvperf.models.writing import CheckedWeights, Written, written
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.models.shapes import Shape
     from pytest_rwkvperf.models.streams import Progress
     from pytest_rwkvperf.models.weights import Weights

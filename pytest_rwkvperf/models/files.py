@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models.shapes import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-Format = Literal["pth", "st", "gguf"]
-FORMATS: tuple[Format, ...] = get_args(Format)
+    from pytest_rwkvperf.core.cases import Format
+
 
 Precision = Literal["bf16", "f16", "f32"]
 """The unquantized number formats a tensor can be stored in."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models.convert import Stored, canonical_tensors, gguf_layout
 from pytest_rwkvperf.models.files import about
 from pytest_rwkvperf.models.shapes import RWKV_HEAD_SIZE, Shape, check_layers

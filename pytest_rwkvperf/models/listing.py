@@ -7,13 +7,14 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.models import gguf, pth, st
-from pytest_rwkvperf.models.files import Format, Precision, about
+from pytest_rwkvperf.models.files import Precision, about
 from pytest_rwkvperf.models.shapes import is_unused, shape_of
 from pytest_rwkvperf.models.weights import DTYPES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.models.shapes import Shape
 
 

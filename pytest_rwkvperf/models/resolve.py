@@ -11,21 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
+from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.models import cache as store
 from pytest_rwkvperf.models import derive, gguf, hub, pth, st, synthetic
-from pytest_rwkvperf.models.files import Format, ModelFile, Precision, about
+from pytest_rwkvperf.models.files import ModelFile, Precision, about
 from pytest_rwkvperf.models.hashing import content_hash, stored_hash
 from pytest_rwkvperf.models.model import Model
 from pytest_rwkvperf.models.shapes import SHAPES, Shape
 from pytest_rwkvperf.models.sniff import SUFFIXES, sniff
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.models.weights import DTYPES
-from pytest_rwkvperf.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.models.streams import Progress
     from pytest_rwkvperf.models.writing import Written
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.core.cases import Format
 
 SUFFIXES: dict[str, Format] = {".pth": "pth", ".st": "st", ".safetensors": "st", ".gguf": "gguf"}
 _DOWNLOAD_AGAIN = "download it again"

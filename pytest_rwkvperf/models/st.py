@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import numpy as np
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models.convert import canonical_tensors, st_layout
 from pytest_rwkvperf.models.files import about
 from pytest_rwkvperf.models.shapes import Shape, shape_of

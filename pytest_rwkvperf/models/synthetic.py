@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models.shapes import SHAPES, Shape, TensorSpec, tensor_specs
 from pytest_rwkvperf.models.weights import DTYPES, Array
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -71,3 +71,38 @@ def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     shifted = logits - logits.max()
     result: npt.NDArray[np.float64] = shifted - np.log(np.sum(np.exp(shifted)))
     return result
+
+
+PROMPT = 32
+"""Tokens of the short check."""
+
+
+DEPTH = 600
+"""Tokens of the deep check: past every chunk boundary in use."""
+
+
+ODD_CHUNK = 37
+"""A chunk nobody uses, to cross boundaries elsewhere than the case does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """The check of every process: the prompt in one call, its end token by token after a state clear, and again.
+
+    `repeat` is the relative L2 between the first and the last of these passes, -1 where one is not finite.
+    """
+
+    prefill: Agreement
+    generation: Agreement
+    repeat: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deep:
+    """The check once per engine version, file, quant and device: DEPTH tokens in the case's chunks.
+
+    `rechunked` is the relative L2 between that and the same tokens in chunks of ODD_CHUNK, -1 where one is not finite.
+    """
+
+    prefill: Agreement
+    rechunked: float

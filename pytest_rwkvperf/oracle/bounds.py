@@ -6,12 +6,11 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.oracle.check import DEPTH
+from pytest_rwkvperf.oracle.agreement import DEPTH
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.backends.base import Device
-    from pytest_rwkvperf.oracle.agreement import Agreement
-    from pytest_rwkvperf.oracle.check import Deep, Short
+    from pytest_rwkvperf.core.engine import Device
+    from pytest_rwkvperf.oracle.agreement import Agreement, Deep, Short
 
 
 REPEAT = 1e-5

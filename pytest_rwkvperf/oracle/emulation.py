@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from pytest_rwkvperf.errors import BackendError
+from pytest_rwkvperf.core.errors import BackendError
 from pytest_rwkvperf.models.weights import cast
 
 if TYPE_CHECKING:

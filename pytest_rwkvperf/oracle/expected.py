@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from filelock import FileLock
 
-from pytest_rwkvperf import places
-from pytest_rwkvperf.oracle import check
+from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,16 +40,16 @@ def expected(file: ModelFile, emulation: str, *, deep: bool, solver: Solver) -> 
         BackendError: the emulation is unknown.
         WorkerError: the oracle's process failed.
     """
-    counts = (check.PROMPT, check.DEPTH) if deep else (check.PROMPT,)
+    counts = (PROMPT, DEPTH) if deep else (PROMPT,)
     return [_solved(file, emulation, count, solver) for count in counts]
 
 
 def _solved(file: ModelFile, emulation: str, count: int, solver: Solver) -> Path:
-    folder = places.cache() / "oracle"
+    folder = folders.cache() / "oracle"
     folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(f"{VERSION} {file.content_hash} {emulation} {count}".encode()).hexdigest()[:32]
     target = folder / f"{name}.npy"
-    with FileLock(places.lock_for(target)):
+    with FileLock(folders.lock_for(target)):
         if not target.exists():
             temporary = target.with_suffix(".tmp.npy")
             solver.solve(file, emulation, count, temporary)

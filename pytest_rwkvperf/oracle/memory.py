@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pytest_rwkvperf import places
-from pytest_rwkvperf.oracle import bounds, check
-from pytest_rwkvperf.oracle.check import Deep
+from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core.atomic import write_atomically
+from pytest_rwkvperf.oracle import bounds
+from pytest_rwkvperf.oracle.agreement import DEPTH, ODD_CHUNK, Deep
 from pytest_rwkvperf.oracle.expected import VERSION
-from pytest_rwkvperf.store.files import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_rwkvperf.backends.base import Device
+    from pytest_rwkvperf.core.engine import Device
 
 
 class DeepMemory:
@@ -26,9 +26,9 @@ class DeepMemory:
 
     def __init__(self, versions: Mapping[str, str], content_hash: str, quant: str, device: Device, chunk: int) -> None:
         # With the bounds and the check in the key, whoever tightens them has every deep check made again.
-        rules = [VERSION, check.DEPTH, check.ODD_CHUNK, bounds.digest()]
+        rules = [VERSION, DEPTH, ODD_CHUNK, bounds.digest()]
         key = json.dumps([*rules, dict(versions), content_hash, quant, asdict(device), chunk], sort_keys=True)
-        self._path = places.cache() / "parity" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+        self._path = folders.cache() / "parity" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
     def recall(self) -> Deep | None:
         """What the check found, if it has run; an unreadable note counts as none."""

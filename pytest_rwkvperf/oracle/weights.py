@@ -11,7 +11,8 @@ from pytest_rwkvperf.models.weights import MappedWeights, cast
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_rwkvperf.models.files import Format, Precision
+    from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.models.files import Precision
     from pytest_rwkvperf.models.gguf import GgufFile
     from pytest_rwkvperf.models.shapes import TensorSpec
     from pytest_rwkvperf.models.weights import Array, Weights

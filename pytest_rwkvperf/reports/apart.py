@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_rwkvperf.cases import Case
-    from pytest_rwkvperf.reports.record import Record
+    from pytest_rwkvperf.core.cases import Case
+    from pytest_rwkvperf.store.record import Record
 
 _ENGINES = {"llama-bench": "llama-cpp", "web-rwkv-bench": "web-rwkv"}
 """The engine inside a program."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.reports import record as records
+from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_rwkvperf.reports.base import Style
-    from pytest_rwkvperf.reports.record import Record
+    from pytest_rwkvperf.store.record import Record
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pytest_rwkvperf.reports.markdown import clean
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from pytest_rwkvperf.reports.record import Record
+    from pytest_rwkvperf.store.record import Record
 
 SUMMARY_BYTES = 1 << 20
 """GitHub refuses a step's summary beyond 1 MiB as a whole."""

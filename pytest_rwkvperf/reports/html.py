@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.cases import Workload
-from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.oracle.bounds import bound_for
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.machine.roofline import Ceilings
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.reports.base import Style
-    from pytest_rwkvperf.reports.record import Record, RecordedCase, RecordedItem
+    from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
 FOLDER = Path(__file__).with_name("page")
 

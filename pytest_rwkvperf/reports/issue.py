@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.errors import ReportError
+from pytest_rwkvperf.core.errors import ReportError
 from pytest_rwkvperf.reports import own_tools
 from pytest_rwkvperf.reports.markdown import clean, escape, table
 from pytest_rwkvperf.reports.wording import TEXTS, Texts
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.reports.base import Style
-    from pytest_rwkvperf.reports.record import Rate, Record, RecordedCase, RecordedItem
+    from pytest_rwkvperf.store.record import Rate, Record, RecordedCase, RecordedItem
 
 ACCEPTED = (32, 2560)
 """Layers and width of the 2.9B model, the only one whose figures the guide collects."""

@@ -21,18 +21,18 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 import msgspec
 
 from pytest_rwkvperf.backends.executables import LLAMA_BENCH_BATCH, LLAMA_BENCH_LAYERS
-from pytest_rwkvperf.cases import Workload
-from pytest_rwkvperf.errors import ReportError
+from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.errors import ReportError
+from pytest_rwkvperf.core.text import cell, of_cell
 from pytest_rwkvperf.reports.markdown import escape
-from pytest_rwkvperf.text import cell, of_cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pytest_rwkvperf.backends.base import Device
+    from pytest_rwkvperf.core.engine import Device
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.reports.base import Style
-    from pytest_rwkvperf.reports.record import Record, RecordedCase
+    from pytest_rwkvperf.store.record import Record, RecordedCase
 
 # `type` in src/models/rwkv7.cpp, by layers and width
 _SIZES = {

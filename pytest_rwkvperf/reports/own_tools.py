@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.reports import llama_bench
 from pytest_rwkvperf.reports.markdown import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_rwkvperf.measure.native import Turn
-    from pytest_rwkvperf.reports.record import Record, RecordedCase
+    from pytest_rwkvperf.core.samples import Turn
+    from pytest_rwkvperf.store.record import Record, RecordedCase
 
 _FLOAT4 = ("nf4", "sf4")
 

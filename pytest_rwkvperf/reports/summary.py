@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_rwkvperf.reports.base import Style
-    from pytest_rwkvperf.reports.record import Rate, Record, RecordedCase, RecordedItem
+    from pytest_rwkvperf.store.record import Rate, Record, RecordedCase, RecordedItem
 
 _COLUMNS = (
     "backend",

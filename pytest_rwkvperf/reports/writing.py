@@ -5,18 +5,18 @@ from __future__ import annotations
 import tempfile
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.errors import OptionError, ReportError, StorageError
+from pytest_rwkvperf.core.atomic import destination, is_stream, write_atomically
+from pytest_rwkvperf.core.errors import OptionError, ReportError, StorageError
 from pytest_rwkvperf.reports import registry
 from pytest_rwkvperf.reports.base import NeedsMore
-from pytest_rwkvperf.store.files import destination, is_stream, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from pytest_rwkvperf.reports.base import Style
-    from pytest_rwkvperf.reports.record import Record
     from pytest_rwkvperf.reports.registry import Wanted
+    from pytest_rwkvperf.store.record import Record
 
 
 def check(wanted: Sequence[Wanted]) -> None:

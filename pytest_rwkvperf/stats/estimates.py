@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import stdtrit
 
-from pytest_rwkvperf.errors import MeasurementError
+from pytest_rwkvperf.core.errors import MeasurementError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

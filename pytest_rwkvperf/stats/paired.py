@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_rwkvperf.errors import MeasurementError
+from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.stats.verdicts import ALPHA, MEAN_SHARE, Comparison, Rule, Tail, conclude, student
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
-from pytest_rwkvperf.errors import MeasurementError
+from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.stats.drift import drift
 from pytest_rwkvperf.stats.levels import Statistic, Timed, alike, level, standing
 from pytest_rwkvperf.stats.spread import ASSUMED, SPREADS, Belief, Spread

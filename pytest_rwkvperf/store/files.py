@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import re
-import sys
-import tempfile
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf import locks
-from pytest_rwkvperf.errors import BaselineError, LockedError, StorageError
-from pytest_rwkvperf.places import lock_for
-from pytest_rwkvperf.store import schema, strict
+from pytest_rwkvperf.core import locks, strict_json
+from pytest_rwkvperf.core.atomic import destination, write_atomically
+from pytest_rwkvperf.core.errors import BaselineError, LockedError
+from pytest_rwkvperf.core.folders import lock_for
+from pytest_rwkvperf.store import baseline as baselines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
-    from pytest_rwkvperf.cases import WorkloadKind
+    from pytest_rwkvperf.core.cases import WorkloadKind
     from pytest_rwkvperf.machine.fingerprint import Fingerprint
-    from pytest_rwkvperf.store.schema import Baseline, Noise, StoredCase
+    from pytest_rwkvperf.store.baseline import Baseline, Noise, StoredCase
 
 LOCK_SECONDS = 60.0
 
-_OWN = re.compile(r"/dev/(?:std(out|err)|fd/(\d+))|/proc/self/fd/(\d+)")
 
 _POSSIBLE = "make that possible, or name another folder"
 
@@ -43,7 +38,7 @@ def read(path: Path) -> Baseline | None:
         BaselineError: there is a file and it cannot be used; the message names it.
     """
     try:
-        text = strict.read_text(path)
+        text = strict_json.read_text(path)
     except FileNotFoundError:
         if path.is_symlink():  # saved through, it would make a file wherever whoever brought the link wanted one
             raise BaselineError(
@@ -51,10 +46,10 @@ def read(path: Path) -> Baseline | None:
             ) from None
         return None
     except UnicodeDecodeError as error:
-        raise BaselineError(f"baseline {path} is not text ({error}); {schema.RESTORE}") from error
+        raise BaselineError(f"baseline {path} is not text ({error}); {baselines.RESTORE}") from error
     except OSError as error:
         raise BaselineError(f"baseline {path} cannot be read: {error}; {_POSSIBLE}") from error
-    return schema.loads(text, path)
+    return baselines.loads(text, path)
 
 
 def others(folder: Path, fingerprint: Fingerprint) -> list[Fingerprint]:
@@ -109,13 +104,13 @@ def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locks.held(lock_for(path), LOCK_SECONDS):
-            before = read(path) or schema.Baseline(fingerprint)
+            before = read(path) or baselines.Baseline(fingerprint)
             if (after := change(before)) == before:
                 return None
-            text = schema.dumps(after)
+            text = baselines.dumps(after)
             changed = text.encode()
             # What the next run would refuse must not take a good file's place.
-            schema.loads(text, path, "nothing was saved, since it could not be read again")
+            baselines.loads(text, path, "nothing was saved, since it could not be read again")
             target = destination(path)
             _remove_leftovers(target)
             write_atomically(target, changed)
@@ -130,91 +125,7 @@ def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], 
     return path
 
 
-def is_stream(path: Path) -> bool:
-    """Whether a path leads to a pipe or a device, which holds nothing old and must not become a file.
-
-    Or is this process's own by its name: /dev/stdout leads to whatever file a shell has sent the output to.
-    """
-    return _own(path) is not None or (path.exists() and not path.is_file() and not path.is_dir())
-
-
-def _own(path: Path) -> int | None:
-    """The descriptor of this process that a path names; None for any other path."""
-    found = _OWN.fullmatch(path.absolute().as_posix())
-    return None if found is None else {"out": 1, "err": 2}.get(found[1]) or int(found[2] or found[3])
-
-
-def destination(path: Path) -> Path:
-    """The file that is replaced when one is written at a path: where a link stands, what it leads to.
-
-    A rename over a link would put a file in the link's place. What a link to a pipe leads to has no name of its own.
-
-    Raises:
-        FileNotFoundError: it, or a folder on the way, is a link that leads nowhere; through it a file would be made
-            wherever whoever brought it wanted one.
-    """
-    for link in (one for one in (path, *path.parents) if one.is_symlink() and not one.exists()):
-        what = "it" if link == path else f"the folder {link}"
-        message = f"{what} is a link to {link.readlink()}, which is not there; remove the link or bring the file"
-        raise FileNotFoundError(message)
-    return path if is_stream(path) else path.resolve()
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the target, flush to the disk, and rename over it; a failure before that leaves the target alone.
-
-    A pipe or a device is written to: as root, a rename would put a file in the place of /dev/null.
-
-    Raises:
-        OSError: the disk refuses; the target is as it was.
-        StorageError: the target is the new file, and its folder cannot be flushed.
-    """
-    if is_stream(path):
-        own = _own(path)
-        if own is not None:  # opened anew, it would have a place of its own in a file, over what is printed
-            sys.stdout.flush()
-            sys.stderr.flush()
-        with path.open("wb") if own is None else os.fdopen(os.dup(own), "wb") as stream:
-            stream.write(data)
-        return
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes files private; a baseline is committed and read by others.
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
-    try:
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise StorageError(
-            f"{path} was written, but its folder could not be flushed to the disk ({error}): "
-            "the new file is in place, and a power cut may bring the old one back; check the disk"
-        ) from error
-
-
 def _remove_leftovers(path: Path) -> None:
     """What killed writers left beside a file; call it with the file's lock held."""
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         leftover.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable (fsync(2)). Windows, and some network file systems, have no such step for folders."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(descriptor)

@@ -17,20 +17,22 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf import errors
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.backends.base import OpenRequest
-from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.core import errors
+from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.engine import OpenRequest
 from pytest_rwkvperf.machine.memory import peak_rss_bytes
-from pytest_rwkvperf.measure import native, protocol
+from pytest_rwkvperf.worker import native, protocol
 from pytest_rwkvperf.worker.messages import decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_rwkvperf.backends.base import Backend, Engine
+    from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.core.engine import Backend, Engine
+    from pytest_rwkvperf.core.samples import Sample
     from pytest_rwkvperf.machine.kernels import Kernels, ProbeKind
-    from pytest_rwkvperf.models.files import Format, Precision
+    from pytest_rwkvperf.models.files import Precision
 
 
 class Child:
@@ -88,7 +90,7 @@ class Child:
         """Some tokens of a generation, timed, of which the state is kept for the next ones."""
         return self._timed(protocol.run_slice, workload, start, count)
 
-    def _timed(self, run: Callable[..., protocol.Sample], workload: str, *arguments: int) -> dict[str, Any]:
+    def _timed(self, run: Callable[..., Sample], workload: str, *arguments: int) -> dict[str, Any]:
         """With the collector at rest, as it is in every timed repetition."""
         parsed = Workload.parse(workload)
         engine = self._open_engine()
@@ -124,24 +126,25 @@ class Child:
         """The engine's logits against the oracle's: the short check, and the deep one when its logits are named."""
         import numpy as np
 
-        from pytest_rwkvperf.oracle import check
+        from pytest_rwkvperf.worker import parity
 
         engine, wanted = self._open_engine(), [np.load(path, allow_pickle=False) for path in expected]
-        found = {"short": asdict(check.short(engine, self._chunk, wanted[0], noise)), "deep": None}
+        found = {"short": asdict(parity.short(engine, self._chunk, wanted[0], noise)), "deep": None}
         if len(wanted) > 1:
-            found["deep"] = asdict(check.deep(engine, self._chunk, wanted[1], noise))
+            found["deep"] = asdict(parity.deep(engine, self._chunk, wanted[1], noise))
         return found
 
     def solve(self, *, path: str, format: Format, emulation: str, count: int, target: str) -> None:  # noqa: A002
         """The oracle's logits for a model file."""
         import numpy as np
 
-        from pytest_rwkvperf.oracle import check, weights
         from pytest_rwkvperf.oracle import emulation as emulations
+        from pytest_rwkvperf.oracle import weights
         from pytest_rwkvperf.oracle.rwkv7 import Oracle
+        from pytest_rwkvperf.worker import parity
 
         oracle = Oracle(emulations.applied(weights.read(Path(path), format), emulation))
-        np.save(target, oracle.forward(check.tokens(oracle.shape.vocabulary, count)), allow_pickle=False)
+        np.save(target, oracle.forward(parity.tokens(oracle.shape.vocabulary, count)), allow_pickle=False)
 
     def memory(self) -> dict[str, int]:
         """Peak resident memory so far: of this process, or of the program that stands in an engine's place."""

@@ -6,7 +6,7 @@ import os
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.text import is_secret
+from pytest_rwkvperf.core.text import is_secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

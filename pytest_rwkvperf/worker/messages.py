@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pytest_rwkvperf.errors import ProtocolError
+from pytest_rwkvperf.core.errors import ProtocolError
 
 MAX_LINE_BYTES = 4 << 20
 """Largest message either end accepts. The largest real one, 65 536 logits in base64, is 350 KB."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import psutil
 
-from pytest_rwkvperf import errors, places
-from pytest_rwkvperf.text import safe
+from pytest_rwkvperf.core import errors, folders
+from pytest_rwkvperf.core.text import safe
 from pytest_rwkvperf.worker import starting
 from pytest_rwkvperf.worker.environment import passed
 from pytest_rwkvperf.worker.messages import MAX_LINE_BYTES, decode, encode
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from pytest_rwkvperf.cases import Case
+    from pytest_rwkvperf.core.cases import Case
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _QUEUED_MESSAGES = 16
@@ -73,7 +73,7 @@ class Worker:
     """One process that runs one engine. Use it as a context manager; leaving it ends the process."""
 
     def __init__(self, *, python: str = sys.executable, environment: Mapping[str, str] | None = None) -> None:
-        self._folder = places.worker_folder()
+        self._folder = folders.worker_folder()
         self._kills_before = starting.oom_kills()
         own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._folder.path))
         variables = {**passed(), **_TELLING, **own, **(environment or {})}

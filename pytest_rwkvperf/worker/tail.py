@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import IO
 
-from pytest_rwkvperf.text import safe
+from pytest_rwkvperf.core.text import safe
 
 _KEPT_BYTES = 64 << 10
 _CHUNK_BYTES = 64 << 10

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pytest_rwkvperf.models.files import Format, Precision
+    from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.models.files import Precision
 
 
 class WorkerTools:

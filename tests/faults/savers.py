@@ -16,20 +16,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pytest_rwkvperf import places
-from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core.cases import Case
+from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.store import files
-from pytest_rwkvperf.store.schema import MAX_SESSIONS, Session, StoredCase
+from pytest_rwkvperf.store.baseline import MAX_SESSIONS, Session, StoredCase
 
 MACHINE = Fingerprint("Linux", "x86_64", "AMD EPYC 9B14", "family 25 model 17 stepping 1", 2, 1)
 _SYSTEM = ("posix", "_io", "fcntl")
 HOLDER = """
 import sys, time
 from pathlib import Path
-from pytest_rwkvperf import locks, places
-with locks.held(places.lock_for(Path(sys.argv[1])), 0):
+from pytest_rwkvperf.core import folders, locks
+with locks.held(folders.lock_for(Path(sys.argv[1])), 0):
     print("held", flush=True)
     time.sleep(600)
 """
@@ -113,7 +113,7 @@ def crash(folder: Path) -> dict[str, Any]:
 
 def race(folder: Path, savers: int, seconds: float) -> dict[str, Any]:
     """Every saver's cases and sessions are there at the end."""
-    notes = places.cache() / "notes"
+    notes = folders.cache() / "notes"
     notes.mkdir(parents=True)
     limit = time.monotonic() + seconds
 

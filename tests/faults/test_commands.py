@@ -19,7 +19,7 @@ import pytest
 from pytest_rwkvperf.models import derive
 from pytest_rwkvperf.models.shapes import Shape
 from pytest_rwkvperf.models.synthetic import SyntheticModel
-from pytest_rwkvperf.reports import record as records
+from pytest_rwkvperf.store import record as records
 from tests.faults.scene import CHECKOUT, STOPPED, TIMEOUT, allowed
 from tests.unit.building import make_record, make_run, recorded, report_record
 
@@ -123,7 +123,7 @@ def test_a_device_stays_one(folder: Path) -> None:
     assert done.stdout.decode() == records.dumps(RECORD) + "stdout\n"
 
 
-MAIN = "import sys; from pytest_rwkvperf.command import main; sys.exit(main())"
+MAIN = "import sys; from pytest_rwkvperf.cli.entry import main; sys.exit(main())"
 
 
 def interrupted(
@@ -311,10 +311,12 @@ def test_ctrl_c_ends_an_ab_with_its_run_s_own_tidiness(stage: Stage, folder: Pat
 
 PATIENT = """
 import sys
-from pytest_rwkvperf import cli, patience
+from pytest_rwkvperf.cli import inspect
+from pytest_rwkvperf.cli.main import main
+from pytest_rwkvperf.core import subprocesses
 child = "print('here', flush=True); import time; time.sleep(600)"
-cli.inspect.run = lambda *_: patience.run([sys.executable, "-c", child])
-sys.exit(cli.main(["inspect", "x.st"]))
+inspect.run = lambda *_: subprocesses.run([sys.executable, "-c", child])
+sys.exit(main(["inspect", "x.st"]))
 """
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Case, Workload
+from pytest_rwkvperf.core.cases import Case, Workload
+from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine.cupti import DeviceTime, KernelTime
 from pytest_rwkvperf.machine.watching import GpuWatch
 from pytest_rwkvperf.measure.plan import run_process

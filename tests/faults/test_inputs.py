@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rwkvperf.store import files, schema
+from pytest_rwkvperf.store import baseline as baselines
+from pytest_rwkvperf.store import files
 from tests.faults.disks import small_disk
 
 if TYPE_CHECKING:
@@ -74,11 +75,11 @@ def test_an_engine_that_is_not_there_is_an_error_by_name(stage: Stage) -> None:
 
 def test_another_machines_baseline_is_none_and_the_fields_that_differ_are_named(stage: Stage) -> None:
     scene = stage()
-    stored = schema.loads(scene.path.read_text("utf-8"), scene.path)
+    stored = baselines.loads(scene.path.read_text("utf-8"), scene.path)
     other = replace(stored.fingerprint, cores=stored.fingerprint.cores + 62)
     scene.path.unlink()
     path = files.path_for(scene.path.parent, other)
-    path.write_text(schema.dumps(replace(stored, fingerprint=other)), "utf-8")
+    path.write_text(baselines.dumps(replace(stored, fingerprint=other)), "utf-8")
     seen = scene.run("--rwkv-strict=no-baseline")
     assert seen.code == pytest.ExitCode.TESTS_FAILED
     assert seen.text.count("NO-BASELINE") >= 2

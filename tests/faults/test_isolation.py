@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from pytest_rwkvperf.errors import ModelError, WorkerDiedError
+from pytest_rwkvperf.core.errors import ModelError, WorkerDiedError
 from tests.faults.scene import TIMEOUT, allowed
 from tests.integration.conftest import QUICK
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pytest_rwkvperf import places
-from pytest_rwkvperf.errors import BaselineError, StorageError
+from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core.errors import BaselineError, StorageError
 from pytest_rwkvperf.store import files
 from tests.faults.disks import small_disk
 from tests.faults.savers import HOLDER, MACHINE, stored
@@ -102,4 +102,4 @@ def test_a_full_temporary_folder_is_a_sentence(folder: Path, monkeypatch: pytest
     with small_disk(folder, "4k,nr_inodes=1"):
         monkeypatch.setattr("tempfile.tempdir", str(folder))
         with pytest.raises(StorageError, match=r"no temporary folder for a worker: .*TMPDIR"):
-            places.worker_folder()
+            folders.worker_folder()

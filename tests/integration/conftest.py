@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.backends.discovery import Found, Missing, discover
-from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.run.discovery import Found, Missing, discover
 from pytest_rwkvperf.worker.parent import Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from pytest_rwkvperf.cases import Case
-from pytest_rwkvperf.errors import DeviceError, ModelError, OptionError
-from pytest_rwkvperf.fixtures import EngineSession
-from pytest_rwkvperf.measure import protocol
+from pytest_rwkvperf.core.cases import Case
+from pytest_rwkvperf.core.errors import DeviceError, ModelError, OptionError
+from pytest_rwkvperf.run.fixtures import EngineSession
+from pytest_rwkvperf.worker import protocol
 from pytest_rwkvperf.worker.parent import Worker
 
 if TYPE_CHECKING:

@@ -9,18 +9,18 @@ import msgspec
 import numpy as np
 import pytest
 
-from pytest_rwkvperf.fixtures import EngineSession
 from pytest_rwkvperf.machine import nvml
 from pytest_rwkvperf.machine.watching import GpuWatch
-from pytest_rwkvperf.measure import protocol
 from pytest_rwkvperf.measure.record import device_time_from
 from pytest_rwkvperf.oracle import bounds, expected
-from pytest_rwkvperf.oracle.check import Short
+from pytest_rwkvperf.oracle.agreement import Short
+from pytest_rwkvperf.run.fixtures import EngineSession
+from pytest_rwkvperf.worker import protocol
 from pytest_rwkvperf.worker.parent import DEVICE_TIME_SECONDS, IMPORT_SECONDS, SAMPLE_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.backends.base import Device
+    from pytest_rwkvperf.core.engine import Device
     from tests.integration.conftest import Engines
 
 pytestmark = pytest.mark.gpu

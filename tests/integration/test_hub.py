@@ -123,7 +123,7 @@ def server(hub: Hub) -> Iterator[str]:
 FETCH = """
 import sys
 from pathlib import Path
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import hub, download
 download._PAUSE_SECONDS = 0.01
 told = []

@@ -86,5 +86,5 @@ def test_all_engines_save_a_baseline_and_are_compared_with_it(
     assert path.read_bytes() == before
 
     loaded = set(json.loads((tmp_path / "modules.json").read_text(encoding="utf-8")))
-    assert "pytest_rwkvperf.session" in loaded
+    assert "pytest_rwkvperf.run.session" in loaded
     assert not loaded & {"torch", "rwkv", "rwkv.model", "llama_cpp", "rwkvperf_web_rwkv"}

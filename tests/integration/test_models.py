@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import derive, gguf, pth, st
 from pytest_rwkvperf.models.hashing import content_hash
 from pytest_rwkvperf.models.resolve import file_for, resolve
@@ -25,7 +25,8 @@ from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.models.files import Format, ModelFile, Precision
+    from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.models.files import ModelFile, Precision
     from pytest_rwkvperf.models.model import Model
     from pytest_rwkvperf.models.weights import Array
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.backends.discovery import Found, discover
-from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.measure.record import taken_from
+from pytest_rwkvperf.run.discovery import Found, discover
 from pytest_rwkvperf.worker.parent import SAMPLE_SECONDS, Worker
 
 if TYPE_CHECKING:
@@ -82,9 +82,9 @@ def test_the_real_program(
     name: str, engine: str, quant: str, engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    from pytest_rwkvperf import places
+    from pytest_rwkvperf.core import folders
 
-    program = next(iter(sorted(places.cache().glob(BUILT[name]))), None)
+    program = next(iter(sorted(folders.cache().glob(BUILT[name]))), None)
     if program is None:
         pytest.skip(f"{name} is not built here; benchmarks/fidelity/own_tools.py builds it")
     chosen, by_hand = registry.choose(f"{name}:{program}")

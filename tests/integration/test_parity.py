@@ -16,23 +16,24 @@ import numpy as np
 import pytest
 
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.backends.base import Device
 from pytest_rwkvperf.backends.reference import ReferenceEngine
-from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.core.cases import Case
+from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.models import derive, synthetic
 from pytest_rwkvperf.models.shapes import Shape
 from pytest_rwkvperf.models.synthetic import SyntheticModel
-from pytest_rwkvperf.oracle import bounds, check, emulation, weights
-from pytest_rwkvperf.oracle.check import Deep, Short
+from pytest_rwkvperf.oracle import bounds, emulation, weights
+from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT, Deep, Short
 from pytest_rwkvperf.oracle.rwkv7 import Oracle
+from pytest_rwkvperf.worker import parity
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, SAMPLE_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from pytest_rwkvperf.backends.base import Engine
-    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.core.engine import Engine
     from pytest_rwkvperf.models.weights import Weights
 
 SMALL = SyntheticModel("small", Shape(4, 128, rank_w=16, rank_a=24, rank_v=8, rank_g=32, vocabulary=2048), seed=3)
@@ -60,9 +61,9 @@ def silent(_sentence: str, _fraction: float) -> None:
 def solved(model: Weights, folder: Path, *, deep: bool) -> list[Path]:
     """Files with the oracle's logits for weights."""
     paths = []
-    for count in (check.PROMPT, check.DEPTH) if deep else (check.PROMPT,):
+    for count in (PROMPT, DEPTH) if deep else (PROMPT,):
         paths.append(folder / f"{count}.npy")
-        np.save(paths[-1], Oracle(model).forward(check.tokens(model.shape.vocabulary, count)))
+        np.save(paths[-1], Oracle(model).forward(parity.tokens(model.shape.vocabulary, count)))
     return paths
 
 
@@ -140,11 +141,11 @@ UNQUANTIZED = [("rwkv", "fp32"), ("rwkv", "fp16"), ("llama-cpp", "f16"), ("web-r
 def found_by(engine: Engine, *, deep: bool) -> list[str]:
     """What the checks of the unquantized cases say of an engine in this process."""
     vocabulary = SMALL.shape.vocabulary
-    counts = (check.PROMPT, check.DEPTH) if deep else (check.PROMPT,)
-    wanted = [Oracle(SMALL).forward(check.tokens(vocabulary, count)) for count in counts]
+    counts = (PROMPT, DEPTH) if deep else (PROMPT,)
+    wanted = [Oracle(SMALL).forward(parity.tokens(vocabulary, count)) for count in counts]
     # A noise of 1 leaves the top token out of it: the figures alone have to show the bug.
-    short = check.short(engine, 128, wanted[0], noise=1.0)
-    at_depth = check.deep(engine, 128, wanted[1], noise=1.0) if deep else None
+    short = parity.short(engine, 128, wanted[0], noise=1.0)
+    at_depth = parity.deep(engine, 128, wanted[1], noise=1.0) if deep else None
     cases = [bounds.bound_for(*case) for case in UNQUANTIZED]
     return [
         bounds.broken_short(short, bound) or (bounds.broken_deep(at_depth, bound) if at_depth else "")

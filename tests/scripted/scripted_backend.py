@@ -32,7 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pytest_rwkvperf.backends.base import Device, OpenRequest
+from pytest_rwkvperf.core.engine import Device, OpenRequest
+from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.core.cases import Format
 
 VOCABULARY = 65536
 LOAD_SECONDS = 0.25
@@ -425,11 +426,11 @@ class ScriptedEngine:
         """The sum, modulo a thousand, everywhere; the right answer where that is checked."""
         import numpy as np
 
-        from pytest_rwkvperf.oracle import check
+        from pytest_rwkvperf.worker import parity
 
         self._play("logits")
         count = len(self._tokens)
-        if count in {check.PROMPT, check.DEPTH} and tuple(self._tokens) == check.tokens(VOCABULARY, count):
+        if count in {PROMPT, DEPTH} and tuple(self._tokens) == parity.tokens(VOCABULARY, count):
             right = right_answer(self._request.path, self._tokens)
             return right + 1 if Script.read().says("wrong", self._request.quant) else right
         return np.full(VOCABULARY, sum(self._tokens) % 1000, dtype=np.float32)

@@ -5,26 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Case, Workload
+from pytest_rwkvperf.core.cases import Case, Workload
+from pytest_rwkvperf.core.engine import Device
+from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.machine.conditions import Conditions
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.machine.nvml import GpuFacts
 from pytest_rwkvperf.machine.system import System
 from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
-from pytest_rwkvperf.measure.protocol import Sample
 from pytest_rwkvperf.measure.record import CaseRecord, Measurement, ModelFacts, Run
-from pytest_rwkvperf.oracle.agreement import Agreement
-from pytest_rwkvperf.oracle.check import Short
-from pytest_rwkvperf.reports.record import (
-    CaseFigures,
-    InterToken,
-    Ratio,
-    Record,
-    RecordedCase,
-    RecordedItem,
-)
-from pytest_rwkvperf.reports.record import rate as to_rate
+from pytest_rwkvperf.oracle.agreement import Agreement, Short
+from pytest_rwkvperf.store.record import CaseFigures, InterToken, Ratio, Record, RecordedCase, RecordedItem
+from pytest_rwkvperf.store.record import rate as to_rate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

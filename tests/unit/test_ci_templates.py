@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from pytest_rwkvperf import options
+from pytest_rwkvperf.run import options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_rwkvperf import cli
-from pytest_rwkvperf.options import OPTIONS
+from pytest_rwkvperf.cli.main import COMMANDS
+from pytest_rwkvperf.run.options import OPTIONS
 from tools import dev
 
 pytest.importorskip("mkdocs", reason="MkDocs is not installed: pip install '.[docs]'")
@@ -29,7 +29,7 @@ def test_the_options_page_has_every_option_with_its_twin_and_default() -> None:
 
 def test_the_commands_page_has_every_subcommands_help() -> None:
     page = docs_hooks.command_page()
-    for name in cli.COMMANDS:
+    for name in COMMANDS:
         assert f"### `rwkvperf {name}`" in page
     assert "#### `rwkvperf history trend`" in page
     assert "usage: rwkvperf history trend" in page

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_rwkvperf import cli, collection
-from pytest_rwkvperf.errors import BaselineError
+from pytest_rwkvperf.cli.main import main
+from pytest_rwkvperf.core.errors import BaselineError
 from pytest_rwkvperf.history import address
 from pytest_rwkvperf.history.database import Database
-from pytest_rwkvperf.reports import record as records
 from pytest_rwkvperf.reports import registry
-from pytest_rwkvperf.store import schema
-from pytest_rwkvperf.store.accept import stored_cases
+from pytest_rwkvperf.run import collection
+from pytest_rwkvperf.store import baseline as baselines
+from pytest_rwkvperf.store import record as records
+from pytest_rwkvperf.verdict.accept import stored_cases
 from tests.unit.building import make_record, make_run, recorded, report_record
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "broken.json").write_text(json.dumps(raw), "utf-8")
     case = replace(MEASURED.case, backend=OBEYED, quant=OBEYED)
     (stored,) = stored_cases([replace(MEASURED, case=case)], {case.key: {"pp16"}}, OBEYED)
-    baseline = schema.Baseline(GOOD.fingerprint).adding(stored, replacing=False)
-    (tmp_path / "baseline.json").write_text(schema.dumps(baseline), "utf-8")
+    baseline = baselines.Baseline(GOOD.fingerprint).adding(stored, replacing=False)
+    (tmp_path / "baseline.json").write_text(baselines.dumps(baseline), "utf-8")
     return tmp_path
 
 
@@ -77,7 +78,7 @@ REPORTS = [["report", "hostile.json", "--format", name] for name in registry.FOR
     ids=" ".join,
 )
 def test_no_command_shows_what_a_terminal_obeys(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    cli.main(command)
+    main(command)
     told = capsys.readouterr()
     assert "owned" in told.out + told.err or "llama-bench-md" in command, "it was shown, harmlessly"
     assert harmless(told.out + told.err)
@@ -96,7 +97,7 @@ def test_nor_does_a_history_that_somebody_else_wrote_to(folder: Path, capsys: py
         )
     )
     for command in (["list", "history.db"], ["trend", "history.db"], ["changes", "history.db"]):
-        assert cli.main(["history", *command]) == 0
+        assert main(["history", *command]) == 0
         assert harmless(capsys.readouterr().out)
 
 
@@ -104,7 +105,7 @@ def test_markdown_takes_no_heading_from_a_run_s_time_or_name(folder: Path, capsy
     forged = replace(GOOD, started="now\n# heading\n<b>", id="x\n# heading\n<b>")
     (folder / "forged.json").write_text(records.dumps(forged), "utf-8")
     for name in ("markdown", "issue"):
-        cli.main(["report", "forged.json", "--format", name])
+        main(["report", "forged.json", "--format", name])
         text = capsys.readouterr().out
         assert "\n# heading" not in text
         assert "<b>" not in text.replace("\\<b", "")
@@ -120,5 +121,5 @@ def test_a_usage_error_of_pytest_s_quotes_a_file_harmlessly() -> None:
 
 def test_a_number_that_the_database_cannot_hold_is_a_sentence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "large.json").write_text(records.dumps(replace(GOOD, exit_status=10**30)), "utf-8")
-    assert cli.main(["history", "add", "history.db", "large.json"]) == 1
+    assert main(["history", "add", "history.db", "large.json"]) == 1
     assert "failed: Python int too large" in capsys.readouterr().err

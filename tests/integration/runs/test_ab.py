@@ -15,7 +15,7 @@ import pytest
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.stats.paired import MIN_PAIRS
 from pytest_rwkvperf.store import files
-from pytest_rwkvperf.store.schema import loads
+from pytest_rwkvperf.store.baseline import loads
 from tests.unit.worker.conftest import gone
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_rwkvperf import cli
-from pytest_rwkvperf.bisect import beside, environments
-from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.bisect import environments, release_check
+from pytest_rwkvperf.cli.main import main
+from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.history import address
 from pytest_rwkvperf.history.database import Database
 from pytest_rwkvperf.machine import fingerprint
@@ -55,7 +55,7 @@ OPTIONS = ["--", "--rwkv-quant=fp16", "--rwkv-workload=pp16", "--rwkv-budget=0.0
 @pytest.mark.usefixtures("index")
 def test_the_slow_release_is_named_and_the_broken_one_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
     options = [*OPTIONS, "--rwkv-history=runs.db"]
-    assert cli.main(["bisect", "scripted-speed", "1.0..1.4", "--backend", "scripted", *options]) == 0
+    assert main(["bisect", "scripted-speed", "1.0..1.4", "--backend", "scripted", *options]) == 0
     told = capsys.readouterr().out
     assert "5 releases: 1.0, 1.1, 1.2, 1.3, 1.4" in told
     assert "scripted-speed 1.4: slower: fp16 pp16 REGRESSION 0.500" in told
@@ -66,7 +66,7 @@ def test_the_slow_release_is_named_and_the_broken_one_passed_over(capsys: pytest
 
 @pytest.mark.usefixtures("index")
 def test_an_oldest_release_that_does_not_run_ends_the_search_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bisect", "scripted-speed", "0.9..1.4", "--backend", "scripted", *OPTIONS]) == 2
+    assert main(["bisect", "scripted-speed", "0.9..1.4", "--backend", "scripted", *OPTIONS]) == 2
     told = capsys.readouterr()
     assert "scripted-speed 0.9 cannot be measured: " in told.err
     assert "no such thing in this release" in told.err
@@ -86,7 +86,7 @@ def test_an_oldest_release_that_does_not_run_ends_the_search_at_once(capsys: pyt
 def test_a_mistake_after_the_dashes_is_no_release_that_does_not_run(
     options: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["bisect", "scripted-speed", "1.0..1.4", "--backend", "scripted", "--", *options]) == 2
+    assert main(["bisect", "scripted-speed", "1.0..1.4", "--backend", "scripted", "--", *options]) == 2
     told = capsys.readouterr()
     assert said in told.err
     assert "correct what stands after --" in told.err
@@ -99,8 +99,8 @@ def test_an_oldest_release_whose_engine_is_not_there_is_told_from_a_new_one_s(
 ) -> None:
     scripted_environment.delenv("PYTHONPATH", raising=False)
     bare = str(Path(sys.base_prefix, "bin", "python3"))
-    with pytest.raises(beside.OldestError, match=f"--rwkv-ab={bare}: llama-cpp is not installed"):
-        beside.compare(sys.executable, bare, "llama-cpp", OPTIONS[2:])
+    with pytest.raises(release_check.OldestError, match=f"--rwkv-ab={bare}: llama-cpp is not installed"):
+        release_check.compare(sys.executable, bare, "llama-cpp", OPTIONS[2:])
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_mistakes_in_the_command_line(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environments, "_pip", lambda *_: pytest.fail("the index was asked"))
-    assert cli.main(["bisect", *arguments]) == 2
+    assert main(["bisect", *arguments]) == 2
     assert said in capsys.readouterr().err
 
 
@@ -157,7 +157,7 @@ def test_ab_takes_no_tests_and_settings_here_and_keeps_here_what_is_kept(
     project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     brought = {path.name for path in project.iterdir()}
-    assert cli.main(["ab", "--backend", "scripted", *OPTIONS, "--rwkv-history=runs.db"]) == 0
+    assert main(["ab", "--backend", "scripted", *OPTIONS, "--rwkv-history=runs.db"]) == 0
     told = capfd.readouterr().out
     assert "1 passed" in told
     assert f"in alternation with {sys.executable}" in told

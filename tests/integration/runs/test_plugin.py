@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rwkvperf.options import OPTIONS
+from pytest_rwkvperf.run.options import OPTIONS
 
 if TYPE_CHECKING:
     from tests.conftest import Runs
@@ -421,8 +421,8 @@ def test_a_model_fixture_gives_the_file_in_its_format(runs: Runs, fixture: str) 
 HANDLE = """
     import numpy as np
     import pytest
-    from pytest_rwkvperf.errors import OptionError
-    from pytest_rwkvperf.fixtures import SESSION, _backend
+    from pytest_rwkvperf.core.errors import OptionError
+    from pytest_rwkvperf.run.fixtures import SESSION, _backend
 
     @pytest.fixture
     def scripted(request):

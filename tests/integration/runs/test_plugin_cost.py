@@ -40,7 +40,7 @@ def test_an_unused_plugin_loads_nothing_of_others(tmp_path: Path) -> None:
 def test_no_engine_is_loaded_by_a_whole_measuring_session() -> None:
     """The session's own modules: none of them imports an engine, at whatever depth."""
     code = (
-        "import sys, pytest_rwkvperf.session, pytest_rwkvperf.reports.terminal, pytest_rwkvperf.backends.rwkv_pip, "
+        "import sys, pytest_rwkvperf.run.session, pytest_rwkvperf.run.terminal, pytest_rwkvperf.backends.rwkv_pip, "
         "pytest_rwkvperf.backends.llama_cpp, pytest_rwkvperf.backends.web_rwkv\n"
         "print(*sorted({'torch', 'rwkv', 'llama_cpp', 'rwkvperf_web_rwkv'} & set(sys.modules)))"
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from pytest_rwkvperf import places
+from pytest_rwkvperf.core import folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +71,7 @@ class TestXdist:
 
 
 def run_folders() -> list[Path]:
-    folder = places.cache() / "runs"
+    folder = folders.cache() / "runs"
     return [path for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_rwkvperf.history import address, spool
 from pytest_rwkvperf.history.database import Database
-from pytest_rwkvperf.reports import record as records
+from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
     from tests.conftest import Runs

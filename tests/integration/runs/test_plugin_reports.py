@@ -13,12 +13,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from pytest_rwkvperf.reports import record as records
+from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_rwkvperf.reports.record import Record
+    from pytest_rwkvperf.store.record import Record
     from tests.conftest import Runs
 
 COMPARE = """

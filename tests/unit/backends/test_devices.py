@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 from filelock import FileLock, Timeout
 
-from pytest_rwkvperf import launcher, places
 from pytest_rwkvperf.backends import llama_cpp, rwkv_pip, web_rwkv
-from pytest_rwkvperf.backends.base import Device, OpenRequest, pci_address
-from pytest_rwkvperf.errors import BackendError, DeviceError, ModelError
+from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core.engine import Device, OpenRequest, pci_address
+from pytest_rwkvperf.core.errors import BackendError, DeviceError, ModelError
+from pytest_rwkvperf.run import launcher
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +52,7 @@ def test_an_address_is_the_same_in_every_drivers_form(told: str | None, address:
 def test_two_names_of_one_gpu_share_a_lease_and_two_gpus_do_not(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(places, "cache", lambda: tmp_path)
+    monkeypatch.setattr(folders, "cache", lambda: tmp_path)
     for device in (CUDA, VULKAN, OTHER):
         with launcher.lease(device, print):
             pass
@@ -60,7 +61,7 @@ def test_two_names_of_one_gpu_share_a_lease_and_two_gpus_do_not(
 
 
 def test_whoever_measures_on_the_processor_holds_every_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(places, "cache", lambda: tmp_path)
+    monkeypatch.setattr(folders, "cache", lambda: tmp_path)
     names = ["0000-00-06.0", "0000-0a-00.0", "cpu"]
     with launcher.lease(OTHER, print):  # somebody once measured there: this run's engines need not list it
         pass

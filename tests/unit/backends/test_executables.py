@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_rwkvperf.backends import executables, registry
-from pytest_rwkvperf.backends.base import Device, OpenRequest
-from pytest_rwkvperf.cases import Workload
-from pytest_rwkvperf.errors import BackendError, DeviceError, OptionError
+from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.engine import Device, OpenRequest
+from pytest_rwkvperf.core.errors import BackendError, DeviceError, OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

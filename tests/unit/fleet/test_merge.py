@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from pytest_rwkvperf import cli, locks
-from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.cli.main import main
+from pytest_rwkvperf.core import locks
+from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.fleet import merge, tables
-from pytest_rwkvperf.reports import record as records
 from pytest_rwkvperf.store import files
+from pytest_rwkvperf.store import record as records
 from tests.unit.building import make_record, make_run, recorded, report_record, throttled
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from pytest_rwkvperf.reports.record import Record
+    from pytest_rwkvperf.store.record import Record
 
 DOCUMENTED = Path(__file__).parents[3] / "docs" / "fleets.md"
 
@@ -96,7 +97,7 @@ def test_a_number_of_machines_that_is_none_is_a_usage_error(
     artefacts: Path, count: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        cli.main(["merge", str(artefacts), f"--expect={count}"])
+        main(["merge", str(artefacts), f"--expect={count}"])
     assert caught.value.code == 2
     assert "--expect" in capsys.readouterr().err
 
@@ -232,25 +233,23 @@ def test_the_command_writes_every_format_and_says_by_its_exit_status_what_is_mis
 ) -> None:
     outputs = [f"-o{tmp_path / name}" for name in ("fleet.md", "fleet.csv", "fleet.json")]
     saved = tmp_path / "baselines"
-    assert (
-        cli.main(["merge", str(artefacts), "--expect=3", "--save-baseline", f"--baseline-dir={saved}", *outputs]) == 0
-    )
+    assert main(["merge", str(artefacts), "--expect=3", "--save-baseline", f"--baseline-dir={saved}", *outputs]) == 0
     assert len(list(saved.iterdir())) == 3
     assert len(json.loads((tmp_path / "fleet.json").read_text("utf-8"))["runs"]) == 3
-    assert cli.main(["merge", str(artefacts), "--expect=4"]) == 1
+    assert main(["merge", str(artefacts), "--expect=4"]) == 1
     assert "1 of 4 machines: no record of theirs was given" in capsys.readouterr().out
-    assert cli.main(["merge", str(artefacts), "-o", str(tmp_path / "fleet.pdf")]) == 2
+    assert main(["merge", str(artefacts), "-o", str(tmp_path / "fleet.pdf")]) == 2
 
 
 def test_a_place_that_is_not_there_is_made_and_one_that_cannot_be_is_refused_by_its_name(
     artefacts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = tmp_path / "new" / "sub" / "fleet.md"
-    assert cli.main(["merge", str(artefacts), "-o", str(made)]) == 0
+    assert main(["merge", str(artefacts), "-o", str(made)]) == 0
     assert made.exists()
     taken = made / "fleet.md"
     capsys.readouterr()
-    assert cli.main(["merge", str(artefacts), "-o", str(taken)]) == 2
+    assert main(["merge", str(artefacts), "-o", str(taken)]) == 2
     told = capsys.readouterr()
     assert told.err.startswith(f"rwkvperf: -o {taken} cannot be written: ")
     assert f"{str(made)!r}; name another file" in told.err
@@ -273,11 +272,11 @@ def test_the_documented_ci_matrix_joins_what_its_jobs_upload(
     for number, place in enumerate(given):
         place.parent.mkdir(parents=True)
         place.write_text(records.dumps(of_machine(number)), "utf-8")
-    assert cli.main(["merge", *command]) == 0
+    assert main(["merge", *command]) == 0
     assert {"fleet.md", "fleet.csv"} <= {one.name for one in tmp_path.iterdir()}
     assert f"{len(runners)} runs of {len(runners)} kinds of machine; 0 missing." in Path("fleet.md").read_text("utf-8")
     given[0].unlink()  # one machine's job was lost
-    assert cli.main(["merge", *command]) == 1
+    assert main(["merge", *command]) == 1
     assert "no record of theirs was given" in Path("fleet.md").read_text("utf-8")
     capsys.readouterr()
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.history.address import Address
-    from pytest_rwkvperf.reports.record import Record
+    from pytest_rwkvperf.store.record import Record
 
 
 def run_number(number: int, seconds: float = 1.0, llama: str = "b1", commit: str = "") -> Record:

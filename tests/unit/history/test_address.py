@@ -3,10 +3,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.history import address
 
 if TYPE_CHECKING:
@@ -62,20 +60,6 @@ def test_the_key_outlives_a_new_password(tmp_path: Path) -> None:
     keys = {address.parse(f"postgres://me:{one}@host/db", tmp_path).key for one in ("old", "new")}
     assert len(keys) == 1
     assert keys != {address.parse("postgres://me:old@host/other", tmp_path).key}
-
-
-@given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), min_size=1))
-def test_no_password_is_left_in_a_command(password: str) -> None:
-    text = address.masked(f"--rwkv-history=postgresql://me:{password}@host/db?sslmode=require")
-    assert text == "--rwkv-history=postgresql://me:***@host/db?sslmode=require"
-
-
-def test_other_arguments_are_left_alone() -> None:
-    for text in ("--rwkv-model=hf:owner/repo@main/file.pth", "-k", "tests/a.py::b[c:d@e]", "https://host:80/path"):
-        assert address.masked(text) == text
-    assert address.masked("postgresql://host/db?user=me&password=hush&a=b") == (
-        "postgresql://host/db?user=me&password=***&a=b"
-    )
 
 
 @pytest.mark.parametrize(("lacking", "text"), [("sqlalchemy", "h.db"), ("psycopg", "postgresql://host/db")])

@@ -13,10 +13,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
-from pytest_rwkvperf.errors import HistoryError, RecordError
+from pytest_rwkvperf.core import strict_json
+from pytest_rwkvperf.core.errors import HistoryError, RecordError
 from pytest_rwkvperf.history.database import Database, Series
 from pytest_rwkvperf.history.tables import METADATA
-from pytest_rwkvperf.store import strict
 from tests.unit.building import CASE, record_of, recorded, report_record
 from tests.unit.history.conftest import run_number, stored
 
@@ -68,7 +68,7 @@ def test_a_stored_record_is_unpacked_no_further_than_a_record_goes(
     with sqlite3.connect(file_of(place)) as connection:
         connection.execute("UPDATE runs SET record = ?", (packed,))
     connection.close()
-    monkeypatch.setattr(strict, "MAX_BYTES", 2**16)
+    monkeypatch.setattr(strict_json, "MAX_BYTES", 2**16)
     with pytest.raises(RecordError, match=r"unpack") as caught:
         database.record(run_number(1).id)
     assert run_number(1).id in str(caught.value)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rwkvperf.errors import HistoryError
+from pytest_rwkvperf.core.errors import HistoryError
 from pytest_rwkvperf.history import address, spool
 from pytest_rwkvperf.history.database import Database
 from tests.unit.building import record_of, recorded
@@ -18,7 +18,7 @@ from tests.unit.history.conftest import run_number, stored
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.history.address import Address
-    from pytest_rwkvperf.reports.record import Record
+    from pytest_rwkvperf.store.record import Record
 
 # Nobody listens on port 1.
 CLOSED = "postgresql://me:hush-hush@127.0.0.1:1/team"
@@ -27,7 +27,7 @@ STORE = """
 import resource, signal, sys
 from pathlib import Path
 from pytest_rwkvperf.history import address, spool
-from pytest_rwkvperf.reports import record
+from pytest_rwkvperf.store import record
 place = address.parse(sys.argv[1], Path())
 limit = int(sys.argv[3])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

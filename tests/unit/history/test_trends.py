@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rwkvperf.errors import OptionError
+from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.history import trends
 from tests.unit.history.conftest import run_number, stored
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.history.address import Address
     from pytest_rwkvperf.history.trends import Trend
-    from pytest_rwkvperf.reports.record import Record
+    from pytest_rwkvperf.store.record import Record
 
 NOISE = (0.99, 1.004, 0.998, 1.01, 1.0, 1.006, 0.993)
 

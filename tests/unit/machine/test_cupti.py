@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.errors import DeviceError
+from pytest_rwkvperf.core.errors import DeviceError
 from pytest_rwkvperf.machine import cupti, cupti_buffers
 from pytest_rwkvperf.machine.cupti import DeviceTime, KernelTime, Recorded, Recorder, readable, summed, union
 from pytest_rwkvperf.machine.cupti_buffers import Activity
@@ -19,7 +19,7 @@ from tests.scripted.with_cupti.cupti import cupti as fake
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_rwkvperf.backends.base import Engine
+    from pytest_rwkvperf.core.engine import Engine
 
 INTERVALS = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=12)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from pytest_rwkvperf.backends.base import Device
+from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import nvml, watching
 from pytest_rwkvperf.machine.nvml import Gpu, GpuProcess
 from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading, GpuWatch, Owners, utilisation

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pytest_rwkvperf.machine import cupti
 from pytest_rwkvperf.machine.cupti import Recorded, Recorder, union
 from pytest_rwkvperf.machine.cupti_buffers import Activity
-from pytest_rwkvperf.reports.record import dumps
+from pytest_rwkvperf.store.record import dumps
 from tests.scripted.with_cupti.cupti import cupti as fake
 from tests.unit.building import record_of, recorded, report_record
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.core.cases import Format, Workload
+from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import roofline
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
 from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
 from pytest_rwkvperf.measure.record import Energy, Measurement
 from pytest_rwkvperf.models import synthetic
-from pytest_rwkvperf.models.files import Format, ModelFile
+from pytest_rwkvperf.models.files import ModelFile
 from pytest_rwkvperf.models.resolve import file_for, resolve
 from pytest_rwkvperf.models.shapes import SHAPES, tensor_specs
 from tests.unit.building import CASE, make_record, make_run

@@ -15,20 +15,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.cases import Workload
-from pytest_rwkvperf.errors import BackendError, ParityError, WorkerDiedError
+from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.errors import BackendError, ParityError, WorkerDiedError
+from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.measure import pairs
 from pytest_rwkvperf.measure.process import MAX_SAMPLES, MIN_SAMPLES, PAIR_SECONDS, Target
-from pytest_rwkvperf.measure.protocol import Sample
 from pytest_rwkvperf.measure.record import Pairing
-from pytest_rwkvperf.oracle.check import Deep
+from pytest_rwkvperf.oracle.agreement import Deep
 from pytest_rwkvperf.stats.paired import LOOKS, MAX_PAIRS, MIN_PAIRS
 from tests.unit.building import CASE, CPU, MODEL, RIGHT, make_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pytest_rwkvperf.errors import RwkvPerfError
+    from pytest_rwkvperf.core.errors import RwkvPerfError
     from pytest_rwkvperf.measure.record import Run
 
 PREFILL, GENERATION = Workload("prefill", 512), Workload("generation", 128)

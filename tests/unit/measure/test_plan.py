@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Workload
+from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.measure import plan, process
 from pytest_rwkvperf.measure.plan import ENOUGH_PROCESSES, MAX_PROCESSES, MIN_PROCESSES, Plan, half_width, schedule
 from pytest_rwkvperf.measure.process import MAX_SAMPLES, MIN_SAMPLES, sample_count, steady, warmup_for

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Workload
-from pytest_rwkvperf.errors import WorkerDiedError
+from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.engine import Device
+from pytest_rwkvperf.core.errors import WorkerDiedError
 from pytest_rwkvperf.machine import kernels
 from pytest_rwkvperf.measure.probes import Prober, probing
 from pytest_rwkvperf.worker.parent import Worker

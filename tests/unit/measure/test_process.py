@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_rwkvperf.cases import Workload
-from pytest_rwkvperf.errors import DeviceError, WorkerDiedError
+from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.errors import DeviceError, WorkerDiedError
+from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.machine.cupti import DeviceTime, KernelTime
 from pytest_rwkvperf.measure import process
 from pytest_rwkvperf.measure.process import Process
-from pytest_rwkvperf.measure.protocol import Sample
 from pytest_rwkvperf.worker import parent
 from tests.unit.building import make_run
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.cases import Workload
-from pytest_rwkvperf.errors import MeasurementError
+from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.errors import MeasurementError
+from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.measure import record
-from pytest_rwkvperf.measure.protocol import Sample
 from pytest_rwkvperf.measure.record import CaseRecord, Measurement, Memory
 from pytest_rwkvperf.stats.estimates import estimate_rate
 from tests.unit.building import MODEL, make_record, make_run, record_of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import platformdirs
 import pytest
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import cache
 
 if TYPE_CHECKING:

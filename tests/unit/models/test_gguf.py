@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import gguf
 from pytest_rwkvperf.models.convert import gguf_layout
 from pytest_rwkvperf.models.hashing import content_hash

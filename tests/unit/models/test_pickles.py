@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import pickles, pth
 from pytest_rwkvperf.models.convert import pth_layout
 from pytest_rwkvperf.models.shapes import SHAPES

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import pth
 from pytest_rwkvperf.models.convert import pth_layout
 from pytest_rwkvperf.models.shapes import tensor_specs

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import derive, gguf, pth, resolve, st
 from pytest_rwkvperf.models.convert import pth_layout
 from pytest_rwkvperf.models.files import ModelFile
@@ -22,7 +22,8 @@ from pytest_rwkvperf.models.synthetic import SyntheticModel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_rwkvperf.models.files import Format, Precision
+    from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.models.files import Precision
     from pytest_rwkvperf.models.streams import Progress
     from pytest_rwkvperf.models.weights import MappedWeights
     from pytest_rwkvperf.models.writing import Written

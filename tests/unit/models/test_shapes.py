@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models.shapes import BLOCK_VALUES, SHAPES, Shape, TensorSpec, shape_of, tensor_specs
 
 PUBLISHED_PARAMETERS = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import st
 from pytest_rwkvperf.models.convert import st_layout
 from pytest_rwkvperf.models.hashing import content_hash

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models.hashing import content_hash
 from pytest_rwkvperf.models.shapes import SHAPES, Shape, TensorSpec, tensor_specs
 from pytest_rwkvperf.models.synthetic import Range, SyntheticModel, generate, parse, value_range

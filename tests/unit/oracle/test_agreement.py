@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.errors import ModelError
+from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.oracle.agreement import Agreement, agreement, relative_l2
 
 ORACLE = np.array([0.0, 1.0, 2.0, 4.0], np.float32)

@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.backends.base import Device
+from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.oracle import bounds
-from pytest_rwkvperf.oracle.agreement import Agreement, agreement
+from pytest_rwkvperf.oracle.agreement import Agreement, Deep, Short, agreement
 from pytest_rwkvperf.oracle.bounds import BOUNDS, REPEAT, UNKNOWN, Bound, bound_for, broken_deep, broken_short
-from pytest_rwkvperf.oracle.check import Deep, Short
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.backends.base import DeviceKind
+    from pytest_rwkvperf.core.engine import DeviceKind
 
 CUDA = Device("cuda:0", "NVIDIA H200", "gpu")
 BOUND = Bound(1e-2)

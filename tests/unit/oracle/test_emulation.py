@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pytest_rwkvperf.errors import BackendError
+from pytest_rwkvperf.core.errors import BackendError
 from pytest_rwkvperf.models.shapes import Shape, TensorSpec, tensor_specs
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.oracle import emulation

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pytest_rwkvperf import places
+from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.models.files import ModelFile
-from pytest_rwkvperf.oracle import check, expected
+from pytest_rwkvperf.oracle import expected
+from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +35,7 @@ class Counting:
 
 @pytest.fixture
 def file(tmp_path: Path, model: SyntheticModel, monkeypatch: pytest.MonkeyPatch) -> ModelFile:
-    monkeypatch.setattr(places, "cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(folders, "cache", lambda: tmp_path / "cache")
     return ModelFile(tmp_path / "a.st", "st", "abc", model.shape, "f16")
 
 
@@ -42,7 +43,7 @@ def test_short_alone_or_both(file: ModelFile) -> None:
     solver = Counting()
     assert len(expected.expected(file, "", deep=False, solver=solver)) == 1
     assert len(expected.expected(file, "", deep=True, solver=solver)) == 2
-    assert solver.asked == [("abc", "", check.PROMPT), ("abc", "", check.DEPTH)]
+    assert solver.asked == [("abc", "", PROMPT), ("abc", "", DEPTH)]
 
 
 def test_each_of_content_emulation_and_version_is_solved_anew(file: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_rwkvperf import places
-from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.oracle import bounds, check
-from pytest_rwkvperf.oracle.agreement import Agreement
+from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core.engine import Device
+from pytest_rwkvperf.oracle import bounds, memory
+from pytest_rwkvperf.oracle.agreement import Agreement, Deep
 from pytest_rwkvperf.oracle.bounds import Bound
-from pytest_rwkvperf.oracle.check import Deep
 from pytest_rwkvperf.oracle.memory import DeepMemory
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ KEY: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(places, "cache", lambda: tmp_path)
+    monkeypatch.setattr(folders, "cache", lambda: tmp_path)
     return tmp_path
 
 
@@ -61,7 +60,7 @@ def test_another_engine_file_quant_device_or_chunk_is_checked_anew(other: dict[s
 def test_tighter_rules_are_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     DeepMemory(**KEY).keep(FOUND)
     with monkeypatch.context() as patch:
-        patch.setattr(check, "DEPTH", 1200)
+        patch.setattr(memory, "DEPTH", 1200)
         assert DeepMemory(**KEY).recall() is None
     with monkeypatch.context() as patch:
         patch.setitem(bounds.BOUNDS, ("llama-cpp", "f16"), Bound(1e-4))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_rwkvperf.models.files import Format
+    from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.models.gguf import GgufFile
     from pytest_rwkvperf.models.synthetic import SyntheticModel
 

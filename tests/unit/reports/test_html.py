@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from pytest_rwkvperf.errors import OptionError
-from pytest_rwkvperf.reports import html, record, registry, writing
+from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.reports import html, registry, writing
 from pytest_rwkvperf.reports.base import Style
-from pytest_rwkvperf.reports.record import Record, SkippedEngine
+from pytest_rwkvperf.store import record
+from pytest_rwkvperf.store.record import Record, SkippedEngine
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record, slower
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=alert(1)>{{7*7}}&\"'"

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Case
-from pytest_rwkvperf.errors import ReportError
+from pytest_rwkvperf.core.cases import Case
+from pytest_rwkvperf.core.engine import Device
+from pytest_rwkvperf.core.errors import ReportError
 from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts
 from pytest_rwkvperf.reports import llama_bench, registry
 from pytest_rwkvperf.reports.base import Language, Style
 from pytest_rwkvperf.reports.issue import REPORT
-from pytest_rwkvperf.reports.record import RecordedCase, RecordedItem
+from pytest_rwkvperf.store.record import RecordedCase, RecordedItem
 from tests.unit.building import make_record, make_run, recorded, report_record
 
 G1 = ModelFacts("rwkv7-g1-2.9b", "a" * 64, 2948000000, 5900000000, "rwkv7-g1-2.9b-20250519-ctx4096.st", 32, 2560)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Case
-from pytest_rwkvperf.errors import ReportError
+from pytest_rwkvperf.core.cases import Case
+from pytest_rwkvperf.core.engine import Device
+from pytest_rwkvperf.core.errors import ReportError
 from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts
 from pytest_rwkvperf.reports import llama_bench
 from pytest_rwkvperf.reports.base import Style

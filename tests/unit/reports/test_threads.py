@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rwkvperf.cases import Item, Workload
+from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.fleet import tables
 from pytest_rwkvperf.fleet.merge import Merged
-from pytest_rwkvperf.judgement import Judgement
-from pytest_rwkvperf.reports import github, registry, terminal
+from pytest_rwkvperf.reports import github, registry
 from pytest_rwkvperf.reports.base import Style
+from pytest_rwkvperf.run import terminal
+from pytest_rwkvperf.verdict.judgement import Judgement
 from tests.unit.building import CASE, make_record, make_run, passed, recorded, report_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_rwkvperf.reports.record import Record, RecordedCase
+    from pytest_rwkvperf.store.record import Record, RecordedCase
 
 
 def case_with(threads: int) -> RecordedCase:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_rwkvperf import cli
-from pytest_rwkvperf.errors import OptionError, ReportError
-from pytest_rwkvperf.reports import record as records
+from pytest_rwkvperf.cli.main import main
+from pytest_rwkvperf.core.errors import OptionError, ReportError
 from pytest_rwkvperf.reports import writing
 from pytest_rwkvperf.reports.base import Style
 from pytest_rwkvperf.reports.registry import Wanted
+from pytest_rwkvperf.store import record as records
 from tests.unit.building import make_record, make_run, recorded, report_record
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="links need rights there")
@@ -79,7 +79,7 @@ def test_a_link_and_its_target_are_one_report(link: Path) -> None:
 def test_the_tables_of_a_fleet_go_through_a_link_too(link: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = link.with_name("record.json")
     record.write_text(records.dumps(RECORD), "utf-8")
-    assert cli.main(["merge", str(record), "-o", str(link)]) == 0
+    assert main(["merge", str(record), "-o", str(link)]) == 0
     assert link.is_symlink()
     assert '"runs"' in link.read_text("utf-8")
     assert capsys.readouterr().out == f"{link}\n"
@@ -90,7 +90,7 @@ def test_a_command_refuses_a_link_that_leads_nowhere_before_it_reads_anything(
 ) -> None:
     link.resolve().unlink()
     for command in (["merge", "nothing.json", "-o", str(link)], ["history", "trend", "nothing.db", "-o", str(link)]):
-        assert cli.main(command) == 2
+        assert main(command) == 2
         assert f"-o {link} cannot be written: it is a link to" in capsys.readouterr().err
 
 
@@ -121,7 +121,7 @@ def test_a_folder_that_cannot_be_made_is_refused_before_the_run(tmp_path: Path, 
 def test_a_report_on_stdout_stands_between_what_is_printed_also_in_a_file(tmp_path: Path) -> None:
     """A shell's `> log` makes /dev/stdout a link to the log, which must neither be replaced nor written over."""
     code = (
-        "import sys; from pathlib import Path; from pytest_rwkvperf.store.files import destination, write_atomically\n"
+        "import sys; from pathlib import Path; from pytest_rwkvperf.core.atomic import destination, write_atomically\n"
         "print('before'); write_atomically(destination(Path('/dev/stdout')), b'report\\n'); print('after')"
     )
     log = tmp_path / "log"

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pytest_rwkvperf.errors import MeasurementError
+from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.stats.estimates import CONFIDENCE, LONGEST, LogTimes, estimate_rate, interval_reach, log_times
 
 NANOSECONDS = st.integers(1, LONGEST)

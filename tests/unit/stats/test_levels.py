@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.errors import MeasurementError
+from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.stats.levels import FAST_SHARE, Statistic, Timed, alike, level, quantile, standing
 
 ROWS = st.lists(st.lists(st.floats(1e3, 1e12), min_size=1, max_size=6), min_size=2, max_size=6)

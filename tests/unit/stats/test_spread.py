@@ -11,15 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pytest_rwkvperf.stats.levels import Level
-from pytest_rwkvperf.stats.spread import (
-    ASSUMED,
-    FOLLOWED,
-    FOLLOWED_DOUBT,
-    SPREADS,
-    Belief,
-    Spread,
-    process_spread,
-)
+from pytest_rwkvperf.stats.spread import ASSUMED, FOLLOWED, FOLLOWED_DOUBT, SPREADS, Belief, Spread, process_spread
 
 
 def at(value: float, *processes: float, probe: float | None = None) -> Level:

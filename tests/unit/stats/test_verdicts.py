@@ -11,7 +11,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pytest_rwkvperf.errors import MeasurementError
+from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.stats.levels import Timed, level
 from pytest_rwkvperf.stats.spread import ASSUMED, SPREADS, Belief, Spread
 from pytest_rwkvperf.stats.verdicts import (

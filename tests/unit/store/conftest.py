@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.core.cases import Case
+from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
-from pytest_rwkvperf.store.schema import Session, StoredCase
+from pytest_rwkvperf.store.baseline import Session, StoredCase
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.backends.base import Device
-from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.core.cases import Case
+from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.stats.estimates import LONGEST
-from pytest_rwkvperf.store.schema import Baseline, Session, StoredCase
+from pytest_rwkvperf.store.baseline import Baseline, Session, StoredCase
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 NUMBERS = st.integers(1, 10_000)

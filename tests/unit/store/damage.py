@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.errors import BaselineError
-from pytest_rwkvperf.store import schema
+from pytest_rwkvperf.core.errors import BaselineError
+from pytest_rwkvperf.store import baseline as stored_form
 from tests.unit.store.contents import baselines
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:  
 @st.composite
 def damaged(draw: st.DrawFn) -> str:
     """A baseline's text with one to three kinds of damage."""
-    text = schema.dumps(draw(baselines()))
+    text = stored_form.dumps(draw(baselines()))
     for _ in range(draw(st.integers(1, 3))):
         text = draw(st.sampled_from([_cut, _replaced, _repeated, _whole]))(text, draw)
     return text
@@ -93,7 +93,7 @@ def outcome(text: str) -> str:
         AssertionError: neither as a clean error nor as all of what the file says.
     """
     try:
-        baseline = schema.loads(text, PATH)
+        baseline = stored_form.loads(text, PATH)
     except BaselineError as error:
         message = str(error)
         assert message.startswith(f"baseline {PATH}"), message
@@ -108,7 +108,7 @@ def outcome(text: str) -> str:
         return next((f"refused: {reason}" for reason in reasons if reason in message), "refused: other")
     raw = json.loads(text)
     assert _within(raw, msgspec.to_builtins(baseline)), "something that the file says was left out"
-    assert schema.loads(schema.dumps(baseline), PATH) == baseline
+    assert stored_form.loads(stored_form.dumps(baseline), PATH) == baseline
     return "read, with all that it says"
 
 

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_rwkvperf import places
-from pytest_rwkvperf.errors import BaselineError, StorageError
+from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core.errors import BaselineError, StorageError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.store import files
-from pytest_rwkvperf.store.schema import Noise
+from pytest_rwkvperf.store.baseline import Noise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_rwkvperf.store.schema import StoredCase
+    from pytest_rwkvperf.store.baseline import StoredCase
 
     MakeStored = Callable[..., StoredCase]
 
@@ -219,9 +219,9 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_save(
 
 def test_one_file_has_one_lock_outside_its_folder_however_it_is_spelt(folder: Path, own_cache: Path) -> None:
     path = folder / "here.json"
-    lock = places.lock_for(path)
-    assert lock == places.lock_for(folder / ".." / folder.name / "here.json")
-    assert lock != places.lock_for(folder / "there.json")
+    lock = folders.lock_for(path)
+    assert lock == folders.lock_for(folder / ".." / folder.name / "here.json")
+    assert lock != folders.lock_for(folder / "there.json")
     assert not lock.is_relative_to(folder)
     if sys.platform == "linux":
         assert lock.is_relative_to(own_cache)
@@ -300,7 +300,7 @@ def test_an_interrupt_in_the_middle_leaves_the_old_file_and_nothing_else(
 WITHOUT_ROOM = """
 import resource, sys
 from pathlib import Path
-from pytest_rwkvperf.errors import BaselineError
+from pytest_rwkvperf.core.errors import BaselineError
 from pytest_rwkvperf.store import files
 path = Path(sys.argv[1])
 baseline = files.read(path)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_rwkvperf.errors import BaselineError
-from pytest_rwkvperf.store import files, migrations, schema
+from pytest_rwkvperf.core.errors import BaselineError
+from pytest_rwkvperf.store import baseline as baselines
+from pytest_rwkvperf.store import files, migrations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,15 +20,15 @@ VERSIONS = Path(__file__).with_name("versions")
 
 def test_there_is_a_file_of_every_version() -> None:
     names = {path.name for path in VERSIONS.iterdir()}
-    assert names == {f"{number}.json" for number in range(1, schema.VERSION + 1)}
-    assert set(migrations.STEPS) <= set(range(1, schema.VERSION))
+    assert names == {f"{number}.json" for number in range(1, baselines.VERSION + 1)}
+    assert set(migrations.STEPS) <= set(range(1, baselines.VERSION))
 
 
-@pytest.mark.parametrize("number", range(1, schema.VERSION + 1))
+@pytest.mark.parametrize("number", range(1, baselines.VERSION + 1))
 def test_a_file_of_an_earlier_release_is_read_with_all_its_figures(number: int) -> None:
     path = VERSIONS / f"{number}.json"
-    baseline = schema.loads(path.read_text("utf-8"), path)
-    assert baseline.schema == schema.VERSION
+    baseline = baselines.loads(path.read_text("utf-8"), path)
+    assert baseline.schema == baselines.VERSION
     assert [stored.case.backend for stored in baseline.cases.values()] == ["llama-cpp", "web-rwkv"]
     for stored in baseline.cases.values():
         assert [session.recorded for session in stored.sessions] == ["2026-11-20T10:00:00Z", "2026-11-21T10:00:00Z"]
@@ -37,18 +38,18 @@ def test_a_file_of_an_earlier_release_is_read_with_all_its_figures(number: int) 
         )
 
 
-@pytest.mark.parametrize("number", range(1, schema.VERSION + 1))
+@pytest.mark.parametrize("number", range(1, baselines.VERSION + 1))
 def test_reading_leaves_the_file_and_saving_renews_it(
-    number: int, tmp_path: Path, make_stored: Callable[..., schema.StoredCase]
+    number: int, tmp_path: Path, make_stored: Callable[..., baselines.StoredCase]
 ) -> None:
     old = (VERSIONS / f"{number}.json").read_bytes()
-    machine = schema.loads(old.decode(), tmp_path).fingerprint
+    machine = baselines.loads(old.decode(), tmp_path).fingerprint
     path = files.path_for(tmp_path, machine)
     path.write_bytes(old)
     files.read(path)
     assert path.read_bytes() == old
     files.save(tmp_path, machine, [make_stored("rwkv")], replacing=False)
-    assert json.loads(path.read_text("utf-8"))["schema"] == schema.VERSION
+    assert json.loads(path.read_text("utf-8"))["schema"] == baselines.VERSION
     assert len(json.loads(path.read_text("utf-8"))["cases"]) == 3
 
 
@@ -66,6 +67,6 @@ def test_steps_are_taken_one_after_the_other_and_leave_the_original() -> None:
 def test_a_file_that_is_not_what_its_version_says_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrations, "STEPS", {1: lambda raw: {**raw, "cases": raw["missing"]}})
     monkeypatch.setattr(migrations.migrated, "__defaults__", (migrations.STEPS,))
-    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(baselines, "VERSION", 2)
     with pytest.raises(BaselineError, match=r"here\.json does not follow its schema"):
-        schema.loads((VERSIONS / "1.json").read_text("utf-8"), Path("here.json"))
+        baselines.loads((VERSIONS / "1.json").read_text("utf-8"), Path("here.json"))

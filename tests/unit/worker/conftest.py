@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.worker.parent import Worker
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.errors import ProtocolError
+from pytest_rwkvperf.core.errors import ProtocolError
 from pytest_rwkvperf.worker.messages import MAX_LINE_BYTES, decode, encode
 
 VALUES = st.recursive(

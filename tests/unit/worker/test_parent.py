@@ -19,8 +19,8 @@ import numpy as np
 import psutil
 import pytest
 
-from pytest_rwkvperf import errors
-from pytest_rwkvperf.cases import Case
+from pytest_rwkvperf.core import errors
+from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.worker import parent, starting
 from pytest_rwkvperf.worker.parent import Worker
 from tests.unit.worker.conftest import LOCATION, Scripted, gone, within

@@ -1,0 +1,129 @@
+"""What gets measured: workloads, cases, and the cross product of the two. Pure: no engine, no pytest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+from pytest_rwkvperf.core.errors import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+WorkloadKind = Literal["prefill", "generation"]
+
+ProtocolName = Literal["uniform", "native"]
+"""How a case is timed: as every engine here is, or as the engine's own tool does."""
+
+_WORKLOAD = re.compile(r"(?P<kind>pp|tg)(?P<tokens>[1-9]\d{0,6})(?:@d(?P<depth>[1-9]\d{0,6}))?", re.ASCII)
+_KINDS: dict[str, WorkloadKind] = {"pp": "prefill", "tg": "generation"}
+_PREFIXES: dict[WorkloadKind, str] = {kind: prefix for prefix, kind in _KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Workload:
+    """Prefill or generation of `tokens` tokens, after `depth` tokens of context outside the clock."""
+
+    kind: WorkloadKind
+    tokens: int
+    depth: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Workload:
+        """Read `pp512`, `tg128` or `tg128@d4096`.
+
+        Raises:
+            OptionError: the text is none of these.
+        """
+        match = _WORKLOAD.fullmatch(text.strip())
+        if match is None:
+            message = (
+                f"workload {text!r} is not understood; write ppN (prefill of N tokens) or tgN (generation), "
+                "with @dN for N tokens of context before it, for example pp512, tg128 or tg128@d4096"
+            )
+            raise OptionError(message)
+        return cls(_KINDS[match["kind"]], int(match["tokens"]), int(match["depth"] or 0))
+
+    @staticmethod
+    def is_name(text: str) -> bool:
+        """Whether files call a workload so: what `str` gives, where `parse` forgives blanks around it."""
+        return _WORKLOAD.fullmatch(text) is not None
+
+    def __str__(self) -> str:
+        depth = f"@d{self.depth}" if self.depth else ""
+        return f"{_PREFIXES[self.kind]}{self.tokens}{depth}"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One engine set up one way; its workloads share a worker process.
+
+    `device` is the engine's own id (`cpu`, `cuda:0`, `vulkan:0`); `chunk` is the most tokens one prefill call gets.
+    Figures of different protocols are different cases, so that they are never compared.
+    """
+
+    backend: str
+    model: str
+    quant: str
+    device: str
+    threads: int
+    chunk: int
+    protocol: ProtocolName = "uniform"
+
+    @property
+    def key(self) -> str:
+        """The name under which a baseline stores the case; stable across runs."""
+        settings = f"threads={self.threads} chunk={self.chunk}"
+        if self.protocol != "uniform":
+            settings += f" protocol={self.protocol}"
+        return f"{self.backend} | {self.model} | {self.quant} | {self.device} | {settings}"
+
+    @property
+    def label(self) -> str:
+        """A short name for progress lines and test ids."""
+        name = f"{self.backend}-{self.quant}-{self.device}"
+        return name if self.protocol == "uniform" else f"{name}-{self.protocol}"
+
+    @property
+    def variant(self) -> str:
+        """The quant, and how it was timed where that was not as every engine is: a column of a table."""
+        return self.quant if self.protocol == "uniform" else f"{self.quant} ({self.protocol})"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing to judge: a workload of a case."""
+
+    case: Case
+    workload: Workload
+
+    @property
+    def id(self) -> str:
+        """The test id's parameter part."""
+        return f"{self.case.label}-{self.workload}"
+
+
+def told_apart(cases: Iterable[Case]) -> dict[Case, Case]:
+    """Each case as people are shown it: one that runs with other threads too has them in its device (`cpu-t2`).
+
+    Protocols and their chunks are one here, so that a case's two protocols stay beside each other.
+    """
+    alike: dict[Case, list[Case]] = {}
+    given = dict.fromkeys(cases)
+    for case in given:
+        alike.setdefault(replace(case, threads=0, chunk=0, protocol="uniform"), []).append(case)
+    several = {case for group in alike.values() if len({one.threads for one in group}) > 1 for case in group}
+    return {case: replace(case, device=f"{case.device}-t{case.threads}") if case in several else case for case in given}
+
+
+def cross(cases: Iterable[Case], workloads: Iterable[Workload]) -> tuple[Item, ...]:
+    """Every workload of every case, cases outermost so that a case's items stand together."""
+    chosen = tuple(workloads)
+    return tuple(Item(case, workload) for case in cases for workload in chosen)
+
+
+Format = Literal["pth", "st", "gguf"]
+
+
+FORMATS: tuple[Format, ...] = get_args(Format)

@@ -1,0 +1,158 @@
+"""What a backend is: a handful of facts for the parent process, and an engine for the worker process."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from pytest_rwkvperf.core.cases import Format
+
+DeviceKind = Literal["cpu", "gpu", "software"]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A place where an engine can run. `software` is a graphics driver that computes on the CPU (llvmpipe)."""
+
+    id: str
+    name: str
+    kind: DeviceKind
+    detail: str = ""
+    physical: str = ""
+    """PCI address (`0000:0a:00.0`) of the hardware, by which several engines' names for it are known to be one; empty
+    where the engine does not tell."""
+
+
+def pci_address(text: str | None) -> str:
+    """A PCI address as Linux writes it, `0000:0a:00.0`, from the forms in which drivers tell it; empty for none.
+
+    NVML has eight digits of domain and capitals, others leave the domain out.
+    """
+    match = re.fullmatch(
+        r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?", (text or "").strip().lower()
+    )
+    if match is None:
+        return ""
+    domain, bus, slot, function = match.groups()
+    return f"{int(domain or '0', 16):04x}:{bus}:{slot}.{function or 0}"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """What an engine is asked to load."""
+
+    path: Path
+    quant: str
+    device: str
+    threads: int
+    chunk: int
+
+
+class Engine(Protocol):
+    """A loaded model with one recurrent state, inside a worker process.
+
+    Calls may only queue work; `synchronise` waits for it, and `logits` has it on the host.
+    """
+
+    @property
+    def vocabulary(self) -> int:
+        """Length of the logits."""
+
+    @property
+    def device(self) -> Device:
+        """The device that really holds the model, as the engine tells it."""
+
+    def clear(self) -> None:
+        """Put the recurrent state back to its initial value."""
+
+    def save_state(self) -> Any:  # noqa: ANN401 - each engine's own
+        """A copy of the recurrent state that later calls leave alone, for `load_state`; waits for what is queued."""
+
+    def load_state(self, state: Any) -> None:  # noqa: ANN401 - each engine's own
+        """Put the recurrent state back to what `save_state` copied; the copy serves again."""
+
+    def prefill(self, tokens: Sequence[int]) -> None:
+        """Advance the state by up to `chunk` tokens in one call; the last token's logits are wanted."""
+
+    def decode(self, token: int) -> None:
+        """Advance the state by one token along the engine's generation path."""
+
+    def synchronise(self) -> None:
+        """Wait until the device has finished everything queued."""
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """The last token's logits on the host: float32 [vocabulary]; valid until the next call."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """One engine family. Third parties offer theirs by an entry point in the group `pytest_rwkvperf.backends`.
+
+    The module must import without its engine: the parent process reads the attributes and never calls the
+    methods marked *worker*.
+    """
+
+    @property
+    def name(self) -> str:
+        """The word after `--rwkv-backend=`."""
+
+    @property
+    def format(self) -> Format:
+        """The file format it reads."""
+
+    @property
+    def install(self) -> str:
+        """The command that installs the engine, for the sentence about a missing one."""
+
+    @property
+    def no_device(self) -> str:
+        """What to do when the engine is there and finds no device."""
+
+    @property
+    def quants(self) -> tuple[str, ...]:
+        """Every quant this backend may be asked for; `accepts` also takes variants such as `int8@31`."""
+
+    @property
+    def standard_chunk(self) -> int:
+        """Most tokens in one prefill call when nothing else is asked."""
+
+    @property
+    def max_chunk(self) -> int | None:
+        """Largest chunk that gives right answers, None when there is no limit."""
+
+    def accepts(self, quant: str) -> bool:
+        """Whether the backend knows the quant."""
+
+    def standard_quants(self, device: Device) -> tuple[str, ...]:
+        """The quants measured on a device when none is named."""
+
+    def file_quant(self, quant: str) -> str | None:
+        """The quant that the model file itself must have, or None when the engine converts while loading."""
+
+    def emulation(self, quant: str) -> str:
+        """How the engine changes the file's weights while loading, as `oracle.emulation` knows it; empty for not."""
+
+    def environment(self, device: str | None) -> Mapping[str, str]:
+        """Environment variables the worker must start with, because the engine reads them at import."""
+
+    def versions(self) -> Mapping[str, str]:
+        """*worker* The engine's version first, then those of what it stands on."""
+
+    def devices(self) -> Sequence[Device]:
+        """*worker* Every device the engine can run on, best first."""
+
+    def open(self, request: OpenRequest) -> Engine:
+        """*worker* Load a model.
+
+        Raises:
+            DeviceError: the device is not there, or the engine took another.
+            ModelError: the engine cannot load the file.
+        """

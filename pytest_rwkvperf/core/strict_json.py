@@ -1,0 +1,92 @@
+"""JSON that is kept: written for diffs, read without believing it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from pytest_rwkvperf.core.text import cleaned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+MAX_BYTES = 1 << 28
+"""Of a file. A run of 12 cases with pp512 and tg128 leaves a record of about a megabyte, and ten of them a baseline."""
+
+# A raw line break never stands inside a JSON string, so a text that looks like a list is left alone.
+_NUMBERS = re.compile(r"\[\n\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
+
+
+def dumps(value: object, *, sort_keys: bool) -> str:
+    """JSON with two-space indent and a list of numbers on one line.
+
+    Raises:
+        ValueError: NaN or infinity.
+    """
+    text = json.dumps(value, indent=2, sort_keys=sort_keys, allow_nan=False, ensure_ascii=False)
+    return _NUMBERS.sub(lambda match: "[" + re.sub(r"\s+", " ", match[1]) + "]", text) + "\n"
+
+
+def read_text(path: Path) -> str:
+    """A file's text, and never more of it than such files have: a link that came with a folder may have no end.
+
+    Raises:
+        OSError: it cannot be read, or is larger.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than the {MAX_BYTES:,} bytes that any such file has")
+    return data.decode()
+
+
+def loads(text: str, *, clean: bool = False) -> Any:  # noqa: ANN401 - JSON
+    """Parse JSON; NaN, infinity, numbers beyond floats, half surrogate pairs and bottomless nesting are none.
+
+    With `clean`, control characters of its text are escapes: for what is shown and not written back.
+
+    Raises:
+        ValueError: it is no such JSON.
+    """
+    try:
+        raw = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole)
+        json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair is JSON, and no text
+        raw = cleaned(raw) if clean else raw
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    return raw
+
+
+def stray(raw: object, known: object) -> str | None:
+    """A key that is in `raw` and not in `known`, wherever."""
+    pairs: Iterable[tuple[object, object]] = ()
+    if isinstance(raw, dict) and isinstance(known, dict):
+        if strangers := raw.keys() - known.keys():
+            return str(min(strangers))
+        pairs = ((value, known[key]) for key, value in raw.items())
+    elif isinstance(raw, list) and isinstance(known, (list, tuple)):
+        pairs = zip(raw, known, strict=False)
+    return next((found for pair in pairs if (found := stray(*pair)) is not None), None)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number in JSON")
+
+
+def _whole(text: str) -> int:
+    """Python takes whole numbers of any length, and divides none that is beyond floats."""
+    _finite(text)
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    """`1e999` is JSON, and Python reads it as infinity."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large")
+    return value

@@ -1,0 +1,374 @@
+"""The options, their ini twins, and the settings they become."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.reports import registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+    from pytest_rwkvperf.core.cases import ProtocolName
+    from pytest_rwkvperf.reports.base import Language
+    from pytest_rwkvperf.reports.registry import Wanted
+
+Suite = Literal["auto", "yes", "no"]
+Save = Literal["no", "append", "replace"]
+Strictness = Literal["skip", "no-baseline", "inconclusive"]
+
+MAX_NUMBER = 9_999_999
+"""Of threads, tokens in a chunk and seconds: the bound that a workload's tokens have too."""
+
+EVERY = "all"
+"""After --rwkv-device=: every device that the engines list."""
+
+STRICTNESS: tuple[Strictness, ...] = ("skip", "no-baseline", "inconclusive")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: `--rwkv-NAME` on the command line, `rwkv_NAME` in the ini file."""
+
+    name: str
+    default: str
+    help: str
+    metavar: str
+    bare: str | None = None
+    """What the option means when it stands without a value."""
+    repeatable: bool = False
+    """Whether it may stand several times, or on several lines of the ini file."""
+
+    @property
+    def flag(self) -> str:
+        """The command-line form."""
+        return f"--rwkv-{self.name}"
+
+    @property
+    def ini(self) -> str:
+        """The ini form."""
+        return f"rwkv_{self.name.replace('-', '_')}"
+
+
+OPTIONS = (
+    Option(
+        "backend",
+        "",
+        "turn measuring on and deselect every other test. all: every backend, a missing one is a skip that says how to "
+        "install it; a backend named here and missing is an error. Known: rwkv, llama-cpp, web-rwkv, and what "
+        "installed distributions add; llama-bench:/path and web-rwkv-bench:/path run these programs themselves",
+        "all|NAME,...",
+    ),
+    Option(
+        "model",
+        "synthetic:nano",
+        "a .pth, .st or .gguf file; synthetic:SHAPE[:SEED] with SHAPE nano, 0.1b, 0.4b, 1.5b, 2.9b, 7.2b or 13.3b; "
+        "hf:OWNER/REPO/FILE, ms:OWNER/REPO/FILE; or a public model's short name such as rwkv7-g1-2.9b",
+        "REF",
+    ),
+    Option(
+        "quant",
+        "",
+        "precisions in each backend's own words, for the backends that know them (fp32,q8_0,int8@31), or for one "
+        "backend: llama-cpp=f16+q8_0. Default: each backend's standard ones",
+        "LIST",
+    ),
+    Option("workload", "", "ppN prefill, tgN generation, @dN after N tokens of context. Default: pp512,tg128", "LIST"),
+    Option(
+        "device",
+        "",
+        "device ids as the engines list them (cpu, cuda:0, vulkan:0), or all. Default: each one's best",
+        "LIST",
+    ),
+    Option("threads", "", "CPU threads of an engine. Default: the physical cores this process may use", "LIST"),
+    Option("chunk", "", "most tokens in one prefill call. Default: 512, and 128 for web-rwkv as its own tool", "N"),
+    Option(
+        "protocol",
+        "uniform",
+        "uniform times all engines alike; native times each as its own tool does (web-rwkv bench, llama-bench, the "
+        "guide's three-turn chat for rwkv), for figures that go beside older posts. Both: uniform,native",
+        "LIST",
+    ),
+    Option("suite", "auto", "the shipped tests; auto: when no test of your own asks for rwkv_perf", "auto|yes|no"),
+    Option(
+        "save-baseline",
+        "no",
+        "store this run as this machine's baseline, beside older sessions; a regression is stored with replace only",
+        "append|replace",
+        bare="append",
+    ),
+    Option(
+        "ab",
+        "",
+        "compare with another interpreter's environment instead of with a baseline: both are measured in alternation, "
+        "which is what a shared machine needs. PYTHON has the old version, this interpreter the new one",
+        "PYTHON",
+    ),
+    Option(
+        "aa",
+        "no",
+        "as --rwkv-ab with this same interpreter on both sides: shows what this machine's noise hides and whether "
+        "unchanged code is ever called slower",
+        "yes|no",
+        bare="yes",
+    ),
+    Option("baseline-dir", "baselines", "folder of the baselines, relative to the rootdir", "DIR"),
+    Option("tolerance", "5%", "slowdown that counts, as a share of the time", "PERCENT"),
+    Option("precision", "2%", "stop a case when its interval's half-width is under this", "PERCENT"),
+    Option(
+        "budget",
+        "240",
+        "seconds for the whole run, shared over the cases; at least 3 processes x 3 samples are taken whatever it says",
+        "SECONDS",
+    ),
+    Option(
+        "strict",
+        "",
+        "these fail too: skip, no-baseline, inconclusive. All three without a value",
+        "LIST",
+        bare=",".join(STRICTNESS),
+    ),
+    Option(
+        "report",
+        "",
+        f"write a report; may be repeated. The format follows from the file's suffix ({', '.join(registry.SUFFIXES)}) "
+        f"or stands before it: FORMAT:FILE with one of {', '.join(registry.FORMATS)}",
+        "FILE",
+        repeatable=True,
+    ),
+    Option(
+        "history",
+        "",
+        "store this run's record in a database: an SQLite file, sqlite:///FILE or postgresql://USER@HOST/DATABASE. "
+        "What cannot be stored now is kept on this disk and sent with the next run",
+        "FILE|URL",
+    ),
+    Option("report-language", "en", "of reports for people: English or Chinese", "en|zh"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options as values; lists are empty where the default depends on the backend."""
+
+    backend: str
+    model: str
+    quants: tuple[str, ...]
+    quants_by_backend: dict[str, tuple[str, ...]]
+    workloads: tuple[str, ...]
+    devices: tuple[str, ...]
+    threads: tuple[int, ...]
+    chunk: int | None
+    suite: Suite
+    save: Save
+    baseline_dir: Path
+    tolerance: float
+    precision: float
+    budget_seconds: float
+    strict: frozenset[Strictness]
+    ab: str
+    """The interpreter with the old version; empty when a baseline is what figures are compared with."""
+    reports: tuple[Wanted, ...]
+    report_language: Language
+    protocols: tuple[ProtocolName, ...]
+    history: str = field(repr=False)
+    """The history's address as it was written, password and all; empty when none is kept."""
+
+    @property
+    def aa(self) -> bool:
+        """Whether this interpreter is measured against itself."""
+        return self.ab == sys.executable
+
+    @property
+    def spreads(self) -> bool:
+        """Whether several devices may be asked for, which pytest-xdist's workers can measure at the same time."""
+        return len(self.devices) > 1 or EVERY in self.devices
+
+    @property
+    def measuring(self) -> bool:
+        """Whether `--rwkv-backend` was given."""
+        return bool(self.backend)
+
+
+def declare(parser: pytest.Parser) -> None:
+    """Add every option and its ini twin to pytest."""
+    group = parser.getgroup("rwkvperf", "RWKV-7 performance (pytest-rwkvperf)")
+    for option in OPTIONS:
+        default = f" (default: {option.default})" if option.default and option.bare is None else ""
+        extra: dict[str, Any] = {} if option.bare is None else {"nargs": "?", "const": option.bare}
+        if option.repeatable:
+            extra["action"] = "append"
+        group.addoption(
+            option.flag, metavar=option.metavar, help=(option.help + default).replace("%", "%%"), default=None, **extra
+        )
+        kind: Any = "linelist" if option.repeatable else None
+        parser.addini(option.ini, f"twin of {option.flag}", type=kind, default=[] if kind else option.default)
+
+
+def read(config: pytest.Config) -> Settings:
+    """The settings of a session; the command line goes before the ini file.
+
+    Raises:
+        OptionError: a value is not understood; the message names the option and what is allowed.
+    """
+    raw = values(config)
+    quants, quants_by_backend = _quants(raw["quant"])
+    return Settings(
+        backend=_backend(config, raw["backend"]),
+        model=_model(config, raw["model"]),
+        quants=quants,
+        quants_by_backend=quants_by_backend,
+        workloads=_words(raw["workload"]),
+        devices=_words(raw["device"]),
+        threads=tuple(_number("threads", word, int) for word in _words(raw["threads"])),
+        chunk=_number("chunk", raw["chunk"], int) if raw["chunk"] else None,
+        suite=_choice("suite", raw["suite"], ("auto", "yes", "no")),
+        save=_choice("save-baseline", raw["save-baseline"], ("no", "append", "replace")),
+        baseline_dir=config.rootpath / raw["baseline-dir"],
+        tolerance=share("--rwkv-tolerance=", raw["tolerance"]),
+        precision=share("--rwkv-precision=", raw["precision"]),
+        budget_seconds=_number("budget", raw["budget"], float),
+        ab=_other_python(raw["ab"], raw["aa"], raw["save-baseline"]),
+        strict=frozenset(_choice("strict", word, STRICTNESS) for word in _words(raw["strict"])),
+        reports=_reports(config),
+        history=raw["history"],
+        report_language=_choice("report-language", raw["report-language"], ("en", "zh")),
+        protocols=_protocols(raw["protocol"], raw["ab"], raw["aa"]),
+    )
+
+
+def _backend(config: pytest.Config, text: str) -> str:
+    """As it is. Empty, it overrules settings; with none to overrule, an unset variable would look like success."""
+    if text or config.getoption("--rwkv-backend") is None or config.getini("rwkv_backend"):
+        return text
+    if not any("--rwkv-backend" in one for one in (*config.getini("addopts"), os.environ.get("PYTEST_ADDOPTS", ""))):
+        raise OptionError("--rwkv-backend is empty; name engines or write all, or leave it out to measure nothing")
+    return text
+
+
+def _model(config: pytest.Config, text: str) -> str:
+    """As it is; a file that the ini file names lies in pytest's rootdir, whichever folder pytest is called from."""
+    there = config.rootpath / text
+    from_ini = config.getoption("--rwkv-model") is None
+    elsewhere = config.invocation_params.dir != config.rootpath
+    try:
+        return str(there) if from_ini and elsewhere and there.is_file() else text
+    except OSError:  # a folder that one may not look into; who measures is told
+        return text
+
+
+def _protocols(text: str, ab: str, aa: str) -> tuple[ProtocolName, ...]:
+    chosen = tuple(_choice("protocol", word, ("uniform", "native")) for word in _words(text)) or ("uniform",)
+    if "native" in chosen and (ab or aa == "yes"):
+        raise OptionError(
+            "--rwkv-protocol=native times whole invocations of a tool, which cannot alternate; leave --rwkv-ab out"
+        )
+    return chosen
+
+
+def values(config: pytest.Config) -> dict[str, str]:
+    """Every option by name as it was written, the command line before the ini file; several values as lines."""
+    return {option.name: _value(config, option) for option in OPTIONS}
+
+
+def _other_python(ab: str, aa: str, save: str) -> str:
+    """The other side's interpreter; this one for A/A."""
+    same = _choice("aa", aa, ("yes", "no")) == "yes"
+    if same and ab:
+        raise OptionError(f"--rwkv-aa compares this interpreter with itself, --rwkv-ab={ab} with another; choose one")
+    if (same or ab) and save != "no":
+        raise OptionError("--rwkv-ab and --rwkv-aa compare two environments; run --rwkv-save-baseline by itself")
+    if same or not ab:
+        return sys.executable if same else ""
+    found = shutil.which(ab)
+    if found is None:
+        raise OptionError(f"--rwkv-ab={ab!r} is no program; give a Python, such as old/.venv/bin/python")
+    # A test may change the folder. A link is kept: it is by its place that a virtual environment's Python knows it.
+    return str(Path(found).absolute())
+
+
+def share(option: str, text: str) -> float:
+    """Read `5%`, `2.5 %` or `0.05` as a share strictly between 0 and 1; `option` is what stands before it in errors.
+
+    Raises:
+        OptionError: it is none of these.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*", text, re.ASCII)
+    value = float(match[1]) / (100 if match[2] else 1) if match else 0.0
+    if not 0 < value < 1:
+        raise OptionError(f"{option}{text!r} is not a share between 0 and 100 %; write 5% or 0.05")
+    return value
+
+
+def _value(config: pytest.Config, option: Option) -> str:
+    given = config.getoption(option.flag)
+    value = config.getini(option.ini) if given is None else given
+    return "\n".join(value) if option.repeatable else str(value).strip()
+
+
+def _reports(config: pytest.Config) -> tuple[Wanted, ...]:
+    """A relative file is in the folder that pytest was called from, or beside the ini file that names it."""
+    option = next(one for one in OPTIONS if one.name == "report")
+    given = config.getoption(option.flag)
+    folder = config.rootpath if given is None else config.invocation_params.dir
+    return tuple(registry.parse(text, folder) for text in _value(config, option).splitlines() if text.strip())
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word for word in re.split(r"[,\s]+", text) if word))
+
+
+def _quants(text: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+    """`f16,q8_0` for whoever knows them; `llama-cpp=f16+q8_0` for one backend."""
+    plain: list[str] = []
+    by_backend: dict[str, tuple[str, ...]] = {}
+    for word in _words(text):
+        backend, separator, quants = word.partition("=")
+        if separator:
+            named = [quant for quant in quants.split("+") if quant]
+            if not backend or not named:
+                raise OptionError(f"--rwkv-quant={word!r} is not understood; write for example llama-cpp=f16+q8_0")
+            by_backend[backend] = tuple(dict.fromkeys((*by_backend.get(backend, ()), *named)))
+        else:
+            plain.append(word)
+    return tuple(plain), by_backend
+
+
+def _choice(name: str, text: str, allowed: tuple[Any, ...]) -> Any:  # noqa: ANN401 - one of the literals given
+    if text not in allowed:
+        # A bare --rwkv-save-baseline or --rwkv-strict takes the word behind it for its value.
+        hint = "; put test paths before the option" if "/" in text or text.endswith(".py") else ""
+        raise OptionError(f"--rwkv-{name}={text!r} is unknown; allowed: {', '.join(allowed)}{hint}")
+    return text
+
+
+def _number(name: str, text: str, kind: Callable[[str], Any]) -> Any:  # noqa: ANN401 - int or float, as asked
+    try:
+        return positive(text, kind)
+    except ValueError as error:
+        raise OptionError(f"--rwkv-{name}={error}; write for example 4") from None
+
+
+def positive(text: str, kind: Callable[[str], Any]) -> Any:  # noqa: ANN401 - int or float, as asked
+    """Read a number above 0 and up to MAX_NUMBER.
+
+    Raises:
+        ValueError: it is none; the text quoted, and the bounds.
+    """
+    try:
+        value = kind(text)
+    except ValueError:
+        value = 0
+    # Engines take 32-bit numbers and would cut larger ones short without a word; the budget may as well end there.
+    if not 0 < value <= MAX_NUMBER:
+        raise ValueError(f"{text!r} is not a number above 0 and up to {MAX_NUMBER}")
+    return value

@@ -1,0 +1,230 @@
+"""Which items a test gets: settings, the test's own marker and what the engines offer, brought together. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_rwkvperf.backends.registry import EXECUTABLES
+from pytest_rwkvperf.core.cases import Case, Item, Workload, cross
+from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.run.discovery import Found, Missing
+from pytest_rwkvperf.run.options import EVERY, share
+from pytest_rwkvperf.worker import native
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pytest
+
+    from pytest_rwkvperf.core.cases import ProtocolName
+    from pytest_rwkvperf.core.engine import Backend, Device
+    from pytest_rwkvperf.run.options import Settings
+
+DEFAULT_WORKLOADS = ("pp512", "tg128")
+"""llama-bench's two, which the guide's reports show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a test's `rwkv` marker asks for; empty means what the options say."""
+
+    quants: tuple[str, ...] = ()
+    workloads: tuple[str, ...] = ()
+    tolerance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """What the model file allows: the formats it can be turned into, and its own quant when that is fixed."""
+
+    name: str
+    formats: frozenset[str]
+    quant: str | None = None
+
+
+def read_marker(marker: pytest.Mark | None) -> Request:
+    """Check the arguments of `@pytest.mark.rwkv(quant=[...], workload=[...], tolerance="3%")`.
+
+    Raises:
+        OptionError: an argument is unknown or malformed.
+    """
+    if marker is None:
+        return Request()
+    unknown = [*map(repr, marker.args), *sorted(set(marker.kwargs) - {"quant", "workload", "tolerance"})]
+    if unknown:
+        raise OptionError(f"the rwkv marker knows no argument {unknown[0]}; allowed: quant=, workload=, tolerance=")
+    tolerance = marker.kwargs.get("tolerance")
+    return Request(
+        _strings(marker.kwargs, "quant"),
+        _strings(marker.kwargs, "workload"),
+        None if tolerance is None else share("the rwkv marker's tolerance=", str(tolerance)),
+    )
+
+
+def check_quants(settings: Settings, request: Request, backends: Sequence[Backend]) -> None:
+    """Refuse a quant that no backend would be measured with.
+
+    Raises:
+        OptionError: naming the quants that are allowed.
+    """
+    allowed = "; ".join(f"{backend.name}: {', '.join(backend.quants)}" for backend in backends)
+    for quant in (*settings.quants, *request.quants):
+        if not any(backend.accepts(quant) for backend in backends):
+            raise OptionError(f"quant {quant!r} is known to none of the backends in use; allowed: {allowed}")
+    for quant in settings.quants:
+        knowing = [backend.name for backend in backends if backend.accepts(quant)]
+        own = [settings.quants_by_backend.get(name, ()) for name in knowing]
+        if all(own) and not any(quant in quants for quants in own):
+            listed = "+".join((*settings.quants_by_backend[knowing[0]], quant))
+            raise OptionError(
+                f"--rwkv-quant={quant} would be left out, as {knowing[0]} has a list of its own; "
+                f"instead of it write {knowing[0]}={listed}"
+            )
+    by_name = {backend.name: backend for backend in backends}
+    for name, quants in settings.quants_by_backend.items():
+        if name not in by_name:
+            raise OptionError(
+                f"--rwkv-quant names {name!r}, which --rwkv-backend did not select ({', '.join(by_name)})"
+            )
+        for quant in quants:
+            if not by_name[name].accepts(quant):
+                raise OptionError(f"--rwkv-quant={name}={quant}: unknown to it; allowed: {allowed}")
+
+
+def check_chunk(settings: Settings, backends: Sequence[Backend]) -> None:
+    """Refuse a chunk that an engine would compute wrongly.
+
+    Raises:
+        OptionError: naming the engine and its limit.
+    """
+    for backend in backends:
+        if settings.chunk and backend.max_chunk and settings.chunk > backend.max_chunk:
+            raise OptionError(
+                f"--rwkv-chunk={settings.chunk} is more than {backend.name} computes rightly; "
+                f"at most {backend.max_chunk}, or leave {backend.name} out of --rwkv-backend"
+            )
+
+
+def check_devices(settings: Settings, found: Sequence[Found]) -> None:
+    """Refuse a device that no engine lists.
+
+    Raises:
+        OptionError: naming the devices that are there.
+    """
+    there = {engine.backend.name: [device.id for device in engine.devices] for engine in found}
+    for wanted in settings.devices:
+        if wanted != EVERY and not any(_is_called(one, wanted) for ids in there.values() for one in ids):
+            listed = "; ".join(f"{name}: {', '.join(ids)}" for name, ids in there.items())
+            raise OptionError(f"--rwkv-device={wanted!r} is not a device of any engine here; there are {listed}")
+
+
+def items(
+    settings: Settings, request: Request, found: Iterable[Found], limits: ModelLimits, default_threads: int
+) -> tuple[Item, ...]:
+    """Every item of a test: cases of each engine that can serve the model, times workloads."""
+    wanted = _both(settings.workloads, request.workloads)
+    none_asked = not (settings.workloads or request.workloads)
+    workloads = [Workload.parse(text) for text in (DEFAULT_WORKLOADS if none_asked else wanted)]
+    threads = settings.threads or (default_threads,)
+    # Software adapters are so slow that their minimum uses up the budget: first, so that the others share what is left.
+    places = sorted(
+        ((engine, device) for engine in found for device in devices(settings, engine)),
+        key=lambda place: place[1].kind != "software",
+    )
+    cases = [
+        Case(engine.backend.name, limits.name, quant, device.id, count, chunk, protocol)
+        for engine, device in places
+        if engine.backend.format in limits.formats
+        for protocol in protocols(settings, engine.backend.name)
+        for chunk in [chunk_of(settings, engine.backend, protocol)]
+        for quant in _quants(settings, request, engine.backend, device, limits)
+        for count in threads
+    ]
+    return tuple(
+        item
+        for item in cross(cases, workloads)
+        if item.case.protocol == "uniform" or native.supported(item.case.backend, item.workload)
+    )
+
+
+def protocols(settings: Settings, backend: str) -> tuple[ProtocolName, ...]:
+    """The protocols asked for that a backend has; a program on its own has its own alone."""
+    if backend in EXECUTABLES:
+        return ("native",)
+    return tuple(one for one in settings.protocols if one == "uniform" or backend in native.TOOLS)
+
+
+def unfit(settings: Settings, engine: Found, limits: ModelLimits) -> Missing | None:
+    """Why an engine that is here has nothing to do, if so."""
+    name = engine.backend.name
+    if engine.backend.format not in limits.formats:
+        have = ", ".join(sorted(limits.formats))
+        reason = f"{name} reads .{engine.backend.format}, and {limits.name} can only be had as {have}"
+        return Missing(name, f"{reason}; give the model's .pth, .st or F16 .gguf file")
+    if not devices(settings, engine):
+        ids = ", ".join(device.id for device in engine.devices)
+        return Missing(name, f"{name} has none of --rwkv-device={','.join(settings.devices)}; it lists {ids}")
+    return _unfit_protocol(settings, name)
+
+
+def _unfit_protocol(settings: Settings, name: str) -> Missing | None:
+    """Why an engine's own tool has nothing to do, when it alone is asked for."""
+    chosen = protocols(settings, name)
+    if not chosen:
+        return Missing(name, f"{name} has no tool of its own to measure as; --rwkv-protocol=uniform measures it")
+    wanted = [Workload.parse(text) for text in settings.workloads or DEFAULT_WORKLOADS]
+    if chosen == ("native",) and not any(native.supported(name, one) for one in wanted):
+        told = ", ".join(map(str, wanted))
+        return Missing(name, f"{name}'s own tool does not measure {told}; --rwkv-protocol=uniform does")
+    return None
+
+
+def devices(settings: Settings, engine: Found) -> list[Device]:
+    """The devices an engine is measured on: those asked for that it lists, every one for `all`, or its best."""
+    if not settings.devices:
+        return [engine.devices[0]]
+    if EVERY in settings.devices:
+        # One adapter for each piece of hardware: the same GPU under Gl beside Vulkan is no second device.
+        named = {device.physical or device.id: device for device in reversed(engine.devices)}
+        return [device for device in engine.devices if device in named.values()]
+    return [device for device in engine.devices if any(_is_called(device.id, one) for one in settings.devices)]
+
+
+def _is_called(device_id: str, wanted: str) -> bool:
+    """Whether a device is asked for by its id, or by its family's name for the first one: `metal` for `metal:0`."""
+    return device_id in {wanted, f"{wanted}:0"}
+
+
+def chunk_of(settings: Settings, backend: Backend, protocol: ProtocolName = "uniform") -> int:
+    """The chunk asked for, or the engine's usual one, or its own tool's."""
+    usual = backend.standard_chunk
+    return settings.chunk or (native.CHUNKS.get(backend.name, usual) if protocol == "native" else usual)
+
+
+def _quants(
+    settings: Settings, request: Request, backend: Backend, device: Device, limits: ModelLimits
+) -> tuple[str, ...]:
+    asked = settings.quants_by_backend.get(backend.name, settings.quants)
+    wanted = _both(asked, request.quants) if asked or request.quants else ()
+    if wanted:
+        return tuple(quant for quant in wanted if backend.accepts(quant))
+    if asked or request.quants:
+        return ()
+    return (limits.quant,) if limits.quant is not None else backend.standard_quants(device)
+
+
+def _both(options: tuple[str, ...], marker: tuple[str, ...]) -> tuple[str, ...]:
+    """The marker's list, cut down to the option's where both are given."""
+    if not marker:
+        return options
+    return tuple(one for one in marker if one in options) if options else marker
+
+
+def _strings(keywords: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """A marker's list without doubles: a test would be measured twice under one name."""
+    value = keywords.get(name, ())
+    values = (value,) if isinstance(value, str) else value
+    if not isinstance(values, (list, tuple)) or not all(isinstance(one, str) for one in values):
+        raise OptionError(f"the rwkv marker's {name}= takes a list of strings, not {value!r}")
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,330 @@
+"""The measurement record: everything that one run leaves to be reported. It is the only input of every report.
+
+The file is JSON with the schema `docs/record.schema.json`, which is made from these types. A new field gets a default,
+so that older records can still be read; a change of what a field means gets a new VERSION.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pytest_rwkvperf.core import strict_json
+from pytest_rwkvperf.core.cases import Case, Workload, told_apart
+from pytest_rwkvperf.core.errors import OptionError, RecordError
+from pytest_rwkvperf.machine.fingerprint import Fingerprint
+from pytest_rwkvperf.machine.system import System
+from pytest_rwkvperf.measure.record import CaseRecord, Run
+from pytest_rwkvperf.stats.estimates import LONGEST, Estimate
+from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VERSION = 1
+
+_YEAR_10000 = 253_402_300_800
+"""In Unix seconds: no calendar here goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Tokens per second with the 95 % interval; `high` is null where one process alone bounds nothing."""
+
+    median: float
+    low: float
+    high: float | None
+    processes: int
+    samples: int
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the interval relative to the figure; None without an interval."""
+        return None if self.high is None else (self.high - self.low) / 2 / self.median
+
+
+@dataclass(frozen=True, slots=True)
+class MeanRatio:
+    """The ratio of the means of all repetitions; only its `regression` counts. `high` is null where it is unbounded."""
+
+    ratio: float
+    low: float
+    high: float | None
+    regression: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """New over old tokens per second with one-sided bounds, each wrong with probability `alpha`.
+
+    `detectable` is the smallest slowdown, as a share of the time, found 19 times in 20; null where nothing is bounded.
+    `drift` is the part of the new log time that the probes account for; `settled_by` the number of baseline sessions
+    that would have given a verdict other than INCONCLUSIVE; `paired` says that two environments alternated (A/B).
+    """
+
+    ratio: float
+    low: float
+    high: float | None
+    tolerance: float
+    alpha: float
+    detectable: float | None
+    drift: float = 0.0
+    settled_by: int | None = None
+    paired: bool = False
+    mean: MeanRatio | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InterToken:
+    """Percentiles of the time of one generated token over all processes, in seconds."""
+
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedItem:
+    """One workload of a case, with its verdict.
+
+    `verdict` is null where the test ended before it had one; `reason` then says why. `fails` is whether it failed its
+    test. `rate` is this run's figure, `baseline` what it was compared with: the stored one, in A/B the old side's.
+    """
+
+    workload: str
+    verdict: Verdict | None
+    reason: str
+    fails: bool
+    tolerance: float | None = None
+    rate: Rate | None = None
+    baseline: Rate | None = None
+    comparison: Ratio | None = None
+    first_token_seconds: float | None = None
+    inter_token_seconds: InterToken | None = None
+    roofline_share: float | None = None
+    joules_per_token: float | None = None
+    net_joules_per_token: float | None = None
+    utilisation: float | None = None
+    device_seconds_per_token: float | None = None
+    device_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CaseFigures:
+    """What belongs to a case: median load time, largest peak of a worker's memory, file size, largest relative L2.
+
+    `peak_device_bytes` is the largest on a GPU, null elsewhere and where the driver does not tell.
+    """
+
+    load_seconds: float
+    peak_rss_bytes: int
+    file_bytes: int
+    parity: float | None
+    peak_device_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedCase:
+    """One engine set up one way: raw samples of this run's side, in A/B also of the `old` one, figures and verdicts.
+
+    `measured` and `figures` are null where measuring failed; `failure` then says why.
+    """
+
+    case: Case
+    measured: CaseRecord | None
+    figures: CaseFigures | None
+    items: tuple[RecordedItem, ...]
+    old: CaseRecord | None = None
+    failure: str = ""
+
+    def times(self, workload: str) -> tuple[tuple[int, ...], ...]:
+        """Nanoseconds per repetition by process; empty where there are none."""
+        runs = self.measured.runs if self.measured else ()
+        return tuple(tuple(one.nanoseconds for one in run.samples.get(workload, ())) for run in runs)
+
+
+@dataclass(frozen=True, slots=True)
+class SkippedEngine:
+    """An engine that was chosen and could not measure, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One run of pytest. `started` is UTC in ISO 8601; `exit_status` pytest's own (2 is an interruption).
+
+    `command` holds pytest's arguments and `options` this project's options, passwords in addresses left out. `commit`
+    is the revision of the folder that was tested, empty outside git. `id` is different in every run.
+    """
+
+    id: str
+    started: str
+    seconds: float
+    project_version: str
+    command: tuple[str, ...]
+    options: dict[str, str]
+    exit_status: int
+    fingerprint: Fingerprint
+    system: System
+    cases: tuple[RecordedCase, ...]
+    skipped: tuple[SkippedEngine, ...] = ()
+    commit: str = ""
+    schema: int = field(default=VERSION)
+
+    def told_apart(self) -> Record:
+        """The same for people: no two cases of it look alike."""
+        shown = told_apart(case.case for case in self.cases)
+        return replace(self, cases=tuple(replace(case, case=shown[case.case]) for case in self.cases))
+
+    def items(self) -> Iterator[tuple[RecordedCase, RecordedItem]]:
+        """Every item with its case, in order."""
+        return ((case, item) for case in self.cases for item in case.items)
+
+
+def rate(estimate: Estimate | None) -> Rate | None:
+    """An estimate as the record has it."""
+    if estimate is None:
+        return None
+    return Rate(estimate.median, estimate.low, _bounded(estimate.high), estimate.processes, estimate.samples)
+
+
+def ratio(comparison: Comparison | None) -> Ratio | None:
+    """A comparison as the record has it."""
+    if comparison is None:
+        return None
+    tail = comparison.tail
+    return Ratio(
+        comparison.ratio,
+        comparison.low,
+        _bounded(comparison.high),
+        comparison.tolerance,
+        comparison.alpha,
+        _bounded(comparison.detectable),
+        comparison.drift,
+        comparison.settled_by,
+        comparison.paired,
+        None if tail is None else MeanRatio(tail.ratio, tail.low, _bounded(tail.high), tail.regression),
+    )
+
+
+def _bounded(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def dumps(record: Record) -> str:
+    """The record as JSON text; the schema's number first."""
+    raw = msgspec.to_builtins(record)
+    return strict_json.dumps({"schema": raw.pop("schema"), **raw}, sort_keys=False)
+
+
+def read(path: Path) -> Record:
+    """The record in a file.
+
+    Raises:
+        RecordError: it cannot be read, or is no record.
+    """
+    try:
+        size = path.stat().st_size
+        if size > strict_json.MAX_BYTES:
+            raise RecordError(
+                f"record {path} has {size:,} bytes, more than the {strict_json.MAX_BYTES:,} that any record has"
+            )
+        text = strict_json.read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"record {path} cannot be read: {error}; {_AGAIN}") from error
+    return loads(text, path)
+
+
+def loads(text: str, path: Path) -> Record:
+    """Read a record's text; `path` is for the error.
+
+    Raises:
+        RecordError: not JSON, not this schema, a newer schema, or figures that nobody measured.
+    """
+    try:
+        raw = strict_json.loads(text, clean=True)
+    except ValueError as error:
+        raise RecordError(f"record {path} is not valid JSON ({error}); {_AGAIN}") from error
+    version = raw.get("schema") if isinstance(raw, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise RecordError(f"record {path} has no valid schema number; {_AGAIN}")
+    if version > VERSION:
+        raise RecordError(
+            f"record {path} has schema {version}, this release reads up to {VERSION}; upgrade pytest-rwkvperf"
+        )
+    try:
+        record = msgspec.convert(raw, type=Record)
+    except msgspec.ValidationError as error:
+        raise RecordError(f"record {path} does not follow its schema: {error}; {_AGAIN}") from error
+    if (stray := strict_json.stray(raw, msgspec.to_builtins(record))) is not None:
+        raise RecordError(f"record {path} does not follow its schema: unknown key {stray!r}; {_AGAIN}")
+    for case in record.cases:
+        if problem := _problem(case):
+            raise RecordError(f"record {path}: {case.case.key}: {problem}; {_AGAIN}")
+    return record
+
+
+_AGAIN = "give the file that --rwkv-report=FILE.json wrote, or measure again"
+
+
+def _problem(case: RecordedCase) -> str:
+    """What is wrong with a case's content; empty when nothing is."""
+    for side in filter(None, (case.measured, case.old)):
+        if side.case != case.case:
+            return f"its samples are those of {side.case.key}"
+        if not side.runs:
+            return "no process measured it"
+        if problem := next(filter(None, map(_run_problem, side.runs)), ""):
+            return problem
+    return next(filter(None, map(_item_problem, case.items)), "")
+
+
+def _run_problem(run: Run) -> str:
+    for name, samples in run.samples.items():
+        if not Workload.is_name(name):
+            return f"{name!r} names no workload"
+        if not all(0 < one.nanoseconds <= LONGEST for one in samples):
+            return f"{name} holds no usable times"
+    if not all(0 < turn.nanoseconds <= LONGEST for turn in run.turns):
+        return "a turn of the chat holds no usable time"
+    return "" if 0 <= run.started < _YEAR_10000 else f"a process is said to have started at {run.started:g}"
+
+
+def _item_problem(item: RecordedItem) -> str:
+    try:
+        Workload.parse(item.workload)
+    except OptionError as error:
+        return str(error)
+    if not Workload.is_name(item.workload):
+        return f"{item.workload!r} names no workload"
+    rates = [one for one in (item.rate, item.baseline) if one is not None]
+    if any(one.median <= 0 for one in rates):
+        return f"{item.workload} has a speed that is not positive"
+    if any(one.processes < 1 for one in rates):
+        return f"{item.workload} has a speed of no process"
+    return ""
+
+
+def json_schema() -> dict[str, Any]:
+    """The record's JSON Schema (draft 2020-12); as strict about unknown keys as `loads`."""
+    # There and back: defaults are tuples here and lists in JSON.
+    schema: dict[str, Any] = json.loads(json.dumps(msgspec.json.schema(Record)))
+    for part in schema["$defs"].values():
+        part["description"] = inspect.cleandoc(part.get("description", ""))
+        if part.get("type") == "object":
+            part["additionalProperties"] = False
+    top = schema["$defs"]["Record"]
+    top["properties"]["schema"] = {"const": VERSION}
+    top["required"].insert(0, "schema")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"Measurement record of pytest-rwkvperf, schema {VERSION}",
+        **schema,
+    }

@@ -1,0 +1,1 @@
+"""Verdicts: a record compared with a baseline, two stored files compared, and what of a run may be stored."""

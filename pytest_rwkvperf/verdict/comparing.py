@@ -1,0 +1,110 @@
+"""Two stored files compared: a baseline or a measurement record on either side, the verdicts those of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.core import strict_json
+from pytest_rwkvperf.core.cases import Item, Workload
+from pytest_rwkvperf.core.errors import BaselineError, RecordError
+from pytest_rwkvperf.stats.several import holm
+from pytest_rwkvperf.store import baseline as baselines
+from pytest_rwkvperf.store import record as records
+from pytest_rwkvperf.verdict import accept, judgement
+from pytest_rwkvperf.verdict.judgement import Judgement, Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from pytest_rwkvperf.store.baseline import Baseline, StoredCase
+    from pytest_rwkvperf.store.record import Record
+
+_EITHER = "give what --rwkv-save-baseline or --rwkv-report=FILE.json wrote"
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One file's content as a baseline; `doubts` say by case key why no verdict may rest on its figures."""
+
+    baseline: Baseline
+    doubts: Mapping[str, str] = field(default_factory=dict)
+
+
+def read(path: Path) -> Side:
+    """A baseline, or a measurement record as the baseline that its run's figures would make.
+
+    Raises:
+        RecordError: the file cannot be read, or is neither.
+        BaselineError: it is a baseline that no verdict may rest on.
+    """
+    try:
+        text = strict_json.read_text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} cannot be read: {error}; {_EITHER}") from error
+    try:
+        raw = strict_json.loads(text)
+    except ValueError as error:
+        raise RecordError(
+            f"{path} is neither a baseline nor a record: it is not valid JSON ({error}); {_EITHER}"
+        ) from error
+    cases = raw.get("cases") if isinstance(raw, dict) else None
+    if isinstance(cases, list):
+        return _of_record(records.loads(text, path))
+    if isinstance(cases, dict):
+        return Side(baselines.loads(text, path))
+    raise RecordError(f"{path} is neither a baseline nor a record; {_EITHER}")
+
+
+def _of_record(record: Record) -> Side:
+    taken = [case.measured for case in record.cases if case.measured is not None]
+    keep = {one.case.key: set(one.runs[0].samples) for one in taken}
+    baseline = baselines.Baseline(record.fingerprint)
+    for stored in accept.stored_cases(taken, keep, record.started):
+        baseline = baseline.adding(stored, replacing=True)
+    return Side(baseline, {one.case.key: one.doubt for one in taken if one.doubt})
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """What is compared: the old file's content and the new one's."""
+
+    old: Side
+    new: Side
+
+    def doubt(self, item: Item) -> str:
+        """Why no verdict on the item may rest on one side's figures, in words; empty when one may."""
+        key = item.case.key
+        sides = (("", self.new), ("in the old file ", self.old))
+        return " and ".join(f"{where}{side.doubts[key]}" for where, side in sides if key in side.doubts)
+
+
+def compare(pair: Pair, tolerance: float) -> list[Judgement]:
+    """Each workload of the new side's newest sessions, with Holm's share of the error rate.
+
+    Raises:
+        BaselineError: the new side holds no case.
+        MeasurementError: stored times carry no figure.
+    """
+    old, new = pair.old.baseline, pair.new.baseline
+    stored = {Item(case.case, Workload.parse(name)): case for case in new.cases.values() for name in _names(case)}
+    if not stored:
+        raise BaselineError("the new file holds no measured case; measure with --rwkv-save-baseline or --rwkv-report")
+    same = old.fingerprint == new.fingerprint
+    reference = Reference(new.fingerprint, old if same else None, None if same else old.fingerprint)
+
+    def judge(item: Item, share: int) -> Judgement:
+        judged = judgement.judge_stored(stored[item], item, reference, tolerance, share)
+        return judgement.void(judged, "gpu", pair.doubt(item))
+
+    first = {item: judge(item, len(stored)) for item in stored}
+    compared = [item for item, one in first.items() if one.comparison is not None]
+    shares = dict.fromkeys(stored, max(1, len(compared)))
+    for wanted in (("PASS", "IMPROVEMENT"), ("REGRESSION",)):
+        shares |= holm(compared, lambda item, share: judge(item, share).verdict, wanted)
+    return [judge(item, shares[item]) for item in stored]
+
+
+def _names(case: StoredCase) -> list[str]:
+    return sorted({name for session in case.sessions for name in session.workloads})

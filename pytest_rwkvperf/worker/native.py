@@ -1,0 +1,192 @@
+"""The engines' own tools' ways of measuring, so that figures posted before stay comparable. Part of it runs in workers.
+
+* `web-rwkv bench` (examples/bench.rs, 0.10.20): five prefills, of one token where none is asked for, then five
+  generations, without a warm-up and without ever clearing the state; softmax on the device and the largest probability
+  on the host are inside the clock. It tells all tokens over all time.
+* `llama-bench` (tools/llama-bench/llama-bench.cpp): each test warmed by one whole prompt, or one generated token; five
+  repetitions from a cleared state; one wait for the device after a prompt and after each generated token; no logits
+  copied. It tells the mean of the repetitions' speeds.
+* the community guide's chat with the `rwkv` package: three turns of fixed prompts, sampling included; a turn's clock
+  starts after its first token. It tells tokens over time; the guide reads it after the third turn.
+* the executables `llama-bench` and `web-rwkv bench` themselves (`backends/executables.py`).
+
+What the tools draw at random is drawn from a fixed seed here. An engine is checked after it was timed: the check would
+warm it.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol, cast
+
+from pytest_rwkvperf.core.samples import REPETITIONS, SEED, Sample, Taken, Turn
+from pytest_rwkvperf.worker.protocol import prefill
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+    import numpy.typing as npt
+
+    from pytest_rwkvperf.core.cases import Workload
+    from pytest_rwkvperf.core.engine import Engine
+
+    Report = Callable[[str, float], None]
+
+VERSION = 2
+"""Of how these measure; figures of another version are no baseline. 2: web-rwkv's generations follow its prefills."""
+
+
+class Sampling(Protocol):
+    """An engine of web-rwkv's, with the softmax that its `bench` has inside the clock."""
+
+    def probabilities(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """As a prefill of any length, with the softmax of the last logits."""
+
+
+class Chatting(Protocol):
+    """An engine of the rwkv package's, which samples with the package's own code."""
+
+    def chat(self, tokens: int, chunk: int, report: Report) -> list[Turn]:
+        """The guide's three turns, `tokens` counted ones each."""
+
+
+class Executable(Protocol):
+    """Not an engine but a whole tool."""
+
+    def bench(self, workloads: Sequence[Workload], report: Report) -> Taken:
+        """Run it once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """Which workloads a tool measures, how, and what it makes of one invocation's times."""
+
+    takes: Callable[[Workload], bool]
+    run: Callable[[Engine, Sequence[Workload], int, Report], Taken]
+    figure: Callable[[Sequence[int]], float]
+
+
+def supported(backend: str, workload: Workload) -> bool:
+    """Whether the backend's own tool measures a workload."""
+    return backend in TOOLS and TOOLS[backend].takes(workload)
+
+
+def run(backend: str, engine: Engine, workloads: Sequence[Workload], chunk: int, report: Report) -> Taken:
+    """*worker* One invocation of the backend's own tool."""
+    return TOOLS[backend].run(engine, workloads, chunk, report)
+
+
+def figure(backend: str, times: Sequence[int]) -> int:
+    """The one time, in nanoseconds a repetition, that has the speed which the tool prints for these."""
+    return round(TOOLS[backend].figure(times))
+
+
+def mean_time(times: Sequence[int]) -> float:
+    """All tokens over all time."""
+    return sum(times) / len(times)
+
+
+def time_of_mean_speed(times: Sequence[int]) -> float:
+    """The mean of the speeds, which is the harmonic mean of the times."""
+    return len(times) / sum(1 / time for time in times)
+
+
+def _web_rwkv_bench(engine: Engine, workloads: Sequence[Workload], _chunk: int, report: Report) -> Taken:
+    sampling, source = cast("Sampling", engine), random.Random(SEED)
+    samples: dict[str, tuple[Sample, ...]] = {}
+    if all(workload.kind == "generation" for workload in workloads):
+        # The program has no way to leave them out. They take the cold start, which its generations so never have.
+        for _ in range(REPETITIONS):
+            _timed_steps([[source.randrange(engine.vocabulary - 1)]], sampling)
+    for workload in sorted(workloads, key=lambda one: one.kind == "generation"):
+        taken = []
+        for index in range(REPETITIONS):
+            report(f"{workload}, repetition {index + 1} of {REPETITIONS}", index / REPETITIONS)
+            if workload.kind == "prefill":
+                tokens = [source.randrange(engine.vocabulary - 1) for _ in range(workload.tokens)]
+                taken.append(_timed_steps([tokens], sampling))
+            else:
+                taken.append(_timed_steps([None] * workload.tokens, sampling))
+        samples[str(workload)] = tuple(taken)
+    return Taken(samples)
+
+
+def _timed_steps(steps: Sequence[Sequence[int] | None], engine: Sampling) -> Sample:
+    """Time forwards; None is the token that the one before gave, 0 at first."""
+    wall, clock, token = time.time(), time.perf_counter_ns, 0
+    stamps = [clock()]
+    for tokens in steps:
+        token = int(engine.probabilities([token] if tokens is None else tokens).argmax())
+        stamps.append(clock())
+    shares = tuple(stop - start for start, stop in pairwise(stamps))
+    return Sample(wall, stamps[-1] - stamps[0], shares if len(steps) > 1 else ())
+
+
+def _llama_bench(engine: Engine, workloads: Sequence[Workload], chunk: int, report: Report) -> Taken:
+    source = random.Random(SEED)
+    samples: dict[str, tuple[Sample, ...]] = {}
+    for workload in sorted(workloads, key=lambda one: one.kind == "generation"):
+        tokens = [source.randrange(engine.vocabulary) for _ in range(workload.depth + workload.tokens)]
+        context, measured = tokens[: workload.depth], tokens[workload.depth :]
+        engine.clear()
+        report(f"{workload}, warm-up", 0.0)
+        _llama_test(engine, workload, measured if workload.kind == "prefill" else measured[:1], chunk)
+        taken = []
+        for index in range(REPETITIONS):
+            report(f"{workload}, repetition {index + 1} of {REPETITIONS}", index / REPETITIONS)
+            engine.clear()
+            if context:
+                prefill(engine, context, chunk)
+                engine.synchronise()
+            taken.append(_llama_test(engine, workload, measured, chunk))
+        samples[str(workload)] = tuple(taken)
+    return Taken(samples)
+
+
+def _llama_test(engine: Engine, workload: Workload, tokens: Sequence[int], chunk: int) -> Sample:
+    wall, clock = time.time(), time.perf_counter_ns
+    stamps = [clock()]
+    if workload.kind == "prefill":
+        for start in range(0, len(tokens), chunk):
+            engine.prefill(tokens[start : start + chunk])
+        engine.synchronise()
+        return Sample(wall, clock() - stamps[0], ())
+    for token in tokens:
+        engine.decode(token)
+        engine.synchronise()
+        stamps.append(clock())
+    shares = tuple(stop - start for start, stop in pairwise(stamps))
+    return Sample(wall, stamps[-1] - stamps[0], shares)
+
+
+def _chat(engine: Engine, workloads: Sequence[Workload], chunk: int, report: Report) -> Taken:
+    """The second and third turn count: the first one is cold, and the guide reads the third."""
+    samples: dict[str, tuple[Sample, ...]] = {}
+    turns: list[Turn] = []
+    for workload in workloads:
+        started = time.time()
+        talked = cast("Chatting", engine).chat(workload.tokens, chunk, report)
+        samples[str(workload)] = tuple(Sample(started, turn.nanoseconds, ()) for turn in talked[1:])
+        turns += talked
+    return Taken(samples, tuple(turns))
+
+
+def _executable(engine: Engine, workloads: Sequence[Workload], _chunk: int, report: Report) -> Taken:
+    return cast("Executable", engine).bench(workloads, report)
+
+
+TOOLS: Mapping[str, Tool] = {
+    "web-rwkv": Tool(lambda workload: not workload.depth, _web_rwkv_bench, mean_time),
+    "llama-cpp": Tool(lambda _workload: True, _llama_bench, time_of_mean_speed),
+    "rwkv": Tool(lambda workload: workload.kind == "generation" and not workload.depth, _chat, mean_time),
+    "llama-bench": Tool(lambda _workload: True, _executable, time_of_mean_speed),
+    "web-rwkv-bench": Tool(lambda workload: not workload.depth, _executable, mean_time),
+}
+"""By backend's name."""
+
+CHUNKS = {"rwkv": 256}
+"""Tokens in one call where the tool's differ from the engine's usual ones here."""

@@ -1,0 +1,145 @@
+"""`rwkvperf history` on an SQLite file."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.cli.main import main
+from pytest_rwkvperf.history import address, spool
+from pytest_rwkvperf.history.database import Database
+from pytest_rwkvperf.store import record as records
+from tests.unit.history.conftest import run_number, stored, unflushed
+from tests.unit.history.test_trends import runs_with_step
+from tests.unit.reports.test_html import Parsed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["unflushed"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "80")
+    return tmp_path
+
+
+@pytest.fixture
+def history(here: Path) -> str:
+    stored(address.parse("history.db", here), runs_with_step(24, 24))
+    return "history.db"
+
+
+def test_a_list_has_every_run_and_workload(history: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["history", "list", history]) == 0
+    out = capsys.readouterr().out
+    assert out.count("2026-0") == 36
+    assert "llama-cpp | synthetic:nano | q8_0 | cpu | threads=2 chunk=512 | pp512" in out
+
+
+def test_a_trend_is_plotted_with_its_change_point_named(history: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["history", "trend", history, "PP512"]) == 0
+    out = capsys.readouterr().out
+    assert "│" in out
+    assert "from run 25 on (2026-01-25T12:00:00Z" in out
+    assert "llama.cpp b1 -> b2" in out
+    assert max(map(len, out.splitlines()[:14])) <= 80
+
+
+def test_a_page_has_every_point_and_change_point(history: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["history", "trend", history, "-o", "trend.html"]) == 0
+    assert capsys.readouterr().out == "trend.html\n"
+    text = (here / "trend.html").read_text(encoding="utf-8")
+    data = Parsed(text).data("data")
+    (((_, points),)) = Database(address.parse(history, here)).series().items()
+    assert [one["rate"] for one in data[0]["points"]] == [point.tokens_per_second for point in points]
+    assert data[0]["turns"] == [{"at": 24.5}]
+    assert "from run 25 on (2026-01-25T12:00:00Z, 00000000): 8.0% slower" in text
+    assert "llama.cpp b1 -&gt; b2" in text
+
+
+def test_a_page_is_written_where_any_report_is(history: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["history", "trend", history, "-o", "new/folder/trend.html"]) == 0
+    (here / "file").touch()
+    capsys.readouterr()
+    assert main(["history", "trend", "no.db", "-o", "file/trend.html"]) == 2
+    told = capsys.readouterr().err
+    assert "-o file/trend.html cannot be written" in told
+    assert ".tmp" not in told
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_page_goes_through_a_link(history: str, here: Path) -> None:
+    (here / "page.html").touch()
+    (here / "link.html").symlink_to("page.html")
+    assert main(["history", "trend", history, "-o", "link.html"]) == 0
+    assert (here / "link.html").is_symlink()
+    assert (here / "page.html").read_text("utf-8").startswith("<!")
+
+
+def test_changes_are_told_of_all_workloads(history: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["history", "changes", history]) == 0
+    assert "1 change points in 1 workloads." in capsys.readouterr().out
+    assert main(["history", "changes", history, "--at-least=10%"]) == 0
+    assert "0 change points in 1 workloads." in capsys.readouterr().out
+
+
+def test_records_go_in_and_come_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = records.dumps(run_number(7))
+    (here / "run.json").write_text(text, encoding="utf-8")
+    for said in ("1 runs stored", "0 runs stored"):
+        assert main(["history", "add", "sub/new.db", "run.json"]) == 0
+        assert said in capsys.readouterr().out
+    assert main(["history", "record", "sub/new.db", "0000"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_another_run_under_a_stored_id_is_told_and_costs_itself_alone(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [run_number(1), run_number(1, seconds=2.0), run_number(2)]
+    for number, one in enumerate(given):
+        (here / f"{number}.json").write_text(records.dumps(one), "utf-8")
+    assert main(["history", "add", "new.db", "0.json", "1.json", "2.json"]) == 1
+    out, err = capsys.readouterr()
+    assert "2 runs stored" in out
+    assert "1.json: run " in err
+
+
+def test_what_waits_is_counted_and_sent(history: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = address.parse(history, here)
+    spool.keep(run_number(99), spool.folder(place))
+    assert main(["history", "list", history]) == 0
+    assert f"1 runs wait in {spool.folder(place)}" in capsys.readouterr().out
+    assert main(["history", "send", history]) == 0
+    assert "1 runs stored" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (("list", "none.db"), 1, "there is no history sqlite:///"),
+        (("send", "none.db"), 1, "there is no history sqlite:///"),
+        (("trend", "history.db", "tg128"), 2, "no workload's name holds 'tg128'"),
+        (("trend", "history.db", "-o", "none.txt"), 2, "-o none.txt: write a file ending in .html"),
+        (("changes", "history.db", "--at-least", "5"), 2, "--at-least='5' is not a share between 0 and 100 %"),
+        (("record", "history.db", ""), 1, "more than one run of sqlite:///"),
+        (("record", "history.db", "f"), 1, "no run of sqlite:///"),
+        (("list", "mysql://me:hush@host/db"), 2, "the history's database 'mysql' is unknown"),
+        (("send", "postgresql://me:hush@127.0.0.1:1/db"), 1, "the history postgresql://me:***@127.0.0.1:1/db failed"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    arguments: tuple[str, ...], status: int, says: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored(address.parse("history.db", here), [run_number(1), run_number(2)])
+    assert main(["history", *arguments]) == status
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"rwkvperf: {says}")
+    assert "hush" not in captured.err + captured.out
+    assert not [*here.glob("none.*")]

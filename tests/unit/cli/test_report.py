@@ -1,0 +1,65 @@
+"""`rwkvperf report`: a stored record becomes what the run would have written."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.cli.main import main
+from pytest_rwkvperf.store import record as records
+from tests.unit.building import make_record, make_run, recorded, report_record
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RECORD = report_record(recorded(make_record(make_run(pp16=[10**7] * 3), make_run(pp16=[11 * 10**6] * 3))))
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run.json"
+    path.write_text(records.dumps(RECORD), encoding="utf-8")
+    return path
+
+
+def test_a_record_comes_out_as_it_went_in(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "run.json", "--format", "json"]) == 0
+    assert capsys.readouterr().out == path.read_text(encoding="utf-8")
+
+
+def test_with_an_output_the_suffix_or_the_format_decides(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "run.json", "-o", "new/copy.json"]) == 0
+    assert main(["report", "run.json", "--format", "json", "-o", "other"]) == 0
+    assert capsys.readouterr().out.split() == ["new/copy.json", "other"]
+    for copy in (path.parent / "new" / "copy.json", path.parent / "other"):
+        assert copy.read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
+
+
+def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == records.json_schema()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["run.json"], 2, "no format is given"),
+        ([], 2, "no RECORD is given"),
+        (["run.json", "--format", "docx"], 2, "report format 'docx' is unknown; allowed: json"),
+        (["run.json", "-o", "run.docx"], 2, "'run.docx': no such format"),
+        (["run.json", "-o", "."], 2, "no such format"),
+        (["run.json", "--format", "json", "-o", "taken"], 2, "is a folder"),
+        (["gone.json", "--format", "json"], 1, "'gone.json'; give the file that --rwkv-report=FILE.json wrote"),
+        (["broken.json", "--format", "json"], 1, "record broken.json is not valid JSON"),
+    ],
+)
+def test_mistakes_are_told(
+    path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, said: str
+) -> None:
+    (path.parent / "broken.json").write_text("{")
+    (path.parent / "taken").mkdir()
+    assert main(["report", *arguments]) == status
+    assert said in capsys.readouterr().err

@@ -1,0 +1,146 @@
+"""Workload texts, case keys and their cross product."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_rwkvperf.core.cases import Case, Item, Workload, WorkloadKind, cross, told_apart
+from pytest_rwkvperf.core.errors import OptionError
+
+KINDS: tuple[WorkloadKind, ...] = ("prefill", "generation")
+WORKLOADS = st.builds(Workload, st.sampled_from(KINDS), st.integers(1, 9_999_999), st.integers(0, 9_999_999))
+CASE = Case("llama-cpp", "synthetic:nano", "q8_0", "cpu", 2, 512)
+GRAMMAR = r"(pp|tg)[1-9][0-9]{0,6}(@d[1-9][0-9]{0,6})?"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("pp512", Workload("prefill", 512)),
+        ("tg128", Workload("generation", 128)),
+        ("tg128@d4096", Workload("generation", 128, 4096)),
+        (" pp1@d1\n", Workload("prefill", 1, 1)),
+        ("pp9999999", Workload("prefill", 9_999_999)),
+    ],
+)
+def test_a_workload_is_read_as_llama_bench_writes_it(text: str, expected: Workload) -> None:
+    assert Workload.parse(text) == expected
+
+
+@given(WORKLOADS)
+def test_a_workload_survives_being_written_and_read(workload: Workload) -> None:
+    assert Workload.parse(str(workload)) == workload
+
+
+@given(st.from_regex(GRAMMAR, fullmatch=True, alphabet=st.characters(codec="ascii")))
+def test_a_workload_has_one_text_only(text: str) -> None:
+    assert str(Workload.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "pp",
+        "tg",
+        "512",
+        "PP512",
+        "pp0",
+        "tg0",
+        "pp012",
+        "pp-1",
+        "pp+1",
+        "pp1.5",
+        "pp1e3",
+        "pp1_000",
+        "pp10000000",
+        "tg128@",
+        "tg128@d",
+        "tg128@d0",
+        "tg128@4096",
+        "tg128@d10000000",
+        "tg128@d1@d1",
+        "pp512,tg128",
+        "pp512+tg128",
+        "pg512",
+        "pp 512",
+        "pp1\u0662",  # digits of other scripts, which Python's int() takes
+        "pp\uff1512",
+        "tg128@d\u096a",
+    ],
+)
+def test_a_malformed_workload_is_refused_and_named(text: str) -> None:
+    with pytest.raises(OptionError, match="is not understood; write ppN") as caught:
+        Workload.parse(text)
+    assert repr(text) in str(caught.value)
+
+
+@given(
+    st.text()
+    | st.from_regex(r"(pp|tg)\d{0,9}(@d?\d{0,9})?", fullmatch=True)
+    | st.builds("{}{}".format, WORKLOADS, st.text(max_size=2))
+)
+def test_every_text_is_a_workload_or_refused(text: str) -> None:
+    if re.fullmatch(GRAMMAR, text.strip()):
+        assert str(Workload.parse(text)) == text.strip()
+    else:
+        with pytest.raises(OptionError) as caught:
+            Workload.parse(text)
+        assert repr(text) in str(caught.value)
+
+
+def test_the_key_names_everything_that_makes_a_case() -> None:
+    assert CASE.key == "llama-cpp | synthetic:nano | q8_0 | cpu | threads=2 chunk=512"
+    other = Case("rwkv", "m.pth", "fp32", "cuda:0", 1, 128)
+    changed = [
+        Case(other.backend, CASE.model, CASE.quant, CASE.device, CASE.threads, CASE.chunk),
+        Case(CASE.backend, other.model, CASE.quant, CASE.device, CASE.threads, CASE.chunk),
+        Case(CASE.backend, CASE.model, other.quant, CASE.device, CASE.threads, CASE.chunk),
+        Case(CASE.backend, CASE.model, CASE.quant, other.device, CASE.threads, CASE.chunk),
+        Case(CASE.backend, CASE.model, CASE.quant, CASE.device, other.threads, CASE.chunk),
+        Case(CASE.backend, CASE.model, CASE.quant, CASE.device, CASE.threads, other.chunk),
+    ]
+    assert len({CASE.key, *(case.key for case in changed)}) == 7
+
+
+def test_ids_are_readable() -> None:
+    assert CASE.label == "llama-cpp-q8_0-cpu"
+    assert Item(CASE, Workload("generation", 128, 4096)).id == "llama-cpp-q8_0-cpu-tg128@d4096"
+
+
+def test_cases_that_differ_in_their_threads_alone_show_them() -> None:
+    other = replace(CASE, quant="f16")
+    shown = told_apart([CASE, other, replace(CASE, threads=16), CASE])
+    assert [*shown] == [CASE, other, replace(CASE, threads=16)]
+    assert [one.label for one in shown.values()] == [
+        "llama-cpp-q8_0-cpu-t2",
+        "llama-cpp-f16-cpu",
+        "llama-cpp-q8_0-cpu-t16",
+    ]
+    assert told_apart([CASE, other]) == {CASE: CASE, other: other}
+
+
+def test_both_protocols_of_a_case_are_shown_with_their_threads_or_neither_is() -> None:
+    native = replace(CASE, protocol="native", chunk=256)
+    assert told_apart([CASE, native]) == {CASE: CASE, native: native}
+    shown = told_apart([CASE, native, replace(CASE, threads=1)])
+    assert {one.device for one in shown.values()} == {"cpu-t2", "cpu-t1"}
+    assert shown[native].device == "cpu-t2"
+
+
+def test_the_cross_product_keeps_a_cases_items_together() -> None:
+    second = Case("rwkv", "synthetic:nano", "fp32", "cpu", 2, 512)
+    prefill, generation = Workload("prefill", 512), Workload("generation", 128)
+    assert cross([CASE, second], iter([prefill, generation])) == (
+        Item(CASE, prefill),
+        Item(CASE, generation),
+        Item(second, prefill),
+        Item(second, generation),
+    )
+    assert cross([], [prefill]) == ()

@@ -1,0 +1,131 @@
+"""Locks whose holder is named: whoever waits has its turn, and gives up only where nothing moves."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.core import locks
+from pytest_rwkvperf.core.errors import LockedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+GREEDY = """
+import sys, time
+from pathlib import Path
+from pytest_rwkvperf.core import locks
+lock, turns = Path(sys.argv[1]), Path(sys.argv[2])
+while True:
+    with locks.held(lock, -1), turns.open("a") as file:
+        print("turn", file=file, flush=True)
+        time.sleep(0.1)
+"""
+QUEUED = """
+import sys
+from pathlib import Path
+from pytest_rwkvperf.core import locks
+with locks.held(Path(sys.argv[1]), -1, lambda holder: print("waits", flush=True)):
+    pass
+"""
+
+
+@contextmanager
+def process(program: str, *arguments: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+def taken(turns: Path, more_than: int = -1) -> int:
+    """How often the greedy one has had its turn, as soon as that is oftener than so often."""
+    limit = time.monotonic() + 300
+    while (count := turns.read_text("utf-8").count("turn") if turns.exists() else 0) <= more_than:
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+    return count
+
+
+def test_one_who_takes_it_again_and_again_lets_those_who_wait_go_first(tmp_path: Path) -> None:
+    lock, turns = tmp_path / "lock", tmp_path / "turns"
+    passed: list[int] = []
+    with process(GREEDY, lock, turns):
+        for _ in range(50):
+            before: list[int] = []
+            taken(turns, taken(turns))
+            with locks.held(lock, 60, lambda _: before.append(taken(turns))):  # noqa: B023 - called within
+                passed += [taken(turns) - count for count in before]
+            if len(passed) == 5:
+                break
+    assert len(passed) == 5, "mostly the other one has it"
+    assert max(passed) <= 3, "the one that held it, and one that was sooner at the queue"
+
+
+def test_whoever_waits_gives_up_only_when_one_holder_keeps_it_that_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_STEP_SECONDS", 0.1)
+    lock = tmp_path / "lock"
+    free = threading.Event()
+
+    def others() -> None:
+        """Hold the lock, as processes one after the other whose notes differ."""
+        with locks.held(lock, -1):
+            for _ in range(13):
+                held.set()
+                time.sleep(0.1)
+                (tmp_path / "lock.holder").write_text('{"pid": 1}', encoding="utf-8")
+        free.set()
+
+    held = threading.Event()
+    thread = threading.Thread(target=others)
+    thread.start()
+    held.wait(60)
+    with locks.held(lock, 1.0):
+        assert free.wait(60), "1.3 s of others, each of whom had it for 0.1 s"
+    thread.join()
+
+
+def test_a_holder_who_keeps_it_is_an_error_that_names_them(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    said: list[str] = []
+    started = time.monotonic()
+    with (
+        locks.held(lock, -1),
+        pytest.raises(LockedError, match=rf"process {os.getpid()} on "),
+        locks.held(lock, 0.3, said.append),
+    ):
+        pytest.fail("it was held")
+    assert 0.3 <= time.monotonic() - started < 60
+    assert len(said) == 1
+    assert f"process {os.getpid()} on " in said[0]
+    with locks.held(lock, 0):
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGSTOP is POSIX")
+def test_one_who_is_stopped_while_it_waits_keeps_nobody_else_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "_STEP_SECONDS", 0.1)
+    lock = tmp_path / "lock"
+    with process(QUEUED, lock) as queued:
+        with locks.held(lock, 0):
+            assert queued.stdout is not None
+            # Started with the lock held: it is the next one from now on.
+            assert queued.stdout.readline() == b"waits\n"
+            os.kill(queued.pid, signal.SIGSTOP)
+        with locks.held(lock, 60):
+            pass

@@ -1,0 +1,117 @@
+"""Text from elsewhere: no secret and no terminal sequence is left in it, and ordinary sentences are untouched."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_rwkvperf.core.text import is_secret, masked, printable, redacted, safe
+
+TOKENS = [
+    "ghp_" + "a1B2" * 9,
+    "github_pat_" + "A1b2_" * 8,
+    "hf_" + "AbCd" * 8,
+    "glpat-" + "x1y2-" * 5,
+    "sk-" + "proj-" + "0aZ9" * 8,
+    "AKIA" + "ABCD1234EFGH5678",
+    "xoxb-" + "123456789012-abcdef",
+    "pypi-" + "AgEIcHlwaS5vcmc" * 2,
+    "eyJhbGciOiJIUzI1NiIsInR5cCI6" + ".eyJzdWIiOiIx.SflKxwRJSMeKK",
+]
+
+
+@pytest.mark.parametrize("token", TOKENS)
+@pytest.mark.parametrize("sentence", ["error: {} is refused", "token={}", "'{}'", "{}"])
+def test_known_forms_of_tokens_go(token: str, sentence: str) -> None:
+    told = redacted(sentence.format(token), {})
+    assert token[6:] not in told
+    assert "[redacted]" in told
+
+
+def test_passwords_in_addresses_and_headers_go() -> None:
+    told = redacted("https://me:hunter2@hub.example/x Authorization: Bearer abcdef123456abcdef", {})
+    assert told == "https://[redacted]@hub.example/x Authorization: Bearer [redacted]"
+
+
+def test_keys_go_whole() -> None:
+    told = redacted("x\n-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY-----\ny", {})
+    assert told == "x\n[redacted]\ny"
+
+
+def test_values_of_secret_variables_go_and_their_names_are_told() -> None:
+    environment = {"MY_API_TOKEN": "correct horse", "DB_PASSWORD": "staple", "EDITOR": "battery", "A_TOKEN": "4"}
+    told = redacted("correct horse battery staple, 4 of them", environment)
+    assert told == "[MY_API_TOKEN] battery [DB_PASSWORD], 4 of them"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["GITHUB_TOKEN", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "OPENAI_API_KEY", "PGPASSWORD",
+     "npm_token",
+     "AZURE_STORAGE_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "SIGNING_KEY", "DEPLOY_KEYS", "CI_JOB_TOKEN",
+     "DOCKER_AUTH_CONFIG",
+     "APIKEY", "GITLAB_PAT"],
+)  # fmt: skip
+def test_names_of_secrets_are_known(name: str) -> None:
+    assert is_secret(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PATH", "HOME", "CUDA_VISIBLE_DEVICES", "GIT_AUTHOR_NAME", "KEYBOARD", "PWD", "OLDPWD", "MONKEY", "PATTERN"],
+)
+def test_other_names_are_not(name: str) -> None:
+    assert not is_secret(name)
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "CUDA out of memory. Tried to allocate 20.00 MiB",
+        "GGML_ASSERT(index < device_count()) failed",
+        "llama-cpp | synthetic:nano | q8_0 | cpu | threads=2 chunk=512",
+        "a" * 64,
+        "https://host.example/path?x=1",
+        "basic block of 1234567 tokens",
+    ],
+)
+def test_ordinary_sentences_stay(sentence: str) -> None:
+    assert safe(sentence) == sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b[2J\x1b]0;title\x07x", "\\x1b[2J\\x1b]0;title\\x07x"),
+        ("a\rb\nc", "a\\rb\\nc"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("m\udcff.pth", "m\\udcff.pth"),
+        ("龙 für ½", "龙 für ½"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_shown_as_an_escape(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_what_is_kept_stays() -> None:
+    assert printable("a\n\tb\x07", keep="\n\t") == "a\n\tb\\x07"
+
+
+@given(st.text(st.characters()))
+def test_any_text_becomes_one_printable_line_that_can_be_encoded(text: str) -> None:
+    shown = safe(text)
+    assert shown.isprintable()
+    shown.encode()
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), min_size=1))
+def test_no_password_is_left_in_a_command(password: str) -> None:
+    text = masked(f"--rwkv-history=postgresql://me:{password}@host/db?sslmode=require")
+    assert text == "--rwkv-history=postgresql://me:***@host/db?sslmode=require"
+
+
+def test_other_arguments_are_left_alone() -> None:
+    for text in ("--rwkv-model=hf:owner/repo@main/file.pth", "-k", "tests/a.py::b[c:d@e]", "https://host:80/path"):
+        assert masked(text) == text
+    assert masked("postgresql://host/db?user=me&password=hush&a=b") == ("postgresql://host/db?user=me&password=***&a=b")

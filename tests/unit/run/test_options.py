@@ -1,0 +1,372 @@
+"""Options: what they become, which of command line and ini file wins, and what is refused."""
+
+from __future__ import annotations
+
+import math
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.reports.registry import Wanted
+from pytest_rwkvperf.run import options
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.run.options import Settings
+
+ROOT = Path("root")
+WORDS = st.lists(st.sampled_from(["fp32", "q8_0", "int8@31", "nf4"]), unique=True)
+
+
+class Given:
+    """A configuration with some options on the command line and some in the ini file."""
+
+    rootpath = ROOT
+    invocation_params = SimpleNamespace(dir=ROOT / "called from")
+
+    def __init__(self, command_line: dict[str, str], ini: dict[str, str]) -> None:
+        self._values = {one.flag: _as_pytest_gives_it(one, command_line.get(one.name)) for one in options.OPTIONS}
+        self._ini = {one.ini: _as_pytest_gives_it(one, ini.get(one.name, one.default)) for one in options.OPTIONS}
+
+    def getoption(self, flag: str) -> str | list[str] | None:
+        return self._values[flag]
+
+    def getini(self, name: str) -> str | list[str] | None:
+        return self._ini[name]
+
+
+def _as_pytest_gives_it(option: options.Option, text: str | None) -> str | list[str] | None:
+    return text.splitlines() if option.repeatable and text is not None else text
+
+
+def read(**command_line: str) -> Settings:
+    named = {name.replace("_", "-"): value for name, value in command_line.items()}
+    return options.read(cast("pytest.Config", Given(named, {})))
+
+
+# Where a value comes from: pytest's own parser and ini file
+
+
+def test_without_options_nothing_is_measured_and_the_defaults_are_the_documented_ones(
+    pytester: pytest.Pytester,
+) -> None:
+    settings = options.read(pytester.parseconfig())
+    assert not settings.measuring
+    assert settings == options.Settings(
+        backend="",
+        model="synthetic:nano",
+        quants=(),
+        quants_by_backend={},
+        workloads=(),
+        devices=(),
+        threads=(),
+        chunk=None,
+        suite="auto",
+        save="no",
+        baseline_dir=pytester.path / "baselines",
+        tolerance=0.05,
+        precision=0.02,
+        budget_seconds=240.0,
+        strict=frozenset(),
+        ab="",
+        reports=(),
+        report_language="en",
+        protocols=("uniform",),
+        history="",
+    )
+
+
+INI = {
+    "rwkv_backend": "rwkv",
+    "rwkv_model": "from ini.pth",
+    "rwkv_quant": "fp32",
+    "rwkv_workload": "pp16",
+    "rwkv_device": "cuda:0",
+    "rwkv_threads": "3",
+    "rwkv_chunk": "64",
+    "rwkv_suite": "no",
+    "rwkv_save_baseline": "replace",
+    "rwkv_baseline_dir": "from-ini",
+    "rwkv_tolerance": "7%",
+    "rwkv_precision": "0.03",
+    "rwkv_budget": "30",
+    "rwkv_strict": "skip",
+    "rwkv_ab": "",
+    "rwkv_aa": "no",
+    "rwkv_report": "from-ini.json",
+    "rwkv_report_language": "zh",
+    "rwkv_protocol": "native,uniform",
+    "rwkv_history": "from-ini.db",
+}
+
+
+def test_every_option_has_an_ini_twin(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\n" + "\n".join(f"{name} = {value}" for name, value in INI.items()))
+    assert options.read(pytester.parseconfig()) == options.Settings(
+        backend="rwkv",
+        model="from ini.pth",
+        quants=("fp32",),
+        quants_by_backend={},
+        workloads=("pp16",),
+        devices=("cuda:0",),
+        threads=(3,),
+        chunk=64,
+        suite="no",
+        save="replace",
+        baseline_dir=pytester.path / "from-ini",
+        tolerance=0.07,
+        precision=0.03,
+        budget_seconds=30.0,
+        strict=frozenset({"skip"}),
+        ab="",
+        reports=(Wanted("json", pytester.path / "from-ini.json"),),
+        report_language="zh",
+        protocols=("native", "uniform"),
+        history="from-ini.db",
+    )
+    assert set(INI) == {option.ini for option in options.OPTIONS}
+
+
+COMMAND_LINE = {
+    "--rwkv-backend": ("all", "backend", "all"),
+    "--rwkv-model": ("other.gguf", "model", "other.gguf"),
+    "--rwkv-quant": ("q8_0,rwkv=bf16+fp16", "quants", ("q8_0",)),
+    "--rwkv-workload": ("tg8@d4", "workloads", ("tg8@d4",)),
+    "--rwkv-device": ("cpu", "devices", ("cpu",)),
+    "--rwkv-threads": ("1,2", "threads", (1, 2)),
+    "--rwkv-chunk": ("32", "chunk", 32),
+    "--rwkv-suite": ("yes", "suite", "yes"),
+    "--rwkv-save-baseline": ("no", "save", "no"),
+    "--rwkv-tolerance": ("1%", "tolerance", 0.01),
+    "--rwkv-precision": ("9%", "precision", 0.09),
+    "--rwkv-budget": ("0.5", "budget_seconds", 0.5),
+    "--rwkv-strict": ("no-baseline", "strict", frozenset({"no-baseline"})),
+    "--rwkv-ab": (sys.executable, "ab", sys.executable),
+    "--rwkv-aa": ("no", "ab", sys.executable),
+    "--rwkv-report-language": ("en", "report_language", "en"),
+    "--rwkv-protocol": ("uniform", "protocols", ("uniform",)),
+    "--rwkv-history": ("other.db", "history", "other.db"),
+}
+
+
+def test_the_command_line_goes_before_the_ini_file(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\n" + "\n".join(f"{name} = {value}" for name, value in INI.items()))
+    flags = [f"{flag}={value}" for flag, (value, _, _) in COMMAND_LINE.items()]
+    places = ("--rwkv-baseline-dir=elsewhere", "--rwkv-report=other.json")
+    settings = options.read(pytester.parseconfig(*flags, *places))
+    for flag, (_, field, expected) in COMMAND_LINE.items():
+        assert getattr(settings, field) == expected, flag
+    assert settings.quants_by_backend == {"rwkv": ("bf16", "fp16")}
+    assert settings.baseline_dir == pytester.path / "elsewhere"
+    assert settings.reports == (Wanted("json", pytester.path / "other.json"),)
+    assert len(flags) + len(places) == len(options.OPTIONS)
+
+
+def test_an_option_given_empty_overrules_the_ini_file(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nrwkv_backend = all\nrwkv_strict = skip\n")
+    settings = options.read(pytester.parseconfig("--rwkv-backend=", "--rwkv-strict="))
+    assert not settings.measuring
+    assert settings.strict == frozenset()
+
+
+def test_an_engine_that_a_variable_left_empty_is_a_mistake(pytester: pytest.Pytester) -> None:
+    with pytest.raises(OptionError, match="--rwkv-backend is empty; name engines or write all"):
+        options.read(pytester.parseconfig("--rwkv-backend="))
+    pytester.makeini("[pytest]\naddopts = --rwkv-backend=all\n")
+    assert not options.read(pytester.parseconfig("--rwkv-backend=")).measuring, "it overrules these"
+
+
+def test_a_model_of_the_ini_file_is_found_from_any_folder(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytester.makeini("[pytest]\nrwkv_model = models/x.gguf\n")
+    below = pytester.mkdir("models")
+    (below / "x.gguf").touch()
+    assert options.read(pytester.parseconfig()).model == "models/x.gguf"
+    monkeypatch.chdir(below)
+    assert options.read(pytester.parseconfig()).model == str(below / "x.gguf")
+    assert options.read(pytester.parseconfig("--rwkv-model=x.gguf")).model == "x.gguf"
+
+
+def test_a_model_of_the_ini_file_that_cannot_be_looked_for_stops_no_run(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{'x' * 5000}.gguf"
+    pytester.makeini(f"[pytest]\nrwkv_model = {name}\n")
+    monkeypatch.chdir(pytester.mkdir("below"))
+    assert options.read(pytester.parseconfig()).model == name
+
+
+def test_options_that_may_stand_alone(pytester: pytest.Pytester) -> None:
+    settings = options.read(pytester.parseconfig("--rwkv-save-baseline", "--rwkv-strict"))
+    assert settings.save == "append"
+    assert settings.strict == {"skip", "no-baseline", "inconclusive"}
+
+
+def test_an_absolute_baseline_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+    assert read(baseline_dir=str(tmp_path)).baseline_dir == tmp_path
+
+
+# Lists
+
+
+@given(WORDS, st.sampled_from([",", " ", ", ", "\n", ",,"]))
+def test_a_list_keeps_its_order_and_drops_doubles(words: list[str], separator: str) -> None:
+    settings = read(quant=separator.join(words + words))
+    assert settings.quants == tuple(words)
+
+
+@given(WORDS, st.dictionaries(st.sampled_from(["rwkv", "llama-cpp", "my-engine"]), WORDS.filter(bool)))
+def test_quants_for_all_and_for_one_backend_stand_in_one_list(plain: list[str], named: dict[str, list[str]]) -> None:
+    text = ",".join([*plain, *(f"{backend}={'+'.join(quants)}" for backend, quants in named.items())])
+    settings = read(quant=text)
+    assert settings.quants == tuple(plain)
+    assert settings.quants_by_backend == {backend: tuple(quants) for backend, quants in named.items()}
+
+
+def test_a_backend_named_twice_gets_all_its_quants_once() -> None:
+    settings = read(quant="llama-cpp=f16+q8_0,llama-cpp=q8_0+q4_0")
+    assert settings.quants_by_backend == {"llama-cpp": ("f16", "q8_0", "q4_0")}
+
+
+@pytest.mark.parametrize("text", ["llama-cpp=", "=f16", "=", "llama-cpp=+", "f16,rwkv="])
+def test_quants_for_nobody_and_no_quants_for_somebody_are_refused(text: str) -> None:
+    with pytest.raises(OptionError, match="write for example llama-cpp=f16") as caught:
+        read(quant=text)
+    assert repr(text.rpartition(",")[2]) in str(caught.value)
+
+
+# Shares
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("5%", 0.05), ("2.5 %", 0.025), ("0.05", 0.05), (".05", 0.05), (" 99.9% ", 0.999), ("0.01%", 0.0001)],
+)
+def test_a_share_is_read(text: str, expected: float) -> None:
+    assert options.share("--rwkv-tolerance=", text) == pytest.approx(expected)
+
+
+@given(st.floats(1e-6, 0.999999))
+def test_a_share_means_the_same_in_both_notations(value: float) -> None:
+    decimal = f"{value:.12f}"
+    assert options.share("--rwkv-tolerance=", decimal) == float(decimal)
+    percent = f"{value * 100:.10f} %"
+    assert options.share("--rwkv-tolerance=", percent) == pytest.approx(value, rel=1e-5)
+
+
+NO_SHARE = [
+    *("", "%", "0", "0%", "0.0", "100%", "1", "5", "-5%", "+5%", "1e-3", "nan", "NaN%", "inf", "5%%", "5 percent"),
+    *("5,0%", "1_0%", "\u0665%", "9" * 400, "9" * 400 + "%"),
+]
+
+
+@pytest.mark.parametrize("text", NO_SHARE)
+@pytest.mark.parametrize("option", ["tolerance", "precision"])
+def test_what_is_no_share_is_refused(option: str, text: str) -> None:
+    with pytest.raises(OptionError, match=r"is not a share between 0 and 100 %; write 5% or 0\.05") as caught:
+        read(**{option: text})
+    assert f"--rwkv-{option}={text!r}" in str(caught.value)
+
+
+@given(st.text())
+def test_every_text_is_a_share_between_0_and_1_or_refused(text: str) -> None:
+    with suppress(OptionError):  # and nothing else
+        assert 0 < options.share("--rwkv-tolerance=", text) < 1
+
+
+# Numbers and choices
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "-inf", "1e300", "10000000", "9" * 30, "9" * 5000, "four"])
+@pytest.mark.parametrize("option", ["threads", "chunk", "budget"])
+def test_numbers_that_no_engine_can_take_are_refused(option: str, text: str) -> None:
+    with pytest.raises(OptionError, match="is not a number above 0 and up to 9999999") as caught:
+        read(**{option: text})
+    assert f"--rwkv-{option}={text!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["threads", "chunk"])
+def test_threads_and_chunks_are_whole(option: str) -> None:
+    with pytest.raises(OptionError, match=f"--rwkv-{option}='1.5'"):
+        read(**{option: "1.5"})
+
+
+@given(st.text() | st.floats().map(str))
+def test_every_text_is_a_budget_or_refused(text: str) -> None:
+    with suppress(OptionError):  # and nothing else
+        assert 0 < read(budget=text).budget_seconds < math.inf
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "allowed"),
+    [
+        ("suite", "maybe", "auto, yes, no"),
+        ("suite", "", "auto, yes, no"),
+        ("save_baseline", "yes", "no, append, replace"),
+        ("strict", "skip,never", "skip, no-baseline, inconclusive"),
+    ],
+)
+def test_a_choice_that_is_unknown_is_refused_with_the_known_ones(option: str, text: str, allowed: str) -> None:
+    flag = f"--rwkv-{option.replace('_', '-')}"
+    with pytest.raises(OptionError) as caught:
+        read(**{option: text})
+    assert str(caught.value) == f"{flag}={text.rpartition(',')[2]!r} is unknown; allowed: {allowed}"
+
+
+# Reports
+
+
+def test_a_report_may_be_asked_for_several_times_in_a_folder_of_the_caller(pytester: pytest.Pytester) -> None:
+    folder = pytester.mkdir("below")
+    pytester.makeini("[pytest]")
+    pytester.chdir()
+    config = pytester.parseconfig("--rwkv-report=a.json", f"--rwkv-report=json:{folder}/b.txt")
+    assert options.read(config).reports == (
+        Wanted("json", pytester.path / "a.json"),
+        Wanted("json", folder / "b.txt"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("run.json", Wanted("json", ROOT / "called from" / "run.json")),
+        ("RUN.JSON", Wanted("json", ROOT / "called from" / "RUN.JSON")),
+        ("json:run", Wanted("json", ROOT / "called from" / "run")),
+        ("json:a:b.md", Wanted("json", ROOT / "called from" / "a:b.md")),
+        ("./a:b.json", Wanted("json", ROOT / "called from" / "a:b.json")),
+        ("/abs/run.json", Wanted("json", Path("/abs/run.json"))),
+        ("C:run.json", Wanted("json", ROOT / "called from" / "C:run.json")),
+    ],
+)
+def test_a_report_is_a_file_or_a_format_and_a_file(text: str, wanted: Wanted) -> None:
+    assert read(report=text).reports == (wanted,)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("run", "no such format; write a file ending in .json"),
+        ("run.docx", "or FORMAT:FILE with one of json"),
+        ("jsno:run.json", "no such format"),
+        ("json:", "names no file"),
+        ("json:out/", "names no file"),
+    ],
+)
+def test_a_report_of_no_known_format_is_refused(text: str, hint: str) -> None:
+    with pytest.raises(OptionError, match="--rwkv-report") as caught:
+        read(report=text)
+    assert hint in str(caught.value)
+
+
+def test_two_lines_of_an_ini_file_are_two_reports(pytester: pytest.Pytester) -> None:
+    pytester.makeini("[pytest]\nrwkv_report =\n    a.json\n    json:b\n")
+    wanted = options.read(pytester.parseconfig()).reports
+    assert wanted == (Wanted("json", pytester.path / "a.json"), Wanted("json", pytester.path / "b"))

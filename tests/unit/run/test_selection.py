@@ -1,0 +1,344 @@
+"""Which items a test gets: the real backends' words, devices made up here, no engine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_rwkvperf.backends import llama_cpp, rwkv_pip, web_rwkv
+from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.engine import Backend, Device
+from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.run.discovery import Found, Missing
+from pytest_rwkvperf.run.options import Settings
+from pytest_rwkvperf.run.selection import (
+    ModelLimits,
+    Request,
+    check_chunk,
+    check_devices,
+    check_quants,
+    devices,
+    items,
+    read_marker,
+    unfit,
+)
+
+CPU = Device("cpu", "CPU", "cpu")
+GPU = Device("cuda:0", "NVIDIA H200", "gpu")
+VULKAN = Device("vulkan:0", "NVIDIA H200", "gpu")
+LLVMPIPE = Device("vulkan:0", "llvmpipe", "software")
+
+
+def found(backend: Backend, *there: Device) -> Found:
+    return Found(backend, f"module:{backend.name}", "python", {backend.name: "1"}, there)
+
+
+RWKV = found(rwkv_pip.BACKEND, CPU)
+LLAMA = found(llama_cpp.BACKEND, CPU)
+WEB = found(web_rwkv.BACKEND, LLVMPIPE)
+ALL = (RWKV, LLAMA, WEB)
+BACKENDS = tuple(engine.backend for engine in ALL)
+ANY_FORMAT = ModelLimits("synthetic:nano", frozenset({"pth", "gguf", "st"}))
+ONLY_GGUF = ModelLimits("mine.gguf", frozenset({"gguf"}), "q4_k_m")
+
+DEFAULTS = Settings(
+    backend="all",
+    model="synthetic:nano",
+    quants=(),
+    quants_by_backend={},
+    workloads=(),
+    devices=(),
+    threads=(),
+    chunk=None,
+    suite="auto",
+    save="no",
+    baseline_dir=Path("baselines"),
+    tolerance=0.05,
+    precision=0.02,
+    budget_seconds=240,
+    strict=frozenset(),
+    ab="",
+    reports=(),
+    report_language="en",
+    protocols=("uniform",),
+    history="",
+)
+
+
+def chosen(
+    settings: Settings = DEFAULTS,
+    request: Request | None = None,
+    engines: tuple[Found, ...] = ALL,
+    limits: ModelLimits = ANY_FORMAT,
+) -> list[str]:
+    return [item.id for item in items(settings, request or Request(), engines, limits, default_threads=2)]
+
+
+def quants_of(ids: list[str], backend: str) -> list[str]:
+    return list(dict.fromkeys(one.removeprefix(f"{backend}-").split("-")[0] for one in ids if one.startswith(backend)))
+
+
+# Defaults
+
+
+def test_without_options_every_engine_runs_its_standard_quants_on_llama_benchs_workloads() -> None:
+    assert chosen() == [
+        "web-rwkv-fp16-vulkan:0-pp512",
+        "web-rwkv-fp16-vulkan:0-tg128",
+        "web-rwkv-int8-vulkan:0-pp512",
+        "web-rwkv-int8-vulkan:0-tg128",
+        "rwkv-fp32-cpu-pp512",
+        "rwkv-fp32-cpu-tg128",
+        "rwkv-bf16-cpu-pp512",
+        "rwkv-bf16-cpu-tg128",
+        "llama-cpp-f16-cpu-pp512",
+        "llama-cpp-f16-cpu-tg128",
+        "llama-cpp-q8_0-cpu-pp512",
+        "llama-cpp-q8_0-cpu-tg128",
+    ]
+
+
+def test_software_adapters_come_first_and_the_rest_in_the_engines_order() -> None:
+    software = found(rwkv_pip.BACKEND, Device("gl:0", "llvmpipe", "software"))
+    ids = chosen(replace(DEFAULTS, quants=("fp16", "f16"), workloads=("pp1",)), engines=(LLAMA, WEB, software))
+    assert ids == ["web-rwkv-fp16-vulkan:0-pp1", "rwkv-fp16-gl:0-pp1", "llama-cpp-f16-cpu-pp1"]
+
+
+def test_a_case_has_the_models_name_the_machines_threads_and_the_engines_chunk() -> None:
+    cases = {item.case.backend: item.case for item in items(DEFAULTS, Request(), ALL, ANY_FORMAT, default_threads=6)}
+    assert {case.model for case in cases.values()} == {"synthetic:nano"}
+    assert {case.threads for case in cases.values()} == {6}
+    assert {name: case.chunk for name, case in cases.items()} == {"rwkv": 512, "llama-cpp": 512, "web-rwkv": 128}
+
+
+def test_standard_quants_depend_on_the_device() -> None:
+    engines = (found(rwkv_pip.BACKEND, GPU, CPU), found(web_rwkv.BACKEND, VULKAN))
+    ids = chosen(engines=engines)
+    assert quants_of(ids, "rwkv") == ["fp16", "bf16"]
+    assert quants_of(ids, "web-rwkv") == ["fp16", "int8", "nf4"]
+    assert quants_of(chosen(), "web-rwkv") == ["fp16", "int8"]
+
+
+def test_an_engine_runs_on_its_best_device_unless_others_are_asked_for() -> None:
+    engine = found(rwkv_pip.BACKEND, GPU, CPU)
+    assert devices(DEFAULTS, engine) == [GPU]
+    assert devices(replace(DEFAULTS, devices=("cpu",)), engine) == [CPU]
+    assert devices(replace(DEFAULTS, devices=("cpu", "cuda:0")), engine) == [GPU, CPU]
+
+
+def test_lists_of_threads_and_devices_multiply() -> None:
+    settings = replace(
+        DEFAULTS, threads=(1, 2), devices=("cpu", "cuda:0"), quants=("fp32", "bf16"), workloads=("pp1", "tg1", "tg2")
+    )
+    engine = found(rwkv_pip.BACKEND, GPU, CPU)
+    found_items = items(settings, Request(), [engine], ANY_FORMAT, default_threads=7)
+    assert len(found_items) == len(set(found_items)) == 2 * 2 * 2 * 3
+    assert {item.case.threads for item in found_items} == {1, 2}
+
+
+# Quants
+
+
+def test_a_quant_goes_to_the_engines_that_know_it() -> None:
+    ids = chosen(replace(DEFAULTS, quants=("fp16", "q8_0", "int8@2")))
+    assert quants_of(ids, "rwkv") == ["fp16"]
+    assert quants_of(ids, "llama-cpp") == ["q8_0"]
+    assert quants_of(ids, "web-rwkv") == ["fp16", "int8@2"]
+
+
+def test_an_engine_that_knows_none_of_the_quants_asked_for_has_no_items() -> None:
+    assert {one.split("-")[0] for one in chosen(replace(DEFAULTS, quants=("q8_0",)))} == {"llama"}
+
+
+def test_quants_for_one_backend_leave_the_others_at_their_standard_ones() -> None:
+    ids = chosen(replace(DEFAULTS, quants_by_backend={"llama-cpp": ("f16", "q5_k_m")}))
+    assert quants_of(ids, "llama-cpp") == ["f16", "q5_k_m"]
+    assert quants_of(ids, "rwkv") == ["fp32", "bf16"]
+    assert quants_of(ids, "web-rwkv") == ["fp16", "int8"]
+
+
+def test_quants_for_one_backend_go_before_the_general_ones() -> None:
+    ids = chosen(replace(DEFAULTS, quants=("fp16",), quants_by_backend={"rwkv": ("fp32",)}))
+    assert quants_of(ids, "rwkv") == ["fp32"]
+    assert quants_of(ids, "web-rwkv") == ["fp16"]
+
+
+@pytest.mark.parametrize("quant", ["q9_9", "FP16", "fp16 ", "int8@0", "int8@-1", "int8@", "int8@x", "fp16@3", "int8@٣"])
+def test_a_quant_that_nobody_knows_is_refused_with_the_known_ones(quant: str) -> None:
+    for settings, request in (
+        (replace(DEFAULTS, quants=("fp16", quant)), Request()),
+        (DEFAULTS, Request(quants=(quant,))),
+    ):
+        with pytest.raises(OptionError, match=r"is known to none .*; allowed: rwkv: fp32, bf16, fp16; llama") as caught:
+            check_quants(settings, request, BACKENDS)
+        assert repr(quant) in str(caught.value)
+
+
+def test_quants_for_a_backend_that_is_not_in_use_or_not_its_own_are_refused() -> None:
+    with pytest.raises(OptionError, match=r"'vllm', which --rwkv-backend did not select \(rwkv, llama-cpp, web-rwkv\)"):
+        check_quants(replace(DEFAULTS, quants_by_backend={"vllm": ("f16",)}), Request(), BACKENDS)
+    with pytest.raises(OptionError, match=r"--rwkv-quant=rwkv=q8_0: unknown to it; allowed: rwkv: fp32"):
+        check_quants(replace(DEFAULTS, quants_by_backend={"rwkv": ("q8_0",)}), Request(), BACKENDS)
+
+
+def test_a_quant_that_a_backend_of_its_own_list_would_miss_is_refused_with_what_to_write() -> None:
+    settings = replace(DEFAULTS, quants=("fp32", "q8_0"), quants_by_backend={"llama-cpp": ("f16", "q5_k_m")})
+    with pytest.raises(
+        OptionError, match=r"=q8_0 would be left out, as llama-cpp .*; instead of it write llama-cpp=f16\+q5_k_m\+q8_0$"
+    ):
+        check_quants(settings, Request(), BACKENDS)
+
+
+def test_known_quants_pass() -> None:
+    settings = replace(DEFAULTS, quants=("fp32", "q8_0", "nf4"), quants_by_backend={"web-rwkv": ("int8@31", "nf4")})
+    check_quants(settings, Request(quants=("f16",)), BACKENDS)
+
+
+# Markers
+
+
+def marked(*arguments: Any, **keywords: Any) -> Request:  # noqa: ANN401 - whatever a user may write
+    return read_marker(pytest.mark.rwkv(*arguments, **keywords).mark)
+
+
+def test_a_markers_lists_replace_the_defaults() -> None:
+    request = marked(quant=["q8_0"], workload=["tg8", "pp8@d4"], tolerance="3%")
+    assert request == Request(("q8_0",), ("tg8", "pp8@d4"), 0.03)
+    assert chosen(request=request) == ["llama-cpp-q8_0-cpu-tg8", "llama-cpp-q8_0-cpu-pp8@d4"]
+
+
+def test_no_marker_and_an_empty_one_ask_for_nothing() -> None:
+    assert read_marker(None) == marked() == Request()
+
+
+def test_a_word_stands_for_a_list_of_one_and_doubles_count_once() -> None:
+    assert marked(quant="f16", workload=("pp1", "tg1", "pp1"), tolerance=0.02) == Request(
+        ("f16",), ("pp1", "tg1"), 0.02
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keywords", "message"),
+    [
+        (("f16",), {}, "knows no argument 'f16'; allowed: quant=, workload=, tolerance="),
+        ((), {"quants": ["f16"]}, "knows no argument quants; allowed: quant=, workload=, tolerance="),
+        ((), {"quant": 8}, "quant= takes a list of strings, not 8"),
+        ((), {"quant": ["f16", 8]}, r"quant= takes a list of strings, not \['f16', 8\]"),
+        ((), {"workload": None}, "workload= takes a list of strings, not None"),
+        ((), {"workload": {"pp1": 1}}, "workload= takes a list of strings"),
+        ((), {"tolerance": "5"}, "^the rwkv marker's tolerance='5' is not a share"),
+        ((), {"tolerance": 0}, "^the rwkv marker's tolerance='0' is not a share"),
+        ((), {"tolerance": math.nan}, "^the rwkv marker's tolerance='nan' is not a share"),
+    ],
+)
+def test_a_malformed_marker_is_refused(arguments: tuple[Any, ...], keywords: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        marked(*arguments, **keywords)
+
+
+def test_a_markers_malformed_workload_is_refused() -> None:
+    with pytest.raises(OptionError, match="workload 'pp0' is not understood"):
+        chosen(request=Request(workloads=("pp0",)))
+
+
+QUANTS = st.lists(st.sampled_from(["f16", "q8_0", "q4_0", "q5_k_m"]), unique=True).map(tuple)
+TEXTS = st.lists(st.sampled_from(["pp512", "tg128", "pp16", "tg8@d4"]), unique=True).map(tuple)
+
+
+@given(QUANTS.filter(bool), QUANTS.filter(bool), TEXTS.filter(bool), TEXTS.filter(bool))
+def test_options_cut_a_markers_lists_down(
+    asked: tuple[str, ...], marker: tuple[str, ...], workloads: tuple[str, ...], own: tuple[str, ...]
+) -> None:
+    settings = replace(DEFAULTS, quants=asked, workloads=workloads)
+    cut = items(settings, Request(marker, own), [LLAMA], ANY_FORMAT, default_threads=2)
+    expected = [(quant, text) for quant in marker if quant in asked for text in own if text in workloads]
+    assert [(item.case.quant, str(item.workload)) for item in cut] == expected
+
+
+def test_a_marker_is_cut_down_by_its_own_backends_quants() -> None:
+    settings = replace(DEFAULTS, quants_by_backend={"llama-cpp": ("q8_0",)})
+    ids = chosen(settings, Request(quants=("f16", "q8_0", "fp32")))
+    assert quants_of(ids, "llama-cpp") == ["q8_0"]
+    assert quants_of(ids, "rwkv") == ["fp32"]
+
+
+# Chunks, devices, models
+
+
+def test_a_chunk_that_an_engine_computes_wrongly_is_refused() -> None:
+    limit = web_rwkv.BACKEND.max_chunk
+    assert limit is not None
+    check_chunk(replace(DEFAULTS, chunk=limit), BACKENDS)
+    check_chunk(replace(DEFAULTS, chunk=limit + 1), BACKENDS[:2])
+    with pytest.raises(OptionError, match=f"--rwkv-chunk={limit + 1} .* web-rwkv computes rightly; at most {limit},"):
+        check_chunk(replace(DEFAULTS, chunk=limit + 1), BACKENDS)
+
+
+def test_a_chunk_asked_for_goes_to_every_engine() -> None:
+    cut = items(replace(DEFAULTS, chunk=64), Request(), ALL, ANY_FORMAT, default_threads=2)
+    assert {item.case.chunk for item in cut} == {64}
+
+
+def test_a_device_that_no_engine_lists_is_refused_with_those_that_are_there() -> None:
+    check_devices(replace(DEFAULTS, devices=("cpu", "vulkan:0")), ALL)
+    with pytest.raises(OptionError) as caught:
+        check_devices(replace(DEFAULTS, devices=("cpu", "cuda:7")), ALL)
+    assert str(caught.value) == (
+        "--rwkv-device='cuda:7' is not a device of any engine here; "
+        "there are rwkv: cpu; llama-cpp: cpu; web-rwkv: vulkan:0"
+    )
+
+
+def test_an_engine_without_the_device_asked_for_is_left_out_with_a_reason() -> None:
+    settings = replace(DEFAULTS, devices=("vulkan:0", "cuda:0"))
+    assert unfit(settings, WEB, ANY_FORMAT) is None
+    assert unfit(settings, RWKV, ANY_FORMAT) == Missing(
+        "rwkv", "rwkv has none of --rwkv-device=vulkan:0,cuda:0; it lists cpu"
+    )
+
+
+def test_a_model_that_is_only_to_be_had_as_gguf_leaves_the_other_engines_out_with_a_reason() -> None:
+    assert unfit(DEFAULTS, LLAMA, ONLY_GGUF) is None
+    instead = "; give the model's .pth, .st or F16 .gguf file"
+    assert unfit(DEFAULTS, RWKV, ONLY_GGUF) == Missing(
+        "rwkv", f"rwkv reads .pth, and mine.gguf can only be had as gguf{instead}"
+    )
+    assert unfit(DEFAULTS, WEB, ONLY_GGUF) == Missing(
+        "web-rwkv", f"web-rwkv reads .st, and mine.gguf can only be had as gguf{instead}"
+    )
+    assert chosen(limits=ONLY_GGUF) == ["llama-cpp-q4_k_m-cpu-pp512", "llama-cpp-q4_k_m-cpu-tg128"]
+
+
+def test_a_finished_files_own_quant_is_the_default_and_can_be_overruled() -> None:
+    assert quants_of(chosen(replace(DEFAULTS, quants=("q4_0",)), limits=ONLY_GGUF), "llama-cpp") == ["q4_0"]
+
+
+def test_every_item_names_a_workload_once() -> None:
+    cut = items(replace(DEFAULTS, workloads=("tg3@d2",)), Request(), ALL, ANY_FORMAT, default_threads=2)
+    assert {item.workload for item in cut} == {Workload("generation", 3, 2)}
+
+
+def test_all_is_every_device_and_each_piece_of_hardware_once() -> None:
+    gpu = replace(VULKAN, physical="0000:00:06.0")
+    under_gl = replace(gpu, id="gl:0")
+    engine = found(web_rwkv.BACKEND, gpu, under_gl, LLVMPIPE)
+    assert devices(replace(DEFAULTS, devices=("all",)), engine) == [gpu, LLVMPIPE]
+    check_devices(replace(DEFAULTS, devices=("all",)), [engine])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ids"),
+    [("metal", ["metal:0"]), ("metal:0", ["metal:0"]), ("sycl", ["sycl:0"]), ("sycl:1", ["sycl:1"]), ("cpu", ["cpu"])],
+)
+def test_a_familys_name_is_its_first_device(wanted: str, ids: list[str]) -> None:
+    there = [Device(one, "a GPU", "gpu") for one in ("metal:0", "sycl:0", "sycl:1")]
+    engine = found(llama_cpp.BACKEND, *there, CPU)
+    settings = replace(DEFAULTS, devices=(wanted,))
+    check_devices(settings, [engine])
+    assert [device.id for device in devices(settings, engine)] == ids

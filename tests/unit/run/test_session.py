@@ -1,0 +1,56 @@
+"""What a run stores of what it has measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.core.cases import Item, Workload
+from pytest_rwkvperf.machine import observers
+from pytest_rwkvperf.run import launcher
+from pytest_rwkvperf.run.session import Saved, Session
+from pytest_rwkvperf.store import files
+from pytest_rwkvperf.verdict.judgement import Judgement
+from tests.unit.building import CASE, make_record, make_run, throttled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pytest
+
+    from pytest_rwkvperf.measure.record import CaseRecord
+
+SOUND = make_record(make_run(pp16=[10**7] * 3))
+THROTTLED = throttled(make_record(make_run(pp16=[10**7] * 3), case=replace(CASE, quant="f16")))
+
+
+def saved(records: Sequence[CaseRecord], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Saved | None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    monkeypatch.setattr(launcher, "records", lambda _folder: records)
+    monkeypatch.setattr(observers, "watching", list)
+    settings = SimpleNamespace(save="append", baseline_dir=folder / "baselines")
+    session = Session(settings, print, folder)  # type: ignore[arg-type]
+    items = [Item(one.case, Workload("prefill", 16)) for one in records]
+    session.judgements = {item: Judgement(item, "NO-BASELINE", "", 0.05) for item in items}
+    return session.save()
+
+
+def test_what_a_throttled_gpu_was_measured_at_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = saved([SOUND, THROTTLED], tmp_path, monkeypatch)
+    assert found is not None
+    assert found.path is not None
+    baseline = files.read(found.path)
+    assert baseline is not None
+    assert (found.stored, [*baseline.cases]) == (1, [SOUND.case.key])
+    assert found.doubted == [
+        "llama-cpp-f16-cpu: NVIDIA H200 was throttled (hardware slowdown) in 100% of the readings under load"
+    ]
+
+
+def test_where_nothing_else_was_measured_there_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = saved([THROTTLED], tmp_path, monkeypatch)
+    assert found is not None
+    assert (found.path, found.stored, len(found.doubted)) == (None, 0, 1)
+    assert not (tmp_path / "baselines").exists()

@@ -1,0 +1,446 @@
+"""What a baseline file holds: the same after a round trip, readable in a diff, small, refused when it is none."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+
+from pytest_rwkvperf.core.cases import Case
+from pytest_rwkvperf.core.engine import Device
+from pytest_rwkvperf.core.errors import BaselineError
+from pytest_rwkvperf.machine.fingerprint import Fingerprint
+from pytest_rwkvperf.stats.estimates import LONGEST
+from pytest_rwkvperf.store.baseline import MAX_SESSIONS, VERSION, Baseline, Session, StoredCase, dumps, loads
+from tests.unit.store.contents import baselines
+from tests.unit.store.damage import damaged as damaged_files
+from tests.unit.store.damage import outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    MakeStored = Callable[..., StoredCase]
+
+PATH = Path("baselines/here.json")
+
+LIKE_A_LIST = Baseline(Fingerprint("Linux", "[ 1,  2 ]", "[\n 3 ]", "[\t4]", 1, 1, ("[ 5 ]",)))
+
+
+@settings(max_examples=50)
+@given(baselines())
+@example(LIKE_A_LIST)
+def test_a_baseline_is_the_same_after_a_round_trip(baseline: Baseline) -> None:
+    assert loads(dumps(baseline), PATH) == baseline
+
+
+@settings(max_examples=30)
+@given(baselines())
+def test_the_order_of_keys_does_not_depend_on_who_came_first(baseline: Baseline) -> None:
+    backwards = replace(
+        baseline,
+        cases={
+            key: replace(
+                stored,
+                sessions=tuple(
+                    replace(
+                        session,
+                        workloads=dict(reversed(session.workloads.items())),
+                        versions=dict(reversed(session.versions.items())),
+                    )
+                    for session in stored.sessions
+                ),
+            )
+            for key, stored in reversed(baseline.cases.items())
+        },
+    )
+    assert dumps(backwards) == dumps(baseline)
+
+
+def test_a_file_reads_well_in_a_diff(machine: Fingerprint, make_stored: MakeStored) -> None:
+    stored = make_stored(tg128=((7, 8, 9),))
+    text = dumps(Baseline(machine).adding(stored, replacing=False))
+    assert text.endswith("}\n")
+    lines = text.splitlines()
+    # Each process's samples on one line, one process below the other.
+    first = next(index for index, line in enumerate(lines) if line.strip() == '"pp512": [')
+    assert [line.strip() for line in lines[first + 1 : first + 4]] == ["[1000001, 1000002],", "[1000003]", "],"]
+    assert sum(line.strip() == "[7, 8, 9]" for line in lines) == 1
+    assert max(map(len, lines)) < 120
+    keys = [line.split('"')[1] for line in lines if re.match(r'  "', line)]
+    assert keys == ["cases", "fingerprint", "noise", "schema"]
+
+
+def test_adding_a_session_adds_lines_and_changes_none(machine: Fingerprint, make_stored: MakeStored) -> None:
+    before = Baseline(machine).adding(make_stored(), replacing=False)
+    after = before.adding(make_stored(recorded="2026-02-02T00:00:00Z"), replacing=False)
+    old_lines, new_lines = dumps(before).splitlines(), dumps(after).splitlines()
+    rest = iter(new_lines)
+    # A comma after the old session is the one change.
+    assert all(any(line.rstrip(",") == old.rstrip(",") for line in rest) for old in old_lines)
+
+
+def full(processes: int, samples: int) -> Baseline:
+    """As many sessions as are kept of twelve cases with two workloads, as many samples as quick ones get."""
+    source = random.Random(1)
+    baseline = Baseline(Fingerprint("Linux", "x86_64", "AMD EPYC 9B14", "family 25 model 17 stepping 1", 2, 1))
+    for number in range(12):
+        case = Case("llama-cpp", "synthetic:nano", f"q{number}_k_m", "vulkan:0", 2, 512)
+        sessions = tuple(
+            Session(
+                "2026-01-01T00:00:00Z",
+                {"llama-cpp-python": "0.3.36", "llama.cpp": f"b{day}"},
+                1,
+                1.25,
+                0.0125,
+                {
+                    name: tuple(tuple(source.randrange(10**7, 10**8) for _ in range(samples)) for _ in range(processes))
+                    for name in ("pp512", "tg128")
+                },
+                "77b8a379667f",
+                {name: tuple(source.randrange(10**6, 10**8) for _ in range(processes)) for name in ("pp512", "tg128")},
+                handovers={
+                    name: tuple(
+                        tuple(source.randrange(60_000, 200_000) for _ in range(samples)) for _ in range(processes)
+                    )
+                    for name in ("pp512", "tg128")
+                },
+            )
+            for day in range(MAX_SESSIONS)
+        )
+        stored = StoredCase(
+            case, "0" * 64, Device("vulkan:0", "llvmpipe (LLVM 15.0.6, 256 bits)", "software"), sessions
+        )
+        baseline = replace(baseline, cases={**baseline.cases, case.key: stored})
+    return baseline
+
+
+def test_a_full_baseline_stays_under_its_documented_size() -> None:
+    text = dumps(full(processes=5, samples=10))
+    assert loads(text, PATH).cases.keys() == full(5, 10).cases.keys()
+    assert len(text.encode()) < 360_000
+
+
+def test_even_with_the_most_processes_a_file_stays_under_its_documented_size() -> None:
+    assert len(dumps(full(processes=20, samples=10)).encode()) < 1_150_000
+
+
+@pytest.mark.parametrize("probes", [(5,), (5, 6, 7), (5, 0), (5, -1)])
+def test_probe_times_that_fit_no_process_are_refused(
+    probes: tuple[int, ...], machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    def text(probes: tuple[int, ...]) -> str:
+        stored = make_stored()
+        probed = replace(stored.sessions[0], probe_version="1", probes={"pp512": probes})
+        return dumps(Baseline(machine).adding(replace(stored, sessions=(probed,)), replacing=False))
+
+    loads(text((5, 6)), PATH)
+    with pytest.raises(BaselineError, match=r"pp512 has unusable probe times; restore it"):
+        loads(text(probes), PATH)
+
+
+@pytest.mark.parametrize("rows", [((5, 6),), ((5, 6), (7, 8), (9, 9)), ((5, 6), (7,)), ((5, 6), (7, 0))])
+def test_hand_overs_that_fit_no_repetition_are_refused(
+    rows: tuple[tuple[int, ...], ...], machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    def text(rows: tuple[tuple[int, ...], ...]) -> str:
+        stored = make_stored()
+        session = replace(stored.sessions[0], workloads={"pp512": ((1, 2), (3, 4))}, handovers={"pp512": rows})
+        return dumps(Baseline(machine).adding(replace(stored, sessions=(session,)), replacing=False))
+
+    loads(text(((5, 6), (7, 8))), PATH)
+    with pytest.raises(BaselineError, match=r"pp512 has unusable hand-overs; restore it"):
+        loads(text(rows), PATH)
+
+
+def test_the_nearest_hand_over_is_known_by_threads_and_version(machine: Fingerprint, make_stored: MakeStored) -> None:
+    def stored(threads: int, version: str, *handovers: int) -> StoredCase:
+        case = make_stored()
+        session = replace(case.sessions[0], probe_version=version, handovers={"pp512": (handovers,)})
+        return replace(case, case=replace(case.case, threads=threads), sessions=(session,))
+
+    baseline = Baseline(machine)
+    for one in (stored(2, "v", 70, 105), stored(2, "w", 60, 61), stored(2, "v", 71, 72), stored(4, "v", 50, 50)):
+        baseline = baseline.adding(one, replacing=False)
+    assert baseline.nearest(2) == {"v": 70, "w": 60.5}
+    assert baseline.nearest(4) == {"v": 50}
+    assert baseline.nearest(1) == {}
+
+
+# Merging
+
+
+def test_saving_one_case_leaves_the_others(machine: Fingerprint, make_stored: MakeStored) -> None:
+    one, other = make_stored("rwkv"), make_stored("web-rwkv")
+    baseline = Baseline(machine).adding(one, replacing=False).adding(other, replacing=False)
+    for replacing in (False, True):
+        after = baseline.adding(make_stored("rwkv", recorded="later"), replacing=replacing)
+        assert after.cases[other.case.key] == other
+        assert list(baseline.cases) == list(after.cases)
+
+
+def test_sessions_are_kept_in_order_up_to_the_limit(machine: Fingerprint, make_stored: MakeStored) -> None:
+    baseline = Baseline(machine)
+    for number in range(MAX_SESSIONS + 3):
+        baseline = baseline.adding(make_stored(recorded=f"{number:02}"), replacing=False)
+    (stored,) = baseline.cases.values()
+    kept = [f"{number:02}" for number in range(3, MAX_SESSIONS + 3)]
+    assert [session.recorded for session in stored.sessions] == kept
+
+
+def test_an_old_run_that_is_stored_late_is_not_the_newest(machine: Fingerprint, make_stored: MakeStored) -> None:
+    new, old = make_stored(recorded="2026", version="2"), make_stored(recorded="2025", version="1")
+    baseline = Baseline(machine).adding(new, replacing=False).adding(old, replacing=False)
+    (stored,) = baseline.cases.values()
+    assert [session.recorded for session in stored.sessions] == ["2025", "2026"]
+    assert stored.reference("pp512") == new.sessions
+    by_hand = replace(stored, sessions=(*new.sessions, *old.sessions))
+    assert by_hand.reference("pp512") == new.sessions
+
+
+def test_sessions_of_one_workload_push_out_no_other_workload_s(machine: Fingerprint, make_stored: MakeStored) -> None:
+    baseline = Baseline(machine).adding(make_stored(recorded="00", tg128=((5,),)), replacing=False)
+    for number in range(1, MAX_SESSIONS + 1):
+        newer = make_stored(recorded=f"{number:02}", pp512=None, tg128=((6,),))
+        baseline = baseline.adding(newer, replacing=False)
+    (stored,) = baseline.cases.values()
+    assert len(stored.sessions) == MAX_SESSIONS + 1
+    assert [list(session.workloads) for session in stored.sessions] == [["pp512"]] + [["tg128"]] * MAX_SESSIONS
+    assert [session.recorded for session in stored.reference("pp512")] == ["00"]
+
+
+def test_replacing_drops_the_workloads_it_timed_and_no_others(machine: Fingerprint, make_stored: MakeStored) -> None:
+    baseline = (
+        Baseline(machine)
+        .adding(make_stored(recorded="both", tg128=((5,),)), replacing=False)
+        .adding(make_stored(recorded="prefill"), replacing=False)
+        .adding(make_stored(recorded="new", pp512=((7,),)), replacing=True)
+    )
+    (stored,) = baseline.cases.values()
+    assert [(session.recorded, session.workloads) for session in stored.sessions] == [
+        ("both", {"tg128": ((5,),)}),
+        ("new", {"pp512": ((7,),)}),
+    ]
+
+
+ANOTHER = pytest.mark.parametrize(
+    "changed", [{"model_hash": "b" * 64}, {"device": Device("cpu", "another CPU", "cpu")}], ids=["model", "device"]
+)
+
+
+@ANOTHER
+def test_another_model_or_device_under_the_same_name_is_stored_by_replacing(
+    changed: dict[str, Any], machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    old, new = make_stored(recorded="old", tg128=((5,),)), make_stored(recorded="new", **changed)
+    baseline = Baseline(machine).adding(old, replacing=False).adding(new, replacing=True)
+    assert baseline.cases == {new.case.key: new}
+
+
+@ANOTHER
+def test_appending_another_model_or_device_under_the_same_name_is_refused(
+    changed: dict[str, Any], machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    baseline = Baseline(machine).adding(make_stored(), replacing=False)
+    with pytest.raises(BaselineError, match="--rwkv-save-baseline=replace drops those sessions"):
+        baseline.adding(make_stored(**changed), replacing=False)
+
+
+def test_a_device_with_a_newer_driver_is_the_same_device(machine: Fingerprint, make_stored: MakeStored) -> None:
+    old = make_stored(device=Device("vulkan:0", "llvmpipe", "software", "Mesa 22"))
+    new = make_stored(device=Device("vulkan:0", "llvmpipe", "software", "Mesa 25"))
+    (stored,) = Baseline(machine).adding(old, replacing=False).adding(new, replacing=False).cases.values()
+    assert stored.sessions == (*old.sessions, *new.sessions)
+    assert stored.device.detail == "Mesa 25"
+
+
+def test_the_reference_is_the_newest_software_that_timed_the_workload(make_stored: MakeStored) -> None:
+    made = [
+        make_stored(recorded="0", version="1", tg128=((1,),)),
+        make_stored(recorded="1", version="2", tg128=((1,),)),
+        make_stored(recorded="2", version="1", tg128=((1,),)),
+        make_stored(recorded="3", version="2", tg128=((1,),)),
+        make_stored(recorded="4", version="3"),
+    ]
+    stored = replace(made[0], sessions=tuple(one.sessions[0] for one in made))
+    assert [session.recorded for session in stored.reference("tg128")] == ["1", "3"]
+    assert [session.recorded for session in stored.reference("pp512")] == ["4"]
+    assert stored.reference("pp16") == ()
+
+
+def test_sessions_of_another_protocol_are_no_reference(make_stored: MakeStored) -> None:
+    made = [make_stored(recorded="0", protocol=1), make_stored(recorded="1", protocol=2)]
+    stored = replace(made[0], sessions=tuple(one.sessions[0] for one in made))
+    assert [session.recorded for session in stored.reference("pp512")] == ["1"]
+
+
+# What is no baseline
+
+
+@pytest.fixture
+def good(machine: Fingerprint, make_stored: MakeStored) -> str:
+    both = Baseline(machine).adding(make_stored(), replacing=False).adding(make_stored("rwkv"), replacing=False)
+    return dumps(both)
+
+
+def refused(text: str, message: str) -> None:
+    with pytest.raises(BaselineError, match=message) as caught:
+        loads(text, PATH)
+    assert str(caught.value).startswith(f"baseline {PATH}")
+
+
+def test_a_file_that_breaks_off_anywhere_is_refused(good: str) -> None:
+    whole = good.rstrip()
+    for length in range(0, len(whole), 7):
+        refused(whole[:length], "is not valid JSON .*; restore it from version control or move it away")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\0" * 64,
+        "<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> other\n",
+        "[" * 100_000,
+        '{"schema": NaN}',
+        '{"schema": -Infinity}',
+        '{"schema": 1e999}',
+        '\ufeff{"schema": 1}',
+        '{"\\ud800": 1}',
+        '{"schema": ["\\udfff"]}',
+    ],
+    ids=["empty", "zeros", "conflict", "deep", "NaN", "Infinity", "overflow", "BOM", "surrogate key", "surrogate"],
+)
+def test_what_is_not_json_is_refused(text: str) -> None:
+    refused(text, "is not valid JSON")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"text"', "{}", "1"])
+def test_json_without_a_schema_is_refused(text: str) -> None:
+    refused(text, "has no valid schema number")
+
+
+@pytest.mark.parametrize("value", ["1", True, 0, -1, 1.0, None, [1]])
+def test_a_schema_that_is_no_number_is_refused(value: object, good: str) -> None:
+    refused(json.dumps({**json.loads(good), "schema": value}), "has no valid schema number")
+
+
+@pytest.mark.parametrize("value", [VERSION + 1, 99, 10**30])
+def test_a_newer_schema_is_refused_with_the_way_out(value: int, good: str) -> None:
+    newer = {"schema": value, "something": "else"}
+    for text in (json.dumps(newer), json.dumps({**json.loads(good), **newer})):
+        refused(text, f"has schema {value}, this release reads up to {VERSION}; upgrade pytest-rwkvperf")
+
+
+CASE = ("cases", "llama-cpp | synthetic:nano | f16 | cpu | threads=2 chunk=512")
+SESSION = (*CASE, "sessions", 0)
+SAMPLES = (*SESSION, "workloads", "pp512")
+
+
+def damaged(good: str, place: tuple[Any, ...], value: object) -> str:
+    raw = json.loads(good)
+    inner = raw
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    return json.dumps(raw)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("cases",), []),
+        (("cases",), None),
+        (("fingerprint",), {}),
+        (("fingerprint", "cores"), "2"),
+        (("fingerprint", "gpus"), "H200"),
+        (CASE, "case"),
+        ((*CASE, "case", "threads"), 2.5),
+        ((*CASE, "case", "chunk"), True),
+        ((*CASE, "device", "kind"), "tpu"),
+        ((*CASE, "model_hash"), None),
+        ((*CASE, "sessions"), {}),
+        ((*SESSION, "versions"), {"rwkv": 1}),
+        ((*SESSION, "protocol"), "1"),
+        ((*SESSION, "steal"), "0"),
+        (SAMPLES, [1, 2]),
+        (SAMPLES, "1"),
+        ((*SAMPLES, 0, 0), 1.5),
+        ((*SAMPLES, 0, 0), "1"),
+        ((*SAMPLES, 0, 0), None),
+        ((*SAMPLES, 0, 0), True),
+    ],
+)
+def test_a_field_of_another_type_is_refused_and_named(place: tuple[Any, ...], value: object, good: str) -> None:
+    refused(damaged(good, place, value), r"does not follow its schema: .* - at `\$\.")
+
+
+@pytest.mark.parametrize("field", ["fingerprint"])
+def test_a_missing_field_is_refused_and_named(field: str, good: str) -> None:
+    raw = json.loads(good)
+    del raw[field]
+    refused(json.dumps(raw), f"does not follow its schema: .*{field}")
+
+
+@pytest.mark.parametrize("value", [0, -1, LONGEST + 1, 10**300])
+def test_a_time_that_is_none_is_refused_with_its_case_and_workload(value: int, good: str) -> None:
+    refused(damaged(good, (*SAMPLES, 1, 0), value), r"llama-cpp \| .*.*, .pp512. holds no usable times")
+
+
+@pytest.mark.parametrize("spread", [0.0, -0.1, 42.0, 1e200])
+def test_a_spread_that_no_times_have_is_refused(spread: float, good: str) -> None:
+    raw = json.loads(good)
+    raw["noise"] = {"prefill": {"recorded": "2026-11-29T00:00:00Z", "spread": spread, "freedom": 3.0}}
+    refused(json.dumps(raw), "is no spread of prefill times")
+
+
+@pytest.mark.parametrize("runs", [[], [[]], [[1], []]])
+def test_a_workload_without_times_is_refused(runs: list[list[int]], good: str) -> None:
+    refused(damaged(good, SAMPLES, runs), "pp512. holds no usable times")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "-1e999", str(10**400)])
+def test_conditions_that_are_no_numbers_are_refused(value: str, good: str) -> None:
+    refused(good.replace('"load_before": 0.5', f'"load_before": {value}', 1), "is not valid JSON")
+
+
+def test_a_case_under_another_cases_key_is_refused(good: str) -> None:
+    refused(damaged(good, (*CASE, "case", "quant"), "q8_0"), "case 'llama-cpp .* f16 .*' describes 'llama-cpp .* q8_0")
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(damaged_files())
+def test_a_damaged_file_is_refused_or_read_with_all_that_it_says(text: str) -> None:
+    """A small share of what `make prove ARGS=store` reads."""
+    outcome(text)
+
+
+def test_nothing_that_a_file_names_is_opened(good: str) -> None:
+    raw = json.loads(good)
+    stored = next(iter(raw["cases"].values()))
+    stored["model_hash"] = stored["device"]["name"] = stored["sessions"][0]["recorded"] = "/etc/passwd"
+    raw["fingerprint"]["cpu"] = "/etc/shadow"
+    opened: list[str] = []
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if event in {"open", "os.listdir", "subprocess.Popen", "os.system", "exec", "compile", "import"}:
+            opened.append(f"{event} {arguments[0]!r}")
+
+    watching = True
+    sys.addaudithook(lambda *told: watch(*told) if watching else None)  # there is no way to take one away
+    loads(json.dumps(raw), PATH)
+    watching = False
+    assert opened == []
+
+
+def test_a_key_without_a_name_is_an_unknown_one() -> None:
+    fingerprint = {"system": "Linux", "architecture": "", "cpu": "", "cpu_model": "", "cores": 1, "physical_cores": 1}
+    text = json.dumps({"cases": {}, "fingerprint": {**fingerprint, "": []}, "schema": 1})
+    with pytest.raises(BaselineError, match="unknown key ''"):
+        loads(text, PATH)

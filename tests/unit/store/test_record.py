@@ -1,0 +1,154 @@
+"""The record on disk: read back as it was, refused when it is anything else, and described by the published schema."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pytest_rwkvperf.core import strict_json
+from pytest_rwkvperf.core.errors import RecordError
+from pytest_rwkvperf.stats.estimates import Estimate
+from pytest_rwkvperf.stats.verdicts import Comparison
+from pytest_rwkvperf.store import record as records
+from pytest_rwkvperf.store.record import RecordedCase, RecordedItem, SkippedEngine
+from tests.unit.building import CASE, make_record, make_run, recorded, report_record
+
+PUBLISHED = Path(__file__).parents[3] / "docs" / "record.schema.json"
+PATH = Path("run.json")
+
+MEASURED = make_record(make_run(pp16=[10**7, 11 * 10**6], tg4=[4 * 10**7] * 3), make_run(pp16=[10**7], tg4=[10**7]))
+FAILED = RecordedCase(CASE, None, None, (RecordedItem("pp16", None, "crashed", fails=True),), failure="died")
+FULL = report_record(
+    recorded(MEASURED, old=MEASURED), FAILED, skipped=(SkippedEngine("rwkv", "not installed"),), commit="c" * 40
+)
+
+TURN = {"tokens": 5, "nanoseconds": 0, "rss_bytes": 1}
+
+
+def changed(**fields: Any) -> str:  # noqa: ANN401 - anything that JSON has
+    return json.dumps({**json.loads(records.dumps(FULL)), **fields})
+
+
+def at(raw: Any, *path: str | int) -> Any:  # noqa: ANN401 - anything that JSON has
+    for step in path:
+        raw = raw[step]
+    return raw
+
+
+def with_value(value: object, *path: str | int) -> str:
+    raw = json.loads(records.dumps(FULL))
+    at(raw, *path[:-1])[path[-1]] = value
+    return json.dumps(raw)
+
+
+def test_it_is_read_back_as_it_was() -> None:
+    assert records.loads(records.dumps(FULL), PATH) == FULL
+
+
+def test_its_schema_comes_first_and_a_process_s_times_stand_on_one_line() -> None:
+    text = records.dumps(FULL)
+    assert text.startswith('{\n  "schema": 1,\n')
+    assert '"token_nanoseconds": [10000000, 10000000, 10000000, 10000000]' in text
+
+
+def test_without_bounds_figures_are_null() -> None:
+    rate = records.rate(Estimate(10.0, 0.0, math.inf, 1, 3))
+    ratio = records.ratio(Comparison("INCONCLUSIVE", 1.0, 0.0, math.inf, 0.05, 0.01, math.inf))
+    assert (rate and rate.high, rate and rate.half_width) == (None, None)
+    assert (ratio and ratio.high, ratio and ratio.detectable) == (None, None)
+
+
+def test_what_a_later_release_adds_with_a_default_may_be_absent() -> None:
+    raw = json.loads(records.dumps(FULL))
+    for name in ("commit", "skipped"):
+        del raw[name]
+    assert records.loads(json.dumps(raw), PATH) == replace(FULL, commit="", skipped=())
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "not valid JSON"),
+        ("[]", "no valid schema number"),
+        (changed(schema=True), "no valid schema number"),
+        (changed(schema=2), "schema 2, this release reads up to 1; upgrade"),
+        (changed(seconds="a minute"), "$.seconds"),
+        (changed(seconds=math.nan), "NaN is not a number"),
+        (changed(seconds=0).replace('"seconds": 0', '"seconds": 1e999'), "too large"),
+        (changed(speed=9), "unknown key 'speed'"),
+        (changed(commit="\ud800"), "not valid JSON"),
+        (with_value("FASTER", "cases", 0, "items", 0, "verdict"), "$.cases[0].items[0].verdict"),
+        (with_value("pp", "cases", 0, "items", 0, "workload"), "workload 'pp' is not understood"),
+        (with_value(" pp16", "cases", 0, "items", 0, "workload"), "' pp16' names no workload"),
+        (with_value({"pp": []}, "cases", 0, "measured", "runs", 0, "samples"), "'pp' names no workload"),
+        (with_value(0, "cases", 0, "items", 0, "rate", "median"), "pp16 has a speed that is not positive"),
+        (with_value(0, "cases", 0, "items", 0, "baseline", "processes"), "pp16 has a speed of no process"),
+        (with_value(10**400, "system", "memory_bytes"), "is too large"),
+        (with_value(1e308, "cases", 0, "measured", "runs", 0, "started"), "said to have started at 1e+308"),
+        (with_value([TURN], "cases", 0, "measured", "runs", 0, "turns"), "a turn of the chat holds no usable time"),
+        (with_value("vulkan:9", "cases", 0, "case", "device"), "its samples are those of llama-cpp"),
+        (with_value([], "cases", 0, "measured", "runs"), "no process measured it"),
+        (with_value(0, "cases", 0, "measured", "runs", 0, "samples", "pp16", 0, "nanoseconds"), "no usable times"),
+        (with_value(10**19, "cases", 0, "old", "runs", 0, "samples", "pp16", 0, "nanoseconds"), "no usable times"),
+    ],
+)
+def test_what_is_no_record_is_refused_with_the_file_and_the_place(text: str, said: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        records.loads(text, PATH)
+    assert said in str(caught.value)
+    assert "run.json" in str(caught.value)
+
+
+def test_a_file_that_is_not_there_or_too_large_or_no_text_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ü.json"
+    with pytest.raises(RecordError, match=r"ü\.json cannot be read"):
+        records.read(path)
+    path.write_bytes(b"\xff\xfe{}")
+    with pytest.raises(RecordError, match="cannot be read"):
+        records.read(path)
+    monkeypatch.setattr(strict_json, "MAX_BYTES", 3)
+    with pytest.raises(RecordError, match="has 4 bytes, more than the 3"):
+        records.read(path)
+
+
+@settings(max_examples=50)
+@given(text=st.text() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
+def test_any_other_text_is_a_clear_error(text: str) -> None:
+    with pytest.raises(RecordError):
+        records.loads(text, PATH)
+
+
+# The published schema
+
+
+def test_the_published_schema_is_that_of_the_types() -> None:
+    published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    assert published == records.json_schema(), "renew it: rwkvperf report --schema > docs/record.schema.json"
+
+
+def test_a_validator_accepts_records_and_refuses_what_is_none() -> None:
+    schema = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.validate(json.loads(records.dumps(FULL)))
+    for text in (
+        changed(schema=2),
+        changed(speed=9),
+        changed(seconds="a minute"),
+        with_value("FASTER", "cases", 0, "items", 0, "verdict"),
+        with_value(1, "cases", 0, "measured", "runs", 0, "speed"),
+    ):
+        assert not validator.is_valid(json.loads(text))

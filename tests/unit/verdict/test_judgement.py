@@ -1,0 +1,261 @@
+"""The verdict on an item against what is stored, and how it is said."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pytest_rwkvperf.core.cases import Item, Workload
+from pytest_rwkvperf.core.engine import Device
+from pytest_rwkvperf.core.errors import MeasurementError
+from pytest_rwkvperf.machine.fingerprint import Fingerprint
+from pytest_rwkvperf.stats.estimates import estimate_rate
+from pytest_rwkvperf.stats.levels import Timed
+from pytest_rwkvperf.stats.spread import ASSUMED, Spread
+from pytest_rwkvperf.stats.verdicts import ALPHA, Old, compare
+from pytest_rwkvperf.store.baseline import Baseline, Noise, StoredCase
+from pytest_rwkvperf.verdict.accept import stored_cases
+from pytest_rwkvperf.verdict.judgement import Judgement, Reference, describe, from_json, invalid, judge, to_json
+from tests.unit.building import CASE, record_of, slower, throttled
+
+HERE = Fingerprint("Linux", "x86_64", "AMD EPYC 9B14", "family 25 model 17 stepping 1", 2, 1)
+THERE = replace(HERE, cores=8, cpu="Intel(R) Xeon(R)")
+PREFILL = Workload("prefill", 512)
+ITEM = Item(CASE, PREFILL)
+TIMES = [[1_000_000, 1_010_000], [1_005_000], [1_002_000], [1_008_000], [1_004_000]]
+RECORD = record_of(TIMES)
+
+
+def stored(**changed: Any) -> StoredCase:  # noqa: ANN401 - fields of two classes
+    """The record above as it is stored; keywords change its session, or the case beside it."""
+    (case,) = stored_cases([RECORD], {CASE.key: {"pp512"}}, "then")
+    outer = {name: changed.pop(name) for name in ("model_hash", "device") if name in changed}
+    return replace(case, sessions=(replace(case.sessions[0], **changed),), **outer)
+
+
+NOISE = Noise("then", 0.03, 20)
+KNOWN = ASSUMED.after(Spread(NOISE.spread**2, NOISE.freedom))
+"""What the machine of these tests is known to move by, whatever is assumed of others."""
+
+
+def against(*cases: StoredCase, noise: Noise | None = NOISE) -> Reference:
+    baseline = Baseline(HERE, cases={case.case.key: case for case in cases}, noise={"prefill": noise} if noise else {})
+    return Reference(HERE, baseline, None)
+
+
+# Against a baseline
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict", "reason"),
+    [
+        (2.0, "REGRESSION", "the ratio lies wholly below 0.800"),
+        (1.0, "PASS", "the ratio lies wholly above 0.800"),
+        (0.4, "IMPROVEMENT", "the ratio lies wholly above 1.250"),
+        (
+            1.25,
+            "INCONCLUSIVE",
+            (
+                "the ratio's bounds hold 0.800: noise hides whether the tolerance was passed; not even 10 stored "
+                "sessions would tell if they lay as far apart as is believed now: store more, which shows a quiet "
+                "machine to be one, or take --rwkv-ab, or a wider --rwkv-tolerance"
+            ),
+        ),
+    ],
+)
+def test_the_same_machine_and_case_are_compared(factor: float, verdict: str, reason: str) -> None:
+    new = slower(RECORD, factor)
+    judgement = judge(new, ITEM, against(stored()), 0.25, items=3)
+    assert (judgement.verdict, judgement.reason) == (verdict, reason)
+    assert judgement.new == estimate_rate(new.times(PREFILL), 512)
+    assert judgement.old == estimate_rate(TIMES, 512)
+    assert judgement.comparison == compare(Timed(new.times(PREFILL)), Old([Timed(TIMES)], belief=KNOWN), 0.25, 3)
+    assert judgement.comparison.alpha == ALPHA / 3
+    assert (judgement.item, judgement.tolerance, judgement.parity) == (ITEM, 0.25, new.parity)
+
+
+def test_processors_that_stood_apart_are_named() -> None:
+    runs = tuple(replace(run, handovers={"pp512": (105_000,) * len(run.samples["pp512"])}) for run in RECORD.runs)
+    old = stored(handovers={"pp512": tuple((70_000,) * len(row) for row in TIMES)})
+    judgement = judge(replace(slower(RECORD, 50.0), runs=runs), ITEM, against(old), 0.25, items=1)
+    assert judgement.verdict == "INCONCLUSIVE"
+    assert judgement.reason.endswith(
+        "; the processors handed work over in 105 microseconds, in the stored sessions in 70: their host had put them "
+        "elsewhere, which voids the bounds (run again, or take --rwkv-ab)"
+    )
+
+
+def test_a_machine_without_an_a_a_run_is_assumed_to_move() -> None:
+    assert against(stored(), noise=None).belief(PREFILL) == ASSUMED
+    assert against(stored()).belief(PREFILL) == KNOWN
+
+
+def test_all_sessions_of_the_newest_software_count() -> None:
+    older, newer = stored(versions={"llama-cpp": "0"}), stored()
+    both = replace(newer, sessions=(*older.sessions, *newer.sessions, *newer.sessions))
+    judgement = judge(RECORD, ITEM, against(both), 0.25, items=1)
+    assert judgement.comparison == compare(Timed(TIMES), Old([Timed(TIMES)] * 2, [[Timed(TIMES)]], KNOWN), 0.25, 1)
+    assert judgement.old is not None
+    assert judgement.old.processes == 2 * len(TIMES)
+
+
+def test_other_software_is_what_is_under_test() -> None:
+    assert judge(RECORD, ITEM, against(stored(versions={"llama-cpp": "9"})), 0.25, items=1).verdict == "PASS"
+
+
+def test_a_device_with_another_driver_is_compared() -> None:
+    device = Device(RECORD.device.id, RECORD.device.name, "cpu", "another driver")
+    assert judge(RECORD, ITEM, against(stored(device=device)), 0.25, items=1).verdict == "PASS"
+
+
+def test_figures_that_carry_no_verdict_are_an_error() -> None:
+    with pytest.raises(MeasurementError):
+        judge(record_of([[1], [0]]), ITEM, against(stored()), 0.05, items=1)
+    with pytest.raises(MeasurementError):
+        judge(RECORD, Item(CASE, Workload("generation", 1)), against(stored()), 0.05, items=1)
+
+
+# Nothing to compare with
+
+
+def test_no_baseline_at_all() -> None:
+    judgement = judge(RECORD, ITEM, Reference(HERE, None, None), 0.05, items=1)
+    assert judgement.verdict == "NO-BASELINE"
+    assert judgement.reason == "no baseline is stored yet; --rwkv-save-baseline stores one"
+    assert judgement.new == estimate_rate(TIMES, 512)
+    assert judgement.old is None
+    assert judgement.comparison is None
+
+
+def test_another_machines_baseline_is_not_compared_with_and_the_differences_are_named() -> None:
+    judgement = judge(slower(RECORD, 100), ITEM, Reference(HERE, None, THERE), 0.05, items=1)
+    assert judgement.verdict == "NO-BASELINE"
+    assert judgement.reason == (
+        "the stored machines differ from this one in cpu ('Intel(R) Xeon(R)' stored, 'AMD EPYC 9B14' here), "
+        "cores (8 stored, 2 here); --rwkv-save-baseline stores this one's beside them"
+    )
+
+
+def test_the_gpus_that_another_machine_has_are_named_in_words() -> None:
+    there = replace(HERE, gpus=("NVIDIA H200", "NVIDIA H200"))
+    judgement = judge(RECORD, ITEM, Reference(HERE, None, there), 0.05, items=1)
+    assert "in gpus ('NVIDIA H200' and 'NVIDIA H200' stored, none here);" in judgement.reason
+
+
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        ([], f"this machine's baseline lacks the case {CASE.key!r}; --rwkv-save-baseline adds it"),
+        (
+            [stored(model_hash="b" * 64)],
+            (
+                "the stored case differs in model content (bbbbbbbbbbbb stored, aaaaaaaaaaaa here); "
+                "--rwkv-save-baseline=replace stores it anew"
+            ),
+        ),
+        (
+            [stored(device=Device("cpu", "another", "cpu"))],
+            "the stored case differs in device (another stored, CPU here); --rwkv-save-baseline=replace stores it anew",
+        ),
+        (
+            [stored(protocol=0)],
+            "the stored case differs in protocol (0 stored, 1 here); --rwkv-save-baseline=replace stores it anew",
+        ),
+        (
+            [stored(protocol=0, model_hash="b" * 64)],
+            (
+                "the stored case differs in model content (bbbbbbbbbbbb stored, aaaaaaaaaaaa here), "
+                "protocol (0 stored, 1 here); --rwkv-save-baseline=replace stores it anew"
+            ),
+        ),
+        (
+            [stored(workloads={"tg128": ((1,),)})],
+            "the stored case has no pp512; --rwkv-save-baseline adds it",
+        ),
+    ],
+    ids=["case", "model", "device", "protocol", "two", "workload"],
+)
+def test_a_case_that_is_not_the_same_is_not_compared_and_the_reason_is_said(
+    there: list[StoredCase], reason: str
+) -> None:
+    judgement = judge(slower(RECORD, 100), ITEM, against(*there), 0.05, items=1)
+    assert (judgement.verdict, judgement.reason) == ("NO-BASELINE", reason)
+    assert judgement.new is not None
+    assert judgement.comparison is None
+
+
+# How it is said
+
+
+JUDGEMENTS = {
+    "regression": judge(slower(RECORD, 2), ITEM, against(stored()), 0.05, items=12),
+    "no baseline": judge(RECORD, ITEM, Reference(HERE, None, None), 0.05, items=12),
+    "invalid": invalid(ITEM, 0.05, "a wrong answer"),
+    "one process": judge(record_of(TIMES[:1]), ITEM, against(stored()), 0.05, items=12),
+}
+
+
+@pytest.mark.parametrize("name", JUDGEMENTS)
+def test_a_judgement_is_the_same_after_its_way_through_json(name: str) -> None:
+    assert from_json(to_json(JUDGEMENTS[name])) == JUDGEMENTS[name]
+
+
+def test_one_process_is_judged_without_a_bound() -> None:
+    judgement = JUDGEMENTS["one process"]
+    assert judgement.verdict == "INCONCLUSIVE"
+    assert judgement.comparison is not None
+    assert judgement.comparison.high == math.inf
+    assert "bounds 0.000 to inf" in describe(judgement)
+    assert describe(judgement).endswith("smallest slowdown found 19 times in 20: none")
+
+
+def test_a_machine_that_others_worked_on_is_named_with_what_helps() -> None:
+    crowded = replace(RECORD, conditions=replace(RECORD.conditions, foreign=0.4))
+    judgement = judge(crowded, ITEM, against(stored()), 0.25, items=1)
+    assert judgement.reason == (
+        "the ratio's bounds hold 0.800: noise hides whether the tolerance was passed; other processes took 40% of the "
+        "processor, which widens the bounds, and beyond 10% voids them (measure or store again when it is idle, or "
+        "take --rwkv-ab)"
+    )
+
+
+def test_a_regressions_description_has_old_new_ratio_bounds_and_how_sure_it_is() -> None:
+    judgement = JUDGEMENTS["regression"]
+    new, old, comparison = judgement.new, judgement.old, judgement.comparison
+    assert new is not None
+    assert old is not None
+    assert comparison is not None
+    assert describe(judgement).splitlines() == [
+        "REGRESSION: llama-cpp-q8_0-cpu pp512",
+        "  the ratio lies wholly below 0.952",
+        f"  new    {new.median:.2f} tokens/s, 95 % interval {new.low:.2f} to {new.high:.2f} (5 processes, 6 samples)",
+        f"  old    {old.median:.2f} tokens/s, 95 % interval {old.low:.2f} to {old.high:.2f} (5 processes, 6 samples)",
+        (
+            "  ratio  0.500 (new / old, of the fast repetitions), "
+            f"bounds {comparison.low:.3f} to {comparison.high:.3f}, each wrong with a chance of 0.08%; tolerance 5.0%, "
+            f"smallest slowdown found 19 times in 20: {comparison.detectable:.1%}"
+        ),
+    ]
+
+
+def test_an_invalid_figures_description_is_its_reason() -> None:
+    judgement = JUDGEMENTS["invalid"]
+    assert judgement == Judgement(ITEM, "INVALID", "a wrong answer", 0.05)
+    assert describe(judgement) == "INVALID: llama-cpp-q8_0-cpu pp512\n  a wrong answer"
+
+
+def test_no_verdict_rests_on_a_throttled_gpu() -> None:
+    judgement = judge(throttled(slower(RECORD, 2.0), 0x40), ITEM, against(stored()), 0.25, items=3)
+    assert (judgement.verdict, judgement.voided) == ("INCONCLUSIVE", "gpu")
+    assert judgement.reason.startswith("NVIDIA H200 was throttled (hardware thermal slowdown) in 100% of the readings")
+    assert judgement.comparison is not None
+    assert judgement.comparison.verdict == "REGRESSION"
+
+
+def test_a_stored_text_moves_no_cursor() -> None:
+    judgement = Judgement(ITEM, "NO-BASELINE", "the stored case differs in device (\x1b[2J stored)", 0.05)
+    assert "\x1b" not in describe(judgement)
+    assert "\\x1b[2J stored" in describe(judgement)
