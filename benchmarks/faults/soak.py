@@ -93,9 +93,9 @@ class Growth:
 
 def formats() -> list[str]:
     """Every report that can be made of a record."""
-    from pytest_rwkvperf.reports import registry
+    from pytest_rwkvperf.reports import formats
 
-    return list(registry.FORMATS)
+    return list(formats.FORMATS)
 
 
 def timed(scene: Scene, name: str) -> float:

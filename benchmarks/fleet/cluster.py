@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from pytest_rwkvperf.fleet import tables  # noqa: E402 - the line above finds it
+from pytest_rwkvperf.fleet import fleet_report  # noqa: E402 - the line above finds it
 from tests.fleet import nodes  # noqa: E402 - likewise
 
 TABLE = Path(__file__).with_suffix(".md")
@@ -32,7 +32,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="rwkvperf-cluster-") as folder:
         merged, seconds = nodes.grief(Path(folder))
     about = f"Made by `cluster.py` on {datetime.now(timezone.utc):%Y-%m-%d}, {platform.platform()}, in {seconds:.0f} s."
-    text = tables.as_markdown(merged).replace(
+    text = fleet_report.as_markdown(merged).replace(
         "# Fleet\n", f"# Five nodes, three of which come to grief\n\n{about}\n", 1
     )
     print(text)

@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.reports import formats, llama_bench
 from pytest_rwkvperf.reports import html as pages
-from pytest_rwkvperf.reports import llama_bench, registry
 from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
@@ -368,7 +368,7 @@ FORMATS: dict[str, tuple[str, Callable[[Scene, str], tuple[str, str]]]] = {
 
 def consumed(scene: Scene) -> list[Said]:
     """Every format made and read."""
-    if forgotten := set(registry.FORMATS) - set(FORMATS):
+    if forgotten := set(formats.FORMATS) - set(FORMATS):
         raise WrongError(f"without a consumer here: {', '.join(sorted(forgotten))}")
     found = []
     for name, (output, consumer) in FORMATS.items():

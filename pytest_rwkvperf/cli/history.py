@@ -11,7 +11,7 @@ from rich.text import Text
 
 from pytest_rwkvperf.core.atomic import is_stream
 from pytest_rwkvperf.core.errors import HistoryError, OptionError, RecordError
-from pytest_rwkvperf.reports import writing
+from pytest_rwkvperf.reports import report_files
 from pytest_rwkvperf.run.options import share
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _trend(options: argparse.Namespace, console: Console, place: Address) -> int
     if options.output:
         from pytest_rwkvperf.history import page
 
-        writing.put(page.render(found, place.shown), options.output)
+        report_files.put(page.render(found, place.shown), options.output)
         console.text(f"{options.output}\n")
         return 0
     if len(found) > _MOST_PLOTS:
@@ -151,7 +151,7 @@ def _check_output(path: Path) -> None:
     Raises:
         OptionError: with the suffix there is, or what is wrong with the place.
     """
-    writing.check_place(f"-o {path}", path)
+    report_files.check_place(f"-o {path}", path)
     if path.suffix.lower() != ".html" and not is_stream(path):
         raise OptionError(f"-o {path}: write a file ending in .html")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.fleet import merge, tables
-from pytest_rwkvperf.reports import writing
+from pytest_rwkvperf.fleet import fleet_report, merge
+from pytest_rwkvperf.reports import report_files
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
@@ -38,7 +38,7 @@ def _count(text: str) -> int:
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Declare what becomes of a fleet's records; `rwkvperf fleet` has the same."""
-    kinds = ", ".join(tables.FORMATS)
+    kinds = ", ".join(fleet_report.FORMATS)
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, action="append", default=[], help=f"{kinds}; may be repeated"
     )
@@ -62,9 +62,9 @@ def check_outputs(options: argparse.Namespace) -> None:
         OptionError: with the kinds there are, or what is wrong with the place.
     """
     for path in options.output:
-        if path.suffix.lower() not in tables.FORMATS:
-            raise OptionError(f"-o {path}: write a file ending in {', '.join(tables.FORMATS)}")
-        writing.check_place(f"-o {path}", path)
+        if path.suffix.lower() not in fleet_report.FORMATS:
+            raise OptionError(f"-o {path}: write a file ending in {', '.join(fleet_report.FORMATS)}")
+        report_files.check_place(f"-o {path}", path)
 
 
 def finish(merged: Merged, options: argparse.Namespace, console: Console) -> int:
@@ -77,8 +77,8 @@ def finish(merged: Merged, options: argparse.Namespace, console: Console) -> int
         missing = (*missing, *failed)
     complete = merge.Merged(merged.runs, missing)
     for path in options.output:
-        writing.put(tables.FORMATS[path.suffix.lower()](complete), path)
+        report_files.put(fleet_report.FORMATS[path.suffix.lower()](complete), path)
         console.text(f"{path}\n")
     if not options.output:
-        console.text(tables.as_markdown(complete))
+        console.text(fleet_report.as_markdown(complete))
     return 1 if complete.fails else 0

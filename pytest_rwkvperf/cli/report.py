@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.reports import registry, writing
-from pytest_rwkvperf.reports.base import Style
+from pytest_rwkvperf.reports import formats, report_files
+from pytest_rwkvperf.reports.report import Style
 from pytest_rwkvperf.store import record
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("record", metavar="RECORD", nargs="?", type=Path, help="a measurement record")
     parser.add_argument(
-        "--format", help=f"one of {', '.join(registry.FORMATS)}; default: what the suffix of -o says", metavar="FORMAT"
+        "--format", help=f"one of {', '.join(formats.FORMATS)}; default: what the suffix of -o says", metavar="FORMAT"
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of to the terminal")
     parser.add_argument("--language", choices=("en", "zh"), default="en", help="of reports for people")
@@ -48,11 +48,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
     style = Style(options.language)
     if options.output:
         text = f"{options.format}:{options.output}" if options.format else options.output
-        wanted = registry.parse(text, Path(), "")
-        writing.check([wanted])
-        for path in writing.write(record.read(options.record), wanted, style):
+        wanted = formats.parse(text, Path(), "")
+        report_files.check([wanted])
+        for path in report_files.write(record.read(options.record), wanted, style):
             console.text(f"{path}\n")
         return 0
-    report = registry.load(options.format)
+    report = formats.load(options.format)
     console.text("\n".join(report.render(record.read(options.record), style).values()))
     return 0

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.reports import summary
-from pytest_rwkvperf.reports.base import Style
 from pytest_rwkvperf.reports.markdown import clean
+from pytest_rwkvperf.reports.report import Style
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.machine.roofline import Ceilings
     from pytest_rwkvperf.measure.record import CaseRecord
-    from pytest_rwkvperf.reports.base import Style
+    from pytest_rwkvperf.reports.report import Style
     from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
 FOLDER = Path(__file__).with_name("page")

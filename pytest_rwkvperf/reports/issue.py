@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import ReportError
-from pytest_rwkvperf.reports import own_tools
+from pytest_rwkvperf.reports import tool_output
+from pytest_rwkvperf.reports.issue_texts import TEXTS, Texts
 from pytest_rwkvperf.reports.markdown import clean, escape, table
-from pytest_rwkvperf.reports.wording import TEXTS, Texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_rwkvperf.measure.record import CaseRecord
-    from pytest_rwkvperf.reports.base import Style
+    from pytest_rwkvperf.reports.report import Style
     from pytest_rwkvperf.store.record import Rate, Record, RecordedCase, RecordedItem
 
 ACCEPTED = (32, 2560)
@@ -36,9 +36,9 @@ def _fenced(text: str) -> str:
     return f"```text\n{text.replace('```', chr(0x2018) * 3)}```\n"
 
 
-WEB_RWKV = Template("web-rwkv", "web-rwkv", lambda _record, cases: own_tools.web_rwkv_table(cases))
-RWKV_PIP = Template("rwkv-pip", "rwkv-pip", lambda _record, cases: _fenced(own_tools.chat_lines(cases)))
-LLAMA_CPP = Template("llama.cpp", "llama.cpp", own_tools.llama_bench_table)
+WEB_RWKV = Template("web-rwkv", "web-rwkv", lambda _record, cases: tool_output.web_rwkv_table(cases))
+RWKV_PIP = Template("rwkv-pip", "rwkv-pip", lambda _record, cases: _fenced(tool_output.chat_lines(cases)))
+LLAMA_CPP = Template("llama.cpp", "llama.cpp", tool_output.llama_bench_table)
 TEMPLATES = {
     "web-rwkv": WEB_RWKV,
     "web-rwkv-bench": WEB_RWKV,
@@ -50,7 +50,7 @@ TEMPLATES = {
 
 def template_of(backend: str) -> Template:
     """The guide's template; an engine that the guide does not know is shown as llama-bench would."""
-    return TEMPLATES.get(backend, Template(clean(backend), clean(backend), own_tools.llama_bench_table))
+    return TEMPLATES.get(backend, Template(clean(backend), clean(backend), tool_output.llama_bench_table))
 
 
 @dataclass(frozen=True, slots=True)

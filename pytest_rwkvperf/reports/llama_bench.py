@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.engine import Device
     from pytest_rwkvperf.measure.record import CaseRecord
-    from pytest_rwkvperf.reports.base import Style
+    from pytest_rwkvperf.reports.report import Style
     from pytest_rwkvperf.store.record import Record, RecordedCase
 
 # `type` in src/models/rwkv7.cpp, by layers and width

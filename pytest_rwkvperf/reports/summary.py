@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.reports import apart
+from pytest_rwkvperf.reports import native_ratio
 from pytest_rwkvperf.reports.markdown import escape, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_rwkvperf.reports.base import Style
+    from pytest_rwkvperf.reports.report import Style
     from pytest_rwkvperf.store.record import Rate, Record, RecordedCase, RecordedItem
 
 _COLUMNS = (
@@ -45,7 +45,7 @@ class Summary:
         if any(item.rate for _, item in record.items()):
             parts.append(table(_COLUMNS, [_row(case, item) for case, item in record.items()], right=range(4, 10)))
             parts.append(table(_CASE_COLUMNS, [_case_row(one) for one in record.cases], right=range(3, 9)))
-        if told := apart.sentence(apart.of_record(record)):
+        if told := native_ratio.sentence(native_ratio.of_record(record)):
             parts.append(f"{escape(told)}\n")
         if bad := _what_went_wrong(record):
             parts.append(bad)

@@ -99,10 +99,10 @@ def _handle(config: pytest.Config, number: signal.Signals, handler: Callable[[in
 def check_reports(config: pytest.Config, settings: Settings) -> None:
     """Refuse reports that could not be written; the process that writes them asks."""
     if settings.reports and not hasattr(config, "workerinput"):
-        from pytest_rwkvperf.reports import writing
+        from pytest_rwkvperf.reports import report_files
 
         with usage_errors(config):
-            writing.check(settings.reports)
+            report_files.check(settings.reports)
 
 
 def check_history(config: pytest.Config, settings: Settings) -> None:
@@ -346,12 +346,12 @@ def _leave(pytest_session: pytest.Session, session: Session) -> None:
     on_github = github.is_here(os.environ)
     if not settings.reports and not settings.history and not on_github:
         return
-    from pytest_rwkvperf.reports import writing
-    from pytest_rwkvperf.reports.base import Style
+    from pytest_rwkvperf.reports import report_files
+    from pytest_rwkvperf.reports.report import Style
     from pytest_rwkvperf.run import recording
 
     record = recording.of_run(pytest_session, session)
-    session.written, troubles = writing.write_all(record, settings.reports, Style(settings.report_language))
+    session.written, troubles = report_files.write_all(record, settings.reports, Style(settings.report_language))
     if settings.history and any(case.measured for case in record.cases):
         from pytest_rwkvperf.history import address, spool
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.reports import registry
+from pytest_rwkvperf.reports import formats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_rwkvperf.core.cases import ProtocolName
-    from pytest_rwkvperf.reports.base import Language
-    from pytest_rwkvperf.reports.registry import Wanted
+    from pytest_rwkvperf.reports.formats import Wanted
+    from pytest_rwkvperf.reports.report import Language
 
 Suite = Literal["auto", "yes", "no"]
 Save = Literal["no", "append", "replace"]
@@ -140,8 +140,8 @@ OPTIONS = (
     Option(
         "report",
         "",
-        f"write a report; may be repeated. The format follows from the file's suffix ({', '.join(registry.SUFFIXES)}) "
-        f"or stands before it: FORMAT:FILE with one of {', '.join(registry.FORMATS)}",
+        f"write a report; may be repeated. The format follows from the file's suffix ({', '.join(formats.SUFFIXES)}) "
+        f"or stands before it: FORMAT:FILE with one of {', '.join(formats.FORMATS)}",
         "FILE",
         repeatable=True,
     ),
@@ -320,7 +320,7 @@ def _reports(config: pytest.Config) -> tuple[Wanted, ...]:
     option = next(one for one in OPTIONS if one.name == "report")
     given = config.getoption(option.flag)
     folder = config.rootpath if given is None else config.invocation_params.dir
-    return tuple(registry.parse(text, folder) for text in _value(config, option).splitlines() if text.strip())
+    return tuple(formats.parse(text, folder) for text in _value(config, option).splitlines() if text.strip())
 
 
 def _words(text: str) -> tuple[str, ...]:

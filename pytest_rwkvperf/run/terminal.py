@@ -15,7 +15,7 @@ from rich.text import Text
 from pytest_rwkvperf.core.cases import Workload, told_apart
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.measure.record import Measurement
-from pytest_rwkvperf.reports import apart
+from pytest_rwkvperf.reports import native_ratio
 from pytest_rwkvperf.stats.verdicts import CROWDED_SHARE
 from pytest_rwkvperf.verdict.judgement import each_told_apart
 
@@ -289,7 +289,7 @@ def _both_ways(session: Session, shown: Mapping[Case, Case]) -> list[str]:
         for one in session.judgements.values()
         if one.new is not None
     }
-    told = apart.sentence(apart.apart(rates))
+    told = native_ratio.sentence(native_ratio.apart(rates))
     return [told] if told else []
 
 

@@ -12,7 +12,7 @@ import pytest
 from pytest_rwkvperf.history import address, trends
 from pytest_rwkvperf.history import page as page_of_trends
 from pytest_rwkvperf.reports import html
-from pytest_rwkvperf.reports.base import Style
+from pytest_rwkvperf.reports.report import Style
 from tests.integration.conftest import lacking
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record
 from tests.unit.history.conftest import stored

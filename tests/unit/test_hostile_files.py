@@ -12,7 +12,7 @@ from pytest_rwkvperf.cli.main import main
 from pytest_rwkvperf.core.errors import BaselineError
 from pytest_rwkvperf.history import address
 from pytest_rwkvperf.history.database import Database
-from pytest_rwkvperf.reports import registry
+from pytest_rwkvperf.reports import formats
 from pytest_rwkvperf.run import collection
 from pytest_rwkvperf.store import baseline as baselines
 from pytest_rwkvperf.store import record as records
@@ -59,7 +59,7 @@ def harmless(text: str) -> bool:
     return not [letter for letter in OBEYED if not letter.isprintable() and letter in text]
 
 
-REPORTS = [["report", "hostile.json", "--format", name] for name in registry.FORMATS]
+REPORTS = [["report", "hostile.json", "--format", name] for name in formats.FORMATS]
 
 
 @pytest.mark.parametrize(

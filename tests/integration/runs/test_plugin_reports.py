@@ -132,15 +132,15 @@ def test_a_mistake_in_another_option_leaves_an_older_report_alone(runs: Runs) ->
 def test_a_disk_that_fails_at_the_end_fails_the_run_and_says_so(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     runs.pytester.makeconftest("""
         import pytest
-        from pytest_rwkvperf.reports import writing
+        from pytest_rwkvperf.reports import report_files
 
         def full(path, data):
             raise OSError(28, "No space left on device")
 
         def pytest_collection_finish():
-            writing.write_atomically = full
+            report_files.write_atomically = full
     """)
-    monkeypatch.setattr("pytest_rwkvperf.reports.writing.write_atomically", None)
+    monkeypatch.setattr("pytest_rwkvperf.reports.report_files.write_atomically", None)
     result = runs.measuring("--rwkv-report=run.json")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["report *run.json cannot be written: *No space left*"])

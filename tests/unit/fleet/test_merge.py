@@ -17,7 +17,7 @@ import yaml
 from pytest_rwkvperf.cli.main import main
 from pytest_rwkvperf.core import locks
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.fleet import merge, tables
+from pytest_rwkvperf.fleet import fleet_report, merge
 from pytest_rwkvperf.store import files
 from pytest_rwkvperf.store import record as records
 from tests.unit.building import make_record, make_run, recorded, report_record, throttled
@@ -113,7 +113,7 @@ def test_a_failed_run_fails_the_fleet() -> None:
     bad = with_item(replace(of_machine(9), exit_status=1), verdict="REGRESSION", fails=True, reason="slower by far")
     merged = merge.join([of_machine(1), bad], [])
     assert merged.fails
-    assert "slower by far" in tables.as_markdown(merged)
+    assert "slower by far" in fleet_report.as_markdown(merged)
 
 
 def test_sound_figures_go_into_each_machine_s_own_baseline_once(tmp_path: Path) -> None:
@@ -208,14 +208,14 @@ def hostile() -> merge.Merged:
 
 
 def test_no_terminal_sequence_and_no_token_in_any_format() -> None:
-    for make in (tables.as_markdown, tables.as_csv):
+    for make in (fleet_report.as_markdown, fleet_report.as_csv):
         text = make(hostile())
         assert "\x1b" not in text
         assert "aBcDaBcD" not in text
 
 
 def test_markdown_shows_tags_and_headings_as_they_are() -> None:
-    text = tables.as_markdown(hostile())
+    text = fleet_report.as_markdown(hostile())
     assert "<script" not in text.replace("\\<script", "")
     assert "\n# heading" not in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
@@ -223,7 +223,7 @@ def test_markdown_shows_tags_and_headings_as_they_are() -> None:
 
 
 def test_no_cell_of_a_csv_is_a_formula() -> None:
-    table = list(csv.reader(io.StringIO(tables.as_csv(hostile()))))
+    table = list(csv.reader(io.StringIO(fleet_report.as_csv(hostile()))))
     assert len(table) == 3
     assert not [cell for row in table for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
 
@@ -285,7 +285,7 @@ def test_a_case_that_was_timed_in_both_ways_is_two() -> None:
     measured = make_record(make_run(pp16=[10**7, 11 * 10**6]))
     native = replace(measured, case=replace(measured.case, protocol="native"))
     merged = merge.Merged((report_record(recorded(measured), recorded(native)),), ())
-    assert [row[3] for row in tables.rows(merged)] == ["q8_0", "q8_0 (native)"]
+    assert [row[3] for row in fleet_report.rows(merged)] == ["q8_0", "q8_0 (native)"]
 
 
 def test_what_a_throttled_gpu_was_measured_at_goes_into_no_baseline(tmp_path: Path) -> None:

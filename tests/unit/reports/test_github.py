@@ -10,7 +10,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from pytest_rwkvperf.reports import github
-from pytest_rwkvperf.reports.base import Style
+from pytest_rwkvperf.reports.report import Style
 from pytest_rwkvperf.reports.summary import REPORT
 from pytest_rwkvperf.store.record import SkippedEngine
 from tests.unit.building import make_record, make_run, passed, recorded, report_record

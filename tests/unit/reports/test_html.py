@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.reports import html, registry, writing
-from pytest_rwkvperf.reports.base import Style
+from pytest_rwkvperf.reports import formats, html, report_files
+from pytest_rwkvperf.reports.report import Style
 from pytest_rwkvperf.store import record
 from pytest_rwkvperf.store.record import Record, SkippedEngine
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record, slower
@@ -184,7 +184,7 @@ def test_without_its_libraries_a_run_stops_before_it_measures(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(OptionError, match=r'pip install "pytest-rwkvperf\[html\]"'):
-        writing.check([registry.parse("report.html", tmp_path)])
+        report_files.check([formats.parse("report.html", tmp_path)])
 
 
 def test_of_very_many_samples_some_are_drawn_and_the_page_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,9 @@ from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import ReportError
 from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts
-from pytest_rwkvperf.reports import llama_bench, registry
-from pytest_rwkvperf.reports.base import Language, Style
+from pytest_rwkvperf.reports import formats, llama_bench
 from pytest_rwkvperf.reports.issue import REPORT
+from pytest_rwkvperf.reports.report import Language, Style
 from pytest_rwkvperf.store.record import RecordedCase, RecordedItem
 from tests.unit.building import make_record, make_run, recorded, report_record
 
@@ -116,7 +116,7 @@ def test_figures_of_another_model_are_marked_as_what_the_guide_does_not_take() -
 
 
 def test_each_engine_gets_a_file_of_its_own_name() -> None:
-    wanted = registry.parse("issue.md", Path("out"))
+    wanted = formats.parse("issue.md", Path("out"))
     assert [wanted.with_part(name).name for name in REPORT.render(RECORD, Style())] == [
         "issue-web-rwkv.md", "issue-rwkv.md", "issue-llama-cpp.md",
     ]  # fmt: skip

@@ -19,8 +19,8 @@ from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import ReportError
 from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts
 from pytest_rwkvperf.reports import llama_bench
-from pytest_rwkvperf.reports.base import Style
 from pytest_rwkvperf.reports.llama_bench import FIELDS
+from pytest_rwkvperf.reports.report import Style
 from tests.unit.building import CPU, make_record, make_run, recorded, report_record
 
 THEIRS = Path(__file__).with_name("llama_bench")

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.reports.registry import Wanted
+from pytest_rwkvperf.reports.formats import Wanted
 from pytest_rwkvperf.run import options
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pytest_rwkvperf.core.cases import Case, Item, Workload
-from pytest_rwkvperf.reports import apart, llama_bench
+from pytest_rwkvperf.reports import llama_bench, native_ratio
 from pytest_rwkvperf.verdict import accept
 from pytest_rwkvperf.verdict.judgement import Reference, judge
 from pytest_rwkvperf.worker import native
@@ -160,12 +160,12 @@ def test_what_was_timed_both_ways_is_set_side_by_side() -> None:
         (replace(NATIVE, backend="llama-bench"), "pp512"): 97.0,
         (replace(NATIVE, quant="f16"), "pp512"): 1.0,
     }
-    assert [one.case.backend for one in apart.apart(rates)] == ["rwkv", "llama-bench"]
-    assert [one.ratio for one in apart.apart(rates)] == pytest.approx([0.8, 0.97])
-    assert apart.sentence(apart.apart(rates)).startswith(
+    assert [one.case.backend for one in native_ratio.apart(rates)] == ["rwkv", "llama-bench"]
+    assert [one.ratio for one in native_ratio.apart(rates)] == pytest.approx([0.8, 0.97])
+    assert native_ratio.sentence(native_ratio.apart(rates)).startswith(
         "Native over uniform tokens/s: rwkv-fp16-cpu-native tg8 x0.80,"
     )
-    assert apart.sentence([]) == ""
+    assert native_ratio.sentence([]) == ""
 
 
 def test_of_what_was_timed_both_ways_llama_benchs_format_tells_the_native_rows() -> None:

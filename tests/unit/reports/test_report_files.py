@@ -12,9 +12,9 @@ import pytest
 
 from pytest_rwkvperf.cli.main import main
 from pytest_rwkvperf.core.errors import OptionError, ReportError
-from pytest_rwkvperf.reports import writing
-from pytest_rwkvperf.reports.base import Style
-from pytest_rwkvperf.reports.registry import Wanted
+from pytest_rwkvperf.reports import report_files
+from pytest_rwkvperf.reports.formats import Wanted
+from pytest_rwkvperf.reports.report import Style
 from pytest_rwkvperf.store import record as records
 from tests.unit.building import make_record, make_run, recorded, report_record
 
@@ -40,8 +40,8 @@ def names(folder: Path) -> list[str]:
 
 def test_a_link_stays_one_and_its_target_gets_the_report(link: Path) -> None:
     wanted = Wanted("json", link)
-    writing.check([wanted])
-    assert writing.write(RECORD, wanted, Style("en")) == [link]
+    report_files.check([wanted])
+    assert report_files.write(RECORD, wanted, Style("en")) == [link]
     assert link.is_symlink()
     target = link.resolve()
     assert not target.is_symlink()
@@ -53,9 +53,9 @@ def test_a_link_that_leads_nowhere_is_refused_before_the_run_and_after_it(link: 
     wanted, target = Wanted("json", link), link.resolve()
     target.unlink()
     with pytest.raises(OptionError, match=r"run\.json' cannot be written: it is a link to .*last\.json, which is not"):
-        writing.check([wanted])
+        report_files.check([wanted])
     with pytest.raises(ReportError, match=r"run\.json cannot be written: it is a link to .*last\.json, which is not"):
-        writing.write(RECORD, wanted, Style("en"))
+        report_files.write(RECORD, wanted, Style("en"))
     assert link.is_symlink()
     assert not target.exists()
 
@@ -65,15 +65,15 @@ def test_a_folder_that_is_a_link_to_nowhere_is_refused_and_nothing_is_made_there
     (tmp_path / "reports").symlink_to("missing/deep")
     wanted = Wanted("json", tmp_path / "reports" / below)
     with pytest.raises(OptionError, match="cannot be written"):
-        writing.check([wanted])
+        report_files.check([wanted])
     with pytest.raises(ReportError, match="cannot be written"):
-        writing.write(RECORD, wanted, Style("en"))
+        report_files.write(RECORD, wanted, Style("en"))
     assert names(tmp_path) == ["reports"]
 
 
 def test_a_link_and_its_target_are_one_report(link: Path) -> None:
     with pytest.raises(OptionError, match=r"two reports would be .*last\.json"):
-        writing.check([Wanted("json", link), Wanted("markdown", link.resolve())])
+        report_files.check([Wanted("json", link), Wanted("markdown", link.resolve())])
 
 
 def test_the_tables_of_a_fleet_go_through_a_link_too(link: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,14 +98,14 @@ def test_a_loop_of_links_is_refused(link: Path) -> None:
     loop = link.with_name("loop.json")
     loop.symlink_to(loop.name)
     with pytest.raises(OptionError, match=r"loop\.json' cannot be written"):
-        writing.check([Wanted("json", link), Wanted("markdown", loop)])
+        report_files.check([Wanted("json", link), Wanted("markdown", loop)])
 
 
 def test_a_check_leaves_no_folder_behind_and_the_report_makes_it(tmp_path: Path) -> None:
     wanted = Wanted("json", tmp_path / "new" / "sub" / "run.json")
-    writing.check([wanted])
+    report_files.check([wanted])
     assert names(tmp_path) == []
-    assert writing.write(RECORD, wanted, Style("en")) == [wanted.path]
+    assert report_files.write(RECORD, wanted, Style("en")) == [wanted.path]
     assert wanted.path.read_text("utf-8") == records.dumps(RECORD)
 
 
@@ -113,7 +113,7 @@ def test_a_check_leaves_no_folder_behind_and_the_report_makes_it(tmp_path: Path)
 def test_a_folder_that_cannot_be_made_is_refused_before_the_run(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OptionError, match=r"run\.json' cannot be written: .*(Not a dir.*/file(/new)?'|too long)"):
-        writing.check([Wanted("json", tmp_path / place)])
+        report_files.check([Wanted("json", tmp_path / place)])
     assert names(tmp_path) == ["file"]
 
 
@@ -128,12 +128,12 @@ def test_a_report_on_stdout_stands_between_what_is_printed_also_in_a_file(tmp_pa
     with log.open("w") as stream:
         subprocess.run([sys.executable, "-c", code], stdout=stream, check=True)
     assert log.read_text("utf-8") == "before\nreport\nafter\n"
-    writing.check([Wanted("json", Path("/dev/stdout")), Wanted("markdown", Path("/dev/stdout"))])
+    report_files.check([Wanted("json", Path("/dev/stdout")), Wanted("markdown", Path("/dev/stdout"))])
 
 
 def test_an_engine_s_name_leads_to_no_other_folder(tmp_path: Path) -> None:
     measured = make_record(make_run(pp16=[10**7, 10**7]))
     cases = [recorded(replace(measured, case=replace(measured.case, backend=name))) for name in ("../../a", "b")]
-    written = writing.write(report_record(*cases), Wanted("issue", tmp_path / "of.md"), Style())
+    written = report_files.write(report_record(*cases), Wanted("issue", tmp_path / "of.md"), Style())
     assert [path.name for path in written] == ["of-..-..-a.md", "of-b.md"]
     assert sorted(names(tmp_path)) == ["of-..-..-a.md", "of-b.md"]

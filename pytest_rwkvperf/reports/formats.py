@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.errors import OptionError
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.reports.base import Report
+    from pytest_rwkvperf.reports.report import Report
 
 # One line adds a format.
 FORMATS = {
-    "json": "pytest_rwkvperf.reports.as_json:REPORT",
+    "json": "pytest_rwkvperf.reports.record_json:REPORT",
     "html": "pytest_rwkvperf.reports.html:REPORT",
     "issue": "pytest_rwkvperf.reports.issue:REPORT",
     "markdown": "pytest_rwkvperf.reports.summary:REPORT",
@@ -74,7 +74,7 @@ def load(name: str) -> Report:
         raise OptionError(f"report format {name!r} is unknown; allowed: {', '.join(FORMATS)}")
     from importlib import import_module
 
-    from pytest_rwkvperf.reports.base import Report
+    from pytest_rwkvperf.reports.report import Report
 
     module, _, attribute = FORMATS[name].partition(":")
     report = getattr(import_module(module), attribute)

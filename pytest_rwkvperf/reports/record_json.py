@@ -10,7 +10,7 @@ from pytest_rwkvperf.store import record as records
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_rwkvperf.reports.base import Style
+    from pytest_rwkvperf.reports.report import Style
     from pytest_rwkvperf.store.record import Record
 
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.atomic import destination, is_stream, write_atomically
 from pytest_rwkvperf.core.errors import OptionError, ReportError, StorageError
-from pytest_rwkvperf.reports import registry
-from pytest_rwkvperf.reports.base import NeedsMore
+from pytest_rwkvperf.reports import formats
+from pytest_rwkvperf.reports.report import NeedsMore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pytest_rwkvperf.reports.base import Style
-    from pytest_rwkvperf.reports.registry import Wanted
+    from pytest_rwkvperf.reports.formats import Wanted
+    from pytest_rwkvperf.reports.report import Style
     from pytest_rwkvperf.store.record import Record
 
 
@@ -27,7 +27,7 @@ def check(wanted: Sequence[Wanted]) -> None:
     """
     taken: set[Path] = set()
     for one in wanted:
-        if isinstance(report := registry.load(one.format), NeedsMore):
+        if isinstance(report := formats.load(one.format), NeedsMore):
             report.check()
         target = check_place(f"the report {str(one.path)!r}", one.path)
         if target in taken and not is_stream(target):
@@ -81,7 +81,7 @@ def write(record: Record, wanted: Wanted, style: Style) -> list[Path]:
         ReportError: the format has nothing to show, or the disk refuses.
     """
     written = []
-    for part, text in registry.load(wanted.format).render(record, style).items():
+    for part, text in formats.load(wanted.format).render(record, style).items():
         path = wanted.with_part(part)
         put(text, path)
         written.append(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_rwkvperf.reports.base import Language
+    from pytest_rwkvperf.reports.report import Language
 
 
 @dataclass(frozen=True, slots=True)
