@@ -36,7 +36,7 @@ from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure import plan
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
-from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.models.model_store import file_for, resolve
 from pytest_rwkvperf.oracle.expected import expected
 from pytest_rwkvperf.run.launcher import lease
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker

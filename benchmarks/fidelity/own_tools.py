@@ -30,7 +30,7 @@ from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure.record import taken_from
-from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.models.model_store import file_for, resolve
 from pytest_rwkvperf.run.discovery import Found, discover
 from pytest_rwkvperf.run.launcher import lease
 from pytest_rwkvperf.worker import native

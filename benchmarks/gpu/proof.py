@@ -54,7 +54,7 @@ def say(sentence: str) -> None:
 
 def _model(options: argparse.Namespace) -> tuple[Model, WorkerTools]:
     """The model, and what makes its files. Imported here: with --carried the first process installs what this needs."""
-    from pytest_rwkvperf.models.resolve import resolve
+    from pytest_rwkvperf.models.model_store import resolve
     from pytest_rwkvperf.worker.tools import WorkerTools
 
     tools = WorkerTools(quiet)
@@ -68,7 +68,7 @@ def quiet(_sentence: str, _fraction: float) -> None:
 def _make_files(options: argparse.Namespace, *, plain: bool) -> None:
     """2.9b in its plain formats, or in the quantized ones, which are made from the plain ones; the oracle's logits."""
     from pytest_rwkvperf.core import folders
-    from pytest_rwkvperf.models.resolve import file_for
+    from pytest_rwkvperf.models.model_store import file_for
     from pytest_rwkvperf.oracle import expected
 
     if options.carried:
@@ -207,7 +207,7 @@ def own_tools(options: argparse.Namespace) -> str:
 
 def profile(options: argparse.Namespace) -> str:
     """Where the time of rwkv goes, by torch's profiler."""
-    from pytest_rwkvperf.models.resolve import file_for
+    from pytest_rwkvperf.models.model_store import file_for
 
     model, tools = _model(options)
     file = file_for(model, "pth", tools=tools, progress=quiet)
@@ -218,7 +218,7 @@ def profile(options: argparse.Namespace) -> str:
 
 def profile_llama(options: argparse.Namespace) -> str:
     """What CUDA graphs do to llama.cpp: every repetition from cold, with and without them."""
-    from pytest_rwkvperf.models.resolve import file_for
+    from pytest_rwkvperf.models.model_store import file_for
 
     model, tools = _model(options)
     for quant in ("f16", "q8_0", "q4_k_m"):
@@ -230,7 +230,7 @@ def profile_llama(options: argparse.Namespace) -> str:
 
 def profile_kernels(options: argparse.Namespace) -> str:
     """Which kernels llama.cpp's formats and rwkv run, by CUPTI."""
-    from pytest_rwkvperf.models.resolve import file_for
+    from pytest_rwkvperf.models.model_store import file_for
 
     model, tools = _model(options)
     wanted: list[tuple[Format, str | None]] = [("gguf", "f16"), ("gguf", "q8_0"), ("gguf", "q4_k_m"), ("pth", None)]

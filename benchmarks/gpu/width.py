@@ -30,7 +30,7 @@ from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.machine.roofline import work_of
 from pytest_rwkvperf.models.model import Model
-from pytest_rwkvperf.models.resolve import file_for
+from pytest_rwkvperf.models.model_store import file_for
 from pytest_rwkvperf.models.shapes import SHAPES
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.run.launcher import lease

@@ -23,7 +23,7 @@ from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure.process import warmup_for
-from pytest_rwkvperf.models import resolve
+from pytest_rwkvperf.models import model_store
 from pytest_rwkvperf.worker import parent
 from pytest_rwkvperf.worker.parent import Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
@@ -39,8 +39,8 @@ def measure(backend: str, quant: str, model: str) -> list[dict[str, Any]]:
     location = registry.choose(backend)[0][backend]
     chosen = registry.load(location)
     tools = WorkerTools(lambda _sentence, _fraction: None)
-    file = resolve.file_for(
-        resolve.resolve(model, tools=tools, progress=lambda _sentence, _fraction: None),
+    file = model_store.file_for(
+        model_store.resolve(model, tools=tools, progress=lambda _sentence, _fraction: None),
         chosen.format,
         chosen.file_quant(quant),
         tools=tools,

@@ -30,7 +30,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from pytest_rwkvperf.models import derive, synthetic
-from pytest_rwkvperf.models.files import Precision
+from pytest_rwkvperf.models.model import Precision
 from pytest_rwkvperf.models.shapes import SHAPES, tensor_specs
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ import psutil
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.core.engine import Device
-from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.models.model_store import file_for, resolve
 from pytest_rwkvperf.oracle import bounds, expected
 from pytest_rwkvperf.oracle.agreement import Deep, Short
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, SAMPLE_SECONDS, Worker
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_rwkvperf.core.engine import Backend
-    from pytest_rwkvperf.models.files import ModelFile
-    from pytest_rwkvperf.models.model import Model
+    from pytest_rwkvperf.models.model import Model, ModelFile
 
 PYTHON = sys.executable
 REAL_BACKENDS = ("rwkv", "llama-cpp", "web-rwkv")

@@ -23,7 +23,7 @@ from pytest_rwkvperf.oracle.rwkv7 import Oracle
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.models.weights import Array, Weights
     from pytest_rwkvperf.oracle.rwkv7 import Doubles, Floats, LayerState
 

@@ -32,8 +32,7 @@ from pytest_rwkvperf.worker import parity
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_rwkvperf.models.files import ModelFile
-    from pytest_rwkvperf.models.model import Model
+    from pytest_rwkvperf.models.model import Model, ModelFile
     from pytest_rwkvperf.models.weights import Weights
 
 RESULTS = Path(__file__).with_suffix(".json")

@@ -110,10 +110,10 @@ class Reference:
 
     def open(self, request: OpenRequest) -> ReferenceEngine:
         """Map the file; nothing is loaded before it is needed."""
-        from pytest_rwkvperf.oracle import weights
+        from pytest_rwkvperf.oracle import dequantized
         from pytest_rwkvperf.oracle.rwkv7 import Oracle
 
-        return ReferenceEngine(Oracle(weights.read(request.path, self.format)))
+        return ReferenceEngine(Oracle(dequantized.read(request.path, self.format)))
 
 
 BACKEND = Reference()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.cli import output
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.models import derive
-from pytest_rwkvperf.models.files import about
-from pytest_rwkvperf.models.listing import shape_and_precision
-from pytest_rwkvperf.models.resolve import locate
-from pytest_rwkvperf.models.sniff import sniff
+from pytest_rwkvperf.models.file_format import detect_format
+from pytest_rwkvperf.models.header import shape_and_precision
+from pytest_rwkvperf.models.model import errors_naming
+from pytest_rwkvperf.models.model_store import locate
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.cli.console import Console
     from pytest_rwkvperf.core.cases import Format
-    from pytest_rwkvperf.models.writing import Written
+    from pytest_rwkvperf.models.checked_weights import Written
 
 HELP = """write a model in another format
 The formats follow from the suffixes: .pth (rwkv), .st or .safetensors (web-rwkv), .gguf (llama.cpp).
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     output.check_precision(to, options.precision)
     source = locate(options.source, console.progress)
     if isinstance(source, Path):
-        kind = sniff(source)
+        kind = detect_format(source)
         if target.exists() and source.samefile(target):
             raise OptionError(f"{str(target)!r} is the source itself; name another target")
         shape, held = shape_and_precision(source, kind)
@@ -77,5 +77,5 @@ def _convert(
         console.progress(f"reading {source.name} in a process of its own", 0.0)
         return WorkerTools(console.progress).convert_pth(source, target, to, options.precision)
     weights = derive.read(source, kind)
-    with about(source):
+    with errors_naming(source):
         return derive.write(weights, target, to, source.stem, console.progress, options.precision)

@@ -9,9 +9,9 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.models.files import ModelFile
-from pytest_rwkvperf.models.listing import ListedTensor, listing
-from pytest_rwkvperf.models.resolve import resolve
+from pytest_rwkvperf.models.header import ListedTensor, listing
+from pytest_rwkvperf.models.model import ModelFile
+from pytest_rwkvperf.models.model_store import resolve
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:

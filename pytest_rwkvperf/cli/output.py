@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.errors import ModelError, OptionError
 from pytest_rwkvperf.models import cache, gguf, pth, st
-from pytest_rwkvperf.models.files import PRECISIONS
-from pytest_rwkvperf.models.sniff import SUFFIXES
+from pytest_rwkvperf.models.file_format import SUFFIXES
+from pytest_rwkvperf.models.model import PRECISIONS
 
 if TYPE_CHECKING:
     import argparse
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.core.cases import Format
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.models.streams import Progress
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.core.cases import Format
-    from pytest_rwkvperf.models.files import ModelFile
+    from pytest_rwkvperf.models.model import ModelFile
     from pytest_rwkvperf.models.shapes import Shape
 
 _BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}

@@ -1,4 +1,4 @@
 """Models to measure: public shapes with synthetic weights, files in three formats, and the cache between them.
 
-`resolve.resolve` turns what the user wrote into a `files.Model`; `resolve.file_for` gives the file a backend reads.
+`model_store.resolve` turns a model reference into a `Model`; `model_store.file_for` gives the file a backend reads.
 """

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import gguf, pth, st
-from pytest_rwkvperf.models.convert import gguf_layout, pth_layout, pth_layout_of, st_layout
-from pytest_rwkvperf.models.files import ModelFile, Precision, about
+from pytest_rwkvperf.models.checked_weights import CheckedWeights, Written, written
 from pytest_rwkvperf.models.hashing import content_hash
+from pytest_rwkvperf.models.layouts import gguf_layout, pth_layout, pth_layout_of, st_layout
+from pytest_rwkvperf.models.model import ModelFile, Precision, errors_naming
 from pytest_rwkvperf.models.synthetic import SyntheticModel
-from pytest_rwkvperf.models.writing import CheckedWeights, Written, written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -98,7 +98,7 @@ def inspect_pth(path: Path, progress: Progress) -> ModelFile:
         ModelError: damaged, hostile or not RWKV-7; names the file and the reason.
     """
     weights = pth.read(path)
-    with about(path):
+    with errors_naming(path):
         digest = content_hash(weights, progress, f"hashing {path.name}")
     return ModelFile(path, "pth", digest, weights.shape, weights.precision)
 
@@ -116,5 +116,5 @@ def convert_pth(
         ModelError: as `inspect_pth` and `write`.
     """
     weights = pth.read(source)
-    with about(source):
+    with errors_naming(source):
         return write(weights, target, format, source.stem, progress, precision)

@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models.convert import Stored, canonical_tensors, gguf_layout
-from pytest_rwkvperf.models.files import about
+from pytest_rwkvperf.models.layouts import Stored, canonical_tensors, gguf_layout, stored_blocks
+from pytest_rwkvperf.models.model import errors_naming
 from pytest_rwkvperf.models.shapes import RWKV_HEAD_SIZE, Shape, check_layers
 from pytest_rwkvperf.models.streams import Progress, Ticker
 from pytest_rwkvperf.models.weights import DTYPES, Array, MappedWeights, Weights
-from pytest_rwkvperf.models.writing import stored_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
     from gguf import GGUFWriter
 
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
 
 ARCHITECTURE = "rwkv7"
 _ALIGNMENT = 32
@@ -208,7 +207,7 @@ def read(path: Path) -> GgufFile:
     Raises:
         ModelError: truncated, malformed, another architecture; names the file and the reason.
     """
-    with about(path):
+    with errors_naming(path):
         return _read(path)
 
 

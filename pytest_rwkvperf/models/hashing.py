@@ -22,7 +22,7 @@ from pytest_rwkvperf.models.weights import DTYPES, Array, Weights, bytes_of, che
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
 
 _DOMAIN = b"rwkv7 canonical tensors v1\n"
 _RAW_DOMAIN = b"gguf stored tensors v1\n"

@@ -19,18 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pytest_rwkvperf.models import checkpoint
-from pytest_rwkvperf.models.checkpoint import check_directory, stored_tensors
-from pytest_rwkvperf.models.convert import Stored, pth_layout
+from pytest_rwkvperf.models import pth_check
+from pytest_rwkvperf.models.layouts import Stored, pth_layout, stored_blocks
+from pytest_rwkvperf.models.pth_check import check_directory, stored_tensors
 from pytest_rwkvperf.models.streams import Progress, Ticker
 from pytest_rwkvperf.models.weights import DTYPES, Array, MappedWeights, Weights
-from pytest_rwkvperf.models.writing import stored_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.models.shapes import Shape
 
 __all__ = ["check_directory", "read", "size", "stored_tensors", "write"]
@@ -122,7 +121,7 @@ def read(path: Path) -> MappedWeights:
     Raises:
         ModelError: names the file and the reason.
     """
-    shape, loaded = checkpoint.load(path)
+    shape, loaded = pth_check.load(path)
     tensors = {name: _as_numpy(tensor, precision) for name, (tensor, precision) in loaded.items()}
     matrices = loaded["blocks.0.ffn.key.weight"][1]  # vectors may be wider
     return MappedWeights(shape, matrices, tensors)

@@ -17,18 +17,17 @@ import msgspec
 import numpy as np
 
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models.convert import canonical_tensors, st_layout
-from pytest_rwkvperf.models.files import about
+from pytest_rwkvperf.models.layouts import canonical_tensors, st_layout, stored_blocks
+from pytest_rwkvperf.models.model import errors_naming
 from pytest_rwkvperf.models.shapes import Shape, shape_of
 from pytest_rwkvperf.models.streams import Progress, Ticker
 from pytest_rwkvperf.models.weights import DTYPES, Array, MappedWeights, Weights
-from pytest_rwkvperf.models.writing import stored_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
 
 _PRECISIONS: Mapping[str, Precision] = {"F16": "f16", "BF16": "bf16", "F32": "f32"}
 _ALIGNMENT = 64
@@ -75,7 +74,7 @@ def read(path: Path) -> MappedWeights:
     Raises:
         ModelError: truncated, malformed or not RWKV-7; names the file and the reason.
     """
-    with about(path):
+    with errors_naming(path):
         return _read(path)
 
 
@@ -85,7 +84,7 @@ def stored(path: Path) -> dict[str, tuple[Precision, tuple[int, ...]]]:
     Raises:
         ModelError: as `read`.
     """
-    with about(path):
+    with errors_naming(path):
         start, entries = _entries(path)
         available = path.stat().st_size - start
         return {name: (_check_tensor(name, entry, available), tuple(entry.shape)) for name, entry in entries.items()}

@@ -25,7 +25,7 @@ from pytest_rwkvperf.models.weights import DTYPES, Array
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
 
 GENERATOR_VERSION = 1
 """Part of every key: raise it when a range changes, and old cached files are no longer taken for the new weights."""

@@ -14,7 +14,7 @@ from pytest_rwkvperf.core.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.models.shapes import Shape, TensorSpec
 
 Array = npt.NDArray[Any]

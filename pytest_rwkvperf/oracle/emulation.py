@@ -23,7 +23,7 @@ from pytest_rwkvperf.models.weights import cast
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.models.shapes import TensorSpec
     from pytest_rwkvperf.models.weights import Array, Weights
 

@@ -13,7 +13,7 @@ from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_rwkvperf.models.files import ModelFile
+    from pytest_rwkvperf.models.model import ModelFile
 
 VERSION = 2
 """Raise it when the oracle's arithmetic or the prompt changes: cached logits of another version are not used."""

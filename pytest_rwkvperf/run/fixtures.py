@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Item
     from pytest_rwkvperf.core.engine import Device
     from pytest_rwkvperf.measure.record import Measurement
-    from pytest_rwkvperf.models.files import ModelFile
+    from pytest_rwkvperf.models.model import ModelFile
     from pytest_rwkvperf.run.discovery import Found
     from pytest_rwkvperf.run.session import Session
     from pytest_rwkvperf.verdict.judgement import Judgement
@@ -165,7 +165,7 @@ class BackendHandle:
             OptionError: this is no model file; or the engine does not know the quant, or cannot run on the device.
             RwkvPerfError: the engine cannot load the file.
         """
-        from pytest_rwkvperf.models.files import ModelFile
+        from pytest_rwkvperf.models.model import ModelFile
 
         if not isinstance(model, ModelFile):
             raise OptionError(

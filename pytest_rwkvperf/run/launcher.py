@@ -19,9 +19,9 @@ from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.machine import roofline
 from pytest_rwkvperf.measure import pairs, plan, process, record
 from pytest_rwkvperf.measure.record import CaseRecord, Pairing
-from pytest_rwkvperf.models.listing import listing
-from pytest_rwkvperf.models.resolve import file_for
-from pytest_rwkvperf.oracle import expected, memory
+from pytest_rwkvperf.models.header import listing
+from pytest_rwkvperf.models.model_store import file_for
+from pytest_rwkvperf.oracle import checked, expected
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.cases import Case, Workload
     from pytest_rwkvperf.core.engine import Device
-    from pytest_rwkvperf.models.files import ModelFile
-    from pytest_rwkvperf.models.model import Model
+    from pytest_rwkvperf.models.model import Model, ModelFile
     from pytest_rwkvperf.run.discovery import Found
     from pytest_rwkvperf.run.progress import Progress
     from pytest_rwkvperf.worker.tools import WorkerTools
@@ -162,14 +161,14 @@ class Launcher:
     def _saying(self, label: str) -> Callable[[str], None]:
         return lambda sentence: self._say(f"{label}: {sentence}")
 
-    def _target(self, case: Case, engine: Found, device: Device) -> tuple[process.Target, memory.DeepMemory]:
+    def _target(self, case: Case, engine: Found, device: Device) -> tuple[process.Target, checked.DeepCheckCache]:
         """Everything a worker needs for a case in an engine's environment, and where its deep check is remembered."""
         file = self.file(engine, case.quant)
         model = self._model()
         # Another environment may have another build of the same version: what was found here says nothing about it.
         build = {} if engine.python == sys.executable else {"interpreter": engine.python}
-        memo = memory.DeepMemory({**engine.versions, **build}, file.content_hash, case.quant, device, case.chunk)
-        known = memo.recall()
+        memo = checked.DeepCheckCache({**engine.versions, **build}, file.content_hash, case.quant, device, case.chunk)
+        known = memo.load()
         emulation = engine.backend.emulation(case.quant)
         # Not in the Protocol: only a program on its own tells no logits.
         answers = (
@@ -357,6 +356,6 @@ def _keep(path: Path, data: bytes) -> None:
         ) from error
 
 
-def _keep_deep(memo: memory.DeepMemory, target: process.Target, taken: CaseRecord) -> None:
+def _keep_deep(memo: checked.DeepCheckCache, target: process.Target, taken: CaseRecord) -> None:
     if target.known_deep is None and taken.deep is not None:
-        memo.keep(taken.deep)
+        memo.store(taken.deep)

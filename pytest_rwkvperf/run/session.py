@@ -16,8 +16,8 @@ from pytest_rwkvperf.core.errors import BaselineError, MeasurementError, OptionE
 from pytest_rwkvperf.machine import fingerprint, observers
 from pytest_rwkvperf.measure.record import Measurement
 from pytest_rwkvperf.models import synthetic
-from pytest_rwkvperf.models.files import ModelFile
-from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.models.model import ModelFile
+from pytest_rwkvperf.models.model_store import file_for, resolve
 from pytest_rwkvperf.models.weights import DTYPES
 from pytest_rwkvperf.run import launcher, outline
 from pytest_rwkvperf.run.discovery import Found, Missing, discover

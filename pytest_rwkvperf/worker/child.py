@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.engine import Backend, Engine
     from pytest_rwkvperf.core.samples import Sample
     from pytest_rwkvperf.machine.kernels import Kernels, ProbeKind
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
 
 
 class Child:
@@ -59,9 +59,9 @@ class Child:
         """Load a model; refuse an engine that sits elsewhere than asked."""
         backend = self._load_backend(location)
         if backend.format == "pth":
-            from pytest_rwkvperf.models import checkpoint
+            from pytest_rwkvperf.models import pth_check
 
-            checkpoint.load(Path(path))
+            pth_check.load(Path(path))
         # Engines hand their logits over as NumPy arrays. Some first import it then: 0.2 s in a cold repetition's clock.
         import_module("numpy")
         started = time.perf_counter_ns()
@@ -138,12 +138,12 @@ class Child:
         """The oracle's logits for a model file."""
         import numpy as np
 
+        from pytest_rwkvperf.oracle import dequantized
         from pytest_rwkvperf.oracle import emulation as emulations
-        from pytest_rwkvperf.oracle import weights
         from pytest_rwkvperf.oracle.rwkv7 import Oracle
         from pytest_rwkvperf.worker import parity
 
-        oracle = Oracle(emulations.applied(weights.read(Path(path), format), emulation))
+        oracle = Oracle(emulations.applied(dequantized.read(Path(path), format), emulation))
         np.save(target, oracle.forward(parity.tokens(oracle.shape.vocabulary, count)), allow_pickle=False)
 
     def memory(self) -> dict[str, int]:

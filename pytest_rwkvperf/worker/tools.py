@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.models.files import ModelFile
-from pytest_rwkvperf.models.writing import Written
+from pytest_rwkvperf.models.checked_weights import Written
+from pytest_rwkvperf.models.model import ModelFile
 from pytest_rwkvperf.worker.parent import LOAD_SECONDS, Worker
 
 if TYPE_CHECKING:
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.core.cases import Format
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
 
 
 class WorkerTools:
-    """Implements `pytest_rwkvperf.models.resolve.Tools`: the parent neither unpickles nor loads a native library."""
+    """Implements `models.model_store.Tools`: the parent neither unpickles nor loads a native library."""
 
     def __init__(self, progress: Callable[[str, float], None]) -> None:
         self._progress = progress

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.cases import Case
-from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.models.model_store import file_for, resolve
 from pytest_rwkvperf.run.discovery import Found, Missing, discover
 from pytest_rwkvperf.worker.parent import Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from pytest_rwkvperf.models.files import ModelFile
+    from pytest_rwkvperf.models.model import ModelFile
 
 THREADS = 2
 

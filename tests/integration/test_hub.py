@@ -124,7 +124,7 @@ FETCH = """
 import sys
 from pathlib import Path
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models import hub, download
+from pytest_rwkvperf.models import download, hub
 download._PAUSE_SECONDS = 0.01
 told = []
 try:

@@ -19,15 +19,14 @@ import pytest
 from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import derive, gguf, pth, st
 from pytest_rwkvperf.models.hashing import content_hash
-from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.models.model_store import file_for, resolve
 from pytest_rwkvperf.models.shapes import tensor_specs
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Format
-    from pytest_rwkvperf.models.files import ModelFile, Precision
-    from pytest_rwkvperf.models.model import Model
+    from pytest_rwkvperf.models.model import Model, ModelFile, Precision
     from pytest_rwkvperf.models.weights import Array
 
 TOKENS = [int(token) for token in np.random.Philox(key=64).random_raw(64) % 65530]

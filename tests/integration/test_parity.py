@@ -22,7 +22,7 @@ from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.models import derive, synthetic
 from pytest_rwkvperf.models.shapes import Shape
 from pytest_rwkvperf.models.synthetic import SyntheticModel
-from pytest_rwkvperf.oracle import bounds, emulation, weights
+from pytest_rwkvperf.oracle import bounds, dequantized, emulation
 from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT, Deep, Short
 from pytest_rwkvperf.oracle.rwkv7 import Oracle
 from pytest_rwkvperf.worker import parity
@@ -120,7 +120,7 @@ def test_llama_cpp_is_right_and_a_planted_file_is_wrong(folder: Path) -> None:
 def test_llama_cpp_quantized_is_right_only_against_its_own_weights(folder: Path) -> None:
     quantized = folder / "q4_0.gguf"
     WorkerTools(silent).quantize_gguf(written(NANO, folder, "gguf"), quantized, "q4_0")
-    own = solved(weights.read(quantized, "gguf"), folder, deep=False)
+    own = solved(dequantized.read(quantized, "gguf"), folder, deep=False)
     assert problem("llama-cpp", "q4_0", quantized, own) == ""
     assert problem("llama-cpp", "q4_0", quantized, solved(NANO, folder, deep=False))
 

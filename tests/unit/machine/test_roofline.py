@@ -14,8 +14,8 @@ from pytest_rwkvperf.machine.roofline import Ceilings, Work
 from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
 from pytest_rwkvperf.measure.record import Energy, Measurement
 from pytest_rwkvperf.models import synthetic
-from pytest_rwkvperf.models.files import ModelFile
-from pytest_rwkvperf.models.resolve import file_for, resolve
+from pytest_rwkvperf.models.model import ModelFile
+from pytest_rwkvperf.models.model_store import file_for, resolve
 from pytest_rwkvperf.models.shapes import SHAPES, tensor_specs
 from tests.unit.building import CASE, make_record, make_run
 from tests.unit.machine.recorded import Recorded, recording

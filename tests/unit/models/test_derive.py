@@ -10,8 +10,8 @@ import pytest
 from pytest_rwkvperf.core.cases import FORMATS, Format
 from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import derive, pth, shapes
-from pytest_rwkvperf.models.convert import gguf_layout, pth_layout, st_layout
 from pytest_rwkvperf.models.hashing import content_hash
+from pytest_rwkvperf.models.layouts import gguf_layout, pth_layout, st_layout
 from pytest_rwkvperf.models.shapes import SHAPES, Shape, TensorSpec, tensor_specs
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.models.weights import MappedWeights, converted
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.models.streams import Progress
     from pytest_rwkvperf.models.weights import Weights
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import gguf
-from pytest_rwkvperf.models.convert import gguf_layout
 from pytest_rwkvperf.models.hashing import content_hash
+from pytest_rwkvperf.models.layouts import gguf_layout
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from pytest_rwkvperf.models.weights import DTYPES, Array, MappedWeights, bytes_o
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.models.streams import Progress
     from pytest_rwkvperf.models.synthetic import SyntheticModel
 

@@ -11,7 +11,7 @@ import pytest
 
 from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import pth
-from pytest_rwkvperf.models.convert import pth_layout
+from pytest_rwkvperf.models.layouts import pth_layout
 from pytest_rwkvperf.models.shapes import tensor_specs
 from pytest_rwkvperf.models.weights import DTYPES
 

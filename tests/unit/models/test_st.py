@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, given, settings, strategies
 
 from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import st
-from pytest_rwkvperf.models.convert import st_layout
 from pytest_rwkvperf.models.hashing import content_hash
+from pytest_rwkvperf.models.layouts import st_layout
 from pytest_rwkvperf.models.shapes import tensor_specs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.models.streams import Progress
     from pytest_rwkvperf.models.synthetic import SyntheticModel
     from pytest_rwkvperf.models.weights import MappedWeights

@@ -12,7 +12,7 @@ from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models.weights import DTYPES, Array, bytes_of, cast, check_finite, converted
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
 
 singles = st.lists(st.floats(width=32, allow_nan=False, min_value=-65000, max_value=65000), min_size=1, max_size=50)
 

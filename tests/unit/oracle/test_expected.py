@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_rwkvperf.core import folders
-from pytest_rwkvperf.models.files import ModelFile
+from pytest_rwkvperf.models.model import ModelFile
 from pytest_rwkvperf.oracle import expected
 from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
 

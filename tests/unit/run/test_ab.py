@@ -120,7 +120,7 @@ def test_a_worker_imports_the_standard_library_and_numpy_alone() -> None:
     """Without its site-packages, and with a NumPy that is an empty module; a `.pth` is looked at without NumPy too."""
     script = (
         f"import sys, types; sys.path.insert(0, {str(Path(options.__file__).parents[2])!r})\n"
-        "import pytest_rwkvperf.models.checkpoint, pytest_rwkvperf.backends.registry as registry\n"
+        "import pytest_rwkvperf.models.pth_check, pytest_rwkvperf.backends.registry as registry\n"
         "import pytest_rwkvperf.worker.child\n"
         "for name in ('rwkv', 'llama-cpp', 'web-rwkv'): registry.load(registry.BUILT_IN[name])\n"
         "sys.modules['numpy'] = types.ModuleType('numpy')\n"

@@ -15,11 +15,10 @@ from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.models import cache as store
 from pytest_rwkvperf.models import derive, gguf, hub, pth, st, synthetic
-from pytest_rwkvperf.models.files import ModelFile, Precision, about
+from pytest_rwkvperf.models.file_format import SUFFIXES, detect_format
 from pytest_rwkvperf.models.hashing import content_hash, stored_hash
-from pytest_rwkvperf.models.model import Model
+from pytest_rwkvperf.models.model import Model, ModelFile, Precision, errors_naming
 from pytest_rwkvperf.models.shapes import SHAPES, Shape
-from pytest_rwkvperf.models.sniff import SUFFIXES, sniff
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.models.weights import DTYPES
 
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.models.checked_weights import Written
     from pytest_rwkvperf.models.streams import Progress
-    from pytest_rwkvperf.models.writing import Written
 
 _LAYOUT_VERSION = 1
 """Part of every derived file's record: raise it when a writer changes what it writes."""
@@ -142,7 +141,7 @@ def _matching(note: Path, key: dict[str, Any]) -> dict[str, Any] | None:
 
 def _describe(path: Path, root: Path, tools: Tools, progress: Progress) -> ModelFile:
     """A user's file: checked each time, hashed once per path, size, time and inode."""
-    kind = sniff(path)
+    kind = detect_format(path)
     status = path.stat()
     key = {
         "path": str(path),
@@ -173,10 +172,10 @@ def _hash_of(path: Path, kind: Literal["st", "gguf"], progress: Progress) -> str
     """The content hash of a file that needs no unpickling."""
     sentence = f"hashing {path.name}"
     if kind == "gguf" and (file := gguf.read(path)).quantized:
-        with about(path):
+        with errors_naming(path):
             return stored_hash(file.stored(), progress, sentence)
     weights = derive.read(path, kind)
-    with about(path):
+    with errors_naming(path):
         return content_hash(weights, progress, sentence)
 
 

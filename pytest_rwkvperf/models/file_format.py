@@ -16,7 +16,7 @@ SUFFIXES: dict[str, Format] = {".pth": "pth", ".st": "st", ".safetensors": "st",
 _DOWNLOAD_AGAIN = "download it again"
 
 
-def sniff(path: Path) -> Format:
+def detect_format(path: Path) -> Format:
     """The format of a model file.
 
     Raises:

@@ -20,7 +20,7 @@ from pytest_rwkvperf.core.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
 
 LARGEST_PICKLE = 4 << 20
 """Bytes. The largest public model's pickle has 0.4 MB; only names and numbers are in it."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.engine import Device
 
 
-class DeepMemory:
+class DeepCheckCache:
     """The place of one deep check's result in the user's cache."""
 
     def __init__(self, versions: Mapping[str, str], content_hash: str, quant: str, device: Device, chunk: int) -> None:
@@ -30,14 +30,14 @@ class DeepMemory:
         key = json.dumps([*rules, dict(versions), content_hash, quant, asdict(device), chunk], sort_keys=True)
         self._path = folders.cache() / "parity" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
-    def recall(self) -> Deep | None:
+    def load(self) -> Deep | None:
         """What the check found, if it has run; an unreadable note counts as none."""
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=Deep)
         except (FileNotFoundError, msgspec.MsgspecError):
             return None
 
-    def keep(self, found: Deep) -> None:
+    def store(self, found: Deep) -> None:
         """Note a check that passed."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(self._path, msgspec.json.encode(found))

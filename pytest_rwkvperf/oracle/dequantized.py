@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.models import gguf, pth, st
-from pytest_rwkvperf.models.convert import canonical_tensors, gguf_layout, gguf_name
+from pytest_rwkvperf.models.layouts import canonical_tensors, gguf_layout, gguf_name
 from pytest_rwkvperf.models.weights import MappedWeights, cast
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.core.cases import Format
-    from pytest_rwkvperf.models.files import Precision
     from pytest_rwkvperf.models.gguf import GgufFile
+    from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.models.shapes import TensorSpec
     from pytest_rwkvperf.models.weights import Array, Weights
 

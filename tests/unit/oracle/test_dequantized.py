@@ -11,10 +11,10 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
 from pytest_rwkvperf.models import derive, gguf
-from pytest_rwkvperf.models.convert import gguf_layout
+from pytest_rwkvperf.models.layouts import gguf_layout
 from pytest_rwkvperf.models.shapes import tensor_specs
 from pytest_rwkvperf.models.weights import DTYPES
-from pytest_rwkvperf.oracle import weights
+from pytest_rwkvperf.oracle import dequantized
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +34,7 @@ def test_plain_files_are_read_as_they_are(
     monkeypatch.setattr(gguf, "world_tokens", lambda: (b"<s>", b"a"))
     path = tmp_path / f"model.{kind}"
     derive.write(model, path, kind, "tiny", lambda _sentence, _fraction: None)
-    read = weights.read(path, kind)
+    read = dequantized.read(path, kind)
     for spec in tensor_specs(model.shape):
         mine, own = (one.rows(spec, 0, spec.rows, "f32").reshape(-1) for one in (read, model))
         np.testing.assert_array_equal(mine, own)
@@ -58,7 +58,7 @@ def quantized(model: SyntheticModel) -> GgufFile:
 
 
 def test_packed_matrices_are_dequantized_and_the_rest_is_as_it_was(model: SyntheticModel, quantized: GgufFile) -> None:
-    read = weights.DequantizedWeights(quantized)
+    read = dequantized.DequantizedWeights(quantized)
     packed = 0
     for spec in tensor_specs(model.shape):
         mine = read.rows(spec, 0, spec.rows, "f32").reshape(-1)
@@ -71,7 +71,7 @@ def test_packed_matrices_are_dequantized_and_the_rest_is_as_it_was(model: Synthe
 
 
 def test_rows_of_a_packed_matrix_are_those_of_the_whole(model: SyntheticModel, quantized: GgufFile) -> None:
-    read = weights.DequantizedWeights(quantized)
+    read = dequantized.DequantizedWeights(quantized)
     spec = tensor_specs(model.shape)[-1]
     whole = read.rows(spec, 0, spec.rows)
     np.testing.assert_array_equal(read.rows(spec, 7, 19), whole[7:19])

@@ -14,16 +14,16 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models import pickles
-from pytest_rwkvperf.models.files import about
+from pytest_rwkvperf.models import pth_pickle
+from pytest_rwkvperf.models.model import errors_naming
 from pytest_rwkvperf.models.shapes import Shape, is_unused, shape_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from pytest_rwkvperf.models.files import Precision
-    from pytest_rwkvperf.models.pickles import StoredTensor
+    from pytest_rwkvperf.models.model import Precision
+    from pytest_rwkvperf.models.pth_pickle import StoredTensor
 
 _LITTLE = b"little"
 _ITEM_BYTES: Mapping[Precision, int] = {"bf16": 2, "f16": 2, "f32": 4}
@@ -40,7 +40,7 @@ def check_directory(path: Path) -> None:
     Raises:
         ModelError: names the file and the reason.
     """
-    with about(path):
+    with errors_naming(path):
         try:
             with zipfile.ZipFile(path) as archive:
                 entries = archive.infolist()
@@ -87,7 +87,7 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
         ModelError: the file does anything but hold tensors that are all there; names the file and the reason.
     """
     check_directory(path)
-    with about(path):
+    with errors_naming(path):
         try:
             with zipfile.ZipFile(path) as archive:
                 sizes = {entry.filename.partition("/")[2]: entry.file_size for entry in archive.infolist()}
@@ -96,7 +96,7 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
             raise ModelError(f"its pickle cannot be read ({error}); it is damaged") from None
         if order != _LITTLE:
             raise ModelError("its values are not stored little-endian; save it again on the machine that measures")
-        found = pickles.tensors(pickled)
+        found = pth_pickle.tensors(pickled)
         for name, tensor in found.items():
             needed = tensor.count * _ITEM_BYTES[tensor.precision]
             if sizes.get(f"data/{tensor.storage}", -1) < needed:
@@ -107,7 +107,7 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
 def _small(archive: zipfile.ZipFile, sizes: Mapping[str, int]) -> tuple[bytes, bytes]:
     """The pickle and the byte order; what is too large to be either is not read."""
     folder = archive.namelist()[0].split("/")[0]
-    if sizes["data.pkl"] > pickles.LARGEST_PICKLE:
+    if sizes["data.pkl"] > pth_pickle.LARGEST_PICKLE:
         raise ModelError(f"its pickle has {sizes['data.pkl']} bytes, more than any model's")
     absent = sizes.get("byteorder", 0) == 0  # files from before torch 2.1 have none
     whole = sizes.get("byteorder", 0) <= len(_LITTLE)
@@ -122,7 +122,7 @@ def load(path: Path) -> tuple[Shape, dict[str, tuple[Any, Precision]]]:
         ModelError: names the file and the reason.
     """
     stored = {name: tensor for name, tensor in stored_tensors(path).items() if not is_unused(name)}
-    with about(path):
+    with errors_naming(path):
         shape = shape_of({name: tensor.shape for name, tensor in stored.items()})
         loaded = {name: (tensor, precision) for name, tensor, precision in _load(path)}
         found = {name: tuple(tensor.shape) for name, (tensor, _) in loaded.items()}

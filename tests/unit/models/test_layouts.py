@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.models import shapes
-from pytest_rwkvperf.models.convert import canonical_tensors, gguf_layout, gguf_name, pth_layout, st_layout
+from pytest_rwkvperf.models.layouts import canonical_tensors, gguf_layout, gguf_name, pth_layout, st_layout
 from pytest_rwkvperf.models.shapes import SHAPES, Shape, tensor_specs
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_rwkvperf.models.convert import Stored
+    from pytest_rwkvperf.models.layouts import Stored
     from pytest_rwkvperf.models.weights import Array, Weights
 
 shape_strategy = st.builds(

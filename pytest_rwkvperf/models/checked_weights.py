@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.models.streams import in_order
-from pytest_rwkvperf.models.weights import Array, Weights, bytes_of, check_finite, converted
+from pytest_rwkvperf.models.weights import Array, Weights, check_finite, converted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from pytest_rwkvperf.models.convert import Stored
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.layouts import Stored
+    from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.models.shapes import TensorSpec
 
 
@@ -74,15 +71,3 @@ def written(layout: tuple[Stored, ...], rounded: int = 0, tensors: int = 0) -> W
     """The account of a layout that was written."""
     values = sum(spec.size for entry in layout if not entry.placeholder for spec in entry.parts)
     return Written(values, rounded, tensors, tuple(entry.name for entry in layout if entry.placeholder))
-
-
-def stored_blocks(layout: tuple[Stored, ...], weights: Weights) -> Iterator[tuple[Stored, memoryview]]:
-    """Each stored tensor's bytes in blocks of bounded size, with the tensor they belong to."""
-    pieces = [(entry, task) for entry in layout for task in entry.tasks(weights)]
-    data = in_order(_bytes_of(task) for _, task in pieces)
-    for (entry, _), block in zip(pieces, data, strict=True):
-        yield entry, block
-
-
-def _bytes_of(task: Callable[[], Array]) -> Callable[[], memoryview]:
-    return lambda: bytes_of(task())

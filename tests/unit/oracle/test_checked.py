@@ -8,10 +8,10 @@ import pytest
 
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.engine import Device
-from pytest_rwkvperf.oracle import bounds, memory
+from pytest_rwkvperf.oracle import bounds, checked
 from pytest_rwkvperf.oracle.agreement import Agreement, Deep
 from pytest_rwkvperf.oracle.bounds import Bound
-from pytest_rwkvperf.oracle.memory import DeepMemory
+from pytest_rwkvperf.oracle.checked import DeepCheckCache
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,12 +33,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_nothing_is_known_at_first() -> None:
-    assert DeepMemory(**KEY).recall() is None
+    assert DeepCheckCache(**KEY).load() is None
 
 
 def test_what_was_kept_comes_back() -> None:
-    DeepMemory(**KEY).keep(FOUND)
-    assert DeepMemory(**KEY).recall() == FOUND
+    DeepCheckCache(**KEY).store(FOUND)
+    assert DeepCheckCache(**KEY).load() == FOUND
 
 
 @pytest.mark.parametrize(
@@ -53,24 +53,24 @@ def test_what_was_kept_comes_back() -> None:
     ids=lambda other: next(iter(other)),
 )
 def test_another_engine_file_quant_device_or_chunk_is_checked_anew(other: dict[str, Any]) -> None:
-    DeepMemory(**KEY).keep(FOUND)
-    assert DeepMemory(**{**KEY, **other}).recall() is None
+    DeepCheckCache(**KEY).store(FOUND)
+    assert DeepCheckCache(**{**KEY, **other}).load() is None
 
 
 def test_tighter_rules_are_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    DeepMemory(**KEY).keep(FOUND)
+    DeepCheckCache(**KEY).store(FOUND)
     with monkeypatch.context() as patch:
-        patch.setattr(memory, "DEPTH", 1200)
-        assert DeepMemory(**KEY).recall() is None
+        patch.setattr(checked, "DEPTH", 1200)
+        assert DeepCheckCache(**KEY).load() is None
     with monkeypatch.context() as patch:
         patch.setitem(bounds.BOUNDS, ("llama-cpp", "f16"), Bound(1e-4))
-        assert DeepMemory(**KEY).recall() is None
-    assert DeepMemory(**KEY).recall() == FOUND
+        assert DeepCheckCache(**KEY).load() is None
+    assert DeepCheckCache(**KEY).load() == FOUND
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"prefill": 1, "rechunked": 0}'])
 def test_a_note_that_cannot_be_read_counts_as_none(text: str, cache: Path) -> None:
-    DeepMemory(**KEY).keep(FOUND)
+    DeepCheckCache(**KEY).store(FOUND)
     (note,) = (cache / "parity").iterdir()
     note.write_text(text, encoding="utf-8")
-    assert DeepMemory(**KEY).recall() is None
+    assert DeepCheckCache(**KEY).load() is None

@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.models import gguf, pth, st
-from pytest_rwkvperf.models.files import Precision, about
+from pytest_rwkvperf.models.model import Precision, errors_naming
 from pytest_rwkvperf.models.shapes import is_unused, shape_of
 from pytest_rwkvperf.models.weights import DTYPES
 
@@ -61,6 +61,6 @@ def shape_and_precision(path: Path, format: Format) -> tuple[Shape, Precision]: 
         weights = st.read(path)
         return weights.shape, weights.precision
     stored = {name: one for name, one in pth.stored_tensors(path).items() if not is_unused(name)}
-    with about(path):
+    with errors_naming(path):
         shape = shape_of({name: one.shape for name, one in stored.items()})
     return shape, stored["blocks.0.ffn.key.weight"].precision

@@ -9,24 +9,23 @@ import numpy as np
 import pytest
 
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models import derive, gguf, pth, resolve, st
-from pytest_rwkvperf.models.convert import pth_layout
-from pytest_rwkvperf.models.files import ModelFile
+from pytest_rwkvperf.models import derive, gguf, model_store, pth, st
+from pytest_rwkvperf.models.file_format import detect_format
 from pytest_rwkvperf.models.hashing import content_hash
-from pytest_rwkvperf.models.model import Model
-from pytest_rwkvperf.models.resolve import file_for
+from pytest_rwkvperf.models.layouts import pth_layout
+from pytest_rwkvperf.models.model import Model, ModelFile
+from pytest_rwkvperf.models.model_store import file_for
 from pytest_rwkvperf.models.shapes import SHAPES, Shape
-from pytest_rwkvperf.models.sniff import sniff
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_rwkvperf.core.cases import Format
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.checked_weights import Written
+    from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.models.streams import Progress
     from pytest_rwkvperf.models.weights import MappedWeights
-    from pytest_rwkvperf.models.writing import Written
 
 pytestmark = pytest.mark.usefixtures("small_vocabulary")
 
@@ -99,7 +98,7 @@ class Workplace:
         self.told.append(sentence)
 
     def resolve(self, reference: object) -> Model:
-        return resolve.resolve(str(reference), tools=self.tools, progress=self.progress, cache=self.cache)
+        return model_store.resolve(str(reference), tools=self.tools, progress=self.progress, cache=self.cache)
 
     def file(self, model: Model, kind: Format, quant: str | None = None) -> ModelFile:
         return file_for(model, kind, quant, tools=self.tools, progress=self.progress, cache=self.cache)
@@ -151,7 +150,7 @@ class TestSynthetic:
 
         monkeypatch.setattr(SyntheticModel, "rows", never)
         monkeypatch.setattr(place.tools, "quantize_gguf", never)
-        monkeypatch.setattr(resolve, "stored_hash", never)
+        monkeypatch.setattr(model_store, "stored_hash", never)
         assert place.resolve(synthetic) == model
         assert [place.file(model, "st"), place.file(model, "gguf", "q8_0")] == files
 
@@ -289,7 +288,7 @@ class TestUsersFile:
             counted.append(1)
             return content_hash(*arguments)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(resolve, "content_hash", counting)
+        monkeypatch.setattr(model_store, "content_hash", counting)
         before = place.resolve(path)
         assert place.resolve(path) == before
         assert len(counted) == 1
@@ -350,7 +349,7 @@ class TestRefused:
     def test_a_header_length_that_reads_like_markup_is_still_a_header(self, tmp_path: Path) -> None:
         path = tmp_path / "a.st"
         path.write_bytes((0x3C20).to_bytes(8, "little") + b"{" + bytes(60))  # the length begins with " <"
-        assert sniff(path) == "st"
+        assert detect_format(path) == "st"
 
     @pytest.mark.parametrize(
         ("reference", "says"),

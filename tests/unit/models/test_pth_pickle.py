@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models import pickles, pth
-from pytest_rwkvperf.models.convert import pth_layout
+from pytest_rwkvperf.models import pth, pth_pickle
+from pytest_rwkvperf.models.layouts import pth_layout
 from pytest_rwkvperf.models.shapes import SHAPES
 
 if TYPE_CHECKING:
@@ -53,14 +53,14 @@ def holding(value: bytes) -> bytes:
 
 def test_what_this_project_writes_is_read_back(model: SyntheticModel) -> None:
     layout = pth_layout(model.shape, "bf16")
-    found = pickles.tensors(pth._pickle(layout))
+    found = pth_pickle.tensors(pth._pickle(layout))
     assert {name: one.shape for name, one in found.items()} == {entry.name: entry.shape for entry in layout}
     assert {one.precision for one in found.values()} == {"bf16"}
 
 
 def test_one_tensor() -> None:
-    found = pickles.tensors(holding(tensor()))["w"]
-    assert found == pickles.StoredTensor((2, 2), (2, 1), "f16", "0", 0, 4)
+    found = pth_pickle.tensors(holding(tensor()))["w"]
+    assert found == pth_pickle.StoredTensor((2, 2), (2, 1), "f16", "0", 0, 4)
 
 
 class Runs:
@@ -90,7 +90,7 @@ def hostile() -> list[bytes]:
 @pytest.mark.parametrize("data", hostile())
 def test_pickles_that_call_something_are_refused(data: bytes) -> None:
     with pytest.raises(ModelError, match=r"never need|never writes"):
-        pickles.tensors(data)
+        pth_pickle.tensors(data)
 
 
 @pytest.mark.parametrize(
@@ -123,18 +123,18 @@ def test_pickles_that_call_something_are_refused(data: bytes) -> None:
         (b"\x80\x02t.", "empty stack"),
         (b"\x80\x02}}b.", "attributes"),
         (b"\x80\x02" + text("a") * 10 + b".", "holds text"),
-        (bytes(pickles.LARGEST_PICKLE + 1), "bytes"),
+        (bytes(pth_pickle.LARGEST_PICKLE + 1), "bytes"),
     ],
 )
 def test_what_torch_never_writes_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(ModelError, match=reason):
-        pickles.tensors(data)
+        pth_pickle.tensors(data)
 
 
 def test_a_modules_state_may_carry_its_metadata() -> None:
     made = named("collections", "OrderedDict") + b")R" + text("w") + tensor() + b"s"
     state = b"}" + text("_metadata") + named("collections", "OrderedDict") + b")Rs"
-    assert set(pickles.tensors(b"\x80\x02" + made + state + b"b.")) == {"w"}
+    assert set(pth_pickle.tensors(b"\x80\x02" + made + state + b"b.")) == {"w"}
 
 
 @settings(max_examples=300, deadline=None)
@@ -144,12 +144,12 @@ def test_damaged_pickles_are_an_error_or_tensors(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 6))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     try:
-        found = pickles.tensors(bytes(raw) + pickle.SETITEMS + pickle.STOP)
+        found = pth_pickle.tensors(bytes(raw) + pickle.SETITEMS + pickle.STOP)
     except ModelError:
         return
-    assert all(isinstance(one, pickles.StoredTensor) for one in found.values())
+    assert all(isinstance(one, pth_pickle.StoredTensor) for one in found.values())
 
 
 def test_the_largest_public_shapes_pickle_is_far_below_the_limit() -> None:
 
-    assert len(pth._pickle(pth_layout(SHAPES["13.3b"], "bf16"))) < pickles.LARGEST_PICKLE / 8
+    assert len(pth._pickle(pth_layout(SHAPES["13.3b"], "bf16"))) < pth_pickle.LARGEST_PICKLE / 8

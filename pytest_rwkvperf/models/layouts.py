@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pytest_rwkvperf.models.shapes import LERP_NAMES, Shape, TensorSpec, tensor_specs
-from pytest_rwkvperf.models.weights import DTYPES, Array, Weights, precision_of
+from pytest_rwkvperf.models.streams import in_order
+from pytest_rwkvperf.models.weights import DTYPES, Array, Weights, bytes_of, precision_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pytest_rwkvperf.models.files import Precision
+    from pytest_rwkvperf.models.model import Precision
 
 Layout = Literal["plain", "transposed", "stacked"]
 
@@ -162,3 +163,15 @@ def _gguf_placeholder(original: Stored) -> Stored:
 def canonical_tensors(layout: tuple[Stored, ...], stored: Mapping[str, Array]) -> dict[str, Array]:
     """Canonical views, by name, of a file's stored arrays."""
     return {spec.name: view for entry in layout for spec, view in entry.canonical(stored[entry.name])}
+
+
+def stored_blocks(layout: tuple[Stored, ...], weights: Weights) -> Iterator[tuple[Stored, memoryview]]:
+    """Each stored tensor's bytes in blocks of bounded size, with the tensor they belong to."""
+    pieces = [(entry, task) for entry in layout for task in entry.tasks(weights)]
+    blocks = in_order(_bytes_of(task) for _, task in pieces)
+    for (entry, _), block in zip(pieces, blocks, strict=True):
+        yield entry, block
+
+
+def _bytes_of(task: Callable[[], Array]) -> Callable[[], memoryview]:
+    return lambda: bytes_of(task())
