@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     with collection.usage_errors(config):
         settings = options.read(config)
     if settings.measuring:
-        collection.heed_termination(config)
+        collection.unwind_on_sigterm(config)
         collection.check_reports(config, settings)
         collection.check_history(config, settings)
         from pytest_rwkvperf.run.progress import Progress

@@ -8,20 +8,19 @@ mistake in the command line, 130 after Ctrl-C.
 from __future__ import annotations
 
 import argparse
-import signal
+import math
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_rwkvperf import __version__
 from pytest_rwkvperf.cli import ab, bisect, compare, console, convert, fleet, history, inspect, merge, report, synth
 from pytest_rwkvperf.cli.console import Console
 from pytest_rwkvperf.core.errors import OptionError, RwkvPerfError
+from pytest_rwkvperf.core.signals import first_signal_unwinds
 from pytest_rwkvperf.core.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from types import FrameType
+    from collections.abc import Sequence
 
 COMMANDS = {
     "convert": convert,
@@ -80,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own, passed_on = _split(given)
     options = parser().parse_args(own)
     options.passed_on = passed_on
-    with _first_signal_alone():
+    with first_signal_unwinds(SystemExit(_TERMINATED), math.inf):
         return _run(options)
 
 
@@ -115,27 +114,3 @@ def _told(sentence: str, status: int) -> int:
     # It may quote a file, whose text no terminal should obey.
     print(f"rwkvperf: {printable(sentence, keep=_LINES)}", file=sys.stderr)  # noqa: T201 - errors go to stderr
     return status
-
-
-@contextmanager
-def _first_signal_alone() -> Iterator[None]:
-    """Unwind on SIGTERM, so that workers end and half-written files go; a later one cuts off none of that."""
-    told = False
-
-    def end(number: int, frame: FrameType | None) -> None:
-        nonlocal told
-        again, told = told, True
-        if number == signal.SIGINT:  # whoever presses Ctrl-C twice will not wait
-            signal.default_int_handler(number, frame)
-        elif not again:
-            sys.exit(_TERMINATED)
-
-    heeded = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, or somebody else's
-        heeded.append(signal.SIGINT)
-    before = {number: signal.signal(number, end) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

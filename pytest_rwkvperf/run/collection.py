@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
-import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +14,7 @@ from pytest_rwkvperf.core.errors import OptionError, RwkvPerfError, StorageError
 from pytest_rwkvperf.run.fixtures import BACKENDS, FIXTURES, OFF, PROPERTY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from types import FrameType
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_rwkvperf.core.cases import Item
     from pytest_rwkvperf.run.discovery import Missing
@@ -29,8 +25,8 @@ XdistNode = Any
 """xdist's WorkerController; typed loosely because xdist is optional."""
 
 UNWINDING_SECONDS = 30.0
-"""How long after Ctrl-C a SIGTERM cuts nothing off: workers end and reports are written in far less. Not for ever: a
-test may have caught the interrupt."""
+"""A SIGTERM this soon after Ctrl-C is ignored. Ending workers and writing reports takes far less. Later the interrupt
+must have been caught by a test."""
 
 _ASKING = ("--rwkv-save-baseline", "--rwkv-ab", "--rwkv-aa")
 """Options that ask for a measurement of their own; the others tell how any is made, and may wait in `addopts`."""
@@ -53,47 +49,16 @@ def usage_errors(config: pytest.Config) -> Iterator[None]:
         raise pytest.UsageError(sentence) from error
 
 
-def heed_termination(config: pytest.Config) -> None:
-    """Let SIGTERM, which a CI job gets that is cancelled, end the run as Ctrl-C does until pytest is unconfigured.
+def unwind_on_sigterm(config: pytest.Config) -> None:
+    """End the run at SIGTERM, which a cancelled CI job gets, as Ctrl-C does: with reports, leaving no temporary folder.
 
-    Without it the process would be gone at once, with its reports unwritten and its temporary folder left. Only the
-    first signal counts: runners send SIGTERM to the group and to its leader, or after Ctrl-C, and the second must not
-    cut off the reports. A second Ctrl-C does, for whoever will not wait. A handler that somebody else has set stays.
+    Until pytest is unconfigured.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        return
-    here, told, unwinding_until = os.getpid(), False, 0.0
+    from pytest_rwkvperf.core.signals import first_signal_unwinds
 
-    def end(number: int, _frame: FrameType | None) -> None:
-        nonlocal told
-        __tracebackhide__ = True  # what pytest names is the place where the run was
-        if os.getpid() != here:  # a process that a test has forked ends as it would have
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        elif not told and time.monotonic() > unwinding_until:
-            told = True
-            raise KeyboardInterrupt("ended by SIGTERM")
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal unwinding_until
-        __tracebackhide__ = True
-        unwinding_until = time.monotonic() + UNWINDING_SECONDS
-        signal.default_int_handler(number, frame)
-
-    _handle(config, signal.SIGTERM, end)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        _handle(config, signal.SIGINT, interrupt)
-
-
-def _handle(config: pytest.Config, number: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> None:
-    """Set a handler until pytest is unconfigured."""
-    before = signal.signal(number, handler)
-
-    def forget() -> None:
-        if signal.getsignal(number) is handler:
-            signal.signal(number, before)
-
-    config.add_cleanup(forget)
+    stack = ExitStack()
+    stack.enter_context(first_signal_unwinds(KeyboardInterrupt("ended by SIGTERM"), UNWINDING_SECONDS))
+    config.add_cleanup(stack.close)
 
 
 def check_reports(config: pytest.Config, settings: Settings) -> None:
