@@ -11,11 +11,12 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.backends.llama_cpp import LlamaCpp, ranked
 from pytest_rwkvperf.backends.web_rwkv import WebRwkv
@@ -25,9 +26,6 @@ from pytest_rwkvperf.core.samples import REPETITIONS, Sample, Taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    import numpy as np
-    import numpy.typing as npt
 
     from pytest_rwkvperf.core.cases import Workload
 
@@ -98,9 +96,7 @@ def _slow(file: Any) -> str:  # noqa: ANN401 - a binary file
 
 
 class _Program:
-    """What stands in an engine's place: it cannot be driven token by token."""
-
-    vocabulary = 0
+    """What the two programs have in common."""
 
     def __init__(self, request: OpenRequest, device: Device, path: str) -> None:
         self.device = device
@@ -109,45 +105,13 @@ class _Program:
 
     @property
     def peak_rss_bytes(self) -> int:
-        """Of the program, which has ended; 0 where the system does not tell."""
+        """Of the largest invocation so far; 0 where the system does not tell."""
         try:
             import resource
         except ImportError:
             return 0
-        import sys
-
         unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
         return int(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * unit
-
-    def synchronise(self) -> None:
-        """Nothing runs between two calls."""
-
-    def clear(self) -> None:
-        """Refused."""
-        self._refuse()
-
-    def save_state(self) -> NoReturn:
-        """Refused."""
-        self._refuse()
-
-    def load_state(self, state: object) -> None:  # noqa: ARG002 - the Protocol's signature
-        """Refused."""
-        self._refuse()
-
-    def prefill(self, tokens: Sequence[int]) -> None:  # noqa: ARG002 - the Protocol's signature
-        """Refused."""
-        self._refuse()
-
-    def decode(self, token: int) -> None:  # noqa: ARG002 - the Protocol's signature
-        """Refused."""
-        self._refuse()
-
-    def logits(self) -> npt.NDArray[np.float32]:
-        """Refused."""
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise BackendError(f"{self._path} runs whole benchmarks only; use llama-cpp or web-rwkv to drive an engine")
 
 
 class LlamaBenchProgram(_Program):
@@ -294,7 +258,7 @@ class LlamaBench(LlamaCpp):
                 found[match[1] + match[2]] = Device(f"{match[1].lower()}:{match[2]}", match[3], kind)  # type: ignore[arg-type]
         return {**found, "none": Device("cpu", "CPU", "cpu")}
 
-    def open(self, request: OpenRequest) -> LlamaBenchProgram:  # type: ignore[override]
+    def open(self, request: OpenRequest) -> LlamaBenchProgram:  # type: ignore[override]  # a Program, as Backend allows
         """Nothing is loaded: the program does that each time."""
         for own_name, device in self._named.items():
             if device.id == request.device:
@@ -324,7 +288,7 @@ class WebRwkvBench(WebRwkv):
             listed = ()
         return (listed[0] if listed else _ANY_ADAPTER,)
 
-    def open(self, request: OpenRequest) -> WebRwkvBenchProgram:  # type: ignore[override]
+    def open(self, request: OpenRequest) -> WebRwkvBenchProgram:  # type: ignore[override]  # a Program, as Backend allows
         """Nothing is loaded: the program does that each time."""
         (device,) = self.devices()
         if device.id != request.device:

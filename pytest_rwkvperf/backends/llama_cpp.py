@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.core.engine import Device, DeviceKind, OpenRequest, pci_address
+from pytest_rwkvperf.core.engine import BackendDefaults, Device, DeviceKind, OpenRequest, pci_address
 from pytest_rwkvperf.core.errors import BackendError, DeviceError, ModelError
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ class LlamaCppEngine:
 
 
 @dataclass(frozen=True, slots=True)
-class LlamaCpp:
+class LlamaCpp(BackendDefaults):
     """The engine of the guide's third method."""
 
     name: str = "llama-cpp"
@@ -256,7 +256,6 @@ class LlamaCpp:
     install: str = "pip install 'pytest-rwkvperf[llama-cpp]'  (compiles for 6 to 12 minutes; needs a C++ compiler)"
     no_device: str = "reinstall llama-cpp-python"
     standard_chunk: int = 512
-    max_chunk: int | None = None
     quants: tuple[str, ...] = tuple(FILE_TYPES)
 
     def accepts(self, quant: str) -> bool:
@@ -270,14 +269,6 @@ class LlamaCpp:
     def file_quant(self, quant: str) -> str | None:
         """A file is made per quant."""
         return quant
-
-    def emulation(self, quant: str) -> str:  # noqa: ARG002 - the Protocol's signature
-        """It computes with the file's own numbers, rounded to its precision."""
-        return ""
-
-    def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
-        """Nothing is read from the environment."""
-        return {}
 
     def versions(self) -> Mapping[str, str]:
         """The binding and the llama.cpp inside it, which older bindings (0.3.30) do not tell."""

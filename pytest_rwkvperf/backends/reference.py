@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_rwkvperf.core.engine import Device, OpenRequest
+from pytest_rwkvperf.core.engine import BackendDefaults, Device, OpenRequest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ class ReferenceEngine:
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(BackendDefaults):
     """This project's own RWKV-7."""
 
     name: str = "reference"
@@ -75,7 +75,6 @@ class Reference:
     install: str = "pip install pytest-rwkvperf"
     no_device: str = "there is always the CPU"
     standard_chunk: int = 512
-    max_chunk: int | None = None
     quants: tuple[str, ...] = ("fp32",)
 
     def accepts(self, quant: str) -> bool:
@@ -85,18 +84,6 @@ class Reference:
     def standard_quants(self, device: Device) -> tuple[str, ...]:  # noqa: ARG002 - the Protocol's signature
         """The only one."""
         return self.quants
-
-    def file_quant(self, quant: str) -> str | None:  # noqa: ARG002 - the Protocol's signature
-        """It converts while computing."""
-        return None
-
-    def emulation(self, quant: str) -> str:  # noqa: ARG002 - the Protocol's signature
-        """The file's own numbers."""
-        return ""
-
-    def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
-        """Nothing is read from the environment."""
-        return {}
 
     def versions(self) -> Mapping[str, str]:
         """This project's and NumPy's."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from pytest_rwkvperf.core.engine import Backend
+from pytest_rwkvperf.core.engine import Backend, BackendDefaults
 from pytest_rwkvperf.core.errors import OptionError
 
 GROUP = "pytest_rwkvperf.backends"
@@ -47,16 +47,25 @@ def load(location: str) -> Backend:
     module_name, _, rest = location.partition(":")
     attribute, separator, path = rest.partition(":")
     try:
-        backend = getattr(importlib.import_module(module_name), attribute)
-        backend = backend(path) if separator else backend
-    except Exception as error:  # a module of somebody else's may raise anything
+        offered = getattr(importlib.import_module(module_name), attribute)
+        offered = offered(path) if separator else offered
+    except Exception as error:  # a third party's module may raise anything
         message = f"backend at {location!r} cannot be imported ({error}); check the distribution that offers it"
         raise OptionError(message) from error
-    if isinstance(backend, type) or not isinstance(backend, Backend):
+    backend = offered if isinstance(offered, Backend) else _completed(offered)
+    if isinstance(offered, type) or not isinstance(backend, Backend):
         protocol = f"{Backend.__module__}.{Backend.__name__}"
         message = f"{location!r} is not a backend: it must be an instance with all parts of {protocol}"
         raise OptionError(message)
     return backend
+
+
+def _completed(offered: object) -> object:
+    """The parts of a backend that an object has, with the defaults for those that it lacks."""
+    completed = BackendDefaults()
+    parts = [part for part in vars(Backend) if not part.startswith("_") and hasattr(offered, part)]
+    vars(completed).update({part: getattr(offered, part) for part in parts})
+    return completed
 
 
 def choose(text: str, option: str = "--rwkv-backend") -> tuple[dict[str, str], bool]:

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.core.engine import Device, OpenRequest
+from pytest_rwkvperf.core.engine import BackendDefaults, Device, OpenRequest
 from pytest_rwkvperf.core.errors import BackendError, DeviceError, ModelError
 from pytest_rwkvperf.machine.ceilings import address_of
 
@@ -147,7 +147,7 @@ class RwkvEngine:
 
 
 @dataclass(frozen=True, slots=True)
-class RwkvPip:
+class RwkvPip(BackendDefaults):
     """The torch engine of the guide's second method."""
 
     name: str = "rwkv"
@@ -155,7 +155,6 @@ class RwkvPip:
     install: str = "pip install 'pytest-rwkvperf[rwkv]'"
     no_device: str = "reinstall torch"
     standard_chunk: int = 512
-    max_chunk: int | None = None
     quants: tuple[str, ...] = _DTYPES
 
     def accepts(self, quant: str) -> bool:
@@ -166,20 +165,12 @@ class RwkvPip:
         """fp16 is the guide's on CUDA; on a CPU fp16 arithmetic is emulated, so bf16 stands beside fp32."""
         return ("fp32", "bf16") if device.kind == "cpu" else ("fp16", "bf16")
 
-    def file_quant(self, quant: str) -> str | None:  # noqa: ARG002 - the Protocol's signature
-        """It converts while loading."""
-        return None
-
-    def emulation(self, quant: str) -> str:  # noqa: ARG002 - the Protocol's signature
-        """It computes with the file's own numbers, rounded to its precision."""
-        return ""
-
     def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
         """Read at import by rwkv/model.py; opening a quant with `@kernels` turns RWKV_CUDA_ON on before that."""
         return {"RWKV_V7_ON": "1", "RWKV_JIT_ON": "1", "RWKV_CUDA_ON": "0"}
 
     def announcement(self, quant: str) -> str:
-        """What opening a quant does that a person would wonder about; empty for nothing."""
+        """Compiling kernels."""
         return (
             "compiles its CUDA kernels unless they are built: a minute or two the first time"
             if _parse(quant)[1]

@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
-from pytest_rwkvperf.core.engine import Device, DeviceKind, OpenRequest, pci_address
+from pytest_rwkvperf.core.engine import BackendDefaults, Device, DeviceKind, OpenRequest, pci_address
 from pytest_rwkvperf.core.errors import DeviceError, ModelError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class WebRwkvEngine:
 
 
 @dataclass(frozen=True, slots=True)
-class WebRwkv:
+class WebRwkv(BackendDefaults):
     """The engine of the guide's first method."""
 
     name: str = "web-rwkv"
@@ -131,17 +131,9 @@ class WebRwkv:
         """nf4 only where it is worth the time: on a GPU."""
         return ("fp16", "int8", "nf4") if device.kind == "gpu" else ("fp16", "int8")
 
-    def file_quant(self, quant: str) -> str | None:  # noqa: ARG002 - the Protocol's signature
-        """It quantizes while loading."""
-        return None
-
     def emulation(self, quant: str) -> str:
         """Its block formats; fp16 is the file as it is."""
         return "" if quant == "fp16" else f"web-rwkv:{quant}"
-
-    def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
-        """Nothing is read from the environment."""
-        return {}
 
     def versions(self) -> Mapping[str, str]:
         """The crate first, then the binding."""

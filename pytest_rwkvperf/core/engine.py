@@ -1,4 +1,4 @@
-"""What a backend is: a handful of facts for the parent process, and an engine for the worker process."""
+"""What a backend is: a handful of facts for the parent process, and an engine or a program for the worker process."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
     import numpy.typing as npt
 
-    from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.core.cases import Format, Workload
+    from pytest_rwkvperf.core.samples import Taken
 
 DeviceKind = Literal["cpu", "gpu", "software"]
 
@@ -59,7 +60,7 @@ class OpenRequest:
 class Engine(Protocol):
     """A loaded model with one recurrent state, inside a worker process.
 
-    Calls may only queue work; `synchronise` waits for it, and `logits` has it on the host.
+    Calls may only queue work; `synchronise` waits for it, and `logits` copies its result to the host.
     """
 
     @property
@@ -93,11 +94,40 @@ class Engine(Protocol):
 
 
 @runtime_checkable
+class CompilesKernels(Protocol):
+    """An engine that compiles kernels of its own when it is opened."""
+
+    @property
+    def build_seconds(self) -> float:
+        """How long compiling them took, or loading them when built before; no part of the time to load the model."""
+
+
+@runtime_checkable
+class Program(Protocol):
+    """A benchmark program that measures whole invocations by itself and tells no logits: it cannot be checked."""
+
+    @property
+    def device(self) -> Device:
+        """The device that it runs on."""
+
+    @property
+    def peak_rss_bytes(self) -> int:
+        """Largest resident memory of the invocations so far; 0 where the system does not tell."""
+
+    def bench(self, workloads: Sequence[Workload], report: Callable[[str, float], None]) -> Taken:
+        """Measure workloads; `report` gets a sentence and the done share, 0..1.
+
+        Raises:
+            BackendError: it failed, or its output cannot be read.
+        """
+
+
+@runtime_checkable
 class Backend(Protocol):
     """One engine family. Third parties offer theirs by an entry point in the group `pytest_rwkvperf.backends`.
 
-    The module must import without its engine: the parent process reads the attributes and never calls the
-    methods marked *worker*.
+    The module must import without its engine: the parent process reads the attributes and never calls the methods
+    marked *worker*. `registry.load` takes from `BackendDefaults` what an object lacks.
     """
 
     @property
@@ -128,6 +158,10 @@ class Backend(Protocol):
     def max_chunk(self) -> int | None:
         """Largest chunk that gives right answers, None when there is no limit."""
 
+    @property
+    def tells_logits(self) -> bool:
+        """Whether `open` gives an Engine, whose answers can be checked; False for a Program."""
+
     def accepts(self, quant: str) -> bool:
         """Whether the backend knows the quant."""
 
@@ -143,16 +177,42 @@ class Backend(Protocol):
     def environment(self, device: str | None) -> Mapping[str, str]:
         """Environment variables the worker must start with, because the engine reads them at import."""
 
+    def announcement(self, quant: str) -> str:
+        """What opening a quant does that takes unexpectedly long, for a line of progress; empty for nothing."""
+
     def versions(self) -> Mapping[str, str]:
         """*worker* The engine's version first, then those of what it stands on."""
 
     def devices(self) -> Sequence[Device]:
         """*worker* Every device the engine can run on, best first."""
 
-    def open(self, request: OpenRequest) -> Engine:
-        """*worker* Load a model.
+    def open(self, request: OpenRequest) -> Engine | Program:
+        """*worker* Load a model, or prepare a program that will.
 
         Raises:
             DeviceError: the device is not there, or the engine took another.
             ModelError: the engine cannot load the file.
         """
+
+
+class BackendDefaults:
+    """What most backends say to the parts of `Backend` that are listed here; inherit from it and override the rest."""
+
+    max_chunk: int | None = None
+    tells_logits: bool = True
+
+    def file_quant(self, quant: str) -> str | None:  # noqa: ARG002 - the Protocol's signature
+        """It converts while loading."""
+        return None
+
+    def emulation(self, quant: str) -> str:  # noqa: ARG002 - the Protocol's signature
+        """It computes with the file's own numbers, rounded to its precision."""
+        return ""
+
+    def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
+        """It reads nothing from the environment."""
+        return {}
+
+    def announcement(self, quant: str) -> str:  # noqa: ARG002 - the Protocol's signature
+        """Nothing takes unexpectedly long."""
+        return ""

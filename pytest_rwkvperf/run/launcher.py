@@ -136,8 +136,7 @@ class Launcher:
         self, case: Case, engine: Found, device: Device, share: Share, decided: Callable[[CaseRecord], bool] | None
     ) -> CaseRecord:
         target, memo = self._target(case, engine, device)
-        # Not in the Protocol: an engine without surprises needs no such method.
-        if note := getattr(engine.backend, "announcement", lambda _quant: "")(case.quant):
+        if note := engine.backend.announcement(case.quant):
             self._say.line(f"{share.label}: {note}")
         limits = plan.Plan(share.precision, self._budget(share), decided, share.handovers)
         taken = plan.measure(target, share.workloads, limits, self._saying(share.label))
@@ -170,10 +169,9 @@ class Launcher:
         memo = checked.DeepCheckCache({**engine.versions, **build}, file.content_hash, case.quant, device, case.chunk)
         known = memo.load()
         emulation = engine.backend.emulation(case.quant)
-        # Not in the Protocol: only a program on its own tells no logits.
         answers = (
             expected.expected(file, emulation, deep=known is None, solver=self._tools)
-            if getattr(engine.backend, "tells_logits", True)
+            if engine.backend.tells_logits
             else []
         )
         return process.Target(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core import errors
 from pytest_rwkvperf.core.cases import Workload
-from pytest_rwkvperf.core.engine import OpenRequest
+from pytest_rwkvperf.core.engine import CompilesKernels, OpenRequest, Program
 from pytest_rwkvperf.machine.memory import peak_rss_bytes
 from pytest_rwkvperf.worker import native, protocol
 from pytest_rwkvperf.worker.messages import decode, encode
@@ -40,7 +40,7 @@ class Child:
 
     def __init__(self) -> None:
         self._backend: Backend | None = None
-        self._engine: Engine | None = None
+        self._opened: Engine | Program | None = None
         self._chunk = 0
         self._contexts = protocol.Contexts()
         self._kernels: dict[int, Kernels] = {}
@@ -65,20 +65,21 @@ class Child:
         # Engines hand their logits over as NumPy arrays. Some first import it then: 0.2 s in a cold repetition's clock.
         import_module("numpy")
         started = time.perf_counter_ns()
-        engine = backend.open(OpenRequest(Path(path), quant, device, threads, chunk))
-        engine.synchronise()
-        build = int(getattr(engine, "build_seconds", 0.0) * 1e9)
+        opened = backend.open(OpenRequest(Path(path), quant, device, threads, chunk))
+        if not isinstance(opened, Program):
+            opened.synchronise()
+        build = int(opened.build_seconds * 1e9) if isinstance(opened, CompilesKernels) else 0
         elapsed = time.perf_counter_ns() - started - build
-        if engine.device.id != device:
-            raise errors.DeviceError(f"{backend.name} was asked for {device} and took {engine.device.id}")
-        self._engine, self._chunk = engine, chunk
+        if opened.device.id != device:
+            raise errors.DeviceError(f"{backend.name} was asked for {device} and took {opened.device.id}")
+        self._opened, self._chunk = opened, chunk
         # What is loaded by now stays: without this each collection before a sample walks all of torch, for 90 ms.
         gc.collect()
         gc.freeze()
         return {
             "load_nanoseconds": elapsed,
             "build_nanoseconds": build,
-            "device": asdict(engine.device),
+            "device": asdict(opened.device),
             "versions": dict(backend.versions()),
         }
 
@@ -93,7 +94,7 @@ class Child:
     def _timed(self, run: Callable[..., Sample], workload: str, *arguments: int) -> dict[str, Any]:
         """With the collector at rest, as it is in every timed repetition."""
         parsed = Workload.parse(workload)
-        engine = self._open_engine()
+        engine = self._engine()
         gc.collect()
         gc.disable()
         try:
@@ -112,15 +113,15 @@ class Child:
         def repeat(engine: Engine) -> int:
             return protocol.run(engine, parsed, self._chunk, self._contexts).nanoseconds
 
-        return asdict(cupti.summed(cupti.record(self._open_engine(), repeat, settling), parsed.tokens))
+        return asdict(cupti.summed(cupti.record(self._engine(), repeat, settling), parsed.tokens))
 
     def native(self, *, workloads: list[str]) -> dict[str, Any]:
         """One invocation of the engine's own tool, with all workloads."""
-        engine = self._open_engine()
+        opened = self._model()
         assert self._backend is not None  # noqa: S101 - a model is open
-        parsed = [Workload.parse(one) for one in workloads]
+        parsed = [Workload.parse(name) for name in workloads]
         gc.collect()
-        return asdict(native.run(self._backend.name, engine, parsed, self._chunk, self.report))
+        return asdict(native.run(self._backend.name, opened, parsed, self._chunk, self.report))
 
     def parity(self, *, expected: list[str], noise: float) -> dict[str, Any]:
         """The engine's logits against the oracle's: the short check, and the deep one when its logits are named."""
@@ -128,7 +129,7 @@ class Child:
 
         from pytest_rwkvperf.worker import parity
 
-        engine, wanted = self._open_engine(), [np.load(path, allow_pickle=False) for path in expected]
+        engine, wanted = self._engine(), [np.load(path, allow_pickle=False) for path in expected]
         found = {"short": asdict(parity.short(engine, self._chunk, wanted[0], noise)), "deep": None}
         if len(wanted) > 1:
             found["deep"] = asdict(parity.deep(engine, self._chunk, wanted[1], noise))
@@ -147,8 +148,9 @@ class Child:
         np.save(target, oracle.forward(parity.tokens(oracle.shape.vocabulary, count)), allow_pickle=False)
 
     def memory(self) -> dict[str, int]:
-        """Peak resident memory so far: of this process, or of the program that stands in an engine's place."""
-        return {"peak_rss_bytes": int(getattr(self._engine, "peak_rss_bytes", peak_rss_bytes()))}
+        """Peak resident memory so far: of this process, or of the program that it runs."""
+        program = self._opened if isinstance(self._opened, Program) else None
+        return {"peak_rss_bytes": program.peak_rss_bytes if program else peak_rss_bytes()}
 
     def probe_version(self) -> str:
         """What the probes' times depend on besides the machine."""
@@ -175,20 +177,20 @@ class Child:
 
     def clear(self) -> None:
         """Reset the recurrent state."""
-        self._open_engine().clear()
+        self._engine().clear()
 
     def prefill(self, *, tokens: list[int]) -> None:
         """Advance by tokens, in chunks as the measurements do."""
-        protocol.prefill(self._open_engine(), tokens, self._chunk)
+        protocol.prefill(self._engine(), tokens, self._chunk)
 
     def decode(self, *, token: int) -> None:
         """Advance by one token along the generation path."""
-        protocol.check_tokens(self._open_engine(), [token])
-        self._open_engine().decode(token)
+        protocol.check_tokens(self._engine(), [token])
+        self._engine().decode(token)
 
     def logits(self) -> str:
         """The last logits, float32 little-endian in base64."""
-        return b64encode(self._open_engine().logits().astype("<f4").tobytes()).decode()
+        return b64encode(self._engine().logits().astype("<f4").tobytes()).decode()
 
     def inspect_pth(self, *, path: str) -> dict[str, Any]:
         """What a `.pth` holds, read safely."""
@@ -225,10 +227,18 @@ class Child:
             self._backend = backend
         return self._backend
 
-    def _open_engine(self) -> Engine:
-        if self._engine is None:
+    def _model(self) -> Engine | Program:
+        if self._opened is None:
             raise errors.ProtocolError("no model is open in this worker; send `open` first")
-        return self._engine
+        return self._opened
+
+    def _engine(self) -> Engine:
+        opened = self._model()
+        if isinstance(opened, Program):
+            assert self._backend is not None  # noqa: S101 - a model is open
+            message = f"{self._backend.name} runs whole benchmarks only; use llama-cpp or web-rwkv to drive an engine"
+            raise errors.BackendError(message)
+        return opened
 
 
 _REQUESTS = {name: method for name, method in vars(Child).items() if not name.startswith("_")}

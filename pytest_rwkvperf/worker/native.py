@@ -20,7 +20,7 @@ import random
 import time
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_rwkvperf.core.samples import REPETITIONS, SEED, Sample, Taken, Turn
 from pytest_rwkvperf.worker.protocol import prefill
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from pytest_rwkvperf.core.cases import Workload
-    from pytest_rwkvperf.core.engine import Engine
+    from pytest_rwkvperf.core.engine import Engine, Program
 
     Report = Callable[[str, float], None]
 
@@ -42,6 +42,10 @@ VERSION = 2
 
 class Sampling(Protocol):
     """An engine of web-rwkv's, with the softmax that its `bench` has inside the clock."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Length of the logits."""
 
     def probabilities(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """As a prefill of any length, with the softmax of the last logits."""
@@ -54,19 +58,13 @@ class Chatting(Protocol):
         """The guide's three turns, `tokens` counted ones each."""
 
 
-class Executable(Protocol):
-    """Not an engine but a whole tool."""
-
-    def bench(self, workloads: Sequence[Workload], report: Report) -> Taken:
-        """Run it once."""
-
-
 @dataclass(frozen=True, slots=True)
 class Tool:
     """Which workloads a tool measures, how, and what it makes of one invocation's times."""
 
     takes: Callable[[Workload], bool]
-    run: Callable[[Engine, Sequence[Workload], int, Report], Taken]
+    run: Callable[[Any, Sequence[Workload], int, Report], Taken]
+    """Its first argument is what the backend opens: an Engine with what the tool needs beyond that, or a Program."""
     figure: Callable[[Sequence[int]], float]
 
 
@@ -75,9 +73,9 @@ def supported(backend: str, workload: Workload) -> bool:
     return backend in TOOLS and TOOLS[backend].takes(workload)
 
 
-def run(backend: str, engine: Engine, workloads: Sequence[Workload], chunk: int, report: Report) -> Taken:
+def run(backend: str, opened: Engine | Program, workloads: Sequence[Workload], chunk: int, report: Report) -> Taken:
     """*worker* One invocation of the backend's own tool."""
-    return TOOLS[backend].run(engine, workloads, chunk, report)
+    return TOOLS[backend].run(opened, workloads, chunk, report)
 
 
 def figure(backend: str, times: Sequence[int]) -> int:
@@ -95,22 +93,22 @@ def time_of_mean_speed(times: Sequence[int]) -> float:
     return len(times) / sum(1 / time for time in times)
 
 
-def _web_rwkv_bench(engine: Engine, workloads: Sequence[Workload], _chunk: int, report: Report) -> Taken:
-    sampling, source = cast("Sampling", engine), random.Random(SEED)
+def _web_rwkv_bench(engine: Sampling, workloads: Sequence[Workload], _chunk: int, report: Report) -> Taken:
+    source = random.Random(SEED)
     samples: dict[str, tuple[Sample, ...]] = {}
     if all(workload.kind == "generation" for workload in workloads):
         # The program has no way to leave them out. They take the cold start, which its generations so never have.
         for _ in range(REPETITIONS):
-            _timed_steps([[source.randrange(engine.vocabulary - 1)]], sampling)
+            _timed_steps([[source.randrange(engine.vocabulary - 1)]], engine)
     for workload in sorted(workloads, key=lambda one: one.kind == "generation"):
         taken = []
         for index in range(REPETITIONS):
             report(f"{workload}, repetition {index + 1} of {REPETITIONS}", index / REPETITIONS)
             if workload.kind == "prefill":
                 tokens = [source.randrange(engine.vocabulary - 1) for _ in range(workload.tokens)]
-                taken.append(_timed_steps([tokens], sampling))
+                taken.append(_timed_steps([tokens], engine))
             else:
-                taken.append(_timed_steps([None] * workload.tokens, sampling))
+                taken.append(_timed_steps([None] * workload.tokens, engine))
         samples[str(workload)] = tuple(taken)
     return Taken(samples)
 
@@ -163,28 +161,28 @@ def _llama_test(engine: Engine, workload: Workload, tokens: Sequence[int], chunk
     return Sample(wall, stamps[-1] - stamps[0], shares)
 
 
-def _chat(engine: Engine, workloads: Sequence[Workload], chunk: int, report: Report) -> Taken:
+def _chat(engine: Chatting, workloads: Sequence[Workload], chunk: int, report: Report) -> Taken:
     """The second and third turn count: the first one is cold, and the guide reads the third."""
     samples: dict[str, tuple[Sample, ...]] = {}
     turns: list[Turn] = []
     for workload in workloads:
         started = time.time()
-        talked = cast("Chatting", engine).chat(workload.tokens, chunk, report)
+        talked = engine.chat(workload.tokens, chunk, report)
         samples[str(workload)] = tuple(Sample(started, turn.nanoseconds, ()) for turn in talked[1:])
         turns += talked
     return Taken(samples, tuple(turns))
 
 
-def _executable(engine: Engine, workloads: Sequence[Workload], _chunk: int, report: Report) -> Taken:
-    return cast("Executable", engine).bench(workloads, report)
+def _program(program: Program, workloads: Sequence[Workload], _chunk: int, report: Report) -> Taken:
+    return program.bench(workloads, report)
 
 
 TOOLS: Mapping[str, Tool] = {
     "web-rwkv": Tool(lambda workload: not workload.depth, _web_rwkv_bench, mean_time),
     "llama-cpp": Tool(lambda _workload: True, _llama_bench, time_of_mean_speed),
     "rwkv": Tool(lambda workload: workload.kind == "generation" and not workload.depth, _chat, mean_time),
-    "llama-bench": Tool(lambda _workload: True, _executable, time_of_mean_speed),
-    "web-rwkv-bench": Tool(lambda workload: not workload.depth, _executable, mean_time),
+    "llama-bench": Tool(lambda _workload: True, _program, time_of_mean_speed),
+    "web-rwkv-bench": Tool(lambda workload: not workload.depth, _program, mean_time),
 }
 """By backend's name."""
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_rwkvperf.backends import executables, registry
-from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.core.engine import Device, OpenRequest
 from pytest_rwkvperf.core.errors import BackendError, DeviceError, OptionError
+from pytest_rwkvperf.worker.parent import QUICK_SECONDS, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,8 +195,15 @@ def test_a_program_that_is_not_there_is_a_usage_error(text: str, said: str, monk
         registry.choose(text)
 
 
-def test_it_drives_nothing_token_by_token(program: Callable[..., str]) -> None:
-    opened = executables.llama_bench(program("llama-bench")).open(request("cpu"))
-    for refused in (opened.clear, opened.logits, lambda: opened.prefill([1]), lambda: opened.decode(1)):
-        with pytest.raises(BackendError, match="whole benchmarks only"):
-            refused()
+def test_a_program_cannot_be_driven_token_by_token(program: Callable[..., str]) -> None:
+    location = registry.choose(f"llama-bench:{program('llama-bench')}")[0]["llama-bench"]
+    with Worker() as worker:
+        worker.open(location, Path("model.gguf"), Case("llama-bench", "nano", "f16", "cpu", 2, 512))
+        for refused, arguments in (
+            ("clear", {}),
+            ("logits", {}),
+            ("prefill", {"tokens": [1]}),
+            ("decode", {"token": 1}),
+        ):
+            with pytest.raises(BackendError, match="llama-bench runs whole benchmarks only"):
+                worker.request(refused, QUICK_SECONDS, **arguments)

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 
 BUILT_IN = ["rwkv", "llama-cpp", "web-rwkv"]
 
+MODULE = """
+from types import SimpleNamespace
+from pytest_rwkvperf.backends.rwkv_pip import RwkvPip
+
+GOOD = RwkvPip(name="zeta")
+REQUIRED = "name format install no_device quants standard_chunk accepts standard_quants versions devices open".split()
+SHORT = SimpleNamespace(**{part: getattr(GOOD, part) for part in REQUIRED})
+NOT_ONE = SimpleNamespace(**{part: getattr(GOOD, part) for part in REQUIRED[1:]})
+"""
+"""`SHORT` neither inherits from this project's classes nor has the parts that have defaults."""
+
 
 @pytest.fixture
 def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -24,8 +35,7 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (information / "METADATA").write_text("Metadata-Version: 2.1\nName: engines-of-others\nVersion: 1.0\n", "utf-8")
     lines = ["[pytest_rwkvperf.backends]", "zeta = others:GOOD", "alpha = others:GOOD", "rwkv = others:IMPOSTOR"]
     (information / "entry_points.txt").write_text("\n".join(lines), "utf-8")
-    module = "from pytest_rwkvperf.backends.rwkv_pip import RwkvPip\nGOOD = RwkvPip(name='zeta')\nNOT_ONE = object()\n"
-    (tmp_path / "others.py").write_text(module, "utf-8")
+    (tmp_path / "others.py").write_text(MODULE, "utf-8")
     (tmp_path / "half.py").write_text("import a_module_that_nobody_has\n", "utf-8")
     (tmp_path / "broken.py").write_text("raise RuntimeError('another CUDA than the driver has')\n", "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -74,6 +84,14 @@ def test_another_distributions_backends_come_after_the_built_in_ones_by_name() -
     assert [name for name in places if places[name] == "others:GOOD"] == ["alpha", "zeta"]
     assert list(registry.choose("zeta")[0].values()) == ["others:GOOD"]
     assert registry.load("others:GOOD").name == "zeta"
+
+
+@pytest.mark.usefixtures("third_party")
+def test_a_backend_that_does_not_inherit_gets_the_defaults() -> None:
+    backend = registry.load("others:SHORT")
+    assert (backend.name, backend.accepts("fp16"), backend.accepts("q8_0")) == ("zeta", True, False)
+    assert (backend.max_chunk, backend.tells_logits, backend.file_quant("fp16")) == (None, True, None)
+    assert (backend.emulation("fp16"), backend.environment("cpu"), backend.announcement("fp16")) == ("", {}, "")
 
 
 @pytest.mark.usefixtures("third_party")
