@@ -68,7 +68,7 @@ def python_of(package: str, version: str) -> str:
     folder = folders.cache() / "bisect" / f"{package}-{version}-{hashlib.sha256(base.encode()).hexdigest()[:12]}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    with locks.held(folder.with_name(f"{folder.name}.lock"), -1):
+    with locks.hold(folder.with_name(f"{folder.name}.lock")):
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
             try:

@@ -1,14 +1,18 @@
-"""Everything that can go wrong, by whose turn it is to act.
+"""The errors that this project raises on purpose. Each message names the file or value at fault and what to do next.
 
-Each message names the file or value at fault and ends with what to do next; nothing below the command line
-prints a traceback for one of these.
+How one ends, wherever it is raised:
+
+* pytest, before the first test: a usage error, exit code 4, and nothing is measured;
+* pytest, while a case is measured: that case's tests fail, exit code 1;
+* pytest, while results are stored after the tests: a message in the summary, exit code 1 unless it already failed;
+* the `rwkvperf` command: exit code 2 for an OptionError, 1 for the others. Neither prints a traceback.
 """
 
 from __future__ import annotations
 
 
 class RwkvPerfError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base of every error that this project raises on purpose."""
 
 
 class OptionError(RwkvPerfError):
@@ -20,7 +24,7 @@ class ModelError(RwkvPerfError):
 
 
 class BackendError(RwkvPerfError):
-    """An engine cannot do what was asked of it."""
+    """An engine refuses a request, or raised an error of its own."""
 
 
 class BackendMissingError(BackendError):
@@ -28,64 +32,67 @@ class BackendMissingError(BackendError):
 
 
 class DeviceError(BackendError):
-    """The device asked for is not there, or the engine silently took another."""
+    """The requested device does not exist, or the engine silently used another one."""
 
 
 class WorkerError(RwkvPerfError):
-    """A worker process did not answer as it should."""
+    """A worker process failed to answer a request."""
 
 
 class WorkerDiedError(WorkerError):
-    """A worker process ended before its answer: crashed, was killed, or ran out of memory."""
+    """A worker process ended before it answered: it crashed, was killed, or ran out of memory."""
 
 
 class WorkerTimeoutError(WorkerError):
-    """A worker process broke its deadline and was ended."""
+    """A worker process missed its deadline and was ended."""
 
 
 class ProtocolError(WorkerError):
-    """A worker process said something that is not an answer: garbled, too large or out of turn."""
+    """A worker process sent something that is not a valid answer: garbled, too large or out of turn."""
 
 
 class MeasurementError(RwkvPerfError):
-    """Timings came back that no verdict may rest on: NaN, infinite, zero, negative or too few."""
+    """Timings are unusable for a verdict: NaN, infinite, zero, negative or too few."""
 
 
 class ParityError(MeasurementError):
-    """An engine's answer is wrong, so its speed counts for nothing."""
+    """An engine computes wrong logits, so its speed counts for nothing."""
 
 
 class BaselineError(RwkvPerfError):
-    """A stored baseline cannot be read or written; it is left as it was."""
+    """A stored baseline cannot be read or written; the file is unchanged."""
 
 
 class RecordError(RwkvPerfError):
-    """A measurement record cannot be read."""
+    """A measurement record cannot be read, or another run is stored under its id."""
 
 
 class ReportError(RwkvPerfError):
-    """A report cannot be made or written."""
+    """A report cannot be made or written; an older file in its place is unchanged."""
 
 
 class StorageError(RwkvPerfError):
-    """A file of this project could not be written, or was written and the disk does not vouch for it."""
+    """A file could not be written, or was written and could not be flushed to the disk."""
 
 
 class FleetError(RwkvPerfError):
-    """A cluster cannot be used: Ray is not installed, or nobody answers."""
+    """A cluster cannot be used: Ray is not installed, or no head node answers."""
 
 
 class LockedError(RwkvPerfError):
-    """Another process has held a lock for longer than one waits."""
+    """Another process held a lock for longer than the caller waits; the message is the holder."""
 
 
 class HistoryError(RwkvPerfError):
-    """A history's database cannot be reached, read or written; what was to be stored is kept."""
+    """A history's database cannot be reached, read or written; unsent runs stay on this disk."""
 
 
-def named(kind: str, message: str) -> RwkvPerfError:
-    """An error of this module by its class's name, after a trip through text; any other name is a BackendError."""
-    found = globals().get(kind)
-    if isinstance(found, type) and issubclass(found, RwkvPerfError):
-        return found(message)
+def from_name(kind: str, message: str) -> RwkvPerfError:
+    """Rebuild an error that crossed a pipe or a file as its class name and message.
+
+    A name that is no class of this module (an engine's own exception) becomes a BackendError.
+    """
+    error_class = globals().get(kind)
+    if isinstance(error_class, type) and issubclass(error_class, RwkvPerfError):
+        return error_class(message)
     return BackendError(f"the engine raised {kind}: {message}")

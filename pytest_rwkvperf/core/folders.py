@@ -1,4 +1,4 @@
-"""Folders of this user that outlive a run: caches, locks, and data on their way elsewhere."""
+"""This user's folders outside the repository: the cache, the data folder, and those of one run and one worker."""
 
 from __future__ import annotations
 
@@ -9,19 +9,24 @@ import shutil
 import tempfile
 import time
 import uuid
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from platformdirs import user_cache_path, user_data_path
 
-from pytest_rwkvperf.core.errors import StorageError
+from pytest_rwkvperf.core import locks
+from pytest_rwkvperf.core.errors import LockedError, StorageError
 
-_STALE_SECONDS = 24 * 3600.0
-_YOUNG_SECONDS = 60.0
+_MAX_AGE_SECONDS = 24 * 3600.0
+"""After this a folder is a killed run's: no run lasts so long."""
+
+_STARTING_SECONDS = 60.0
+"""Younger folders of workers are kept: their owner may not have locked them yet."""
+
 _TEMPORARY = re.compile(r"rwkvperf-(worker|fleet|ab|bisect)-[a-z0-9_]{8}")
-"""This project's folders among temporary files, as `tempfile` ends their names: whoever else calls a folder rwkvperf-…
-means to keep it."""
+"""This project's temporary folders, as `tempfile` completes their names. Other folders called rwkvperf-… are the
+user's."""
 
 _OWNER = ".owner"
 
@@ -32,69 +37,66 @@ def cache() -> Path:
 
 
 def data() -> Path:
-    """The user's data folder for this project: what no cache cleaning may take."""
+    """The user's data folder for this project, for files that clearing the cache must not remove."""
     return user_data_path("pytest-rwkvperf", appauthor=False)
 
 
 def new_run_folder() -> Path:
-    """Where the processes of one run share its records. Clears away what killed runs left behind.
+    """A name for the folder in which the processes of one run share their records; removes what killed runs left.
 
-    Their folders go after a day, those of their workers after a minute.
+    Folders of killed workers are removed after a minute, all others after a day.
     """
     runs = cache() / "runs"
-    beside = Path(tempfile.gettempdir()).glob("rwkvperf-*/")
-    temporary = [folder for folder in beside if _TEMPORARY.fullmatch(folder.name)]
+    named_ours = Path(tempfile.gettempdir()).glob("rwkvperf-*/")
+    temporary = [folder for folder in named_ours if _TEMPORARY.fullmatch(folder.name)]
     for folder in (*runs.glob("*"), *temporary):
-        if _is_stale(folder, _STALE_SECONDS):
+        if _is_older(folder, _MAX_AGE_SECONDS):
             remove(folder)
     for folder in temporary:
-        if _is_stale(folder, _YOUNG_SECONDS) and _is_abandoned(folder):
+        if _is_older(folder, _STARTING_SECONDS) and _is_abandoned(folder):
             remove(folder)
     return runs / uuid.uuid4().hex
 
 
-def _is_stale(folder: Path, seconds: float) -> bool:
-    """Whether a folder is this user's and that old; another run may remove it meanwhile."""
+def _is_older(folder: Path, seconds: float) -> bool:
+    """Whether a folder is this user's and that old. False if another run has removed it."""
     try:
-        found = folder.lstat()
+        status = folder.lstat()
     except OSError:
         return False
-    own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-    return own and time.time() - found.st_mtime > seconds
+    own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+    return own and time.time() - status.st_mtime > seconds
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Whether nobody holds the lock in a worker's folder any more: whoever started the worker has been killed."""
-    owner = folder / _OWNER
-    if not owner.is_file():
-        return False
-    lock = FileLock(owner)
+    """Whether a folder is a worker's and no process holds its lock: the process that started the worker was killed."""
     try:
-        lock.acquire(timeout=0)
-    except (Timeout, OSError):
-        return False
-    lock.release()
-    return True
+        if (folder / _OWNER).is_file():
+            with locks.hold(folder / _OWNER, timeout=0):
+                return True
+    except (LockedError, OSError):
+        pass
+    return False
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerFolder:
-    """One worker's folder for temporary files, and the lock by which other runs see that it is in use."""
+    """One worker's folder for temporary files, and the lock that tells other runs that it is in use."""
 
     path: Path
-    _lock: FileLock
+    _lock: ExitStack
 
     def remove(self) -> None:
-        """Remove it, as far as the system lets it go."""
-        self._lock.release()  # first: Windows keeps files that are open
+        """Remove the folder, ignoring what the system refuses to delete."""
+        self._lock.close()  # first: Windows does not delete open files
         remove(self.path)
 
 
-def worker_folder() -> WorkerFolder:
-    """A new folder for one worker's temporary files, which nobody else may enter.
+def new_worker_folder() -> WorkerFolder:
+    """Make a folder for one worker's temporary files, closed to other users.
 
-    The lock is this process's and no process id: that says nothing about processes of other containers that share the
-    temporary folder, and the system frees a lock however its holder ends.
+    It is marked as used by a lock and not by a process id, which says nothing about processes of other containers that
+    share the temporary folder.
 
     Raises:
         StorageError: there is no room for it.
@@ -103,26 +105,26 @@ def worker_folder() -> WorkerFolder:
         path = Path(tempfile.mkdtemp(prefix="rwkvperf-worker-"))
     except OSError as error:
         raise _no_room(error) from error
-    lock = FileLock(path / _OWNER, thread_local=False)  # whichever thread ends the worker removes it
+    lock = ExitStack()
     try:
-        lock.acquire(timeout=0)
-    except (Timeout, OSError) as error:
+        lock.enter_context(locks.hold(path / _OWNER, timeout=0))
+    except (LockedError, OSError) as error:
         remove(path)
         raise _no_room(error) from error
     return WorkerFolder(path, lock)
 
 
-def _no_room(error: OSError) -> StorageError:
+def _no_room(error: Exception) -> StorageError:
     return StorageError(f"no temporary folder for a worker: {error}; make room or change TMPDIR")
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder, as far as the system lets it go."""
+    """Remove a folder, ignoring what the system refuses to delete."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def lock_for(path: Path) -> Path:
-    """A lock file for a path, outside its folder so that nothing strange is left in a repository."""
+    """The lock file for a path. It is in the cache, so that no lock files appear in repositories."""
     folder = cache() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]

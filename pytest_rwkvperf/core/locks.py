@@ -1,4 +1,4 @@
-"""Locks between processes whose holder can be named. They are the operating system's: a killed holder frees them."""
+"""Locks between processes that name their holder. They are the operating system's: it frees a killed holder's lock."""
 
 from __future__ import annotations
 
@@ -20,39 +20,40 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-
 _STEP_SECONDS = 1.0
-"""How often whoever waits looks whether the holder is another one by now."""
+"""How often a waiting process checks whether the holder has changed."""
 
 
 @contextmanager
-def held(lock_file: Path, seconds: float, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+def hold(lock_file: Path, timeout: float | None = None, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold a lock for the length of a block.
 
-    A lock of the operating system goes to whoever asks first once it is free, and those who wait ask only now and
-    then: a process that takes it again and again would keep them out for ever. So there is a queue, a second lock
-    whose holder is the next: whoever comes has to get that one before they may ask. What protects is the lock alone.
+    The operating system gives a free lock to whichever process asks first, and waiting processes ask only now and
+    then: a process that takes the lock again and again would starve them. So there is a second lock, the queue: only
+    the process that holds it may wait for the first one. Mutual exclusion rests on the first lock alone.
 
     Args:
-        lock_file: the lock; a note on its holder and the queue lie beside it.
-        seconds: how long one and the same holder is waited for; negative for ever.
-        waiting: told who holds it, when it has to be waited for.
+        lock_file: the lock. The queue and a note about the holder are files beside it.
+        timeout: seconds to wait for one and the same holder; None waits for ever.
+        on_wait: called once with the holder's description if the lock is not free.
 
     Raises:
-        LockedError: one holder kept it that long; the message is who.
+        LockedError: one holder kept the lock for `timeout` seconds; the message is the holder.
         OSError: the file system refuses.
     """
-    lock, queue = FileLock(lock_file), FileLock(lock_file.with_name(f"{lock_file.name}.queue"))
+    # Not thread_local: a block may be left by another thread than the one that entered it.
+    lock = FileLock(lock_file, thread_local=False)
+    queue = FileLock(_beside(lock_file, "queue"), thread_local=False)
     try:
-        if not (_taken(queue, 0) and _taken(lock, 0)):
-            if waiting is not None:
-                waiting(holder(lock_file))
-            _wait(lock, queue, lock_file, seconds)
+        if not (_acquire(queue, 0) and _acquire(lock, 0)):
+            if on_wait is not None:
+                on_wait(holder(lock_file))
+            _wait(lock, queue, lock_file, timeout)
     finally:
         queue.release()
-    note = _note(lock_file)
+    note = _beside(lock_file, "holder")
     try:
-        _sign(note)
+        _write_holder(note)
         yield
     finally:
         with suppress(OSError):
@@ -60,27 +61,27 @@ def held(lock_file: Path, seconds: float, waiting: Callable[[str], None] | None 
         lock.release()
 
 
-def _wait(lock: FileLock, queue: FileLock, lock_file: Path, seconds: float) -> None:
-    """Wait in the queue and then for the lock; each new holder is given the whole time.
+def _wait(lock: FileLock, queue: FileLock, lock_file: Path, timeout: float | None) -> None:
+    """Wait in the queue and then for the lock; the timeout begins anew with each new holder.
 
     Raises:
-        LockedError: one holder kept it for `seconds`.
+        LockedError: one holder kept the lock for `timeout` seconds.
     """
-    seen, since = _identity(lock_file), time.monotonic()
+    current, since = _hold_id(lock_file), time.monotonic()
     while True:
-        left = since + seconds - time.monotonic() if seconds >= 0 else _STEP_SECONDS
+        left = _STEP_SECONDS if timeout is None else since + timeout - time.monotonic()
         step = max(0.0, min(_STEP_SECONDS, left))
-        first = queue.is_locked or _taken(queue, step)
-        # Also without being first, once a step: whoever is may have been stopped (Ctrl-Z) while the lock is free.
-        if _taken(lock, step if first else 0):
+        first = queue.is_locked or _acquire(queue, step)
+        # Try the lock once a step without being first too: the first one may be stopped (Ctrl-Z) with the lock free.
+        if _acquire(lock, step if first else 0):
             return
-        if (now := _identity(lock_file)) != seen:
-            seen, since = now, time.monotonic()
+        if (now := _hold_id(lock_file)) != current:
+            current, since = now, time.monotonic()
         elif left <= 0:
             raise LockedError(holder(lock_file))
 
 
-def _taken(lock: FileLock, seconds: float) -> bool:
+def _acquire(lock: FileLock, seconds: float) -> bool:
     try:
         lock.acquire(timeout=seconds)
     except Timeout:
@@ -88,32 +89,32 @@ def _taken(lock: FileLock, seconds: float) -> bool:
     return True
 
 
-def _identity(lock_file: Path) -> int | None:
-    """What differs from one hold to the next: when its note was written."""
+def _hold_id(lock_file: Path) -> int | None:
+    """A number that differs from one hold to the next: when the holder's note was written."""
     try:
-        return _note(lock_file).stat().st_mtime_ns
+        return _beside(lock_file, "holder").stat().st_mtime_ns
     except OSError:
         return None
 
 
 def holder(lock_file: Path) -> str:
-    """Who holds a lock, as far as their note tells: `process 4711 on build-7 since 2026-11-23T17:03:00Z`."""
+    """Describe a lock's holder by its note: `process 4711 on build-7 since 2026-11-23T17:03:00Z`."""
     try:
-        told = json.loads(_note(lock_file).read_text(encoding="utf-8"))
-        pid, host, since = int(told["pid"]), str(told["host"]), str(told["since"])
+        note = json.loads(_beside(lock_file, "holder").read_text(encoding="utf-8"))
+        pid, host, since = int(note["pid"]), str(note["host"]), str(note["since"])
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"
     if host == platform.node() and not psutil.pid_exists(pid):
-        return "another process"  # the note of one that was killed
+        return "another process"  # the note was left by a killed process
     return printable(f"process {pid} on {host} since {since}")
 
 
-def _note(lock_file: Path) -> Path:
-    return lock_file.with_name(f"{lock_file.name}.holder")
+def _beside(lock_file: Path, suffix: str) -> Path:
+    return lock_file.with_name(f"{lock_file.name}.{suffix}")
 
 
-def _sign(note: Path) -> None:
-    """Say who holds the lock. A full disk must not keep anyone from holding it."""
+def _write_holder(note: Path) -> None:
+    """Describe this process as the holder. A full disk must not prevent holding the lock."""
     now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     with suppress(OSError):
         note.write_text(json.dumps({"pid": os.getpid(), "host": platform.node(), "since": now}), encoding="utf-8")

@@ -8,7 +8,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.core.text import cleaned
+from pytest_rwkvperf.core.text import printable_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,7 +56,7 @@ def loads(text: str, *, clean: bool = False) -> Any:  # noqa: ANN401 - JSON
     try:
         raw = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole)
         json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair is JSON, and no text
-        raw = cleaned(raw) if clean else raw
+        raw = printable_json(raw) if clean else raw
     except RecursionError as error:
         raise ValueError(str(error)) from error
     return raw

@@ -1,4 +1,4 @@
-"""Text from elsewhere, made fit to be shown: nothing that moves a terminal's cursor, no token, no password."""
+"""Make text from outside safe to show and store: no terminal control sequences, no tokens, no passwords."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _SHORTEST_SECRET = 6
-"""A shorter value would be found inside ordinary words."""
+"""A shorter value also occurs inside ordinary words."""
 
 _SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|PRIVATE|AUTH(?!OR)|(?:^|_)(?:PAT|PWD_?HASH)(?:_|$)"
@@ -24,7 +24,7 @@ _TOKENS = (
     r"\bglpat-[A-Za-z0-9_-]{16,}",  # GitLab
     r"\bhf_[A-Za-z0-9]{16,}",  # Hugging Face
     r"\bms-[0-9a-f]{8}-[0-9a-f-]{20,}",  # ModelScope
-    r"\bsk-[A-Za-z0-9_-]{16,}",  # OpenAI's form, which others took over
+    r"\bsk-[A-Za-z0-9_-]{16,}",  # OpenAI, and others in the same form
     r"\bpypi-[A-Za-z0-9_-]{16,}",
     r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",  # AWS
     r"\bxox[abprs]-[A-Za-z0-9-]{10,}",  # Slack
@@ -41,9 +41,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text with control, format and undecodable characters written as escapes, but those in `keep`.
+    """Replace control, format and undecodable characters by escapes, except those in `keep`.
 
-    A file name that is not UTF-8 (PEP 383) becomes text by it; terminals get no sequence that they would obey.
+    The result contains no terminal control sequence and can be encoded, also where a file name is not UTF-8 (PEP 383).
     """
     if text.isprintable():
         return text
@@ -53,39 +53,36 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
-def cleaned(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """A JSON value whose every text, keys too, is `printable` but for line breaks and tabs."""
+def printable_json(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """A JSON value with every string in it, keys too, made `printable`; line breaks and tabs are kept."""
     if isinstance(value, str):
         return printable(value, keep="\n\t")
     if isinstance(value, dict):
-        return {cleaned(key): cleaned(one) for key, one in value.items()}
-    return [cleaned(one) for one in value] if isinstance(value, list) else value
+        return {printable_json(key): printable_json(item) for key, item in value.items()}
+    return [printable_json(item) for item in value] if isinstance(value, list) else value
 
 
-def cell(text: str) -> str:
-    """A text for a table that a spreadsheet may open: an apostrophe before what it would take for a formula.
-
-    OWASP, CSV injection.
-    """
+def csv_cell(text: str) -> str:
+    """Prefix text that a spreadsheet would run as a formula with an apostrophe (OWASP, "CSV Injection")."""
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def of_cell(text: str) -> str:
-    """What `cell` was given."""
+def from_csv_cell(text: str) -> str:
+    """Undo `csv_cell`."""
     return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text
 
 
 def is_secret(name: str) -> bool:
-    """Whether an environment variable's name says that its value is for nobody else."""
+    """Whether the name of an environment variable suggests that its value is secret."""
     return _SECRET_NAME.search(name) is not None
 
 
 def redacted(text: str, environment: Mapping[str, str] | None = None) -> str:
-    """The text without the values of variables whose names say that they are secret, and without known forms of tokens.
+    """Replace tokens of known forms, and the values of environment variables with secret names, by placeholders.
 
     Args:
-        text: what an engine, a library or a system said.
-        environment: where the secrets are; this process's own by default.
+        text: output of an engine, a library or the system.
+        environment: the variables; by default this process's.
     """
     for name, value in (os.environ if environment is None else environment).items():
         if len(value) >= _SHORTEST_SECRET and value in text and is_secret(name):
@@ -94,20 +91,18 @@ def redacted(text: str, environment: Mapping[str, str] | None = None) -> str:
 
 
 def safe(text: str, keep: str = "") -> str:
-    """What may be shown and stored of a text from elsewhere: `redacted` and `printable`."""
+    """Text from outside made safe to show and store: `redacted`, then `printable`."""
     return printable(redacted(text), keep)
 
 
 SECRET_WORDS = ("password", "passwd", "pwd", "secret", "token")
+"""A parameter of a database's address is secret if its name contains one of these."""
 
-
-# Greedy to the last @: a password may hold one, and a slash.
+# Greedy to the last @: a password may contain one, and a slash.
 _USER_PASSWORD = re.compile(r"(://[^:/@\s]*:)\S*@")
-
-
 _QUERY_PASSWORD = re.compile(rf"([?&][^=&\s]*(?:{'|'.join(SECRET_WORDS)})[^=&\s]*=)[^&\s]*", re.IGNORECASE)
 
 
-def masked(text: str) -> str:
-    """A text without the passwords of the addresses in it."""
+def without_passwords(text: str) -> str:
+    """Replace the passwords of database addresses in a text by `***`."""
     return _QUERY_PASSWORD.sub(r"\1***", _USER_PASSWORD.sub(r"\1***@", text))

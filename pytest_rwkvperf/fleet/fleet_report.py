@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pytest_rwkvperf.core import strict_json
-from pytest_rwkvperf.core.text import cell, redacted, safe
+from pytest_rwkvperf.core.text import csv_cell, redacted, safe
 from pytest_rwkvperf.reports import markdown
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ def as_csv(merged: Merged) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows([cell(text) for text in row] for row in rows(merged))
-    writer.writerows([f"missing: {cell(safe(one.name))}", cell(safe(one.reason))] for one in merged.missing)
+    writer.writerows([csv_cell(text) for text in row] for row in rows(merged))
+    writer.writerows([f"missing: {csv_cell(safe(one.name))}", csv_cell(safe(one.reason))] for one in merged.missing)
     return out.getvalue()
 
 

@@ -66,7 +66,7 @@ def parse(text: str, folder: Path) -> Address:
     family = url.drivername.partition("+")[0]
     if family not in _DRIVERS:
         raise OptionError(f"the history's database {family!r} is unknown; allowed: sqlite, postgresql; {_EXAMPLES}")
-    if family != "sqlite" and re.search(r"\s", text):  # `masked` takes an address for one word
+    if family != "sqlite" and re.search(r"\s", text):  # `without_passwords` takes an address for one word
         raise OptionError("the history's address holds a blank; write it as %20, or leave a password to ~/.pgpass")
     if family != "sqlite" and importlib.util.find_spec("psycopg") is None:
         raise OptionError(f"a history in PostgreSQL needs psycopg, which is not installed: {INSTALL}")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core import folders, locks
 from pytest_rwkvperf.core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -37,19 +35,18 @@ def locked(target: Path, progress: Progress, lock_file: Path | None = None) -> I
     Raises:
         ModelError: the folder cannot be made or written.
     """
-    lock = FileLock(lock_file or f"{target}.lock")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        progress(f"waiting for another process to finish {target.name}", 0.0)
-        lock.acquire()
-    except OSError as error:
-        raise ModelError(f"the model cache {str(target.parent)!r} cannot be written: {error}; {_ELSEWHERE}") from None
-    try:
+
+    def wait(holder: str) -> None:
+        progress(f"waiting for {holder} to finish {target.name}", 0.0)
+
+    with ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locks.hold(lock_file or target.with_name(f"{target.name}.lock"), on_wait=wait))
+        except OSError as error:
+            message = f"the model cache {str(target.parent)!r} cannot be written: {error}; {_ELSEWHERE}"
+            raise ModelError(message) from None
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Protocol
 
-from filelock import FileLock
-
-from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core import folders, locks
 from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ def _solved(file: ModelFile, emulation: str, count: int, solver: Solver) -> Path
     folder.mkdir(parents=True, exist_ok=True)
     name = hashlib.sha256(f"{VERSION} {file.content_hash} {emulation} {count}".encode()).hexdigest()[:32]
     target = folder / f"{name}.npy"
-    with FileLock(folders.lock_for(target)):
+    with locks.hold(folders.lock_for(target)):
         if not target.exists():
             temporary = target.with_suffix(".tmp.npy")
             solver.solve(file, emulation, count, temporary)

@@ -23,7 +23,7 @@ import msgspec
 from pytest_rwkvperf.backends.executables import LLAMA_BENCH_BATCH, LLAMA_BENCH_LAYERS
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.errors import ReportError
-from pytest_rwkvperf.core.text import cell, of_cell
+from pytest_rwkvperf.core.text import csv_cell, from_csv_cell
 from pytest_rwkvperf.reports.markdown import escape
 
 if TYPE_CHECKING:
@@ -307,7 +307,7 @@ def as_csv(chosen: Sequence[Row]) -> str:
     writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n")
     for row in chosen:
         writer.writerow(
-            cell(text) if _TYPES[name] is str else text for name, text in zip(FIELDS, _texts(row), strict=True)
+            csv_cell(text) if _TYPES[name] is str else text for name, text in zip(FIELDS, _texts(row), strict=True)
         )
     return ",".join(FIELDS) + "\n" + out.getvalue()
 
@@ -405,7 +405,7 @@ def read(text: str, notation: Literal["json", "jsonl", "csv"]) -> list[Row]:
 
 
 def _from_cells(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: of_cell(one) if isinstance(one, str) else one for name, one in row.items()}
+    return {name: from_csv_cell(one) if isinstance(one, str) else one for name, one in row.items()}
 
 
 def _known(raw: Mapping[str, Any]) -> dict[str, Any]:

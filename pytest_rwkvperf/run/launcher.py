@@ -121,7 +121,7 @@ class Launcher:
                 return record.from_json(path.read_bytes(), kind)
             if known := failure(self._folder, case):
                 error_kind, _, sentence = known.partition(": ")
-                raise errors.named(error_kind, sentence)
+                raise errors.from_name(error_kind, sentence)
             try:
                 taken = make(engine, device)
             except errors.RwkvPerfError as error:
@@ -269,7 +269,7 @@ def lease(device: Device, say: Callable[[str], None], gpus: Iterable[str] = ()) 
         for name in names:
             told = f"waiting for {name}: another session measures on it"
             waiting = partial(_waiting, say, told)
-            stack.enter_context(locks.held(folder / f"{name}.lock", -1, waiting))
+            stack.enter_context(locks.hold(folder / f"{name}.lock", on_wait=waiting))
         yield
 
 

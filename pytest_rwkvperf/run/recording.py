@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf import __version__
 from pytest_rwkvperf.core.cases import Workload
-from pytest_rwkvperf.core.text import masked, safe
+from pytest_rwkvperf.core.text import safe, without_passwords
 from pytest_rwkvperf.machine import fingerprint, system
 from pytest_rwkvperf.measure.record import Measurement
 from pytest_rwkvperf.run import launcher, options, outline
@@ -40,8 +40,8 @@ def of_run(pytest_session: pytest.Session, session: Session) -> Record:
         started=session.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=round(elapsed.total_seconds(), 3),
         project_version=__version__,
-        command=tuple(safe(masked(str(one))) for one in config.invocation_params.args),
-        options={name: safe(masked(value), keep="\n") for name, value in options.values(config).items()},
+        command=tuple(safe(without_passwords(str(one))) for one in config.invocation_params.args),
+        options={name: safe(without_passwords(value), keep="\n") for name, value in options.values(config).items()},
         exit_status=int(pytest_session.exitstatus),
         fingerprint=fingerprint.read(),
         system=system.read(),

@@ -103,7 +103,7 @@ def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], 
     path = path_for(folder, fingerprint)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locks.held(lock_for(path), LOCK_SECONDS):
+        with locks.hold(lock_for(path), LOCK_SECONDS):
             before = read(path) or baselines.Baseline(fingerprint)
             if (after := change(before)) == before:
                 return None

@@ -73,7 +73,7 @@ class Worker:
     """One process that runs one engine. Use it as a context manager; leaving it ends the process."""
 
     def __init__(self, *, python: str = sys.executable, environment: Mapping[str, str] | None = None) -> None:
-        self._folder = folders.worker_folder()
+        self._folder = folders.new_worker_folder()
         self._kills_before = starting.oom_kills()
         own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._folder.path))
         variables = {**passed(), **_TELLING, **own, **(environment or {})}
@@ -143,7 +143,7 @@ class Worker:
                         progress(safe(sentence), fraction)
                         told, shown = time.monotonic(), sentence
                 case {"failed": {"kind": str(kind), "message": str(text)}}:
-                    raise errors.named(safe(kind), safe(text, keep="\n"))
+                    raise errors.from_name(safe(kind), safe(text, keep="\n"))
                 case {"done": answer}:
                     return _safe(answer) if do in _DESCRIBING else answer
                 case _:

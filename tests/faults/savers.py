@@ -29,7 +29,7 @@ HOLDER = """
 import sys, time
 from pathlib import Path
 from pytest_rwkvperf.core import folders, locks
-with locks.held(folders.lock_for(Path(sys.argv[1])), 0):
+with locks.hold(folders.lock_for(Path(sys.argv[1])), 0):
     print("held", flush=True)
     time.sleep(600)
 """

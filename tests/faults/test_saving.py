@@ -102,4 +102,4 @@ def test_a_full_temporary_folder_is_a_sentence(folder: Path, monkeypatch: pytest
     with small_disk(folder, "4k,nr_inodes=1"):
         monkeypatch.setattr("tempfile.tempdir", str(folder))
         with pytest.raises(StorageError, match=r"no temporary folder for a worker: .*TMPDIR"):
-            folders.worker_folder()
+            folders.new_worker_folder()

@@ -26,7 +26,7 @@ from pathlib import Path
 from pytest_rwkvperf.core import locks
 lock, turns = Path(sys.argv[1]), Path(sys.argv[2])
 while True:
-    with locks.held(lock, -1), turns.open("a") as file:
+    with locks.hold(lock), turns.open("a") as file:
         print("turn", file=file, flush=True)
         time.sleep(0.1)
 """
@@ -34,7 +34,7 @@ QUEUED = """
 import sys
 from pathlib import Path
 from pytest_rwkvperf.core import locks
-with locks.held(Path(sys.argv[1]), -1, lambda holder: print("waits", flush=True)):
+with locks.hold(Path(sys.argv[1]), on_wait=lambda holder: print("waits", flush=True)):
     pass
 """
 
@@ -65,7 +65,7 @@ def test_one_who_takes_it_again_and_again_lets_those_who_wait_go_first(tmp_path:
         for _ in range(50):
             before: list[int] = []
             taken(turns, taken(turns))
-            with locks.held(lock, 60, lambda _: before.append(taken(turns))):  # noqa: B023 - called within
+            with locks.hold(lock, 60, lambda _: before.append(taken(turns))):  # noqa: B023 - called within
                 passed += [taken(turns) - count for count in before]
             if len(passed) == 5:
                 break
@@ -82,7 +82,7 @@ def test_whoever_waits_gives_up_only_when_one_holder_keeps_it_that_long(
 
     def others() -> None:
         """Hold the lock, as processes one after the other whose notes differ."""
-        with locks.held(lock, -1):
+        with locks.hold(lock):
             for _ in range(13):
                 held.set()
                 time.sleep(0.1)
@@ -93,7 +93,7 @@ def test_whoever_waits_gives_up_only_when_one_holder_keeps_it_that_long(
     thread = threading.Thread(target=others)
     thread.start()
     held.wait(60)
-    with locks.held(lock, 1.0):
+    with locks.hold(lock, 1.0):
         assert free.wait(60), "1.3 s of others, each of whom had it for 0.1 s"
     thread.join()
 
@@ -103,15 +103,15 @@ def test_a_holder_who_keeps_it_is_an_error_that_names_them(tmp_path: Path) -> No
     said: list[str] = []
     started = time.monotonic()
     with (
-        locks.held(lock, -1),
+        locks.hold(lock),
         pytest.raises(LockedError, match=rf"process {os.getpid()} on "),
-        locks.held(lock, 0.3, said.append),
+        locks.hold(lock, 0.3, said.append),
     ):
         pytest.fail("it was held")
     assert 0.3 <= time.monotonic() - started < 60
     assert len(said) == 1
     assert f"process {os.getpid()} on " in said[0]
-    with locks.held(lock, 0):
+    with locks.hold(lock, 0):
         pass
 
 
@@ -122,10 +122,10 @@ def test_one_who_is_stopped_while_it_waits_keeps_nobody_else_waiting(
     monkeypatch.setattr(locks, "_STEP_SECONDS", 0.1)
     lock = tmp_path / "lock"
     with process(QUEUED, lock) as queued:
-        with locks.held(lock, 0):
+        with locks.hold(lock, 0):
             assert queued.stdout is not None
             # Started with the lock held: it is the next one from now on.
             assert queued.stdout.readline() == b"waits\n"
             os.kill(queued.pid, signal.SIGSTOP)
-        with locks.held(lock, 60):
+        with locks.hold(lock, 60):
             pass

@@ -140,14 +140,14 @@ def test_sound_figures_go_into_each_machine_s_own_baseline_once(tmp_path: Path) 
 
 def test_two_merges_at_once_store_a_session_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other one has the lock when this one comes to it."""
-    merged, held = merge.join([of_machine(1)], []), locks.held
+    merged, hold = merge.join([of_machine(1)], []), locks.hold
 
-    def second(path: Path, seconds: float) -> AbstractContextManager[None]:
-        monkeypatch.setattr(locks, "held", held)
+    def second(path: Path, timeout: float) -> AbstractContextManager[None]:
+        monkeypatch.setattr(locks, "hold", hold)
         assert merge.save(merged, tmp_path, replacing=False)[0]
-        return held(path, seconds)
+        return hold(path, timeout)
 
-    monkeypatch.setattr(locks, "held", second)
+    monkeypatch.setattr(locks, "hold", second)
     assert merge.save(merged, tmp_path, replacing=False) == ([], [])
     assert len(sessions_in(tmp_path)) == 1
 

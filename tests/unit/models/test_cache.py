@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pathlib
 import shutil
 import threading
@@ -127,7 +128,9 @@ def test_a_second_writer_waits_and_says_so(tmp_path: Path) -> None:
         order.append("second")
     thread.join()
     assert order == ["first", "second"]
-    assert told == ["waiting for another process to finish model.st"]
+    (sentence,) = told
+    assert sentence.startswith(f"waiting for process {os.getpid()} on ")
+    assert sentence.endswith(" to finish model.st")
 
 
 def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path, quiet: Progress) -> None:
