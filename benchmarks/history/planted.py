@@ -58,7 +58,7 @@ def timed(record: Record, number: int, factor: float, engine: str) -> Record:
     versions = {**case.measured.versions, "llama.cpp": engine}
     measured = replace(case.measured, runs=runs, versions=versions)
     items = tuple(
-        replace(item, rate=records.rate(Measurement(measured, Workload.parse(item.workload)).tokens_per_second))
+        replace(item, rate=Measurement(measured, Workload.parse(item.workload)).tokens_per_second)
         for item in case.items
     )
     started = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(days=number)

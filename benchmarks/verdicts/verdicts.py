@@ -152,8 +152,8 @@ PEERS: dict[str, tuple[Callable[[Timed, Timed], float], float]] = {
 def our_score(new: Timed, old: Sequence[Timed], items: int) -> float:
     """How many of its own reaches the bound lies beyond the margin: what a swept error rate would sweep."""
     found = compare(new, Old(old), TOLERANCE, items)
-    reach = math.log(found.high / found.ratio)
-    return (-math.log1p(TOLERANCE) - math.log(found.ratio)) / reach if 0 < reach < math.inf else 0.0
+    reach = math.log(found.high / found.ratio) if found.high is not None else 0.0
+    return (-math.log1p(TOLERANCE) - math.log(found.ratio)) / reach if reach > 0 else 0.0
 
 
 def judged(

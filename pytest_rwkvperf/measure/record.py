@@ -19,7 +19,7 @@ from pytest_rwkvperf.machine.kernels import ProbeKind
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
 from pytest_rwkvperf.machine.watching import GpuConditions
 from pytest_rwkvperf.oracle.agreement import Deep, Short
-from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
+from pytest_rwkvperf.stats.estimates import Rate, estimate_rate
 from pytest_rwkvperf.stats.levels import Timed
 from pytest_rwkvperf.stats.paired import PairRatio, pair_ratio
 from pytest_rwkvperf.worker import native
@@ -209,7 +209,7 @@ class Measurement:
         return tuple(run.samples[str(self.workload)] for run in self.record.runs)
 
     @property
-    def tokens_per_second(self) -> Estimate:
+    def tokens_per_second(self) -> Rate:
         """Throughput in tokens per second with its 95 % interval.
 
         Raises:
@@ -332,7 +332,7 @@ def summary(taken: CaseRecord | Pairing, label: str) -> str:
     """One line on a case that has just been measured, under what it is called; of a pairing, its new side."""
     record = taken.new if isinstance(taken, Pairing) else taken
     figures = ", ".join(
-        f"{name} {rate.median:.1f} t/s ± {rate.half_width:.1%}"
+        f"{name} {rate.median:.1f} t/s" + ("" if rate.half_width is None else f" ± {rate.half_width:.1%}")
         for name in record.runs[0].samples
         for rate in [Measurement(record, Workload.parse(name)).tokens_per_second]
     )

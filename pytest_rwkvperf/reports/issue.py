@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.reports.report import Style
-    from pytest_rwkvperf.store.record import Rate, Record, RecordedCase, RecordedItem
+    from pytest_rwkvperf.stats.estimates import Rate
+    from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
 ACCEPTED = (32, 2560)
 """Layers and width of the 2.9B model, the only one whose figures the guide collects."""

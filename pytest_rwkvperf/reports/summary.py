@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_rwkvperf.reports.report import Style
-    from pytest_rwkvperf.store.record import Rate, Record, RecordedCase, RecordedItem
+    from pytest_rwkvperf.stats.estimates import Rate
+    from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
 _COLUMNS = (
     "backend",

@@ -111,7 +111,7 @@ def _item(session: Session, item: Item, taken: CaseRecord | None, failure: str) 
     measurement = Measurement(taken, item.workload) if taken else None
     if one is None:
         reason = failure or (_NOT_JUDGED if measurement else _NOT_REACHED)
-        rate = record.rate(measurement.tokens_per_second) if measurement else None
+        rate = measurement.tokens_per_second if measurement else None
         judged = record.RecordedItem(str(item.workload), None, reason, bool(failure), rate=rate)
     else:
         judged = record.RecordedItem(
@@ -120,9 +120,9 @@ def _item(session: Session, item: Item, taken: CaseRecord | None, failure: str) 
             one.reason,
             session.fails(one),
             one.tolerance,
-            record.rate(one.new),
-            record.rate(one.old),
-            record.ratio(one.comparison),
+            one.new,
+            one.old,
+            one.comparison,
         )
     return _with_latencies(judged, measurement) if measurement else judged
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Case
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.run.session import Saved, Session
-    from pytest_rwkvperf.stats.estimates import Estimate
-    from pytest_rwkvperf.stats.verdicts import Verdict
+    from pytest_rwkvperf.stats.estimates import Rate
+    from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
     from pytest_rwkvperf.verdict.judgement import Judgement
 
 _NOISY = 0.10
@@ -239,7 +238,8 @@ def _saved(session: Session, saved: Saved, shown: Mapping[Case, Case]) -> list[s
 
 def _stored(session: Session, saved: Saved) -> list[str]:
     steps = [f"Saved {saved.stored} workloads to {saved.path}; commit it."]
-    noisy = [one for one in session.judgements.values() if one.new is not None and one.new.half_width > _NOISY]
+    rates = [one.new for one in session.judgements.values() if one.new is not None]
+    noisy = [rate for rate in rates if rate.half_width is None or rate.half_width > _NOISY]
     if noisy:
         steps.append(f"{len(noisy)} of them have an interval beyond ± {_NOISY:.0%}: save again on a quieter machine.")
     crowded = max((record.conditions.foreign for record in session.records()), default=0.0)
@@ -274,7 +274,7 @@ def _undecided(session: Session) -> str:
         return "Somebody watches this process, so no verdict counts: run without that (pytest-cov: --no-cov)."
     if any(one.voided == "gpu" for one in unsure):
         return "A GPU was throttled or busy, which took verdicts away: run again when it is idle and cool."
-    if all(one.comparison is not None and math.isinf(one.comparison.detectable) for one in unsure):
+    if all(one.comparison is not None and one.comparison.detectable is None for one in unsure):
         return (
             "The machine allowed no verdict, being crowded or its processors elsewhere, now or when the baseline was "
             "stored: run again when it is idle, or take --rwkv-ab; --rwkv-strict=inconclusive says more."
@@ -297,14 +297,18 @@ def _found_here(session: Session, shown: Mapping[Case, Case]) -> list[str]:
     """What the machine's noise leaves to be found: in A/A the point, else said where it is too much."""
     compared = [(one, one.comparison) for one in session.judgements.values() if one.comparison is not None]
     if session.settings.ab:
-        found = [f"{_name(one, shown)} {found.detectable:.1%}" for one, found in compared]
+        found = [
+            f"{_name(one, shown)} {'none' if found.detectable is None else f'{found.detectable:.1%}'}"
+            for one, found in compared
+        ]
         return [f"Smallest slowdown that such a run finds 19 times in 20: {', '.join(found)}."] if found else []
     # More sessions sharpen bounds that there are; those that were voided find nothing for another reason.
-    blunt = [found for _, found in compared if _BLUNT * found.tolerance < found.detectable < math.inf]
+    finds = [(found.detectable, found.tolerance) for _, found in compared if found.detectable is not None]
+    blunt = [slowdown for slowdown, tolerance in finds if slowdown > _BLUNT * tolerance]
     if not blunt:
         return []
     share = f"{len(blunt)} of {len(compared)} find only slowdowns of more than {_BLUNT} times the tolerance"
-    finest = min(found.detectable for found in blunt)
+    finest = min(blunt)
     best = f" ({finest:.0%} at best)" if finest < _NOTHING else ""
     return [f"{share}{best}: more baseline sessions, --rwkv-aa once, or --rwkv-ab see more."]
 
@@ -319,14 +323,16 @@ def _noise_kept(session: Session) -> list[str]:
 
 def _row(judgement: Judgement, *, narrow: bool) -> list[str | Text]:
     case, comparison = judgement.item.case, judgement.comparison
-    bounds = f"{comparison.low:.2f}-{comparison.high:.2f}" if comparison else ""
-    finds = f"{comparison.detectable:.0%}" if comparison and comparison.detectable < _NOTHING else ""
+    bounds = f"{comparison.low:.2f}-{_high(comparison)}" if comparison else ""
+    slowdown = comparison.detectable if comparison else None
+    finds = f"{slowdown:.0%}" if slowdown is not None and slowdown < _NOTHING else ""
+    width = judgement.new.half_width if judgement.new else None
     parity = f"{judgement.parity:.1e}" if judgement.parity is not None else ""
     return [
         # A Text is never read as rich's markup; these names may come from elsewhere.
         *map(Text, (case.backend, case.variant, case.device, str(judgement.item.workload))),
         _rate(judgement.new),
-        f"{judgement.new.half_width:.1%}" if judgement.new else "",
+        f"{width:.1%}" if width is not None else "",
         _rate(judgement.old),
         f"{comparison.ratio:.3f}" if comparison else "",
         *([] if narrow else [bounds, finds, parity]),
@@ -334,8 +340,12 @@ def _row(judgement: Judgement, *, narrow: bool) -> list[str | Text]:
     ]
 
 
-def _rate(estimate: Estimate | None) -> str:
-    if estimate is None:
+def _high(comparison: Comparison) -> str:
+    return "inf" if comparison.high is None else f"{comparison.high:.2f}"
+
+
+def _rate(rate: Rate | None) -> str:
+    if rate is None:
         return ""
-    digits = 0 if estimate.median >= 1000 else 1 if estimate.median >= 100 else 2  # noqa: PLR2004 - four digits shown
-    return f"{estimate.median:.{digits}f}"
+    digits = 0 if rate.median >= 1000 else 1 if rate.median >= 100 else 2  # noqa: PLR2004 - four digits shown
+    return f"{rate.median:.{digits}f}"

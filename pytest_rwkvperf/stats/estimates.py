@@ -22,19 +22,22 @@ LONGEST = 10**18
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """Tokens per second: `median` is the geometric mean of the processes' medians, with its 95 % interval."""
+class Rate:
+    """Tokens per second: `median` is the geometric mean of the processes' medians, with its 95 % interval.
+
+    With one process there is no interval: `low` is 0 and `high` None (null in JSON).
+    """
 
     median: float
     low: float
-    high: float
+    high: float | None
     processes: int
     samples: int
 
     @property
-    def half_width(self) -> float:
-        """Half the interval relative to the estimate; infinite with one process."""
-        return (self.high - self.low) / 2 / self.median
+    def half_width(self) -> float | None:
+        """Half the interval relative to the median; None with one process."""
+        return None if self.high is None else (self.high - self.low) / 2 / self.median
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def check_times(times: Sequence[Sequence[float]]) -> None:
         raise MeasurementError("a time that is not positive, or longer than 30 years; measure again")
 
 
-def estimate_rate(times: Sequence[Sequence[float]], tokens: int) -> Estimate:
+def estimate_rate(times: Sequence[Sequence[float]], tokens: int) -> Rate:
     """Tokens per second from nanoseconds per repetition, by process.
 
     Student's t interval on the mean of the logarithms.
@@ -82,9 +85,8 @@ def estimate_rate(times: Sequence[Sequence[float]], tokens: int) -> Estimate:
     moments = log_times(times)
     rate = tokens / math.exp(moments.mean) * 1e9
     reach = interval_reach(moments)
-    return Estimate(
-        rate, rate * math.exp(-reach), rate * math.exp(reach), moments.count, sum(len(row) for row in times)
-    )
+    high = rate * math.exp(reach) if math.isfinite(reach) else None
+    return Rate(rate, rate * math.exp(-reach), high, moments.count, sum(len(row) for row in times))
 
 
 def interval_reach(moments: LogTimes) -> float:

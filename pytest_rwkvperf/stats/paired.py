@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_rwkvperf.core.errors import MeasurementError
-from pytest_rwkvperf.stats.verdicts import ALPHA, MEAN_SHARE, Comparison, Rule, Tail, conclude, student
+from pytest_rwkvperf.stats.verdicts import ALPHA, MEAN_SHARE, Comparison, Rule, conclude, student, with_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,12 +72,11 @@ def compare_pairs(ratios: Sequence[PairRatio], tolerance: float, items: int) -> 
     if not len(ratios):
         raise MeasurementError("no pairs; measure again")
     alpha = ALPHA / items
-    found, whole = (
+    most, whole = (
         _concluded([getattr(one, name) for one in ratios], Rule(tolerance, alpha, alpha / len(LOOKS) * share))
         for name, share in (("most", 1 - MEAN_SHARE), ("whole", MEAN_SHARE))
     )
-    tail = Tail(whole.ratio, whole.low, whole.high, whole.verdict == "REGRESSION")
-    return replace(found, verdict="REGRESSION" if tail.regression else found.verdict, tail=tail, paired=True)
+    return replace(with_mean(most, whole), paired=True)
 
 
 def _concluded(log_ratios: Sequence[float], rule: Rule) -> Comparison:

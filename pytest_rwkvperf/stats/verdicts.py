@@ -35,8 +35,8 @@ IDLE_SHARE = 0.03
 CROWDED_SHARE = 0.10
 """Beyond this a session is too crowded for any verdict."""
 
-_BEYOND_FLOATS = 700.0
-"""Of the exponential function's argument."""
+MAX_EXPONENT = 700.0
+"""The exponential function of more leaves the range of floats."""
 
 _AS_GOOD_AS_NORMAL = 1e6
 """Degrees of freedom beyond which Student's distribution is the normal one to all digits that are printed."""
@@ -65,36 +65,44 @@ not."""
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Ratio of new to old tokens per second with its one-sided bounds, each wrong with probability `alpha`.
+    """New over old tokens per second with one-sided bounds, each wrong with probability `alpha`.
 
-    `detectable` is the smallest slowdown (share of the time) that such a comparison calls a regression in POWER of all
-    cases; infinite when nothing is. `settled_by` is the number of baseline sessions with which this ratio would have
-    had another verdict than INCONCLUSIVE, None when no number would, or when it has. `drift` is the part of the new log
-    time that the probes account for, `slower` the log of how much slower they were beyond that, an excuse of one bound;
-    `paired` says that two environments were measured in alternation.
+    `low` is 0 and `high` None (null in JSON) where there is no bound. `detectable` is the smallest slowdown, as a share
+    of the time, that such a comparison calls a REGRESSION in POWER of all cases; None where no slowdown is. `drift` is
+    the part of the new log time that the probes account for. `settled_by` is the number of baseline sessions with which
+    this ratio would have had another verdict than INCONCLUSIVE; None where no number would, or where it has another.
+    `paired` says that two environments were measured in alternation (A/B).
     """
 
-    verdict: Verdict
     ratio: float
     low: float
-    high: float
+    high: float | None
     tolerance: float
     alpha: float
-    detectable: float
-    tail: Tail | None = None
+    detectable: float | None
     drift: float = 0.0
     settled_by: int | None = None
     paired: bool = False
-    slower: float = 0.0
+    mean: MeanRatio | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the bounds allow, or REGRESSION where the mean of all repetitions regressed."""
+        return "REGRESSION" if self.mean and self.mean.regression else classify(self.low, self.high, self.tolerance)
+
+    @property
+    def only_mean_regressed(self) -> bool:
+        """Whether it is a REGRESSION by the mean of all repetitions alone: some of them got slower, not most."""
+        return self.verdict == "REGRESSION" != classify(self.low, self.high, self.tolerance)
 
 
 @dataclass(frozen=True, slots=True)
-class Tail:
-    """The same question put to the mean of all repetitions; only its REGRESSION counts."""
+class MeanRatio:
+    """The ratio of the means of all repetitions; only its `regression` counts. `high` is None where it is unbounded."""
 
     ratio: float
     low: float
-    high: float
+    high: float | None
     regression: bool
 
 
@@ -126,12 +134,22 @@ def compare(new: Timed, old: Old, tolerance: float, items: int, *, early: bool =
     share = LOOK_SHARE if early else 1 - LOOK_SHARE * len(LOOKS)
     rule = Rule(tolerance, alpha, alpha * share * (1 - MEAN_SHARE))
     noise, slow = _noise(new, old, "fast"), _noise(new, old, "mean")
-    found = noise.conclude(noise.sessions, rule)
-    of_mean = slow.conclude(slow.sessions, replace(rule, alpha_of_look=alpha * share * MEAN_SHARE))
-    tail = Tail(of_mean.ratio, of_mean.low, of_mean.high, of_mean.verdict == "REGRESSION")
-    verdict: Verdict = "REGRESSION" if tail.regression else found.verdict
-    settled = _settled_by(noise, rule) if verdict == "INCONCLUSIVE" else None
-    return replace(found, verdict=verdict, tail=tail, drift=noise.drift, slower=noise.slower, settled_by=settled)
+    fast = noise.conclude(noise.sessions, rule)
+    mean = slow.conclude(slow.sessions, replace(rule, alpha_of_look=alpha * share * MEAN_SHARE))
+    comparison = replace(with_mean(fast, mean), drift=noise.drift)
+    settled = _settled_by(noise, rule) if comparison.verdict == "INCONCLUSIVE" else None
+    return replace(comparison, settled_by=settled)
+
+
+def with_mean(comparison: Comparison, of_mean: Comparison) -> Comparison:
+    """The comparison with that of the means of all repetitions, of which only a REGRESSION counts."""
+    mean = MeanRatio(of_mean.ratio, of_mean.low, of_mean.high, of_mean.verdict == "REGRESSION")
+    return replace(comparison, mean=mean)
+
+
+def machine_slowdown(new: Timed, old: Old) -> float:
+    """The log of how much slower the probes were than in the stored sessions, beyond the drift; negative: faster."""
+    return _noise(new, old, "fast").slower
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,10 +269,10 @@ def conclude(
     """
     reach, power_reach = (quantile(tail) for tail in (rule.alpha_of_look, 1 - POWER))
     reach += excuse
-    ratio = math.exp(centre)
     low, high = _exp(centre - reach + min(0.0, slower)), _exp(centre + reach + max(0.0, slower))
-    detectable = (1 + rule.tolerance) * _exp(reach + max(0.0, slower) + power_reach) - 1
-    return Comparison(classify(low, high, rule.tolerance), ratio, low, high, rule.tolerance, rule.alpha, detectable)
+    factor = _exp(reach + max(0.0, slower) + power_reach)
+    detectable = None if factor is None else (1 + rule.tolerance) * factor - 1
+    return Comparison(math.exp(centre), low or 0.0, high, rule.tolerance, rule.alpha, detectable)
 
 
 def student(error: float, freedom: float) -> Callable[[float], float]:
@@ -262,17 +280,17 @@ def student(error: float, freedom: float) -> Callable[[float], float]:
     return lambda tail: -float(stdtrit(freedom, tail)) * error
 
 
-def _exp(power: float) -> float:
-    """Infinite and 0 where floats end, alike at both ends: a bound turned over is the other bound."""
-    if abs(power) >= _BEYOND_FLOATS:
-        return math.inf if power > 0 else 0.0
+def _exp(power: float) -> float | None:
+    """None and 0 where floats end, alike at both ends: a bound turned over is the other bound."""
+    if abs(power) >= MAX_EXPONENT:
+        return None if power > 0 else 0.0
     return math.exp(power)
 
 
-def classify(low: float, high: float, tolerance: float) -> Verdict:
-    """The verdict that one-sided bounds on the ratio allow."""
+def classify(low: float, high: float | None, tolerance: float) -> Verdict:
+    """The verdict that one-sided bounds on the ratio allow; `high` is None where there is no upper bound."""
     floor, ceiling = 1 / (1 + tolerance), 1 + tolerance
-    if high < floor:
+    if high is not None and high < floor:
         return "REGRESSION"
     if low > ceiling:
         return "IMPROVEMENT"

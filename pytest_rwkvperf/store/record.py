@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from pytest_rwkvperf.core.errors import OptionError, RecordError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.machine.system import System
 from pytest_rwkvperf.measure.record import CaseRecord, Run
-from pytest_rwkvperf.stats.estimates import LONGEST, Estimate
+from pytest_rwkvperf.stats.estimates import LONGEST, Rate
 from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
 
 if TYPE_CHECKING:
@@ -31,53 +30,6 @@ VERSION = 1
 
 _YEAR_10000 = 253_402_300_800
 """In Unix seconds: no calendar here goes on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """Tokens per second with the 95 % interval; `high` is null where one process alone bounds nothing."""
-
-    median: float
-    low: float
-    high: float | None
-    processes: int
-    samples: int
-
-    @property
-    def half_width(self) -> float | None:
-        """Half the interval relative to the figure; None without an interval."""
-        return None if self.high is None else (self.high - self.low) / 2 / self.median
-
-
-@dataclass(frozen=True, slots=True)
-class MeanRatio:
-    """The ratio of the means of all repetitions; only its `regression` counts. `high` is null where it is unbounded."""
-
-    ratio: float
-    low: float
-    high: float | None
-    regression: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """New over old tokens per second with one-sided bounds, each wrong with probability `alpha`.
-
-    `detectable` is the smallest slowdown, as a share of the time, found 19 times in 20; null where nothing is bounded.
-    `drift` is the part of the new log time that the probes account for; `settled_by` the number of baseline sessions
-    that would have given a verdict other than INCONCLUSIVE; `paired` says that two environments alternated (A/B).
-    """
-
-    ratio: float
-    low: float
-    high: float | None
-    tolerance: float
-    alpha: float
-    detectable: float | None
-    drift: float = 0.0
-    settled_by: int | None = None
-    paired: bool = False
-    mean: MeanRatio | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +55,7 @@ class RecordedItem:
     tolerance: float | None = None
     rate: Rate | None = None
     baseline: Rate | None = None
-    comparison: Ratio | None = None
+    comparison: Comparison | None = None
     first_token_seconds: float | None = None
     inter_token_seconds: InterToken | None = None
     roofline_share: float | None = None
@@ -186,36 +138,6 @@ class Record:
     def items(self) -> Iterator[tuple[RecordedCase, RecordedItem]]:
         """Every item with its case, in order."""
         return ((case, item) for case in self.cases for item in case.items)
-
-
-def rate(estimate: Estimate | None) -> Rate | None:
-    """An estimate as the record has it."""
-    if estimate is None:
-        return None
-    return Rate(estimate.median, estimate.low, _bounded(estimate.high), estimate.processes, estimate.samples)
-
-
-def ratio(comparison: Comparison | None) -> Ratio | None:
-    """A comparison as the record has it."""
-    if comparison is None:
-        return None
-    tail = comparison.tail
-    return Ratio(
-        comparison.ratio,
-        comparison.low,
-        _bounded(comparison.high),
-        comparison.tolerance,
-        comparison.alpha,
-        _bounded(comparison.detectable),
-        comparison.drift,
-        comparison.settled_by,
-        comparison.paired,
-        None if tail is None else MeanRatio(tail.ratio, tail.low, _bounded(tail.high), tail.regression),
-    )
-
-
-def _bounded(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def dumps(record: Record) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -11,7 +10,7 @@ import msgspec
 
 from pytest_rwkvperf.core.cases import Item, Workload, told_apart
 from pytest_rwkvperf.core.text import printable
-from pytest_rwkvperf.stats.estimates import Estimate, estimate_rate
+from pytest_rwkvperf.stats.estimates import Rate, estimate_rate
 from pytest_rwkvperf.stats.levels import Level, Timed, level
 from pytest_rwkvperf.stats.paired import compare_pairs
 from pytest_rwkvperf.stats.spread import ASSUMED, Belief, Spread, process_spread
@@ -25,6 +24,7 @@ from pytest_rwkvperf.stats.verdicts import (
     calm,
     comparable,
     compare,
+    machine_slowdown,
 )
 from pytest_rwkvperf.store.baseline import Noise
 
@@ -51,8 +51,8 @@ class Judgement:
     verdict: Verdict
     reason: str
     tolerance: float
-    new: Estimate | None = None
-    old: Estimate | None = None
+    new: Rate | None = None
+    old: Rate | None = None
     comparison: Comparison | None = None
     parity: float | None = None
     voided: VoidedBy = ""
@@ -131,7 +131,8 @@ def _judge(taken: _Taken, reference: Reference, tolerance: float, items: int) ->
     old = estimate_rate([row for session in against.sessions for row in session.times], tokens)
     against = replace(against, belief=reference.belief(item.workload))
     comparison = compare(taken.timed, against, tolerance, items, early=taken.early)
-    reason = _explain(comparison) + _moved(comparison) + _busy(taken.timed, against) + _apart(taken.timed, against)
+    times = (taken.timed, against)
+    reason = _explain(comparison) + _moved(machine_slowdown(*times)) + _busy(*times) + _apart(*times)
     return Judgement(item, comparison.verdict, reason, tolerance, new, old, comparison)
 
 
@@ -182,13 +183,12 @@ def invalid(item: Item, tolerance: float, reason: str) -> Judgement:
 
 def to_json(judgement: Judgement) -> str:
     """As text, for the trip from an xdist worker to the process that prints the summary."""
-    # Not msgspec's encoder: it writes infinity, the bound that one process allows, as null.
-    return json.dumps(msgspec.to_builtins(judgement), separators=(",", ":"))
+    return msgspec.json.encode(judgement).decode()
 
 
 def from_json(text: str) -> Judgement:
     """Read what `to_json` wrote."""
-    return msgspec.convert(json.loads(text), type=Judgement)
+    return msgspec.json.decode(text, type=Judgement)
 
 
 def figures(judgement: Judgement) -> Iterator[tuple[str, str]]:
@@ -197,15 +197,15 @@ def figures(judgement: Judgement) -> Iterator[tuple[str, str]]:
     if (new := judgement.new) is not None:
         yield "rwkv_tokens_per_second", f"{new.median:.6g}"
         yield "rwkv_tokens_per_second_low", f"{new.low:.6g}"
-        yield "rwkv_tokens_per_second_high", f"{new.high:.6g}"
+        yield "rwkv_tokens_per_second_high", _bound(new.high, ".6g")
     if (old := judgement.old) is not None:
         yield "rwkv_baseline_tokens_per_second", f"{old.median:.6g}"
         yield "rwkv_baseline_tokens_per_second_low", f"{old.low:.6g}"
-        yield "rwkv_baseline_tokens_per_second_high", f"{old.high:.6g}"
+        yield "rwkv_baseline_tokens_per_second_high", _bound(old.high, ".6g")
     if judgement.comparison is not None:
         yield "rwkv_ratio", f"{judgement.comparison.ratio:.6g}"
         yield "rwkv_ratio_low", f"{judgement.comparison.low:.6g}"
-        yield "rwkv_ratio_high", f"{judgement.comparison.high:.6g}"
+        yield "rwkv_ratio_high", _bound(judgement.comparison.high, ".6g")
     if judgement.parity is not None:
         yield "rwkv_parity", f"{judgement.parity:.3g}"
 
@@ -228,18 +228,22 @@ def describe(judgement: Judgement) -> str:
     if (comparison := judgement.comparison) is not None:
         lines.append(
             f"  ratio  {comparison.ratio:.3f} (new / old, of {_most(comparison)}), "
-            f"bounds {comparison.low:.3f} to {comparison.high:.3f}, "
+            f"bounds {comparison.low:.3f} to {_bound(comparison.high, '.3f')}, "
             f"each wrong with a chance of {comparison.alpha:.2%}; tolerance {comparison.tolerance:.1%}, "
             f"smallest slowdown found 19 times in 20: {_detectable(comparison)}"
         )
     return "\n".join(lines)
 
 
-def _rate(estimate: Estimate) -> str:
+def _rate(rate: Rate) -> str:
     return (
-        f"{estimate.median:.2f} tokens/s, 95 % interval {estimate.low:.2f} to {estimate.high:.2f} "
-        f"({estimate.processes} processes, {estimate.samples} samples)"
+        f"{rate.median:.2f} tokens/s, 95 % interval {rate.low:.2f} to {_bound(rate.high, '.2f')} "
+        f"({rate.processes} processes, {rate.samples} samples)"
     )
+
+
+def _bound(value: float | None, spec: str) -> str:
+    return format(math.inf if value is None else value, spec)
 
 
 def _most(comparison: Comparison) -> str:
@@ -248,15 +252,15 @@ def _most(comparison: Comparison) -> str:
 
 
 def _detectable(comparison: Comparison) -> str:
-    return "none" if math.isinf(comparison.detectable) else f"{comparison.detectable:.1%}"
+    return "none" if comparison.detectable is None else f"{comparison.detectable:.1%}"
 
 
 def _explain(comparison: Comparison) -> str:
     floor, ceiling = 1 / (1 + comparison.tolerance), 1 + comparison.tolerance
-    if comparison.tail is not None and comparison.tail.regression and comparison.high >= floor:
+    if comparison.mean is not None and comparison.only_mean_regressed:
         return (
             f"{_most(comparison)} are as fast as the bounds say, but all together they take longer: their ratio of "
-            f"{comparison.tail.ratio:.3f} lies wholly below {floor:.3f}, so some repetitions got slower (tail)"
+            f"{comparison.mean.ratio:.3f} lies wholly below {floor:.3f}, so some repetitions got slower (tail)"
         )
     plain = {
         "REGRESSION": f"the ratio lies wholly below {floor:.3f}",
@@ -276,12 +280,12 @@ def _busy(new: Timed, old: Old) -> str:
     return f"; other processes took {' and '.join(busy)} of the processor, {effect}" if busy else ""
 
 
-def _moved(comparison: Comparison) -> str:
-    """A machine that the probes say was slower or faster is named."""
-    if abs(comparison.slower) <= IDLE_SHARE:
+def _moved(slowdown: float) -> str:
+    """A machine that the probes say was slower or faster is named; `slowdown` is a logarithm."""
+    if abs(slowdown) <= IDLE_SHARE:
         return ""
-    how, bound = ("slower", "upper") if comparison.slower > 0 else ("faster", "lower")
-    by = math.expm1(abs(comparison.slower))
+    how, bound = ("slower", "upper") if slowdown > 0 else ("faster", "lower")
+    by = math.expm1(abs(slowdown))
     return f"; by its probes the machine was {by:.0%} {how}, which widens the {bound} bound"
 
 
@@ -301,7 +305,7 @@ def _what_would_settle(comparison: Comparison) -> str:
         return f"; {comparison.settled_by} stored sessions would tell, if it stays so"
     if comparison.paired:
         return "; more pairs would tell (--rwkv-budget)"
-    if math.isinf(comparison.detectable):  # no number of sessions helps; what does is said with what voided the bounds
+    if comparison.detectable is None:  # no number of sessions helps; what does is said with what voided the bounds
         return ""
     return (
         f"; not even {MOST_SESSIONS} stored sessions would tell if they lay as far apart as is believed now: store "

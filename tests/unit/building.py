@@ -15,8 +15,8 @@ from pytest_rwkvperf.machine.system import System
 from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
 from pytest_rwkvperf.measure.record import CaseRecord, Measurement, ModelFacts, Run
 from pytest_rwkvperf.oracle.agreement import Agreement, Short
-from pytest_rwkvperf.store.record import CaseFigures, InterToken, Ratio, Record, RecordedCase, RecordedItem
-from pytest_rwkvperf.store.record import rate as to_rate
+from pytest_rwkvperf.stats.verdicts import Comparison
+from pytest_rwkvperf.store.record import CaseFigures, InterToken, Record, RecordedCase, RecordedItem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +103,7 @@ def passed(measured: CaseRecord) -> tuple[RecordedItem, ...]:
 
 
 def _passed(measurement: Measurement) -> RecordedItem:
-    rate = to_rate(measurement.tokens_per_second)
+    rate = measurement.tokens_per_second
     between = measurement.inter_token_latency_seconds()
     return RecordedItem(
         str(measurement.workload),
@@ -112,8 +112,8 @@ def _passed(measurement: Measurement) -> RecordedItem:
         fails=False,
         tolerance=0.05,
         rate=rate,
-        baseline=rate and replace(rate, median=rate.median / 2),
-        comparison=Ratio(2.0, 1.9, 2.1, 0.05, 0.01, 0.2),
+        baseline=replace(rate, median=rate.median / 2),
+        comparison=Comparison(2.0, 1.9, 2.1, 0.05, 0.01, 0.2),
         first_token_seconds=measurement.time_to_first_token_seconds,
         inter_token_seconds=InterToken(*between) if between else None,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
 from pytest_rwkvperf.measure.record import Energy
 from pytest_rwkvperf.run import terminal
 from pytest_rwkvperf.run.session import Saved
-from pytest_rwkvperf.stats.estimates import Estimate
+from pytest_rwkvperf.stats.estimates import Rate
 from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
 from pytest_rwkvperf.verdict.judgement import Judgement
 from tests.unit.building import make_record, make_run
@@ -35,10 +34,10 @@ ITEM = Item(Case("llama-cpp", "synthetic:nano", "q5_k_m", "cpu", 2, 512), Worklo
 
 def judged(verdict: Verdict, item: Item = ITEM, reason: str = "reason") -> Judgement:
     """A judgement with the figures that its verdict leaves."""
-    new = None if verdict == "INVALID" else Estimate(1234.567, 1200, 1260, 5, 50)
+    new = None if verdict == "INVALID" else Rate(1234.567, 1200, 1260, 5, 50)
     if verdict in ("INVALID", "NO-BASELINE"):
         return Judgement(item, verdict, reason, 0.05, new)
-    old, comparison = Estimate(98.765, 98, 99, 5, 50), Comparison(verdict, 0.512, 0.456, 0.571, 0.05, 0.01, 0.09)
+    old, comparison = Rate(98.765, 98, 99, 5, 50), Comparison(0.512, 0.456, 0.571, 0.05, 0.01, 0.09)
     return Judgement(item, verdict, reason, 0.05, new, old, comparison)
 
 
@@ -95,7 +94,7 @@ def test_an_items_parity_is_shown_where_there_is_room() -> None:
     [(0.126, "0.13"), (9.876, "9.88"), (98.765, "98.77"), (123.456, "123.5"), (1234.5, "1234"), (123456.7, "123457")],
 )
 def test_figures_have_about_four_digits(rate: float, text: str) -> None:
-    judgement = Judgement(ITEM, "NO-BASELINE", "", 0.05, Estimate(rate, rate, rate, 5, 50))
+    judgement = Judgement(ITEM, "NO-BASELINE", "", 0.05, Rate(rate, rate, rate, 5, 50))
     assert plain([judgement])[1].split()[4:6] == [text, "0.0%"]
 
 
@@ -165,7 +164,7 @@ def test_the_gravest_verdict_has_the_sentence(verdicts: tuple[Verdict, ...], sen
 def voided() -> Judgement:
     comparison = ALL[1].comparison
     assert comparison is not None
-    return replace(judged("INCONCLUSIVE"), comparison=replace(comparison, low=0.0, high=math.inf, detectable=math.inf))
+    return replace(judged("INCONCLUSIVE"), comparison=replace(comparison, low=0.0, high=None, detectable=None))
 
 
 def test_where_the_machine_allowed_no_verdict_no_budget_is_asked_for() -> None:

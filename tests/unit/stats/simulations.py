@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from pytest_rwkvperf.stats.verdicts import Comparison
+    from pytest_rwkvperf.stats.verdicts import Comparison, MeanRatio
 
     Draw = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
 
@@ -28,6 +28,16 @@ if TYPE_CHECKING:
 def allowed(chance: float, runs: int) -> int:
     """The most that 999 in 1000 such simulations count if the chance is what is said."""
     return int(stats.binom.ppf(0.999, runs, chance))
+
+
+def high(bounds: Comparison | MeanRatio | None) -> float:
+    """The upper bound; infinite where there is none."""
+    return math.inf if bounds is None or bounds.high is None else bounds.high
+
+
+def detectable(comparison: Comparison) -> float:
+    """The smallest detectable slowdown; infinite where there is none."""
+    return math.inf if comparison.detectable is None else comparison.detectable
 
 
 # Against stored sessions

@@ -15,8 +15,6 @@ from hypothesis import strategies as st
 
 from pytest_rwkvperf.core import strict_json
 from pytest_rwkvperf.core.errors import RecordError
-from pytest_rwkvperf.stats.estimates import Estimate
-from pytest_rwkvperf.stats.verdicts import Comparison
 from pytest_rwkvperf.store import record as records
 from pytest_rwkvperf.store.record import RecordedCase, RecordedItem, SkippedEngine
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record
@@ -57,13 +55,6 @@ def test_its_schema_comes_first_and_a_process_s_times_stand_on_one_line() -> Non
     text = records.dumps(FULL)
     assert text.startswith('{\n  "schema": 1,\n')
     assert '"token_nanoseconds": [10000000, 10000000, 10000000, 10000000]' in text
-
-
-def test_without_bounds_figures_are_null() -> None:
-    rate = records.rate(Estimate(10.0, 0.0, math.inf, 1, 3))
-    ratio = records.ratio(Comparison("INCONCLUSIVE", 1.0, 0.0, math.inf, 0.05, 0.01, math.inf))
-    assert (rate and rate.high, rate and rate.half_width) == (None, None)
-    assert (ratio and ratio.high, ratio and ratio.detectable) == (None, None)
 
 
 def test_what_a_later_release_adds_with_a_default_may_be_absent() -> None:
