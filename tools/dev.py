@@ -62,18 +62,12 @@ PROOFS: dict[str, tuple[str, str]] = {
     "parity": ("benchmarks/parity/spread.py", "how far right answers lie from the oracle's; 30 min"),
     "planted": ("benchmarks/parity/planted.py", "which planted bugs the parity check sees; 30 min"),
     "formats": ("benchmarks/models/write_formats.py", "speed and memory of writing and converting models; 2 min"),
-    "fuzz": ("benchmarks/models/fuzz_headers.py", "10 000 damaged headers of each format; 3 min"),
     "history": ("benchmarks/history/planted.py", "a step planted in stored runs, found and nothing else; 8 min"),
-    "reports": ("benchmarks/reports/every_format.py", "every report read by its own consumer; 4 min"),
     "faults": ("benchmarks/faults/table.py", "every fault, how soon it is noticed and what is said; 10 min"),
-    "store": ("benchmarks/faults/store.py", "10 000 damaged baselines, 16 savers at once; 8 min"),
-    "suite": ("benchmarks/faults/suite.py", "the whole suite serial, on four processes, in any order; 35 min"),
-    "soak": ("benchmarks/faults/soak.py", "500 cases in one run: memory, descriptors, reports; 20 min"),
     "merge": ("benchmarks/fleet/merge.py", "the records of 200 machines joined; 1 min"),
     "fleet": ("benchmarks/fleet/cluster.py", "a Ray cluster with nodes that come to grief; 2 min, needs ray"),
     "verdicts": ("benchmarks/verdicts/verdicts.py", "error rates and power on recorded sessions, beside peers'; 2 min"),
     "simulated": ("benchmarks/verdicts/simulated.py", "error rates where all is as assumed, thousands of runs; 5 min"),
-    "harness": ("benchmarks/harness/cost.py", "what the harness costs beside a sample; 3 min"),
     "ab": ("benchmarks/ab/power.py", "false alarms and power of A/B; 40 min"),
 }
 

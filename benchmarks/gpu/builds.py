@@ -1,7 +1,7 @@
 """`make setup-cuda ARGS=--with-installed` for proof.py, on machines that reach no package registry, by what travelled.
 
 `--carried FOLDER` of proof.py is pip's PIP_FIND_LINKS (so no space in its path), with PIP_NO_INDEX. carry.py fills it
-with these, for the machine's Python and system, side by side, but for `bench`, `oracle/` and llama-bench:
+with these, for the machine's Python and system, side by side, but for `bench` and `oracle/`:
 
 * wheels of what the project without extras, rwkv and llama-cpp-python require and the machine's own Python lacks or has
   in too old a version;
@@ -13,7 +13,6 @@ with these, for the machine's Python and system, side by side, but for `bench`, 
 * where there is no cargo: the binding's wheel (`rwkvperf_web_rwkv-*.whl`), and web-rwkv's `bench` as a program;
 * for device time, a wheel of cupti-python: its CUPTI is the one that came with that Python's torch;
 * for speed alone, `oracle/`: the oracle's logits from an earlier run's cache, each under the hash of what it answers;
-* for the step `versus`: `llama-bench.tar.xz`, the program with its shared libraries, all in the archive's root.
 
 The Vulkan loader and the libraries of GL, GLX and EGL that NVIDIA's Vulkan driver asks for (Debian: libvulkan1, libgl1,
 libglx0, libegl1, libglvnd0, libopengl0, libgles2) must be in the system before.
@@ -28,7 +27,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,21 +78,6 @@ def take_oracle(carried: Path, cache: Path) -> None:
     for path in (carried / "oracle").glob("*.npy"):
         if not (cache / path.name).exists():
             shutil.copy(path, cache)
-
-
-def llama_bench(carried: Path, out: Path) -> Path | None:
-    """The llama-bench that travelled, behind a script: its libraries' path must not reach this project's workers."""
-    archive, folder = carried / "llama-bench.tar.xz", out / "llama-bench"
-    if not archive.exists():
-        return None
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
-    program = out / "llama-bench.sh"
-    libraries = f"{folder}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
-    lines = ("#!/bin/sh", f'LD_LIBRARY_PATH="{libraries}" exec "{folder}/llama-bench" "$@"')
-    program.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    program.chmod(0o755)
-    return program
 
 
 def web_rwkv_bench(carried: Path) -> Path | None:

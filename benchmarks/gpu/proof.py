@@ -1,7 +1,7 @@
 """Everything this project shows on a GPU, in resumable steps: each leaves a file in --out, and one that has is skipped.
 
     python benchmarks/gpu/proof.py --out /tmp/proof                     # baseline and report, builds included
-    python benchmarks/gpu/proof.py --out /tmp/proof versus own-tools    # these steps, evidence about the figures
+    python benchmarks/gpu/proof.py --out /tmp/proof own-tools slowdown  # these steps, evidence about the figures
     python benchmarks/gpu/proof.py --out /tmp/proof --again web-rwkv    # once more
 
 On a machine that reaches no registry, what it needs travels with it (builds.py), and it begins with the set-up. It ends
@@ -183,16 +183,6 @@ def threads(options: argparse.Namespace) -> str:
     return ""
 
 
-def versus(options: argparse.Namespace) -> str:
-    """llama-bench in turn with one of this project's workers, on the same file."""
-    import versus_llama_bench
-
-    found = builds.llama_bench(options.carried, options.out) if options.carried else None
-    bench = ["--llama-bench", str(found)] if found and not options.bench else options.bench
-    versus_llama_bench.main(["--model", options.model, "--out", str(options.out / "versus.json"), *bench])
-    return ""
-
-
 def own_tools(options: argparse.Namespace) -> str:
     """web-rwkv's own `bench`, the native protocol and the uniform one, in turn."""
     command = [sys.executable, str(CHECKOUT / "benchmarks" / "fidelity" / "own_tools.py"), "--engines", "web-rwkv"]
@@ -202,47 +192,6 @@ def own_tools(options: argparse.Namespace) -> str:
     if bench:
         command += ["--web-rwkv-bench", str(bench)]
     subprocess.run(command, check=True)
-    return ""
-
-
-def profile(options: argparse.Namespace) -> str:
-    """Where the time of rwkv goes, by torch's profiler."""
-    from pytest_rwkvperf.models.model_store import file_for
-
-    model, tools = _model(options)
-    file = file_for(model, "pth", tools=tools, progress=quiet)
-    command = [sys.executable, HERE / "profile_rwkv.py", file.path, options.out / "profile.json"]
-    subprocess.run(command, check=True)
-    return ""
-
-
-def profile_llama(options: argparse.Namespace) -> str:
-    """What CUDA graphs do to llama.cpp: every repetition from cold, with and without them."""
-    from pytest_rwkvperf.models.model_store import file_for
-
-    model, tools = _model(options)
-    for quant in ("f16", "q8_0", "q4_k_m"):
-        path = file_for(model, "gguf", quant, tools=tools, progress=quiet).path
-        command = [sys.executable, HERE / "profile_llama.py", path, options.out / f"profile-llama-{quant}.json"]
-        subprocess.run(command, check=True)
-    return ""
-
-
-def profile_kernels(options: argparse.Namespace) -> str:
-    """Which kernels llama.cpp's formats and rwkv run, by CUPTI."""
-    from pytest_rwkvperf.models.model_store import file_for
-
-    model, tools = _model(options)
-    wanted: list[tuple[Format, str | None]] = [("gguf", "f16"), ("gguf", "q8_0"), ("gguf", "q4_k_m"), ("pth", None)]
-    paths = [file_for(model, form, quant, tools=tools, progress=quiet).path for form, quant in wanted]
-    command = [sys.executable, HERE / "profile_kernels.py", *paths, "--out", options.out / "profile-kernels.json"]
-    subprocess.run(command, check=True)
-    return ""
-
-
-def width(options: argparse.Namespace) -> str:
-    """What of web-rwkv's tokens depends on bytes: models of equal depth and different width."""
-    subprocess.run([sys.executable, HERE / "width.py", "--out", options.out / "width.json"], check=True)
     return ""
 
 
@@ -282,7 +231,6 @@ STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
     "web-rwkv": measuring("web-rwkv", *_WEB, _WORKLOADS, *_VULKAN),
     "rwkv": measuring("rwkv", *_KERNELS, _WORKLOADS, *_CUDA),
     "report": report,
-    "versus": versus,
     "own-tools": own_tools,
     "slowdown": slowdown,
     "threads": threads,
@@ -292,10 +240,6 @@ STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
     "deep-llama-cpp": measuring("deep-llama-cpp", *_LLAMA, _DEEP_PREFILL, *_CUDA),
     "deep-web-rwkv": measuring("deep-web-rwkv", *_WEB, _DEEP_PREFILL, *_VULKAN),
     "deep-rwkv": measuring("deep-rwkv", *_KERNELS, _DEEP_PREFILL, *_CUDA),
-    "profile": profile,
-    "profile-llama": profile_llama,
-    "profile-kernels": profile_kernels,
-    "width": width,
     # with LLAMA_CPP_LIB_PATH at a llama.cpp that was built with GGML_VULKAN
     "llama-vulkan": measuring("llama-vulkan", *_LLAMA, _SHALLOW, *_VULKAN),
     # these two with two GPUs
@@ -334,7 +278,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no step that may end after these")
     parser.add_argument("--again", action="store_true", help="also the steps that have been done")
     parser.add_argument("--web-rwkv-bench", help="the program; default: what travelled, else own_tools.py builds it")
-    parser.add_argument("--bench", nargs=argparse.REMAINDER, default=[], help="for versus_llama_bench.py")
     return parser.parse_args()
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.store.record import Record
 
 HERE = Path(__file__).resolve().parent
-NO_RECORDS = ("versus", "profile", "own_tools", "neighbours", "width", "report")
+NO_RECORDS = ("own_tools", "neighbours", "report")
 """Steps, by how they begin, that leave something else than a record of the plugin."""
 
 JUDGED_ONLY = ("slowdown", "threads", "compare", "spread")
@@ -89,8 +89,6 @@ def gathered(folders: Iterable[Path], known: dict[str, Any]) -> dict[str, Any]:
     first = 1 + max((*measured, *(one["machine"] for one in told["verdicts"])), default=0)
     for number, folder in enumerate(folders, first):
         for path in sorted(folder.glob("*.json")):
-            if path.name in {"versus.json", "profile.json"}:
-                told.setdefault(path.stem, []).append(json.loads(path.read_text(encoding="utf-8")))
             if path.stem.startswith(NO_RECORDS):
                 continue
             one = records.read(path)
@@ -157,10 +155,6 @@ def table(told: dict[str, Any]) -> str:
             for one in told["verdicts"]
         ),
         "",
-        "| against llama-bench | workload | steady repetitions | ours (spread) | llama-bench (spread) | ratio |",
-        "|---|---|--:|--:|--:|--:|",
-        *(_versus_line(row) for one in told.get("versus", []) for row in one["rows"]),
-        "",
         "| a prefill, or a token | ms on the device | kernels | copies | the longest: microseconds in all, how many |",
         "|---|--:|--:|--:|---|",
         *(_kernels_line(row) for row in told["rows"] if row.get("device_time")),
@@ -206,14 +200,6 @@ def _short(name: str) -> str:
     name = re.sub(r"^cutlass::Kernel2<(\w+)>?.*", r"\1", name)
     found = re.search(r"\bop_\w+", name)
     return name.partition("<")[0] + (f" {found[0]}" if found else "")
-
-
-def _versus_line(row: dict[str, Any]) -> str:
-    return (
-        f"| {row['quant']} | {row['workload']} | {row['repetitions'][0]}, {row['repetitions'][1]} | "
-        f"{row['ours']:,.1f} ({row['ours_spread']:.2%}) | {row['llama_bench']:,.1f} ({row['llama_bench_spread']:.2%}; "
-        f"{row['llama_bench_spread_with_its_first']:.1%} with its first) | {row['ratio']:.4f} |"
-    )
 
 
 def main() -> None:

@@ -55,8 +55,9 @@ def test_a_save_that_is_killed_at_any_step_leaves_the_old_file_or_the_new_one(fo
 
 
 @posix
-def test_sixteen_savers_at_once_lose_nothing(folder: Path) -> None:
-    found = told("race", folder, "16", "2")
+@pytest.mark.parametrize("seconds", [2, pytest.param(240, marks=pytest.mark.prove)])
+def test_sixteen_savers_at_once_lose_nothing(folder: Path, seconds: int) -> None:
+    found = told("race", folder, "16", str(seconds))
     assert found["exit_codes"] == [0] * 16
     assert found["failures"] == []
     assert found["lost"] == []
