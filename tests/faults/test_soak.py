@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rwkvperf.reports import registry
+from pytest_rwkvperf.reports import formats
 
 if TYPE_CHECKING:
     from tests.faults.scene import Stage
@@ -47,7 +47,7 @@ def test_memory_and_descriptors_stay_level_over_500_cases(stage: Stage) -> None:
     early, late = noted[CASES // 10], noted[-1]
     assert late["rss"] / early["rss"] - 1 < MEMORY_SHARE
     assert late["descriptors"] == early["descriptors"]
-    for name in registry.FORMATS:
+    for name in formats.FORMATS:
         command = [sys.executable, "-m", "pytest_rwkvperf.cli", "report", "record.json", "--format", name]
         started = time.monotonic()
         subprocess.run(command, cwd=scene.folder, env=scene.variables({}), check=True, stdout=subprocess.DEVNULL)
