@@ -20,7 +20,7 @@ from pytest_rwkvperf.core.errors import RwkvPerfError
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.watching import GpuWatch
 from pytest_rwkvperf.measure.process import PAIR_SECONDS, Process, running
-from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, Pairing, Run
+from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, Pairing, ProcessRun
 from pytest_rwkvperf.stats.paired import LOOKS
 from pytest_rwkvperf.worker import protocol
 
@@ -37,7 +37,7 @@ class _Side:
     """One environment's part: its target, and what its processes have left so far."""
 
     target: Target
-    runs: list[Run]
+    runs: list[ProcessRun]
     versions: dict[str, str]
     deep: Deep | None
 

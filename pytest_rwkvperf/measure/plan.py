@@ -17,7 +17,7 @@ from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.watching import GpuWatch
 from pytest_rwkvperf.measure.probes import probing
 from pytest_rwkvperf.measure.process import running
-from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, Run, times_of
+from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, ProcessRun, times_of
 from pytest_rwkvperf.stats.estimates import interval_reach, log_times
 from pytest_rwkvperf.stats.verdicts import LOOKS
 from pytest_rwkvperf.worker import native, protocol
@@ -68,7 +68,7 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
         MeasurementError: the samples carry no figure.
     """
     watch, started = Watch(target.case.threads), time.monotonic()
-    runs: list[Run] = []
+    runs: list[ProcessRun] = []
 
     def taken(ended_by: EndedBy) -> CaseRecord:
         return CaseRecord(
@@ -107,7 +107,7 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
 
 
 def _enough(
-    case: Case, runs: Sequence[Run], workloads: Sequence[Workload], plan: Plan, elapsed: float
+    case: Case, runs: Sequence[ProcessRun], workloads: Sequence[Workload], plan: Plan, elapsed: float
 ) -> EndedBy | None:
     """Which of the two rules ends the case now, if any."""
     if len(runs) < MIN_PROCESSES:
@@ -120,13 +120,13 @@ def _enough(
     return None
 
 
-def half_width(case: Case, runs: Sequence[Run], workload: Workload) -> float:
+def half_width(case: Case, runs: Sequence[ProcessRun], workload: Workload) -> float:
     """Relative half-width of a workload's 95 % interval over the runs so far."""
     moments = log_times(times_of(case, runs, workload))
     return math.expm1(min(interval_reach(moments), 700.0))
 
 
-def _precision_so_far(case: Case, runs: Sequence[Run], workloads: Sequence[Workload]) -> str:
+def _precision_so_far(case: Case, runs: Sequence[ProcessRun], workloads: Sequence[Workload]) -> str:
     if len(runs) < 2:  # noqa: PLR2004 - an interval needs two
         return "no interval yet"
     return ", ".join(f"{workload} ± {half_width(case, runs, workload):.1%}" for workload in workloads)
@@ -139,7 +139,7 @@ def run_process(
     index: int,
     progress: Callable[[str], None],
     gpu: GpuWatch | None = None,
-) -> tuple[Run, dict[str, str], Deep | None]:
+) -> tuple[ProcessRun, dict[str, str], Deep | None]:
     """One worker process: check, warm up, sample. With the engine's versions, and the deep check where it was due.
 
     Raises:

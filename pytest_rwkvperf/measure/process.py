@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pytest_rwkvperf.core.errors import MeasurementError, ParityError, RwkvPerfError
-from pytest_rwkvperf.measure.record import Energy, ModelFacts, Run, device_time_from, sample_from, taken_from
+from pytest_rwkvperf.measure.record import Energy, ModelFacts, ProcessRun, device_time_from, sample_from, taken_from
 from pytest_rwkvperf.oracle import bounds
 from pytest_rwkvperf.oracle.agreement import Deep, Short
 from pytest_rwkvperf.worker import parent, protocol
@@ -216,7 +216,7 @@ class Process:
             if ended is not None:
                 self._energy[str(workload)] = Energy(tokens, (ended - started) / 1e3, time.monotonic() - begun)
 
-    def finish(self) -> Run:
+    def finish(self) -> ProcessRun:
         """What the process leaves behind.
 
         Raises:
@@ -226,7 +226,7 @@ class Process:
         samples = {name: tuple(taken) for name, taken in self._samples.items()}
         probes = {name: tuple(taken) for name, taken in self._probes.items()}
         peak = int(memory["peak_rss_bytes"])
-        return Run(
+        return ProcessRun(
             self._started,
             self._load_nanoseconds,
             peak,
@@ -241,7 +241,7 @@ class Process:
             dict(self._prober.reach()) if self._prober is not None and self._probes else {},
         )
 
-    def record_device_time(self, run: Run, workloads: Sequence[Workload]) -> tuple[Run, str]:
+    def record_device_time(self, run: ProcessRun, workloads: Sequence[Workload]) -> tuple[ProcessRun, str]:
         """What `finish` gave, with what CUPTI records of each workload; and what kept it from that, in a line.
 
         After `finish`: by then all is here that a worker which does not survive this would lose. Not at a depth, where

@@ -58,7 +58,7 @@ class Energy:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ProcessRun:
     """One worker process: its samples by workload, in order of time."""
 
     started: float
@@ -84,7 +84,7 @@ class Run:
     """By workload; of a case's first process alone, recorded after all else, and only where CUPTI sees the engine."""
 
 
-def times_of(case: Case, runs: Sequence[Run], workload: Workload) -> tuple[tuple[int, ...], ...]:
+def times_of(case: Case, runs: Sequence[ProcessRun], workload: Workload) -> tuple[tuple[int, ...], ...]:
     """Nanoseconds per repetition, by process; in the native protocol the one that the tool makes of a process."""
     times = tuple(tuple(sample.nanoseconds for sample in run.samples.get(str(workload), ())) for run in runs)
     if case.protocol == "uniform":
@@ -112,7 +112,7 @@ class CaseRecord:
     ended_by: EndedBy
     seconds: float
     conditions: Conditions
-    runs: tuple[Run, ...]
+    runs: tuple[ProcessRun, ...]
     probe_version: str = ""
     """Probe times of another version are never compared; empty where nothing was probed."""
     gpu: GpuConditions | None = None

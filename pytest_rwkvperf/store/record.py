@@ -19,7 +19,7 @@ from pytest_rwkvperf.core.cases import Case, Workload, told_apart
 from pytest_rwkvperf.core.errors import OptionError, RecordError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.machine.system import System
-from pytest_rwkvperf.measure.record import CaseRecord, Run
+from pytest_rwkvperf.measure.record import CaseRecord, ProcessRun
 from pytest_rwkvperf.stats.estimates import LONGEST, Rate
 from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
 
@@ -208,7 +208,7 @@ def _problem(case: RecordedCase) -> str:
     return next(filter(None, map(_item_problem, case.items)), "")
 
 
-def _run_problem(run: Run) -> str:
+def _run_problem(run: ProcessRun) -> str:
     for name, samples in run.samples.items():
         if not Workload.is_name(name):
             return f"{name!r} names no workload"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.machine.nvml import Gpu
-    from pytest_rwkvperf.measure.record import Run
+    from pytest_rwkvperf.measure.record import ProcessRun
 
 PREFILL, GENERATION = Workload("prefill", 50), Workload("generation", 20)
 DEEP = Workload("generation", 20, 50)
@@ -38,7 +38,7 @@ class Watching(GpuWatch):
         self.gpu = cast("Gpu", SimpleNamespace(millijoules=lambda: None))
 
 
-def measured(tmp_path: Path, watching: GpuWatch, device: Device = GPU, index: int = 0, **script: str) -> Run:
+def measured(tmp_path: Path, watching: GpuWatch, device: Device = GPU, index: int = 0, **script: str) -> ProcessRun:
     """One process of the scripted engine."""
     model = tmp_path / "model.st"
     model.touch()

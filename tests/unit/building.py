@@ -13,7 +13,7 @@ from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.machine.nvml import GpuFacts
 from pytest_rwkvperf.machine.system import System
 from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
-from pytest_rwkvperf.measure.record import CaseRecord, Measurement, ModelFacts, Run
+from pytest_rwkvperf.measure.record import CaseRecord, Measurement, ModelFacts, ProcessRun
 from pytest_rwkvperf.oracle.agreement import Agreement, Short
 from pytest_rwkvperf.stats.verdicts import Comparison
 from pytest_rwkvperf.store.record import CaseFigures, InterToken, Record, RecordedCase, RecordedItem
@@ -27,7 +27,7 @@ MODEL = ModelFacts("synthetic:nano", "a" * 64, 36_000_000, 72_000_000)
 RIGHT = Agreement(finite=True, relative_l2=1e-4, kl=1e-7, top_matches=True)
 
 
-def make_run(load: int = 10**9, peak: int = 2**30, **times: Sequence[int]) -> Run:
+def make_run(load: int = 10**9, peak: int = 2**30, **times: Sequence[int]) -> ProcessRun:
     """A process with these nanoseconds per repetition by workload; a generated token takes an equal share of them."""
     samples: dict[str, tuple[Sample, ...]] = {}
     for name, taken in times.items():
@@ -36,10 +36,10 @@ def make_run(load: int = 10**9, peak: int = 2**30, **times: Sequence[int]) -> Ru
             Sample(1e9 + index, value, (value // tokens,) * tokens if tokens else ())
             for index, value in enumerate(taken)
         )
-    return Run(1e9, load, peak, dict.fromkeys(times, 2), samples, Short(RIGHT, RIGHT, 0.0))
+    return ProcessRun(1e9, load, peak, dict.fromkeys(times, 2), samples, Short(RIGHT, RIGHT, 0.0))
 
 
-def make_record(*runs: Run, case: Case = CASE, device: Device = CPU) -> CaseRecord:
+def make_record(*runs: ProcessRun, case: Case = CASE, device: Device = CPU) -> CaseRecord:
     """A record of these processes."""
     conditions = Conditions(0.25, 0.01)
     return CaseRecord(case, MODEL, device, {case.backend: "1"}, 1, None, "precision", 12.5, conditions, runs)

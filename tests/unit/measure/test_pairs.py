@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_rwkvperf.core.errors import RwkvPerfError
-    from pytest_rwkvperf.measure.record import Run
+    from pytest_rwkvperf.measure.record import ProcessRun
 
 PREFILL, GENERATION = Workload("prefill", 512), Workload("generation", 128)
 DEEP = Deep(RIGHT, 0.0)
@@ -98,7 +98,7 @@ class Process:
             self.stage.say(str(workload), self.who)
             self.samples.setdefault(str(workload), []).append(Sample(0.0, 1000, (1000,)))
 
-    def finish(self) -> Run:
+    def finish(self) -> ProcessRun:
         self.stage.clock += self.stage.pair_seconds / 2
         times = {name: [sample.nanoseconds for sample in taken] for name, taken in self.samples.items()}
         return make_run(10**9, 2**30, **times)

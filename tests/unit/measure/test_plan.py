@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.machine.watching import GpuWatch
     from pytest_rwkvperf.measure.process import Target
-    from pytest_rwkvperf.measure.record import Run
+    from pytest_rwkvperf.measure.record import ProcessRun
 
 PREFILL, GENERATION, DEEP = Workload("prefill", 512), Workload("generation", 128), Workload("generation", 128, 4096)
 WORKLOADS = st.builds(
@@ -161,11 +161,11 @@ class Telling:
     def measure_energy(self, _workloads: object, _meter: object) -> None:
         self.asked.append("energy")
 
-    def finish(self) -> Run:
+    def finish(self) -> ProcessRun:
         self.asked.append("finish")
         return make_run(pp512=[1])
 
-    def record_device_time(self, run: Run, _workloads: object) -> tuple[Run, str]:
+    def record_device_time(self, run: ProcessRun, _workloads: object) -> tuple[ProcessRun, str]:
         self.asked.append("device time")
         return run, "refused"
 
@@ -223,11 +223,11 @@ def test_the_half_width_is_that_of_students_interval() -> None:
     assert half_width(CASE, runs[:1], PREFILL) > 1e100
 
 
-def steadily(count: int) -> list[Run]:
+def steadily(count: int) -> list[ProcessRun]:
     return [make_run(pp512=[1_000_000] * 3, tg128=[1_000_000] * 3) for _ in range(count)]
 
 
-def enough(runs: list[Run], elapsed: float, *, precision: float = 0.02, budget: float = 100.0) -> str | None:
+def enough(runs: list[ProcessRun], elapsed: float, *, precision: float = 0.02, budget: float = 100.0) -> str | None:
     return plan._enough(CASE, runs, [PREFILL, GENERATION], Plan(precision, budget), elapsed)
 
 
@@ -257,7 +257,7 @@ def test_a_process_that_would_end_past_the_budget_is_not_begun() -> None:
 
 
 def test_there_is_an_end_to_it() -> None:
-    def restless(count: int) -> list[Run]:
+    def restless(count: int) -> list[ProcessRun]:
         return [make_run(pp512=[10**6 << (number % 2)] * 3, tg128=[10**6]) for number in range(count)]
 
     assert enough(restless(MAX_PROCESSES - 1), 1.0, budget=1e9) is None

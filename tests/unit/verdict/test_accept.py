@@ -15,7 +15,7 @@ from tests.unit.building import CASE, CPU, MODEL, make_record, make_run
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Case
-    from pytest_rwkvperf.measure.record import Run
+    from pytest_rwkvperf.measure.record import ProcessRun
     from pytest_rwkvperf.stats.verdicts import Verdict
 
 PREFILL, GENERATION = Workload("prefill", 512), Workload("generation", 128)
@@ -83,7 +83,7 @@ def test_hand_overs_are_stored_beside_each_repetition() -> None:
 
 
 def test_probes_are_stored_as_each_process_s_median_and_only_where_all_were_probed() -> None:
-    def probed(one: Run, **probes: tuple[int, ...]) -> Run:
+    def probed(one: ProcessRun, **probes: tuple[int, ...]) -> ProcessRun:
         return replace(one, probes=probes)
 
     runs = (
