@@ -31,7 +31,7 @@ with five processes of ten samples, and 1.15 MB with as many processes as a run 
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class BaselineEntry:
     """One saving run of a case: when, with what software, and nanoseconds per repetition by workload and process."""
 
     recorded: str
@@ -62,9 +62,9 @@ class StoredCase:
     case: Case
     model_hash: str
     device: Device
-    sessions: tuple[Session, ...] = ()
+    sessions: tuple[BaselineEntry, ...] = ()
 
-    def reference(self, workload: str) -> tuple[Session, ...]:
+    def reference(self, workload: str) -> tuple[BaselineEntry, ...]:
         """The sessions to compare with: those that timed the workload with the newest one's software and protocol."""
         return next(iter(self._by_software(workload)), ())
 
@@ -75,11 +75,11 @@ class StoredCase:
         )
         return Old(reference, others)
 
-    def _by_software(self, workload: str) -> list[tuple[Session, ...]]:
+    def _by_software(self, workload: str) -> list[tuple[BaselineEntry, ...]]:
         """The sessions that timed a workload in the newest one's protocol, by software versions, the newest first."""
         # By date, not by place: files are merged by hand and by git.
         having = [session for session in _by_date(self.sessions) if workload in session.workloads]
-        groups: list[list[Session]] = []
+        groups: list[list[BaselineEntry]] = []
         for session in reversed([one for one in having if one.protocol == having[-1].protocol]):
             same = next((group for group in groups if group[0].versions == session.versions), None)
             if same is None:
@@ -137,22 +137,22 @@ class Baseline:
         return replace(self, cases={**self.cases, key: replace(stored, sessions=sessions)})
 
 
-def _by_date(sessions: tuple[Session, ...]) -> tuple[Session, ...]:
+def _by_date(sessions: tuple[BaselineEntry, ...]) -> tuple[BaselineEntry, ...]:
     """Oldest first; `rwkvperf merge` may store an old run after a new one."""
     return tuple(sorted(sessions, key=lambda session: session.recorded))
 
 
-def _newest(sessions: tuple[Session, ...]) -> tuple[Session, ...]:
+def _newest(sessions: tuple[BaselineEntry, ...]) -> tuple[BaselineEntry, ...]:
     """Of each workload the newest MAX_SESSIONS: ten sessions of generations push out no prefill's only one."""
     counts: Counter[str] = Counter()
-    kept: list[Session] = []
+    kept: list[BaselineEntry] = []
     for session in reversed(sessions):
         counts.update(list(session.workloads))
         kept += without((session,), {name for name in session.workloads if counts[name] > MAX_SESSIONS})
     return tuple(reversed(kept))
 
 
-def without(sessions: tuple[Session, ...], workloads: set[str]) -> tuple[Session, ...]:
+def without(sessions: tuple[BaselineEntry, ...], workloads: set[str]) -> tuple[BaselineEntry, ...]:
     """Sessions less some workloads; a session left with none goes."""
     trimmed = (
         replace(
@@ -218,7 +218,7 @@ def _problem(baseline: Baseline) -> str:
     return ""
 
 
-def _times_problem(session: Session, key: str) -> str:
+def _times_problem(session: BaselineEntry, key: str) -> str:
     for workload, runs in session.workloads.items():
         if not Workload.is_name(workload):
             return f"{key!r} holds {workload!r}, which names no workload"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.measure.record import medians
-from pytest_rwkvperf.store.baseline import Session, StoredCase
+from pytest_rwkvperf.store.baseline import BaselineEntry, StoredCase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,13 +37,13 @@ def stored_cases(records: Iterable[CaseRecord], keep: dict[str, set[str]], recor
     ]
 
 
-def _session(record: CaseRecord, names: set[str], recorded: str) -> Session:
+def _session(record: CaseRecord, names: set[str], recorded: str) -> BaselineEntry:
     workloads = {name: record.times(Workload.parse(name)) for name in sorted(names)}
     conditions = record.conditions
     readings = [run.probes for run in record.runs]
     probes = {name: row for name in sorted(names) if (row := medians(readings, name))}
     handovers = {name: rows for name in sorted(names) if (rows := record.handovers(Workload.parse(name)))}
-    return Session(
+    return BaselineEntry(
         recorded,
         record.versions,
         record.protocol,

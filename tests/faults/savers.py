@@ -21,7 +21,7 @@ from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.store import files
-from pytest_rwkvperf.store.baseline import MAX_SESSIONS, Session, StoredCase
+from pytest_rwkvperf.store.baseline import MAX_SESSIONS, BaselineEntry, StoredCase
 
 MACHINE = Fingerprint("Linux", "x86_64", "AMD EPYC 9B14", "family 25 model 17 stepping 1", 2, 1)
 _SYSTEM = ("posix", "_io", "fcntl")
@@ -38,7 +38,7 @@ with locks.hold(folders.lock_for(Path(sys.argv[1])), 0):
 
 def stored(backend: str, nanoseconds: int = 1000, recorded: str = "now") -> StoredCase:
     """A case with one session."""
-    session = Session(recorded, {backend: "1"}, 1, 0.0, 0.0, {"pp512": ((nanoseconds,),)})
+    session = BaselineEntry(recorded, {backend: "1"}, 1, 0.0, 0.0, {"pp512": ((nanoseconds,),)})
     return StoredCase(Case(backend, "m", "f16", "cpu", 1, 1), "hash", Device("cpu", "CPU", "cpu"), (session,))
 
 

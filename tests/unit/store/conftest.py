@@ -9,7 +9,7 @@ import pytest
 from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
-from pytest_rwkvperf.store.baseline import Session, StoredCase
+from pytest_rwkvperf.store.baseline import BaselineEntry, StoredCase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ def make_stored() -> Callable[..., StoredCase]:
         protocol: int = 1,
     ) -> StoredCase:
         workloads = {name: runs for name, runs in (("pp512", pp512), ("tg128", tg128)) if runs is not None}
-        session = Session(recorded, {backend: version}, protocol, 0.5, 0.0, workloads)
+        session = BaselineEntry(recorded, {backend: version}, protocol, 0.5, 0.0, workloads)
         return StoredCase(Case(backend, "synthetic:nano", "f16", device.id, 2, 512), model_hash, device, (session,))
 
     return make

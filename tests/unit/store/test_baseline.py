@@ -18,7 +18,7 @@ from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import BaselineError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.stats.estimates import LONGEST
-from pytest_rwkvperf.store.baseline import MAX_SESSIONS, VERSION, Baseline, Session, StoredCase, dumps, loads
+from pytest_rwkvperf.store.baseline import MAX_SESSIONS, VERSION, Baseline, BaselineEntry, StoredCase, dumps, loads
 from tests.unit.store.contents import baselines
 from tests.unit.store.damage import damaged as damaged_files
 from tests.unit.store.damage import outcome
@@ -93,7 +93,7 @@ def full(processes: int, samples: int) -> Baseline:
     for number in range(12):
         case = Case("llama-cpp", "synthetic:nano", f"q{number}_k_m", "vulkan:0", 2, 512)
         sessions = tuple(
-            Session(
+            BaselineEntry(
                 "2026-01-01T00:00:00Z",
                 {"llama-cpp-python": "0.3.36", "llama.cpp": f"b{day}"},
                 1,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_rwkvperf.core.cases import Item, Workload
-from pytest_rwkvperf.store.baseline import Session, StoredCase
+from pytest_rwkvperf.store.baseline import BaselineEntry, StoredCase
 from pytest_rwkvperf.verdict.accept import accepted, stored_cases
 from pytest_rwkvperf.verdict.judgement import Judgement
 from tests.unit.building import CASE, CPU, MODEL, make_record, make_run
@@ -56,7 +56,7 @@ RECORD = make_record(make_run(tg128=[300, 200], pp512=[10, 20]), make_run(pp512=
 def test_what_is_stored_is_the_raw_times_by_process_with_what_was_under_test() -> None:
     (stored,) = stored_cases([RECORD], {CASE.key: {"pp512", "tg128"}}, "2026-01-01T00:00:00Z")
     times: dict[str, tuple[tuple[int, ...], ...]] = {"pp512": ((10, 20), (30,)), "tg128": ((300, 200), (400,))}
-    session = Session("2026-01-01T00:00:00Z", {"llama-cpp": "1"}, 1, 0.25, 0.01, times)
+    session = BaselineEntry("2026-01-01T00:00:00Z", {"llama-cpp": "1"}, 1, 0.25, 0.01, times)
     assert stored == StoredCase(CASE, MODEL.content_hash, CPU, (session,))
     assert list(stored.sessions[0].workloads) == ["pp512", "tg128"]
 
