@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.core.cases import Workload
-from pytest_rwkvperf.measure.record import Measurement
+from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:

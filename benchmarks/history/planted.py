@@ -30,7 +30,7 @@ from series import NOISES, planted  # type: ignore[import-not-found]  # noqa: E4
 from pytest_rwkvperf.core.cases import Workload  # noqa: E402 - after the path
 from pytest_rwkvperf.history import address, spool, trends  # noqa: E402
 from pytest_rwkvperf.history.database import Database  # noqa: E402
-from pytest_rwkvperf.measure.record import Measurement  # noqa: E402
+from pytest_rwkvperf.measure.measurement import Measurement  # noqa: E402
 from pytest_rwkvperf.store import record as records  # noqa: E402
 
 if TYPE_CHECKING:

@@ -12,14 +12,12 @@ from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.core.samples import Sample, Taken, Turn
-from pytest_rwkvperf.machine import kernels, roofline, watching
 from pytest_rwkvperf.machine.conditions import Conditions
 from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.machine.kernels import ProbeKind
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
 from pytest_rwkvperf.machine.watching import GpuConditions
 from pytest_rwkvperf.oracle.agreement import Deep, Short
-from pytest_rwkvperf.stats.estimates import Rate, estimate_rate
 from pytest_rwkvperf.stats.levels import Timed
 from pytest_rwkvperf.stats.paired import PairRatio, pair_ratio
 from pytest_rwkvperf.worker import native
@@ -184,159 +182,8 @@ class Pairing:
         return [pair_ratio(*pair) for pair in zip(*(tokens if all(map(all, tokens)) else sides), strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Peak memory of the worker, resident and on its GPU (largest of the processes), and the model file's size; bytes.
-
-    `peak_device_bytes` is None off a GPU, and where its driver does not tell.
-    """
-
-    peak_rss_bytes: int
-    file_bytes: int
-    peak_device_bytes: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Measurement:
-    """One workload of a case, as a test sees it."""
-
-    record: CaseRecord
-    workload: Workload
-
-    @property
-    def samples(self) -> tuple[tuple[Sample, ...], ...]:
-        """Raw samples by process, in order."""
-        return tuple(run.samples[str(self.workload)] for run in self.record.runs)
-
-    @property
-    def tokens_per_second(self) -> Rate:
-        """Throughput in tokens per second with its 95 % interval.
-
-        Raises:
-            MeasurementError: the samples carry no figure.
-        """
-        return estimate_rate(self.record.times(self.workload), self.workload.tokens)
-
-    @property
-    def memory(self) -> Memory:
-        """Peak memory and file size."""
-        peak = max(run.peak_rss_bytes for run in self.record.runs)
-        return Memory(peak, self.record.model.file_bytes, self.record.gpu.peak_bytes if self.record.gpu else None)
-
-    @property
-    def roofline_share(self) -> float | None:
-        """MBU of a generation, MFU of a prefill, 0..1 of this device's measured ceilings; None where there are none."""
-        work, ceilings = self.record.work, self.record.ceilings or _probed_ceilings(self.record)
-        if work is None or ceilings is None:
-            return None
-        rate = self.tokens_per_second.median
-        if self.workload.kind == "generation":
-            return roofline.bandwidth_share(work, ceilings, rate) if ceilings.copy_bytes_per_second else None
-        return roofline.compute_share(work, ceilings, self.workload.tokens, self.record.case.chunk, rate)
-
-    @property
-    def joules_per_token(self) -> float | None:
-        """What the GPU drew for a token, its idle power included."""
-        energy = self._energy
-        return energy.joules / energy.tokens if energy else None
-
-    @property
-    def net_joules_per_token(self) -> float | None:
-        """The same beyond what the GPU draws when idle."""
-        energy, idle = self._energy, self.record.gpu.idle_watts if self.record.gpu else None
-        return (energy.joules - idle * energy.seconds) / energy.tokens if energy and idle is not None else None
-
-    @property
-    def utilisation(self) -> float | None:
-        """Share of the time, 0..1, that the GPU ran any kernel at all, beside the samples (NVML's own figure)."""
-        if self.record.gpu is None:
-            return None
-        spans = [(one.started, one.started + one.nanoseconds / 1e9) for row in self.samples for one in row]
-        return watching.utilisation(self.record.gpu, spans)
-
-    @property
-    def device_seconds_per_token(self) -> float | None:
-        """How long the device computed or copied for a token, as CUPTI recorded it."""
-        taken = self.device_time
-        return taken.busy_nanoseconds / 1e9 / taken.tokens if taken else None
-
-    @property
-    def device_share(self) -> float | None:
-        """The same as a share of the median repetition's time, 0..1, which nothing recorded; the host has the rest."""
-        seconds = self.device_seconds_per_token
-        if seconds is None:
-            return None
-        median = float(np.median([np.median(row) for row in self.record.times(self.workload)])) / 1e9
-        return seconds * self.workload.tokens / median
-
-    @property
-    def device_time(self) -> DeviceTime | None:
-        """What CUPTI recorded of the workload; None where it did not."""
-        name = str(self.workload)
-        return next((run.device_time[name] for run in self.record.runs if name in run.device_time), None)
-
-    @property
-    def _energy(self) -> Energy | None:
-        if self.workload.depth:  # it would hold the reading of the context as well
-            return None
-        return next(
-            (run.energy[str(self.workload)] for run in self.record.runs if str(self.workload) in run.energy), None
-        )
-
-    @property
-    def conditions(self) -> Conditions:
-        """How the machine was doing."""
-        return self.record.conditions
-
-    @property
-    def load_seconds(self) -> float:
-        """Median time to load the model, in seconds."""
-        return float(np.median([run.load_nanoseconds for run in self.record.runs])) / 1e9
-
-    @property
-    def time_to_first_token_seconds(self) -> float | None:
-        """Prefill only: median time from the prompt's start to its last token's logits on the host, in seconds."""
-        if self.workload.kind != "prefill":
-            return None
-        return float(np.median([np.median(row) for row in self.record.times(self.workload)])) / 1e9
-
-    def inter_token_latency_seconds(self, percentiles: Sequence[float] = (50, 99)) -> tuple[float, ...] | None:
-        """Generation only: percentiles of every generated token's time over all processes, in seconds."""
-        if self.workload.kind != "generation":
-            return None
-        shares = [share for row in self.samples for sample in row for share in sample.token_nanoseconds]
-        if not shares:  # a tool that tells whole repetitions only
-            return None
-        return tuple(float(value) / 1e9 for value in np.percentile(shares, list(percentiles)))
-
-
-def _probed_ceilings(record: CaseRecord) -> Ceilings | None:
-    """A CPU's, from the fastest that its fixed work was on all threads."""
-    reaches = [run.reach for run in record.runs if run.reach]
-    if not reaches:
-        return None
-    threads = record.case.threads
-    sweep, product = (min(reach[kind] for reach in reaches) / 1e9 for kind in ("sweep", "product"))
-    return Ceilings(
-        threads * kernels.SWEPT_BYTES / sweep,
-        {"fp32": threads * kernels.PRODUCT_OPERATIONS / product},
-        f"NumPy, {threads} threads",
-    )
-
-
 _Stored = TypeVar("_Stored", CaseRecord, Pairing)
 _Answer = TypeVar("_Answer", Sample, Taken, DeviceTime)
-
-
-def summary(taken: CaseRecord | Pairing, label: str) -> str:
-    """One line on a case that has just been measured, under what it is called; of a pairing, its new side."""
-    record = taken.new if isinstance(taken, Pairing) else taken
-    figures = ", ".join(
-        f"{name} {rate.median:.1f} t/s" + ("" if rate.half_width is None else f" ± {rate.half_width:.1%}")
-        for name in record.runs[0].samples
-        for rate in [Measurement(record, Workload.parse(name)).tokens_per_second]
-    )
-    return f"{label}: {figures}; {len(record.runs)} processes, ended by {record.ended_by}"
 
 
 def to_json(record: CaseRecord | Pairing) -> bytes:

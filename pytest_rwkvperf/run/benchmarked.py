@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.measure.record import Measurement
+    from pytest_rwkvperf.measure.measurement import Measurement
 
 
 class RecordedClock:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.cases import Item
     from pytest_rwkvperf.core.engine import Device
-    from pytest_rwkvperf.measure.record import Measurement
+    from pytest_rwkvperf.measure.measurement import Measurement
     from pytest_rwkvperf.models.model import ModelFile
     from pytest_rwkvperf.run.discovery import Found
     from pytest_rwkvperf.run.session import Session

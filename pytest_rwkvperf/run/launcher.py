@@ -17,7 +17,7 @@ from pytest_rwkvperf.core import errors, folders, locks
 from pytest_rwkvperf.core.atomic import write_atomically
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.machine import roofline
-from pytest_rwkvperf.measure import pairs, plan, process, record
+from pytest_rwkvperf.measure import measurement, pairs, plan, process, record
 from pytest_rwkvperf.measure.record import CaseRecord, Pairing
 from pytest_rwkvperf.models.header import listing
 from pytest_rwkvperf.models.model_store import file_for
@@ -129,7 +129,7 @@ class Launcher:
                 _keep(_path(self._folder, case, ".failure"), sentence.encode(errors="backslashreplace"))
                 raise
             _keep(path, record.to_json(taken))
-            self._say.line(record.summary(taken, label))
+            self._say.line(measurement.summary(taken, label))
             return taken
 
     def _measure(

@@ -11,7 +11,7 @@ from pytest_rwkvperf import __version__
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.text import safe, without_passwords
 from pytest_rwkvperf.machine import fingerprint, system
-from pytest_rwkvperf.measure.record import Measurement
+from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.run import launcher, options, outline
 from pytest_rwkvperf.store import record
 

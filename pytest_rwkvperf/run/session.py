@@ -14,7 +14,7 @@ from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.cases import FORMATS, Case, Item, told_apart
 from pytest_rwkvperf.core.errors import BaselineError, MeasurementError, OptionError
 from pytest_rwkvperf.machine import fingerprint, observers
-from pytest_rwkvperf.measure.record import Measurement
+from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.models import synthetic
 from pytest_rwkvperf.models.model import ModelFile
 from pytest_rwkvperf.models.model_store import file_for, resolve

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from pytest_rwkvperf.core.cases import Workload, told_apart
 from pytest_rwkvperf.core.text import printable
-from pytest_rwkvperf.measure.record import Measurement
+from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.reports import native_ratio
 from pytest_rwkvperf.stats.verdicts import CROWDED_SHARE
 from pytest_rwkvperf.verdict.judgement import each_told_apart

@@ -13,7 +13,8 @@ from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.machine.nvml import GpuFacts
 from pytest_rwkvperf.machine.system import System
 from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
-from pytest_rwkvperf.measure.record import CaseRecord, Measurement, ModelFacts, ProcessRun
+from pytest_rwkvperf.measure.measurement import Measurement
+from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts, ProcessRun
 from pytest_rwkvperf.oracle.agreement import Agreement, Short
 from pytest_rwkvperf.stats.verdicts import Comparison
 from pytest_rwkvperf.store.record import CaseFigures, InterToken, Record, RecordedCase, RecordedItem

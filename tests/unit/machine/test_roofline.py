@@ -12,7 +12,8 @@ from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import roofline
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
 from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
-from pytest_rwkvperf.measure.record import Energy, Measurement
+from pytest_rwkvperf.measure.measurement import Measurement
+from pytest_rwkvperf.measure.record import Energy
 from pytest_rwkvperf.models import synthetic
 from pytest_rwkvperf.models.model import ModelFile
 from pytest_rwkvperf.models.model_store import file_for, resolve

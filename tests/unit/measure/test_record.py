@@ -15,7 +15,8 @@ from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.measure import record
-from pytest_rwkvperf.measure.record import CaseRecord, Measurement, Memory
+from pytest_rwkvperf.measure.measurement import Measurement, Memory, summary
+from pytest_rwkvperf.measure.record import CaseRecord
 from pytest_rwkvperf.stats.estimates import estimate_rate
 from tests.unit.building import MODEL, make_record, make_run, record_of
 
@@ -79,7 +80,7 @@ def test_samples_keep_their_processes_and_order() -> None:
 
 
 def test_a_cases_line_says_every_workload_and_what_ended_it() -> None:
-    line = record.summary(record_of([[10**9], [10**9], [10**9]]), "llama-cpp-q8_0-cpu-t2")
+    line = summary(record_of([[10**9], [10**9], [10**9]]), "llama-cpp-q8_0-cpu-t2")
     assert line == "llama-cpp-q8_0-cpu-t2: pp512 512.0 t/s ± 0.0%; 3 processes, ended by precision"
 
 
