@@ -220,7 +220,7 @@ class WebRwkvBenchProgram(_Program):
 def _layers(path: Path) -> int:
     from pytest_rwkvperf.models import st
 
-    return st.read(path).shape.layers
+    return st.read_header(path).shape.layers
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.cli import output
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.models import derive
-from pytest_rwkvperf.models.file_format import detect_format
-from pytest_rwkvperf.models.header import shape_and_precision
+from pytest_rwkvperf.models.file_format import read_header
+from pytest_rwkvperf.models.header import MappedHeader
 from pytest_rwkvperf.models.model import errors_naming
-from pytest_rwkvperf.models.model_store import locate
+from pytest_rwkvperf.models.model_store import ModelStore
+from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
     from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.models.checked_weights import Written
+    from pytest_rwkvperf.models.header import Header
+    from pytest_rwkvperf.models.model import Precision
+    from pytest_rwkvperf.models.streams import Progress
 
 HELP = """write a model in another format
 The formats follow from the suffixes: .pth (rwkv), .st or .safetensors (web-rwkv), .gguf (llama.cpp).
@@ -45,23 +49,16 @@ def run(options: argparse.Namespace, console: Console) -> int:
     target: Path = options.target
     to = output.format_of(target)
     output.check_precision(to, options.precision)
-    source = locate(options.source, console.progress)
-    if isinstance(source, Path):
-        kind = detect_format(source)
-        if target.exists() and source.samefile(target):
-            raise OptionError(f"{str(target)!r} is the source itself; name another target")
-        shape, held = shape_and_precision(source, kind)
-    else:
-        kind, shape, held = to, source.shape, source.precision
-    precision = options.precision or (held if to == "pth" else "f16")
-    needed = derive.size_in(to, shape, precision)
+    tools = WorkerTools(console.progress)
+    located = ModelStore(tools, console.progress).locate(options.source)
+    source = read_header(located) if isinstance(located, Path) else located
+    if isinstance(located, Path) and target.exists() and located.samefile(target):
+        raise OptionError(f"{str(target)!r} is the source itself; name another target")
+    precision = options.precision or (source.precision if to == "pth" else "f16")
+    needed = derive.size_in(to, source.shape, precision)
     started = time.perf_counter()
     with output.writing(target, needed, console.progress, force=options.force) as temporary:
-        if isinstance(source, Path):
-            written = _convert(source, kind, temporary, to, options, console)
-        else:
-            name = f"synthetic {source.label}"
-            written = derive.write(source, temporary, to, name, console.progress, options.precision)
+        written = _convert(source, temporary, to, options.precision, tools, console.progress)
     seconds = time.perf_counter() - started
     size = target.stat().st_size
     console.result(
@@ -71,11 +68,19 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def _convert(
-    source: Path, kind: Format, target: Path, to: Format, options: argparse.Namespace, console: Console
+    source: SyntheticModel | Header,
+    target: Path,
+    to: Format,
+    precision: Precision | None,
+    tools: WorkerTools,
+    progress: Progress,
 ) -> Written:
-    if kind == "pth":
-        console.progress(f"reading {source.name} in a process of its own", 0.0)
-        return WorkerTools(console.progress).convert_pth(source, target, to, options.precision)
-    weights = derive.read(source, kind)
-    with errors_naming(source):
-        return derive.write(weights, target, to, source.stem, console.progress, options.precision)
+    if isinstance(source, SyntheticModel):
+        return derive.write(source, target, to, f"synthetic {source.label}", progress, precision)
+    path = source.path
+    if not isinstance(source, MappedHeader):
+        progress(f"reading {path.name} in a process of its own", 0.0)
+        return tools.convert_pth(path, target, to, precision)
+    weights = source.weights()
+    with errors_naming(path):
+        return derive.write(weights, target, to, path.stem, progress, precision)

@@ -9,15 +9,16 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.models.header import ListedTensor, listing
 from pytest_rwkvperf.models.model import ModelFile
-from pytest_rwkvperf.models.model_store import resolve
+from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Collection
 
     from pytest_rwkvperf.cli.console import Console
+    from pytest_rwkvperf.models.header import TensorEntry
 
 HELP = """tell what a model file holds
 Shape, parameters, tensors, quant, size, and the content hash, which is over the values: it is the same for a .pth, .st
@@ -38,18 +39,18 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Print what the file holds."""
-    model = resolve(options.file, tools=WorkerTools(console.progress), progress=console.progress)
-    file = model.source
+    models = ModelStore(WorkerTools(console.progress), console.progress)
+    file = models.resolve(options.file).source
     if not isinstance(file, ModelFile):
         raise OptionError(f"{options.file!r} is no file; `rwkvperf synth` makes one")
-    tensors = listing(file.path, file.format)
+    tensors = models.header(file).tensors.values()
     console.result(_summary(file, tensors))
     if options.tensors:
         console.result(_list(tensors))
     return 0
 
 
-def _summary(file: ModelFile, tensors: list[ListedTensor]) -> Table:
+def _summary(file: ModelFile, tensors: Collection[TensorEntry]) -> Table:
     shape, kinds = file.shape, Counter(tensor.kind for tensor in tensors)
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in (
@@ -68,7 +69,7 @@ def _summary(file: ModelFile, tensors: list[ListedTensor]) -> Table:
     return table
 
 
-def _list(tensors: list[ListedTensor]) -> Table:
+def _list(tensors: Collection[TensorEntry]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("tensor")
     table.add_column("type")

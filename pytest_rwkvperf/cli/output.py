@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.errors import ModelError, OptionError
-from pytest_rwkvperf.models import cache, gguf, pth, st
-from pytest_rwkvperf.models.file_format import SUFFIXES
+from pytest_rwkvperf.models import cache
+from pytest_rwkvperf.models.file_format import SUFFIXES, read_header
 from pytest_rwkvperf.models.model import PRECISIONS
 
 if TYPE_CHECKING:
@@ -71,6 +71,6 @@ def writing(target: Path, needed: int, progress: Progress, *, force: bool) -> It
             cache.replacing(target, needed) as temporary,
         ):
             yield temporary
-            {"pth": pth.check_directory, "st": st.read, "gguf": gguf.read}[format_of(target)](temporary)
+            read_header(temporary)
     except PermissionError as error:
         raise ModelError(f"{str(target)!r} cannot be written: {error.strerror}") from None

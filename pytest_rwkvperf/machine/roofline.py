@@ -93,9 +93,10 @@ def _ranks(shape: Shape) -> int:
 def _weight_bytes(shape: Shape, form: Format, path: Path, quant: str) -> float | None:
     """Bytes of all weights but the embedding as the engine holds them: a `.gguf` as it is, the others by the quant."""
     if form == "gguf":
-        from pytest_rwkvperf.models import gguf
+        from pytest_rwkvperf.models.gguf_header import read_header
 
-        return float(sum(data.nbytes for name, _, _, data in gguf.read(path).stored() if name != "token_embd.weight"))
+        tensors = read_header(path).tensors
+        return float(sum(entry.nbytes for name, entry in tensors.items() if name != "token_embd.weight"))
     values = shape.parameters - shape.vocabulary * shape.width
     name, _, layers = quant.partition("@")
     if name in _BYTES:

@@ -1,4 +1,4 @@
-"""Models to measure: public shapes with synthetic weights, files in three formats, and the cache between them.
+"""Models to measure: public shapes with synthetic weights, files in three formats, and the cache of derived files.
 
-`model_store.resolve` turns a model reference into a `Model`; `model_store.file_for` gives the file a backend reads.
+`model_store.ModelStore` turns a model reference into a `model.Model`, and gives the file of it that a backend reads.
 """

@@ -72,25 +72,6 @@ def write(
     return source.written(layout) if isinstance(source, CheckedWeights) else written(layout)
 
 
-def read(path: Path, format: Format) -> Weights:  # noqa: A002
-    """The weights of an unquantized file, mapped. A `.pth` is unpickled: read that in a worker.
-
-    Raises:
-        ModelError: the file cannot be used, or is quantized.
-    """
-    if format == "pth":
-        return pth.read(path)
-    if format == "st":
-        return st.read(path)
-    file = gguf.read(path)
-    if file.quantized:
-        raise ModelError(
-            f"{str(path)!r} is quantized as {file.quant} and nothing can be made from it;"
-            " give the model's .pth, .st or F16 .gguf file"
-        )
-    return file.weights()
-
-
 def inspect_pth(path: Path, progress: Progress) -> ModelFile:
     """Describe a `.pth` file. Runs in the worker: it unpickles with torch's `weights_only` loader.
 

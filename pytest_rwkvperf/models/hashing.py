@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from pytest_rwkvperf.models.model import PRECISIONS
 from pytest_rwkvperf.models.shapes import TensorSpec, tensor_specs
 from pytest_rwkvperf.models.streams import Progress, Ticker, in_order
 from pytest_rwkvperf.models.weights import DTYPES, Array, Weights, bytes_of, check_finite
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from pytest_rwkvperf.models.model import Precision
+    from pytest_rwkvperf.models.header import TensorEntry
 
 _DOMAIN = b"rwkv7 canonical tensors v1\n"
 _RAW_DOMAIN = b"gguf stored tensors v1\n"
 _UPPER, _FULL = b"u", b"f"
-_PLAIN: Mapping[str, Precision] = {precision.upper(): precision for precision in DTYPES}
 
 
 def content_hash(weights: Weights, progress: Progress, sentence: str) -> str:
-    """SHA-256 in hex over the canonical tensors. Tells `progress` the sentence while it works.
+    """SHA-256 in hex over the canonical tensors. `progress` gets `sentence` and the fraction done.
 
     Raises:
         ModelError: a tensor holds NaN or infinity.
@@ -49,27 +49,25 @@ def content_hash(weights: Weights, progress: Progress, sentence: str) -> str:
     return whole.hexdigest()
 
 
-def stored_hash(tensors: Iterable[tuple[str, str, tuple[int, ...], Array]], progress: Progress, sentence: str) -> str:
-    """SHA-256 in hex over tensors as they are stored, for quantized files.
-
-    `tensors` are name, type name, shape and raw bytes, in any order.
+def stored_hash(tensors: Iterable[tuple[TensorEntry, Array]], progress: Progress, sentence: str) -> str:
+    """SHA-256 in hex over the tensors' stored bytes, in any order, for quantized `.gguf` files.
 
     Raises:
         ModelError: a tensor that is not in a block format holds NaN or infinity.
     """
-    ordered = sorted(tensors, key=lambda tensor: tensor[0])
-    ticker = Ticker(progress, sentence, sum(data.nbytes for *_, data in ordered))
-    digests = in_order(partial(_raw_digest, name, kind, data) for name, kind, _, data in ordered)
+    ordered = sorted(tensors, key=lambda pair: pair[0].name)
+    ticker = Ticker(progress, sentence, sum(entry.nbytes for entry, _ in ordered))
+    digests = in_order(partial(_raw_digest, entry, data) for entry, data in ordered)
     whole = hashlib.sha256(_RAW_DOMAIN)
-    for (name, kind, shape, data), digest in zip(ordered, digests, strict=True):
-        whole.update(f"{name} {kind} {shape}\n".encode() + digest)
-        ticker.add(data.nbytes)
+    for (entry, _), digest in zip(ordered, digests, strict=True):
+        whole.update(f"{entry.name} {entry.kind.upper()} {entry.shape}\n".encode() + digest)
+        ticker.add(entry.nbytes)
     return whole.hexdigest()
 
 
-def _raw_digest(name: str, kind: str, data: Array) -> bytes:
-    if precision := _PLAIN.get(kind):
-        check_finite(data.view(DTYPES[precision]), name)
+def _raw_digest(entry: TensorEntry, data: Array) -> bytes:
+    if entry.kind in PRECISIONS:
+        check_finite(entry.array(data), entry.name)
     return hashlib.sha256(bytes_of(data)).digest()
 
 
@@ -83,12 +81,12 @@ def _block_digest(weights: Weights, spec: TensorSpec, start: int, stop: int) -> 
 
 
 def _canonical(values: Array) -> tuple[bytes, npt.NDArray[np.uint16] | npt.NDArray[np.uint32]]:
-    """The bytes to hash: upper halves when they say everything, else float32."""
+    """The bits to hash: the upper halves of the float32 values where the lower halves are zero, else all."""
     if values.dtype == DTYPES["bf16"]:
         return _UPPER, np.ascontiguousarray(values).view("<u2")
     if values.dtype == DTYPES["f16"]:
         half = np.ascontiguousarray(values).view("<u2")
-        if not (half & 0x0007).any():  # at most eight significant bits: bfloat16 holds it, by table without a detour
+        if not (half & 0x0007).any():  # at most eight significant bits, so bfloat16 holds the value
             return _UPPER, _upper_of_half().take(half)
     full = np.ascontiguousarray(values.astype(DTYPES["f32"], copy=False)).view("<u4")
     if not (full & 0xFFFF).any():

@@ -1,66 +1,91 @@
-"""A file's tensors as it stores them, from its header alone; a `.pth` is not unpickled for it."""
+"""What a model file's header says: the shape, the quant and the list of tensors.
+
+`file_format.read_header` reads one of any format, without reading a tensor and without unpickling.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from pytest_rwkvperf.models import gguf, pth, st
-from pytest_rwkvperf.models.model import Precision, errors_naming
-from pytest_rwkvperf.models.shapes import is_unused, shape_of
-from pytest_rwkvperf.models.weights import DTYPES
+import numpy as np
+
+from pytest_rwkvperf.core.errors import ModelError
+from pytest_rwkvperf.models.layouts import canonical_tensors
+from pytest_rwkvperf.models.model import PRECISIONS, Precision
+from pytest_rwkvperf.models.weights import DTYPES, Array, MappedWeights
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.models.layouts import Stored
     from pytest_rwkvperf.models.shapes import Shape
 
 
 @dataclass(frozen=True, slots=True)
-class ListedTensor:
-    """One tensor under its name in the file. `kind` is a precision or a `.gguf` block format, in lower case."""
+class TensorEntry:
+    """One tensor under its name in the file.
+
+    `kind` is a precision or a `.gguf` block format, in lower case; `shape` is in NumPy's order. `start` is the offset of
+    the first byte: in the file, or for a `.pth` in the tensor's storage.
+    """
 
     name: str
     kind: str
     shape: tuple[int, ...]
+    start: int
     nbytes: int
 
-
-def listing(path: Path, format: Format) -> list[ListedTensor]:  # noqa: A002 - the word everywhere
-    """Every tensor, in the file's order.
-
-    Raises:
-        ModelError: the file cannot be used.
-    """
-    if format == "gguf":
-        found = gguf.read(path).tensors.values()
-        return [ListedTensor(one.name, one.kind.lower(), one.shape, one.nbytes) for one in found]
-    if format == "st":
-        return [
-            ListedTensor(name, kind, shape, prod(shape) * DTYPES[kind].itemsize)
-            for name, (kind, shape) in st.stored(path).items()
-        ]
-    return [
-        ListedTensor(name, one.precision, one.shape, prod(one.shape) * DTYPES[one.precision].itemsize)
-        for name, one in pth.stored_tensors(path).items()
-    ]
+    def array(self, data: Array) -> Array:
+        """The bytes of an unquantized tensor as its numbers."""
+        return data.view(DTYPES[cast("Precision", self.kind)]).reshape(self.shape)
 
 
-def shape_and_precision(path: Path, format: Format) -> tuple[Shape, Precision]:  # noqa: A002
-    """A file's shape and its matrices' precision, `f32` for a quantized one.
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A checked header. `quant` is the precision of the matrices, or a llama.cpp quant name such as `q4_k_m`."""
 
-    Raises:
-        ModelError: the file cannot be used.
-    """
-    if format == "gguf":
-        file = gguf.read(path)
-        return file.shape, gguf.PLAIN_TYPES.get(file.quant.upper(), "f32")
-    if format == "st":
-        weights = st.read(path)
-        return weights.shape, weights.precision
-    stored = {name: one for name, one in pth.stored_tensors(path).items() if not is_unused(name)}
-    with errors_naming(path):
-        shape = shape_of({name: one.shape for name, one in stored.items()})
-    return shape, stored["blocks.0.ffn.key.weight"].precision
+    path: Path
+    format: Format
+    shape: Shape
+    quant: str
+    tensors: Mapping[str, TensorEntry]
+
+    @property
+    def quantized(self) -> bool:
+        """Whether any tensor is in a block format, so that there are no exact values to convert."""
+        return any(tensor.kind not in PRECISIONS for tensor in self.tensors.values())
+
+    @property
+    def precision(self) -> Precision:
+        """The precision of the matrices, `f32` for a quantized file."""
+        return cast("Precision", self.quant) if self.quant in PRECISIONS else "f32"
+
+
+@dataclass(frozen=True, slots=True)
+class MappedHeader(Header):
+    """The header of a `.st` or `.gguf` file, whose tensors can be memory-mapped. A `.pth` is read by torch instead."""
+
+    layout: tuple[Stored, ...]
+
+    def stored(self) -> Iterator[tuple[TensorEntry, Array]]:
+        """Every tensor with its mapped bytes."""
+        data = np.memmap(self.path, np.uint8, "r")
+        for tensor in self.tensors.values():
+            yield tensor, data[tensor.start : tensor.start + tensor.nbytes]
+
+    def weights(self) -> MappedWeights:
+        """The canonical tensors, mapped.
+
+        Raises:
+            ModelError: the file is quantized.
+        """
+        if self.quantized:
+            raise ModelError(
+                f"{str(self.path)!r} is quantized as {self.quant} and nothing can be made from it;"
+                " give the model's .pth, .st or F16 .gguf file"
+            )
+        arrays = {tensor.name: tensor.array(data) for tensor, data in self.stored()}
+        return MappedWeights(self.shape, self.precision, canonical_tensors(self.layout, arrays))

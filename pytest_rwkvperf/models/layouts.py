@@ -73,7 +73,8 @@ class Stored:
                 yield spec, row.reshape(spec.shape)
 
 
-_LORA_MATRIX = re.compile(r"\.att\.[wavg][12]$")
+LORA_MATRIX = re.compile(r"\.att\.[wavg][12]$")
+"""Canonical names of the low-rank matrices."""
 
 
 def pth_layout(shape: Shape, precision: Precision) -> tuple[Stored, ...]:
@@ -94,7 +95,7 @@ def st_layout(shape: Shape) -> tuple[Stored, ...]:
 
 
 def _st_tensor(spec: TensorSpec) -> Stored:
-    if _LORA_MATRIX.search(spec.name):
+    if LORA_MATRIX.search(spec.name):
         return Stored(spec.name, spec.shape[::-1], "f16", (spec,), "transposed")
     return Stored(spec.name, spec.shape, "f16", (spec,))
 
@@ -147,7 +148,7 @@ def gguf_layout(shape: Shape, precision: Precision = "f16") -> tuple[Stored, ...
 
 def _gguf_tensor(spec: TensorSpec, precision: Precision) -> Stored:
     name = gguf_name(spec.name)
-    if _LORA_MATRIX.search(spec.name):
+    if LORA_MATRIX.search(spec.name):
         kind: Precision = "f32" if re.search(r"\.w[12]$", spec.name) else precision
         return Stored(name, spec.shape[::-1], kind, (spec,), "transposed")
     if spec.name.endswith(".r_k") or spec.rows == 1:

@@ -1,9 +1,9 @@
 """BlinkDL's `.pth`: torch's zip of a pickle and one file per storage, as the `rwkv` package loads it.
 
-Writing needs no torch: the zip comes from the standard library and the pickle is a fixed, minimal sequence of opcodes,
-the ones torch's own `weights_only` loader allows. Reading goes in three steps, each only after the one before: the
-zip's directory, the pickle's opcodes (`pickles`, which runs nothing), and torch's `weights_only` loader (`checkpoint`
-has all three). `read` does the third and runs in the worker; no other process unpickles.
+Writing needs no torch: the zip comes from the standard library, and the pickle is a fixed, minimal sequence of opcodes
+that torch's own `weights_only` loader allows. `read_header` checks the zip's directory and the pickle's opcodes
+(`pth_check`, `pth_pickle`) and unpickles nothing. `read` unpickles with torch, after the same checks, and runs in
+workers only.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pytest_rwkvperf.models import pth_check
+from pytest_rwkvperf.models.header import Header, TensorEntry
 from pytest_rwkvperf.models.layouts import Stored, pth_layout, stored_blocks
-from pytest_rwkvperf.models.pth_check import check_directory, stored_tensors
+from pytest_rwkvperf.models.model import errors_naming
+from pytest_rwkvperf.models.shapes import Shape, is_unused, shape_of
 from pytest_rwkvperf.models.streams import Progress, Ticker
 from pytest_rwkvperf.models.weights import DTYPES, Array, MappedWeights, Weights
 
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.models.model import Precision
-    from pytest_rwkvperf.models.shapes import Shape
-
-__all__ = ["check_directory", "read", "size", "stored_tensors", "write"]
 
 _FOLDER = "archive"  # torch's default name for the folder inside the zip
 _ALIGNMENT = 64  # what torch.save aligns storages to, so that a memory map can be used as it is
@@ -115,8 +114,25 @@ def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
+def read_header(path: Path) -> Header:
+    """Check the zip's directory and the pickle's opcodes; nothing is unpickled.
+
+    Raises:
+        ModelError: names the file and the reason.
+    """
+    stored = pth_check.stored_tensors(path)
+    with errors_naming(path):
+        shape = shape_of({name: tensor.shape for name, tensor in stored.items() if not is_unused(name)})
+    entries = {}
+    for name, tensor in stored.items():
+        width = DTYPES[tensor.precision].itemsize
+        size = prod(tensor.shape) * width
+        entries[name] = TensorEntry(name, tensor.precision, tensor.shape, tensor.offset * width, size)
+    return Header(path, "pth", shape, stored["blocks.0.ffn.key.weight"].precision, entries)
+
+
 def read(path: Path) -> MappedWeights:
-    """Map a `.pth` file's tensors. Runs in the worker: it imports torch, and unpickles through its allow-list.
+    """Map the tensors with torch's `weights_only` loader. For workers only: it imports torch and unpickles.
 
     Raises:
         ModelError: names the file and the reason.

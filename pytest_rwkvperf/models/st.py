@@ -14,14 +14,14 @@ from math import prod
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-import numpy as np
 
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models.layouts import canonical_tensors, st_layout, stored_blocks
+from pytest_rwkvperf.models.header import MappedHeader, TensorEntry
+from pytest_rwkvperf.models.layouts import LORA_MATRIX, st_layout, stored_blocks
 from pytest_rwkvperf.models.model import errors_naming
 from pytest_rwkvperf.models.shapes import Shape, shape_of
 from pytest_rwkvperf.models.streams import Progress, Ticker
-from pytest_rwkvperf.models.weights import DTYPES, Array, MappedWeights, Weights
+from pytest_rwkvperf.models.weights import DTYPES, Weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,41 +68,19 @@ def _header(shape: Shape) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def read(path: Path) -> MappedWeights:
-    """Check the header and map the tensors; no tensor is read yet.
+def read_header(path: Path) -> MappedHeader:
+    """Check the header; no tensor is read.
 
     Raises:
         ModelError: truncated, malformed or not RWKV-7; names the file and the reason.
     """
     with errors_naming(path):
-        return _read(path)
-
-
-def stored(path: Path) -> dict[str, tuple[Precision, tuple[int, ...]]]:
-    """Precision and shape of every tensor as the file holds it.
-
-    Raises:
-        ModelError: as `read`.
-    """
-    with errors_naming(path):
         start, entries = _entries(path)
         available = path.stat().st_size - start
-        return {name: (_check_tensor(name, entry, available), tuple(entry.shape)) for name, entry in entries.items()}
-
-
-def _read(path: Path) -> MappedWeights:
-    start, entries = _entries(path)
-    data = np.memmap(path, np.uint8, "r", offset=start) if path.stat().st_size > start else np.empty(0, np.uint8)
-    arrays: dict[str, Array] = {}
-    kinds: set[Precision] = set()
-    for name, entry in entries.items():
-        kind = _check_tensor(name, entry, data.nbytes)
-        begin, end = entry.data_offsets
-        arrays[name] = data[begin:end].view(DTYPES[kind]).reshape(entry.shape)
-        kinds.add(kind)
-    shape = shape_of(_canonical_shapes({name: array.shape for name, array in arrays.items()}))
-    precision = kinds.pop() if len(kinds) == 1 else "f32"
-    return MappedWeights(shape, precision, canonical_tensors(st_layout(shape), arrays))
+        tensors = {name: _tensor(name, entry, start, available) for name, entry in entries.items()}
+        shape = shape_of(_canonical_shapes({name: tensor.shape for name, tensor in tensors.items()}))
+    kinds = {tensor.kind for tensor in tensors.values()}
+    return MappedHeader(path, "st", shape, kinds.pop() if len(kinds) == 1 else "f32", tensors, st_layout(shape))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +111,8 @@ def _entries(path: Path) -> tuple[int, dict[str, _Entry]]:
         raise ModelError(f"its header cannot be read ({error}); it is damaged or no .st") from None
 
 
-def _check_tensor(name: str, entry: _Entry, available: int) -> Precision:
-    """The precision of one header entry, checked against the bytes that are there."""
+def _tensor(name: str, entry: _Entry, base: int, available: int) -> TensorEntry:
+    """One header entry, checked against the `available` bytes that follow the header, which ends at `base`."""
     precision = _PRECISIONS.get(entry.dtype)
     if precision is None:
         raise ModelError(f"tensor {name!r} has type {entry.dtype!r}; RWKV-7 weights are {', '.join(_PRECISIONS)}")
@@ -147,13 +125,14 @@ def _check_tensor(name: str, entry: _Entry, available: int) -> Precision:
         raise ModelError(f"tensor {name!r} of shape {entry.shape} cannot fill its {end - begin} bytes; it is damaged")
     if end > available:
         raise ModelError(f"tensor {name!r} ends at byte {end} of {available}; the file is truncated: download it again")
-    return precision
+    return TensorEntry(name, precision, tuple(entry.shape), base + begin, end - begin)
 
 
 def _canonical_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Shapes with the low-rank matrices turned back; refuses a file that was converted without turning them.
+    """Shapes with the low-rank matrices transposed back to canonical orientation.
 
-    Width times rank and rank times width both make sense to a reader, and web-rwkv would compute nonsense.
+    A file that was converted without transposing them is refused: its shapes are plausible, so web-rwkv would load it
+    and compute nonsense.
     """
     embedding = shapes.get("emb.weight", ())
     lora = shapes.get("blocks.0.att.w1", ())
@@ -162,10 +141,4 @@ def _canonical_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[
             "its low-rank matrices are not transposed ('blocks.0.att.w1' has shape"
             f" {list(lora)}, web-rwkv reads {list(lora[::-1])}); convert the .pth again with web-rwkv's converter"
         )
-    turned = {name: dims[::-1] if _is_turned(name) else dims for name, dims in shapes.items()}
-    return dict(turned)
-
-
-def _is_turned(name: str) -> bool:
-    stem, _, leaf = name.rpartition(".")
-    return stem.endswith(".att") and leaf in {"w1", "w2", "a1", "a2", "g1", "g2", "v1", "v2"}
+    return {name: dims[::-1] if LORA_MATRIX.search(name) else dims for name, dims in shapes.items()}

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.models import gguf, pth, st
-from pytest_rwkvperf.models.layouts import canonical_tensors, gguf_layout, gguf_name
+from pytest_rwkvperf.models import gguf_header, pth, st
+from pytest_rwkvperf.models.layouts import canonical_tensors, gguf_name
+from pytest_rwkvperf.models.model import PRECISIONS
 from pytest_rwkvperf.models.weights import MappedWeights, cast
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.core.cases import Format
-    from pytest_rwkvperf.models.gguf import GgufFile
+    from pytest_rwkvperf.models.header import MappedHeader
     from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.models.shapes import TensorSpec
     from pytest_rwkvperf.models.weights import Array, Weights
@@ -24,29 +25,30 @@ def read(path: Path, format: Format) -> Weights:  # noqa: A002 - the design's wo
     Raises:
         ModelError: the file cannot be used.
     """
-    if format == "gguf":
-        file = gguf.read(path)
-        return DequantizedWeights(file) if file.quantized else file.weights()
-    return st.read(path) if format == "st" else pth.read(path)
+    if format == "pth":
+        return pth.read(path)
+    header = st.read_header(path) if format == "st" else gguf_header.read_header(path)
+    return DequantizedWeights(header) if header.quantized else header.weights()
 
 
 class DequantizedWeights:
     """A quantized `.gguf` a block of rows at a time, by the gguf package's reference dequantization."""
 
-    def __init__(self, file: GgufFile) -> None:
-        self.shape = file.shape
+    def __init__(self, header: MappedHeader) -> None:
+        self.shape = header.shape
         self.precision: Precision = "f32"
         plain: dict[str, Array] = {}
         self._packed: dict[str, tuple[Any, Array]] = {}
-        import gguf as library
+        from gguf import GGMLQuantizationType
 
-        for name, kind, shape, data in file.stored():
-            if kind in gguf.PLAIN_TYPES:
-                plain[name] = gguf.as_array(kind, shape, data)
+        for tensor, data in header.stored():
+            if tensor.kind in PRECISIONS:
+                plain[tensor.name] = tensor.array(data)
             else:
-                self._packed[name] = (library.GGMLQuantizationType[kind], data.reshape(shape[0], -1))
-        layout = tuple(entry for entry in gguf_layout(file.shape) if entry.name in plain)
-        self._plain = MappedWeights(file.shape, "f32", canonical_tensors(layout, plain))
+                packed = data.reshape(tensor.shape[0], -1)
+                self._packed[tensor.name] = (GGMLQuantizationType[tensor.kind.upper()], packed)
+        layout = tuple(entry for entry in header.layout if entry.name in plain)
+        self._plain = MappedWeights(header.shape, "f32", canonical_tensors(layout, plain))
 
     def rows(self, spec: TensorSpec, start: int, stop: int, precision: Precision | None = None) -> Array:
         """See `Weights.rows`. Quantized tensors are whole matrices, whose orientation every format shares."""

@@ -19,8 +19,7 @@ from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.machine import roofline
 from pytest_rwkvperf.measure import measurement, pairs, plan, process, record
 from pytest_rwkvperf.measure.record import CaseRecord, Pairing
-from pytest_rwkvperf.models.header import listing
-from pytest_rwkvperf.models.model_store import file_for
+from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.oracle import checked, expected
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.cases import Case, Workload
     from pytest_rwkvperf.core.engine import Device
+    from pytest_rwkvperf.models.header import Header
     from pytest_rwkvperf.models.model import Model, ModelFile
     from pytest_rwkvperf.run.discovery import Found
     from pytest_rwkvperf.run.progress import Progress
@@ -74,6 +74,7 @@ class Launcher:
         self._engines = engines
         self._model = model
         self._tools = tools
+        self._models = ModelStore(tools, self.progress)
         self._say = say
         self._spent: dict[str, float] = {}
 
@@ -179,7 +180,7 @@ class Launcher:
             location=engine.location,
             environment=engine.backend.environment(case.device),
             python=engine.python,
-            model=_facts(model, file),
+            model=_facts(model, file, self._models.header(file)),
             path=file.path,
             device=device,
             expected=tuple(answers),
@@ -228,9 +229,7 @@ class Launcher:
     def file(self, engine: Found, quant: str) -> ModelFile:
         """The model file that an engine reads for a quant, derived and cached when need be."""
         backend = engine.backend
-        return file_for(
-            self._model(), backend.format, backend.file_quant(quant), tools=self._tools, progress=self.progress
-        )
+        return self._models.file_for(self._model(), backend.format, backend.file_quant(quant))
 
     def progress(self, sentence: str, fraction: float) -> None:
         """Long work on files, as a line."""
@@ -325,8 +324,8 @@ def _same_device(device: Device, other: Found) -> Device:
     )
 
 
-def _facts(model: Model, file: ModelFile) -> record.ModelFacts:
-    shape, tensors = model.shape, listing(file.path, file.format)
+def _facts(model: Model, file: ModelFile, header: Header) -> record.ModelFacts:
+    shape, tensors = model.shape, header.tensors.values()
     return record.ModelFacts(
         name=model.name,
         content_hash=model.content_hash,

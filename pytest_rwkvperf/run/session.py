@@ -17,7 +17,7 @@ from pytest_rwkvperf.machine import fingerprint, observers
 from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.models import synthetic
 from pytest_rwkvperf.models.model import ModelFile
-from pytest_rwkvperf.models.model_store import file_for, resolve
+from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.models.weights import DTYPES
 from pytest_rwkvperf.run import launcher, outline
 from pytest_rwkvperf.run.discovery import Found, Missing, discover
@@ -100,7 +100,8 @@ class Session:
         self._watching = observers.watching()  # pytest-cov has stopped when the run ends
         self.written: list[Path] = []
         self.remembered: tuple[str, ...] = ()
-        self._tools = WorkerTools(lambda sentence, fraction: say(f"{sentence} {fraction:.0%}"))
+        self._tools = WorkerTools(self._file_progress)
+        self._models = ModelStore(self._tools, self._file_progress)
 
     @cached_property
     def backends(self) -> list[Backend]:
@@ -195,7 +196,7 @@ class Session:
     @cached_property
     def model(self) -> Model:
         """The model, made or read once."""
-        return resolve(self.settings.model, tools=self._tools, progress=self._file_progress)
+        return self._models.resolve(self.settings.model)
 
     @cached_property
     def reference(self) -> Reference:
@@ -426,7 +427,7 @@ class Session:
     def file(self, format: Format) -> ModelFile:  # noqa: A002 - the design's word
         """The session's model in a format, unquantized (`f16` for gguf) or as the user's file is."""
         quant = (self.limits.quant or "f16") if format == "gguf" else None
-        return file_for(self.model, format, quant, tools=self._tools, progress=self._file_progress)
+        return self._models.file_for(self.model, format, quant)
 
     def _file_progress(self, sentence: str, fraction: float) -> None:
         self.say(f"{sentence} {fraction:.0%}")

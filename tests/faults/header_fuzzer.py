@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models import derive, gguf
+from pytest_rwkvperf.models import derive, gguf, gguf_header
 from pytest_rwkvperf.models import st as safetensors
 from pytest_rwkvperf.models.shapes import Shape
 from pytest_rwkvperf.models.synthetic import SyntheticModel
@@ -40,7 +40,7 @@ HANG_SECONDS = 5.0
 SLACK = 64 << 10
 """Bytes that a reader may hold whatever the file's size: the interpreter's own objects, one text, the limits' slack."""
 
-READERS: dict[str, Callable[[Path], object]] = {"st": safetensors.read, "gguf": gguf.read}
+READERS: dict[str, Callable[[Path], object]] = {"st": safetensors.read_header, "gguf": gguf_header.read_header}
 
 _SIZES = st.one_of(
     st.integers(0, 300),
@@ -217,7 +217,7 @@ def fuzz(kind: str, folder: Path, examples: int, number: int) -> Tally:
 
 def header_bytes(path: Path) -> int:
     """Where the tensors begin."""
-    return min(tensor.start for tensor in gguf.read(path).tensors.values())
+    return min(tensor.start for tensor in gguf_header.read_header(path).tensors.values())
 
 
 def hang(_number: int, _frame: object) -> NoReturn:

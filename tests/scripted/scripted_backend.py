@@ -374,7 +374,7 @@ def right_answer(model: Path, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         from pytest_rwkvperf.oracle.rwkv7 import Oracle
 
         temporary = path.with_suffix(f".{os.getpid()}.npy")
-        np.save(temporary, Oracle(st.read(model)).forward(tokens))
+        np.save(temporary, Oracle(st.read_header(model).weights()).forward(tokens))
         temporary.replace(path)
     answer: npt.NDArray[np.float32] = np.load(path)
     return answer

@@ -366,7 +366,7 @@ class TestRefused:
         monkeypatch.chdir(tmp_path)
         if os.name == "posix":
             Path("loop.pth").symlink_to("loop.pth")
-        with pytest.raises(ModelError, match=f"cannot be looked for: (?s:.*){says}|does not exist"):
+        with pytest.raises(ModelError, match=f"is not a usable path: (?s:.*){says}|does not exist"):
             place.resolve(reference)
 
     @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
