@@ -39,7 +39,7 @@ from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure.pairs import measure_pairs
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
-from pytest_rwkvperf.models.model_store import file_for, resolve
+from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.oracle.expected import expected
 from pytest_rwkvperf.run.launcher import lease
 from pytest_rwkvperf.stats.paired import LOOKS, PairRatio, compare_pairs
@@ -90,8 +90,9 @@ def silent(_sentence: str, _fraction: float = 0.0) -> None:
 def make_target(options: argparse.Namespace) -> Target:
     """The case on a side that is not slowed."""
     tools = WorkerTools(silent)
-    model = resolve(options.model, tools=tools, progress=silent)
-    file = file_for(model, "gguf", options.quant, tools=tools, progress=silent)
+    models = ModelStore(tools, silent)
+    model = models.resolve(options.model)
+    file = models.file_for(model, "gguf", options.quant)
     with Worker(environment=environment(1.0)) as worker:
         answer = worker.request("describe", IMPORT_SECONDS, location=LOCATION)
     return Target(

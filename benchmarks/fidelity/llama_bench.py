@@ -36,7 +36,7 @@ from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure import plan
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
-from pytest_rwkvperf.models.model_store import file_for, resolve
+from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.oracle.expected import expected
 from pytest_rwkvperf.run.launcher import lease
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
@@ -93,8 +93,9 @@ def ours(target: Target, index: int) -> dict[str, float]:
 def make_target(model_name: str, quant: str, threads: int) -> Target:
     """What a case of the plugin would be."""
     tools = WorkerTools(lambda _sentence, _fraction: None)
-    model = resolve(model_name, tools=tools, progress=lambda _sentence, _fraction: None)
-    file = file_for(model, "gguf", quant, tools=tools, progress=lambda _sentence, _fraction: None)
+    models = ModelStore(tools, lambda _sentence, _fraction: None)
+    model = models.resolve(model_name)
+    file = models.file_for(model, "gguf", quant)
     with Worker() as worker:
         answer = worker.request("describe", IMPORT_SECONDS, location=BUILT_IN["llama-cpp"])
     device = next(Device(**one) for one in answer["devices"] if one["id"] == "cpu")

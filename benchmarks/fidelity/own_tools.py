@@ -30,7 +30,7 @@ from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure.record import taken_from
-from pytest_rwkvperf.models.model_store import file_for, resolve
+from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.run.discovery import Found, discover
 from pytest_rwkvperf.run.launcher import lease
 from pytest_rwkvperf.worker import native
@@ -96,12 +96,16 @@ def found_as(text: str) -> Found:
     return answer
 
 
+def quiet(_sentence: str, _fraction: float) -> None:
+    """Progress that is not shown."""
+
+
 def compare(engine: Found, program: Found, quant: str, options: argparse.Namespace) -> list[dict[str, object]]:
     """All rounds of one engine."""
-    tools, quiet = WorkerTools(lambda _sentence, _fraction: None), lambda _sentence, _fraction: None
-    model = resolve(options.model, tools=tools, progress=quiet)
+    models = ModelStore(WorkerTools(quiet), quiet)
+    model = models.resolve(options.model)
     backend, workloads = engine.backend, options.workloads.split(",")
-    path = file_for(model, backend.format, backend.file_quant(quant), tools=tools, progress=quiet).path
+    path = models.file_for(model, backend.format, backend.file_quant(quant)).path
     device, threads = engine.devices[0], fingerprint.physical_cores()
     case = Case(backend.name, model.name, quant, device.id, threads, backend.standard_chunk, "native")
     sides: dict[str, Callable[[], dict[str, list[int]]]] = {

@@ -25,7 +25,7 @@ from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import fingerprint
-from pytest_rwkvperf.models.model_store import file_for, resolve
+from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.run.launcher import lease
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, SAMPLE_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
@@ -102,12 +102,12 @@ def rounds_of(workers: Sequence[Worker], workload: str, rounds: int) -> dict[str
 
 def rows_of(backend_name: str, quant: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Both workloads of an engine on its first two GPUs."""
-    tools = WorkerTools(lambda _sentence, _fraction: None)
+    models = ModelStore(WorkerTools(lambda _sentence, _fraction: None), lambda _sentence, _fraction: None)
     location = registry.BUILT_IN[backend_name]
     backend = registry.load(location)
-    model = resolve(options.model, tools=tools, progress=lambda _sentence, _fraction: None)
+    model = models.resolve(options.model)
     wanted = backend.format, backend.file_quant(quant)
-    path = file_for(model, *wanted, tools=tools, progress=lambda _sentence, _fraction: None).path
+    path = models.file_for(model, *wanted).path
     with Worker(environment=backend.environment(None)) as worker:
         listed = [Device(**one) for one in worker.request("describe", IMPORT_SECONDS, location=location)["devices"]]
     gpus = list({one.physical: one for one in reversed(listed) if one.kind == options.kind}.values())[::-1][:2]

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pytest_rwkvperf.core.cases import Format
-    from pytest_rwkvperf.models.model import Model
-    from pytest_rwkvperf.worker.tools import WorkerTools
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
@@ -52,15 +50,6 @@ def say(sentence: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {sentence}", flush=True)
 
 
-def _model(options: argparse.Namespace) -> tuple[Model, WorkerTools]:
-    """The model, and what makes its files. Imported here: with --carried the first process installs what this needs."""
-    from pytest_rwkvperf.models.model_store import resolve
-    from pytest_rwkvperf.worker.tools import WorkerTools
-
-    tools = WorkerTools(quiet)
-    return resolve(options.model, tools=tools, progress=quiet), tools
-
-
 def quiet(_sentence: str, _fraction: float) -> None:
     """Nobody is told how far a file is."""
 
@@ -68,15 +57,18 @@ def quiet(_sentence: str, _fraction: float) -> None:
 def _make_files(options: argparse.Namespace, *, plain: bool) -> None:
     """2.9b in its plain formats, or in the quantized ones, which are made from the plain ones; the oracle's logits."""
     from pytest_rwkvperf.core import folders
-    from pytest_rwkvperf.models.model_store import file_for
+    from pytest_rwkvperf.models.model_store import ModelStore
     from pytest_rwkvperf.oracle import expected
+    from pytest_rwkvperf.worker.tools import WorkerTools
 
     if options.carried:
         builds.take_oracle(options.carried, folders.cache() / "oracle")
-    model, tools = _model(options)
+    tools = WorkerTools(quiet)
+    models = ModelStore(tools, quiet)
+    model = models.resolve(options.model)
     wanted = [one for one in FILES if (one[1] in {None, "f16"}) is plain]
     with ThreadPoolExecutor() as pool:
-        made = list(pool.map(lambda one: file_for(model, one[0], one[1], tools=tools, progress=quiet), wanted))
+        made = list(pool.map(lambda one: models.file_for(model, one[0], one[1]), wanted))
     for file in made:
         say(f"{file.path.name}: {file.size_bytes / 2**30:.2f} GiB")
     asked = [(file, one) for file, (_, _, emulations) in zip(made, wanted, strict=True) for one in emulations]

@@ -20,7 +20,7 @@ import psutil
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.core.engine import Device
-from pytest_rwkvperf.models.model_store import file_for, resolve
+from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.oracle import bounds, expected
 from pytest_rwkvperf.oracle.agreement import Deep, Short
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, SAMPLE_SECONDS, Worker
@@ -41,6 +41,7 @@ def silent(_sentence: str, _fraction: float) -> None:
 
 
 TOOLS = WorkerTools(silent)
+MODELS = ModelStore(TOOLS, silent)
 
 
 @contextmanager
@@ -86,12 +87,12 @@ def engine(name: str, device: str = "") -> Engine:
 
 def model(shape: str, seed: int) -> Model:
     """A synthetic model."""
-    return resolve(f"synthetic:{shape}:{seed}", tools=TOOLS, progress=silent)
+    return MODELS.resolve(f"synthetic:{shape}:{seed}")
 
 
 def file_of(one: Model, engine: Engine, quant: str) -> ModelFile:
     """The file an engine reads, in the cache."""
-    return file_for(one, engine.backend.format, engine.backend.file_quant(quant), tools=TOOLS, progress=silent)
+    return MODELS.file_for(one, engine.backend.format, engine.backend.file_quant(quant))
 
 
 def right_answers(file: ModelFile, engine: Engine, quant: str, *, deep: bool) -> list[Path]:

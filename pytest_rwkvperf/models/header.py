@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class TensorEntry:
     """One tensor under its name in the file.
 
-    `kind` is a precision or a `.gguf` block format, in lower case; `shape` is in NumPy's order. `start` is the offset of
-    the first byte: in the file, or for a `.pth` in the tensor's storage.
+    `kind` is a precision or a `.gguf` block format, in lower case; `shape` is in NumPy's order. `start` is the first
+    byte's offset: in the file, or for a `.pth` in the tensor's storage.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Header:
     @property
     def precision(self) -> Precision:
         """The precision of the matrices, `f32` for a quantized file."""
-        return cast("Precision", self.quant) if self.quant in PRECISIONS else "f32"
+        return self.quant if self.quant in PRECISIONS else "f32"
 
 
 @dataclass(frozen=True, slots=True)

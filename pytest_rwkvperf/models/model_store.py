@@ -16,7 +16,7 @@ import re
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.core.text import printable
@@ -142,7 +142,7 @@ class ModelStore:
                 f" {wanted if format == 'gguf' else '.' + format}; give the model's .pth, .st or F16 .gguf file"
             )
         if wanted in PRECISIONS:
-            return self._convert(model, format, cast("Precision", wanted))
+            return self._convert(model, format, wanted)
         base = own if own is not None and own.format == "gguf" else self.file_for(model, "gguf")
         return self._quantize(model, base, wanted)
 

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.cases import Case
-from pytest_rwkvperf.models.model_store import file_for, resolve
+from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.run.discovery import Found, Missing, discover
 from pytest_rwkvperf.worker.parent import Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
@@ -66,10 +66,8 @@ class Engines:
     def file(self, name: str, quant: str) -> ModelFile:
         """The file that the engine reads for a quant."""
         backend = self.describe(name).backend
-        tools = WorkerTools(_silent)
-        models = self.cache / "pytest-rwkvperf" / "models"
-        nano = resolve("synthetic:nano", tools=tools, progress=_silent, cache=models)
-        return file_for(nano, backend.format, backend.file_quant(quant), tools=tools, progress=_silent, cache=models)
+        models = ModelStore(WorkerTools(_silent), _silent, self.cache / "pytest-rwkvperf" / "models")
+        return models.file_for(models.resolve("synthetic:nano"), backend.format, backend.file_quant(quant))
 
     @contextmanager
     def worker(self, name: str, quant: str, *, device: str = "", path: Path | None = None) -> Iterator[Worker]:

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models import derive, gguf, pth, st
+from pytest_rwkvperf.models import derive, gguf, gguf_header, pth, st
 from pytest_rwkvperf.models.hashing import content_hash
-from pytest_rwkvperf.models.model_store import file_for, resolve
+from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.models.shapes import tensor_specs
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.worker.tools import WorkerTools
@@ -40,19 +40,23 @@ TOOLS = WorkerTools(silent)
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("modèles 模型")
+def models(tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
+    return store(tmp_path_factory.mktemp("modèles 模型"))
+
+
+def store(cache: Path) -> ModelStore:
+    return ModelStore(TOOLS, silent, cache)
 
 
 @pytest.fixture(scope="module")
-def nano(cache: Path) -> Model:
-    return resolve("synthetic:nano", tools=TOOLS, progress=silent, cache=cache)
+def nano(models: ModelStore) -> Model:
+    return models.resolve("synthetic:nano")
 
 
 @pytest.fixture(scope="module")
-def files(nano: Model, cache: Path) -> dict[Format, ModelFile]:
+def files(nano: Model, models: ModelStore) -> dict[Format, ModelFile]:
     kinds: tuple[Format, ...] = ("pth", "st", "gguf")
-    return {kind: file_for(nano, kind, tools=TOOLS, progress=silent, cache=cache) for kind in kinds}
+    return {kind: models.file_for(nano, kind) for kind in kinds}
 
 
 def run(script: str, *arguments: str) -> str:
@@ -176,14 +180,11 @@ def test_safetensors_and_gguf_find_the_values(nano: Model, files: dict[Format, M
 
 
 @pytest.mark.engine("rwkv")
-def test_one_hash_whichever_file_is_read(nano: Model, files: dict[Format, ModelFile], cache: Path) -> None:
-    found = {
-        kind: resolve(str(file.path), tools=TOOLS, progress=silent, cache=cache).content_hash
-        for kind, file in files.items()
-    }
+def test_one_hash_whichever_file_is_read(nano: Model, files: dict[Format, ModelFile], models: ModelStore) -> None:
+    found = {kind: models.resolve(str(file.path)).content_hash for kind, file in files.items()}
     assert found == dict.fromkeys(files, nano.content_hash)
-    assert content_hash(st.read(files["st"].path), silent, "") == nano.content_hash
-    assert content_hash(gguf.read(files["gguf"].path).weights(), silent, "") == nano.content_hash
+    assert content_hash(st.read_header(files["st"].path).weights(), silent, "") == nano.content_hash
+    assert content_hash(gguf_header.read_header(files["gguf"].path).weights(), silent, "") == nano.content_hash
 
 
 @pytest.mark.engine("rwkv")
@@ -220,9 +221,9 @@ def test_web_rwkv_computes_the_same(files: dict[Format, ModelFile], expected_log
 @pytest.mark.engine("rwkv", "llama-cpp")
 @pytest.mark.parametrize(("quant", "bound"), [("q8_0", 0.05), ("q4_0", 0.4)])
 def test_llama_cpps_quantizer_takes_the_file(
-    quant: str, bound: float, nano: Model, cache: Path, expected_logits: Array, tmp_path: Path
+    quant: str, bound: float, nano: Model, models: ModelStore, expected_logits: Array, tmp_path: Path
 ) -> None:
-    file = file_for(nano, "gguf", quant, tools=TOOLS, progress=silent, cache=cache)
+    file = models.file_for(nano, "gguf", quant)
     assert (file.quant, file.shape) == (quant, nano.shape)
     assert file.content_hash != nano.content_hash
     assert 1e-4 < distance(logits(LLAMA, file, tmp_path / "logits.npy"), expected_logits) < bound
@@ -232,9 +233,10 @@ def test_llama_cpps_quantizer_takes_the_file(
 def test_a_users_pth_becomes_the_other_formats(files: dict[Format, ModelFile], nano: Model, tmp_path: Path) -> None:
     own = tmp_path / "我的 model.pth"
     own.write_bytes(files["pth"].path.read_bytes())
-    model = resolve(str(own), tools=TOOLS, progress=silent, cache=tmp_path / "cache")
+    own_models = store(tmp_path / "cache")
+    model = own_models.resolve(str(own))
     kinds: tuple[Format, ...] = ("st", "gguf")
-    made = [file_for(model, kind, tools=TOOLS, progress=silent, cache=tmp_path / "cache") for kind in kinds]
+    made = [own_models.file_for(model, kind) for kind in kinds]
     assert [file.content_hash for file in made] == [nano.content_hash] * 2
     assert made[0].path.read_bytes() == files["st"].path.read_bytes()
 
@@ -251,7 +253,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
         for entry in source.infolist():
             target.writestr(entry.filename, call if entry.filename.endswith("data.pkl") else source.read(entry))
     with pytest.raises(ModelError, match=r"hostile\.pth"):
-        resolve(str(hostile), tools=TOOLS, progress=silent, cache=tmp_path / "cache")
+        store(tmp_path / "cache").resolve(str(hostile))
     assert not marker.exists()
 
 
@@ -316,7 +318,7 @@ def saved(files: dict[Format, ModelFile], tmp_path_factory: pytest.TempPathFacto
 def test_what_torch_writes_for_weights_is_read(kind: str, saved: Path, files: dict[Format, ModelFile]) -> None:
     path = saved / f"{kind}.pth"
     assert TOOLS.inspect_pth(path).content_hash == files["pth"].content_hash
-    assert set(pth.stored_tensors(path)) == set(pth.stored_tensors(files["pth"].path))
+    assert set(pth.read_header(path).tensors) == set(pth.read_header(files["pth"].path).tensors)
 
 
 @pytest.mark.engine("rwkv")
@@ -334,7 +336,7 @@ def test_what_torch_writes_for_weights_is_read(kind: str, saved: Path, files: di
 )
 def test_what_is_no_model_is_refused_by_name_and_reason(kind: str, reason: str, saved: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=rf"{kind}\.pth.*{reason}"):
-        resolve(str(saved / f"{kind}.pth"), tools=TOOLS, progress=silent, cache=tmp_path / "cache")
+        store(tmp_path / "cache").resolve(str(saved / f"{kind}.pth"))
 
 
 @pytest.mark.engine("rwkv")
@@ -344,7 +346,7 @@ def test_a_pth_comes_back_from_a_gguf_exactly(
 ) -> None:
     there, back = tmp_path / "there.gguf", tmp_path / "back.pth"
     assert TOOLS.convert_pth(files["pth"].path, there, "gguf", precision).rounded == 0
-    assert derive.write(derive.read(there, "gguf"), back, "pth", "back", silent).rounded == 0
+    assert derive.write(gguf_header.read_header(there).weights(), back, "pth", "back", silent).rounded == 0
     assert TOOLS.inspect_pth(back).content_hash == nano.content_hash
 
 
@@ -353,8 +355,8 @@ def test_rwkv_runs_a_pth_whose_tensors_differ_in_precision(
     files: dict[Format, ModelFile], expected_logits: Array, tmp_path: Path
 ) -> None:
     mixed = tmp_path / "mixed.pth"
-    derive.write(derive.read(files["gguf"].path, "gguf"), mixed, "pth", "mixed", silent)
-    kinds = {one.precision for one in pth.stored_tensors(mixed).values()}
+    derive.write(gguf_header.read_header(files["gguf"].path).weights(), mixed, "pth", "mixed", silent)
+    kinds = {tensor.kind for tensor in pth.read_header(mixed).tensors.values()}
     assert kinds == {"f16", "f32"}
     found = logits(RWKV, dataclasses.replace(files["pth"], path=mixed), tmp_path / "logits.npy", "fp32")
     assert distance(found, expected_logits) < 1e-5
@@ -363,9 +365,9 @@ def test_rwkv_runs_a_pth_whose_tensors_differ_in_precision(
 @pytest.mark.engine("rwkv", "llama-cpp")
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_llama_cpp_runs_the_other_precisions(
-    precision: str, nano: Model, cache: Path, expected_logits: Array, tmp_path: Path
+    precision: str, nano: Model, models: ModelStore, expected_logits: Array, tmp_path: Path
 ) -> None:
-    file = file_for(nano, "gguf", precision, tools=TOOLS, progress=silent, cache=cache)
+    file = models.file_for(nano, "gguf", precision)
     assert (file.quant, file.content_hash) == (precision, nano.content_hash)
     assert distance(logits(LLAMA, file, tmp_path / "logits.npy"), expected_logits) < 2e-2
 
@@ -374,8 +376,9 @@ def test_llama_cpp_runs_the_other_precisions(
 def test_a_users_gguf_serves_the_other_engines(files: dict[Format, ModelFile], nano: Model, tmp_path: Path) -> None:
     own = tmp_path / "own.gguf"
     own.write_bytes(files["gguf"].path.read_bytes())
-    model = resolve(str(own), tools=TOOLS, progress=silent, cache=tmp_path / "cache")
+    own_models = store(tmp_path / "cache")
+    model = own_models.resolve(str(own))
     kinds: tuple[Format, ...] = ("pth", "st")
-    made = [file_for(model, kind, tools=TOOLS, progress=silent, cache=tmp_path / "cache") for kind in kinds]
+    made = [own_models.file_for(model, kind) for kind in kinds]
     assert {file.content_hash for file in made} == {nano.content_hash}
     assert made[1].path.read_bytes() == files["st"].path.read_bytes()

@@ -14,6 +14,8 @@ from pytest_rwkvperf.cli.main import COMMANDS, main
 from pytest_rwkvperf.core import subprocesses
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.models import derive, gguf, st, synthetic
+from pytest_rwkvperf.models.file_format import read_header
+from pytest_rwkvperf.models.header import Header
 from pytest_rwkvperf.models.shapes import SHAPES, Shape, tensor_specs
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.models.weights import MappedWeights
@@ -78,7 +80,7 @@ class TestSynth:
         run("synth", "tiny", "--format", "st", "--seed", "3")
         spec = tensor_specs(TINY)[0]
         expected = SyntheticModel("tiny:3", TINY, 3).rows(spec, 0, 9, "f16")
-        assert (st.read(Path("synthetic-tiny-3.st")).rows(spec, 0, 9) == expected).all()
+        assert (st.read_header(Path("synthetic-tiny-3.st")).weights().rows(spec, 0, 9) == expected).all()
 
     @pytest.mark.parametrize(
         ("arguments", "reason"),
@@ -120,15 +122,15 @@ class TestConvert:
     def test_the_precision_is_the_users(self, run: Run) -> None:
         run("synth", "tiny", "--output", "a.st")
         assert run("convert", "a.st", "b.gguf", "--precision", "f32")[0] == 0
-        assert gguf.read(Path("b.gguf")).quant == "f32"
+        assert read_header(Path("b.gguf")).quant == "f32"
 
     def test_a_synthetic_reference_is_a_source(self, run: Run) -> None:
         assert run("convert", "synthetic:tiny", "b.st")[0] == 0
-        assert st.read(Path("b.st")).shape == TINY
+        assert read_header(Path("b.st")).shape == TINY
 
     def test_a_quantized_file_is_refused(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         run("synth", "tiny", "--output", "a.gguf")
-        monkeypatch.setattr(gguf.GgufFile, "quantized", True)
+        monkeypatch.setattr(Header, "quantized", True)
         status, _, err = run("convert", "a.gguf", "b.st")
         assert (status, "nothing can be made from it" in err) == (1, True)
         assert not Path("b.st").exists()
@@ -140,7 +142,7 @@ class TestConvert:
         assert (status, "--force" in err) == (1, True)
         assert Path("b.gguf").read_text() == "mine"
         assert run("convert", "a.st", "b.gguf", "--force")[0] == 0
-        assert gguf.read(Path("b.gguf")).shape == TINY
+        assert read_header(Path("b.gguf")).shape == TINY
 
     @pytest.mark.parametrize(
         ("arguments", "status", "reason"),

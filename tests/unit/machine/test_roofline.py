@@ -16,7 +16,7 @@ from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.measure.record import Energy
 from pytest_rwkvperf.models import synthetic
 from pytest_rwkvperf.models.model import ModelFile
-from pytest_rwkvperf.models.model_store import file_for, resolve
+from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.models.shapes import SHAPES, tensor_specs
 from tests.unit.building import CASE, make_record, make_run
 from tests.unit.machine.recorded import Recorded, recording
@@ -69,8 +69,9 @@ def test_a_ggufs_bytes_are_the_files(tmp_path: Path) -> None:
     class NoTools:
         """Nothing of a synthetic model needs an engine."""
 
-    model = resolve("synthetic:nano", tools=NoTools(), progress=print, cache=tmp_path)  # type: ignore[arg-type]
-    file = file_for(model, "gguf", tools=NoTools(), progress=print, cache=tmp_path)  # type: ignore[arg-type]
+    models = ModelStore(NoTools(), print, tmp_path)  # type: ignore[arg-type]
+    model = models.resolve("synthetic:nano")
+    file = models.file_for(model, "gguf")
     assert isinstance(model.source, synthetic.SyntheticModel)
     found = roofline.work_of(model.shape, file, "f16", "llama-cpp", "gpu")
     assert found is not None

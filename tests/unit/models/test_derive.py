@@ -9,8 +9,10 @@ import pytest
 
 from pytest_rwkvperf.core.cases import FORMATS, Format
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models import derive, pth, shapes
+from pytest_rwkvperf.models import derive, shapes
+from pytest_rwkvperf.models.file_format import read_header
 from pytest_rwkvperf.models.hashing import content_hash
+from pytest_rwkvperf.models.header import MappedHeader
 from pytest_rwkvperf.models.layouts import gguf_layout, pth_layout, st_layout
 from pytest_rwkvperf.models.shapes import SHAPES, Shape, TensorSpec, tensor_specs
 from pytest_rwkvperf.models.synthetic import SyntheticModel
@@ -55,13 +57,17 @@ def test_memory_does_not_grow_with_the_largest_tensor(
 
 
 def test_a_pth_keeps_its_sources_precision(quiet: Progress, tmp_path: Path, tiny: Shape) -> None:
-    from pytest_rwkvperf.models import st
-
     model = SyntheticModel("tiny", tiny)
     derive.write(model, tmp_path / "tiny.st", "st", "tiny", quiet)
     assert derive.precision_in("pth", model) == "bf16"
-    assert derive.precision_in("pth", st.read(tmp_path / "tiny.st")) == "f16"
+    assert derive.precision_in("pth", read_weights(tmp_path / "tiny.st")) == "f16"
     assert derive.precision_in("gguf", model) == "f16"
+
+
+def read_weights(path: Path) -> Weights:
+    header = read_header(path)
+    assert isinstance(header, MappedHeader)
+    return header.weights()
 
 
 PRECISIONS: tuple[Precision, ...] = ("bf16", "f16", "f32")
@@ -69,7 +75,7 @@ PRECISIONS: tuple[Precision, ...] = ("bf16", "f16", "f32")
 
 @pytest.mark.usefixtures("small_vocabulary")
 class TestEveryDirection:
-    """The tiny model through every pair of formats; `derive.read` is torch-free for .st and .gguf."""
+    """The tiny model through every pair of formats."""
 
     @pytest.mark.parametrize("precision", PRECISIONS)
     @pytest.mark.parametrize("kind", ["pth", "gguf"])
@@ -80,7 +86,7 @@ class TestEveryDirection:
         told = derive.write(weights, tmp_path / "a", kind, "a", quiet, precision)
         assert told.rounded == 0
         if kind == "gguf":
-            back = derive.read(tmp_path / "a", kind)
+            back = read_weights(tmp_path / "a")
             assert content_hash(back, quiet, "") == content_hash(weights, quiet, "")
 
     def test_a_round_trip_through_every_format_is_exact(
@@ -92,7 +98,7 @@ class TestEveryDirection:
         for number, kind in enumerate(kinds):
             path = tmp_path / f"{number}.{kind}"
             assert derive.write(weights, path, kind, "m", quiet).rounded == 0
-            weights = derive.read(path, kind)
+            weights = read_weights(path)
             assert content_hash(weights, quiet, "") == digest
 
     @pytest.mark.parametrize("kind", ["pth", "st", "gguf"])
@@ -117,9 +123,9 @@ class TestEveryDirection:
     ) -> None:
         source = tmp_path / "a.gguf"
         derive.write(make_weights("bf16", 6), source, "gguf", "a", quiet, "bf16")
-        told = derive.write(derive.read(source, "gguf"), tmp_path / "a.pth", "pth", "a", quiet)
+        told = derive.write(read_weights(source), tmp_path / "a.pth", "pth", "a", quiet)
         assert told.rounded == 0
-        kinds = {name: one.precision for name, one in pth.stored_tensors(tmp_path / "a.pth").items()}
+        kinds = {name: tensor.kind for name, tensor in read_header(tmp_path / "a.pth").tensors.items()}
         assert kinds["head.weight"] == "bf16"
         assert kinds["blocks.1.att.w0"] == "f32"
 

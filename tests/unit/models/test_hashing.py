@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pytest_rwkvperf.models import shapes
 from pytest_rwkvperf.models.hashing import _canonical, content_hash, stored_hash
+from pytest_rwkvperf.models.header import TensorEntry
 from pytest_rwkvperf.models.shapes import tensor_specs
 from pytest_rwkvperf.models.weights import DTYPES, Array, MappedWeights, bytes_of, cast
 
@@ -115,13 +116,16 @@ def test_every_block_of_a_matrix_is_hashed(
 
 
 def test_stored_hash_sees_type_shape_and_bytes_but_not_order(quiet: Progress) -> None:
-    one = ("a", "Q8_0", (4,), np.arange(4, dtype=np.uint8))
-    two = ("b", "Q4_0", (4,), np.arange(4, dtype=np.uint8))
-    base = stored_hash([one, two], quiet, "")
-    assert stored_hash([two, one], quiet, "") == base
-    assert stored_hash([("a", "Q4_0", *one[2:]), two], quiet, "") != base
-    assert stored_hash([("a", "Q8_0", (2, 2), one[3]), two], quiet, "") != base
-    assert stored_hash([(*one[:3], one[3][::-1]), two], quiet, "") != base
+    def tensor(
+        name: str, kind: str = "q8_0", shape: tuple[int, ...] = (4,), step: int = 1
+    ) -> tuple[TensorEntry, Array]:
+        return TensorEntry(name, kind, shape, 0, 4), np.arange(4, dtype=np.uint8)[::step]
+
+    base = stored_hash([tensor("a"), tensor("b")], quiet, "")
+    assert stored_hash([tensor("b"), tensor("a")], quiet, "") == base
+    assert stored_hash([tensor("a", kind="q4_0"), tensor("b")], quiet, "") != base
+    assert stored_hash([tensor("a", shape=(2, 2)), tensor("b")], quiet, "") != base
+    assert stored_hash([tensor("a", step=-1), tensor("b")], quiet, "") != base
 
 
 def test_progress_reaches_the_end_when_it_spoke(model: SyntheticModel, monkeypatch: pytest.MonkeyPatch) -> None:

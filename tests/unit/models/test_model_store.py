@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models import derive, gguf, model_store, pth, st
-from pytest_rwkvperf.models.file_format import detect_format
+from pytest_rwkvperf.models import derive, model_store, pth
+from pytest_rwkvperf.models.file_format import detect_format, read_header
 from pytest_rwkvperf.models.hashing import content_hash
 from pytest_rwkvperf.models.layouts import pth_layout
 from pytest_rwkvperf.models.model import Model, ModelFile
-from pytest_rwkvperf.models.model_store import file_for
+from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.models.shapes import SHAPES, Shape
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 
@@ -87,7 +87,7 @@ def synthetic(monkeypatch: pytest.MonkeyPatch, tiny: Shape) -> str:
 
 
 class Workplace:
-    """resolve and file_for with everything but the interesting arguments filled in."""
+    """A model store on scripted tools; a new one for each call, so that only the cache is remembered."""
 
     def __init__(self, tools: ScriptedTools, cache: Path) -> None:
         self.tools = tools
@@ -97,11 +97,14 @@ class Workplace:
     def progress(self, sentence: str, _fraction: float) -> None:
         self.told.append(sentence)
 
+    def store(self) -> ModelStore:
+        return ModelStore(self.tools, self.progress, self.cache)
+
     def resolve(self, reference: object) -> Model:
-        return model_store.resolve(str(reference), tools=self.tools, progress=self.progress, cache=self.cache)
+        return self.store().resolve(str(reference))
 
     def file(self, model: Model, kind: Format, quant: str | None = None) -> ModelFile:
-        return file_for(model, kind, quant, tools=self.tools, progress=self.progress, cache=self.cache)
+        return self.store().file_for(model, kind, quant)
 
     def leftovers(self) -> list[Path]:
         return [path for path in self.cache.rglob("*") if path.name.endswith(".part")]
@@ -196,7 +199,7 @@ class TestSynthetic:
                 place.file(model, "st")
         assert not list(place.cache.rglob("*.st"))
         assert place.leftovers() == []
-        assert st.read(place.file(model, "st").path).shape == model.shape
+        assert read_header(place.file(model, "st").path).shape == model.shape
 
 
 class TestUsersFile:
@@ -219,7 +222,7 @@ class TestUsersFile:
             "wide", "cd" * 32, weights.shape, ModelFile(tmp_path / "wide.st", "st", "cd" * 32, weights.shape, "f32")
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(st, "read", lambda path, real=st.read: weights if path.name == "wide.st" else real(path))
+            patch.setattr(ModelStore, "_mapped", lambda _store, _file: weights)
             made = place.file(source, "st")
         assert made.quant == "f16"
         assert made.path != tmp_path / "wide.st"
@@ -320,7 +323,7 @@ class TestRefused:
     @pytest.mark.parametrize("reference", ["synthetic", "llama", ""])
     def test_a_word_that_is_nothing_names_what_is_allowed(self, reference: str, place: Workplace) -> None:
         with pytest.raises(
-            ModelError, match=r"\.pth, \.st or \.gguf file, synthetic:SHAPE.*hf:OWNER.*rwkv7-g1-2\.9b|is no file"
+            ModelError, match=r"\.pth, \.st or \.gguf file, synthetic:SHAPE.*hf:OWNER.*rwkv7-g1-2\.9b|is not a file"
         ):
             place.resolve(reference)
 
@@ -385,7 +388,7 @@ class TestRefused:
             place.resolve(tmp_path / "absent.pth")
 
     def test_a_folder(self, tmp_path: Path, place: Workplace) -> None:
-        with pytest.raises(ModelError, match="is no file"):
+        with pytest.raises(ModelError, match="is not a file"):
             place.resolve(tmp_path)
 
     def test_a_quant_of_a_format_that_has_none(self, synthetic: str, place: Workplace) -> None:
@@ -431,7 +434,7 @@ def test_the_written_gguf_of_a_derived_file_is_named_after_the_model(synthetic: 
     field = package.GGUFReader(file.path).get_field("general.name")
     assert field is not None
     assert field.contents() == "synthetic tiny"
-    assert gguf.read(file.path).shape.vocabulary == 128
+    assert read_header(file.path).shape.vocabulary == 128
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names of files are text on Windows")

@@ -12,6 +12,7 @@ import pytest
 from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import pth
 from pytest_rwkvperf.models.layouts import pth_layout
+from pytest_rwkvperf.models.pth_check import check_directory, stored_tensors
 from pytest_rwkvperf.models.shapes import tensor_specs
 from pytest_rwkvperf.models.weights import DTYPES
 
@@ -82,7 +83,7 @@ def test_entries_beyond_four_gigabytes_are_found(
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 30_000)  # as if the file were larger than a classic zip can be
     path = tmp_path / "large.pth"
     pth.write(path, model, pth_layout(model.shape, "bf16"), quiet, "")
-    pth.check_directory(path)
+    check_directory(path)
     with zipfile.ZipFile(path) as archive:
         last = archive.getinfo(f"archive/data/{len(tensor_specs(model.shape)) - 1}")
         assert data_offset(path, last) % 64 == 0
@@ -90,14 +91,14 @@ def test_entries_beyond_four_gigabytes_are_found(
 
 
 def test_a_good_directory_passes(written: Path) -> None:
-    pth.check_directory(written)
+    check_directory(written)
 
 
 @pytest.mark.parametrize("keep", [10, 1000, -1, -100])
 def test_a_truncated_file_says_so(keep: int, written: Path) -> None:
     written.write_bytes(written.read_bytes()[:keep])
     with pytest.raises(ModelError, match=r"tiny\.pth.*truncated"):
-        pth.check_directory(written)
+        check_directory(written)
 
 
 def test_a_zip_that_torch_did_not_write_is_refused(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_a_zip_that_torch_did_not_write_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
     with pytest.raises(ModelError, match=r"x\.pth.*torch\.save"):
-        pth.check_directory(path)
+        check_directory(path)
 
 
 def test_a_compressed_zip_is_refused_before_it_unpacks(tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_a_compressed_zip_is_refused_before_it_unpacks(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(1 << 20))
     with pytest.raises(ModelError, match=r"bomb\.pth.*1048576 bytes"):
-        pth.check_directory(path)
+        check_directory(path)
 
 
 def rebuilt(path: Path, change: Callable[[dict[str, bytes]], object], **options: object) -> Path:
@@ -128,7 +129,7 @@ def rebuilt(path: Path, change: Callable[[dict[str, bytes]], object], **options:
 
 
 def test_the_tensors_are_told_without_unpickling(written: Path, model: SyntheticModel) -> None:
-    found = pth.stored_tensors(written)
+    found = stored_tensors(written)
     assert {name: one.shape for name, one in found.items()} == {
         spec.name: spec.shape for spec in tensor_specs(model.shape)
     }
@@ -153,14 +154,14 @@ def test_the_tensors_are_told_without_unpickling(written: Path, model: Synthetic
 )
 def test_an_entry_that_torch_never_writes_is_refused(name: str, written: Path) -> None:
     with pytest.raises(ModelError, match=r"tiny\.pth.*never"):
-        pth.check_directory(rebuilt(written, lambda entries: entries.update({name: b"x"})))
+        check_directory(rebuilt(written, lambda entries: entries.update({name: b"x"})))
 
 
 def test_a_name_that_ends_early_for_some_readers_is_refused(written: Path) -> None:
     rebuilt(written, lambda entries: entries.update({"archive/data/999?pkl": b"x"}))
     written.write_bytes(written.read_bytes().replace(b"999?pkl", b"999\0pkl"))
     with pytest.raises(ModelError, match=r"tiny\.pth.*never"):
-        pth.check_directory(written)
+        check_directory(written)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -168,7 +169,7 @@ def test_an_entry_that_is_there_twice_is_refused(written: Path) -> None:
     with zipfile.ZipFile(written, "a") as archive:
         archive.writestr("archive/data.pkl", b"another")
     with pytest.raises(ModelError, match="one entry twice"):
-        pth.check_directory(written)
+        check_directory(written)
 
 
 def test_entries_that_overlap_are_refused(written: Path) -> None:
@@ -188,7 +189,7 @@ def test_entries_that_overlap_are_refused(written: Path) -> None:
         target.filelist = entries
         target._didModify = True  # type: ignore[attr-defined]
     with pytest.raises(ModelError, match=r"bomb\.pth.*unpacks to"):
-        pth.check_directory(written.with_name("bomb.pth"))
+        check_directory(written.with_name("bomb.pth"))
 
 
 @pytest.mark.parametrize(
@@ -202,14 +203,14 @@ def test_entries_that_overlap_are_refused(written: Path) -> None:
 def test_bytes_around_the_zip_are_refused(before: bytes, behind: bytes, reason: str, written: Path) -> None:
     written.write_bytes(before + written.read_bytes() + behind)
     with pytest.raises(ModelError, match=reason):
-        pth.check_directory(written)
+        check_directory(written)
 
 
 def test_a_comment_that_could_hide_a_second_directory_is_refused(written: Path) -> None:
     with zipfile.ZipFile(written, "a") as archive:
         archive.comment = b"hello"
     with pytest.raises(ModelError, match="bytes follow"):
-        pth.check_directory(written)
+        check_directory(written)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_a_comment_that_could_hide_a_second_directory_is_refused(written: Path) 
 )
 def test_contents_are_checked_before_torch_sees_them(entry: str, data: bytes, reason: str, written: Path) -> None:
     with pytest.raises(ModelError, match=rf"tiny\.pth.*({reason})"):
-        pth.stored_tensors(rebuilt(written, lambda entries: entries.update({entry: data})))
+        stored_tensors(rebuilt(written, lambda entries: entries.update({entry: data})))
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -237,7 +238,7 @@ def test_damaged_bytes_are_an_error_or_a_listing(seed: int, written: Path, model
         raw[place] = random.integers(0, 256)
     written.write_bytes(raw)
     try:
-        found = pth.stored_tensors(written)
+        found = stored_tensors(written)
     except ModelError as error:
         assert "tiny.pth" in str(error)  # noqa: PT017 - either is right
     else:

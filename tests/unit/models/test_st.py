@@ -44,9 +44,9 @@ def rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> Path:
 
 
 def test_a_written_file_reads_back(written: Path, model: SyntheticModel, quiet: Progress) -> None:
-    weights = st.read(written)
-    assert (weights.shape, weights.precision) == (model.shape, "f16")
-    assert content_hash(weights, quiet, "") == content_hash(model, quiet, "")
+    header = st.read_header(written)
+    assert (header.shape, header.quant) == (model.shape, "f16")
+    assert content_hash(header.weights(), quiet, "") == content_hash(model, quiet, "")
     assert written.stat().st_size == st.size(model.shape)
 
 
@@ -88,9 +88,9 @@ def test_other_precisions_are_read_as_sources(
     text = json.dumps(header).encode()
     path = tmp_path / "wide.st"
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-    found = st.read(path)
+    found = st.read_header(path)
     assert found.precision == precision
-    assert content_hash(found, quiet, "") == content_hash(weights, quiet, "")
+    assert content_hash(found.weights(), quiet, "") == content_hash(weights, quiet, "")
 
 
 @pytest.mark.parametrize("keep", [0, 3, 8, 9, 200, -1])
@@ -98,7 +98,7 @@ def test_a_truncated_file_says_so(keep: int, written: Path) -> None:
     raw = written.read_bytes()
     written.write_bytes(raw[:keep])
     with pytest.raises(ModelError, match=r"tiny\.st.*(truncated|damaged)"):
-        st.read(written)
+        st.read_header(written)
 
 
 def test_matrices_that_were_not_transposed_are_refused(written: Path) -> None:
@@ -106,7 +106,7 @@ def test_matrices_that_were_not_transposed_are_refused(written: Path) -> None:
         header["blocks.0.att.w1"]["shape"].reverse()
 
     with pytest.raises(ModelError, match="not transposed"):
-        st.read(rewritten(written, turn_back))
+        st.read_header(rewritten(written, turn_back))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_matrices_that_were_not_transposed_are_refused(written: Path) -> None:
 )
 def test_a_malformed_entry_is_refused(entry: object, reason: str, written: Path) -> None:
     with pytest.raises(ModelError, match=reason):
-        st.read(rewritten(written, lambda header: header.update({"ln_out.bias": entry})))
+        st.read_header(rewritten(written, lambda header: header.update({"ln_out.bias": entry})))
 
 
 @pytest.mark.parametrize("text", [b"[1, 2]", b"{nope", b"\xff\xfe", b"[" * 100_000])
@@ -137,7 +137,7 @@ def test_a_header_that_is_no_object_is_refused(text: bytes, tmp_path: Path) -> N
     path = tmp_path / "x.st"
     path.write_bytes(struct.pack("<Q", len(text)) + text)
     with pytest.raises(ModelError, match="header"):
-        st.read(path)
+        st.read_header(path)
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -150,7 +150,7 @@ def test_damaged_headers_are_an_error_or_the_same_model(written: Path, data: str
     damaged = written.with_name("damaged.st")
     damaged.write_bytes(raw)
     with contextlib.suppress(ModelError):
-        assert st.read(damaged).shape.layers == 2
+        assert st.read_header(damaged).shape.layers == 2
 
 
 def test_progress_is_told(tmp_path: Path, model: SyntheticModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
 from pytest_rwkvperf.models import derive, gguf
+from pytest_rwkvperf.models.header import TensorEntry
 from pytest_rwkvperf.models.layouts import gguf_layout
 from pytest_rwkvperf.models.shapes import tensor_specs
 from pytest_rwkvperf.models.weights import DTYPES
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.core.cases import Format
-    from pytest_rwkvperf.models.gguf import GgufFile
+    from pytest_rwkvperf.models.header import MappedHeader
     from pytest_rwkvperf.models.synthetic import SyntheticModel
 
 KIND = GGMLQuantizationType.Q8_0
@@ -41,23 +42,25 @@ def test_plain_files_are_read_as_they_are(
 
 
 @pytest.fixture
-def quantized(model: SyntheticModel) -> GgufFile:
+def quantized(model: SyntheticModel) -> MappedHeader:
     """A `.gguf` in memory: feed-forward and head in blocks, the rest plain, as llama.cpp's quantizer leaves it."""
 
-    def stored() -> Iterator[tuple[str, str, tuple[int, ...], Any]]:
+    def stored() -> Iterator[tuple[TensorEntry, Any]]:
         for entry in gguf_layout(model.shape):
             values = np.concatenate([np.ravel(task()) for task in entry.tasks(model)]).reshape(entry.shape)
             if "channel_mix_key" in entry.name or "channel_mix_value" in entry.name or entry.name == "output.weight":
-                packed = quantize(values.astype(np.float32), KIND)
-                yield entry.name, KIND.name, entry.shape, packed.reshape(-1).view(np.uint8)
+                kind, held = KIND.name.lower(), quantize(values.astype(np.float32), KIND)
             else:
-                name = {"f16": "F16", "f32": "F32", "bf16": "BF16"}[entry.precision]
-                yield entry.name, name, entry.shape, values.astype(DTYPES[entry.precision]).reshape(-1).view(np.uint8)
+                kind, held = entry.precision, values.astype(DTYPES[entry.precision])
+            data = held.reshape(-1).view(np.uint8)
+            yield TensorEntry(entry.name, kind, entry.shape, 0, data.nbytes), data
 
-    return cast("GgufFile", SimpleNamespace(shape=model.shape, stored=stored, quantized=True))
+    return cast("MappedHeader", SimpleNamespace(shape=model.shape, stored=stored, layout=gguf_layout(model.shape)))
 
 
-def test_packed_matrices_are_dequantized_and_the_rest_is_as_it_was(model: SyntheticModel, quantized: GgufFile) -> None:
+def test_packed_matrices_are_dequantized_and_the_rest_is_unchanged(
+    model: SyntheticModel, quantized: MappedHeader
+) -> None:
     read = dequantized.DequantizedWeights(quantized)
     packed = 0
     for spec in tensor_specs(model.shape):
@@ -70,7 +73,7 @@ def test_packed_matrices_are_dequantized_and_the_rest_is_as_it_was(model: Synthe
     assert packed == 1 + 2 * model.shape.layers
 
 
-def test_rows_of_a_packed_matrix_are_those_of_the_whole(model: SyntheticModel, quantized: GgufFile) -> None:
+def test_rows_of_a_packed_matrix_are_those_of_the_whole(model: SyntheticModel, quantized: MappedHeader) -> None:
     read = dequantized.DequantizedWeights(quantized)
     spec = tensor_specs(model.shape)[-1]
     whole = read.rows(spec, 0, spec.rows)
