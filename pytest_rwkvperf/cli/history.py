@@ -151,7 +151,7 @@ def _check_output(path: Path) -> None:
     Raises:
         OptionError: with the suffix there is, or what is wrong with the place.
     """
-    report_files.check_place(f"-o {path}", path)
+    report_files.check_target(f"-o {path}", path)
     if path.suffix.lower() != ".html" and not is_stream(path):
         raise OptionError(f"-o {path}: write a file ending in .html")
 

@@ -64,7 +64,7 @@ def check_outputs(options: argparse.Namespace) -> None:
     for path in options.output:
         if path.suffix.lower() not in fleet_report.FORMATS:
             raise OptionError(f"-o {path}: write a file ending in {', '.join(fleet_report.FORMATS)}")
-        report_files.check_place(f"-o {path}", path)
+        report_files.check_target(f"-o {path}", path)
 
 
 def finish(merged: Merged, options: argparse.Namespace, console: Console) -> int:

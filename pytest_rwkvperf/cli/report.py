@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.reports import formats, report_files
-from pytest_rwkvperf.reports.report import Style
 from pytest_rwkvperf.store import record
 
 if TYPE_CHECKING:
@@ -45,14 +44,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise OptionError("no RECORD is given; name the file that --rwkv-report=FILE.json wrote")
     if not options.format and not options.output:
         raise OptionError("no format is given; add --format or -o FILE")
-    style = Style(options.language)
     if options.output:
         text = f"{options.format}:{options.output}" if options.format else options.output
-        wanted = formats.parse(text, Path(), "")
-        report_files.check([wanted])
-        for path in report_files.write(record.read(options.record), wanted, style):
+        request = formats.parse(text, Path(), "")
+        report_files.check([request])
+        for path in report_files.write(record.read(options.record), request, options.language):
             console.text(f"{path}\n")
         return 0
     report = formats.load(options.format)
-    console.text("\n".join(report.render(record.read(options.record), style).values()))
+    console.text("\n".join(report.render(record.read(options.record), options.language).values()))
     return 0

@@ -67,11 +67,6 @@ def csv_cell(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 
-def from_csv_cell(text: str) -> str:
-    """Undo `csv_cell`."""
-    return text[1:] if text.startswith("'") and text[1:].startswith(_FORMULA) else text
-
-
 def is_secret(name: str) -> bool:
     """Whether the name of an environment variable suggests that its value is secret."""
     return _SECRET_NAME.search(name) is not None

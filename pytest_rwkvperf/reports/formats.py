@@ -1,4 +1,4 @@
-"""Report formats by name and by file suffix. A plain pytest run imports this, so it names modules and loads none."""
+"""Report formats by name and file suffix. Every pytest run imports this module, so it names reports and loads none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_rwkvperf.core.errors import OptionError
 if TYPE_CHECKING:
     from pytest_rwkvperf.reports.report import Report
 
-# One line adds a format.
+# One line per format.
 FORMATS = {
     "json": "pytest_rwkvperf.reports.record_json:REPORT",
     "html": "pytest_rwkvperf.reports.html:REPORT",
@@ -26,33 +26,33 @@ FORMATS = {
 }
 
 SUFFIXES = {".json": "json", ".html": "html", ".md": "issue"}
-"""The format that a file name alone asks for."""
+"""The format of a file that is named without a format."""
 
-_SHORTEST = 2
-"""Letters of a format's name; a single one before a colon is a drive's."""
+_MIN_NAME = 2
+"""Letters of a format's name. A single letter before a colon is a Windows drive."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ReportRequest:
     """A report to write: the format's name and the file."""
 
     format: str
     path: Path
 
-    def with_part(self, part: str) -> Path:
-        """The file of one of several parts: `issue.md` becomes `issue-llama-cpp.md`; no part leads elsewhere."""
-        plain = re.sub(r"[/\\:\0]", "-", part)
-        return self.path.with_stem(f"{self.path.stem}-{plain}") if part else self.path
+    def path_of(self, part: str) -> Path:
+        """The file of one part of the report, in the same folder: `issue.md` becomes `issue-llama-cpp.md`."""
+        name = re.sub(r"[/\\:\0]", "-", part)
+        return self.path.with_stem(f"{self.path.stem}-{name}") if part else self.path
 
 
-def parse(text: str, folder: Path, option: str = "--rwkv-report=") -> Wanted:
-    """Read `FILE` or `FORMAT:FILE`; a relative file is in `folder`, and `option` names what is read in errors.
+def parse(text: str, folder: Path, option: str = "--rwkv-report=") -> ReportRequest:
+    """Read `FILE` or `FORMAT:FILE`. A relative file is in `folder`; error messages name `option`.
 
     Raises:
-        OptionError: nobody knows the format, or there is no file name.
+        OptionError: unknown format, or no file name.
     """
     name, separator, rest = text.partition(":")
-    if not separator or len(name) < _SHORTEST or "/" in name or "\\" in name:
+    if not separator or len(name) < _MIN_NAME or "/" in name or "\\" in name:
         name, rest = SUFFIXES.get(Path(text).suffix.lower(), ""), text
     if name not in FORMATS:
         raise OptionError(
@@ -61,22 +61,19 @@ def parse(text: str, folder: Path, option: str = "--rwkv-report=") -> Wanted:
         )
     if not rest or rest.endswith(("/", "\\")):
         raise OptionError(f"{option}{text!r} names no file; write for example {name}:report.{name}")
-    return Wanted(name, folder / rest)
+    return ReportRequest(name, folder / rest)
 
 
 def load(name: str) -> Report:
-    """The report of a format.
+    """Import the report of a format.
 
     Raises:
-        OptionError: nobody knows it.
+        OptionError: unknown format.
     """
     if name not in FORMATS:
         raise OptionError(f"report format {name!r} is unknown; allowed: {', '.join(FORMATS)}")
     from importlib import import_module
 
-    from pytest_rwkvperf.reports.report import Report
-
     module, _, attribute = FORMATS[name].partition(":")
-    report = getattr(import_module(module), attribute)
-    assert isinstance(report, Report)  # noqa: S101 - a line of FORMATS points elsewhere
+    report: Report = getattr(import_module(module), attribute)
     return report

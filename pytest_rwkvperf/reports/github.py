@@ -1,6 +1,6 @@
-"""GitHub Actions: a summary on the job's page, and an annotation for each failure. Nothing has to be configured.
+"""On GitHub Actions: a summary on the job's page and an annotation for each failure, without any configuration.
 
-Documentation: docs.github.com, "Workflow commands for GitHub Actions".
+Source: docs.github.com, "Workflow commands for GitHub Actions".
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.reports import summary
+from pytest_rwkvperf.reports import figures, summary
 from pytest_rwkvperf.reports.markdown import clean
-from pytest_rwkvperf.reports.report import Style
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -18,28 +17,28 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.store.record import Record
 
 SUMMARY_BYTES = 1 << 20
-"""GitHub refuses a step's summary beyond 1 MiB as a whole."""
+"""GitHub drops a step's whole summary if it is longer than 1 MiB."""
 
 ANNOTATIONS = 10
-"""Errors that GitHub shows of one step; it drops the rest without a word."""
+"""Errors that GitHub shows of one step; it silently drops the rest."""
 
 
-def is_here(environment: Mapping[str, str]) -> bool:
+def is_active(environment: Mapping[str, str]) -> bool:
     """Whether this is a job of GitHub Actions."""
     return environment.get("GITHUB_ACTIONS") == "true"
 
 
 def add_summary(record: Record, environment: Mapping[str, str]) -> str:
-    """Append to the step's summary; a sentence when that fails, which fails nothing else."""
+    """Append to the step's summary. Returns a sentence if that fails, else an empty text."""
     target = environment.get("GITHUB_STEP_SUMMARY")
     if not target:
         return ""
-    text = summary.REPORT.render(record, Style())[""].encode() + b"\n"
+    text = summary.REPORT.render(record, "en")[""].encode() + b"\n"
     try:
         path = Path(target)
         room = SUMMARY_BYTES - (path.stat().st_size if path.exists() else 0)
         if len(text) > room:
-            note = b"\n\nThe rest does not fit into a summary of GitHub's; see the report files.\n"
+            note = b"\n\nThe rest does not fit into GitHub's summary; see the report files.\n"
             text = text[: max(0, room - len(note))].rpartition(b"\n")[0] + note if room > len(note) else b""
         with path.open("ab") as file:
             file.write(text)
@@ -49,23 +48,24 @@ def add_summary(record: Record, environment: Mapping[str, str]) -> str:
 
 
 def errors_of(record: Record) -> Iterator[str]:
-    """A workflow command for each failed item, the last one of many for all that are left."""
+    """A workflow command for each failed item. If GitHub would drop some, the last command counts those left out."""
     failed = [(case, item) for case, item in record.told_apart().items() if item.fails]
     shown = failed if len(failed) <= ANNOTATIONS else failed[: ANNOTATIONS - 1]
     for case, item in shown:
-        told = f" (x{item.comparison.ratio:.3f} of the baseline)" if item.comparison else ""
-        yield command("error", f"{item.verdict or 'FAILED'} {summary.name(case, item)}", f"{item.reason}{told}")
+        suffix = f" (x{figures.ratio(item.comparison.ratio)} of the baseline)" if item.comparison else ""
+        title = f"{item.verdict or 'FAILED'} {summary.item_name(case, item)}"
+        yield command("error", title, f"{item.reason}{suffix}")
     if rest := len(failed) - len(shown):
         yield command("error", "RWKV-7 throughput", f"and {rest} more; the job's summary has them all")
 
 
 def command(kind: str, title: str, message: str) -> str:
-    """One workflow command, with what could end or forge one escaped as GitHub's own toolkit does."""
+    """One workflow command. Text is escaped as GitHub's toolkit does, so that it cannot end or forge a command."""
     return f"::{kind} title={_property(title)}::{_data(message)}"
 
 
 def _data(text: str) -> str:
-    # Not `clean`: a line break is allowed here, once it is escaped.
+    # Line by line: `clean` drops line breaks, which are allowed here when escaped.
     text = "\n".join(map(clean, text.splitlines()))
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 

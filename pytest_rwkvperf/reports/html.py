@@ -1,8 +1,8 @@
-"""The record as one page that needs no network: `--rwkv-report=report.html`.
+"""The record as one HTML page that needs no network: `--rwkv-report=report.html`.
 
-Jinja2 writes every figure as text and tables, so the page reads without scripts and by any reader of screens; Vega-Lite
-draws the charts from the same figures. Strings of a record are never markup and never code: templates escape, data
-stands in JSON, and the page's own policy lets no script run but the two that are hashed into it.
+Jinja2 writes every figure as text and tables, so the page is readable without scripts and by screen readers. Vega-Lite
+draws charts of the same figures. No string of a record becomes markup or code: templates escape, data is embedded as
+JSON, and the page's Content-Security-Policy allows only the two scripts whose hashes it lists.
 """
 
 from __future__ import annotations
@@ -12,59 +12,58 @@ import functools
 import hashlib
 import importlib.util
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.oracle.bounds import bound_for
+from pytest_rwkvperf.reports import figures
+from pytest_rwkvperf.reports.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pytest_rwkvperf.machine.roofline import Ceilings
-    from pytest_rwkvperf.measure.record import CaseRecord
-    from pytest_rwkvperf.reports.report import Style
+    from pytest_rwkvperf.measure.record import CaseRecord, ProcessRun
+    from pytest_rwkvperf.reports.report import Language
     from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
 FOLDER = Path(__file__).with_name("page")
 
 VERDICTS = ("REGRESSION", "INVALID", "INCONCLUSIVE", "NO-BASELINE", "IMPROVEMENT", "PASS")
-"""The order in which a reader wants them."""
+"""In the order of interest to a reader."""
 
-_MOST_SAMPLES = 200_000
+_MAX_SAMPLES = 200_000
 """Of all charts of samples together, about 4 MB. Of a longer record every n-th is drawn, and the page says so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Html:
+class Html(Report):
     """One HTML file."""
 
-    suffix: str = ".html"
-
     def check(self) -> None:
-        """Ask for what the page is made with, before anything is measured.
+        """Check that the page's libraries are installed.
 
         Raises:
-            OptionError: it is not installed.
+            OptionError: one is missing.
         """
         check_installed()
 
-    def render(self, record: Record, style: Style) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
+    def render(self, record: Record, _language: Language, /) -> Mapping[str, str]:
         """The whole page."""
         record = record.told_apart()
         total = sum(len(run.samples.get(item.workload, ())) for case, item in record.items() for run in _runs(case))
-        step = max(1, -(-total // _MOST_SAMPLES))
+        step = max(1, -(-total // _MAX_SAMPLES))
         items = [_item(index, case, item) for index, (case, item) in enumerate(record.items())]
         samples = [_samples(case, item, step) for case, item in record.items()]
+        on_gpu = ("joules", "busy", "device", "gpu_mib")
         context = {
             "record": record,
             "items": items,
             "step": step,
-            "verdicts": _counted(record),
-            "cases": list(_cases(record)),
-            "gpu": any(one[name] is not None for one in items for name in ("joules", "busy", "device", "gpu_mib")),
+            "verdicts": _counts(record),
+            "cases": [_case(case) for case in record.cases],
+            "gpu": any(item[name] is not None for item in items for name in on_gpu),
             "notes": _gpu_notes(record),
             "ceilings": _ceilings(record),
         }
@@ -73,20 +72,19 @@ class Html:
 
 
 def check_installed() -> None:
-    """Ask for what pages are made with.
+    """Check that the libraries of HTML pages are installed.
 
     Raises:
-        OptionError: it is not installed.
+        OptionError: one is missing.
     """
     if importlib.util.find_spec("jinja2") is None or importlib.util.find_spec("vl_convert") is None:
         raise OptionError(
-            "HTML pages are made with Jinja2 and Vega-Lite, which are not installed: "
-            'pip install "pytest-rwkvperf[html]"'
+            'HTML pages need Jinja2 and Vega-Lite, which are not installed: pip install "pytest-rwkvperf[html]"'
         )
 
 
 def render_page(template: str, script: str, data: Mapping[str, Any], context: Mapping[str, Any]) -> str:
-    """A page of this folder's templates with a script of its own and the charts' library.
+    """Render a template of `page/` with its script and the chart library; `data` is embedded as JSON by element id.
 
     Raises:
         OptionError: Jinja2 or vl-convert is not installed.
@@ -96,22 +94,22 @@ def render_page(template: str, script: str, data: Mapping[str, Any], context: Ma
 
     loader = jinja2.FileSystemLoader(FOLDER)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters.update(FILTERS)
+    environment.globals.update(FORMS)
     own = (FOLDER / "charts.js").read_text(encoding="utf-8") + (FOLDER / script).read_text(encoding="utf-8")
-    # The library's top level is full of short names.
+    # In a function of its own: the library's top level has many short names.
     scripts = [_library(), f"(() => {{\n{own}\n}})();"]
     return environment.get_template(template).render(
         **context,
         style=(FOLDER / "page.css").read_text(encoding="utf-8"),
         scripts=scripts,
         policy=_policy(scripts),
-        texts={name: _json(one) for name, one in data.items()},
+        texts={name: _json(value) for name, value in data.items()},
     )
 
 
 @functools.cache
 def _library() -> str:
-    """The charts' library as one script: the same for every page, and a second's work to bundle."""
+    """The chart library as one script. Bundling takes a second and gives the same for every page."""
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
@@ -119,24 +117,24 @@ def _library() -> str:
 
 
 def _json(value: object) -> str:
-    """JSON for a script element, which ends at the first "</script": an escape says it otherwise."""
+    """JSON for a script element. `<` is escaped because the element would end at a "</script" inside a string."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def _policy(scripts: list[str]) -> str:
-    """A Content-Security-Policy: nothing is fetched from anywhere, and no script runs but these."""
-    hashes = (base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts)
-    allowed = " ".join(f"'sha256-{one}'" for one in hashes)
+    """A Content-Security-Policy that fetches nothing and allows only these scripts."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     return f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {allowed}"
 
 
-def _runs(case: RecordedCase) -> list[Any]:
+def _runs(case: RecordedCase) -> list[ProcessRun]:
     return [run for side in (case.measured, case.old) if side for run in side.runs]
 
 
 def _item(index: int, case: RecordedCase, item: RecordedItem) -> dict[str, Any]:
-    """A workload's figures as the record has them; the filters and charts read these names."""
-    figure, ratio, of_case = item.rate, item.comparison, case.figures
+    """A workload's figures under the names that the charts and filters read."""
+    rate, comparison, of_case = item.rate, item.comparison, case.figures
     return {
         "id": index,
         "backend": case.case.backend,
@@ -146,14 +144,14 @@ def _item(index: int, case: RecordedCase, item: RecordedItem) -> dict[str, Any]:
         "workload": item.workload,
         "kind": Workload.parse(item.workload).kind,
         "verdict": item.verdict or "none",
-        "rate": figure.median if figure else None,
-        "low": figure.low if figure else None,
-        "high": figure.high if figure else None,
-        "ratio": ratio.ratio if ratio else None,
-        "ratio_low": ratio.low if ratio else None,
-        "ratio_high": ratio.high if ratio else None,
+        "rate": rate.median if rate else None,
+        "low": rate.low if rate else None,
+        "high": rate.high if rate else None,
+        "ratio": comparison.ratio if comparison else None,
+        "ratio_low": comparison.low if comparison else None,
+        "ratio_high": comparison.high if comparison else None,
         "tolerance": item.tolerance,
-        "rss": of_case.peak_rss_bytes / 2**20 if of_case else None,
+        "rss": _mebibytes(of_case.peak_rss_bytes if of_case else None),
         "parity": of_case.parity if of_case else None,
         "bound": _bound(case),
         "share": item.roofline_share,
@@ -161,19 +159,22 @@ def _item(index: int, case: RecordedCase, item: RecordedItem) -> dict[str, Any]:
         "net_joules": item.net_joules_per_token,
         "busy": item.utilisation,
         "device": item.device_share,
-        "gpu_mib": of_case.peak_device_bytes / 2**20 if of_case and of_case.peak_device_bytes is not None else None,
-        "file_mib": of_case.file_bytes / 2**20 if of_case else None,
+        "gpu_mib": _mebibytes(of_case.peak_device_bytes if of_case else None),
+        "file_mib": _mebibytes(of_case.file_bytes if of_case else None),
     }
 
 
+def _mebibytes(count: int | None) -> float | None:
+    return None if count is None else count / 2**20
+
+
 def label(case: RecordedCase) -> str:
-    """A case in a chart: what tells it from others of the run."""
-    one = case.case
-    return f"{one.backend} {one.variant} {one.device}"
+    """The name of a case in charts and sentences."""
+    return " ".join(figures.names(case).values())
 
 
 def _samples(case: RecordedCase, item: RecordedItem, step: int) -> dict[str, list[Any]]:
-    """Columns with a row for each sample, in order of time. Probes are in milliseconds, -1 where there is none."""
+    """Columns with one entry per sample, in order of time. A probe is in milliseconds, -1 where there is none."""
     tokens = Workload.parse(item.workload).tokens
     rows = sorted(
         row
@@ -181,11 +182,9 @@ def _samples(case: RecordedCase, item: RecordedItem, step: int) -> dict[str, lis
         if record
         for row in _rows(record, item.workload, tokens, side)
     )[::step]
-    first = rows[0][0] if rows else 0.0
     names = ("at", "rate", "process", "side", "probe")
-    columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in names]
-    columns[0] = [round(at - first, 3) for at in columns[0]]
-    return dict(zip(names, columns, strict=True))
+    columns = {name: [row[index] for row in rows] for index, name in enumerate(names)}
+    return {**columns, "at": [round(at - rows[0][0], 3) for at in columns["at"]]}
 
 
 def _rows(record: CaseRecord, workload: str, tokens: int, side: str) -> Iterator[tuple[Any, ...]]:
@@ -196,66 +195,59 @@ def _rows(record: CaseRecord, workload: str, tokens: int, side: str) -> Iterator
             yield sample.started, float(f"{tokens / sample.nanoseconds * 1e9:.5g}"), process, side, probe
 
 
-def _counted(record: Record) -> dict[str, int]:
-    """How many workloads got each verdict."""
+def _counts(record: Record) -> dict[str, int]:
+    """The number of workloads with each verdict."""
     given = [item.verdict or "none" for _, item in record.items()]
     return {verdict: given.count(verdict) for verdict in (*VERDICTS, "none") if verdict in given}
 
 
-def _cases(record: Record) -> Iterator[tuple[str, RecordedCase, float]]:
-    """Each case with its label and the bound of its parity."""
-    for case in record.cases:
-        yield label(case), case, _bound(case)
+def _case(case: RecordedCase) -> dict[str, Any]:
+    """A row of the table of cases; latencies are those of the longest workloads."""
+    prefill, generation = figures.longest(case, "prefill"), figures.longest(case, "generation")
+    return {
+        "label": label(case),
+        "recorded": case,
+        "bound": _bound(case),
+        "first_token": prefill.first_token_seconds if prefill else None,
+        "inter_token": generation.inter_token_seconds if generation else None,
+    }
 
 
 def _bound(case: RecordedCase) -> float:
-    """What the relative L2 of a right answer may be."""
+    """The largest relative L2 of correct logits."""
     device = case.measured.device if case.measured else None
     return bound_for(case.case.backend, case.case.quant, device).relative_l2
 
 
 def _gpu_notes(record: Record) -> list[tuple[str, str]]:
-    """What the driver told beside the samples that a reader should know, with the case's label."""
-    watched = ((label(case), case.measured.gpu) for case in record.cases if case.measured and case.measured.gpu)
-    return [(name, note) for name, gpu in watched for note in gpu.notes()]
+    """Warnings from the GPU's driver, each with the label of the case."""
+    observed = ((label(case), case.measured.gpu) for case in record.cases if case.measured and case.measured.gpu)
+    return [(name, note) for name, gpu in observed for note in gpu.notes()]
 
 
 def _ceilings(record: Record) -> list[tuple[str, Ceilings]]:
-    """What each device was seen to reach, the best of its cases: each of them timed it anew."""
+    """Each device's measured ceilings; every case measured them, and the highest ones count."""
     best: dict[str, Ceilings] = {}
     for case in record.cases:
-        if case.measured and (timed := case.measured.ceilings):
+        if case.measured and (ceilings := case.measured.ceilings):
             name = case.measured.device.name
-            if name not in best or timed.copy_bytes_per_second > best[name].copy_bytes_per_second:
-                best[name] = timed
+            if name not in best or ceilings.copy_bytes_per_second > best[name].copy_bytes_per_second:
+                best[name] = ceilings
     return list(best.items())
 
 
-def speed(value: float | None) -> str:
-    """Tokens per second with four digits, as in the terminal."""
-    if value is None:
-        return ""
-    digits = 0 if value >= 1000 else 1 if value >= 100 else 2  # noqa: PLR2004 - four digits
-    return f"{value:.{digits}f}"
-
-
-def _number(value: float | None, form: str, scale: float = 1.0) -> str:
-    return "" if value is None else format(value * scale, form)
-
-
-_WIDE = 100.0
-"""A ratio beyond it says that nothing is known."""
-
-FILTERS = {
-    "speed": speed,
-    "ratio": lambda value: _number(value, ".3f" if value is None or value < _WIDE else ".1e"),
-    "percent": lambda value: _number(value, ".1%") if value is None or value < _WIDE else "> 100 times",
-    "milliseconds": lambda value: _number(value, ".2f", 1e3),
-    "seconds": lambda value: _number(value, ".2f"),
-    "mebibytes": lambda value: _number(value, ".0f", 1 / 2**20),
-    "small": lambda value: _number(value, ".1e"),
-    "joules": lambda value: _number(value, ".3g"),
-    "tera": lambda value: _number(value, ".3g", 1e-12),
+FORMS = {
+    "plain": lambda value: "" if value is None else str(value),
+    "speed": figures.speed,
+    "ratio": figures.ratio,
+    "percent": figures.percent,
+    "parity": figures.parity,
+    "milliseconds": lambda value: figures.number(value, ".2f", scale=1e3),
+    "seconds": lambda value: figures.number(value, ".2f"),
+    "mebibytes": lambda value: figures.number(value, ".0f", scale=1 / 2**20),
+    "joules": lambda value: figures.number(value, ".3g"),
+    "tera": lambda value: figures.number(value, ".3g", scale=1e-12),
 }
+"""How templates write figures, None as an empty text. Units are in the headings."""
 
 REPORT = Html()

@@ -1,4 +1,4 @@
-"""The community guide's three issue templates, filled in: one file for each engine, in English or Chinese."""
+"""The community guide's three issue templates, filled in from a record: one file per engine, in English or Chinese."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import ReportError
-from pytest_rwkvperf.reports import tool_output
+from pytest_rwkvperf.reports import figures, tool_output
 from pytest_rwkvperf.reports.issue_texts import TEXTS, Texts
 from pytest_rwkvperf.reports.markdown import clean, escape, table
+from pytest_rwkvperf.reports.report import Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_rwkvperf.measure.record import CaseRecord
-    from pytest_rwkvperf.reports.report import Style
-    from pytest_rwkvperf.stats.estimates import Rate
+    from pytest_rwkvperf.reports.report import Language
     from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
 ACCEPTED = (32, 2560)
@@ -25,7 +25,7 @@ ACCEPTED = (32, 2560)
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One of the guide's: the tool's name in its title and label, and how that tool shows its figures."""
+    """One of the guide's templates: the tool's name in title and label, and the tool's output with our figures."""
 
     tool: str
     label: str
@@ -33,7 +33,7 @@ class Template:
 
 
 def _fenced(text: str) -> str:
-    """Inside a fence nothing has a meaning but a longer fence."""
+    """A fenced block; three backticks in the text, which would end it, become quotation marks."""
     return f"```text\n{text.replace('```', chr(0x2018) * 3)}```\n"
 
 
@@ -50,34 +50,30 @@ TEMPLATES = {
 
 
 def template_of(backend: str) -> Template:
-    """The guide's template; an engine that the guide does not know is shown as llama-bench would."""
+    """The guide's template for an engine. An engine unknown to the guide gets llama-bench's table."""
     return TEMPLATES.get(backend, Template(clean(backend), clean(backend), tool_output.llama_bench_table))
 
 
-@dataclass(frozen=True, slots=True)
-class Issue:
+class Issue(Report):
     """Markdown with the title and the labels in its front matter."""
 
-    suffix: str = ".md"
-
-    def render(self, record: Record, style: Style) -> Mapping[str, str]:
-        """A text for each engine that was measured; one engine alone needs no name in the file's.
+    def render(self, record: Record, language: Language, /) -> Mapping[str, str]:
+        """One text per engine that was measured; for a single engine under the empty name.
 
         Raises:
-            ReportError: none was.
+            ReportError: no engine was measured.
         """
         by_engine: dict[str, list[RecordedCase]] = {}
         for case in record.cases:
             by_engine.setdefault(case.case.backend, []).append(case)
-        if not any(case.measured for case in record.cases):
-            raise ReportError("nothing was measured, so there is nothing to report to the guide")
-        texts = TEXTS[style.language]
-        found = {
-            name: _issue(record, name, cases, texts)
+        issues = {
+            name: _issue(record, name, cases, TEXTS[language])
             for name, cases in by_engine.items()
             if any(case.measured for case in cases)
         }
-        return found if len(found) > 1 else {"": next(iter(found.values()))}
+        if not issues:
+            raise ReportError("nothing was measured, so there is nothing to report to the guide")
+        return issues if len(issues) > 1 else {"": next(iter(issues.values()))}
 
 
 REPORT = Issue()
@@ -98,9 +94,9 @@ def _issue(record: Record, backend: str, cases: Sequence[RecordedCase], texts: T
 
 
 def _front_matter(template: Template, measured: Sequence[CaseRecord]) -> str:
-    """Title and labels; a JSON string is YAML's double-quoted one."""
+    """Title and labels. JSON strings are valid YAML."""
     model, device = clean(measured[0].model.name), clean(measured[0].device.name)
-    quants = ", ".join(dict.fromkeys(one.case.quant for one in measured))
+    quants = ", ".join(dict.fromkeys(record.case.quant for record in measured))
     title = f"[{template.tool} report] {model} {quants} | {device}"
     lines = [
         f"title: {json.dumps(title, ensure_ascii=False)}",
@@ -115,28 +111,28 @@ def _cpu(record: Record, texts: Texts) -> str:
 
 
 def _gpu(record: Record, measured: Sequence[CaseRecord], texts: Texts) -> str:
-    used = [one.device for one in measured if one.device.kind != "cpu"]
+    devices = [case.device for case in measured if case.device.kind != "cpu"]
     names = dict.fromkeys(
-        escape(f"{device.name} ({device.id}{', ' + device.detail if device.detail else ''})") for device in used
+        escape(f"{device.name} ({device.id}{', ' + device.detail if device.detail else ''})") for device in devices
     )
     if names:
         return "\n".join(names)
-    there = ", ".join(map(escape, record.fingerprint.gpus))
-    return texts.gpu_unused.format(gpus=there) if there else texts.no_gpu
+    installed = ", ".join(map(escape, record.fingerprint.gpus))
+    return texts.gpu_unused.format(gpus=installed) if installed else texts.no_gpu
 
 
 def _performance(record: Record, template: Template, cases: Sequence[RecordedCase], texts: Texts) -> str:
     measured = [case.measured for case in cases if case.measured]
-    own = [case for case in cases if case.case.protocol == "native" and case.measured]
+    native = [case for case in cases if case.case.protocol == "native" and case.measured]
     parts = [
-        template.performance(record, own or cases),
-        (texts.measured_natively if own else texts.measured_uniformly) + "\n",
+        template.performance(record, native or cases),
+        (texts.measured_natively if native else texts.measured_uniformly) + "\n",
     ]
     model = measured[0].model
     if (model.layers, model.width) != ACCEPTED or model.name.startswith("synthetic:"):
         parts.insert(0, f"> {texts.other_model.format(model=escape(model.name))}\n")
     shown = replace(record, cases=tuple(cases)).told_apart()
-    rows = [_row(case, item, texts) for case, item in shown.items() if item.rate]
+    rows = [_row(case, item) for case, item in shown.items() if item.rate]
     parts.append(f"{texts.own_figures}\n\n" + table(texts.columns, rows, right=range(3, 10)))
     failures = [
         f"- {escape(case.case.variant)}, {escape(case.case.device)}: {escape(case.failure)}"
@@ -148,33 +144,28 @@ def _performance(record: Record, template: Template, cases: Sequence[RecordedCas
     return "\n".join(parts)
 
 
-def _row(case: RecordedCase, item: RecordedItem, texts: Texts) -> list[str]:
-    figures, rate = case.figures, item.rate
-    between, first = item.inter_token_seconds, item.first_token_seconds
-    return [
-        escape(case.case.variant),
-        escape(case.case.device),
+def _row(case: RecordedCase, item: RecordedItem) -> list[str]:
+    rate, between, of_case = item.rate, item.inter_token_seconds, case.figures
+    assert rate is not None  # noqa: S101 - the caller has asked
+    cells = [
+        case.case.variant,
+        case.case.device,
         item.workload,
-        f"{rate.median:.2f}" if rate else "",
-        _interval(rate),
-        f"{rate.processes} × {rate.samples / rate.processes:.0f}" if rate else "",  # noqa: RUF001 - times
-        f"{first * 1e3:.1f} ms" if first else "",
+        f"{rate.median:.2f}",
+        "" if rate.high is None else f"{rate.low:.2f} - {rate.high:.2f}",
+        f"{rate.processes} × {rate.samples / rate.processes:.0f}",  # noqa: RUF001 - times
+        figures.milliseconds(item.first_token_seconds, 1),
         f"{between.p50 * 1e3:.2f} / {between.p99 * 1e3:.2f} ms" if between else "",
-        f"{figures.peak_rss_bytes / 2**30:.2f} GiB" if figures else "",
-        f"{figures.parity:.1e}" if figures and figures.parity is not None else "",
-        item.verdict or texts.not_judged,
+        figures.number(of_case.peak_rss_bytes if of_case else None, ".2f", " GiB", 1 / 2**30),
+        figures.parity(of_case.parity if of_case else None),
+        item.verdict or "",
     ]
-
-
-def _interval(rate: Rate | None) -> str:
-    if rate is None or rate.high is None:
-        return ""
-    return f"{rate.low:.2f} - {rate.high:.2f}"
+    return list(map(escape, cells))
 
 
 def _system(record: Record, measured: Sequence[CaseRecord], texts: Texts) -> str:
-    system, first = record.system, measured[0]
-    versions = {name: version for one in measured for name, version in one.versions.items()}
+    system, conditions = record.system, measured[0].conditions
+    versions = {name: version for case in measured for name, version in case.versions.items()}
     facts = {
         texts.operating_system: system.operating_system,
         texts.memory: f"{system.memory_bytes / 2**30:.1f} GiB",
@@ -182,16 +173,16 @@ def _system(record: Record, measured: Sequence[CaseRecord], texts: Texts) -> str
         **versions,
         "Python": system.python,
         "pytest-rwkvperf": record.project_version,
-        texts.model_file: ", ".join(dict.fromkeys(one.model.file_name or one.model.name for one in measured)),
+        texts.model_file: _distinct(case.model.file_name or case.model.name for case in measured),
         texts.settings: texts.settings_are.format(
-            threads=_distinct(one.case.threads for one in measured),
-            chunk=_distinct(one.case.chunk for one in measured),
-            load=first.conditions.load_before,
-            steal=first.conditions.steal,
+            threads=_distinct(case.case.threads for case in measured),
+            chunk=_distinct(case.case.chunk for case in measured),
+            load=conditions.load_before,
+            steal=conditions.steal,
         ),
     }
     return "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in facts.items())
 
 
-def _distinct(numbers: Iterable[int]) -> str:
-    return ", ".join(dict.fromkeys(map(str, numbers)))
+def _distinct(values: Iterable[object]) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))

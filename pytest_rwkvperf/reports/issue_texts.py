@@ -1,4 +1,4 @@
-"""What reports for people say, in both languages."""
+"""The texts of the guide's issues in both languages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """One language's. Braces are filled in by `str.format`."""
+    """The texts in one language. Braces are filled in by `str.format`."""
 
     cpu: str
     gpu: str
@@ -30,7 +30,6 @@ class Texts:
     measured_uniformly: str
     failed: str
     columns: tuple[str, ...]
-    not_judged: str
     operating_system: str
     memory: str
     model_file: str
@@ -44,7 +43,7 @@ ENGLISH = Texts(
     performance="Performance data",
     system="System information [optional]",
     screenshot="Screenshot [optional]",
-    no_screenshot="None: these figures are of the measurement record {id}, begun {started}.",
+    no_screenshot="None: these figures come from the measurement record {id}, started {started}.",
     cores="{cores} logical, {physical} physical cores used",
     no_gpu="None used.",
     gpu_unused="None used; the machine has {gpus}.",
@@ -68,7 +67,6 @@ ENGLISH = Texts(
         "parity",
         "verdict",
     ),
-    not_judged="",
     operating_system="Operating system",
     memory="Main memory",
     model_file="Model file",
@@ -107,7 +105,6 @@ CHINESE = Texts(
         "parity",
         "结论",
     ),
-    not_judged="",
     operating_system="操作系统",
     memory="内存",
     model_file="模型文件",

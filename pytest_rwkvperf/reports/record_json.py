@@ -1,28 +1,25 @@
-"""The record itself as a report."""
+"""The measurement record itself, as JSON with the schema `docs/record.schema.json`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.reports.report import Report
 from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_rwkvperf.reports.report import Style
+    from pytest_rwkvperf.reports.report import Language
     from pytest_rwkvperf.store.record import Record
 
 
-@dataclass(frozen=True, slots=True)
-class Json:
-    """One JSON file with the schema `docs/record.schema.json`."""
+class RecordJson(Report):
+    """The whole record in one file."""
 
-    suffix: str = ".json"
-
-    def render(self, record: Record, style: Style) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
-        """The whole record."""
+    def render(self, record: Record, _language: Language, /) -> Mapping[str, str]:
+        """As the record is stored."""
         return {"": records.dumps(record)}
 
 
-REPORT = Json()
+REPORT = RecordJson()

@@ -1,9 +1,8 @@
-"""What a report is: something that makes text of a record, and measures nothing."""
+"""The protocol of report formats. A report makes text from a measurement record and measures nothing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,38 +12,22 @@ if TYPE_CHECKING:
 Language = Literal["en", "zh"]
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
-    """What a reader may choose about a report."""
-
-    language: Language = "en"
-
-
-@runtime_checkable
 class Report(Protocol):
-    """One format. It is given the record alone, so that a stored record gives later what the run would have."""
-
-    @property
-    def suffix(self) -> str:
-        """Of the files it makes, with the dot."""
-
-    def render(self, record: Record, style: Style) -> Mapping[str, str]:
-        """The texts of the report by what tells their files apart.
-
-        That is the empty string for one alone, and an engine's name where there is a file for each.
-
-        Raises:
-            ReportError: the record holds nothing that this format could show.
-        """
-
-
-@runtime_checkable
-class NeedsMore(Protocol):
-    """A report that is made with something that need not be installed."""
+    """One format. Its only input is the record, so a stored record later gives the same report as the run itself."""
 
     def check(self) -> None:
-        """See that it is there.
+        """Check that the libraries the format needs are installed; most formats need none.
 
         Raises:
-            OptionError: it is not; the message says how to install it.
+            OptionError: one is missing; the message says how to install it.
+        """
+        return
+
+    def render(self, record: Record, language: Language, /) -> Mapping[str, str]:
+        """Texts of the report by part: "" for a report in one file, an engine's name where each engine has a file.
+
+        `language` matters only to formats with translated text.
+
+        Raises:
+            ReportError: the record holds nothing that this format can show.
         """

@@ -1,4 +1,4 @@
-"""Reports as files: checked before anything is measured, and written whole or not at all."""
+"""Write reports as files. Targets are checked before measuring; a file is written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -8,65 +8,65 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.atomic import destination, is_stream, write_atomically
 from pytest_rwkvperf.core.errors import OptionError, ReportError, StorageError
 from pytest_rwkvperf.reports import formats
-from pytest_rwkvperf.reports.report import NeedsMore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pytest_rwkvperf.reports.formats import Wanted
-    from pytest_rwkvperf.reports.report import Style
+    from pytest_rwkvperf.reports.formats import ReportRequest
+    from pytest_rwkvperf.reports.report import Language
     from pytest_rwkvperf.store.record import Record
 
 
-def check(wanted: Sequence[Wanted]) -> None:
-    """See that the reports can be written, leaving nothing behind: hours of measuring must not end at a typing error.
+def check(requests: Sequence[ReportRequest]) -> None:
+    """Check, leaving nothing behind, that the reports can be written: a typing error must not cost hours of measuring.
 
     Raises:
-        OptionError: two reports would be one file, one cannot be written, or what makes it is not installed.
+        OptionError: two reports share a file, a file cannot be written, or a library of a format is not installed.
     """
-    taken: set[Path] = set()
-    for one in wanted:
-        if isinstance(report := formats.load(one.format), NeedsMore):
-            report.check()
-        target = check_place(f"the report {str(one.path)!r}", one.path)
-        if target in taken and not is_stream(target):
-            raise OptionError(f"two reports would be {str(one.path)!r}; give each a file of its own")
-        taken.add(target)
+    targets: set[Path] = set()
+    for request in requests:
+        formats.load(request.format).check()
+        target = check_target(f"the report {str(request.path)!r}", request.path)
+        if target in targets and not is_stream(target):
+            raise OptionError(f"two reports would be {str(request.path)!r}; give each a file of its own")
+        targets.add(target)
 
 
-def check_place(name: str, path: Path) -> Path:
-    """See that a file can be written, leaving nothing behind; which file that is. `name` is what errors call it.
+def check_target(name: str, path: Path) -> Path:
+    """Check, leaving nothing behind, that a file can be written; error messages call it `name`.
+
+    Returns: the file that links lead to.
 
     Raises:
-        OptionError: it cannot.
+        OptionError: it cannot be written.
     """
     try:
         if not path.is_dir():
             if not is_stream(target := destination(path)):
-                _try_folder(target.parent)
+                _check_folder(target.parent)
             return target
-    except (OSError, RuntimeError) as error:  # the latter of links in a loop, until Python 3.13
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, until Python 3.13
         raise OptionError(f"{name} cannot be written: {error}; name another file") from error
     raise OptionError(f"{name} is a folder; name a file in it")
 
 
-def _try_folder(folder: Path) -> None:
-    """See that a folder takes files; of one that is still to be made, the folder that it will be in.
+def _check_folder(folder: Path) -> None:
+    """Check that the folder, or the nearest parent that exists, takes files.
 
     Raises:
         OSError: it does not.
     """
-    there = next((one for one in (folder, *folder.parents) if _is_there(one)), folder)
+    existing = next((path for path in (folder, *folder.parents) if _exists(path)), folder)
     try:
-        # A file is the only proof: permissions say nothing of root, of read-only mounts and of full disks.
-        tempfile.TemporaryFile(dir=there).close()
-    except OSError as error:  # which names a file that nobody has heard of
-        raise OSError(error.errno, error.strerror, str(there)) from error
+        # Permissions do not tell: root ignores them, and a mount may be read-only or full.
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:  # it names the temporary file
+        raise OSError(error.errno, error.strerror, str(existing)) from error
 
 
-def _is_there(path: Path) -> bool:
-    """`Path.exists`, except that a path which cannot be is an error, and no path on which something can be made."""
+def _exists(path: Path) -> bool:
+    """Like `Path.exists`, but raise OSError for a path that cannot exist, such as one below a file."""
     try:
         path.stat()
     except FileNotFoundError:
@@ -74,25 +74,24 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def write(record: Record, wanted: Wanted, style: Style) -> list[Path]:
-    """Write one report, making its folder; the files it became.
+def write(record: Record, request: ReportRequest, language: Language) -> list[Path]:
+    """Write one report, making its folder; returns the files, of which there may be one per engine.
 
     Raises:
-        ReportError: the format has nothing to show, or the disk refuses.
+        ReportError: the format has nothing to show, or the file cannot be written.
     """
-    written = []
-    for part, text in formats.load(wanted.format).render(record, style).items():
-        path = wanted.with_part(part)
+    texts = formats.load(request.format).render(record, language)
+    paths = {request.path_of(part): text for part, text in texts.items()}
+    for path, text in paths.items():
         put(text, path)
-        written.append(path)
-    return written
+    return [*paths]
 
 
 def put(text: str, path: Path) -> None:
     """Write a report's text, making its folder.
 
     Raises:
-        ReportError: the disk refuses.
+        ReportError: the file cannot be written.
     """
     try:
         target = destination(path)
@@ -104,13 +103,13 @@ def put(text: str, path: Path) -> None:
         raise ReportError(str(error)) from error
 
 
-def write_all(record: Record, wanted: Sequence[Wanted], style: Style) -> tuple[list[Path], list[str]]:
-    """Write every report, though one of them fails; the files, and a sentence for each failure."""
+def write_all(record: Record, requests: Sequence[ReportRequest], language: Language) -> tuple[list[Path], list[str]]:
+    """Write every report even if one fails; returns the files and one sentence per failure."""
     written: list[Path] = []
-    troubles: list[str] = []
-    for one in wanted:
+    failures: list[str] = []
+    for request in requests:
         try:
-            written += write(record, one, style)
+            written += write(record, request, language)
         except ReportError as error:  # noqa: PERF203 - a handful of reports
-            troubles.append(str(error))
-    return written, troubles
+            failures.append(str(error))
+    return written, failures

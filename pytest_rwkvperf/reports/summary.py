@@ -1,55 +1,42 @@
-"""The tables of the terminal as markdown: for a pull request, a job's page or a chat."""
+"""The terminal's tables as markdown: for a pull request, a CI job's summary or a chat."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.reports import native_ratio
+from pytest_rwkvperf.reports import figures, native_ratio
 from pytest_rwkvperf.reports.markdown import escape, table
+from pytest_rwkvperf.reports.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from pytest_rwkvperf.reports.report import Style
-    from pytest_rwkvperf.stats.estimates import Rate
+    from pytest_rwkvperf.reports.report import Language
     from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
-_COLUMNS = (
-    "backend",
-    "quant",
-    "device",
-    "workload",
-    "tokens/s",
-    "± 95 %",
-    "baseline",
-    "ratio",
-    "bounds",
-    "parity",
-    "verdict",
-)
-_CASE_COLUMNS = ("backend", "quant", "device", "load", "first token", "inter-token p50", "p99", "peak RSS", "file")
-_MARKS = {"REGRESSION": "❌", "INVALID": "❌", "PASS": "✅", "IMPROVEMENT": "🚀", "INCONCLUSIVE": "❔"}
+_TEXT_COLUMNS = ("backend", "quant", "device", "workload", "verdict")
+_COLUMNS = (*_TEXT_COLUMNS[:4], "t/s", "± 95 %", "baseline", "ratio", "bounds", "parity", "verdict")
+_CASE_COLUMNS = (*_TEXT_COLUMNS[:3], "load", "first token", "inter-token p50", "p99", "peak RSS", "file")
+_MARKS = {"REGRESSION": "❌ ", "INVALID": "❌ ", "PASS": "✅ ", "IMPROVEMENT": "🚀 ", "INCONCLUSIVE": "❔ "}
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """Verdicts first, then what belongs to the cases, what failed, and the machine."""
+class Summary(Report):
+    """Verdicts first, then figures of the cases, failures, and the machine."""
 
-    suffix: str = ".md"
-
-    def render(self, record: Record, style: Style) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
+    def render(self, record: Record, _language: Language, /) -> Mapping[str, str]:
         """One text, also of a run that measured nothing."""
         record = record.told_apart()
         parts = [f"### RWKV-7 throughput: {_headline(record)}\n"]
         if any(item.rate for _, item in record.items()):
-            parts.append(table(_COLUMNS, [_row(case, item) for case, item in record.items()], right=range(4, 10)))
-            parts.append(table(_CASE_COLUMNS, [_case_row(one) for one in record.cases], right=range(3, 9)))
-        if told := native_ratio.sentence(native_ratio.of_record(record)):
-            parts.append(f"{escape(told)}\n")
-        if bad := _what_went_wrong(record):
-            parts.append(bad)
+            items = [figures.item_cells(case, item) for case, item in record.items()]
+            marked = [{**cells, "verdict": _MARKS.get(cells["verdict"], "") + cells["verdict"]} for cells in items]
+            parts.append(_table(_COLUMNS, marked))
+            parts.append(_table(_CASE_COLUMNS, [figures.case_cells(case) for case in record.cases]))
+        if ratios := native_ratio.sentence(native_ratio.rates_of(record)):
+            parts.append(f"{escape(ratios)}\n")
+        if failures := _failures(record):
+            parts.append(failures)
         parts.append(_machine(record))
         return {"": "\n".join(parts)}
 
@@ -57,62 +44,26 @@ class Summary:
 REPORT = Summary()
 
 
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
+    right = [index for index, name in enumerate(columns) if name not in _TEXT_COLUMNS]
+    return table(columns, [[escape(row[name]) for name in columns] for row in rows], right=right)
+
+
 def _headline(record: Record) -> str:
     counts = Counter(item.verdict or "no verdict" for _, item in record.items())
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "nothing was measured"
 
 
-def _row(case: RecordedCase, item: RecordedItem) -> list[str]:
-    comparison, figures = item.comparison, case.figures
-    high = comparison.high if comparison else None
-    verdict = item.verdict or "no verdict"
-    return [
-        *_names(case),
-        escape(item.workload),
-        rate(item.rate),
-        f"{width:.1%}" if item.rate and (width := item.rate.half_width) is not None else "",
-        rate(item.baseline),
-        f"{comparison.ratio:.3f}" if comparison else "",
-        f"{comparison.low:.2f}-{high:.2f}" if comparison and high is not None else "",
-        f"{figures.parity:.1e}" if figures and figures.parity is not None else "",
-        f"{_MARKS.get(verdict, '')} {verdict}".strip(),
-    ]
-
-
-def _case_row(case: RecordedCase) -> list[str]:
-    figures = case.figures
-    first = [item.first_token_seconds for item in case.items if item.first_token_seconds]
-    between = next((item.inter_token_seconds for item in case.items if item.inter_token_seconds), None)
-    return [
-        *_names(case),
-        f"{figures.load_seconds:.2f} s" if figures else "",
-        f"{max(first) * 1e3:.1f} ms" if first else "",
-        *((f"{between.p50 * 1e3:.2f} ms", f"{between.p99 * 1e3:.2f} ms") if between else ("", "")),
-        f"{figures.peak_rss_bytes / 2**20:.0f} MiB" if figures else "",
-        f"{figures.file_bytes / 2**20:.0f} MiB" if figures else "",
-    ]
-
-
-def _names(case: RecordedCase) -> tuple[str, str, str]:
-    return escape(case.case.backend), escape(case.case.variant), escape(case.case.device)
-
-
-def rate(figure: Rate | None) -> str:
-    """About four digits."""
-    if figure is None:
-        return ""
-    digits = 0 if figure.median >= 1000 else 1 if figure.median >= 100 else 2  # noqa: PLR2004 - four digits shown
-    return f"{figure.median:.{digits}f}"
-
-
-def name(case: RecordedCase, item: RecordedItem) -> str:
-    """What a sentence calls an item."""
+def item_name(case: RecordedCase, item: RecordedItem) -> str:
+    """How a sentence names a workload of a case."""
     return f"{case.case.label} {item.workload}"
 
 
-def _what_went_wrong(record: Record) -> str:
-    lines = [f"- **{escape(name(case, item))}**: {escape(item.reason)}" for case, item in record.items() if item.fails]
-    lines += [f"- {escape(one.name)} was skipped: {escape(one.reason)}" for one in record.skipped]
+def _failures(record: Record) -> str:
+    lines = [
+        f"- **{escape(item_name(case, item))}**: {escape(item.reason)}" for case, item in record.items() if item.fails
+    ]
+    lines += [f"- {escape(engine.name)} was skipped: {escape(engine.reason)}" for engine in record.skipped]
     return "\n".join(lines) + "\n" if lines else ""
 
 

@@ -1,11 +1,11 @@
-"""What each engine's own tool would have printed, with this run's figures: what people post, in the form they know."""
+"""What each engine's own tool would have printed, with a record's figures: the form in which people post results."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.cases import Workload
-from pytest_rwkvperf.reports import llama_bench
+from pytest_rwkvperf.reports import llama_bench, llama_bench_rows
 from pytest_rwkvperf.reports.markdown import escape
 
 if TYPE_CHECKING:
@@ -29,30 +29,30 @@ def web_rwkv_table(cases: Sequence[RecordedCase]) -> str:
         model = case.measured.model
         int8, float4 = _quantized_layers(case.case.quant, model.layers)
         for item in case.items:
-            if speed := _all_tokens_over_all_time(case, item.workload):
+            if times := _times(case, item.workload):
+                speed = len(times) * Workload.parse(item.workload).tokens / sum(times) * 1e9
                 name = escape(model.file_name or model.name)
                 lines.append(f"| {name:<56} | {int8:>10} | {float4:>12} | {item.workload:>7} | {speed:>14.2f} |")
     return "\n".join(lines) + "\n"
 
 
 def _quantized_layers(quant: str, layers: int) -> tuple[int, int]:
-    """INT8 and 4-bit layers, as its options `--quant` and `--quant-nf4` count them."""
+    """INT8 and 4-bit layers, as the options `--quant` and `--quant-nf4` of `bench` count them."""
     name, _, count = quant.partition("@")
-    wanted = int(count) if count.isascii() and count.isdigit() else layers  # a record may come from anywhere
-    covered = min(wanted, layers or wanted)
-    return (covered if name == "int8" else 0), (covered if name in _FLOAT4 else 0)
+    requested = int(count) if count.isascii() and count.isdigit() else layers  # a record's quant may be any text
+    quantized = min(requested, layers or requested)
+    return (quantized if name == "int8" else 0), (quantized if name in _FLOAT4 else 0)
 
 
-def _all_tokens_over_all_time(case: RecordedCase, workload: str) -> float:
-    times = [time for row in case.times(workload) for time in row]
-    return len(times) * Workload.parse(workload).tokens / sum(times) * 1e9 if times else 0.0
+def _times(case: RecordedCase, workload: str) -> list[int]:
+    return [time for process in case.times(workload) for time in process]
 
 
 def chat_lines(cases: Sequence[RecordedCase]) -> str:
     """What the guide's script for the pip package prints after a turn: of the last repetition, then of all.
 
-    A blank line and the quant stand between cases, which are runs of the script. The guide's chat tells video memory on
-    CUDA too; so do these lines where the run was that chat.
+    Each case is a run of the script, under a line with its strategy. A record of that chat (native protocol) on CUDA
+    also has the line of video memory, as in the guide.
     """
     return "\n\n".join(block for case in cases for block in _chat_blocks(case)) + "\n"
 
@@ -68,12 +68,12 @@ def _chat_blocks(case: RecordedCase) -> Iterator[str]:
         return
     for item in case.items:
         workload = Workload.parse(item.workload)
-        if workload.kind == "generation" and (times := [time for row in case.times(item.workload) for time in row]):
+        if workload.kind == "generation" and (times := _times(case, item.workload)):
             yield "\n".join([strategy, *_answer_lines([(workload.tokens, time / 1e9) for time in times])])
 
 
 def _answer_lines(answers: Sequence[tuple[int, float]]) -> list[str]:
-    """From tokens and seconds of each answer: the last one, and all."""
+    """The lines for the last answer and for all, from tokens and seconds of each."""
     (tokens, seconds), count, total = answers[-1], *map(sum, zip(*answers, strict=True))
     return [
         f"[Current Generation]: {tokens} tokens | Time: {seconds:.2f}s | Speed: {tokens / seconds:.2f} tokens/s",
@@ -82,14 +82,14 @@ def _answer_lines(answers: Sequence[tuple[int, float]]) -> list[str]:
 
 
 def _memory_line(turn: Turn) -> list[str]:
-    """Of CUDA; without it the script has no such line."""
+    """The line of video memory; the script has none without CUDA."""
     if not turn.vram_total_bytes:
         return []
-    used, cached, total = (one / 2**30 for one in (turn.vram_bytes, turn.vram_reserved_bytes, turn.vram_total_bytes))
-    share = used / total
-    return [f"[Current VRAM Usage]: {used:.2f}GB/{total:.2f}GB ({share:.1%}) | Cache: {cached:.2f}GB"]
+    sizes = (turn.vram_bytes, turn.vram_reserved_bytes, turn.vram_total_bytes)
+    used, cached, total = (size / 2**30 for size in sizes)
+    return [f"[Current VRAM Usage]: {used:.2f}GB/{total:.2f}GB ({used / total:.1%}) | Cache: {cached:.2f}GB"]
 
 
 def llama_bench_table(record: Record, cases: Sequence[RecordedCase]) -> str:
-    """llama-bench's own."""
-    return llama_bench.as_markdown(llama_bench.rows_of(record, cases))
+    """llama-bench's table."""
+    return llama_bench.as_markdown(llama_bench_rows.rows_of(record, cases))

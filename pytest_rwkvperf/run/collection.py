@@ -308,15 +308,14 @@ def _leave(pytest_session: pytest.Session, session: Session) -> None:
         return
     from pytest_rwkvperf.reports import github
 
-    on_github = github.is_here(os.environ)
+    on_github = github.is_active(os.environ)
     if not settings.reports and not settings.history and not on_github:
         return
     from pytest_rwkvperf.reports import report_files
-    from pytest_rwkvperf.reports.report import Style
     from pytest_rwkvperf.run import recording
 
     record = recording.of_run(pytest_session, session)
-    session.written, troubles = report_files.write_all(record, settings.reports, Style(settings.report_language))
+    session.written, troubles = report_files.write_all(record, settings.reports, settings.report_language)
     if settings.history and any(case.measured for case in record.cases):
         from pytest_rwkvperf.history import address, spool
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_rwkvperf.core.cases import ProtocolName
-    from pytest_rwkvperf.reports.formats import Wanted
+    from pytest_rwkvperf.reports.formats import ReportRequest
     from pytest_rwkvperf.reports.report import Language
 
 Suite = Literal["auto", "yes", "no"]
@@ -177,7 +177,7 @@ class Settings:
     strict: frozenset[Strictness]
     ab: str
     """The interpreter with the old version; empty when a baseline is what figures are compared with."""
-    reports: tuple[Wanted, ...]
+    reports: tuple[ReportRequest, ...]
     report_language: Language
     protocols: tuple[ProtocolName, ...]
     history: str = field(repr=False)
@@ -315,7 +315,7 @@ def _value(config: pytest.Config, option: Option) -> str:
     return "\n".join(value) if option.repeatable else str(value).strip()
 
 
-def _reports(config: pytest.Config) -> tuple[Wanted, ...]:
+def _reports(config: pytest.Config) -> tuple[ReportRequest, ...]:
     """A relative file is in the folder that pytest was called from, or beside the ini file that names it."""
     option = next(one for one in OPTIONS if one.name == "report")
     given = config.getoption(option.flag)

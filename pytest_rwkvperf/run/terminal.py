@@ -289,7 +289,7 @@ def _both_ways(session: Session, shown: Mapping[Case, Case]) -> list[str]:
         for one in session.judgements.values()
         if one.new is not None
     }
-    told = native_ratio.sentence(native_ratio.apart(rates))
+    told = native_ratio.sentence(rates)
     return [told] if told else []
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from pytest_rwkvperf.history import address, trends
 from pytest_rwkvperf.history import page as page_of_trends
-from pytest_rwkvperf.reports import html
-from pytest_rwkvperf.reports.report import Style
+from pytest_rwkvperf.reports import figures, html
 from tests.integration.conftest import lacking
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record
 from tests.unit.history.conftest import stored
@@ -49,7 +48,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(html.REPORT.render(hostile_record(), Style())[""], encoding="utf-8")
+    path.write_text(html.REPORT.render(hostile_record(), "en")[""], encoding="utf-8")
     return path
 
 
@@ -98,7 +97,7 @@ def test_tables_and_charts_show_the_records_figures(browser: Browser, path: Path
         "#figures tbody tr td:nth-child(5)", "all => all.map(one => [one.dataset.value, one.textContent])"
     )
     assert [float(value) for value, _ in cells if value] == rates
-    assert [text for _, text in cells if text] == [html.speed(one) for one in rates]
+    assert [text for _, text in cells if text] == [figures.speed(one) for one in rates]
     drawn = [
         one["rate"]
         for kind in ("prefill", "generation")
@@ -123,7 +122,7 @@ def test_energy_memory_utilisation_and_roofline_of_a_gpu_are_the_records(
 ) -> None:
     record = with_device_times(h200_record())
     path = tmp_path / "h200.html"
-    path.write_text(html.REPORT.render(record, Style())[""], encoding="utf-8")
+    path.write_text(html.REPORT.render(record, "en")[""], encoding="utf-8")
     page, heard = opened(browser, path, theme, width, HARDWARE)
     assert heard == [path.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -225,7 +224,7 @@ def test_500_workloads_are_under_6_mb_and_open_in_2_seconds_of_a_processor(brows
         )
         cases.append(replace(case, items=items))
     path = tmp_path / "large.html"
-    path.write_text(html.REPORT.render(report_record(*cases), Style())[""], encoding="utf-8")
+    path.write_text(html.REPORT.render(report_record(*cases), "en")[""], encoding="utf-8")
     assert path.stat().st_size < 6_000_000
     page = browser.new_page()
     devtools = page.context.new_cdp_session(page)

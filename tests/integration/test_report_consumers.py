@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rwkvperf.reports import llama_bench
+from pytest_rwkvperf.reports import llama_bench, llama_bench_rows
 from tests.unit.building import record_of, recorded, report_record
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def test_compare_llama_bench_joins_two_reports(notation: str, script: list[str],
         report_record(recorded(replace(record_of([[nanoseconds] * 3] * 3), versions={"llama.cpp": engine})))
         for nanoseconds, engine in ((2 * 10**9, "b1000"), (10**9, "b2000"))
     )
-    texts = [WRITERS[notation](llama_bench.rows(record)) for record in (old, new)]
+    texts = [WRITERS[notation](llama_bench_rows.rows(record)) for record in (old, new)]
     if notation == "sql":
         path = tmp_path / "runs.sqlite"
         with sqlite3.connect(path) as database:
@@ -67,7 +67,7 @@ def test_compare_llama_bench_joins_two_reports(notation: str, script: list[str],
         for path, text in zip(inputs, texts, strict=True):
             path.write_text(text, encoding="utf-8")
     given = [part for path in inputs for part in ("-i", str(path))]
-    (before, after) = (llama_bench.rows(record)[0].build_commit for record in (old, new))
+    (before, after) = (llama_bench_rows.rows(record)[0].build_commit for record in (old, new))
     shown = subprocess.run(
         [*script, "-t", "llama-bench", *given, "-b", before, "-c", after], capture_output=True, text=True, check=False
     )

@@ -10,7 +10,6 @@ import pytest
 from markdown_it import MarkdownIt
 
 from pytest_rwkvperf.reports import github
-from pytest_rwkvperf.reports.report import Style
 from pytest_rwkvperf.reports.summary import REPORT
 from pytest_rwkvperf.store.record import SkippedEngine
 from tests.unit.building import make_record, make_run, passed, recorded, report_record
@@ -65,7 +64,7 @@ def test_a_summary_that_github_would_refuse_is_cut_and_says_so(tmp_path: Path, m
     monkeypatch.setattr(github, "SUMMARY_BYTES", 500)
     assert github.add_summary(FAILED, {"GITHUB_STEP_SUMMARY": str(path)}) == ""
     assert path.stat().st_size <= 500
-    assert path.read_text(encoding="utf-8").endswith("does not fit into a summary of GitHub's; see the report files.\n")
+    assert path.read_text(encoding="utf-8").endswith("does not fit into GitHub's summary; see the report files.\n")
 
 
 def test_a_summary_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
@@ -74,6 +73,6 @@ def test_a_summary_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_run_that_measured_nothing_has_a_summary_too() -> None:
-    text = REPORT.render(report_record(skipped=(SkippedEngine("rwkv", "not installed"),)), Style())[""]
+    text = REPORT.render(report_record(skipped=(SkippedEngine("rwkv", "not installed"),)), "en")[""]
     assert text.startswith("### RWKV-7 throughput: nothing was measured\n")
     assert "- rwkv was skipped: not installed" in text

@@ -13,7 +13,6 @@ import pytest
 
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.reports import formats, html, report_files
-from pytest_rwkvperf.reports.report import Style
 from pytest_rwkvperf.store import record
 from pytest_rwkvperf.store.record import Record, SkippedEngine
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record, slower
@@ -90,7 +89,7 @@ class Parsed(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return html.REPORT.render(hostile_record(), Style())[""]
+    return html.REPORT.render(hostile_record(), "en")[""]
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +139,7 @@ def test_without_a_gpu_no_chart_speaks_of_one_and_without_ceilings_none_of_a_roo
     shared = replace(measured, items=tuple(replace(one, roofline_share=0.5) for one in measured.items))
     charts = {"roofline", "energy", "gpu-memory", "busy"}
     for one, expected in ((measured, set()), (shared, {"roofline"})):
-        text = html.REPORT.render(report_record(one), Style())[""]
+        text = html.REPORT.render(report_record(one), "en")[""]
         assert {name for name in charts if f'id="{name}"' in text} == expected
 
 
@@ -151,7 +150,7 @@ def test_ceilings_and_what_the_driver_told_are_said() -> None:
     assert case.measured.gpu is not None
     busy = replace(case.measured.gpu, before=replace(case.measured.gpu.before, utilisation=60))
     text = html.REPORT.render(
-        replace(taken, cases=(replace(case, measured=replace(case.measured, gpu=busy)), *taken.cases[1:])), Style()
+        replace(taken, cases=(replace(case, measured=replace(case.measured, gpu=busy)), *taken.cases[1:])), "en"
     )[""]
     assert "NVIDIA H200: copies 4.22 TB/s, bf16 782 TFLOP/s" in text
     assert "llama-cpp f16 cuda:0: NVIDIA H200 was busy at 60 % before" in text
@@ -174,7 +173,7 @@ def test_nothing_is_fetched(parsed: Parsed) -> None:
 
 
 def test_a_run_without_cases_is_a_page_too() -> None:
-    text = html.REPORT.render(report_record(), Style())[""]
+    text = html.REPORT.render(report_record(), "en")[""]
     assert Parsed(text).data("data") == {"items": []}
 
 
@@ -188,9 +187,9 @@ def test_without_its_libraries_a_run_stops_before_it_measures(
 
 
 def test_of_very_many_samples_some_are_drawn_and_the_page_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(html, "_MOST_SAMPLES", 3)
+    monkeypatch.setattr(html, "_MAX_SAMPLES", 3)
     taken = report_record(recorded(make_record(make_run(pp16=[10**7] * 5), make_run(pp16=[10**7] * 4))))
-    text = html.REPORT.render(taken, Style())[""]
+    text = html.REPORT.render(taken, "en")[""]
     assert "One sample in 3 is drawn." in text
     assert len(Parsed(text).data("samples-data")[0]["at"]) == 3
 
@@ -198,7 +197,7 @@ def test_of_very_many_samples_some_are_drawn_and_the_page_says_so(monkeypatch: p
 def test_a_case_that_was_timed_in_both_ways_is_two() -> None:
     measured = make_record(make_run(pp16=[10**7, 11 * 10**6]))
     native = replace(measured, case=replace(CASE, protocol="native"))
-    page = Parsed(html.REPORT.render(report_record(recorded(measured), recorded(native)), Style())[""])
+    page = Parsed(html.REPORT.render(report_record(recorded(measured), recorded(native)), "en")[""])
     labels = ["llama-cpp q8_0 cpu", "llama-cpp q8_0 (native) cpu"]
     assert [one["case"] for one in page.data("data")["items"]] == labels
     cells = [[text for text, _ in row][1] for row in page.rows if len(row) > 1]

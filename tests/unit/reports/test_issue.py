@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from markdown_it import MarkdownIt
@@ -14,11 +15,13 @@ from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import ReportError
 from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts
-from pytest_rwkvperf.reports import formats, llama_bench
+from pytest_rwkvperf.reports import formats, llama_bench, llama_bench_rows
 from pytest_rwkvperf.reports.issue import REPORT
-from pytest_rwkvperf.reports.report import Language, Style
 from pytest_rwkvperf.store.record import RecordedCase, RecordedItem
 from tests.unit.building import make_record, make_run, recorded, report_record
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.reports.report import Language
 
 G1 = ModelFacts("rwkv7-g1-2.9b", "a" * 64, 2948000000, 5900000000, "rwkv7-g1-2.9b-20250519-ctx4096.st", 32, 2560)
 GPU = Device("vulkan:0", "NVIDIA GeForce RTX 4090", "gpu", "NVIDIA 580.1")
@@ -39,7 +42,7 @@ RECORD = report_record(*WEB, PIP, LLAMA)
 
 
 def rendered(name: str, language: Language = "en") -> str:
-    return REPORT.render(RECORD, Style(language))[name]
+    return REPORT.render(RECORD, language)[name]
 
 
 def sections(text: str) -> dict[str, str]:
@@ -99,7 +102,7 @@ def test_the_pip_packages_lines_are_the_guides_scripts() -> None:
 
 def test_llama_cpps_table_is_llama_benchs_and_ours_stands_beside_it_with_its_interval() -> None:
     performance = sections(rendered("llama-cpp"))["Performance data"]
-    assert performance.startswith(llama_bench.as_markdown(llama_bench.rows_of(RECORD, [LLAMA])))
+    assert performance.startswith(llama_bench.as_markdown(llama_bench_rows.rows_of(RECORD, [LLAMA])))
     (row,) = [line for line in performance.splitlines() if line.startswith("| q8_0  | vulkan:0 | pp512")]
     rate = LLAMA.items[0].rate
     assert rate is not None
@@ -110,14 +113,14 @@ def test_llama_cpps_table_is_llama_benchs_and_ours_stands_beside_it_with_its_int
 
 def test_figures_of_another_model_are_marked_as_what_the_guide_does_not_take() -> None:
     nano = replace(G1, name="synthetic:2.9b")
-    other = REPORT.render(report_record(recorded(measured("rwkv", "fp16", model=nano))), Style())
+    other = REPORT.render(report_record(recorded(measured("rwkv", "fp16", model=nano))), "en")
     assert [*other] == [""], "one engine alone needs no name in its file's"
     assert "> The guide collects figures of RWKV7-G1 2.9B only. These are of synthetic:2.9b." in other[""]
 
 
 def test_each_engine_gets_a_file_of_its_own_name() -> None:
-    wanted = formats.parse("issue.md", Path("out"))
-    assert [wanted.with_part(name).name for name in REPORT.render(RECORD, Style())] == [
+    request = formats.parse("issue.md", Path("out"))
+    assert [request.path_of(name).name for name in REPORT.render(RECORD, "en")] == [
         "issue-web-rwkv.md", "issue-rwkv.md", "issue-llama-cpp.md",
     ]  # fmt: skip
 
@@ -128,7 +131,7 @@ def test_hostile_names_stay_text() -> None:
     device = Device("vulkan:0", evil, "gpu", evil)
     died = RecordedCase(Case("llama-cpp", evil, "f16", "cpu", 1, 1), None, None, (), failure=evil)
     cases = [recorded(measured(engine, "f16", device, model)) for engine in ("llama-cpp", "web-rwkv", "rwkv")]
-    for text in REPORT.render(report_record(*cases, died), Style()).values():
+    for text in REPORT.render(report_record(*cases, died), "en").values():
         assert "\x1b" not in text
         front, body = text.split("\n---\n", 1)
         assert len(front.splitlines()) == 3
@@ -145,12 +148,12 @@ def test_hostile_names_stay_text() -> None:
 def test_nothing_measured_is_an_error() -> None:
     empty = report_record(RecordedCase(WEB[0].case, None, None, (RecordedItem("pp512", None, "died", fails=True),)))
     with pytest.raises(ReportError, match="nothing was measured"):
-        REPORT.render(empty, Style())
+        REPORT.render(empty, "en")
 
 
 @pytest.mark.parametrize("quant", ["int8@x", "int8@", "int8@²"])
 def test_a_quant_that_nobody_has_is_shown_all_the_same(quant: str) -> None:
-    text = REPORT.render(report_record(recorded(measured("web-rwkv", quant))), Style())[""]
+    text = REPORT.render(report_record(recorded(measured("web-rwkv", quant))), "en")[""]
     assert f"\n| {quant} " in text
 
 
@@ -158,4 +161,4 @@ def test_what_was_not_measured_in_one_of_two_ways_is_told_apart() -> None:
     lost = replace(
         PIP, case=replace(PIP.case, protocol="native"), measured=None, figures=None, items=(), failure="died"
     )
-    assert "\n- fp16 (native), vulkan:0: died\n" in REPORT.render(report_record(PIP, lost), Style())[""]
+    assert "\n- fp16 (native), vulkan:0: died\n" in REPORT.render(report_record(PIP, lost), "en")[""]

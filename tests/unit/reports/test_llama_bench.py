@@ -18,9 +18,8 @@ from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import ReportError
 from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts
-from pytest_rwkvperf.reports import llama_bench
-from pytest_rwkvperf.reports.llama_bench import FIELDS
-from pytest_rwkvperf.reports.report import Style
+from pytest_rwkvperf.reports import llama_bench, llama_bench_rows
+from pytest_rwkvperf.reports.llama_bench_rows import FIELDS
 from tests.unit.building import CPU, make_record, make_run, recorded, report_record
 
 THEIRS = Path(__file__).with_name("llama_bench")
@@ -49,7 +48,7 @@ def theirs(suffix: str) -> str:
 
 
 def ours(report: llama_bench.LlamaBench) -> str:
-    return report.render(ALIKE, Style())[""]
+    return report.render(ALIKE, "en")[""]
 
 
 # What differs between its build and an engine in this process's environment, or from run to run.
@@ -88,7 +87,7 @@ def test_the_table_is_laid_out_as_its_own() -> None:
 
 
 def test_a_gpu_has_layers_and_another_engine_its_name() -> None:
-    table = llama_bench.MARKDOWN.render(BOTH, Style())[""].splitlines()[:6]
+    table = llama_bench.MARKDOWN.render(BOTH, "en")[""].splitlines()[:6]
     assert table[0].split("|")[4:8] == [" backend    ", " ngl ", " threads ", "            test "]
     assert [line.split("|")[1].strip() for line in table[2::2]] == ["rwkv7 ?B F16", "rwkv7 ?B INT8@31"]
     assert [line.split("|")[4].strip() for line in table[2::2]] == ["CPU", "web-rwkv Vulkan"]
@@ -106,7 +105,7 @@ def program(device: Device = CPU, **told: str) -> CaseRecord:
 
 
 def test_rows_of_the_program_say_what_it_printed() -> None:
-    rows = llama_bench.rows(report_record(recorded(program())))
+    rows = llama_bench_rows.rows(report_record(recorded(program())))
     for row, reference in zip(rows, json.loads(theirs("json")), strict=True):
         assert asdict(row) | {"samples_ns": [*row.samples_ns], "samples_ts": [*row.samples_ts]} == {
             **reference,
@@ -119,7 +118,7 @@ def test_rows_of_the_program_say_what_it_printed() -> None:
 
 def test_on_a_gpu_the_program_has_its_own_names() -> None:
     told = {"backends": "CUDA", "cpu_info": "AMD EPYC 9555", "gpu_info": "NVIDIA H200, NVIDIA H200"}
-    row = llama_bench.rows(report_record(recorded(program(H200, **told))))[0]
+    row = llama_bench_rows.rows(report_record(recorded(program(H200, **told))))[0]
     assert {name: getattr(row, name) for name in told} == told
     assert (row.devices, row.n_gpu_layers) == ("CUDA1", 99)
     table = llama_bench.as_markdown([row]).splitlines()[2]
@@ -128,16 +127,16 @@ def test_on_a_gpu_the_program_has_its_own_names() -> None:
 
 def test_a_record_that_lacks_what_the_program_printed_names_the_device() -> None:
     measured = replace(program(H200), versions={"llama-bench": "unknown"})
-    row = llama_bench.rows(report_record(recorded(measured)))[0]
+    row = llama_bench_rows.rows(report_record(recorded(measured)))[0]
     assert (row.backends, row.gpu_info, row.cpu_info) == ("CUDA", "NVIDIA H200", "Model of processor")
     assert re.fullmatch("[0-9a-f]{7}", row.build_commit)
 
 
 def test_two_builds_of_one_commit_stay_apart() -> None:
     pair = recorded(program(executable="b" * 12), old=program(executable="a" * 12))
-    assert len({row.build_commit for row in llama_bench.rows(report_record(pair))}) == 2
+    assert len({row.build_commit for row in llama_bench_rows.rows(report_record(pair))}) == 2
     other = recorded(program(), old=program(build="1234567 (2)"))
-    assert [(row.build_commit, row.build_number) for row in llama_bench.rows(report_record(other))[::2]] == [
+    assert [(row.build_commit, row.build_number) for row in llama_bench_rows.rows(report_record(other))[::2]] == [
         ("1234567", 2),
         ("0c1e570", 1),
     ]
@@ -153,62 +152,25 @@ def test_two_builds_of_one_commit_stay_apart() -> None:
 )
 def test_a_model_is_called_what_llama_cpp_calls_it(layers: int, width: int, quant: str, kind: str) -> None:
     measured = replace(case(replace(F16, quant=quant)), model=replace(MODEL, layers=layers, width=width))
-    assert llama_bench.rows(report_record(recorded(measured)))[0].model_type == kind
+    assert llama_bench_rows.rows(report_record(recorded(measured)))[0].model_type == kind
 
 
-# Read back
-
-
-def test_what_is_written_reads_back_as_the_same_rows() -> None:
-    rows = llama_bench.rows(BOTH)
-    assert len(rows) == 4
-    assert llama_bench.read(llama_bench.as_json(rows), "json") == rows
-    assert llama_bench.read(llama_bench.as_jsonl(rows), "jsonl") == rows
-    without_samples = [replace(row, samples_ns=(), samples_ts=()) for row in rows]
-    assert llama_bench.read(llama_bench.as_csv(rows), "csv") == without_samples
-
-
-def test_no_text_of_a_csv_is_a_formula_and_each_reads_back() -> None:
+def test_csv_text_is_no_spreadsheet_formula() -> None:
     named = replace(MODEL, file_name='=HYPERLINK("x")', name="@x")
-    rows = llama_bench.rows(report_record(recorded(replace(case(), model=named))))
-    rows = [replace(row, cpu_info="+1", devices="-1", main_gpu=-1, samples_ns=(), samples_ts=()) for row in rows]
-    text = llama_bench.as_csv(rows)
-    cells = [pair for row in csv.DictReader(io.StringIO(text)) for pair in row.items()]
-    begun = {name for name, one in cells if one.startswith(("=", "+", "-", "@"))}
-    assert begun == {"flash_attn", "main_gpu"}, "figures stay as they are"
-    assert llama_bench.read(text, "csv") == rows
-
-
-def test_what_llama_bench_wrote_reads_too() -> None:
-    json_rows = llama_bench.read(theirs("json"), "json")
-    assert [(row.test, row.samples_ns) for row in json_rows] == list(TIMES.items())
-    assert [row.n_gen for row in llama_bench.read(theirs("jsonl"), "jsonl")] == [0, 16]
-    assert [row.repack for row in llama_bench.read(theirs("csv"), "csv")] == [True, True]
-
-
-@pytest.mark.parametrize(
-    ("text", "notation"),
-    [
-        ("", "json"),
-        ("{}", "json"),
-        ("[1]", "json"),
-        ("[{}]", "json"),
-        ("[" * 5000, "json"),
-        ("{}", "jsonl"),
-        ("a\n1", "csv"),
-    ],
-)
-def test_anything_else_is_refused(text: str, notation: str) -> None:
-    with pytest.raises(ReportError, match="not llama-bench's"):
-        llama_bench.read(text, notation)  # type: ignore[arg-type]
+    (row, _) = llama_bench_rows.rows(report_record(recorded(replace(case(), model=named))))
+    text = llama_bench.as_csv([replace(row, cpu_info="+1", devices="-1", main_gpu=-1)])
+    (cells,) = csv.DictReader(io.StringIO(text))
+    formulas = {name for name, value in cells.items() if value.startswith(("=", "+", "-", "@"))}
+    assert formulas == {"flash_attn", "main_gpu"}, "numbers stay as they are"
+    assert (cells["model_filename"], cells["devices"]) == ('\'=HYPERLINK("x")', "'-1")
 
 
 # SQL's own consumer
 
 
 def test_sqlite_reads_the_same_figures_whatever_the_names(tmp_path: Path) -> None:
-    text = llama_bench.SQL.render(BOTH, Style())[""]
-    rows = llama_bench.rows(BOTH)
+    text = llama_bench.SQL.render(BOTH, "en")[""]
+    rows = llama_bench_rows.rows(BOTH)
     connection = sqlite3.connect(":memory:")
     connection.executescript(text)
     found = connection.execute(f"SELECT {', '.join(FIELDS)} FROM llama_bench").fetchall()  # noqa: S608
@@ -228,12 +190,12 @@ def test_sqlite_reads_the_same_figures_whatever_the_names(tmp_path: Path) -> Non
 
 def test_two_versions_are_two_builds() -> None:
     pair = recorded(case(version="2"), old=case(version="1"))
-    old, _, new, _ = llama_bench.rows(report_record(pair))
+    old, _, new, _ = llama_bench_rows.rows(report_record(pair))
     assert re.fullmatch("[0-9a-f]{7}", old.build_commit)
     assert old.build_commit != new.build_commit
-    assert len(llama_bench.rows(report_record(recorded(case(), old=case())))) == 2
+    assert len(llama_bench_rows.rows(report_record(recorded(case(), old=case())))) == 2
 
 
 def test_nothing_to_show_is_an_error() -> None:
     with pytest.raises(ReportError, match="nothing was timed"):
-        llama_bench.JSON.render(report_record(), Style())
+        llama_bench.JSON.render(report_record(), "en")

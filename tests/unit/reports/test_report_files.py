@@ -13,8 +13,7 @@ import pytest
 from pytest_rwkvperf.cli.main import main
 from pytest_rwkvperf.core.errors import OptionError, ReportError
 from pytest_rwkvperf.reports import report_files
-from pytest_rwkvperf.reports.formats import Wanted
-from pytest_rwkvperf.reports.report import Style
+from pytest_rwkvperf.reports.formats import ReportRequest
 from pytest_rwkvperf.store import record as records
 from tests.unit.building import make_record, make_run, recorded, report_record
 
@@ -39,9 +38,9 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_link_stays_one_and_its_target_gets_the_report(link: Path) -> None:
-    wanted = Wanted("json", link)
-    report_files.check([wanted])
-    assert report_files.write(RECORD, wanted, Style("en")) == [link]
+    request = ReportRequest("json", link)
+    report_files.check([request])
+    assert report_files.write(RECORD, request, "en") == [link]
     assert link.is_symlink()
     target = link.resolve()
     assert not target.is_symlink()
@@ -50,12 +49,12 @@ def test_a_link_stays_one_and_its_target_gets_the_report(link: Path) -> None:
 
 
 def test_a_link_that_leads_nowhere_is_refused_before_the_run_and_after_it(link: Path) -> None:
-    wanted, target = Wanted("json", link), link.resolve()
+    request, target = ReportRequest("json", link), link.resolve()
     target.unlink()
     with pytest.raises(OptionError, match=r"run\.json' cannot be written: it is a link to .*last\.json, which is not"):
-        report_files.check([wanted])
+        report_files.check([request])
     with pytest.raises(ReportError, match=r"run\.json cannot be written: it is a link to .*last\.json, which is not"):
-        report_files.write(RECORD, wanted, Style("en"))
+        report_files.write(RECORD, request, "en")
     assert link.is_symlink()
     assert not target.exists()
 
@@ -63,17 +62,17 @@ def test_a_link_that_leads_nowhere_is_refused_before_the_run_and_after_it(link: 
 @pytest.mark.parametrize("below", ["run.json", "sub/run.json"])
 def test_a_folder_that_is_a_link_to_nowhere_is_refused_and_nothing_is_made_there(tmp_path: Path, below: str) -> None:
     (tmp_path / "reports").symlink_to("missing/deep")
-    wanted = Wanted("json", tmp_path / "reports" / below)
+    request = ReportRequest("json", tmp_path / "reports" / below)
     with pytest.raises(OptionError, match="cannot be written"):
-        report_files.check([wanted])
+        report_files.check([request])
     with pytest.raises(ReportError, match="cannot be written"):
-        report_files.write(RECORD, wanted, Style("en"))
+        report_files.write(RECORD, request, "en")
     assert names(tmp_path) == ["reports"]
 
 
 def test_a_link_and_its_target_are_one_report(link: Path) -> None:
     with pytest.raises(OptionError, match=r"two reports would be .*last\.json"):
-        report_files.check([Wanted("json", link), Wanted("markdown", link.resolve())])
+        report_files.check([ReportRequest("json", link), ReportRequest("markdown", link.resolve())])
 
 
 def test_the_tables_of_a_fleet_go_through_a_link_too(link: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,22 +97,22 @@ def test_a_loop_of_links_is_refused(link: Path) -> None:
     loop = link.with_name("loop.json")
     loop.symlink_to(loop.name)
     with pytest.raises(OptionError, match=r"loop\.json' cannot be written"):
-        report_files.check([Wanted("json", link), Wanted("markdown", loop)])
+        report_files.check([ReportRequest("json", link), ReportRequest("markdown", loop)])
 
 
 def test_a_check_leaves_no_folder_behind_and_the_report_makes_it(tmp_path: Path) -> None:
-    wanted = Wanted("json", tmp_path / "new" / "sub" / "run.json")
-    report_files.check([wanted])
+    request = ReportRequest("json", tmp_path / "new" / "sub" / "run.json")
+    report_files.check([request])
     assert names(tmp_path) == []
-    assert report_files.write(RECORD, wanted, Style("en")) == [wanted.path]
-    assert wanted.path.read_text("utf-8") == records.dumps(RECORD)
+    assert report_files.write(RECORD, request, "en") == [request.path]
+    assert request.path.read_text("utf-8") == records.dumps(RECORD)
 
 
 @pytest.mark.parametrize("place", ["file/run.json", "file/new/run.json", f"{'n' * 300}/new/run.json"])
 def test_a_folder_that_cannot_be_made_is_refused_before_the_run(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OptionError, match=r"run\.json' cannot be written: .*(Not a dir.*/file(/new)?'|too long)"):
-        report_files.check([Wanted("json", tmp_path / place)])
+        report_files.check([ReportRequest("json", tmp_path / place)])
     assert names(tmp_path) == ["file"]
 
 
@@ -128,12 +127,12 @@ def test_a_report_on_stdout_stands_between_what_is_printed_also_in_a_file(tmp_pa
     with log.open("w") as stream:
         subprocess.run([sys.executable, "-c", code], stdout=stream, check=True)
     assert log.read_text("utf-8") == "before\nreport\nafter\n"
-    report_files.check([Wanted("json", Path("/dev/stdout")), Wanted("markdown", Path("/dev/stdout"))])
+    report_files.check([ReportRequest("json", Path("/dev/stdout")), ReportRequest("markdown", Path("/dev/stdout"))])
 
 
 def test_an_engine_s_name_leads_to_no_other_folder(tmp_path: Path) -> None:
     measured = make_record(make_run(pp16=[10**7, 10**7]))
     cases = [recorded(replace(measured, case=replace(measured.case, backend=name))) for name in ("../../a", "b")]
-    written = report_files.write(report_record(*cases), Wanted("issue", tmp_path / "of.md"), Style())
+    written = report_files.write(report_record(*cases), ReportRequest("issue", tmp_path / "of.md"), "en")
     assert [path.name for path in written] == ["of-..-..-a.md", "of-b.md"]
     assert sorted(names(tmp_path)) == ["of-..-..-a.md", "of-b.md"]

@@ -11,7 +11,6 @@ from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.fleet import fleet_report
 from pytest_rwkvperf.fleet.merge import Merged
 from pytest_rwkvperf.reports import formats, github
-from pytest_rwkvperf.reports.report import Style
 from pytest_rwkvperf.run import terminal
 from pytest_rwkvperf.verdict.judgement import Judgement
 from tests.unit.building import CASE, make_record, make_run, passed, recorded, report_record
@@ -33,7 +32,7 @@ ALONE = report_record(case_with(2))
 
 
 def of_format(record: Record, form: str) -> str:
-    return "\n".join(formats.load(form).render(record, Style()).values())
+    return "\n".join(formats.load(form).render(record, "en").values())
 
 
 def of_fleet(record: Record, _form: str) -> str:

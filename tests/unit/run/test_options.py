@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.reports.formats import Wanted
+from pytest_rwkvperf.reports.formats import ReportRequest
 from pytest_rwkvperf.run import options
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def test_every_option_has_an_ini_twin(pytester: pytest.Pytester) -> None:
         budget_seconds=30.0,
         strict=frozenset({"skip"}),
         ab="",
-        reports=(Wanted("json", pytester.path / "from-ini.json"),),
+        reports=(ReportRequest("json", pytester.path / "from-ini.json"),),
         report_language="zh",
         protocols=("native", "uniform"),
         history="from-ini.db",
@@ -164,7 +164,7 @@ def test_the_command_line_goes_before_the_ini_file(pytester: pytest.Pytester) ->
         assert getattr(settings, field) == expected, flag
     assert settings.quants_by_backend == {"rwkv": ("bf16", "fp16")}
     assert settings.baseline_dir == pytester.path / "elsewhere"
-    assert settings.reports == (Wanted("json", pytester.path / "other.json"),)
+    assert settings.reports == (ReportRequest("json", pytester.path / "other.json"),)
     assert len(flags) + len(places) == len(options.OPTIONS)
 
 
@@ -329,24 +329,24 @@ def test_a_report_may_be_asked_for_several_times_in_a_folder_of_the_caller(pytes
     pytester.chdir()
     config = pytester.parseconfig("--rwkv-report=a.json", f"--rwkv-report=json:{folder}/b.txt")
     assert options.read(config).reports == (
-        Wanted("json", pytester.path / "a.json"),
-        Wanted("json", folder / "b.txt"),
+        ReportRequest("json", pytester.path / "a.json"),
+        ReportRequest("json", folder / "b.txt"),
     )
 
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("run.json", Wanted("json", ROOT / "called from" / "run.json")),
-        ("RUN.JSON", Wanted("json", ROOT / "called from" / "RUN.JSON")),
-        ("json:run", Wanted("json", ROOT / "called from" / "run")),
-        ("json:a:b.md", Wanted("json", ROOT / "called from" / "a:b.md")),
-        ("./a:b.json", Wanted("json", ROOT / "called from" / "a:b.json")),
-        ("/abs/run.json", Wanted("json", Path("/abs/run.json"))),
-        ("C:run.json", Wanted("json", ROOT / "called from" / "C:run.json")),
+        ("run.json", ReportRequest("json", ROOT / "called from" / "run.json")),
+        ("RUN.JSON", ReportRequest("json", ROOT / "called from" / "RUN.JSON")),
+        ("json:run", ReportRequest("json", ROOT / "called from" / "run")),
+        ("json:a:b.md", ReportRequest("json", ROOT / "called from" / "a:b.md")),
+        ("./a:b.json", ReportRequest("json", ROOT / "called from" / "a:b.json")),
+        ("/abs/run.json", ReportRequest("json", Path("/abs/run.json"))),
+        ("C:run.json", ReportRequest("json", ROOT / "called from" / "C:run.json")),
     ],
 )
-def test_a_report_is_a_file_or_a_format_and_a_file(text: str, wanted: Wanted) -> None:
+def test_a_report_is_a_file_or_a_format_and_a_file(text: str, wanted: ReportRequest) -> None:
     assert read(report=text).reports == (wanted,)
 
 
@@ -369,4 +369,4 @@ def test_a_report_of_no_known_format_is_refused(text: str, hint: str) -> None:
 def test_two_lines_of_an_ini_file_are_two_reports(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nrwkv_report =\n    a.json\n    json:b\n")
     wanted = options.read(pytester.parseconfig()).reports
-    assert wanted == (Wanted("json", pytester.path / "a.json"), Wanted("json", pytester.path / "b"))
+    assert wanted == (ReportRequest("json", pytester.path / "a.json"), ReportRequest("json", pytester.path / "b"))

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from pytest_rwkvperf.core.cases import Case, Item, Workload
-from pytest_rwkvperf.reports import llama_bench, native_ratio
+from pytest_rwkvperf.reports import llama_bench_rows, native_ratio
 from pytest_rwkvperf.verdict import accept
 from pytest_rwkvperf.verdict.judgement import Reference, judge
 from pytest_rwkvperf.worker import native
-from tests.unit.building import CASE, make_record, make_run, recorded, report_record
+from tests.unit.building import CASE, make_record, make_run, record_of, recorded, report_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,7 +121,7 @@ def test_a_native_record_s_figure_is_the_tool_s_one_value_a_process() -> None:
     assert record.times(Workload("prefill", 512)) == ((1_500_000_000,), (1_500_000_000,))
     uniform = make_record(*record.runs)
     assert uniform.times(Workload("prefill", 512)) == ((10**9, 3 * 10**9),) * 2
-    (row,) = llama_bench.rows(report_record(recorded(record)))
+    (row,) = llama_bench_rows.rows(report_record(recorded(record)))
     assert row.avg_ts == pytest.approx(512 / 1.5)
 
 
@@ -148,30 +148,31 @@ def test_a_native_session_is_stored_as_its_figures() -> None:
     assert stored.sessions[0].workloads == {"pp512": ((1_500_000_000,),)}
 
 
-# How far apart they lie
+# Native beside uniform figures
 
 
-def test_what_was_timed_both_ways_is_set_side_by_side() -> None:
+def test_workload_timed_in_both_protocols_has_a_ratio() -> None:
     rwkv = Case("rwkv", "m", "fp16", "cpu", 2, 512)
-    rates = {
-        (rwkv, "tg8"): 10.0,
-        (replace(rwkv, protocol="native", chunk=256), "tg8"): 8.0,
-        (CASE, "pp512"): 100.0,
-        (replace(NATIVE, backend="llama-bench"), "pp512"): 97.0,
+    seconds = {
+        (rwkv, "tg8"): 0.8,
+        (replace(rwkv, protocol="native", chunk=256), "tg8"): 1.0,
+        (CASE, "pp512"): 0.97,
+        (replace(NATIVE, backend="llama-bench"), "pp512"): 1.0,
         (replace(NATIVE, quant="f16"), "pp512"): 1.0,
     }
-    assert [one.case.backend for one in native_ratio.apart(rates)] == ["rwkv", "llama-bench"]
-    assert [one.ratio for one in native_ratio.apart(rates)] == pytest.approx([0.8, 0.97])
-    assert native_ratio.sentence(native_ratio.apart(rates)).startswith(
-        "Native over uniform tokens/s: rwkv-fp16-cpu-native tg8 x0.80,"
+    cases = [
+        recorded(record_of([[round(time * 1e9)] * 2] * 2, workload, case)) for (case, workload), time in seconds.items()
+    ]
+    assert native_ratio.sentence(native_ratio.rates_of(report_record(*cases))) == (
+        "Native over uniform tokens/s: rwkv-fp16-cpu-native tg8 x0.80, llama-bench-q8_0-cpu-native pp512 x0.97."
     )
-    assert native_ratio.sentence([]) == ""
+    assert native_ratio.sentence({}) == ""
 
 
 def test_of_what_was_timed_both_ways_llama_benchs_format_tells_the_native_rows() -> None:
     run = make_run(pp512=[10**9])
     both = report_record(recorded(make_record(run)), recorded(make_record(run, case=replace(NATIVE, chunk=256))))
-    assert [row.n_batch for row in llama_bench.rows(both)] == [256]
+    assert [row.n_batch for row in llama_bench_rows.rows(both)] == [256]
 
 
 def test_a_uniform_case_s_name_is_what_it_was() -> None:

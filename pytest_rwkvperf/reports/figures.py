@@ -1,0 +1,141 @@
+"""Figures as text, the same in every report for people. What is None becomes an empty text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.core.cases import Workload
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.core.cases import WorkloadKind
+    from pytest_rwkvperf.stats.verdicts import Comparison
+    from pytest_rwkvperf.store.record import RecordedCase, RecordedItem
+
+UNBOUNDED = 10.0
+"""A comparison that detects only slowdowns beyond tenfold detects nothing."""
+
+_WIDE = 100.0
+"""A ratio beyond it is a bound that says nothing."""
+
+
+def number(value: float | None, form: str, unit: str = "", scale: float = 1.0) -> str:
+    """A scaled number in a format of `format`, with its unit."""
+    return "" if value is None else format(value * scale, form) + unit
+
+
+def speed(value: float | None) -> str:
+    """Tokens per second with about four digits."""
+    digits = 2 if value is None or value < 100 else 1 if value < 1000 else 0  # noqa: PLR2004 - powers of ten
+    return number(value, f".{digits}f")
+
+
+def ratio(value: float | None) -> str:
+    """New over old tokens per second."""
+    return number(value, ".3f" if value is None or value < _WIDE else ".1e")
+
+
+def percent(share: float | None) -> str:
+    """A share with one decimal."""
+    return "> 100 times" if share is not None and share >= _WIDE else number(share, ".1%")
+
+
+def two_digits(share: float | None) -> str:
+    """A share with about two digits."""
+    return number(share, ".0%" if share is None or share >= 0.1 else ".1%")  # noqa: PLR2004 - a power of ten
+
+
+def milliseconds(seconds: float | None, digits: int = 2) -> str:
+    """A time with its unit."""
+    return number(seconds, f".{digits}f", " ms", 1e3)
+
+
+def mebibytes(count: float | None) -> str:
+    """A size with its unit."""
+    return number(count, ".0f", " MiB", 1 / 2**20)
+
+
+def parity(value: float | None) -> str:
+    """Relative L2 of the logits from the oracle's."""
+    return number(value, ".1e")
+
+
+def bounds(comparison: Comparison | None) -> str:
+    """The bounds of a ratio; empty if it has no upper one."""
+    if comparison is None or comparison.high is None:
+        return ""
+    return f"{comparison.low:.2f}-{comparison.high:.2f}"
+
+
+def names(case: RecordedCase) -> dict[str, str]:
+    """What identifies a case in a table, by column."""
+    return {"backend": case.case.backend, "quant": case.case.variant, "device": case.case.device}
+
+
+def item_cells(case: RecordedCase, item: RecordedItem) -> dict[str, str]:
+    """The figures of a workload, by column. `finds` is the smallest slowdown that is found 19 times in 20."""
+    comparison = item.comparison
+    detectable = comparison.detectable if comparison else None
+    return {
+        **names(case),
+        "workload": item.workload,
+        "t/s": speed(item.rate.median if item.rate else None),
+        "± 95 %": percent(item.rate.half_width if item.rate else None),
+        "baseline": speed(item.baseline.median if item.baseline else None),
+        "ratio": ratio(comparison.ratio if comparison else None),
+        "bounds": bounds(comparison),
+        "finds": number(detectable, ".0%") if detectable is None or detectable < UNBOUNDED else "",
+        "parity": parity(case.figures.parity if case.figures else None),
+        "verdict": item.verdict or "no verdict",
+    }
+
+
+def case_cells(case: RecordedCase) -> dict[str, str]:
+    """The figures of a case, by column. Latencies and MFU or MBU are those of the longest prefill and generation."""
+    prefill, generation = longest(case, "prefill"), longest(case, "generation")
+    between = generation.inter_token_seconds if generation else None
+    figures = case.figures
+    return {
+        **names(case),
+        "load": number(figures.load_seconds if figures else None, ".2f", " s"),
+        "first token": milliseconds(prefill.first_token_seconds if prefill else None, 1),
+        "inter-token p50": milliseconds(between.p50 if between else None),
+        "p99": milliseconds(between.p99 if between else None),
+        "MFU": two_digits(prefill.roofline_share if prefill else None),
+        "MBU": two_digits(generation.roofline_share if generation else None),
+        "peak RSS": mebibytes(figures.peak_rss_bytes if figures else None),
+        "file": mebibytes(figures.file_bytes if figures else None),
+    }
+
+
+def gpu_cells(case: RecordedCase) -> dict[str, str]:
+    """What only a GPU has, by column: memory, energy (in brackets without the idle part), utilisation, its state.
+
+    `busy` is the driver's utilisation; `device` the share of a repetition in which CUPTI saw the device work.
+    """
+    pair = {"pp": longest(case, "prefill"), "tg": longest(case, "generation")}
+    readings = case.measured.gpu.readings if case.measured and case.measured.gpu else ()
+    clocks = sorted(reading.sm_mhz for reading in readings if reading.sm_mhz is not None and reading.utilisation)
+    celsius = [reading.celsius for reading in readings if reading.celsius is not None]
+    return {
+        **names(case),
+        "GPU memory": mebibytes(case.figures.peak_device_bytes if case.figures else None),
+        **{f"{kind} J/token (net)": _joules(item) for kind, item in pair.items()},
+        **{f"{kind} busy": two_digits(item.utilisation if item else None) for kind, item in pair.items()},
+        **{f"{kind} device": two_digits(item.device_share if item else None) for kind, item in pair.items()},
+        "SM clock": f"{clocks[0]}-{clocks[-1]} MHz" if clocks else "",
+        "hottest": f"{max(celsius)} °C" if celsius else "",
+    }
+
+
+def _joules(item: RecordedItem | None) -> str:
+    if item is None or item.joules_per_token is None:
+        return ""
+    net = item.net_joules_per_token
+    return number(item.joules_per_token, ".3g") + ("" if net is None else f" ({net:.3g})")
+
+
+def longest(case: RecordedCase, kind: WorkloadKind) -> RecordedItem | None:
+    """The longest workload of a kind; of several depths the least, which alone has energy and device time."""
+    workloads = [(Workload.parse(item.workload), item) for item in case.items]
+    sizes = [(workload.tokens, -workload.depth, item) for workload, item in workloads if workload.kind == kind]
+    return max(sizes, key=lambda size: size[:2])[2] if sizes else None
