@@ -142,38 +142,6 @@ def verdicts() -> dict[str, Any]:
     }
 
 
-def searches() -> dict[str, Any]:
-    """False alarms of three searches for change points, by the noise of a run."""
-    rows = [
-        {"search": one["search"], "noise": one["noise"], "alarms": one["alarms"]}
-        for one in recorded("history/libraries.json")["rows"]
-        if one["runs"] == 40  # noqa: PLR2004 - the longest recorded
-    ]
-    return {
-        "data": {"values": rows},
-        "mark": "bar",
-        "width": WIDTH,
-        "height": 220,
-        "encoding": {
-            "x": {
-                "field": "noise",
-                "type": "nominal",
-                "title": "noise of a run",
-                "sort": None,
-                "axis": {"labelAngle": 0},
-            },
-            "xOffset": {"field": "search", "sort": None},
-            "y": {
-                "field": "alarms",
-                "type": "quantitative",
-                "title": "series of unchanged code called changed",
-                "axis": {"format": ".0%"},
-            },
-            "color": {"field": "search", "type": "nominal", "title": None, "sort": None},
-        },
-    }
-
-
 def placement() -> dict[str, Any]:
     """A prefill with two threads and with one, by how long the two processors took to hand work over."""
     rows = [
@@ -241,7 +209,6 @@ PLOTS = {
     "processes": processes,
     "reruns": reruns,
     "verdicts": verdicts,
-    "searches": searches,
     "placement": placement,
     "roc": roc,
 }

@@ -1,57 +1,61 @@
-"""The documentation's parts that are made, and what it must not miss."""
+"""The documentation: generated pages are current, links lead somewhere, both languages have the same pages."""
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pytest_rwkvperf.cli.main import COMMANDS
 from pytest_rwkvperf.run.options import OPTIONS
-from tools import dev
-
-pytest.importorskip("mkdocs", reason="MkDocs is not installed: pip install '.[docs]'")
-
-from tools import docs_hooks
+from pytest_rwkvperf.stats.estimates import estimate_rate
+from pytest_rwkvperf.stats.levels import Timed, level
+from pytest_rwkvperf.stats.verdicts import Old, compare
+from tools import dev, docs_hooks, docs_reference
 
 ROOT = Path(dev.__file__).parent.parent
+STATISTICS = " ".join((ROOT / "docs" / "statistics.md").read_text(encoding="utf-8").split())
 
 
-def test_the_options_page_has_every_option_with_its_twin_and_default() -> None:
-    page = docs_hooks.options_page()
+def test_generated_pages_are_current() -> None:
+    assert docs_reference.stale() == [], "renew them: python tools/docs_reference.py"
+
+
+def test_options_page_has_every_option() -> None:
+    page = docs_reference.options_table()
     for option in OPTIONS:
-        assert f"## `{option.flag}`" in page
-        assert f"ini `{option.ini}`" in page
-        assert f"Default: `{option.default}`." in page or not option.default
+        assert f"`{option.flag}" in page
+        assert f"`{option.ini}`" in page
 
 
-def test_the_commands_page_has_every_subcommands_help() -> None:
-    page = docs_hooks.command_page()
-    for name in COMMANDS:
-        assert f"### `rwkvperf {name}`" in page
-    assert "#### `rwkvperf history trend`" in page
-    assert "usage: rwkvperf history trend" in page
+def test_command_page_has_every_subcommand() -> None:
+    page = docs_reference.commands()
+    assert [name for name in COMMANDS if f"### `rwkvperf {name}" not in page] == []
+    assert "### `rwkvperf history trend`" in page
+    assert "* `-o, --output FILE`" in page
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
-def test_both_readmes_list_every_option(name: str) -> None:
-    text = (ROOT / name).read_text(encoding="utf-8")
-    assert [option.flag for option in OPTIONS if f"`{option.flag}" not in text] == []
-    assert [option.ini for option in OPTIONS if f"`{option.ini}`" not in text] == []
+def test_chinese_options_page_has_every_option() -> None:
+    page = (ROOT / "docs" / "zh" / "options.md").read_text(encoding="utf-8")
+    assert [option.flag for option in OPTIONS if f"`{option.flag}" not in page] == []
 
 
-def test_both_readmes_lead_to_the_same_pages() -> None:
+def test_both_readmes_link_to_the_same_pages() -> None:
     def pages(name: str) -> set[str]:
         links = re.findall(r"\]\(([^)#]+)[^)]*\)", (ROOT / name).read_text(encoding="utf-8"))
-        return {link.replace("docs/zh/", "docs/") for link in links if not link.startswith("README")}
+        chinese = {"docs/zh/tutorial.md": "docs/tutorial.md", "docs/zh/options.md": "docs/reference/options.md"}
+        return {chinese.get(link, link) for link in links if not link.startswith("README")}
 
     assert pages("README.md") == pages("README.zh.md")
 
 
 @pytest.mark.parametrize(
-    ("page", "text", "becomes"),
+    ("page", "text", "adapted"),
     [
         ("index.md", "[a](docs/ab.md#limits)", "[a](ab.md#limits)"),
         ("zh/index.md", "[a](docs/ab.md)", "[a](../ab.md)"),
@@ -61,12 +65,54 @@ def test_both_readmes_lead_to_the_same_pages() -> None:
         ("index.md", "[web](https://a.example/b.md) [here](#limits)", "[web](https://a.example/b.md) [here](#limits)"),
     ],
 )
-def test_links_are_those_of_the_site(page: str, text: str, becomes: str) -> None:
+def test_links_are_adapted_to_the_site(page: str, text: str, adapted: str) -> None:
     known = {"index.md", "zh/index.md", "zh/tutorial.md", "ab.md", "parity.md"}
-    assert docs_hooks.relinked(text, page, known) == becomes
+    assert docs_hooks.relinked(text, page, known) == adapted
 
 
-def test_a_link_that_leads_nowhere_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_dead_link_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert docs_hooks.relinked("[a](../none.md)", "ab.md", set()) == "a"
     assert "ab.md: the link to ../none.md leads nowhere" in caplog.text
+
+
+def test_no_page_has_a_dead_link(caplog: pytest.LogCaptureFixture) -> None:
+    docs = ROOT / "docs"
+    pages = {path.relative_to(docs).as_posix(): path for path in docs.rglob("*.md")}
+    pages |= {page: ROOT / source for source, page in docs_hooks.COPIED.items()}
+    for page, path in pages.items():
+        docs_hooks.adapted(path.read_text(encoding="utf-8"), page, set(pages))
+    assert caplog.messages == []
+
+
+@pytest.fixture(scope="module")
+def recorded() -> list[Timed]:
+    """The four sessions of docs/statistics.md's example."""
+    lines = (ROOT / "benchmarks" / "verdicts" / "one_thread.jsonl").read_text(encoding="utf-8").splitlines()[:4]
+    name = "llama-cpp | synthetic:nano | f16 | cpu | threads=1 chunk=512"
+    cases = [json.loads(line)["cases"][name] for line in lines]
+    return [Timed(case["workloads"]["pp256"], case["probes"]["pp256"], case["foreign"]) for case in cases]
+
+
+def test_statistics_example_is_what_the_code_computes(recorded: list[Timed]) -> None:
+    *stored, unslowed = recorded
+    slowed = replace(unslowed, times=[[1.25 * time for time in row] for row in unslowed.times])
+    new = estimate_rate(slowed.times, 256)
+    old = estimate_rate([row for session in stored for row in session.times], 256)
+    found, unchanged = (compare(session, Old(stored), 0.05, items=4) for session in (slowed, unslowed))
+    levels = [math.exp(level(session, "fast").value) / 1e6 for session in (*stored, slowed)]
+    assert found.mean is not None
+    for text in (
+        f"{new.median:.0f} tokens/s, 95 % interval {new.low:.0f}\nto {new.high:.0f}",
+        f"give {old.median:,.0f} tokens/s".replace(",", " "),
+        "{:.2f}, {:.2f} and {:.2f} ms in the baseline, {:.2f} ms in the new".format(*levels),
+        f"**r = {found.ratio:.3f}**",
+        f"= **{found.low:.3f}** and",
+        f"= **{found.high:.3f}**",
+        f"**{found.verdict}**",
+        f"r = {unchanged.ratio:.3f} with bounds {unchanged.low:.3f} to {unchanged.high:.3f}",
+        f"the verdict is {unchanged.verdict}",
+        f"(*finds*) is {unchanged.detectable or 0:.0%}".replace("%", " %"),
+        f"gives {found.mean.ratio:.3f} with bounds {found.mean.low:.3f} to {found.mean.high:.3f}",
+    ):
+        assert " ".join(text.split()) in STATISTICS
