@@ -30,7 +30,7 @@ from pytest_rwkvperf.machine import fingerprint  # noqa: E402
 from pytest_rwkvperf.measure.probes import probing  # noqa: E402
 from pytest_rwkvperf.measure.process import running  # noqa: E402
 from pytest_rwkvperf.run.launcher import lease  # noqa: E402
-from pytest_rwkvperf.stats.levels import NEAR  # noqa: E402
+from pytest_rwkvperf.stats.levels import PLACEMENT_FACTOR  # noqa: E402
 
 WORKLOAD = Workload("prefill", 256)
 
@@ -57,8 +57,8 @@ def told(rows: list[tuple[int, int, int]]) -> dict[str, object]:
     """Medians and spreads, where the processors stood near and where they stood apart."""
     nearest = float(np.quantile([row[0] for row in rows], 0.1))
     groups = {
-        "near": [row for row in rows if row[0] <= NEAR * nearest],
-        "apart": [row for row in rows if row[0] > NEAR * nearest],
+        "near": [row for row in rows if row[0] <= PLACEMENT_FACTOR * nearest],
+        "apart": [row for row in rows if row[0] > PLACEMENT_FACTOR * nearest],
     }
     return {
         name: {

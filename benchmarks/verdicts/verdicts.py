@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
-from pytest_rwkvperf.stats.levels import Timed, alike, level, standing
-from pytest_rwkvperf.stats.verdicts import CROWDED_SHARE, Old, compare
+from pytest_rwkvperf.stats.levels import SessionTimes, drop_slow_handovers, level, same_placement
+from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION, StoredSessions, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -53,7 +53,7 @@ BOOTSTRAPS = 500
 VERDICTS = ("REGRESSION", "PASS", "INCONCLUSIVE")
 
 Rows = list[list[float]]
-Session = dict[str, Timed]
+Session = dict[str, SessionTimes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def load(path: Path) -> list[Session]:
         cases = json.loads(line)["cases"]
         sessions.append(
             {
-                f"{key.split(' | ')[0]} {workload}": Timed(
+                f"{key.split(' | ')[0]} {workload}": SessionTimes(
                     rows,
                     [float(np.median(row)) for row in one["probes"][workload]],
                     one.get("foreign", 0.0),
@@ -84,7 +84,7 @@ def load(path: Path) -> list[Session]:
     return sessions
 
 
-def slowed(timed: Timed, slowdown: float, every: int = 1) -> Timed:
+def slowed(timed: SessionTimes, slowdown: float, every: int = 1) -> SessionTimes:
     """The same with each `every`th repetition slower."""
     times = [[time * (1 + slowdown if i % every == 0 else 1.0) for i, time in enumerate(row)] for row in timed.times]
     return replace(timed, times=times)
@@ -101,45 +101,45 @@ def trials(count: int, tried: Sequence[int], sessions: int, most: int, seed: int
     return found
 
 
-def ours(new: Timed, old: Sequence[Timed], items: int, tolerance: float) -> str:
+def ours(new: SessionTimes, old: Sequence[SessionTimes], items: int, tolerance: float) -> str:
     """This project's verdict."""
-    return compare(new, Old(old), tolerance, items).verdict
+    return compare(new, StoredSessions(old), tolerance, items).verdict
 
 
-def _flat(timed: Timed) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _flat(timed: SessionTimes) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     return np.concatenate([np.asarray(row, dtype=np.float64) for row in timed.times])
 
 
 # Each rule as a score that grows with the evidence for a slowdown, and the value beyond which it alarms.
 
 
-def _pytest_benchmark_min(new: Timed, old: Timed) -> float:
+def _pytest_benchmark_min(new: SessionTimes, old: SessionTimes) -> float:
     return float(_flat(new).min() / _flat(old).min()) - 1
 
 
-def _mean_ratio(new: Timed, old: Timed) -> float:
+def _mean_ratio(new: SessionTimes, old: SessionTimes) -> float:
     return float(_flat(new).mean() / _flat(old).mean()) - 1
 
 
-def _asv(new: Timed, old: Timed) -> float:
+def _asv(new: SessionTimes, old: SessionTimes) -> float:
     p = stats.mannwhitneyu(_flat(new), _flat(old)).pvalue
     return float(np.median(_flat(new)) / np.median(_flat(old))) - 1 if p < 0.002 else -1.0  # noqa: PLR2004 - asv's
 
 
-def _benchstat(new: Timed, old: Timed) -> float:
+def _benchstat(new: SessionTimes, old: SessionTimes) -> float:
     p = float(stats.mannwhitneyu(_flat(new), _flat(old)).pvalue)
     slower = float(np.median(_flat(new))) > float(np.median(_flat(old)))
     return (1 - p) if slower else -1.0
 
 
-def _criterion(new: Timed, old: Timed) -> float:
+def _criterion(new: SessionTimes, old: SessionTimes) -> float:
     random = np.random.default_rng(0)
     one, other = _flat(new), _flat(old)
     means = [np.mean(random.choice(one, one.size)) / np.mean(random.choice(other, other.size)) for _ in range(200)]
     return float(np.quantile(means, 0.025)) - 1
 
 
-PEERS: dict[str, tuple[Callable[[Timed, Timed], float], float]] = {
+PEERS: dict[str, tuple[Callable[[SessionTimes, SessionTimes], float], float]] = {
     "pytest-benchmark min:5%": (_pytest_benchmark_min, 0.05),
     "pytest-benchmark mean:5%": (_mean_ratio, 0.05),
     "asv": (_asv, 0.1),
@@ -149,9 +149,9 @@ PEERS: dict[str, tuple[Callable[[Timed, Timed], float], float]] = {
 }
 
 
-def our_score(new: Timed, old: Sequence[Timed], items: int) -> float:
+def our_score(new: SessionTimes, old: Sequence[SessionTimes], items: int) -> float:
     """How many of its own reaches the bound lies beyond the margin: what a swept error rate would sweep."""
-    found = compare(new, Old(old), TOLERANCE, items)
+    found = compare(new, StoredSessions(old), TOLERANCE, items)
     reach = math.log(found.high / found.ratio) if found.high is not None else 0.0
     return (-math.log1p(TOLERANCE) - math.log(found.ratio)) / reach if reach > 0 else 0.0
 
@@ -213,7 +213,7 @@ def _score_rates(
     sessions: Sequence[Session],
     picked: Sequence[Trial],
     slowdown: float,
-    score: Callable[[Timed, list[Timed]], float],
+    score: Callable[[SessionTimes, list[SessionTimes]], float],
     limit: float,
 ) -> tuple[float, float, float, list[tuple[float, float]]]:
     same, slow, runs = [], [], 0
@@ -249,7 +249,7 @@ class Hierarchy:
     repetitions: list[list[float]]
     """Of each process recorded: its times over their median."""
 
-    def session(self, random: np.random.Generator, slowdown: float) -> Timed:
+    def session(self, random: np.random.Generator, slowdown: float) -> SessionTimes:
         """Five processes of ten repetitions."""
         machine = random.normal(0, self.machine)
         level_of_session = self.coefficient * machine + random.normal(0, self.sessions) + math.log1p(slowdown)
@@ -260,16 +260,18 @@ class Hierarchy:
             level_of_process = level_of_session + random.normal(0, self.processes)
             shape = self.repetitions[int(random.integers(len(self.repetitions)))]
             rows.append([math.exp(level_of_process) * float(one) for one in random.choice(shape, 10)])
-        return Timed(rows, probes)
+        return SessionTimes(rows, probes)
 
 
-def fitted(sessions: Sequence[Timed]) -> Hierarchy:
+def fitted(sessions: Sequence[SessionTimes]) -> Hierarchy:
     """The moments of recorded sessions, processes in the fast level; what processes add to sessions is taken out.
 
     Of sessions whose processors stood as the middle one's: the rule compares no others.
     """
     middle = sorted(sessions, key=lambda one: one.handover or 0)[len(sessions) // 2]
-    near = [standing(one) for one in sessions if alike(one, middle) and one.foreign <= CROWDED_SHARE]
+    near = [
+        drop_slow_handovers(one) for one in sessions if same_placement(one, middle) and one.foreign <= MAX_CONTENTION
+    ]
     levels = [level(one, "fast") for one in near]
     within = float(np.mean([np.var(one.processes, ddof=1) for one in levels if len(one.processes) > 1]))
     added = within * float(np.mean([1 / len(one.processes) for one in levels]))
@@ -530,7 +532,7 @@ def facts(recording: Path, sessions: Sequence[Session]) -> dict[str, Any]:
     counts = [sum(len(next(iter(one[key]["workloads"].values()))) for one in cases) for key in cases[0]]
     levels = (lambda row: np.quantile(row, 0.05), np.median, np.mean)
     pairs = [(one, other) for one in sessions for other in sessions if one is not other]
-    apart = sum(not alike(one[name], other[name]) for one, other in pairs for name in sessions[0])
+    apart = sum(not same_placement(one[name], other[name]) for one, other in pairs for name in sessions[0])
     return {
         "apart": f"{apart / len(pairs) / len(sessions[0]):.0%}",
         "sessions": len(sessions),
@@ -538,20 +540,24 @@ def facts(recording: Path, sessions: Sequence[Session]) -> dict[str, Any]:
         "processes": " and ".join(map(str, counts)),
         "first": times[0],
         "last": times[-1],
-        "crowded": sum(any(timed.foreign > CROWDED_SHARE for timed in one.values()) for one in sessions),
+        "crowded": sum(any(timed.foreign > MAX_CONTENTION for timed in one.values()) for one in sessions),
         "spreads": {
             name: [
                 *(float(np.std([math.log(figure(_flat(one[name]))) for one in sessions], ddof=1)) for figure in levels),
-                *_followed([(one[name], other[name]) for one, other in pairs if alike(one[name], other[name])]),
+                *_followed(
+                    [(one[name], other[name]) for one, other in pairs if same_placement(one[name], other[name])]
+                ),
             ]
             for name in sessions[0]
         },
     }
 
 
-def _followed(pairs: Sequence[tuple[Timed, Timed]]) -> tuple[float, float]:
+def _followed(pairs: Sequence[tuple[SessionTimes, SessionTimes]]) -> tuple[float, float]:
     """The correlation of fast levels' differences with the probes', and the root mean square of what is unexplained."""
-    found = [(level(standing(one), "fast"), level(standing(other), "fast")) for one, other in pairs]
+    found = [
+        (level(drop_slow_handovers(one), "fast"), level(drop_slow_handovers(other), "fast")) for one, other in pairs
+    ]
     times = np.array([one.value - other.value for one, other in found])
     probes = np.array([(one.probe or 0.0) - (other.probe or 0.0) for one, other in found])
     slower = np.maximum(times, 0) - np.maximum(probes, 0)

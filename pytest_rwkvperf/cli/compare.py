@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.run import terminal
 from pytest_rwkvperf.run.options import share
-from pytest_rwkvperf.verdict import comparing, judgement
+from pytest_rwkvperf.verdict import comparing
+from pytest_rwkvperf.verdict.judged import with_distinct_cases
+from pytest_rwkvperf.verdict.reasons import describe
 
 if TYPE_CHECKING:
     import argparse
@@ -41,8 +43,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     """Print the table, and a sentence for each verdict that is no PASS."""
     pair = comparing.Pair(comparing.read(options.old), comparing.read(options.new))
-    judgements = judgement.each_told_apart(comparing.compare(pair, share("--tolerance=", options.tolerance)))
-    told = [judgement.describe(one) + "\n" for one in judgements if one.verdict != "PASS"]
+    judgements = with_distinct_cases(comparing.compare(pair, share("--tolerance=", options.tolerance)))
+    told = [describe(one) + "\n" for one in judgements if one.verdict != "PASS"]
     table = terminal.render(judgements, console.width, colour=False)
     console.text(printable("".join([table, *told]), keep="\n"))
     failing = _FAILING | {word.upper() for word in options.strict}

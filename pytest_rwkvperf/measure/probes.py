@@ -17,7 +17,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.stats.levels import NEAR, farthest
+from pytest_rwkvperf.stats.levels import PLACEMENT_FACTOR, handover_limit
 from pytest_rwkvperf.worker import parent
 from pytest_rwkvperf.worker.parent import Worker
 
@@ -99,8 +99,8 @@ class Prober:
 
     def _farthest(self) -> float:
         """What a hand-over may take here: by this run's own, or by the stored ones where those were quicker."""
-        own = farthest([self._seen])
-        return min(own, NEAR * self._known) if self._known else own
+        own = handover_limit([self._seen])
+        return min(own, PLACEMENT_FACTOR * self._known) if self._known else own
 
 
 @contextmanager

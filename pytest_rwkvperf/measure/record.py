@@ -18,7 +18,7 @@ from pytest_rwkvperf.machine.kernels import ProbeKind
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
 from pytest_rwkvperf.machine.watching import GpuConditions
 from pytest_rwkvperf.oracle.agreement import Deep, Short
-from pytest_rwkvperf.stats.levels import Timed
+from pytest_rwkvperf.stats.levels import SessionTimes
 from pytest_rwkvperf.stats.paired import PairRatio, pair_ratio
 from pytest_rwkvperf.worker import native
 
@@ -130,14 +130,14 @@ class CaseRecord:
         deep = (self.deep.prefill,) if self.deep else ()
         return max((float(pair.relative_l2) for pair in (*pairs, *deep)), default=None)
 
-    def timed(self, workload: Workload) -> Timed:
+    def timed(self, workload: Workload) -> SessionTimes:
         """Nanoseconds per repetition with the hand-overs before them, and the medians of the probes, by process.
 
         Raises:
             MeasurementError: as `times`.
         """
         probes = medians([run.probes for run in self.runs], str(workload))
-        return Timed(self.times(workload), probes, self.conditions.foreign, self.handovers(workload))
+        return SessionTimes(self.times(workload), probes, self.conditions.foreign, self.handovers(workload))
 
     def handovers(self, workload: Workload) -> tuple[tuple[int, ...], ...]:
         """Nanoseconds of the hand-over before each repetition, by process; empty where any is missing."""

@@ -262,7 +262,7 @@ class Gatherer:
         Of several verdicts on one item the one with the least tolerance counts, which is a REGRESSION where any is; of
         two as strict, a test's that was run again, the later.
         """
-        from pytest_rwkvperf.verdict.judgement import from_json
+        from pytest_rwkvperf.verdict.judged import from_json
 
         known = self._session.judgements
         for one in map(from_json, self._told):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.models.model import ModelFile
     from pytest_rwkvperf.run.discovery import Found
     from pytest_rwkvperf.run.session import Session
-    from pytest_rwkvperf.verdict.judgement import Judgement
+    from pytest_rwkvperf.verdict.judged import Judgement
     from pytest_rwkvperf.worker.parent import Worker
 
 BACKENDS = {"rwkv_pip": "rwkv", "llama_cpp": "llama-cpp", "web_rwkv": "web-rwkv"}
@@ -63,13 +63,14 @@ class Perf:
 
     def check(self) -> Judgement:
         """The verdict against this machine's baseline; fails the test on a regression or an invalid figure."""
-        from pytest_rwkvperf.verdict.judgement import describe, figures, to_json
+        from pytest_rwkvperf.verdict.judged import junit_properties, to_json
+        from pytest_rwkvperf.verdict.reasons import describe
 
         with _clean_failure():
             verdict = self._session.judge(self.item, self._tolerance)
         if verdict.new is not None:
             self.measure()
-        self._request.node.user_properties += [(PROPERTY, to_json(verdict)), *figures(verdict)]
+        self._request.node.user_properties += [(PROPERTY, to_json(verdict)), *junit_properties(verdict)]
         if self._session.fails(verdict):
             pytest.fail(describe(verdict), pytrace=False)
         return verdict

@@ -36,7 +36,7 @@ from pytest_rwkvperf.run.selection import (
 from pytest_rwkvperf.stats.paired import compare_pairs
 from pytest_rwkvperf.store import files
 from pytest_rwkvperf.verdict import accept, judgement
-from pytest_rwkvperf.verdict.judgement import Judgement, Reference
+from pytest_rwkvperf.verdict.judged import Judgement, Reference
 from pytest_rwkvperf.worker.parent import Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 
@@ -371,7 +371,7 @@ class Session:
         if self._watching:
             return
         recorded = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        found = judgement.noise_of(launcher.pairings(self.folder), recorded)
+        found = accept.noise_of(launcher.pairings(self.folder), recorded)
         if found:
             path = files.save_noise(self.settings.baseline_dir, self.reference.fingerprint, found)
             self.noise = KeptNoise(path, found)

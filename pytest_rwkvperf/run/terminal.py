@@ -15,8 +15,8 @@ from pytest_rwkvperf.core.cases import Workload, told_apart
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.reports import native_ratio
-from pytest_rwkvperf.stats.verdicts import CROWDED_SHARE
-from pytest_rwkvperf.verdict.judgement import each_told_apart
+from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION
+from pytest_rwkvperf.verdict.judged import with_distinct_cases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.run.session import Saved, Session
     from pytest_rwkvperf.stats.estimates import Rate
     from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
-    from pytest_rwkvperf.verdict.judgement import Judgement
+    from pytest_rwkvperf.verdict.judged import Judgement
 
 _NOISY = 0.10
 """Half-width beyond which a saved figure deserves a warning: it makes every later verdict inconclusive."""
@@ -94,7 +94,7 @@ def render(judgements: list[Judgement], width: int, *, colour: bool) -> str:
     to the terminal to wrap: rich would cut columns down to "REGRESS…" and "12…".
     """
     console = Console(file=io.StringIO(), width=_WIDEST, force_terminal=colour, no_color=not colour, highlight=False)
-    judgements = each_told_apart(judgements)
+    judgements = with_distinct_cases(judgements)
     table = _table(judgements, narrow=False)
     if console.measure(table).maximum > width:
         table = _table(judgements, narrow=True)
@@ -243,7 +243,7 @@ def _stored(session: Session, saved: Saved) -> list[str]:
     if noisy:
         steps.append(f"{len(noisy)} of them have an interval beyond ± {_NOISY:.0%}: save again on a quieter machine.")
     crowded = max((record.conditions.foreign for record in session.records()), default=0.0)
-    if crowded > CROWDED_SHARE:
+    if crowded > MAX_CONTENTION:
         steps.append(
             f"Other processes took {crowded:.0%} of the processor meanwhile, and no verdict rests on such a session: "
             "save again when the machine is idle."

@@ -1,4 +1,4 @@
-"""One figure and its interval from samples grouped by process. The process, not the repetition, is the unit."""
+"""Tokens per second with an interval, from samples grouped by process: the process is the unit, not the repetition."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 """Of reported intervals; verdicts have an error rate of their own."""
 
-LONGEST = 10**18
-"""Nanoseconds: 30 years. A longer time is no time, and figures made of it leave the range of floats."""
+MAX_NANOSECONDS = 10**18
+"""30 years: a longer time is a mistake, and figures made of it leave the range of floats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,10 @@ class LogTimes:
 
 
 def log_times(times: Sequence[Sequence[float]]) -> LogTimes:
-    """Reduce times (nanoseconds, by process) to the moments that intervals and verdicts need.
+    """The moments of times in nanoseconds by process.
 
     Raises:
-        MeasurementError: no process, a process without samples, or a time that is not within 0 and LONGEST.
+        MeasurementError: as `check_times`.
     """
     check_times(times)
     logs = np.log([float(np.median(row)) for row in times])
@@ -62,25 +62,23 @@ def log_times(times: Sequence[Sequence[float]]) -> LogTimes:
 
 
 def check_times(times: Sequence[Sequence[float]]) -> None:
-    """Refuse times that no figure may rest on.
+    """Refuse unusable times.
 
     Raises:
-        MeasurementError: no process, a process without samples, or a time that is not within 0 and LONGEST.
+        MeasurementError: no process, a process without samples, or a time that is not within 0 and MAX_NANOSECONDS.
     """
     if not times or not all(len(row) for row in times):
         raise MeasurementError("a process without samples; measure again")
     # Not `math.isfinite`: it raises on an integer beyond the range of floats. NaN fails both comparisons.
-    if not all(0 < value <= LONGEST for row in times for value in row):
+    if not all(0 < value <= MAX_NANOSECONDS for row in times for value in row):
         raise MeasurementError("a time that is not positive, or longer than 30 years; measure again")
 
 
 def estimate_rate(times: Sequence[Sequence[float]], tokens: int) -> Rate:
-    """Tokens per second from nanoseconds per repetition, by process.
-
-    Student's t interval on the mean of the logarithms.
+    """Tokens per second from nanoseconds per repetition by process, with Student's interval on the mean logarithm.
 
     Raises:
-        MeasurementError: as `log_times`.
+        MeasurementError: as `check_times`.
     """
     moments = log_times(times)
     rate = tokens / math.exp(moments.mean) * 1e9

@@ -1,4 +1,4 @@
-"""Several items judged together after the fact: Holm's step-down, which finds no less than equal shares do."""
+"""Several items judged together: Holm's step-down procedure, at least as powerful as equal shares of the error rate."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ _Item = TypeVar("_Item")
 def holm(items: Iterable[_Item], judge: Callable[[_Item, int], Verdict], wanted: Iterable[Verdict]) -> dict[_Item, int]:
     """Items that get a wanted verdict, with the number of items that shared the error rate when they did.
 
-    All share it at first; each one found leaves its share to the rest, until nothing more is found (Holm, Scandinavian
-    Journal of Statistics 6, 1979). The chance of any false one stays under the whole rate, whatever the dependence.
+    All share it at first; each item with such a verdict leaves its share to the rest, until no more get one (Holm,
+    Scandinavian Journal of Statistics 6, 1979). The probability of any false one stays under the whole rate, however
+    the items depend on each other.
     """
-    found: dict[_Item, int] = {}
+    decided: dict[_Item, int] = {}
     rest, verdicts = list(items), set(wanted)
     while rest:
         share = len(rest)
-        now = [one for one in rest if judge(one, share) in verdicts]
+        now = [item for item in rest if judge(item, share) in verdicts]
         if not now:
             break
-        found |= dict.fromkeys(now, share)
-        rest = [one for one in rest if one not in found]
-    return found
+        decided |= dict.fromkeys(now, share)
+        rest = [item for item in rest if item not in decided]
+    return decided

@@ -14,9 +14,9 @@ from pytest_rwkvperf.core.cases import Case, Workload, WorkloadKind
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import BaselineError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
-from pytest_rwkvperf.stats.estimates import LONGEST
-from pytest_rwkvperf.stats.levels import Timed, stood
-from pytest_rwkvperf.stats.verdicts import MOST_SESSIONS, Old
+from pytest_rwkvperf.stats.estimates import MAX_NANOSECONDS
+from pytest_rwkvperf.stats.levels import SessionTimes, typical_handover
+from pytest_rwkvperf.stats.verdicts import MAX_SESSIONS, StoredSessions
 from pytest_rwkvperf.store import migrations
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION = 1
-
-MAX_SESSIONS = MOST_SESSIONS
-"""Sessions kept per case and workload; the oldest goes first. Ten of twelve cases with two workloads take 0.35 MB
-with five processes of ten samples, and 1.15 MB with as many processes as a run ever takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +44,13 @@ class BaselineEntry:
     handovers: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     """Nanoseconds of the hand-over before each repetition, as `workloads`; empty with one thread."""
 
-    def timed(self, workload: str, probe_version: str) -> Timed:
+    def timed(self, workload: str, probe_version: str) -> SessionTimes:
         """A workload's times, with the probes beside them where they are of this version."""
         same = self.probe_version == probe_version
         probes = self.probes.get(workload, ()) if same else ()
-        return Timed(self.workloads[workload], probes, self.foreign, self.handovers.get(workload, ()) if same else ())
+        return SessionTimes(
+            self.workloads[workload], probes, self.foreign, self.handovers.get(workload, ()) if same else ()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +66,12 @@ class StoredCase:
         """The sessions to compare with: those that timed the workload with the newest one's software and protocol."""
         return next(iter(self._by_software(workload)), ())
 
-    def held_against(self, workload: str, probe_version: str) -> Old:
-        """What a new session of a workload is judged by; probes of another version say nothing."""
+    def sessions_of(self, workload: str, probe_version: str) -> StoredSessions:
+        """A workload's sessions as the statistics take them; probes of another version are left out."""
         reference, *others = (
             [session.timed(workload, probe_version) for session in group] for group in self._by_software(workload)
         )
-        return Old(reference, others)
+        return StoredSessions(reference, others)
 
     def _by_software(self, workload: str) -> list[tuple[BaselineEntry, ...]]:
         """The sessions that timed a workload in the newest one's protocol, by software versions, the newest first."""
@@ -116,7 +114,9 @@ class Baseline:
         for stored in self.cases.values():
             for session in stored.sessions if stored.case.threads == threads else ():
                 for rows in session.handovers.values():
-                    found[session.probe_version] = min(found.get(session.probe_version, math.inf), stood(rows))
+                    found[session.probe_version] = min(
+                        found.get(session.probe_version, math.inf), typical_handover(rows)
+                    )
         return found
 
     def adding(self, stored: StoredCase, *, replacing: bool) -> Baseline:
@@ -207,7 +207,7 @@ def loads(text: str, path: Path, advice: str = RESTORE) -> Baseline:
 def _problem(baseline: Baseline) -> str:
     """Why no verdict may rest on a baseline; empty when one may."""
     for kind, noise in baseline.noise.items():
-        if not (0 < noise.spread <= math.log(LONGEST) and noise.freedom >= 1):  # no times lie further apart
+        if not (0 < noise.spread <= math.log(MAX_NANOSECONDS) and noise.freedom >= 1):  # no times lie further apart
             return f"{noise.spread} from {noise.freedom:g} is no spread of {kind} times"
     for key, stored in baseline.cases.items():
         if key != stored.case.key:
@@ -236,4 +236,4 @@ def _times_problem(session: BaselineEntry, key: str) -> str:
 def _fits(times: Sequence[Sequence[int]], places: Sequence[Sequence[object]]) -> bool:
     """Whether usable times stand in all these places and nowhere else."""
     same = [len(row) for row in times] == [len(row) for row in places]
-    return same and all(0 < value <= LONGEST for row in times for value in row)
+    return same and all(0 < value <= MAX_NANOSECONDS for row in times for value in row)

@@ -20,7 +20,7 @@ from pytest_rwkvperf.core.errors import OptionError, RecordError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.machine.system import System
 from pytest_rwkvperf.measure.record import CaseRecord, ProcessRun
-from pytest_rwkvperf.stats.estimates import LONGEST, Rate
+from pytest_rwkvperf.stats.estimates import MAX_NANOSECONDS, Rate
 from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
 
 if TYPE_CHECKING:
@@ -212,9 +212,9 @@ def _run_problem(run: ProcessRun) -> str:
     for name, samples in run.samples.items():
         if not Workload.is_name(name):
             return f"{name!r} names no workload"
-        if not all(0 < one.nanoseconds <= LONGEST for one in samples):
+        if not all(0 < one.nanoseconds <= MAX_NANOSECONDS for one in samples):
             return f"{name} holds no usable times"
-    if not all(0 < turn.nanoseconds <= LONGEST for turn in run.turns):
+    if not all(0 < turn.nanoseconds <= MAX_NANOSECONDS for turn in run.turns):
         return "a turn of the chat holds no usable time"
     return "" if 0 <= run.started < _YEAR_10000 else f"a process is said to have started at {run.started:g}"
 

@@ -1,21 +1,25 @@
-"""What of a run goes into the baseline: everything judged sound, except a regression nobody accepted.
+"""What of a run is stored in the baseline: every valid figure, a REGRESSION only where the user replaces.
 
-Who stores leaves out records with a `doubt`: they carry no verdict now, and later ones would rest on them.
+Callers must leave out doubtful records (`CaseRecord.doubt`): they would contaminate later verdicts.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.measure.record import medians
-from pytest_rwkvperf.store.baseline import BaselineEntry, StoredCase
+from pytest_rwkvperf.stats.levels import Level, level
+from pytest_rwkvperf.stats.spread import process_spread
+from pytest_rwkvperf.store.baseline import BaselineEntry, Noise, StoredCase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
-    from pytest_rwkvperf.measure.record import CaseRecord
-    from pytest_rwkvperf.verdict.judgement import Judgement
+    from pytest_rwkvperf.core.cases import WorkloadKind
+    from pytest_rwkvperf.measure.record import CaseRecord, Pairing
+    from pytest_rwkvperf.verdict.judged import Judgement
 
 
 def accepted(judgements: Iterable[Judgement], *, replacing: bool) -> dict[str, set[str]]:
@@ -29,15 +33,15 @@ def accepted(judgements: Iterable[Judgement], *, replacing: bool) -> dict[str, s
 
 
 def stored_cases(records: Iterable[CaseRecord], keep: dict[str, set[str]], recorded: str) -> list[StoredCase]:
-    """The records of a run as stored cases with one session each, cut down to the workloads to keep."""
+    """The records of a run as stored cases with one session each, with only the workloads to keep."""
     return [
-        StoredCase(record.case, record.model.content_hash, record.device, (_session(record, names, recorded),))
+        StoredCase(record.case, record.model.content_hash, record.device, (_entry(record, names, recorded),))
         for record in records
         if (names := keep.get(record.case.key))
     ]
 
 
-def _session(record: CaseRecord, names: set[str], recorded: str) -> BaselineEntry:
+def _entry(record: CaseRecord, names: set[str], recorded: str) -> BaselineEntry:
     workloads = {name: record.times(Workload.parse(name)) for name in sorted(names)}
     conditions = record.conditions
     readings = [run.probes for run in record.runs]
@@ -55,3 +59,19 @@ def _session(record: CaseRecord, names: set[str], recorded: str) -> BaselineEntr
         conditions.foreign,
         handovers,
     )
+
+
+def noise_of(pairings: Sequence[Pairing], recorded: str) -> dict[WorkloadKind, Noise]:
+    """How far processes of the same code lie apart, by kind of workload, from an A/A run's pairings.
+
+    Raises:
+        MeasurementError: unusable samples.
+    """
+    levels: dict[WorkloadKind, list[list[Level]]] = {}
+    for pairing in pairings:
+        for name in pairing.new.runs[0].samples:
+            workload = Workload.parse(name)
+            sides = [level(side.timed(workload), "fast") for side in (pairing.new, pairing.old)]
+            levels.setdefault(workload.kind, []).append(sides)
+    spreads = {kind: process_spread(items) for kind, items in levels.items()}
+    return {kind: Noise(recorded, math.sqrt(spread.variance), spread.freedom) for kind, spread in spreads.items()}

@@ -12,7 +12,7 @@ from pytest_rwkvperf.stats.several import holm
 from pytest_rwkvperf.store import baseline as baselines
 from pytest_rwkvperf.store import record as records
 from pytest_rwkvperf.verdict import accept, judgement
-from pytest_rwkvperf.verdict.judgement import Judgement, Reference
+from pytest_rwkvperf.verdict.judged import Judgement, Reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,8 +20,9 @@ from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
+from pytest_rwkvperf.stats.verdicts import MAX_SESSIONS
 from pytest_rwkvperf.store import files
-from pytest_rwkvperf.store.baseline import MAX_SESSIONS, BaselineEntry, StoredCase
+from pytest_rwkvperf.store.baseline import BaselineEntry, StoredCase
 
 MACHINE = Fingerprint("Linux", "x86_64", "AMD EPYC 9B14", "family 25 model 17 stepping 1", 2, 1)
 _SYSTEM = ("posix", "_io", "fcntl")

@@ -12,7 +12,7 @@ from pytest_rwkvperf.fleet import fleet_report
 from pytest_rwkvperf.fleet.merge import Merged
 from pytest_rwkvperf.reports import formats, github
 from pytest_rwkvperf.run import terminal
-from pytest_rwkvperf.verdict.judgement import Judgement
+from pytest_rwkvperf.verdict.judged import Judgement
 from tests.unit.building import CASE, make_record, make_run, passed, recorded, report_record
 
 if TYPE_CHECKING:

@@ -15,7 +15,9 @@ from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.run import options
-from pytest_rwkvperf.verdict.judgement import describe, from_json, judge_pairs, to_json
+from pytest_rwkvperf.verdict.judged import from_json, to_json
+from pytest_rwkvperf.verdict.judgement import judge_pairs
+from pytest_rwkvperf.verdict.reasons import describe
 from tests.unit.building import CASE, record_of, slower, throttled
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the other interpreter is a shell script")

@@ -9,7 +9,7 @@ import pytest
 from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.run import collection
 from pytest_rwkvperf.run.fixtures import PROPERTY
-from pytest_rwkvperf.verdict.judgement import Judgement, to_json
+from pytest_rwkvperf.verdict.judged import Judgement, to_json
 from tests.unit.building import CASE
 
 ITEM = Item(CASE, Workload("prefill", 512))

@@ -11,7 +11,7 @@ from pytest_rwkvperf.machine import observers
 from pytest_rwkvperf.run import launcher
 from pytest_rwkvperf.run.session import Saved, Session
 from pytest_rwkvperf.store import files
-from pytest_rwkvperf.verdict.judgement import Judgement
+from pytest_rwkvperf.verdict.judged import Judgement
 from tests.unit.building import CASE, make_record, make_run, throttled
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from pytest_rwkvperf.run import terminal
 from pytest_rwkvperf.run.session import Saved
 from pytest_rwkvperf.stats.estimates import Rate
 from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
-from pytest_rwkvperf.verdict.judgement import Judgement
+from pytest_rwkvperf.verdict.judged import Judgement
 from tests.unit.building import make_record, make_run
 
 if TYPE_CHECKING:

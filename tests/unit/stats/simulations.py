@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from pytest_rwkvperf.stats.levels import Timed
-from pytest_rwkvperf.stats.paired import LOOKS, MAX_PAIRS, PairRatio, compare_pairs
-from pytest_rwkvperf.stats.spread import ASSUMED, SPREADS
-from pytest_rwkvperf.stats.verdicts import Old, compare
+from pytest_rwkvperf.stats.levels import SessionTimes
+from pytest_rwkvperf.stats.paired import LOOKS, PairRatio, compare_pairs
+from pytest_rwkvperf.stats.spread import PRIOR, SPREADS
+from pytest_rwkvperf.stats.verdicts import StoredSessions, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,11 +43,11 @@ def detectable(comparison: Comparison) -> float:
 # Against stored sessions
 
 
-def session(random: np.random.Generator, shift: float, processes: int = 5) -> Timed:
+def session(random: np.random.Generator, shift: float, processes: int = 5) -> SessionTimes:
     """A session: its level moves by a spread as believed, its processes by 2 %, their repetitions by 1 %."""
-    level = shift + random.normal(0, SPREADS[random.choice(len(SPREADS), p=ASSUMED.chances)])
+    level = shift + random.normal(0, SPREADS[random.choice(len(SPREADS), p=PRIOR.probabilities)])
     logs = level + random.normal(0, 0.02, (processes, 1)) + random.normal(0, 0.01, (processes, 3))
-    return Timed((1e8 * np.exp(logs)).tolist())
+    return SessionTimes((1e8 * np.exp(logs)).tolist())
 
 
 def regressions(slowdown: float, tolerance: float, sessions: int, runs: int) -> int:
@@ -56,7 +56,7 @@ def regressions(slowdown: float, tolerance: float, sessions: int, runs: int) -> 
     verdicts = (
         compare(
             session(random, math.log1p(slowdown)),
-            Old([session(random, 0.0) for _ in range(sessions)]),
+            StoredSessions([session(random, 0.0) for _ in range(sessions)]),
             tolerance,
             items=1,
         ).verdict
@@ -97,7 +97,7 @@ def ends(ratio: float, draw: Draw, tolerance: float, runs: int, items: int = 1) 
     """How simulated A/B runs end: looked at as planned, ended by the first look that says something."""
     random, found = np.random.default_rng(5), Counter[str]()
     for _ in range(runs):
-        ratios = math.log(ratio) + draw(random, MAX_PAIRS)
+        ratios = math.log(ratio) + draw(random, LOOKS[-1])
         looks = (compared(ratios[:look].tolist(), tolerance, items).verdict for look in LOOKS)
         found[next((said for said in looks if said != "INCONCLUSIVE"), "INCONCLUSIVE")] += 1
     return found
@@ -107,6 +107,6 @@ def chosen_alarms(ratio: float, tolerance: float, runs: int) -> int:
     """How many A/B runs an opponent who stops as soon as it looks bad can have called slower."""
     random, alarms = np.random.default_rng(6), 0
     for _ in range(runs):
-        ratios = math.log(ratio) + normal(random, MAX_PAIRS)
+        ratios = math.log(ratio) + normal(random, LOOKS[-1])
         alarms += any(compared(ratios[:look].tolist(), tolerance, 1).verdict == "REGRESSION" for look in LOOKS)
     return alarms

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_rwkvperf.stats.drift import Drift, drift
 from pytest_rwkvperf.stats.levels import Level
-from pytest_rwkvperf.stats.spread import ASSUMED
+from pytest_rwkvperf.stats.spread import PRIOR
 
 
 def session(
@@ -25,7 +25,7 @@ def session(
 def test_a_slow_machine_is_taken_out_of_a_time_that_follows_the_probe() -> None:
     random = np.random.default_rng(1)
     old, new = session(random, 0.0, 0.6), session(random, 0.3, 0.6)
-    found = drift(new, [old], ASSUMED)
+    found = drift(new, [old], PRIOR)
     assert found.coefficient == pytest.approx(0.6, abs=0.08)
     assert found.shift == pytest.approx(0.18, abs=0.03)
     assert 0 < found.variance < 0.03**2
@@ -36,7 +36,7 @@ def test_code_that_got_slower_is_not_taken_for_drift() -> None:
     random = np.random.default_rng(2)
     old, new = session(random, 0.0, 0.6), session(random, 0.0, 0.6)
     slower = replace(new, value=new.value + 0.5, processes=tuple(time + 0.5 for time in new.processes))
-    assert drift(slower, [old], ASSUMED).shift == pytest.approx(drift(new, [old], ASSUMED).shift)
+    assert drift(slower, [old], PRIOR).shift == pytest.approx(drift(new, [old], PRIOR).shift)
 
 
 def spread_with_and_without(follows: float) -> tuple[float, float]:
@@ -45,7 +45,7 @@ def spread_with_and_without(follows: float) -> tuple[float, float]:
     for _ in range(800):
         old, new = (session(random, random.normal(0, 0.05), follows, 4, noise=0.02) for _ in range(2))
         before.append(new.value - old.value)
-        after.append(new.value - drift(new, [old], ASSUMED).shift - old.value)
+        after.append(new.value - drift(new, [old], PRIOR).shift - old.value)
     return float(np.std(after)), float(np.std(before))
 
 
@@ -62,11 +62,11 @@ def test_it_does_no_harm_where_it_does_not() -> None:
 
 def test_the_coefficient_stays_within_0_and_1() -> None:
     random = np.random.default_rng(4)
-    over = drift(session(random, 0.3, 3.0), [session(random, 0.0, 3.0)], ASSUMED)
+    over = drift(session(random, 0.3, 3.0), [session(random, 0.0, 3.0)], PRIOR)
     assert over.coefficient == 1
-    under = drift(session(random, 0.3, -1.0), [session(random, 0.0, -1.0)], ASSUMED)
+    under = drift(session(random, 0.3, -1.0), [session(random, 0.0, -1.0)], PRIOR)
     assert (under.coefficient, under.shift, under.variance) == (0, 0, 0)
-    assert under.left == pytest.approx(0.3, abs=0.08)
+    assert under.unexplained == pytest.approx(0.3, abs=0.08)
 
 
 @pytest.mark.parametrize("missing", ["new", "old"])
@@ -75,7 +75,7 @@ def test_without_probes_on_both_sides_there_is_no_drift(missing: str) -> None:
     sides = {"new": session(random, 0.3, 1.0), "old": session(random, 0.0, 1.0)}
     one = sides[missing]
     sides[missing] = replace(one, probes=(), probe=None)
-    assert drift(sides["new"], [sides["old"]], ASSUMED) == Drift()
+    assert drift(sides["new"], [sides["old"]], PRIOR) == Drift()
 
 
 def test_what_no_coefficient_took_is_left_as_an_excuse() -> None:
@@ -83,25 +83,25 @@ def test_what_no_coefficient_took_is_left_as_an_excuse() -> None:
     still = [
         Level(value, 0.0, (value,) * 3, (probe,) * 3, probe) for value, probe in ((0.3, 0.2), (0.0, 0.1), (0.0, -0.1))
     ]
-    unfitted = drift(still[0], still[1:], ASSUMED)  # nothing moved within
+    unfitted = drift(still[0], still[1:], PRIOR)  # nothing moved within
     assert unfitted.shift == 0
-    assert unfitted.left == pytest.approx(0.2)
-    fitted = drift(session(random, 0.3, 0.6), [session(random, 0.0, 0.6)], ASSUMED)
-    assert fitted.left + fitted.shift == pytest.approx(0.3, abs=0.04)
-    assert fitted.left == pytest.approx((1 - fitted.coefficient) / fitted.coefficient * fitted.shift)
+    assert unfitted.unexplained == pytest.approx(0.2)
+    fitted = drift(session(random, 0.3, 0.6), [session(random, 0.0, 0.6)], PRIOR)
+    assert fitted.unexplained + fitted.shift == pytest.approx(0.3, abs=0.04)
+    assert fitted.unexplained == pytest.approx((1 - fitted.coefficient) / fitted.coefficient * fitted.shift)
 
 
 def test_three_processes_fit_no_line() -> None:
     random = np.random.default_rng(6)
     three, two = ([session(random, slow, 1.0, processes=count) for slow in (0.3, 0.0)] for count in (3, 2))
-    assert drift(three[0], three[1:], ASSUMED).coefficient > 0
-    assert drift(two[0], two[1:], ASSUMED).coefficient == 0
+    assert drift(three[0], three[1:], PRIOR).coefficient > 0
+    assert drift(two[0], two[1:], PRIOR).coefficient == 0
 
 
 def test_a_probe_that_never_moves_says_nothing() -> None:
     still = Level(0.0, 0.0, (0.0, 0.1, 0.2, 0.0), (math.log(2),) * 4)
-    assert drift(still, [still], ASSUMED).coefficient == 0
-    assert drift(still, [still] * 5, ASSUMED).coefficient == 0
+    assert drift(still, [still], PRIOR).coefficient == 0
+    assert drift(still, [still] * 5, PRIOR).coefficient == 0
 
 
 # Between stored sessions
@@ -117,30 +117,30 @@ SLOW = (0.0, 0.1, 0.2, -0.1, 0.15)
 
 
 def test_what_stored_sessions_followed_is_taken_out_of_a_new_one() -> None:
-    found = drift(steady(0.2, 0.8), [steady(one, 0.8) for one in SLOW], ASSUMED)
+    found = drift(steady(0.2, 0.8), [steady(one, 0.8) for one in SLOW], PRIOR)
     assert found.coefficient == pytest.approx(0.8, abs=0.03)
-    assert found.shift + found.left == pytest.approx(0.2 - 0.07)
+    assert found.shift + found.unexplained == pytest.approx(0.2 - 0.07)
     assert 0 < found.variance < 0.03**2
 
 
 def test_the_new_session_has_no_say_in_what_the_stored_ones_followed() -> None:
     old = [steady(one, 0.8) for one in SLOW]
-    assert drift(steady(0.2, 0.8, noise=0.5), old, ASSUMED) == drift(steady(0.2, 0.8), old, ASSUMED)
+    assert drift(steady(0.2, 0.8, noise=0.5), old, PRIOR) == drift(steady(0.2, 0.8), old, PRIOR)
 
 
 def test_two_stored_sessions_fit_no_line() -> None:
-    assert drift(steady(0.2, 0.8), [steady(one, 0.8) for one in SLOW[:2]], ASSUMED).coefficient == 0
-    assert drift(steady(0.2, 0.8), [steady(one, 0.8) for one in SLOW[:3]], ASSUMED).coefficient > 0
+    assert drift(steady(0.2, 0.8), [steady(one, 0.8) for one in SLOW[:2]], PRIOR).coefficient == 0
+    assert drift(steady(0.2, 0.8), [steady(one, 0.8) for one in SLOW[:3]], PRIOR).coefficient > 0
 
 
 def test_a_spread_as_assumed_hides_what_a_probe_that_hardly_moved_says() -> None:
-    assert drift(steady(0.2, 0.8), [steady(one / 20, 0.8) for one in SLOW], ASSUMED).coefficient == 0
+    assert drift(steady(0.2, 0.8), [steady(one / 20, 0.8) for one in SLOW], PRIOR).coefficient == 0
 
 
 def test_stored_sessions_that_do_not_follow_the_probe_take_nothing() -> None:
     random = np.random.default_rng(8)
     taken = [
-        drift(steady(0.1, 0.0), [steady(one, 0.0, random.normal(0, 0.02)) for one in SLOW], ASSUMED).shift
+        drift(steady(0.1, 0.0), [steady(one, 0.0, random.normal(0, 0.02)) for one in SLOW], PRIOR).shift
         for _ in range(200)
     ]
     assert np.std(taken) < 0.012

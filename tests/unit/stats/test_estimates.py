@@ -12,9 +12,16 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pytest_rwkvperf.core.errors import MeasurementError
-from pytest_rwkvperf.stats.estimates import CONFIDENCE, LONGEST, LogTimes, estimate_rate, interval_reach, log_times
+from pytest_rwkvperf.stats.estimates import (
+    CONFIDENCE,
+    MAX_NANOSECONDS,
+    LogTimes,
+    estimate_rate,
+    interval_reach,
+    log_times,
+)
 
-NANOSECONDS = st.integers(1, LONGEST)
+NANOSECONDS = st.integers(1, MAX_NANOSECONDS)
 PROCESSES = st.lists(st.lists(NANOSECONDS, min_size=1, max_size=5), min_size=1, max_size=6)
 
 
@@ -102,7 +109,7 @@ def test_processes_that_agree_exactly_have_no_interval() -> None:
     assert estimate.low == estimate.median == estimate.high
 
 
-UNUSABLE = [math.nan, math.inf, -math.inf, 0, 0.0, -1, -0.0, LONGEST + 1, 10**400]
+UNUSABLE = [math.nan, math.inf, -math.inf, 0, 0.0, -1, -0.0, MAX_NANOSECONDS + 1, 10**400]
 
 
 @pytest.mark.parametrize("value", UNUSABLE, ids=repr)

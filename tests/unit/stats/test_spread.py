@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pytest_rwkvperf.stats.levels import Level
-from pytest_rwkvperf.stats.spread import ASSUMED, FOLLOWED, FOLLOWED_DOUBT, SPREADS, Belief, Spread, process_spread
+from pytest_rwkvperf.stats.spread import (
+    COEFFICIENT_DEVIATION,
+    COEFFICIENT_MEAN,
+    PRIOR,
+    SPREADS,
+    Belief,
+    Spread,
+    process_spread,
+)
 
 
 def at(value: float, *processes: float, probe: float | None = None) -> Level:
@@ -19,7 +27,7 @@ def at(value: float, *processes: float, probe: float | None = None) -> Level:
 
 
 def most_likely(belief: Belief) -> float:
-    return SPREADS[max(range(len(SPREADS)), key=belief.chances.__getitem__)]
+    return SPREADS[max(range(len(SPREADS)), key=belief.probabilities.__getitem__)]
 
 
 def normal_sessions(spread: float, count: int, seed: int = 1) -> list[Level]:
@@ -30,43 +38,43 @@ def normal_sessions(spread: float, count: int, seed: int = 1) -> list[Level]:
 
 
 def test_chances_are_chances() -> None:
-    assert sum(ASSUMED.chances) == pytest.approx(1)
-    assert len(ASSUMED.chances) == len(SPREADS)
+    assert sum(PRIOR.probabilities) == pytest.approx(1)
+    assert len(PRIOR.probabilities) == len(SPREADS)
 
 
 def test_one_session_of_a_version_says_nothing_and_versions_are_not_spread() -> None:
-    assert ASSUMED.after_sessions([[at(1.0)], [at(5.0)], []]) == ASSUMED
-    assert ASSUMED.after(Spread(0.0, 0)) == pytest.approx(ASSUMED)
+    assert PRIOR.after_sessions([[at(1.0)], [at(5.0)], []]) == PRIOR
+    assert PRIOR.after(Spread(0.0, 0)) == pytest.approx(PRIOR)
 
 
 @pytest.mark.parametrize("spread", SPREADS)
 def test_many_sessions_show_the_truth_whatever_was_assumed(spread: float) -> None:
-    belief = ASSUMED.after_sessions([normal_sessions(spread, 200)])
+    belief = PRIOR.after_sessions([normal_sessions(spread, 200)])
     assert most_likely(belief) == spread
     assert math.sqrt(belief.variance) == pytest.approx(spread, rel=0.05)
 
 
 def test_two_sessions_by_hand() -> None:
     """The difference of two levels of a version is normal with twice the spread's variance."""
-    belief = ASSUMED.after_sessions([[at(3.0), at(3.05)], [at(9.0)]])
+    belief = PRIOR.after_sessions([[at(3.0), at(3.05)], [at(9.0)]])
     weights = [
         chance * stats.norm(0, math.sqrt(2) * spread).pdf(0.05)
-        for chance, spread in zip(ASSUMED.chances, SPREADS, strict=True)
+        for chance, spread in zip(PRIOR.probabilities, SPREADS, strict=True)
     ]
-    assert belief.chances == pytest.approx([one / sum(weights) for one in weights])
+    assert belief.probabilities == pytest.approx([one / sum(weights) for one in weights])
 
 
 def test_versions_add_up() -> None:
     groups = [[at(1.0), at(1.1), at(1.2)], [at(3.0), at(3.1)]]
     # Squares of 0.02 with two degrees of freedom, and of 0.005 with one.
-    assert ASSUMED.after_sessions(groups).chances == pytest.approx(ASSUMED.after(Spread(0.025 / 3, 3)).chances)
+    assert PRIOR.after_sessions(groups).probabilities == pytest.approx(PRIOR.after(Spread(0.025 / 3, 3)).probabilities)
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=10))
 def test_no_levels_make_a_spread_impossible_or_a_chance_none(values: list[float]) -> None:
-    belief = ASSUMED.after_sessions([[at(value) for value in values]])
-    assert all(chance > 0 for chance in belief.chances)
-    assert sum(belief.chances) == pytest.approx(1)
+    belief = PRIOR.after_sessions([[at(value) for value in values]])
+    assert all(chance > 0 for chance in belief.probabilities)
+    assert sum(belief.probabilities) == pytest.approx(1)
 
 
 # Probes
@@ -77,31 +85,31 @@ def test_what_probes_explain_is_no_spread_however_far_times_follow_them(follows:
     random = np.random.default_rng(2)
     moved, own = random.normal(0, 0.1, 40), random.normal(0, 0.01, 40)
     levels = [at(follows * probe + value, probe=probe) for probe, value in zip(moved, own, strict=True)]
-    assert most_likely(ASSUMED.after_sessions([levels])) == 0.01
+    assert most_likely(PRIOR.after_sessions([levels])) == 0.01
     unexplained = [at(one.value) for one in levels]
     if follows:
-        assert most_likely(ASSUMED.after_sessions([unexplained])) > 0.01
+        assert most_likely(PRIOR.after_sessions([unexplained])) > 0.01
 
 
 def test_with_probes_by_scipys_multivariate_normal() -> None:
     probes, values = np.array([0.0, 0.1, -0.05]), np.array([1.0, 1.06, 0.99])
-    belief = ASSUMED.after_sessions([[at(value, probe=one) for value, one in zip(values, probes, strict=True)]])
+    belief = PRIOR.after_sessions([[at(value, probe=one) for value, one in zip(values, probes, strict=True)]])
     # Differences from the first level have no mean of their own left.
     basis = np.array([[-1, 1, 0], [-1, 0, 1]])
     moved = basis @ probes
     weights = [
         chance
         * stats.multivariate_normal(
-            FOLLOWED * moved, spread**2 * basis @ basis.T + FOLLOWED_DOUBT**2 * np.outer(moved, moved)
+            COEFFICIENT_MEAN * moved, spread**2 * basis @ basis.T + COEFFICIENT_DEVIATION**2 * np.outer(moved, moved)
         ).pdf(basis @ values)
-        for chance, spread in zip(ASSUMED.chances, SPREADS, strict=True)
+        for chance, spread in zip(PRIOR.probabilities, SPREADS, strict=True)
     ]
-    assert belief.chances == pytest.approx([one / sum(weights) for one in weights])
+    assert belief.probabilities == pytest.approx([one / sum(weights) for one in weights])
 
 
 def test_sessions_without_a_probe_among_others_are_taken_without_any() -> None:
     levels = [at(1.0, probe=0.0), at(1.1), at(1.2, probe=0.2)]
-    assert ASSUMED.after_sessions([levels]) == ASSUMED.after_sessions([[at(one.value) for one in levels]])
+    assert PRIOR.after_sessions([levels]) == PRIOR.after_sessions([[at(one.value) for one in levels]])
 
 
 # A/A
@@ -119,4 +127,4 @@ def test_a_perfect_machine_is_not_believed() -> None:
 
 
 def test_what_an_a_a_run_saw_is_believed() -> None:
-    assert most_likely(ASSUMED.after(Spread(0.041**2, 15))) == 0.04
+    assert most_likely(PRIOR.after(Spread(0.041**2, 15))) == 0.04

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pytest_rwkvperf.core.errors import MeasurementError
-from pytest_rwkvperf.stats.levels import Timed, level
-from pytest_rwkvperf.stats.spread import ASSUMED, SPREADS, Belief, Spread
+from pytest_rwkvperf.stats.levels import SessionTimes, level
+from pytest_rwkvperf.stats.spread import PRIOR, SPREADS, Belief, Spread
 from pytest_rwkvperf.stats.verdicts import (
     ALPHA,
-    IDLE_SHARE,
     LOOK_SHARE,
     LOOKS,
+    MAX_SESSIONS,
     MEAN_SHARE,
-    MOST_SESSIONS,
+    MIN_CONTENTION,
     Comparison,
     MeanRatio,
-    Old,
+    StoredSessions,
     classify,
     compare,
     machine_slowdown,
@@ -60,13 +60,19 @@ def mixture(belief: Belief, times: float, chance: float, doubt: float) -> Callab
     """
     totals = [times * spread**2 + chance for spread in SPREADS]
     tails = [stats.t(total**2 / doubt if doubt else 1e9, scale=math.sqrt(total)) for total in totals]
-    return lambda reach: sum(share * one.sf(reach) for share, one in zip(belief.chances, tails, strict=True))
+    return lambda reach: sum(share * one.sf(reach) for share, one in zip(belief.probabilities, tails, strict=True))
 
 
 def judged(
-    new: Times, old: list[Times], tolerance: float, items: int, *, early: bool = False, belief: Belief = ASSUMED
+    new: Times, old: list[Times], tolerance: float, items: int, *, at_look: bool = False, belief: Belief = PRIOR
 ) -> Comparison:
-    return compare(Timed(new), Old([Timed(one) for one in old], belief=belief), tolerance, items, early=early)
+    return compare(
+        SessionTimes(new),
+        StoredSessions([SessionTimes(one) for one in old], belief=belief),
+        tolerance,
+        items,
+        at_look=at_look,
+    )
 
 
 # Margins
@@ -119,10 +125,10 @@ def test_an_example_by_hand() -> None:
     new = [[1e6], [1e6 * math.exp(0.01)]]
     old = [[1e6 * math.exp(value)] for value in (0.1, 0.11, 0.12)]
     found = judged(new, [old], 0.05, items=2)
-    levels = [level(Timed(times), "fast") for times in (new, old)]
+    levels = [level(SessionTimes(times), "fast") for times in (new, old)]
     chance = levels[0].error ** 2 + levels[1].error ** 2
     # Satterthwaite's: the new session's error has one degree of freedom, the old one's two.
-    beyond = mixture(ASSUMED, 2, chance, levels[0].error ** 4 / 1 + levels[1].error ** 4 / 2)
+    beyond = mixture(PRIOR, 2, chance, levels[0].error ** 4 / 1 + levels[1].error ** 4 / 2)
     centre = levels[1].value - levels[0].value
     reach = math.log(high(found)) - centre
     assert found.ratio == pytest.approx(math.exp(centre))
@@ -135,19 +141,19 @@ def test_an_example_by_hand() -> None:
 def test_without_any_spread_within_the_sessions_the_believed_spread_between_them_remains() -> None:
     found = judged([[1000]] * 3, [[[1000]] * 3], 0.05, items=1)
     assert found.low * high(found) == pytest.approx(1)
-    assert mixture(ASSUMED, 2, 0, 0)(math.log(high(found))) == pytest.approx(ALPHA * END, rel=1e-4)
+    assert mixture(PRIOR, 2, 0, 0)(math.log(high(found))) == pytest.approx(ALPHA * END, rel=1e-4)
 
 
 def test_a_machine_that_is_known_to_be_quiet_passes() -> None:
-    quiet = ASSUMED.after(Spread(0.001**2, 40))
+    quiet = PRIOR.after(Spread(0.001**2, 40))
     found = judged([[1000]] * 3, [[[1000]] * 3], 0.05, items=1, belief=quiet)
     assert high(found) == pytest.approx(math.exp(stats.norm.isf(ALPHA * END) * math.sqrt(2) * SPREADS[0]), abs=1e-4)
     assert found.verdict == "PASS"
 
 
-def near(random: np.random.Generator, spread: float) -> Timed:
+def near(random: np.random.Generator, spread: float) -> SessionTimes:
     level_of_session = math.exp(random.normal(0, spread))
-    return Timed([[1e6 * level_of_session * (1 + 1e-4 * row)] * 3 for row in range(5)])
+    return SessionTimes([[1e6 * level_of_session * (1 + 1e-4 * row)] * 3 for row in range(5)])
 
 
 @pytest.mark.parametrize(("sessions", "least", "most"), [(1, 0, 0), (7, 32, 40), (10, 38, 40)])
@@ -155,7 +161,9 @@ def test_unchanged_code_passes_once_sessions_have_shown_a_quiet_machine(sessions
     """At the default tolerance; one session alone cannot tell, and should not."""
     random = np.random.default_rng(11)
     found = [
-        compare(near(random, 0.006), Old([near(random, 0.006) for _ in range(sessions)]), 0.05, items=4).verdict
+        compare(
+            near(random, 0.006), StoredSessions([near(random, 0.006) for _ in range(sessions)]), 0.05, items=4
+        ).verdict
         for _ in range(40)
     ]
     assert least <= found.count("PASS") <= most
@@ -163,7 +171,7 @@ def test_unchanged_code_passes_once_sessions_have_shown_a_quiet_machine(sessions
 
 
 def test_a_look_has_less_of_the_error_rate_and_wider_bounds() -> None:
-    look, end = judged(STEADY, [STEADY], 0.05, 3, early=True), judged(STEADY, [STEADY], 0.05, 3)
+    look, end = judged(STEADY, [STEADY], 0.05, 3, at_look=True), judged(STEADY, [STEADY], 0.05, 3)
     assert look.low < end.low < high(end) < high(look)
     assert look.alpha == end.alpha
     assert LOOK_SHARE * len(LOOKS) < 1
@@ -174,7 +182,7 @@ def test_looks_and_the_end_and_both_questions_share_the_error_rate() -> None:
     found = judged(STEADY, [STEADY], 0.05, 1)
     assert found.mean is not None
     share = 1 - LOOK_SHARE * len(LOOKS)
-    tail = mixture(ASSUMED, 2, 0, 0)  # chance within these sessions is a hundredth of the spread between them
+    tail = mixture(PRIOR, 2, 0, 0)  # chance within these sessions is a hundredth of the spread between them
     of_mean = math.log(high(found.mean) / found.mean.ratio)
     assert tail(of_mean) == pytest.approx(ALPHA * share * MEAN_SHARE, rel=0.1)
     assert tail(math.log(high(found) / found.ratio)) == pytest.approx(ALPHA * END, rel=0.1)
@@ -211,25 +219,27 @@ def test_a_tail_alone_never_is_an_improvement() -> None:
 def test_what_others_may_have_cost_widens_both_bounds(which: str) -> None:
     shares = {"new": 0.0, "old": 0.0, which: 0.1}
     plain = judged(STEADY, [STEADY], 0.05, items=1)
-    busy = compare(Timed(STEADY, (), shares["new"]), Old([Timed(STEADY, (), shares["old"])]), 0.05, 1)
+    busy = compare(
+        SessionTimes(STEADY, (), shares["new"]), StoredSessions([SessionTimes(STEADY, (), shares["old"])]), 0.05, 1
+    )
     assert (high(busy) / high(plain), plain.low / busy.low) == pytest.approx((1 / 0.9**2, 1 / 0.9**2))
     assert busy.ratio == plain.ratio
     assert detectable(busy) > detectable(plain)
 
 
 def test_a_systems_own_services_excuse_nothing() -> None:
-    quiet = compare(Timed(STEADY, (), IDLE_SHARE), Old([Timed(STEADY)]), 0.05, 1)
+    quiet = compare(SessionTimes(STEADY, (), MIN_CONTENTION), StoredSessions([SessionTimes(STEADY)]), 0.05, 1)
     assert quiet == judged(STEADY, [STEADY], 0.05, 1)
 
 
 def test_crowded_sessions_of_the_baseline_count_only_where_there_are_no_others() -> None:
-    crowded, calm = Timed(slowed(STEADY, 3), (), 0.5), Timed(STEADY)
-    assert compare(calm, Old([crowded, calm]), 0.05, 1) == compare(calm, Old([calm]), 0.05, 1)
-    assert compare(calm, Old([crowded]), 0.05, 1).verdict == "INCONCLUSIVE"
+    crowded, calm = SessionTimes(slowed(STEADY, 3), (), 0.5), SessionTimes(STEADY)
+    assert compare(calm, StoredSessions([crowded, calm]), 0.05, 1) == compare(calm, StoredSessions([calm]), 0.05, 1)
+    assert compare(calm, StoredSessions([crowded]), 0.05, 1).verdict == "INCONCLUSIVE"
 
 
 def test_a_crowded_machine_proves_nothing() -> None:
-    found = compare(Timed(slowed(STEADY, 50), (), 0.11), Old([Timed(STEADY)]), 0.05, 1)
+    found = compare(SessionTimes(slowed(STEADY, 50), (), 0.11), StoredSessions([SessionTimes(STEADY)]), 0.05, 1)
     assert found.verdict == "INCONCLUSIVE"
 
 
@@ -237,8 +247,8 @@ def test_a_crowded_machine_proves_nothing() -> None:
 
 
 def test_a_slower_machine_excuses_a_slower_time_and_no_faster_one() -> None:
-    old = Old([Timed(STEADY, [1.0] * len(STEADY))])
-    sessions = [Timed(STEADY, [probe] * len(STEADY)) for probe in (1.0, 1.2, 1 / 1.2)]
+    old = StoredSessions([SessionTimes(STEADY, [1.0] * len(STEADY))])
+    sessions = [SessionTimes(STEADY, [probe] * len(STEADY)) for probe in (1.0, 1.2, 1 / 1.2)]
     plain, slower, faster = (compare(session, old, 0.05, 1) for session in sessions)
     assert (high(slower) / high(plain), slower.low) == pytest.approx((1.2, plain.low))
     assert (plain.low / faster.low, faster.high) == pytest.approx((1.2, high(plain)))
@@ -254,22 +264,27 @@ NEAR, APART = ([[one] * len(row) for row in STEADY] for one in (70.0, 105.0))
 
 
 def test_no_verdict_rests_on_processors_that_stood_otherwise_in_every_stored_session() -> None:
-    old = Timed(STEADY, handovers=NEAR)
-    found = compare(Timed(slowed(STEADY, 50), handovers=APART), Old([old]), 0.05, 1)
+    old = SessionTimes(STEADY, handovers=NEAR)
+    found = compare(SessionTimes(slowed(STEADY, 50), handovers=APART), StoredSessions([old]), 0.05, 1)
     assert (found.verdict, found.low, found.high) == ("INCONCLUSIVE", 0, None)
-    assert compare(Timed(slowed(STEADY, 50), handovers=NEAR), Old([old]), 0.05, 1).verdict == "REGRESSION"
+    assert (
+        compare(SessionTimes(slowed(STEADY, 50), handovers=NEAR), StoredSessions([old]), 0.05, 1).verdict
+        == "REGRESSION"
+    )
 
 
 def test_only_stored_sessions_that_stood_alike_count() -> None:
-    near, apart = Timed(STEADY, handovers=NEAR), Timed(slowed(STEADY, 1.6), handovers=APART)
-    assert compare(near, Old([near, apart], [[apart]]), 0.05, 1) == compare(near, Old([near]), 0.05, 1)
-    assert compare(apart, Old([near, apart]), 0.05, 1) == compare(apart, Old([apart]), 0.05, 1)
+    near, apart = SessionTimes(STEADY, handovers=NEAR), SessionTimes(slowed(STEADY, 1.6), handovers=APART)
+    assert compare(near, StoredSessions([near, apart], [[apart]]), 0.05, 1) == compare(
+        near, StoredSessions([near]), 0.05, 1
+    )
+    assert compare(apart, StoredSessions([near, apart]), 0.05, 1) == compare(apart, StoredSessions([apart]), 0.05, 1)
 
 
 def test_a_process_whose_processors_stood_apart_moves_nothing() -> None:
-    mixed = Timed([*STEADY, *slowed(STEADY, 1.6)], handovers=NEAR + APART)
-    near = Timed(STEADY, handovers=NEAR)
-    assert compare(mixed, Old([near]), 0.05, 1) == compare(near, Old([near]), 0.05, 1)
+    mixed = SessionTimes([*STEADY, *slowed(STEADY, 1.6)], handovers=NEAR + APART)
+    near = SessionTimes(STEADY, handovers=NEAR)
+    assert compare(mixed, StoredSessions([near]), 0.05, 1) == compare(near, StoredSessions([near]), 0.05, 1)
 
 
 # What would settle it
@@ -285,7 +300,7 @@ def test_the_number_of_sessions_that_would_settle_a_doubt_settles_it() -> None:
 def test_on_the_margin_no_number_of_sessions_would() -> None:
     found = judged(slowed(STEADY, 1.05), [STEADY], 0.05, items=1)
     assert (found.verdict, found.settled_by) == ("INCONCLUSIVE", None)
-    assert judged(slowed(STEADY, 1.05), [STEADY] * MOST_SESSIONS, 0.05, items=1).verdict == "INCONCLUSIVE"
+    assert judged(slowed(STEADY, 1.05), [STEADY] * MAX_SESSIONS, 0.05, items=1).verdict == "INCONCLUSIVE"
 
 
 @settings(max_examples=40)

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
-from pytest_rwkvperf.stats.estimates import LONGEST
+from pytest_rwkvperf.stats.estimates import MAX_NANOSECONDS
 from pytest_rwkvperf.store.baseline import Baseline, BaselineEntry, StoredCase
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 NUMBERS = st.integers(1, 10_000)
-TIMES = st.lists(st.lists(st.integers(1, LONGEST), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3)
+TIMES = st.lists(st.lists(st.integers(1, MAX_NANOSECONDS), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3)
 DEVICES = st.builds(Device, TEXT, TEXT, st.sampled_from(["cpu", "gpu", "software"]), TEXT)
 SESSIONS = st.builds(
     BaselineEntry,

@@ -17,8 +17,9 @@ from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import BaselineError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
-from pytest_rwkvperf.stats.estimates import LONGEST
-from pytest_rwkvperf.store.baseline import MAX_SESSIONS, VERSION, Baseline, BaselineEntry, StoredCase, dumps, loads
+from pytest_rwkvperf.stats.estimates import MAX_NANOSECONDS
+from pytest_rwkvperf.stats.verdicts import MAX_SESSIONS
+from pytest_rwkvperf.store.baseline import VERSION, Baseline, BaselineEntry, StoredCase, dumps, loads
 from tests.unit.store.contents import baselines
 from tests.unit.store.damage import damaged as damaged_files
 from tests.unit.store.damage import outcome
@@ -388,7 +389,7 @@ def test_a_missing_field_is_refused_and_named(field: str, good: str) -> None:
     refused(json.dumps(raw), f"does not follow its schema: .*{field}")
 
 
-@pytest.mark.parametrize("value", [0, -1, LONGEST + 1, 10**300])
+@pytest.mark.parametrize("value", [0, -1, MAX_NANOSECONDS + 1, 10**300])
 def test_a_time_that_is_none_is_refused_with_its_case_and_workload(value: int, good: str) -> None:
     refused(damaged(good, (*SAMPLES, 1, 0), value), r"llama-cpp \| .*.*, .pp512. holds no usable times")
 

@@ -10,7 +10,7 @@ import pytest
 from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.store.baseline import BaselineEntry, StoredCase
 from pytest_rwkvperf.verdict.accept import accepted, stored_cases
-from pytest_rwkvperf.verdict.judgement import Judgement
+from pytest_rwkvperf.verdict.judged import Judgement
 from tests.unit.building import CASE, CPU, MODEL, make_record, make_run
 
 if TYPE_CHECKING:

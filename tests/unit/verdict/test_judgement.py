@@ -12,12 +12,14 @@ from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.stats.estimates import estimate_rate
-from pytest_rwkvperf.stats.levels import Timed
-from pytest_rwkvperf.stats.spread import ASSUMED, Spread
-from pytest_rwkvperf.stats.verdicts import ALPHA, Old, compare
+from pytest_rwkvperf.stats.levels import SessionTimes
+from pytest_rwkvperf.stats.spread import PRIOR, Spread
+from pytest_rwkvperf.stats.verdicts import ALPHA, StoredSessions, compare
 from pytest_rwkvperf.store.baseline import Baseline, Noise, StoredCase
 from pytest_rwkvperf.verdict.accept import stored_cases
-from pytest_rwkvperf.verdict.judgement import Judgement, Reference, describe, from_json, invalid, judge, to_json
+from pytest_rwkvperf.verdict.judged import Judgement, Reference, from_json, to_json
+from pytest_rwkvperf.verdict.judgement import invalid, judge
+from pytest_rwkvperf.verdict.reasons import describe
 from tests.unit.building import CASE, record_of, slower, throttled
 
 HERE = Fingerprint("Linux", "x86_64", "AMD EPYC 9B14", "family 25 model 17 stepping 1", 2, 1)
@@ -36,7 +38,7 @@ def stored(**changed: Any) -> StoredCase:  # noqa: ANN401 - fields of two classe
 
 
 NOISE = Noise("then", 0.03, 20)
-KNOWN = ASSUMED.after(Spread(NOISE.spread**2, NOISE.freedom))
+KNOWN = PRIOR.after(Spread(NOISE.spread**2, NOISE.freedom))
 """What the machine of these tests is known to move by, whatever is assumed of others."""
 
 
@@ -71,7 +73,9 @@ def test_the_same_machine_and_case_are_compared(factor: float, verdict: str, rea
     assert (judgement.verdict, judgement.reason) == (verdict, reason)
     assert judgement.new == estimate_rate(new.times(PREFILL), 512)
     assert judgement.old == estimate_rate(TIMES, 512)
-    assert judgement.comparison == compare(Timed(new.times(PREFILL)), Old([Timed(TIMES)], belief=KNOWN), 0.25, 3)
+    assert judgement.comparison == compare(
+        SessionTimes(new.times(PREFILL)), StoredSessions([SessionTimes(TIMES)], belief=KNOWN), 0.25, 3
+    )
     assert judgement.comparison.alpha == ALPHA / 3
     assert (judgement.item, judgement.tolerance, judgement.parity) == (ITEM, 0.25, new.parity)
 
@@ -82,13 +86,13 @@ def test_processors_that_stood_apart_are_named() -> None:
     judgement = judge(replace(slower(RECORD, 50.0), runs=runs), ITEM, against(old), 0.25, items=1)
     assert judgement.verdict == "INCONCLUSIVE"
     assert judgement.reason.endswith(
-        "; the processors handed work over in 105 microseconds, in the stored sessions in 70: their host had put them "
-        "elsewhere, which voids the bounds (run again, or take --rwkv-ab)"
+        "; the threads handed work over in 105 microseconds, in the stored sessions in 70: the host placed the "
+        "processors differently, which voids the bounds (run again, or take --rwkv-ab)"
     )
 
 
 def test_a_machine_without_an_a_a_run_is_assumed_to_move() -> None:
-    assert against(stored(), noise=None).belief(PREFILL) == ASSUMED
+    assert against(stored(), noise=None).belief(PREFILL) == PRIOR
     assert against(stored()).belief(PREFILL) == KNOWN
 
 
@@ -96,7 +100,9 @@ def test_all_sessions_of_the_newest_software_count() -> None:
     older, newer = stored(versions={"llama-cpp": "0"}), stored()
     both = replace(newer, sessions=(*older.sessions, *newer.sessions, *newer.sessions))
     judgement = judge(RECORD, ITEM, against(both), 0.25, items=1)
-    assert judgement.comparison == compare(Timed(TIMES), Old([Timed(TIMES)] * 2, [[Timed(TIMES)]], KNOWN), 0.25, 1)
+    assert judgement.comparison == compare(
+        SessionTimes(TIMES), StoredSessions([SessionTimes(TIMES)] * 2, [[SessionTimes(TIMES)]], KNOWN), 0.25, 1
+    )
     assert judgement.old is not None
     assert judgement.old.processes == 2 * len(TIMES)
 

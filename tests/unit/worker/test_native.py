@@ -12,7 +12,8 @@ import pytest
 from pytest_rwkvperf.core.cases import Case, Item, Workload
 from pytest_rwkvperf.reports import llama_bench_rows, native_ratio
 from pytest_rwkvperf.verdict import accept
-from pytest_rwkvperf.verdict.judgement import Reference, judge
+from pytest_rwkvperf.verdict.judged import Reference
+from pytest_rwkvperf.verdict.judgement import judge
 from pytest_rwkvperf.worker import native
 from tests.unit.building import CASE, make_record, make_run, record_of, recorded, report_record
 

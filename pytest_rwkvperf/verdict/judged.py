@@ -1,0 +1,110 @@
+"""What judging takes and gives: an item's new times, what they are compared with, and the judgement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from pytest_rwkvperf.core.cases import Item, told_apart
+from pytest_rwkvperf.stats.estimates import Rate
+from pytest_rwkvperf.stats.spread import PRIOR, Belief, Spread
+from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pytest_rwkvperf.core.cases import Workload
+    from pytest_rwkvperf.machine.fingerprint import Fingerprint
+    from pytest_rwkvperf.stats.levels import SessionTimes
+    from pytest_rwkvperf.store.baseline import Baseline
+
+VoidedBy = Literal["", "watched", "gpu"]
+"""What took a verdict away that the figures would bear: a debugger, a coverage tool or the like, or the GPU's state."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewTimes:
+    """New times of an item.
+
+    `facts` are model content, device name and protocol: times are compared only with stored ones of the same.
+    `ended_early` says that measuring ended at a look, by its verdicts.
+    """
+
+    item: Item
+    times: SessionTimes
+    probe_version: str
+    facts: tuple[str, str, int]
+    ended_early: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What there is to compare with: this machine's baseline, or else the fingerprint of the most similar machine."""
+
+    fingerprint: Fingerprint
+    baseline: Baseline | None
+    nearest: Fingerprint | None
+
+    def belief(self, workload: Workload) -> Belief:
+        """The belief about this machine's spread, with what an A/A run has measured for this kind of workload."""
+        noise = self.baseline.noise.get(workload.kind) if self.baseline else None
+        return PRIOR if noise is None else PRIOR.after(Spread(noise.spread**2, noise.freedom))
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One item's verdict with everything that reports say about it.
+
+    `new` and `old` are in tokens per second, `reason` is one sentence for a person, `parity` the largest relative L2 of
+    the engine's logits from the oracle's.
+    """
+
+    item: Item
+    verdict: Verdict
+    reason: str
+    tolerance: float
+    new: Rate | None = None
+    old: Rate | None = None
+    comparison: Comparison | None = None
+    parity: float | None = None
+    voided: VoidedBy = ""
+
+
+def to_json(judgement: Judgement) -> str:
+    """As text, for the trip from an xdist worker to the process that prints the summary."""
+    return msgspec.json.encode(judgement).decode()
+
+
+def from_json(text: str) -> Judgement:
+    """Read what `to_json` wrote."""
+    return msgspec.json.decode(text, type=Judgement)
+
+
+def junit_properties(judgement: Judgement) -> Iterator[tuple[str, str]]:
+    """The properties of a test in a JUnit file, by name; other programs plot them."""
+    yield "rwkv_verdict", judgement.verdict
+    for name, rate in (("rwkv", judgement.new), ("rwkv_baseline", judgement.old)):
+        if rate is not None:
+            yield f"{name}_tokens_per_second", f"{rate.median:.6g}"
+            yield f"{name}_tokens_per_second_low", f"{rate.low:.6g}"
+            yield f"{name}_tokens_per_second_high", bound(rate.high, ".6g")
+    if (comparison := judgement.comparison) is not None:
+        yield "rwkv_ratio", f"{comparison.ratio:.6g}"
+        yield "rwkv_ratio_low", f"{comparison.low:.6g}"
+        yield "rwkv_ratio_high", bound(comparison.high, ".6g")
+    if judgement.parity is not None:
+        yield "rwkv_parity", f"{judgement.parity:.3g}"
+
+
+def bound(value: float | None, spec: str) -> str:
+    """An upper bound in a format; `inf` where there is none."""
+    return format(float("inf") if value is None else value, spec)
+
+
+def with_distinct_cases(judgements: Iterable[Judgement]) -> list[Judgement]:
+    """Each with its case as people are shown it beside the others' (`cases.told_apart`)."""
+    judgements = list(judgements)
+    shown = told_apart(judgement.item.case for judgement in judgements)
+    return [replace(each, item=replace(each.item, case=shown[each.item.case])) for each in judgements]

@@ -1,0 +1,181 @@
+"""Words for verdicts: the sentence that says why an item has its verdict, and what a failing test prints."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.core.text import printable
+from pytest_rwkvperf.stats.verdicts import (
+    MAX_CONTENTION,
+    MAX_SESSIONS,
+    MIN_CONTENTION,
+    Comparison,
+    StoredSessions,
+    comparable,
+    machine_slowdown,
+    uncontended,
+)
+from pytest_rwkvperf.verdict.judged import bound
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.measure.record import Pairing
+    from pytest_rwkvperf.stats.estimates import Rate
+    from pytest_rwkvperf.stats.levels import SessionTimes
+    from pytest_rwkvperf.store.baseline import StoredCase
+    from pytest_rwkvperf.verdict.judged import Judgement, NewTimes, Reference
+
+
+def describe(judgement: Judgement) -> str:
+    """Old, new, ratio and interval: what a failing test prints."""
+    lines = [
+        f"{judgement.verdict}: {judgement.item.case.label} {judgement.item.workload}",
+        f"  {printable(judgement.reason)}",
+    ]
+    if judgement.new is not None:
+        lines.append(f"  new    {_rate(judgement.new)}")
+    if judgement.old is not None:
+        lines.append(f"  old    {_rate(judgement.old)}")
+    if (comparison := judgement.comparison) is not None:
+        lines.append(
+            f"  ratio  {comparison.ratio:.3f} (new / old, of {_repetitions(comparison)}), "
+            f"bounds {comparison.low:.3f} to {bound(comparison.high, '.3f')}, "
+            f"each wrong with a chance of {comparison.alpha:.2%}; tolerance {comparison.tolerance:.1%}, "
+            f"smallest slowdown found 19 times in 20: {_detectable(comparison)}"
+        )
+    return "\n".join(lines)
+
+
+def _rate(rate: Rate) -> str:
+    return (
+        f"{rate.median:.2f} tokens/s, 95 % interval {rate.low:.2f} to {bound(rate.high, '.2f')} "
+        f"({rate.processes} processes, {rate.samples} samples)"
+    )
+
+
+def _repetitions(comparison: Comparison) -> str:
+    """Which repetitions the ratio is of; the table's figures are medians of all."""
+    return "most repetitions" if comparison.paired else "the fast repetitions"
+
+
+def _detectable(comparison: Comparison) -> str:
+    return "none" if comparison.detectable is None else f"{comparison.detectable:.1%}"
+
+
+def compared(comparison: Comparison, new: SessionTimes, stored: StoredSessions) -> str:
+    """Why a comparison with stored sessions has its verdict, and what widened its bounds."""
+    conditions = (
+        _slowdown(machine_slowdown(new, stored)),
+        _contention(new, stored),
+        _placement(new, stored),
+    )
+    return _bounds(comparison) + "".join(conditions)
+
+
+def compared_pairs(comparison: Comparison, pairing: Pairing) -> str:
+    """Why an A/B comparison has its verdict, with the number of pairs and the versions that differ."""
+    return f"{_bounds(comparison)}; {len(pairing.new.runs)} pairs, {_versions(pairing)}"
+
+
+def _versions(pairing: Pairing) -> str:
+    new, old = pairing.new.versions, pairing.old.versions
+    names = sorted(name for name in {*new, *old} if new.get(name) != old.get(name))
+    if not names:
+        return "the same versions on both sides"
+    return ", ".join(f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}" for name in names)
+
+
+def _bounds(comparison: Comparison) -> str:
+    """Where the bounds lie."""
+    floor, ceiling = 1 / (1 + comparison.tolerance), 1 + comparison.tolerance
+    if comparison.mean is not None and comparison.only_mean_regressed:
+        return (
+            f"{_repetitions(comparison)} are as fast as the bounds say, but all together they take longer: their ratio "
+            f"of {comparison.mean.ratio:.3f} lies wholly below {floor:.3f}, so some repetitions got slower (tail)"
+        )
+    plain = {
+        "REGRESSION": f"the ratio lies wholly below {floor:.3f}",
+        "IMPROVEMENT": f"the ratio lies wholly above {ceiling:.3f}",
+        "PASS": f"the ratio lies wholly above {floor:.3f}",
+    }.get(comparison.verdict, f"the ratio's bounds hold {floor:.3f}: noise hides whether the tolerance was passed")
+    return plain + (_what_would_settle(comparison) if comparison.verdict == "INCONCLUSIVE" else "")
+
+
+def _what_would_settle(comparison: Comparison) -> str:
+    if comparison.settled_by is not None:
+        return f"; {comparison.settled_by} stored sessions would tell, if it stays so"
+    if comparison.paired:
+        return "; more pairs would tell (--rwkv-budget)"
+    if comparison.detectable is None:  # no number of sessions helps; what does is said with what voided the bounds
+        return ""
+    return (
+        f"; not even {MAX_SESSIONS} stored sessions would tell if they lay as far apart as is believed now: store "
+        "more, which shows a quiet machine to be one, or take --rwkv-ab, or a wider --rwkv-tolerance"
+    )
+
+
+def _slowdown(log_factor: float) -> str:
+    """That the probes were slower or faster than in the stored sessions; empty where they hardly were."""
+    if abs(log_factor) <= MIN_CONTENTION:
+        return ""
+    how, which = ("slower", "upper") if log_factor > 0 else ("faster", "lower")
+    by = math.expm1(abs(log_factor))
+    return f"; by its probes the machine was {by:.0%} {how}, which widens the {which} bound"
+
+
+def _contention(new: SessionTimes, stored: StoredSessions) -> str:
+    """How much of the processor other processes took, now and when the baseline was stored."""
+    shares = (("", new.foreign), ("stored ", max(session.foreign for session in uncontended(stored.sessions))))
+    named = [f"{when}{share:.0%}" for when, share in shares if share > MIN_CONTENTION]
+    effect = f"which widens the bounds, and beyond {MAX_CONTENTION:.0%} voids them"
+    if max(share for _, share in shares) > MAX_CONTENTION:
+        effect += " (measure or store again when it is idle, or take --rwkv-ab)"
+    return f"; other processes took {' and '.join(named)} of the processor, {effect}" if named else ""
+
+
+def _placement(new: SessionTimes, stored: StoredSessions) -> str:
+    """That the processors were placed differently in every stored session; empty where they were not."""
+    if comparable(new, stored.sessions):
+        return ""
+    handovers = sorted(
+        {f"{session.handover / 1e3:.0f}" for session in uncontended(stored.sessions) if session.handover}
+    )
+    return (
+        f"; the threads handed work over in {(new.handover or 0) / 1e3:.0f} microseconds, in the stored sessions in "
+        f"{' or '.join(handovers)}: the host placed the processors differently, which voids the bounds (run again, or "
+        "take --rwkv-ab)"
+    )
+
+
+def no_reference(new: NewTimes, reference: Reference, stored: StoredCase | None) -> str:
+    """Why nothing stored can be compared with, naming the fields that differ; empty where something can."""
+    content, device, protocol = new.facts
+    if reference.baseline is None:
+        if reference.nearest is None:
+            return "no baseline is stored yet; --rwkv-save-baseline stores one"
+        fields = reference.fingerprint.differences(reference.nearest)
+        differing = [f"{name} ({_field(there)} stored, {_field(here)} here)" for name, (here, there) in fields.items()]
+        return (
+            f"the stored machines differ from this one in {', '.join(differing)}; "
+            "--rwkv-save-baseline stores this one's beside them"
+        )
+    if stored is None:
+        return f"this machine's baseline lacks the case {new.item.case.key!r}; --rwkv-save-baseline adds it"
+    pairs = {
+        "model content": (stored.model_hash[:12], content[:12]),
+        "device": (stored.device.name, device),
+    }
+    sessions = stored.reference(str(new.item.workload))
+    if sessions:
+        pairs["protocol"] = (str(sessions[-1].protocol), str(protocol))
+    differing = [f"{name} ({old} stored, {here} here)" for name, (old, here) in pairs.items() if old != here]
+    if differing:
+        return f"the stored case differs in {', '.join(differing)}; --rwkv-save-baseline=replace stores it anew"
+    return "" if sessions else f"the stored case has no {new.item.workload}; --rwkv-save-baseline adds it"
+
+
+def _field(value: object) -> str:
+    """A field of a fingerprint in words; each of several GPUs."""
+    if isinstance(value, tuple):
+        return " and ".join(map(repr, value)) or "none"
+    return repr(value)
