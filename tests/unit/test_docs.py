@@ -14,8 +14,8 @@ import pytest
 from pytest_rwkvperf.cli.main import COMMANDS
 from pytest_rwkvperf.run.options import OPTIONS
 from pytest_rwkvperf.stats.estimates import estimate_rate
-from pytest_rwkvperf.stats.levels import Timed, level
-from pytest_rwkvperf.stats.verdicts import Old, compare
+from pytest_rwkvperf.stats.levels import SessionTimes, level
+from pytest_rwkvperf.stats.verdicts import StoredSessions, compare
 from tools import dev, docs_hooks, docs_reference
 
 ROOT = Path(dev.__file__).parent.parent
@@ -86,20 +86,20 @@ def test_no_page_has_a_dead_link(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.fixture(scope="module")
-def recorded() -> list[Timed]:
+def recorded() -> list[SessionTimes]:
     """The four sessions of docs/statistics.md's example."""
     lines = (ROOT / "benchmarks" / "verdicts" / "one_thread.jsonl").read_text(encoding="utf-8").splitlines()[:4]
     name = "llama-cpp | synthetic:nano | f16 | cpu | threads=1 chunk=512"
     cases = [json.loads(line)["cases"][name] for line in lines]
-    return [Timed(case["workloads"]["pp256"], case["probes"]["pp256"], case["foreign"]) for case in cases]
+    return [SessionTimes(case["workloads"]["pp256"], case["probes"]["pp256"], case["foreign"]) for case in cases]
 
 
-def test_statistics_example_is_what_the_code_computes(recorded: list[Timed]) -> None:
+def test_statistics_example_is_what_the_code_computes(recorded: list[SessionTimes]) -> None:
     *stored, unslowed = recorded
     slowed = replace(unslowed, times=[[1.25 * time for time in row] for row in unslowed.times])
     new = estimate_rate(slowed.times, 256)
     old = estimate_rate([row for session in stored for row in session.times], 256)
-    found, unchanged = (compare(session, Old(stored), 0.05, items=4) for session in (slowed, unslowed))
+    found, unchanged = (compare(session, StoredSessions(stored), 0.05, items=4) for session in (slowed, unslowed))
     levels = [math.exp(level(session, "fast").value) / 1e6 for session in (*stored, slowed)]
     assert found.mean is not None
     for text in (
