@@ -116,3 +116,13 @@ def test_statistics_example_is_what_the_code_computes(recorded: list[SessionTime
         f"gives {found.mean.ratio:.3f} with bounds {found.mean.low:.3f} to {found.mean.high:.3f}",
     ):
         assert " ".join(text.split()) in STATISTICS
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "extending.md", "reliability.md"])
+def test_page_names_existing_files(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    in_backticks = re.findall(r"`([\w/-]+/|[\w/-]+\.py)`", text)
+    in_diagrams = [f"{name}.py" for name in re.findall(r"\b[a-z]+/[a-z_]+(?=[,)])", text)]
+    folders = [ROOT, ROOT / "pytest_rwkvperf", ROOT / "tests"]
+    missing = [name for name in in_backticks + in_diagrams if not any((folder / name).exists() for folder in folders)]
+    assert missing == []
