@@ -30,7 +30,7 @@ def main() -> int:
         print("Ray is not installed: pip install 'pytest-rwkvperf[fleet]', then run this again.")
         return 1
     with tempfile.TemporaryDirectory(prefix="rwkvperf-cluster-") as folder:
-        merged, seconds = nodes.grief(Path(folder))
+        merged, seconds = nodes.measure_with_failures(Path(folder))
     about = f"Made by `cluster.py` on {datetime.now(timezone.utc):%Y-%m-%d}, {platform.platform()}, in {seconds:.0f} s."
     text = fleet_report.as_markdown(merged).replace(
         "# Fleet\n", f"# Five nodes, three of which come to grief\n\n{about}\n", 1

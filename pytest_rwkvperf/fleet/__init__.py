@@ -1,1 +1,1 @@
-"""Many machines: joining the records of their runs, and measuring them through a Ray cluster."""
+"""Many machines: join the records of their runs, or measure them all through a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Run as a script: a pytest that the kernel ends with its parent, which Ray may kill without a word (prctl(2))."""
+"""A script that runs pytest and dies with its parent, which Ray may kill without warning (prctl(2))."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A run on every machine of a Ray cluster: one exclusive task a node, whose record comes back with it.
+"""Measure on every machine of a Ray cluster: one exclusive task per node, which returns the node's record.
 
-Ray moves the task, keeps others off the node and tells of nodes that are gone. What runs there is the ordinary
-`pytest --rwkv-…`, in an environment that has this project and its engines; nothing of it is sent.
+Ray starts the task, keeps other tasks off the node and reports nodes that died. The task runs the ordinary
+`pytest --rwkv-…` in the node's own environment, which must have this project and its engines; no code is sent.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _GRACE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back from a node: the record's text, and the end of what pytest said."""
+    """What a node returned: pytest's exit code, the record's text (empty if there is none), the end of the output."""
 
     code: int
     record: str
@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """What a run needs: seconds at most, and bytes of memory, of which Ray must promise as many on the node."""
+    """What a run needs: the seconds it may take, and the bytes of memory that Ray must reserve on the node."""
 
     seconds: float
     memory_bytes: int
@@ -51,7 +51,7 @@ class Demands:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine of the cluster; `name` is its address, with its id where several share one."""
+    """A machine of the cluster; `name` is its address, with its id if several share the address."""
 
     id: str
     name: str
@@ -59,7 +59,7 @@ class Node:
 
 
 def measure(arguments: Sequence[str], folder: str, deadline: float) -> Answer:
-    """Run pytest here, in a folder of the node's own or in an empty one; called on the node."""
+    """Run pytest on the node this is called on, in `folder` or, if that is empty, in an empty temporary one."""
     with tempfile.TemporaryDirectory(prefix="rwkvperf-fleet-") as temporary:
         record = Path(temporary, "record.json")
         command = [
@@ -78,19 +78,19 @@ def measure(arguments: Sequence[str], folder: str, deadline: float) -> Answer:
             errors="replace",
         )
         try:
-            said = _said(process, deadline)
+            output = _output(process, deadline)
         except BaseException:
             process.kill()
             raise
         text = record.read_text(encoding="utf-8") if record.exists() else ""
-    return Answer(process.returncode, text, said[-_TAIL_LETTERS:])
+    return Answer(process.returncode, text, output[-_TAIL_LETTERS:])
 
 
-def _said(process: subprocess.Popen[str], deadline: float) -> str:
-    """What a run printed; one that is not done by its deadline has ended too when this comes back."""
+def _output(process: subprocess.Popen[str], deadline: float) -> str:
+    """Wait for a run and return what it printed; a run past its deadline is ended."""
     with suppress(subprocess.TimeoutExpired):
         return process.communicate(timeout=deadline)[0]
-    # As Ctrl-C: pytest still writes a record of what there is.
+    # Like Ctrl-C: pytest still writes a record of what was measured.
     process.send_signal(signal.SIGINT if sys.platform != "win32" else signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         return process.communicate(timeout=_GRACE_SECONDS)[0]
@@ -119,7 +119,7 @@ class Cluster:
         self._ray.shutdown()
 
     def nodes(self) -> list[Node]:
-        """The machines that are alive and offer processors, which a head may not."""
+        """The machines that are alive and offer processors; a head node may offer none."""
         alive = [node for node in self._ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         hosts = [node["NodeManagerAddress"] for node in alive]
         return [
@@ -128,7 +128,7 @@ class Cluster:
         ]
 
     def run(self, arguments: Sequence[str], folder: str, demands: Demands, say: Callable[[str, float], None]) -> Merged:
-        """Measure on every node at once, each at most for the seconds demanded; whatever a node does, others go on."""
+        """Measure on all nodes at once, each within the demanded seconds. A node's failure does not stop the others."""
         nodes = self.nodes()
         missing = [Missing(node.name, reason) for node in nodes if (reason := _too_small(node, demands))]
         able = [node for node in nodes if not _too_small(node, demands)]
@@ -138,8 +138,11 @@ class Cluster:
         while waiting and time.monotonic() < limit:
             done, _ = self._ray.wait([*waiting], num_returns=1, timeout=_STEP_SECONDS)
             for reference in done:
-                found = self._result(reference, waiting.pop(reference))
-                (missing if isinstance(found, Missing) else runs).append(found)  # type: ignore[arg-type]
+                result = self._result(reference, waiting.pop(reference))
+                if isinstance(result, Missing):
+                    missing.append(result)
+                else:
+                    runs.append(result)
             say(f"{len(runs)} records, {len(missing)} machines missing", 1 - len(waiting) / max(1, len(nodes)))
         for reference, node in waiting.items():
             self._ray.cancel(reference, force=True)
@@ -150,7 +153,7 @@ class Cluster:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         task = self._ray.remote(
-            # All of the node's processors and GPUs, so that Ray runs nothing else there meanwhile; never a second try.
+            # All processors and GPUs, so that Ray runs nothing else on the node meanwhile. No retries.
             num_cpus=node.resources["CPU"],
             num_gpus=node.resources.get("GPU", 0),
             memory=demands.memory_bytes or None,
@@ -174,18 +177,18 @@ class Cluster:
 
 
 def _too_small(node: Node, demands: Demands) -> str:
-    """Why a node cannot run it; empty when it can."""
-    there = node.resources.get("memory", 0)
-    if there >= demands.memory_bytes:
+    """Why a node has too little memory; empty if it has enough."""
+    available = node.resources.get("memory", 0)
+    if available >= demands.memory_bytes:
         return ""
-    return f"has {there / 2**30:.1f} GiB of memory for tasks, {demands.memory_bytes / 2**30:.1f} GiB are asked for"
+    return f"has {available / 2**30:.1f} GiB of memory for tasks, {demands.memory_bytes / 2**30:.1f} GiB are asked for"
 
 
 def memory_bytes(text: str) -> int:
     """Read `4G`, `512M` or a number of bytes.
 
     Raises:
-        OptionError: it is none.
+        OptionError: it is something else.
     """
     units = {"K": 10, "M": 20, "G": 30, "T": 40}
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].upper() in units else (text, "")

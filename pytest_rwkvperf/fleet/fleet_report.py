@@ -10,7 +10,7 @@ import msgspec
 
 from pytest_rwkvperf.core import strict_json
 from pytest_rwkvperf.core.text import csv_cell, redacted, safe
-from pytest_rwkvperf.reports import markdown
+from pytest_rwkvperf.reports import figures, markdown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,66 +26,58 @@ _FIGURES = (6, 7, 8, 9)
 
 
 def rows(merged: Merged) -> Iterator[tuple[str, ...]]:
-    """The table's rows, without anything that a terminal or a spreadsheet would obey."""
+    """The table's rows. No cell has text that a terminal would obey."""
     for run in merged.runs:
         for case, item in run.told_apart().items():
-            one = case.case
-            speed = item.rate
-            wide = speed.half_width if speed else None
-            yield tuple(
-                safe(text)
-                for text in (
-                    run.fingerprint.id,
-                    one.backend,
-                    one.model,
-                    one.variant,
-                    one.device,
-                    item.workload,
-                    f"{speed.median:.2f}" if speed else "",
-                    f"{wide:.1%}" if wide is not None else "",
-                    f"{item.baseline.median:.2f}" if item.baseline else "",
-                    f"{item.comparison.ratio:.3f}" if item.comparison else "",
-                    item.verdict or "none",
-                )
-            )
+            cells = {
+                **figures.item_cells(case, item),
+                "machine": run.fingerprint.id,
+                "model": case.case.model,
+                # In full: a spreadsheet computes with them.
+                "t/s": figures.number(item.rate.median if item.rate else None, ".2f"),
+                "baseline": figures.number(item.baseline.median if item.baseline else None, ".2f"),
+                "verdict": item.verdict or "none",
+            }
+            yield tuple(safe(cells[name]) for name in COLUMNS)
 
 
 def as_markdown(merged: Merged) -> str:
-    """For people: the sum, the missing, the failed with their reasons, the table."""
+    """For people: the number of runs, what is missing, what failed and why, the table."""
     machines = len({run.fingerprint.id for run in merged.runs})
     count = f"{len(merged.runs)} runs of {machines} kinds of machine; {len(merged.missing)} missing."
     lines = ["# Fleet", "", count, ""]
     if merged.missing:
-        lines += ["## Missing", "", *(f"* {_text(one.name)}: {_text(one.reason)}" for one in merged.missing), ""]
-    failed = [(run, case, item) for run in merged.runs for case, item in run.told_apart().items() if item.fails]
+        lines += ["## Missing", "", *(f"* {_text(lost.name)}: {_text(lost.reason)}" for lost in merged.missing), ""]
+    failed = [
+        f"* {_text(run.fingerprint.id)}, {_text(figures.item_name(case, item))}: {_text(item.reason)}"
+        for run in merged.runs
+        for case, item in run.told_apart().items()
+        if item.fails
+    ]
     if failed:
-        lines += ["## Failed", ""]
-        lines += [
-            f"* {_text(run.fingerprint.id)}, {_text(case.case.label)} {item.workload}: {_text(item.reason)}"
-            for run, case, item in failed
-        ] + [""]
+        lines += ["## Failed", "", *failed, ""]
     cells = [[markdown.escape(cell) for cell in row] for row in rows(merged)]
     lines += ["## Figures", "", markdown.table(COLUMNS, cells, right=_FIGURES)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def as_csv(merged: Merged) -> str:
-    """For spreadsheets, which find no formula in it."""
+    """For spreadsheets; no cell is a formula."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows([csv_cell(text) for text in row] for row in rows(merged))
-    writer.writerows([f"missing: {csv_cell(safe(one.name))}", csv_cell(safe(one.reason))] for one in merged.missing)
+    writer.writerows([f"missing: {csv_cell(safe(lost.name))}", csv_cell(safe(lost.reason))] for lost in merged.missing)
     return out.getvalue()
 
 
 def as_json(merged: Merged) -> str:
-    """For programs: whole records, and the missing."""
+    """For programs: the whole records, and what is missing."""
     return strict_json.dumps({"schema": SCHEMA, **msgspec.to_builtins(merged)}, sort_keys=False)
 
 
 FORMATS = {".md": as_markdown, ".csv": as_csv, ".json": as_json}
-"""By the suffix of the file."""
+"""By the file's suffix."""
 
 
 def _text(text: str) -> str:

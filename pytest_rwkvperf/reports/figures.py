@@ -66,6 +66,11 @@ def bounds(comparison: Comparison | None) -> str:
     return f"{comparison.low:.2f}-{comparison.high:.2f}"
 
 
+def item_name(case: RecordedCase, item: RecordedItem) -> str:
+    """How a sentence names a workload of a case."""
+    return f"{case.case.label} {item.workload}"
+
+
 def names(case: RecordedCase) -> dict[str, str]:
     """What identifies a case in a table, by column."""
     return {"backend": case.case.backend, "quant": case.case.variant, "device": case.case.device}

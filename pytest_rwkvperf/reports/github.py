@@ -53,7 +53,7 @@ def errors_of(record: Record) -> Iterator[str]:
     shown = failed if len(failed) <= ANNOTATIONS else failed[: ANNOTATIONS - 1]
     for case, item in shown:
         suffix = f" (x{figures.ratio(item.comparison.ratio)} of the baseline)" if item.comparison else ""
-        title = f"{item.verdict or 'FAILED'} {summary.item_name(case, item)}"
+        title = f"{item.verdict or 'FAILED'} {figures.item_name(case, item)}"
         yield command("error", title, f"{item.reason}{suffix}")
     if rest := len(failed) - len(shown):
         yield command("error", "RWKV-7 throughput", f"and {rest} more; the job's summary has them all")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_rwkvperf.reports.report import Language
-    from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
+    from pytest_rwkvperf.store.record import Record
 
 _TEXT_COLUMNS = ("backend", "quant", "device", "workload", "verdict")
 _COLUMNS = (*_TEXT_COLUMNS[:4], "t/s", "± 95 %", "baseline", "ratio", "bounds", "parity", "verdict")
@@ -54,15 +54,9 @@ def _headline(record: Record) -> str:
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "nothing was measured"
 
 
-def item_name(case: RecordedCase, item: RecordedItem) -> str:
-    """How a sentence names a workload of a case."""
-    return f"{case.case.label} {item.workload}"
-
-
 def _failures(record: Record) -> str:
-    lines = [
-        f"- **{escape(item_name(case, item))}**: {escape(item.reason)}" for case, item in record.items() if item.fails
-    ]
+    failed = ((figures.item_name(case, item), item.reason) for case, item in record.items() if item.fails)
+    lines = [f"- **{escape(name)}**: {escape(reason)}" for name, reason in failed]
     lines += [f"- {escape(engine.name)} was skipped: {escape(engine.reason)}" for engine in record.skipped]
     return "\n".join(lines) + "\n" if lines else ""
 

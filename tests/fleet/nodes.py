@@ -1,4 +1,4 @@
-"""A Ray cluster of node processes on this machine, some of which come to grief."""
+"""A Ray cluster of node processes on this machine, some of which fail."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MEMORY = 256 << 20
 
 @contextmanager
 def cluster(folder: Path, **scripts: str) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """A head without processors, and a node for each script, by name; what the node's engine does to its runs."""
+    """A head without processors, and one node per script, by name. A script is the fault of the node's engine."""
     from ray.cluster_utils import Cluster as Local
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -67,16 +67,16 @@ def processes_of(node: Any) -> list[psutil.Process]:  # noqa: ANN401 - Ray's
     return found
 
 
-def fallen(folder: Path, name: str, seconds: float = 60) -> None:
-    """Wait until a node's engine has met its fault."""
+def wait_for_fault(folder: Path, name: str, seconds: float = 60) -> None:
+    """Wait until a node's engine has reached its fault."""
     limit = time.monotonic() + seconds
     while not any(folder.glob(f"{name}-*")):
         assert time.monotonic() < limit, f"{name} never began to measure"
         time.sleep(0.05)
 
 
-def silence(node: Any) -> list[psutil.Process]:  # noqa: ANN401 - Ray's
-    """Stop a node without ending it: it is there and answers nobody."""
+def suspend(node: Any) -> list[psutil.Process]:  # noqa: ANN401 - Ray's
+    """Suspend a node: it exists and does not answer."""
     stopped = processes_of(node)
     for process in stopped:
         process.send_signal(signal.SIGSTOP)
@@ -89,19 +89,19 @@ def measure(address: str, seconds: float) -> Merged:
         return found.run(ARGUMENTS, "", Demands(seconds, MEMORY), lambda _sentence, _share: None)
 
 
-def grief(folder: Path, seconds: float = 40) -> tuple[Merged, float]:
+def measure_with_failures(folder: Path, seconds: float = 40) -> tuple[Merged, float]:
     """Measure on five nodes of which one is killed and one stopped in the middle, and one has too little memory."""
     scripts = {"well": "", "also": "", "dies": "sleep@open", "silent": "sleep@open", "small": ""}
     with cluster(folder, **scripts) as (local, there):
         stopped: list[psutil.Process] = []
 
-        def come_to_grief() -> None:
-            fallen(folder, "dies")
+        def fail_nodes() -> None:
+            wait_for_fault(folder, "dies")
             local.remove_node(there["dies"], allow_graceful=False)
-            fallen(folder, "silent")
-            stopped.extend(silence(there["silent"]))
+            wait_for_fault(folder, "silent")
+            stopped.extend(suspend(there["silent"]))
 
-        thread = threading.Thread(target=come_to_grief)
+        thread = threading.Thread(target=fail_nodes)
         thread.start()
         started = time.monotonic()
         try:

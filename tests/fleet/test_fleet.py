@@ -1,4 +1,4 @@
-"""A real Ray cluster of node processes: who dies, falls silent or is too small is named, and no other is lost."""
+"""A real Ray cluster of node processes: nodes that die, hang or are too small are named, and no other is lost."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ pytestmark = [
 ]
 
 
-def test_whoever_is_lost_is_named_and_the_others_records_are_whole(tmp_path: Path) -> None:
-    merged, seconds = nodes.grief(tmp_path)
+def test_lost_nodes_are_named_and_the_other_records_complete(tmp_path: Path) -> None:
+    merged, seconds = nodes.measure_with_failures(tmp_path)
     assert seconds < 75
     assert len(merged.runs) == 2
     assert all(run.exit_status == 0 and len(run.cases) == 1 for run in merged.runs)
-    reasons = " | ".join(one.reason for one in merged.missing)
+    reasons = " | ".join(lost.reason for lost in merged.missing)
     assert len(merged.missing) == 3, reasons
     assert "0.1 GiB of memory for tasks, 0.2 GiB are asked for" in reasons
     assert "NodeDiedError" in reasons or "WorkerCrashedError" in reasons
     assert merged.fails
-    left = [one.info["environ"] or {} for one in psutil.process_iter(["environ"])]
-    assert not [one for one in left if one.get("SCRIPTED_SCENE") == tmp_path.name]
+    environments = [process.info["environ"] or {} for process in psutil.process_iter(["environ"])]
+    assert not [values for values in environments if values.get("SCRIPTED_SCENE") == tmp_path.name]

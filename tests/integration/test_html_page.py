@@ -1,4 +1,4 @@
-"""The page in a real browser: Debian's Chromium, driven by Playwright."""
+"""The HTML page in Chromium, driven by Playwright."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(
     browser: Browser, path: Path, theme: str = "light", width: int = 1200, charts: Sequence[str] = CHARTS
 ) -> tuple[Page, list[str]]:
-    """A page whose charts are drawn, and all it said and asked for."""
+    """A page with its charts drawn, and its console messages, errors and requests."""
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=theme)  # type: ignore[arg-type]
     heard: list[str] = []
     page.on("console", lambda message: heard.append(f"{message.type}: {message.text}"))
@@ -74,7 +74,7 @@ def draw(page: Page, charts: Sequence[str] = CHARTS) -> None:
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", 1200), ("light", 360), ("dark", 360)])
-def test_it_draws_in_every_theme_and_width_without_a_word_or_a_request(
+def test_page_draws_in_every_theme_and_width_without_messages_or_requests(
     browser: Browser, path: Path, theme: str, width: int
 ) -> None:
     page, heard = opened(browser, path, theme, width)
@@ -108,7 +108,7 @@ def test_tables_and_charts_show_the_records_figures(browser: Browser, path: Path
 
 
 def with_device_times(record: Record) -> Record:
-    """The record is older than device times: a tenth less than the driver's account stands for them."""
+    """The record predates device times: 90 % of the driver's utilisation stands in for them."""
     items = [
         tuple(replace(one, device_share=one.utilisation and 0.9 * one.utilisation) for one in case.items)
         for case in record.cases
@@ -117,9 +117,7 @@ def with_device_times(record: Record) -> Record:
 
 
 @pytest.mark.parametrize(("theme", "width"), [("light", 1200), ("dark", 360)])
-def test_energy_memory_utilisation_and_roofline_of_a_gpu_are_the_records(
-    browser: Browser, tmp_path: Path, theme: str, width: int
-) -> None:
+def test_gpu_charts_show_the_records_figures(browser: Browser, tmp_path: Path, theme: str, width: int) -> None:
     record = with_device_times(h200_record())
     path = tmp_path / "h200.html"
     path.write_text(html.REPORT.render(record, "en")[""], encoding="utf-8")
@@ -154,7 +152,7 @@ def test_energy_memory_utilisation_and_roofline_of_a_gpu_are_the_records(
     page.close()
 
 
-def test_it_works_by_keyboard(browser: Browser, path: Path) -> None:
+def test_page_works_by_keyboard(browser: Browser, path: Path) -> None:
     page, heard = opened(browser, path)
     page.evaluate("scrollTo(0, 0); document.activeElement.blur()")
     focused = "document.activeElement.className || document.activeElement.dataset.filter"
@@ -174,7 +172,7 @@ def test_it_works_by_keyboard(browser: Browser, path: Path) -> None:
     page.close()
 
 
-def test_filters_and_the_systems_theme_redraw_the_charts(browser: Browser, path: Path) -> None:
+def test_filters_and_theme_redraw_the_charts(browser: Browser, path: Path) -> None:
     page, heard = opened(browser, path)
     page.select_option("[data-filter=backend]", "llama-cpp")
     draw(page)
@@ -193,7 +191,7 @@ def test_filters_and_the_systems_theme_redraw_the_charts(browser: Browser, path:
     page.close()
 
 
-def test_a_page_of_trends_draws_without_a_word(browser: Browser, tmp_path: Path) -> None:
+def test_trends_draw_without_messages(browser: Browser, tmp_path: Path) -> None:
     place = address.parse("history.db", tmp_path)
     found = [trends.trend(*one, 0.01) for one in stored(place, runs_with_step(24, 24)).series().items()]
     path = tmp_path / "trend.html"
@@ -210,7 +208,7 @@ def test_a_page_of_trends_draws_without_a_word(browser: Browser, tmp_path: Path)
     page.close()
 
 
-def test_500_workloads_are_under_6_mb_and_open_in_2_seconds_of_a_processor(browser: Browser, tmp_path: Path) -> None:
+def test_500_workloads_take_under_6_mb_and_2_seconds(browser: Browser, tmp_path: Path) -> None:
     source = random.Random(1)
     names = [f"pp{16 + index}" for index in range(10)] + [f"tg{4 + index}" for index in range(10)]
     cases = []

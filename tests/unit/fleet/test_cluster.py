@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the interpreter is a shell script")
-def test_a_run_that_does_not_end_at_ctrl_c_is_ended_and_its_record_is_told(
+def test_run_that_ignores_ctrl_c_is_killed_and_its_record_returned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = tmp_path / "python"

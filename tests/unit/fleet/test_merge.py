@@ -1,4 +1,4 @@
-"""Records of many machines as one: nothing twice, nothing lost, whoever is missing named; and no text obeyed."""
+"""Records of many machines are joined: nothing twice, nothing lost, missing machines named, hostile text escaped."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def artefacts(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_s_records_are_joined_and_each_run_counts_once(artefacts: Path) -> None:
+def test_records_of_a_folder_are_joined_and_each_run_counts_once(artefacts: Path) -> None:
     merged = merge.read([artefacts, artefacts / "a" / "record.json"], expected=3)
     assert [run.fingerprint.cpu for run in merged.runs] == ["Processor 1", "Processor 2", "Processor 3"]
     assert merged.missing == ()
     assert not merged.fails
 
 
-def test_a_damaged_record_costs_itself_alone_and_is_named(artefacts: Path) -> None:
+def test_damaged_record_is_named_and_others_count(artefacts: Path) -> None:
     (artefacts / "b" / "record.json").write_text("{", "utf-8")
     merged = merge.read([artefacts])
     assert len(merged.runs) == 2
@@ -74,13 +74,13 @@ def test_a_damaged_record_costs_itself_alone_and_is_named(artefacts: Path) -> No
     assert merged.fails
 
 
-def test_who_did_not_come_is_counted(artefacts: Path) -> None:
+def test_missing_machines_are_counted(artefacts: Path) -> None:
     merged = merge.read([artefacts], expected=5)
-    assert [one.name for one in merged.missing] == ["2 of 5 machines"]
+    assert [lost.name for lost in merged.missing] == ["2 of 5 machines"]
     assert merged.fails
 
 
-def test_two_records_with_one_id_that_differ_are_named_and_the_first_counts(artefacts: Path) -> None:
+def test_of_two_different_records_with_one_id_the_first_counts(artefacts: Path) -> None:
     other = replace(of_machine(1), exit_status=1)
     (artefacts / "again" / "record.json").write_text(records.dumps(other), "utf-8")
     merged = merge.read([artefacts / "a", artefacts / "again"])
@@ -93,7 +93,7 @@ def test_two_records_with_one_id_that_differ_are_named_and_the_first_counts(arte
 
 
 @pytest.mark.parametrize("count", ["-1", "0", "two"])
-def test_a_number_of_machines_that_is_none_is_a_usage_error(
+def test_invalid_number_of_machines_is_a_usage_error(
     artefacts: Path, count: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -102,21 +102,21 @@ def test_a_number_of_machines_that_is_none_is_a_usage_error(
     assert "--expect" in capsys.readouterr().err
 
 
-def test_nothing_at_all_is_a_usage_error(tmp_path: Path) -> None:
+def test_no_record_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="no record in"):
         merge.read([tmp_path])
-    with pytest.raises(OptionError, match="is not there"):
+    with pytest.raises(OptionError, match="does not exist"):
         merge.read([tmp_path / "nowhere"])
 
 
-def test_a_failed_run_fails_the_fleet() -> None:
+def test_failed_run_fails_the_fleet() -> None:
     bad = with_item(replace(of_machine(9), exit_status=1), verdict="REGRESSION", fails=True, reason="slower by far")
     merged = merge.join([of_machine(1), bad], [])
     assert merged.fails
     assert "slower by far" in fleet_report.as_markdown(merged)
 
 
-def test_sound_figures_go_into_each_machine_s_own_baseline_once(tmp_path: Path) -> None:
+def test_sound_figures_are_stored_once_per_machine(tmp_path: Path) -> None:
     invalid = with_item(of_machine(2), verdict="INVALID")
     slower = with_item(of_machine(3), verdict="REGRESSION")
     merged = merge.join([of_machine(1), invalid, slower], [])
@@ -134,12 +134,12 @@ def test_sound_figures_go_into_each_machine_s_own_baseline_once(tmp_path: Path) 
     )
     assert files.read(path) == baseline, "the run itself dates a session by its end"
     written, failed = merge.save(merged, tmp_path, replacing=True)
-    assert len(written) == 1, "the regression, which is accepted by replacing"
+    assert len(written) == 1, "replacing accepts the regression"
     assert failed == []
 
 
-def test_two_merges_at_once_store_a_session_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other one has the lock when this one comes to it."""
+def test_concurrent_merges_store_a_session_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second merge saves while the first waits for the lock."""
     merged, hold = merge.join([of_machine(1)], []), locks.hold
 
     def second(path: Path, timeout: float) -> AbstractContextManager[None]:
@@ -167,7 +167,7 @@ def dated(started: str, **workloads: list[int]) -> Record:
     return replace(of_machine(1, report_record(recorded(taken))), started=started, id=f"{int(started[:4]):032x}")
 
 
-def test_what_has_gone_from_a_stored_session_since_brings_it_back_no_second_time(tmp_path: Path) -> None:
+def test_removed_workload_is_stored_again_once(tmp_path: Path) -> None:
     old = dated("2001", pp16=[10**7], tg4=[10**6])
     merge.save(merge.join([old], []), tmp_path, replacing=False)
     merge.save(merge.join([dated("2002", tg4=[2 * 10**6])], []), tmp_path, replacing=True)
@@ -177,7 +177,7 @@ def test_what_has_gone_from_a_stored_session_since_brings_it_back_no_second_time
     assert sessions_in(tmp_path) == [("2001", ["pp16"]), ("2001", ["tg4"]), ("2002", ["tg4"])]
 
 
-def test_replacing_by_a_run_that_is_stored_beside_others_leaves_it_alone_there(tmp_path: Path) -> None:
+def test_replacing_removes_the_other_sessions(tmp_path: Path) -> None:
     first, second = dated("2001", pp16=[10**7]), dated("2002", pp16=[2 * 10**7])
     merge.save(merge.join([first, second], []), tmp_path, replacing=False)
     for _ in range(2):
@@ -185,7 +185,7 @@ def test_replacing_by_a_run_that_is_stored_beside_others_leaves_it_alone_there(t
         assert sessions_in(tmp_path) == [("2002", ["pp16"])]
 
 
-def test_a_baseline_that_cannot_be_used_costs_its_own_machine_alone(tmp_path: Path) -> None:
+def test_unusable_baseline_does_not_stop_other_machines(tmp_path: Path) -> None:
     broken = files.path_for(tmp_path, of_machine(1).fingerprint)
     broken.write_text("{", "utf-8")
     written, failed = merge.save(merge.join([of_machine(1), of_machine(2)], []), tmp_path, replacing=False)
@@ -198,7 +198,7 @@ HOSTILE = "\x1b[2J=cmd|'/C calc'!A0<script>alert(1)</script>`x`\n# heading hf_" 
 
 
 def hostile() -> merge.Merged:
-    """Every text of a record that a stranger may choose."""
+    """A record with hostile text in every field that may come from elsewhere."""
     (case,) = GOOD.cases
     assert case.measured is not None
     named = replace(case.case, model=HOSTILE, backend=f"={HOSTILE}", quant="@x", device="+y")
@@ -207,28 +207,28 @@ def hostile() -> merge.Merged:
     return merge.join([with_item(run, fails=True, reason=HOSTILE)], [merge.Missing(HOSTILE, HOSTILE)])
 
 
-def test_no_terminal_sequence_and_no_token_in_any_format() -> None:
+def test_no_format_has_terminal_sequences_or_tokens() -> None:
     for make in (fleet_report.as_markdown, fleet_report.as_csv):
         text = make(hostile())
         assert "\x1b" not in text
         assert "aBcDaBcD" not in text
 
 
-def test_markdown_shows_tags_and_headings_as_they_are() -> None:
+def test_markdown_escapes_tags_and_headings() -> None:
     text = fleet_report.as_markdown(hostile())
     assert "<script" not in text.replace("\\<script", "")
     assert "\n# heading" not in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1, "no text makes a cell of its own"
+    assert len({line.replace("\\|", "").count("|") for line in rows}) == 1, "no text adds a cell"
 
 
-def test_no_cell_of_a_csv_is_a_formula() -> None:
+def test_no_csv_cell_is_a_formula() -> None:
     table = list(csv.reader(io.StringIO(fleet_report.as_csv(hostile()))))
     assert len(table) == 3
     assert not [cell for row in table for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
 
 
-def test_the_command_writes_every_format_and_says_by_its_exit_status_what_is_missing(
+def test_command_writes_every_format_and_fails_if_a_machine_is_missing(
     artefacts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     outputs = [f"-o{tmp_path / name}" for name in ("fleet.md", "fleet.csv", "fleet.json")]
@@ -241,7 +241,7 @@ def test_the_command_writes_every_format_and_says_by_its_exit_status_what_is_mis
     assert main(["merge", str(artefacts), "-o", str(tmp_path / "fleet.pdf")]) == 2
 
 
-def test_a_place_that_is_not_there_is_made_and_one_that_cannot_be_is_refused_by_its_name(
+def test_output_folder_is_made_and_an_impossible_one_refused(
     artefacts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = tmp_path / "new" / "sub" / "fleet.md"
@@ -250,13 +250,13 @@ def test_a_place_that_is_not_there_is_made_and_one_that_cannot_be_is_refused_by_
     taken = made / "fleet.md"
     capsys.readouterr()
     assert main(["merge", str(artefacts), "-o", str(taken)]) == 2
-    told = capsys.readouterr()
-    assert told.err.startswith(f"rwkvperf: -o {taken} cannot be written: ")
-    assert f"{str(made)!r}; name another file" in told.err
-    assert not told.out
+    output = capsys.readouterr()
+    assert output.err.startswith(f"rwkvperf: -o {taken} cannot be written: ")
+    assert f"{str(made)!r}; name another file" in output.err
+    assert not output.out
 
 
-def test_the_documented_ci_matrix_joins_what_its_jobs_upload(
+def test_documented_ci_matrix_joins_what_its_jobs_upload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (text,) = re.findall(r"```yaml\n(.*?)```", DOCUMENTED.read_text("utf-8"), re.DOTALL)
@@ -264,7 +264,7 @@ def test_the_documented_ci_matrix_joins_what_its_jobs_upload(
     runners = jobs["measure"]["strategy"]["matrix"]["runner"]
     uploaded = jobs["measure"]["steps"][-1]["with"]
     into = jobs["join"]["steps"][1]["with"]["path"]
-    (line,) = (one["run"] for one in jobs["join"]["steps"] if "run" in one)
+    (line,) = (step["run"] for step in jobs["join"]["steps"] if "run" in step)
     command = shlex.split(line.partition("rwkvperf merge")[2])
     monkeypatch.chdir(tmp_path)
     names = [uploaded["name"].replace("${{ matrix.runner }}", runner) for runner in runners]
@@ -273,7 +273,7 @@ def test_the_documented_ci_matrix_joins_what_its_jobs_upload(
         place.parent.mkdir(parents=True)
         place.write_text(records.dumps(of_machine(number)), "utf-8")
     assert main(["merge", *command]) == 0
-    assert {"fleet.md", "fleet.csv"} <= {one.name for one in tmp_path.iterdir()}
+    assert {"fleet.md", "fleet.csv"} <= {path.name for path in tmp_path.iterdir()}
     assert f"{len(runners)} runs of {len(runners)} kinds of machine; 0 missing." in Path("fleet.md").read_text("utf-8")
     given[0].unlink()  # one machine's job was lost
     assert main(["merge", *command]) == 1
@@ -281,13 +281,13 @@ def test_the_documented_ci_matrix_joins_what_its_jobs_upload(
     capsys.readouterr()
 
 
-def test_a_case_that_was_timed_in_both_ways_is_two() -> None:
+def test_case_timed_in_both_protocols_is_two() -> None:
     measured = make_record(make_run(pp16=[10**7, 11 * 10**6]))
     native = replace(measured, case=replace(measured.case, protocol="native"))
     merged = merge.Merged((report_record(recorded(measured), recorded(native)),), ())
     assert [row[3] for row in fleet_report.rows(merged)] == ["q8_0", "q8_0 (native)"]
 
 
-def test_what_a_throttled_gpu_was_measured_at_goes_into_no_baseline(tmp_path: Path) -> None:
+def test_figures_of_a_throttled_gpu_are_not_stored(tmp_path: Path) -> None:
     merged = merge.Merged((report_record(recorded(throttled(MEASURED))),), ())
     assert merge.save(merged, tmp_path / "baselines", replacing=False) == ([], [])

@@ -1,4 +1,4 @@
-"""On GitHub Actions: the step's summary, and annotations that no name can break out of."""
+"""On GitHub Actions: the step's summary, and annotations in which no text can end or forge a command."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ FAILED = report_record(recorded(MEASURED, SLOWER), skipped=(SkippedEngine("rwkv"
 LINE = re.compile(r"::error title=([^:,\r\n]*)::([^\r\n]*)")
 
 
-def test_a_failure_is_one_line_with_what_could_end_it_escaped() -> None:
+def test_failure_is_one_escaped_line() -> None:
     (line,) = github.errors_of(FAILED)
-    found = LINE.fullmatch(line)
-    assert found
-    assert found[1] == "REGRESSION llama-cpp-q8_0-cpu pp16"
-    assert found[2] == "100 %25 slower,%0Areally%3A 50%25 (x2.000 of the baseline)".replace("%3A", ":")
+    match = LINE.fullmatch(line)
+    assert match
+    assert match[1] == "REGRESSION llama-cpp-q8_0-cpu pp16"
+    assert match[2] == "100 %25 slower,%0Areally%3A 50%25 (x2.000 of the baseline)".replace("%3A", ":")
 
 
 @pytest.mark.parametrize(
     "evil", ["a\n::set-env name=X::y", "\r\n::error::forged", "t,file=x:1", "\x1b[2J%0A", "\u2028::x"]
 )
-def test_no_text_begins_a_command_of_its_own(evil: str) -> None:
+def test_no_text_starts_another_command(evil: str) -> None:
     line = github.command("error", evil, evil)
     assert LINE.fullmatch(line)
     assert len(line.splitlines()) == 1
 
 
-def test_more_failures_than_github_shows_end_in_a_count() -> None:
+def test_failures_beyond_githubs_limit_are_counted() -> None:
     many = report_record(recorded(MEASURED, *[SLOWER] * 14))
     lines = [*github.errors_of(many)]
     assert len(lines) == github.ANNOTATIONS
@@ -48,7 +48,7 @@ def test_more_failures_than_github_shows_end_in_a_count() -> None:
     assert len([*github.errors_of(report_record(recorded(MEASURED, *[SLOWER] * 10)))]) == 10
 
 
-def test_the_summary_goes_behind_what_is_there(tmp_path: Path) -> None:
+def test_summary_is_appended(tmp_path: Path) -> None:
     path = tmp_path / "summary"
     path.write_text("before\n", encoding="utf-8")
     assert github.add_summary(FAILED, {"GITHUB_STEP_SUMMARY": str(path)}) == ""
@@ -59,7 +59,7 @@ def test_the_summary_goes_behind_what_is_there(tmp_path: Path) -> None:
     assert "rwkv was skipped: not installed: pip install x|y" in rendered
 
 
-def test_a_summary_that_github_would_refuse_is_cut_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_summary_beyond_githubs_limit_is_cut_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "summary"
     monkeypatch.setattr(github, "SUMMARY_BYTES", 500)
     assert github.add_summary(FAILED, {"GITHUB_STEP_SUMMARY": str(path)}) == ""
@@ -67,12 +67,12 @@ def test_a_summary_that_github_would_refuse_is_cut_and_says_so(tmp_path: Path, m
     assert path.read_text(encoding="utf-8").endswith("does not fit into GitHub's summary; see the report files.\n")
 
 
-def test_a_summary_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+def test_unwritable_summary_gives_a_sentence(tmp_path: Path) -> None:
     assert "no summary" in github.add_summary(FAILED, {"GITHUB_STEP_SUMMARY": str(tmp_path)})
     assert github.add_summary(FAILED, {}) == ""
 
 
-def test_a_run_that_measured_nothing_has_a_summary_too() -> None:
+def test_run_without_measurements_has_a_summary() -> None:
     text = REPORT.render(report_record(skipped=(SkippedEngine("rwkv", "not installed"),)), "en")[""]
     assert text.startswith("### RWKV-7 throughput: nothing was measured\n")
     assert "- rwkv was skipped: not installed" in text

@@ -114,7 +114,7 @@ def test_every_figure_of_the_record_is_in_the_table(parsed: Parsed) -> None:
         assert row[13][0] == item.reason
 
 
-def test_the_charts_are_given_the_records_figures(parsed: Parsed) -> None:
+def test_charts_get_the_records_figures(parsed: Parsed) -> None:
     taken = hostile_record()
     items, samples = parsed.data("data")["items"], parsed.data("samples-data")
     assert [one["rate"] for one in items] == [item.rate.median if item.rate else None for _, item in taken.items()]
@@ -134,7 +134,7 @@ def test_the_charts_are_given_the_records_figures(parsed: Parsed) -> None:
     assert samples[4]["at"] == []
 
 
-def test_without_a_gpu_no_chart_speaks_of_one_and_without_ceilings_none_of_a_roofline() -> None:
+def test_gpu_and_roofline_charts_only_with_their_figures() -> None:
     measured = recorded(make_record(make_run(pp16=[10**7])))
     shared = replace(measured, items=tuple(replace(one, roofline_share=0.5) for one in measured.items))
     charts = {"roofline", "energy", "gpu-memory", "busy"}
@@ -143,7 +143,7 @@ def test_without_a_gpu_no_chart_speaks_of_one_and_without_ceilings_none_of_a_roo
         assert {name for name in charts if f'id="{name}"' in text} == expected
 
 
-def test_ceilings_and_what_the_driver_told_are_said() -> None:
+def test_ceilings_and_driver_warnings_are_shown() -> None:
     taken = h200_record()
     (case, *_) = taken.cases
     assert case.measured is not None
@@ -172,12 +172,12 @@ def test_nothing_is_fetched(parsed: Parsed) -> None:
     assert parsed.fetched == []
 
 
-def test_a_run_without_cases_is_a_page_too() -> None:
+def test_run_without_cases_is_a_page() -> None:
     text = html.REPORT.render(report_record(), "en")[""]
     assert Parsed(text).data("data") == {"items": []}
 
 
-def test_without_its_libraries_a_run_stops_before_it_measures(
+def test_missing_libraries_are_an_error_before_measuring(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Any,  # noqa: ANN401 - a path
 ) -> None:
@@ -186,7 +186,7 @@ def test_without_its_libraries_a_run_stops_before_it_measures(
         report_files.check([formats.parse("report.html", tmp_path)])
 
 
-def test_of_very_many_samples_some_are_drawn_and_the_page_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_very_many_samples_are_thinned_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(html, "_MAX_SAMPLES", 3)
     taken = report_record(recorded(make_record(make_run(pp16=[10**7] * 5), make_run(pp16=[10**7] * 4))))
     text = html.REPORT.render(taken, "en")[""]
@@ -194,7 +194,7 @@ def test_of_very_many_samples_some_are_drawn_and_the_page_says_so(monkeypatch: p
     assert len(Parsed(text).data("samples-data")[0]["at"]) == 3
 
 
-def test_a_case_that_was_timed_in_both_ways_is_two() -> None:
+def test_case_timed_in_both_protocols_is_two() -> None:
     measured = make_record(make_run(pp16=[10**7, 11 * 10**6]))
     native = replace(measured, case=replace(CASE, protocol="native"))
     page = Parsed(html.REPORT.render(report_record(recorded(measured), recorded(native)), "en")[""])

@@ -1,4 +1,4 @@
-"""The guide's templates: what a person would have copied by hand, and nothing that a hostile name could smuggle in."""
+"""The guide's templates, filled in as a person would by hand; hostile names stay text."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ def test_title_labels_and_sections_are_the_guides(engine: str, prefix: str, labe
     assert "- NVIDIA driver: 580.1" in sections(text)["System information [optional]"]
 
 
-def test_in_chinese_the_sections_are_the_chinese_guides() -> None:
+def test_chinese_sections_are_the_chinese_guides() -> None:
     chinese, english = rendered("rwkv", "zh"), rendered("rwkv")
     assert [*sections(chinese)] == ["CPU 型号", "GPU 型号", "性能数据", "系统信息 [可选]", "截图 [可选]"]
     assert re.findall(r"\d+\.\d+ tokens/s", chinese) == re.findall(r"\d+\.\d+ tokens/s", english)
 
 
-def test_web_rwkvs_table_is_its_bench_examples() -> None:
+def test_web_rwkv_table_is_that_of_its_bench_example() -> None:
     """The header and the widths are what `bench` of web-rwkv 0.10.20 printed; all tokens over all time."""
     lines = sections(rendered("web-rwkv"))["Performance data"].splitlines()
     assert lines[:4] == [
@@ -91,7 +91,7 @@ def test_web_rwkvs_table_is_its_bench_examples() -> None:
     ]
 
 
-def test_the_pip_packages_lines_are_the_guides_scripts() -> None:
+def test_pip_package_lines_are_those_of_the_guides_script() -> None:
     assert sections(rendered("rwkv"))["Performance data"].split("```")[1].splitlines() == [
         "text",
         "# strategy: vulkan:0 fp16",
@@ -100,7 +100,7 @@ def test_the_pip_packages_lines_are_the_guides_scripts() -> None:
     ]
 
 
-def test_llama_cpps_table_is_llama_benchs_and_ours_stands_beside_it_with_its_interval() -> None:
+def test_llama_bench_table_stands_above_our_figures_with_intervals() -> None:
     performance = sections(rendered("llama-cpp"))["Performance data"]
     assert performance.startswith(llama_bench.as_markdown(llama_bench_rows.rows_of(RECORD, [LLAMA])))
     (row,) = [line for line in performance.splitlines() if line.startswith("| q8_0  | vulkan:0 | pp512")]
@@ -111,14 +111,14 @@ def test_llama_cpps_table_is_llama_benchs_and_ours_stands_beside_it_with_its_int
     assert "collects figures" not in performance
 
 
-def test_figures_of_another_model_are_marked_as_what_the_guide_does_not_take() -> None:
+def test_model_that_the_guide_does_not_take_is_marked() -> None:
     nano = replace(G1, name="synthetic:2.9b")
     other = REPORT.render(report_record(recorded(measured("rwkv", "fp16", model=nano))), "en")
     assert [*other] == [""], "one engine alone needs no name in its file's"
     assert "> The guide collects figures of RWKV7-G1 2.9B only. These are of synthetic:2.9b." in other[""]
 
 
-def test_each_engine_gets_a_file_of_its_own_name() -> None:
+def test_each_engine_has_a_file_with_its_name() -> None:
     request = formats.parse("issue.md", Path("out"))
     assert [request.path_of(name).name for name in REPORT.render(RECORD, "en")] == [
         "issue-web-rwkv.md", "issue-rwkv.md", "issue-llama-cpp.md",
@@ -152,12 +152,12 @@ def test_nothing_measured_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("quant", ["int8@x", "int8@", "int8@²"])
-def test_a_quant_that_nobody_has_is_shown_all_the_same(quant: str) -> None:
+def test_unknown_quant_is_shown(quant: str) -> None:
     text = REPORT.render(report_record(recorded(measured("web-rwkv", quant))), "en")[""]
     assert f"\n| {quant} " in text
 
 
-def test_what_was_not_measured_in_one_of_two_ways_is_told_apart() -> None:
+def test_failure_names_the_protocol() -> None:
     lost = replace(
         PIP, case=replace(PIP.case, protocol="native"), measured=None, figures=None, items=(), failure="died"
     )

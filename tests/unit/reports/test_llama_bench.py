@@ -1,4 +1,4 @@
-"""llama-bench's formats: what its own build printed (in `llama_bench/`, llama-cpp-python 0.3.36) is the measure."""
+"""llama-bench's formats against what llama-bench printed (in `llama_bench/`, llama-cpp-python 0.3.36)."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def ours(report: llama_bench.LlamaBench) -> str:
     return report.render(ALIKE, "en")[""]
 
 
-# What differs between its build and an engine in this process's environment, or from run to run.
+# Fields that differ between llama-bench and an engine in this environment, or from run to run.
 OWN = {"build_commit", "build_number", "cpu_info", "n_batch", "devices", "test_time"}
 
 
-def test_json_has_its_fields_in_its_order_with_its_types_and_its_figures() -> None:
+def test_json_has_llama_benchs_fields_order_types_and_figures() -> None:
     mine, real = json.loads(ours(llama_bench.JSON)), json.loads(theirs("json"))
     assert len(mine) == len(real) == 2
     for row, reference in zip(mine, real, strict=True):
@@ -67,7 +67,7 @@ def test_json_has_its_fields_in_its_order_with_its_types_and_its_figures() -> No
         assert row["stddev_ns"] == pytest.approx(reference["stddev_ns"], rel=1e-6)
 
 
-def test_jsonl_csv_and_sql_are_laid_out_as_its_own() -> None:
+def test_jsonl_csv_and_sql_are_laid_out_as_llama_benchs() -> None:
     for mine, real in zip(ours(llama_bench.JSONL).splitlines(), theirs("jsonl").splitlines(), strict=True):
         assert list(json.loads(mine)) == list(json.loads(real))
     assert ours(llama_bench.CSV).splitlines()[0] == theirs("csv").splitlines()[0]
@@ -78,7 +78,7 @@ def test_jsonl_csv_and_sql_are_laid_out_as_its_own() -> None:
     assert insert[: insert.index("VALUES")] == real_insert[: real_insert.index("VALUES")]
 
 
-def test_the_table_is_laid_out_as_its_own() -> None:
+def test_markdown_is_laid_out_as_llama_benchs() -> None:
     mine, real = ours(llama_bench.MARKDOWN).splitlines(), theirs("md").splitlines()
     assert mine[:2] == real[:2]
     blank = [re.sub(r"[\d.]+ ± [\d.]+", "", line).replace(" ", "") for line in (*mine[2:4], *real[2:4])]
@@ -86,14 +86,14 @@ def test_the_table_is_laid_out_as_its_own() -> None:
     assert mine[2].endswith(" |     3425.93 ± 982.42 |")
 
 
-def test_a_gpu_has_layers_and_another_engine_its_name() -> None:
+def test_gpu_has_layers_and_other_engines_their_name() -> None:
     table = llama_bench.MARKDOWN.render(BOTH, "en")[""].splitlines()[:6]
     assert table[0].split("|")[4:8] == [" backend    ", " ngl ", " threads ", "            test "]
     assert [line.split("|")[1].strip() for line in table[2::2]] == ["rwkv7 ?B F16", "rwkv7 ?B INT8@31"]
     assert [line.split("|")[4].strip() for line in table[2::2]] == ["CPU", "web-rwkv Vulkan"]
 
 
-# The program llama-bench as an instrument
+# The program llama-bench as a backend
 
 TOLD = {"llama-bench": "unknown", "build": "0c1e570 (1)", "backends": "CPU", "cpu_info": "AMD EPYC"}
 H200 = Device("cuda:1", "NVIDIA H200", "gpu")
@@ -104,7 +104,7 @@ def program(device: Device = CPU, **told: str) -> CaseRecord:
     return replace(case(chosen, device), versions=TOLD | told)
 
 
-def test_rows_of_the_program_say_what_it_printed() -> None:
+def test_rows_of_the_program_repeat_what_it_printed() -> None:
     rows = llama_bench_rows.rows(report_record(recorded(program())))
     for row, reference in zip(rows, json.loads(theirs("json")), strict=True):
         assert asdict(row) | {"samples_ns": [*row.samples_ns], "samples_ts": [*row.samples_ts]} == {
@@ -116,7 +116,7 @@ def test_rows_of_the_program_say_what_it_printed() -> None:
         }
 
 
-def test_on_a_gpu_the_program_has_its_own_names() -> None:
+def test_program_on_a_gpu_keeps_its_own_names() -> None:
     told = {"backends": "CUDA", "cpu_info": "AMD EPYC 9555", "gpu_info": "NVIDIA H200, NVIDIA H200"}
     row = llama_bench_rows.rows(report_record(recorded(program(H200, **told))))[0]
     assert {name: getattr(row, name) for name in told} == told
@@ -125,7 +125,7 @@ def test_on_a_gpu_the_program_has_its_own_names() -> None:
     assert table.split("|")[4].strip() == "CUDA"
 
 
-def test_a_record_that_lacks_what_the_program_printed_names_the_device() -> None:
+def test_device_replaces_what_the_program_did_not_print() -> None:
     measured = replace(program(H200), versions={"llama-bench": "unknown"})
     row = llama_bench_rows.rows(report_record(recorded(measured)))[0]
     assert (row.backends, row.gpu_info, row.cpu_info) == ("CUDA", "NVIDIA H200", "Model of processor")
@@ -150,7 +150,7 @@ def test_two_builds_of_one_commit_stay_apart() -> None:
         (1, 64, "f32", "rwkv7 ?B all F32"),
     ],
 )
-def test_a_model_is_called_what_llama_cpp_calls_it(layers: int, width: int, quant: str, kind: str) -> None:
+def test_model_type_is_llama_cpps(layers: int, width: int, quant: str, kind: str) -> None:
     measured = replace(case(replace(F16, quant=quant)), model=replace(MODEL, layers=layers, width=width))
     assert llama_bench_rows.rows(report_record(recorded(measured)))[0].model_type == kind
 
@@ -168,7 +168,7 @@ def test_csv_text_is_no_spreadsheet_formula() -> None:
 # SQL's own consumer
 
 
-def test_sqlite_reads_the_same_figures_whatever_the_names(tmp_path: Path) -> None:
+def test_sqlite_reads_the_same_figures_with_hostile_names(tmp_path: Path) -> None:
     text = llama_bench.SQL.render(BOTH, "en")[""]
     rows = llama_bench_rows.rows(BOTH)
     connection = sqlite3.connect(":memory:")

@@ -1,4 +1,4 @@
-"""Hostile names in markdown: a GitHub-flavoured renderer shows them as they are, and nothing else."""
+"""Hostile names in markdown: a GitHub-flavoured renderer shows exactly the names."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def shown(source: str) -> str:
         "cuda:0",
     ],
 )
-def test_usual_names_stay_as_they_are(name: str) -> None:
+def test_ordinary_names_are_unchanged(name: str) -> None:
     assert markdown.escape(name) == name
 
 
@@ -50,18 +50,18 @@ def test_usual_names_stay_as_they_are(name: str) -> None:
         "$x$ a_b_ __dunder__",
     ],
 )
-def test_hostile_names_are_shown_as_they_are(name: str) -> None:
+def test_hostile_names_render_as_themselves(name: str) -> None:
     table = markdown.table(["name", "value"], [[markdown.escape(name), "1"]])
     assert GITHUB.render(table).count("<td") == 2
     assert shown(markdown.table(["n", "v"], [[markdown.escape(name), "1"]])) == f"n v {' '.join(name.split())} 1"
     assert shown(f"GPU: {markdown.escape(name)}") == f"GPU: {' '.join(name.split())}"
 
 
-def test_nobody_is_called_and_nothing_is_referred_to() -> None:
+def test_at_signs_and_numbers_are_no_references() -> None:
     assert re.search(r"(?<!\w)[@#]\w", markdown.escape("@somebody #12 (@other)")) is None
 
 
-def test_control_and_direction_characters_and_line_breaks_go() -> None:
+def test_control_and_direction_characters_and_line_breaks_are_removed() -> None:
     assert markdown.clean("a\x1b[31m\n# b\u202ec\x00\u200b\r\nd") == "a[31m # bc  d"
 
 

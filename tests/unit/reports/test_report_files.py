@@ -1,4 +1,4 @@
-"""Reports as files: through a link into the file that it leads to, and never through one that leads nowhere."""
+"""Reports as files: written through links, refused if a link is dangling or a folder impossible."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RECORD = report_record(recorded(make_record(make_run(pp16=[10**7, 10**7]))))
 
 @pytest.fixture
 def link(tmp_path: Path) -> Path:
-    """A report's place, from which a link leads to last time's report in another folder."""
+    """A link at the report's path to an older report in another folder."""
     made = tmp_path / "here" / "run.json"
     for folder in (made.parent, tmp_path / "shared"):
         folder.mkdir()
@@ -37,7 +37,7 @@ def names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
 
 
-def test_a_link_stays_one_and_its_target_gets_the_report(link: Path) -> None:
+def test_report_is_written_through_a_link(link: Path) -> None:
     request = ReportRequest("json", link)
     report_files.check([request])
     assert report_files.write(RECORD, request, "en") == [link]
@@ -48,7 +48,7 @@ def test_a_link_stays_one_and_its_target_gets_the_report(link: Path) -> None:
     assert (names(link.parent), names(target.parent)) == (["run.json"], ["last.json"])
 
 
-def test_a_link_that_leads_nowhere_is_refused_before_the_run_and_after_it(link: Path) -> None:
+def test_dangling_link_is_refused_before_and_after_the_run(link: Path) -> None:
     request, target = ReportRequest("json", link), link.resolve()
     target.unlink()
     with pytest.raises(OptionError, match=r"run\.json' cannot be written: it is a link to .*last\.json, which is not"):
@@ -60,7 +60,7 @@ def test_a_link_that_leads_nowhere_is_refused_before_the_run_and_after_it(link: 
 
 
 @pytest.mark.parametrize("below", ["run.json", "sub/run.json"])
-def test_a_folder_that_is_a_link_to_nowhere_is_refused_and_nothing_is_made_there(tmp_path: Path, below: str) -> None:
+def test_dangling_folder_link_is_refused_and_nothing_is_made(tmp_path: Path, below: str) -> None:
     (tmp_path / "reports").symlink_to("missing/deep")
     request = ReportRequest("json", tmp_path / "reports" / below)
     with pytest.raises(OptionError, match="cannot be written"):
@@ -70,12 +70,12 @@ def test_a_folder_that_is_a_link_to_nowhere_is_refused_and_nothing_is_made_there
     assert names(tmp_path) == ["reports"]
 
 
-def test_a_link_and_its_target_are_one_report(link: Path) -> None:
+def test_link_and_its_target_are_one_file(link: Path) -> None:
     with pytest.raises(OptionError, match=r"two reports would be .*last\.json"):
         report_files.check([ReportRequest("json", link), ReportRequest("markdown", link.resolve())])
 
 
-def test_the_tables_of_a_fleet_go_through_a_link_too(link: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fleet_report_is_written_through_a_link(link: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = link.with_name("record.json")
     record.write_text(records.dumps(RECORD), "utf-8")
     assert main(["merge", str(record), "-o", str(link)]) == 0
@@ -84,23 +84,21 @@ def test_the_tables_of_a_fleet_go_through_a_link_too(link: Path, capsys: pytest.
     assert capsys.readouterr().out == f"{link}\n"
 
 
-def test_a_command_refuses_a_link_that_leads_nowhere_before_it_reads_anything(
-    link: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_refuses_a_dangling_link_before_reading(link: Path, capsys: pytest.CaptureFixture[str]) -> None:
     link.resolve().unlink()
     for command in (["merge", "nothing.json", "-o", str(link)], ["history", "trend", "nothing.db", "-o", str(link)]):
         assert main(command) == 2
         assert f"-o {link} cannot be written: it is a link to" in capsys.readouterr().err
 
 
-def test_a_loop_of_links_is_refused(link: Path) -> None:
+def test_loop_of_links_is_refused(link: Path) -> None:
     loop = link.with_name("loop.json")
     loop.symlink_to(loop.name)
     with pytest.raises(OptionError, match=r"loop\.json' cannot be written"):
         report_files.check([ReportRequest("json", link), ReportRequest("markdown", loop)])
 
 
-def test_a_check_leaves_no_folder_behind_and_the_report_makes_it(tmp_path: Path) -> None:
+def test_check_makes_no_folder_and_writing_does(tmp_path: Path) -> None:
     request = ReportRequest("json", tmp_path / "new" / "sub" / "run.json")
     report_files.check([request])
     assert names(tmp_path) == []
@@ -109,7 +107,7 @@ def test_a_check_leaves_no_folder_behind_and_the_report_makes_it(tmp_path: Path)
 
 
 @pytest.mark.parametrize("place", ["file/run.json", "file/new/run.json", f"{'n' * 300}/new/run.json"])
-def test_a_folder_that_cannot_be_made_is_refused_before_the_run(tmp_path: Path, place: str) -> None:
+def test_impossible_folder_is_refused_before_the_run(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OptionError, match=r"run\.json' cannot be written: .*(Not a dir.*/file(/new)?'|too long)"):
         report_files.check([ReportRequest("json", tmp_path / place)])
@@ -117,8 +115,8 @@ def test_a_folder_that_cannot_be_made_is_refused_before_the_run(tmp_path: Path, 
 
 
 @pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="there is no such name")
-def test_a_report_on_stdout_stands_between_what_is_printed_also_in_a_file(tmp_path: Path) -> None:
-    """A shell's `> log` makes /dev/stdout a link to the log, which must neither be replaced nor written over."""
+def test_report_to_stdout_keeps_its_place_in_a_redirected_log(tmp_path: Path) -> None:
+    """With a shell's `> log`, /dev/stdout is a link to the log, which must not be replaced or overwritten."""
     code = (
         "import sys; from pathlib import Path; from pytest_rwkvperf.core.atomic import destination, write_atomically\n"
         "print('before'); write_atomically(destination(Path('/dev/stdout')), b'report\\n'); print('after')"
@@ -130,7 +128,7 @@ def test_a_report_on_stdout_stands_between_what_is_printed_also_in_a_file(tmp_pa
     report_files.check([ReportRequest("json", Path("/dev/stdout")), ReportRequest("markdown", Path("/dev/stdout"))])
 
 
-def test_an_engine_s_name_leads_to_no_other_folder(tmp_path: Path) -> None:
+def test_engine_name_does_not_change_the_folder(tmp_path: Path) -> None:
     measured = make_record(make_run(pp16=[10**7, 10**7]))
     cases = [recorded(replace(measured, case=replace(measured.case, backend=name))) for name in ("../../a", "b")]
     written = report_files.write(report_record(*cases), ReportRequest("issue", tmp_path / "of.md"), "en")

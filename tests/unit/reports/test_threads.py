@@ -1,4 +1,4 @@
-"""Cases that differ in their threads alone: no two rows or names that people read look alike."""
+"""Cases that differ only in their threads are distinguishable in every report for people."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ def of_terminal(record: Record, _form: str) -> str:
         (of_terminal, ""),
     ],
 )
-def test_the_threads_are_named_where_they_tell_cases_apart(text: Callable[[Record, str], str], form: str) -> None:
+def test_threads_are_named_if_they_tell_cases_apart(text: Callable[[Record, str], str], form: str) -> None:
     for wanted in ("cpu-t1", "cpu-t2"):
         assert wanted in text(BOTH, form)
         assert wanted not in text(ALONE, form)
 
 
-def test_an_issue_names_the_threads_of_every_case() -> None:
+def test_issue_names_the_threads_of_every_case() -> None:
     assert "Settings: 1, 2 threads" in of_format(BOTH, "issue")
     assert "Settings: 2 threads" in of_format(ALONE, "issue")
 
 
-def test_a_program_gets_the_device_as_it_is() -> None:
+def test_json_keeps_the_device() -> None:
     assert "cpu-t" not in of_format(BOTH, "json")
