@@ -1,4 +1,7 @@
-"""Writing files so that a reader never meets half of one: a temporary file beside the target, renamed over it."""
+"""Atomic writes: a file is written beside its target, flushed to the disk, and renamed over it.
+
+A reader finds the old file or the new one, never a part, whenever the writer is killed or the power goes.
+"""
 
 from __future__ import annotations
 
@@ -7,38 +10,43 @@ import os
 import re
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import StorageError
 
-_OWN = re.compile(r"/dev/(?:std(out|err)|fd/(\d+))|/proc/self/fd/(\d+)")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_OWN_STREAM = re.compile(r"/dev/(?:std(out|err)|fd/(\d+))|/proc/self/fd/(\d+)")
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a path leads to a pipe or a device, which holds nothing old and must not become a file.
+    """Whether a path leads to a pipe or a device, or names a descriptor of this process.
 
-    Or is this process's own by its name: /dev/stdout leads to whatever file a shell has sent the output to.
+    Such a path holds nothing old and must not become a file; /dev/stdout may lead to a file, if a shell redirected it.
     """
-    return _own(path) is not None or (path.exists() and not path.is_file() and not path.is_dir())
+    return _own_descriptor(path) is not None or (path.exists() and not path.is_file() and not path.is_dir())
 
 
-def _own(path: Path) -> int | None:
+def _own_descriptor(path: Path) -> int | None:
     """The descriptor of this process that a path names; None for any other path."""
-    found = _OWN.fullmatch(path.absolute().as_posix())
-    return None if found is None else {"out": 1, "err": 2}.get(found[1]) or int(found[2] or found[3])
+    match = _OWN_STREAM.fullmatch(path.absolute().as_posix())
+    return None if match is None else {"out": 1, "err": 2}.get(match[1]) or int(match[2] or match[3])
 
 
 def destination(path: Path) -> Path:
-    """The file that is replaced when one is written at a path: where a link stands, what it leads to.
+    """The file to replace: a path with its links resolved, since a rename over a link would replace the link.
 
-    A rename over a link would put a file in the link's place. What a link to a pipe leads to has no name of its own.
+    A stream's path is returned as it is: what a link to a pipe leads to has no name.
 
     Raises:
-        FileNotFoundError: it, or a folder on the way, is a link that leads nowhere; through it a file would be made
-            wherever whoever brought it wanted one.
+        FileNotFoundError: the path or a folder on the way is a dangling link. Writing through it would make a file
+            wherever the author of the link wanted one.
     """
-    for link in (one for one in (path, *path.parents) if one.is_symlink() and not one.exists()):
+    for link in (part for part in (path, *path.parents) if part.is_symlink() and not part.exists()):
         what = "it" if link == path else f"the folder {link}"
         message = f"{what} is a link to {link.readlink()}, which is not there; remove the link or bring the file"
         raise FileNotFoundError(message)
@@ -46,43 +54,62 @@ def destination(path: Path) -> Path:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the target, flush to the disk, and rename over it; a failure before that leaves the target alone.
-
-    A pipe or a device is written to: as root, a rename would put a file in the place of /dev/null.
+    """Replace a file's content; a stream is written to instead: as root, a rename would replace /dev/null by a file.
 
     Raises:
-        OSError: the disk refuses; the target is as it was.
-        StorageError: the target is the new file, and its folder cannot be flushed.
+        OSError: the disk refuses; the old file is unchanged.
+        StorageError: the new file is in place, and its folder cannot be flushed.
     """
     if is_stream(path):
-        own = _own(path)
-        if own is not None:  # opened anew, it would have a place of its own in a file, over what is printed
-            sys.stdout.flush()
-            sys.stderr.flush()
-        with path.open("wb") if own is None else os.fdopen(os.dup(own), "wb") as stream:
-            stream.write(data)
+        _write_stream(path, data)
         return
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def _write_stream(path: Path, data: bytes) -> None:
+    own = _own_descriptor(path)
+    if own is not None:  # a second open file would have its own position, and overwrite what is printed
+        sys.stdout.flush()
+        sys.stderr.flush()
+    with path.open("wb") if own is None else os.fdopen(os.dup(own), "wb") as stream:
+        stream.write(data)
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """An empty file beside `target` to write to; it replaces `target` when the block ends, and is removed if it fails.
+
+    Raises:
+        OSError: the disk refuses; the old file is unchanged.
+        StorageError: the new file is in place, and its folder cannot be flushed.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    os.close(descriptor)
     temporary = Path(name)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        # mkstemp makes files private; a baseline is committed and read by others.
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        temporary.chmod(0o644)  # mkstemp makes files private; a baseline is committed, and read by others
+        temporary.replace(target)
     except BaseException:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # a read-only disk refuses this too, and would hide why writing failed
             temporary.unlink()
         raise
     try:
-        _sync_folder(path.parent)
+        _sync_folder(target.parent)
     except OSError as error:
         raise StorageError(
-            f"{path} was written, but its folder could not be flushed to the disk ({error}): "
+            f"{target} was written, but its folder could not be flushed to the disk ({error}): "
             "the new file is in place, and a power cut may bring the old one back; check the disk"
         ) from error
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove the temporary files that killed writers of `target` left; call it with the target's lock held."""
+    for leftover in target.parent.glob(f".{escape(target.name)}.*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

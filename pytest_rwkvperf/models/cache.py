@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.core import folders, locks
+from pytest_rwkvperf.core import atomic, folders, locks
 from pytest_rwkvperf.core.errors import ModelError
 
 if TYPE_CHECKING:
@@ -51,41 +50,23 @@ def locked(target: Path, progress: Progress, lock_file: Path | None = None) -> I
 
 @contextmanager
 def replacing(target: Path, needed: int) -> Iterator[Path]:
-    """A temporary file in `target`'s folder that becomes `target` when the block ends well, and else is removed.
-
-    Call it with `target` locked: leftovers of a killed process are removed first.
+    """`atomic.replacing` for a file of at most `needed` bytes; call it with `target` locked.
 
     Raises:
         ModelError: the disk has less than `needed` bytes free, or writing failed.
     """
-    for leftover in target.parent.glob(f".{glob_escaped(target.name)}.*.part"):
-        leftover.unlink(missing_ok=True)
+    atomic.remove_leftovers(target)
     free = shutil.disk_usage(target.parent).free
     if free < needed + _SPARE_BYTES:
         raise ModelError(
             f"writing {str(target)!r} needs {needed} bytes and {_SPARE_BYTES} to spare, {free} are free;"
             f" free some space, or if it is in the model cache {_ELSEWHERE}"
         )
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        yield temporary
-        _to_disk(temporary)
-        temporary.replace(target)
+        with atomic.replacing(target) as temporary:
+            yield temporary
     except OSError as error:
         raise ModelError(f"writing {str(target)!r} failed: {error}") from error
-    finally:
-        with suppress(OSError):  # a read-only disk refuses even to remove what is not there, and hid why writing failed
-            temporary.unlink(missing_ok=True)
-
-
-def glob_escaped(name: str) -> str:
-    """A file name in which no character is special to `Path.glob`."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
-
-
-def _to_disk(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import locks, strict_json
-from pytest_rwkvperf.core.atomic import destination, write_atomically
+from pytest_rwkvperf.core.atomic import destination, remove_leftovers, write_atomically
 from pytest_rwkvperf.core.errors import BaselineError, LockedError
 from pytest_rwkvperf.core.folders import lock_for
 from pytest_rwkvperf.store import baseline as baselines
@@ -112,7 +112,7 @@ def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], 
             # What the next run would refuse must not take a good file's place.
             baselines.loads(text, path, "nothing was saved, since it could not be read again")
             target = destination(path)
-            _remove_leftovers(target)
+            remove_leftovers(target)
             write_atomically(target, changed)
     except LockedError as error:
         message = (
@@ -123,9 +123,3 @@ def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], 
         message = f"baseline {path} cannot be written: {error}; it was left as it is"
         raise BaselineError(f"{message}; {_POSSIBLE}") from error
     return path
-
-
-def _remove_leftovers(path: Path) -> None:
-    """What killed writers left beside a file; call it with the file's lock held."""
-    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-        leftover.unlink(missing_ok=True)

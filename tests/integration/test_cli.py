@@ -84,7 +84,7 @@ def test_an_interrupt_leaves_no_file_and_no_process(number: signal.Signals, stat
     target = tmp_path / "large.st"
     process = subprocess.Popen([*COMMAND, "synth", "0.4b", "--output", str(target)], stderr=subprocess.PIPE, text=True)
     limit = time.monotonic() + 300
-    while not list(tmp_path.glob(".large.st.*.part")):
+    while not list(tmp_path.glob(".large.st.*.tmp")):
         assert time.monotonic() < limit
         time.sleep(0.05)
     process.send_signal(number)

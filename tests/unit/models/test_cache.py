@@ -95,8 +95,8 @@ def test_too_little_space_names_needed_and_free(tmp_path: Path, monkeypatch: pyt
 
 def test_leftovers_of_a_killed_process_go(tmp_path: Path) -> None:
     target = tmp_path / "a[b]*.st"
-    leftover = tmp_path / ".a[b]*.st.4711.part"
-    other = tmp_path / ".ab.st.4711.part"
+    leftover = tmp_path / ".a[b]*.st.4711.tmp"
+    other = tmp_path / ".ab.st.4711.tmp"
     leftover.write_bytes(b"half")
     other.write_bytes(b"someone else's")
     with cache.replacing(target, 10) as temporary:

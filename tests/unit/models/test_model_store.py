@@ -107,7 +107,7 @@ class Workplace:
         return self.store().file_for(model, kind, quant)
 
     def leftovers(self) -> list[Path]:
-        return [path for path in self.cache.rglob("*") if path.name.endswith(".part")]
+        return [path for path in self.cache.rglob("*") if path.name.endswith(".tmp")]
 
 
 @pytest.fixture
