@@ -40,7 +40,7 @@ from pytest_rwkvperf.measure.pairs import measure_pairs
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
 from pytest_rwkvperf.models.model_store import ModelStore
-from pytest_rwkvperf.oracle.expected import expected
+from pytest_rwkvperf.oracle.expected import logits_files
 from pytest_rwkvperf.run.launcher import lease
 from pytest_rwkvperf.stats.paired import LOOKS, PairRatio, compare_pairs
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
@@ -103,7 +103,7 @@ def make_target(options: argparse.Namespace) -> Target:
         model=ModelFacts(model.name, model.content_hash, model.shape.parameters, file.size_bytes),
         path=file.path,
         device=next(Device(**one) for one in answer["devices"] if one["id"] == "cpu"),
-        expected=tuple(expected(file, "", deep=True, solver=tools)),
+        expected=tuple(logits_files(file, "", deep=True, solver=tools)),
         known_deep=None,
     )
 

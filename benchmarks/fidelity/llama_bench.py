@@ -37,7 +37,7 @@ from pytest_rwkvperf.measure import plan
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
 from pytest_rwkvperf.models.model_store import ModelStore
-from pytest_rwkvperf.oracle.expected import expected
+from pytest_rwkvperf.oracle.expected import logits_files
 from pytest_rwkvperf.run.launcher import lease
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
@@ -107,7 +107,7 @@ def make_target(model_name: str, quant: str, threads: int) -> Target:
         model=ModelFacts(model.name, model.content_hash, model.shape.parameters, file.size_bytes),
         path=file.path,
         device=device,
-        expected=tuple(expected(file, "", deep=True, solver=tools)),
+        expected=tuple(logits_files(file, "", deep=True, solver=tools)),
         known_deep=None,
     )
 

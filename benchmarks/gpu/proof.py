@@ -75,7 +75,7 @@ def _make_files(options: argparse.Namespace, *, plain: bool) -> None:
     # Each one would take all processors, and wait for the others in loops.
     share = {"OPENBLAS_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(asked)))}
     with patch.dict(os.environ, share), ThreadPoolExecutor() as pool:
-        list(pool.map(lambda pair: expected.expected(*pair, deep=True, solver=tools), asked))
+        list(pool.map(lambda pair: expected.logits_files(*pair, deep=True, solver=tools), asked))
     say(f"the oracle's logits of {len(asked)} weights")
 
 

@@ -97,7 +97,7 @@ def file_of(one: Model, engine: Engine, quant: str) -> ModelFile:
 
 def right_answers(file: ModelFile, engine: Engine, quant: str, *, deep: bool) -> list[Path]:
     """The oracle's logits for what an engine makes of a file."""
-    return expected.expected(file, engine.backend.emulation(quant), deep=deep, solver=TOOLS)
+    return expected.logits_files(file, engine.backend.emulation(quant), deep=deep, solver=TOOLS)
 
 
 def case(engine: Engine, quant: str) -> Case:

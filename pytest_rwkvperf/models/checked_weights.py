@@ -1,4 +1,4 @@
-"""The part of writing that the formats share: stored tensors as a stream of bytes, and what writing changed in them."""
+"""Weights on their way into a file: NaN and infinity are refused, and values that rounding changes are counted."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What writing a model did to it: of `values` values `rounded` changed, in `tensors` tensors.
+    """What writing did to a model: of `values` values, `rounded` changed, in `tensors` tensors.
 
-    `placeholders` are tensors that the format demands and the model does not have.
+    `placeholders` are tensors that the format requires and the model does not have.
     """
 
     values: int
@@ -27,23 +27,23 @@ class Written:
 
     @property
     def sentence(self) -> str:
-        """One sentence for a person."""
+        """The same in words."""
         exact = f"all {self.values:,} values are exact"
         changed = f"{self.rounded:,} of {self.values:,} values, in {self.tensors} tensors, were rounded to nearest even"
         text = changed if self.rounded else exact
         if self.placeholders:
-            text += f"; placeholders that the format demands and nobody reads: {', '.join(self.placeholders)}"
+            text += f"; placeholders that the format requires and no engine reads: {', '.join(self.placeholders)}"
         return text
 
 
 class CheckedWeights:
-    """Weights on their way into a file: NaN and infinity are refused, and values that rounding changes are counted."""
+    """Weights that refuse NaN and infinity when they are read, and count the values that rounding changes."""
 
     def __init__(self, weights: Weights) -> None:
         self.shape = weights.shape
         self.precision = weights.precision
         self._weights = weights
-        # By tensor and row, not a sum: a placeholder reads its original's rows a second time.
+        # Counted by tensor and row, because a placeholder reads its original's rows a second time.
         self._rounded: dict[tuple[str, int], int] = {}
 
     def rows(self, spec: TensorSpec, start: int, stop: int, precision: Precision | None = None) -> Array:
@@ -60,7 +60,7 @@ class CheckedWeights:
         return values
 
     def written(self, layout: tuple[Stored, ...]) -> Written:
-        """What writing this layout did."""
+        """What writing this layout did to the values."""
         changed = {name: 0 for name, _ in self._rounded}
         for (name, _), count in self._rounded.items():
             changed[name] += count
@@ -68,6 +68,6 @@ class CheckedWeights:
 
 
 def written(layout: tuple[Stored, ...], rounded: int = 0, tensors: int = 0) -> Written:
-    """The account of a layout that was written."""
+    """The account of a written layout."""
     values = sum(spec.size for entry in layout if not entry.placeholder for spec in entry.parts)
     return Written(values, rounded, tensors, tuple(entry.name for entry in layout if entry.placeholder))

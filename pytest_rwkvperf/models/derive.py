@@ -1,4 +1,4 @@
-"""One model written in another format, and the two pieces of that work that belong in a worker process."""
+"""Writes a model in another format. `inspect_pth` and `convert_pth` unpickle and therefore run in a worker."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def precision_in(format: Format, weights: Weights) -> Precision:  # noqa: A002 - the word everywhere
-    """The precision of the matrices in a format: a `.pth` keeps its source's, engines read the others as float16."""
+    """The default precision of matrices: a `.pth` keeps its source's; engines read the other formats as float16."""
     return weights.precision if format == "pth" else "f16"
 
 
 def size_in(format: Format, shape: Shape, precision: Precision) -> int:  # noqa: A002
-    """Bytes a written file will have, rounded up a little."""
+    """Size of a written file in bytes, rounded up a little."""
     if format == "pth":
         return pth.size(shape, precision)
     return st.size(shape) if format == "st" else gguf.size(shape, precision)
@@ -41,22 +41,22 @@ def write(
     progress: Progress,
     precision: Precision | None = None,
 ) -> Written:
-    """Write weights in a format, streamed; tells what that changed in them.
+    """Write weights in a format, streamed; returns what that changed in the values.
 
     Args:
         weights: what to write.
-        target: the file; it is replaced.
-        format: how.
-        name: labels the model in progress and in `.gguf` metadata.
-        progress: told how far it is.
-        precision: of the matrices; default each tensor's own in a `.pth`, else float16.
+        target: the file; an existing one is overwritten.
+        format: the file's format.
+        name: labels the model in progress reports and in `.gguf` metadata.
+        progress: called now and then.
+        precision: of the matrices; default: each tensor's own in a `.pth`, else float16.
 
     Raises:
         ModelError: a value or the vocabulary does not fit the format, or the weights hold NaN or infinity.
     """
     kind = precision or precision_in(format, weights)
     sentence = f"writing {name} as .{format} ({size_in(format, weights.shape, kind) / 1e9:.2f} GB)"
-    # Synthetic weights are made in the precision asked for, exactly and finite; there is nothing to check.
+    # Synthetic weights are finite and exact in every precision, so there is nothing to check.
     source = weights if isinstance(weights, SyntheticModel) else CheckedWeights(weights)
     if format == "pth":
         layout = pth_layout(source.shape, precision) if precision else pth_layout_of(weights)

@@ -1,4 +1,8 @@
-"""One public file over HTTP: continued after a broken connection, whole or not at all, again when its ETag moved."""
+"""Downloads one public file over HTTP.
+
+A broken connection is resumed, the target is replaced only by a complete file, and a file whose ETag has changed on the
+server is downloaded again.
+"""
 
 from __future__ import annotations
 
@@ -32,12 +36,12 @@ _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, er
 
 
 def download(url: str, target: Path, name: str, progress: Progress) -> Path:
-    """The file at `url`, as `target`; `name` is what messages call it.
+    """Download `url` to `target`; messages call it `name`.
 
-    What came before a connection broke stays beside the target and is continued by the next call.
+    After a broken connection the part received stays beside the target, and the next call continues it.
 
     Raises:
-        ModelError: the server does not have it, cannot be reached, or gives less or other than it announced.
+        ModelError: the server does not have it, cannot be reached, or does not send what it announced.
     """
     if offline():
         if target.exists():
@@ -50,7 +54,7 @@ def download(url: str, target: Path, name: str, progress: Progress) -> Path:
 
 
 def offline() -> bool:
-    """One switch for both hubs: Hugging Face's, which people know."""
+    """Whether HF_HUB_OFFLINE is set; it counts for both hubs."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
@@ -60,7 +64,7 @@ class _BrokenError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What a response says of the whole file."""
+    """What a response says of the file: size in bytes, ETag, and whether it continues the part received so far."""
 
     total: int
     identity: str
@@ -75,25 +79,25 @@ class _Download:
         self._note = target.with_name(f"{target.name}.json")
 
     def run(self) -> Path:
-        """Try until the file is whole, or nothing more comes."""
+        """Try until the file is complete, or several tries in a row bring nothing new."""
         self._progress(f"looking for {self._name}", 0.0)
         tries = 0
         while True:
-            before = self._held()
+            before = self._received()
             try:
                 return self._attempt()
             except _BrokenError as error:
-                gained = self._held() > before
+                gained = self._received() > before
                 tries = 1 if gained else tries + 1
                 if tries >= _TRIES:
-                    if not gained and "ended early" in str(error):  # the server has no more of it
-                        self._drop()
-                    return self._given_up(error)
+                    if not gained and "ended early" in str(error):  # the server has no more bytes of it
+                        self._discard()
+                    return self._fall_back(error)
                 time.sleep(_PAUSE_SECONDS)
 
-    def _given_up(self, error: _BrokenError) -> Path:
+    def _fall_back(self, error: _BrokenError) -> Path:
         if self._target.exists():
-            self._progress(f"{self._name}: the hub cannot be asked ({error}); using the file fetched earlier", 1.0)
+            self._progress(f"{self._name}: the hub cannot be reached ({error}); using the file fetched earlier", 1.0)
             return self._target
         raise ModelError(f"{self._name} could not be fetched: {error}; check the connection and run it again")
 
@@ -101,26 +105,26 @@ class _Download:
         try:
             with urllib.request.urlopen(self._request(), timeout=_TIMEOUT_SECONDS) as response:  # noqa: S310 - http(s)
                 answer = self._answer(response)
-                if self._is_here(answer):
+                if self._is_current(answer):
                     return self._target
                 self._receive(response, answer)
         except urllib.error.HTTPError as error:
             if error.code == _NOT_MODIFIED:
                 return self._target
-            self._refuse(error.code)
+            self._raise_for(error.code)
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
                 raise ModelError(
-                    f"{self._name} cannot be written to {str(self._part.parent)!r}: {error.strerror}; what has come is"
-                    " kept: make room, and run it again"
+                    f"{self._name} cannot be written to {str(self._part.parent)!r}: {error.strerror}; the part"
+                    " received is kept: make room, and run it again"
                 ) from None
             reason = getattr(error, "reason", error)
             raise _BrokenError(f"the connection failed ({type(reason).__name__})") from None
         self._finish(answer)
         return self._target
 
-    def _is_here(self, answer: _Answer) -> bool:
-        """Whether the file fetched earlier is the very one that the server has begun to send."""
+    def _is_current(self, answer: _Answer) -> bool:
+        """Whether the file fetched earlier is the one that the server has begun to send."""
         note = cache.read_json(self._note)
         known = note == {"identity": answer.identity, "size": answer.total} and bool(answer.identity)
         return known and self._target.exists() and self._target.stat().st_size == answer.total
@@ -130,48 +134,48 @@ class _Download:
         note, part = cache.read_json(self._note), cache.read_json(self._part_note)
         if note and self._target.exists() and self._target.stat().st_size == note.get("size"):
             request.add_header("If-None-Match", str(note.get("identity")))
-        elif part and part.get("identity") and self._held():
-            request.add_header("Range", f"bytes={self._held()}-")
+        elif part and part.get("identity") and self._received():
+            request.add_header("Range", f"bytes={self._received()}-")
         else:
-            self._drop()
+            self._discard()
         return request
 
     def _answer(self, response: Any) -> _Answer:  # noqa: ANN401 - urllib gives one of several classes
-        # ModelScope's CDN gives the file's SHA-256 beside an ETag of its own, as modelscope-hub 0.5 reads it.
+        # ModelScope's CDN sends the file's SHA-256 besides its own ETag; modelscope-hub 0.5 reads it in this order.
         identity = response.headers.get("X-Linked-ETag") or response.headers.get("ETag", "")
         if response.status == _PARTIAL:
-            found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+            content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
             part = cache.read_json(self._part_note) or {}
-            if found and int(found[1]) == self._held() and part.get("identity") == identity:
-                return _Answer(int(found[2]), identity, continues=True)
-            self._drop()
+            if content_range and int(content_range[1]) == self._received() and part.get("identity") == identity:
+                return _Answer(int(content_range[2]), identity, continues=True)
+            self._discard()
             raise _BrokenError("the file on the hub changed while it was fetched")
         length = response.headers.get("Content-Length", "")
         if not length.isdigit():
-            raise ModelError(f"{self._name} cannot be fetched: the hub does not say how long it is")
+            raise ModelError(f"{self._name} cannot be fetched: the hub does not say how long it is; try again later")
         return _Answer(int(length), identity, continues=False)
 
     def _receive(self, response: Any, answer: _Answer) -> None:  # noqa: ANN401 - as above
         if not answer.continues:
-            self._drop()
+            self._discard()
             cache.write_json(self._part_note, {"identity": answer.identity})
         sentence = f"fetching {self._name} ({answer.total / 1e9:.2f} GB)"
         with self._part.open("ab") as file:
             while block := response.read(_BLOCK):
                 file.write(block)
                 self._progress(sentence, min(file.tell() / max(answer.total, 1), 1.0))
-        if self._held() < answer.total:
-            raise _BrokenError(f"the answer ended early, at byte {self._held()} of {answer.total}")
+        if self._received() < answer.total:
+            raise _BrokenError(f"the answer ended early, at byte {self._received()} of {answer.total}")
 
     def _finish(self, answer: _Answer) -> None:
-        if self._held() != answer.total:
-            self._drop()
+        if self._received() != answer.total:
+            self._discard()
             raise ModelError(
                 f"{self._name} came with more bytes than the hub announced; nothing was kept, run it again"
             )
         digest = answer.identity.strip('"')
         if re.fullmatch(r"[0-9a-f]{64}", digest) and self._sha256() != digest:
-            self._drop()
+            self._discard()
             raise ModelError(
                 f"{self._name} arrived damaged: its SHA-256 is not the hub's; nothing was kept, run it again"
             )
@@ -188,17 +192,17 @@ class _Download:
                 whole.update(block)
         return whole.hexdigest()
 
-    def _held(self) -> int:
+    def _received(self) -> int:
         return self._part.stat().st_size if self._part.exists() else 0
 
-    def _drop(self) -> None:
+    def _discard(self) -> None:
         self._part.unlink(missing_ok=True)
         self._part_note.unlink(missing_ok=True)
 
-    def _refuse(self, status: int) -> NoReturn:
-        """An answer that is an error: some pass, others do not."""
+    def _raise_for(self, status: int) -> NoReturn:
+        """Raise the error for an HTTP status; only a `_BrokenError` is tried again."""
         if status == _RANGE_REFUSED:
-            self._drop()
+            self._discard()
             raise _BrokenError("the hub has fewer bytes than were fetched")
         if status >= _SERVER_ERROR:
             raise _BrokenError(f"the hub answered with HTTP status {status}")

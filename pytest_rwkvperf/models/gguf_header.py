@@ -30,9 +30,9 @@ TOKENIZER = "rwkv"
 ALIGNMENT = 32
 """Bytes that tensors are aligned to where the file does not say."""
 
-_MOST_TEXTS = 1 << 18  # entries of all arrays of texts together; the vocabulary has 65 536
-_MOST_KEYS = 4096  # a converter writes 25, a quantizer a few more
-_LONGEST_TEXT = 1024  # bytes of a key, or of a value that is read; other values are skipped
+_MAX_TEXTS = 1 << 18  # entries of all arrays of texts together; the vocabulary has 65 536
+_MAX_KEYS = 4096  # a converter writes 25, a quantizer a few more
+_MAX_TEXT_BYTES = 1024  # bytes of a key, or of a value that is read; other values are skipped
 _READ_KEYS = frozenset(
     {"general.architecture", "general.alignment", "general.file_type", "tokenizer.ggml.model", "tokenizer.ggml.tokens"}
 )
@@ -133,8 +133,8 @@ class _Cursor:
     }  # fmt: skip
     _STRING, _ARRAY = 8, 9
     _VERSIONS = (2, 3)
-    _MOST_DIMENSIONS = 4
-    _LONGEST_NAME = 63  # bytes: ggml.h's GGML_MAX_NAME without its final zero
+    _MAX_DIMENSIONS = 4
+    _MAX_NAME_BYTES = 63  # bytes: ggml.h's GGML_MAX_NAME without its final zero
     _TENSOR_BYTES = 1024  # least bytes per tensor, on average; the smallest width, 64, has 2.6 KB
 
     def __init__(self, data: Array) -> None:
@@ -146,7 +146,7 @@ class _Cursor:
             raise ModelError(f"its .gguf version is {version}, expected 2 or 3; it is damaged or big-endian")
         self._tensor_count = self._count("tensors", self._TENSOR_BYTES)
         self._key_count = self._count("keys", 13)
-        if self._key_count > _MOST_KEYS:
+        if self._key_count > _MAX_KEYS:
             raise ModelError(f"it claims {self._key_count} keys; it is damaged")
 
     def metadata(self) -> dict[str, object]:
@@ -165,9 +165,9 @@ class _Cursor:
         """The tensor list, with offsets in the file."""
         entries = []
         for _ in range(self._tensor_count):
-            name = self._text(self._LONGEST_NAME)
+            name = self._text(self._MAX_NAME_BYTES)
             rank = self._number("I")
-            if not 1 <= rank <= self._MOST_DIMENSIONS:
+            if not 1 <= rank <= self._MAX_DIMENSIONS:
                 raise ModelError(f"tensor {name!r} has {rank} dimensions; it is damaged")
             dims = tuple(self._number("Q") for _ in range(rank))[::-1]
             entries.append((name, dims, self._number("I"), self._number("Q")))
@@ -223,7 +223,7 @@ class _Cursor:
         elif kind == self._STRING:
             count = self._count("array entries", 8)
             self._texts += count
-            if self._texts > _MOST_TEXTS:
+            if self._texts > _MAX_TEXTS:
                 raise ModelError(f"its metadata holds arrays of {self._texts} texts; it is damaged")
             for _ in range(count):
                 self._advance(self._number("Q"))
@@ -238,7 +238,7 @@ class _Cursor:
             raise ModelError(f"it claims {count} {what}, more than fit; it is truncated or damaged")
         return count
 
-    def _text(self, longest: int = _LONGEST_TEXT) -> str:
+    def _text(self, longest: int = _MAX_TEXT_BYTES) -> str:
         length = self._number("Q")
         start = self._at
         self._advance(length)

@@ -1,8 +1,8 @@
 """Model files by public name: on Hugging Face (`hf:`), on ModelScope (`ms:`), and the guide's own by short names.
 
 Hugging Face is reached through its own client, which caches, checks sizes and ETags, resumes a broken connection and
-knows offline mode; files land in its cache, where other tools find them too. ModelScope's light client asks for
-`cryptography` and 23 000 lines for what is one GET of a public file, so that GET stands in `download`.
+knows offline mode; files land in its cache, where other tools find them too. ModelScope's client would add
+`cryptography` and 23 000 lines for one GET request of a public file, so `download` makes that request.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SHORT_NAMES: Mapping[str, str] = MappingProxyType(
         "rwkv7-g1-2.9b-q8_0.gguf": "hf:zhiyuan8/RWKV-v7-2.9B-G1-GGUF/rwkv7-2.9B-g1-Q8_0.gguf",
     }
 )
-"""The files that the community's performance guide names, where it says they are."""
+"""The files that the community's performance guide names, at the addresses it gives."""
 
 _INSTALL = "pip install 'pytest-rwkvperf[hub]'"
 _REFERENCE = re.compile(
@@ -41,13 +41,13 @@ _REFERENCE = re.compile(
     re.ASCII,
 )
 _PART = re.compile(r"(?!\.{1,2}$|[A-Za-z]:)[^\\]+")
-"""Of a file's path in a repository: also on Windows none that leads out of the cache."""
+"""One part of a file's path in a repository; parts that lead out of the cache, also on Windows, do not match."""
 _MODELSCOPE = "https://modelscope.cn"
 
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """One file of a repository; without a revision the newest."""
+    """One file of a repository; without a revision, the newest."""
 
     hub: str
     repo: str
@@ -60,26 +60,26 @@ class HubFile:
 
 
 def parse(reference: str) -> HubFile | None:
-    """The file that a reference names on a hub; None when it is no such reference.
+    """The file that a reference names on a hub; None when it is not a hub reference.
 
     Raises:
-        ModelError: it begins like one and is malformed.
+        ModelError: it begins like a hub reference and is malformed.
     """
     text = SHORT_NAMES.get(reference, reference)
     if not text.startswith(("hf:", "ms:")):
         return None
-    found = _REFERENCE.fullmatch(text)
-    if found is None or not all(map(_PART.fullmatch, found["file"].split("/"))):
+    match = _REFERENCE.fullmatch(text)
+    if match is None or not all(map(_PART.fullmatch, match["file"].split("/"))):
         raise ModelError(f"{reference!r} is not understood; write {text[:3]}OWNER/REPO/FILE or …/REPO@REVISION/FILE")
-    return HubFile(found["hub"], found["repo"], found["file"], found["revision"])
+    return HubFile(match["hub"], match["repo"], match["file"], match["revision"])
 
 
 def fetch(wanted: HubFile, cache: Path, progress: Progress) -> Path:
-    """The file on this machine, fetched if it is not here or has changed.
+    """The local copy of the file, fetched if it is missing or has changed on the hub.
 
     Raises:
-        ModelError: the hub does not give it; names the reference and what to do. No message carries a token, because
-            none carries what a server or a client library said.
+        ModelError: the hub does not give it; names the reference and what to do. No message quotes a server or a
+            client library, so none can contain a token.
     """
     if wanted.hub == "hf":
         return _from_hugging_face(wanted, progress)
@@ -96,8 +96,8 @@ def _from_hugging_face(wanted: HubFile, progress: Progress) -> Path:
         path = hf_hub_download(
             wanted.repo, wanted.file, revision=wanted.revision, tqdm_class=_bar(f"fetching {wanted}", progress)
         )
-    # Whatever HTTP library the client is built on (it has changed three times) adds errors of its own.
-    except Exception as error:  # noqa: BLE001 - told by kind, never by what it says
+    # The client's HTTP library, which has changed three times, raises errors of its own.
+    except Exception as error:  # noqa: BLE001 - reported by class; its text may contain a token
         raise ModelError(f"{wanted} could not be fetched: {_reason(error)}") from None
     return Path(path)
 
@@ -107,11 +107,11 @@ _UNREACHABLE = "the hub cannot be reached and it is not in the cache; check the 
 
 
 def _reason(error: Exception) -> str:
-    """One clause for an error of the Hugging Face client; the first class that fits counts."""
+    """A clause that explains an error of the Hugging Face client; the first matching class decides."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, errors.HfHubHTTPError):
-        error = error.__cause__  # "not in the cache" is what the client says of every refusal
+        error = error.__cause__  # the client reports every refusal as "not in the cache"
     clauses: tuple[tuple[type[Exception], str], ...] = (
         (errors.GatedRepoError, "its owner asks for an agreement first; accept it on its page and run `hf auth login`"),
         (errors.RepositoryNotFoundError, "there is no such repository, or it is private (then run `hf auth login`)"),
@@ -126,13 +126,13 @@ def _reason(error: Exception) -> str:
         return f"the hub answered with HTTP status {status}; try again later"
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.strerror}; look at the space and the rights of the cache (HF_HOME)"
-    if isinstance(error, OSError):  # the client's check of the size has no errno
+    if isinstance(error, OSError):  # the client's size check, which has no errno
         return "fewer bytes came than the hub announced; nothing was kept, run it again"
     return f"the connection failed ({type(error).__name__}); nothing was kept, run it again"
 
 
 def _bar(sentence: str, progress: Progress) -> type[Any]:
-    """A class in the place of tqdm's that tells `progress` and draws nothing."""
+    """A replacement for tqdm that reports to `progress` and draws nothing."""
     from tqdm import tqdm  # type: ignore[import-untyped] # the client's own dependency, without type information
 
     class Bar(tqdm):  # type: ignore[misc] # as above
@@ -141,7 +141,7 @@ def _bar(sentence: str, progress: Progress) -> type[Any]:
             super().__init__(*arguments, **{**settings, "file": None, "disable": False})
 
         def display(self, *_arguments: object, **_settings: object) -> None:
-            """Tell instead of draw; tqdm calls this several times a second."""
+            """Report instead of drawing; tqdm calls this several times a second."""
             if self.total:
                 progress(sentence, min(self.n / self.total, 1.0))
 
@@ -151,7 +151,7 @@ def _bar(sentence: str, progress: Progress) -> type[Any]:
 def _from_modelscope(wanted: HubFile, cache: Path, progress: Progress) -> Path:
     endpoint = os.environ.get("MODELSCOPE_ENDPOINT", "").strip().rstrip("/") or _MODELSCOPE
     if not endpoint.startswith(("https://", "http://")):
-        raise ModelError(f"MODELSCOPE_ENDPOINT={endpoint!r} is no web address; write https://…")
+        raise ModelError(f"MODELSCOPE_ENDPOINT={endpoint!r} is not a web address; write https://…")
     revision = wanted.revision or "master"
     query = urlencode({"Revision": revision, "FilePath": wanted.file})
     url = f"{endpoint}/api/v1/models/{wanted.repo}/repo?{query}"  # as modelscope-hub 0.5's `get_download_url`

@@ -1,7 +1,7 @@
-"""Looking at a `.pth` without trusting it: its zip's directory, its pickle's opcodes, torch's `weights_only` loader.
+"""Checks of a `.pth` that is not trusted: its zip's directory, its pickle's opcodes, torch's `weights_only` loader.
 
-This is what a worker does before the rwkv package loads the file in its own way. The worker may run in another
-environment, so nothing is imported here but the standard library and, to load, the engine's own torch.
+A worker runs all three before the rwkv package loads the file in its own way. The worker may run in another
+environment, so only the standard library is imported and, to load, the engine's own torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _END_BYTES = 22
 
 
 def check_directory(path: Path) -> None:
-    """Look at the zip's directory, without unpickling: complete, torch's layout, nothing compressed.
+    """Check the zip's directory: complete, torch's layout, nothing compressed.
 
     Raises:
         ModelError: names the file and the reason.
@@ -52,7 +52,7 @@ def check_directory(path: Path) -> None:
                 f"its zip directory cannot be read ({error}); it is truncated: download it again"
             ) from None
         _check_entries(entries, path.stat().st_size)
-        # Readers of zip files look for the directory in different ways; here there is only one place where it can be.
+        # Zip readers search for the directory in different ways; after this check there is only one place for it.
         if not end.startswith(_END_OF_DIRECTORY) or not end.endswith(b"\0\0"):
             raise ModelError("bytes follow its zip directory, which torch.save never writes")
 
@@ -66,7 +66,7 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
     if packed or stored > size or any(entry.compress_size != entry.file_size for entry in entries):
         raise ModelError(
             f"it unpacks to {stored} bytes from {size};"
-            " torch.save stores weights uncompressed, so this is no model file"
+            " torch.save stores weights uncompressed, so this is not a model file"
         )
     for entry in entries:
         if not _ENTRY.fullmatch(entry.orig_filename) or entry.flag_bits & 1:
@@ -84,30 +84,30 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
     """A `.pth` file's tensors by name, from its zip directory and its pickle's opcodes. Nothing is unpickled.
 
     Raises:
-        ModelError: the file does anything but hold tensors that are all there; names the file and the reason.
+        ModelError: it is anything but a complete dictionary of tensors; names the file and the reason.
     """
     check_directory(path)
     with errors_naming(path):
         try:
             with zipfile.ZipFile(path) as archive:
                 sizes = {entry.filename.partition("/")[2]: entry.file_size for entry in archive.infolist()}
-                pickled, order = _small(archive, sizes)
+                pickled, order = _pickle_and_byte_order(archive, sizes)
         except (zipfile.BadZipFile, OSError, EOFError, struct.error) as error:
             raise ModelError(f"its pickle cannot be read ({error}); it is damaged") from None
         if order != _LITTLE:
             raise ModelError("its values are not stored little-endian; save it again on the machine that measures")
-        found = pth_pickle.tensors(pickled)
-        for name, tensor in found.items():
+        tensors = pth_pickle.tensors(pickled)
+        for name, tensor in tensors.items():
             needed = tensor.count * _ITEM_BYTES[tensor.precision]
             if sizes.get(f"data/{tensor.storage}", -1) < needed:
                 raise ModelError(f"tensor {name!r} needs {needed} bytes of an entry that has less; it is damaged")
-    return found
+    return tensors
 
 
-def _small(archive: zipfile.ZipFile, sizes: Mapping[str, int]) -> tuple[bytes, bytes]:
-    """The pickle and the byte order; what is too large to be either is not read."""
+def _pickle_and_byte_order(archive: zipfile.ZipFile, sizes: Mapping[str, int]) -> tuple[bytes, bytes]:
+    """Both entries' bytes; entries that are too large are not read."""
     folder = archive.namelist()[0].split("/")[0]
-    if sizes["data.pkl"] > pth_pickle.LARGEST_PICKLE:
+    if sizes["data.pkl"] > pth_pickle.MAX_PICKLE_BYTES:
         raise ModelError(f"its pickle has {sizes['data.pkl']} bytes, more than any model's")
     absent = sizes.get("byteorder", 0) == 0  # files from before torch 2.1 have none
     whole = sizes.get("byteorder", 0) <= len(_LITTLE)
@@ -125,8 +125,8 @@ def load(path: Path) -> tuple[Shape, dict[str, tuple[Any, Precision]]]:
     with errors_naming(path):
         shape = shape_of({name: tensor.shape for name, tensor in stored.items()})
         loaded = {name: (tensor, precision) for name, tensor, precision in _load(path)}
-        found = {name: tuple(tensor.shape) for name, (tensor, _) in loaded.items()}
-        if found != {name: one.shape for name, one in stored.items()}:
+        shapes = {name: tuple(tensor.shape) for name, (tensor, _) in loaded.items()}
+        if shapes != {name: tensor.shape for name, tensor in stored.items()}:
             raise ModelError("torch finds other tensors in it than its pickle describes; it is not used")
     return shape, loaded
 

@@ -1,10 +1,9 @@
-"""What a `.pth` file's pickle says, read without running it: the check that comes before torch unpickles anything.
+"""Reads the tensor list from a `.pth` file's pickle without running it, before torch unpickles anything.
 
-The pickle is walked with `pickletools.genops`, which only decodes, over a stack of plain values. Anything but the few
-opcodes, globals and call shapes that `torch.save` needs for a dictionary of tensors ends the reading. Scanners were
-looked at: picklescan (1.0) sorts what is imported by lists of safe and dangerous names, fickling (0.1) decompiles the
-program and judges it by heuristics. Both answer "nothing known to be bad"; for weights, "nothing but this" is shorter
-and stricter, and it tells names, shapes and storages besides, before anything is loaded.
+`pickletools.genops`, which only decodes, walks the pickle over a stack of plain values. Only the few opcodes, globals
+and call shapes that `torch.save` needs for a dictionary of tensors are allowed. Scanners were considered: picklescan
+(1.0) sorts imports by lists of safe and dangerous names, and fickling (0.1) judges the decompiled program by
+heuristics. Both find what is known to be bad; an allow-list is shorter and stricter, and also gives names and shapes.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.models.model import Precision
 
-LARGEST_PICKLE = 4 << 20
-"""Bytes. The largest public model's pickle has 0.4 MB; only names and numbers are in it."""
+MAX_PICKLE_BYTES = 4 << 20
+"""Bytes. The largest public model's pickle has 0.4 MB: it holds names and numbers only."""
 
-_MOST_DIMENSIONS = 8
+_MAX_DIMENSIONS = 8
 _OBJECT_DICT = "collections OrderedDict"
 _TENSOR = "torch._utils _rebuild_tensor_v2"
 _PARAMETER = "torch._utils _rebuild_parameter"
@@ -70,10 +69,10 @@ def tensors(data: bytes) -> dict[str, StoredTensor]:
     """The tensors by name of a pickle that torch wrote for a dictionary of tensors.
 
     Raises:
-        ModelError: it does anything else; the message names the opcode, the global or the entry.
+        ModelError: it is anything else; the message names the opcode, the global or the entry.
     """
-    if len(data) > LARGEST_PICKLE:
-        raise ModelError(f"its pickle has {len(data)} bytes, more than any model's ({LARGEST_PICKLE} at most)")
+    if len(data) > MAX_PICKLE_BYTES:
+        raise ModelError(f"its pickle has {len(data)} bytes, more than any model's ({MAX_PICKLE_BYTES} at most)")
     result = _Reader().run(data)
     if not isinstance(result, dict):
         raise ModelError(f"it holds {_kind(result)}, expected a dictionary of tensors")
@@ -84,14 +83,14 @@ def tensors(data: bytes) -> dict[str, StoredTensor]:
 
 
 class _Reader:
-    """A stack of plain values; nothing is imported, called or built from what the pickle says."""
+    """The allowed opcodes on a stack of plain values; nothing that the pickle names is imported or called."""
 
     def __init__(self) -> None:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
     def run(self, data: bytes) -> object:
-        """The one object that the pickle leaves."""
+        """The object that the pickle leaves on the stack."""
         for name, argument, end in _operations(data):
             if name == "STOP":
                 if end != len(data):
@@ -112,19 +111,19 @@ class _Reader:
         """Put a value on the stack."""
         self._stack.append(value)
 
-    def remember(self, slot: int) -> None:
-        """Keep the top of the stack for later."""
+    def memoize(self, slot: int) -> None:
+        """Keep the top of the stack in the memo."""
         if not self._stack:
-            raise ModelError("its pickle remembers an empty stack; it is damaged")
+            raise ModelError("its pickle memoizes an empty stack; it is damaged")
         self._memo[slot] = self._stack[-1]
 
     def recall(self, slot: int) -> None:
-        """Put a kept value on the stack."""
+        """Put a value of the memo on the stack."""
         if slot not in self._memo:
             raise ModelError(f"its pickle recalls what it never kept ({slot}); it is damaged")
         self.push(self._memo[slot])
 
-    def find(self, argument: str) -> None:
+    def push_global(self, argument: str) -> None:
         """A global, by `module name`."""
         if argument not in _GLOBALS:
             raise ModelError(
@@ -137,7 +136,7 @@ class _Reader:
         """Everything since the last mark, as a tuple."""
         self.push(tuple(self._since_mark()))
 
-    def group(self, count: int) -> None:
+    def collect_last(self, count: int) -> None:
         """The last `count` values as a tuple."""
         values = [self._pop() for _ in range(count)]
         self.push(tuple(reversed(values)))
@@ -183,31 +182,31 @@ class _Reader:
                 what = function.name.replace(" ", ".") if isinstance(function, _Global) else _kind(function)
                 raise ModelError(f"its pickle calls {what} in a way that torch.save never writes; it is not loaded")
 
-    def set_one(self, _argument: object) -> None:
+    def set_item(self, _argument: object) -> None:
         """One item into the dictionary below it."""
         value, key = self._pop(), self._pop()
         self._fill([key, value])
 
-    def set_many(self, _argument: object) -> None:
+    def set_items(self, _argument: object) -> None:
         """All items since the mark into the dictionary below it."""
         self._fill(self._since_mark())
 
     def _fill(self, items: list[Any]) -> None:
         target = self._stack[-1] if self._stack else None
         if not isinstance(target, dict) or len(items) % 2:
-            raise ModelError("its pickle fills what is no dictionary; it is damaged")
+            raise ModelError("its pickle adds items to something that is not a dictionary; it is damaged")
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, str):
                 raise ModelError(f"its dictionary has a key that is {_kind(key)}, expected a tensor's name")
             target[key] = value
 
-    def describe(self, _argument: object) -> None:
-        """Attributes of an ordered dictionary: a module's state has `_metadata`, which nobody here reads."""
+    def build(self, _argument: object) -> None:
+        """Attributes of an ordered dictionary: only a module's `_metadata` is allowed, and ignored."""
         state = self._pop()
         if not isinstance(state, dict) or set(state) != {"_metadata"} or not self._stack or self._stack[-1] is state:
             raise ModelError("its pickle sets attributes that weights never have; it is not loaded")
         if not isinstance(self._stack[-1], dict):
-            raise ModelError("its pickle sets attributes of what is no dictionary; it is not loaded")
+            raise ModelError("its pickle sets attributes of something that is not a dictionary; it is not loaded")
 
 
 def _operations(data: bytes) -> Iterator[tuple[str, Any, int]]:
@@ -217,13 +216,13 @@ def _operations(data: bytes) -> Iterator[tuple[str, Any, int]]:
             yield operation.name, argument, (position or 0) + 1
     except ModelError:
         raise
-    except Exception as error:  # noqa: BLE001 - the decoder raises whatever decoding raises
+    except Exception as error:  # noqa: BLE001 - the decoder raises many kinds of errors
         raise ModelError(f"its pickle cannot be decoded ({error}); it is damaged") from None
 
 
 def _tensor(storage: _Storage, offset: int, shape: tuple[Any, ...], stride: tuple[Any, ...]) -> StoredTensor:
     numbers = (offset, *shape, *stride)
-    if len(shape) != len(stride) or len(shape) > _MOST_DIMENSIONS or any(type(n) is not int or n < 0 for n in numbers):
+    if len(shape) != len(stride) or len(shape) > _MAX_DIMENSIONS or any(type(n) is not int or n < 0 for n in numbers):
         raise ModelError(f"its pickle describes a tensor of shape {list(shape)[:9]} and stride {list(stride)[:9]}")
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     if prod(shape) > storage.count or (prod(shape) and last >= storage.count):
@@ -258,18 +257,18 @@ _ACTIONS: Mapping[str, Callable[[_Reader, Any], None]] = MappingProxyType(
         "EMPTY_DICT": _pushing(lambda _: {}),
         "EMPTY_TUPLE": _pushing(lambda _: ()),
         "TUPLE": _Reader.collect,
-        "TUPLE1": lambda reader, _: reader.group(1),
-        "TUPLE2": lambda reader, _: reader.group(2),
-        "TUPLE3": lambda reader, _: reader.group(3),
-        "BINPUT": _Reader.remember,
-        "LONG_BINPUT": _Reader.remember,
+        "TUPLE1": lambda reader, _: reader.collect_last(1),
+        "TUPLE2": lambda reader, _: reader.collect_last(2),
+        "TUPLE3": lambda reader, _: reader.collect_last(3),
+        "BINPUT": _Reader.memoize,
+        "LONG_BINPUT": _Reader.memoize,
         "BINGET": _Reader.recall,
         "LONG_BINGET": _Reader.recall,
-        "GLOBAL": _Reader.find,
+        "GLOBAL": _Reader.push_global,
         "BINPERSID": _Reader.storage,
         "REDUCE": _Reader.call,
-        "SETITEM": _Reader.set_one,
-        "SETITEMS": _Reader.set_many,
-        "BUILD": _Reader.describe,
+        "SETITEM": _Reader.set_item,
+        "SETITEMS": _Reader.set_items,
+        "BUILD": _Reader.build,
     }
 )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 BLOCK_VALUES = 1 << 22
-"""Most values of a matrix that are held in memory at once; also the grain of the content hash."""
+"""Largest number of values of a matrix held in memory at once; also the block size of the content hash."""
 
 RWKV_HEAD_SIZE = 64
 _MATRIX = 2  # dimensions
@@ -28,7 +28,7 @@ LERP_NAMES = ("x_r", "x_w", "x_k", "x_v", "x_a", "x_g")
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The dimensions that make one RWKV-7 model differ from another.
+    """The dimensions of an RWKV-7 model.
 
     `width` is the channel count C; the ranks are those of the low-rank (LoRA) pairs of decay, in-context learning
     rate, value residual and gate.
@@ -86,7 +86,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
 """Public shapes by the name `synthetic:NAME` takes.
 
 The ranks are read from the released files; formulas found in public code are wrong for 0.4b and 13.3b. `nano` is this
-project's own: small enough for any machine, every dimension distinct enough that a transposed tensor cannot pass.
+project's own: small enough for any machine, with dimensions distinct enough that a transposed tensor is detected.
 """
 
 
@@ -122,8 +122,8 @@ class TensorSpec:
 def tensor_specs(shape: Shape) -> tuple[TensorSpec, ...]:
     """All canonical tensors of a shape, in the order files are written.
 
-    Layer 0 has no `v0`, `v1`, `v2`: the first layer's value *is* the residual, so no engine reads them. A file that
-    has them is accepted and they are left out; the one format that demands them (`.gguf`) gets placeholders.
+    Layer 0 has no `v0`, `v1`, `v2`: the first layer's value *is* the residual, so no engine reads them. A file may
+    have them; they are ignored. A `.gguf` must have them and gets placeholders.
     """
     width, vocabulary = shape.width, shape.vocabulary
     specs = [TensorSpec("emb.weight", (vocabulary, width))]
@@ -162,7 +162,7 @@ def _layer_specs(shape: Shape, layer: int) -> list[TensorSpec]:
 
 
 def is_unused(name: str) -> bool:
-    """Whether a canonical name is one of layer 0's value-residual tensors, which files may carry and nobody reads."""
+    """Whether a canonical name is one of layer 0's value-residual tensors, which files may have and no engine reads."""
     return name in {"blocks.0.att.v0", "blocks.0.att.v1", "blocks.0.att.v2"}
 
 
@@ -203,7 +203,7 @@ def _squeezed(dims: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def check_layers(numbers: set[int]) -> None:
-    """Refuse a file whose layers are not 0, 1, 2 …: a single name must not make it a model of thousands of layers.
+    """Refuse a file whose layers are not 0, 1, 2 …: one name with a large number must not imply thousands of layers.
 
     Raises:
         ModelError: a layer is missing.
@@ -214,7 +214,7 @@ def check_layers(numbers: set[int]) -> None:
 
 
 def _dimensions(specs: Mapping[str, tuple[int, ...]]) -> Shape:
-    layer_numbers = {int(found[1]) for name in specs if (found := re.match(r"blocks\.(\d{1,4})\.", name))}
+    layer_numbers = {int(match[1]) for name in specs if (match := re.match(r"blocks\.(\d{1,4})\.", name))}
     if not layer_numbers:
         raise ModelError("it is not RWKV-7: it has no tensor named 'blocks.0…'")
     vocabulary, width = _matrix(specs, "emb.weight")

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 _PRECISIONS: Mapping[str, Precision] = {"F16": "f16", "BF16": "bf16", "F32": "f32"}
 _ALIGNMENT = 64
 _HEADER_SHARE = 16
-"""A header is at most this part of its file. RWKV-7's are a 30th at the smallest width and a 10 000th at 2.9b, and a
-decoded header takes up to 8 times its text: the file's size bounds what reading it can take."""
-_MOST_DIMENSIONS = 8
+"""A header longer than 1/16 of its file is refused. RWKV-7's are 1/30 at the smallest width and 1/10 000 at 2.9b.
+Decoding takes up to 8 times the header's length in memory, which this bounds by the file's size."""
+_MAX_DIMENSIONS = 8
 _Size = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -100,7 +100,7 @@ def _entries(path: Path) -> tuple[int, dict[str, _Entry]]:
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0  # noqa: PLR2004 - a u64
         if not 2 <= length <= total // _HEADER_SHARE:  # noqa: PLR2004 - "{}" at least
             raise ModelError(
-                f"its header is said to have {length} bytes, the file has {total}; it is truncated or no .st of RWKV-7"
+                f"its header claims {length} bytes, the file has {total}; it is truncated or not a .st of RWKV-7"
             )
         text = file.read(length)
     try:
@@ -108,7 +108,7 @@ def _entries(path: Path) -> tuple[int, dict[str, _Entry]]:
         header.pop("__metadata__", None)
         return 8 + length, {name: msgspec.json.decode(raw, type=_Entry) for name, raw in header.items()}
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise ModelError(f"its header cannot be read ({error}); it is damaged or no .st") from None
+        raise ModelError(f"its header cannot be read ({error}); it is damaged or not a .st") from None
 
 
 def _tensor(name: str, entry: _Entry, base: int, available: int) -> TensorEntry:
@@ -116,9 +116,9 @@ def _tensor(name: str, entry: _Entry, base: int, available: int) -> TensorEntry:
     precision = _PRECISIONS.get(entry.dtype)
     if precision is None:
         raise ModelError(f"tensor {name!r} has type {entry.dtype!r}; RWKV-7 weights are {', '.join(_PRECISIONS)}")
-    if len(entry.shape) > _MOST_DIMENSIONS:
+    if len(entry.shape) > _MAX_DIMENSIONS:
         raise ModelError(f"tensor {name!r} has {len(entry.shape)} dimensions; it is damaged")
-    if 0 in entry.shape:  # beside it the others may be of any size
+    if 0 in entry.shape:  # the other dimensions could then have any size
         raise ModelError(f"tensor {name!r} has shape {entry.shape}; it is damaged")
     begin, end = entry.data_offsets
     if end - begin != prod(entry.shape) * DTYPES[precision].itemsize:

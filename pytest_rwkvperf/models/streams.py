@@ -1,4 +1,4 @@
-"""Work on a stream of blocks: several computed ahead on threads, handed over in order, progress told now and then."""
+"""Computing a stream of blocks: several ahead on threads, yielded in order, with progress reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Progress = Callable[[str, float], None]
-"""Told a sentence and a fraction from 0 to 1, at most a few times a second."""
+"""Called with a sentence and a fraction from 0 to 1, at most a few times a second."""
 
 _Result = TypeVar("_Result")
 _WORKERS = min(4, os.cpu_count() or 1)
@@ -19,10 +19,10 @@ _SECONDS_BETWEEN = 0.3
 
 
 def in_order(tasks: Iterable[Callable[[], _Result]]) -> Iterator[_Result]:
-    """Results of tasks in the tasks' order, at most `_AHEAD` of them computed and not yet taken.
+    """Yield the tasks' results in order, computing at most `_AHEAD` of them ahead.
 
-    NumPy's generators and copies, hashlib and file writes let go of the interpreter lock, so threads do overlap; memory
-    stays bounded by the blocks' size times the look-ahead. Whatever ends the consumer early also drops what is queued.
+    NumPy's generators and copies, hashlib and file writes release the interpreter lock, so threads overlap. Memory is
+    bounded by the size of a block times `_AHEAD`. When the consumer stops early, queued tasks are cancelled.
     """
     waiting: deque[Future[_Result]] = deque()
     pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="rwkvperf-blocks")
@@ -38,21 +38,21 @@ def in_order(tasks: Iterable[Callable[[], _Result]]) -> Iterator[_Result]:
 
 
 class Ticker:
-    """Counts work towards a total and tells `progress` at most three times a second, and at the end if it spoke."""
+    """Counts work and reports to `progress` at most three times a second; at the end only if it has reported before."""
 
     def __init__(self, progress: Progress, sentence: str, total: int) -> None:
         self._progress = progress
         self._sentence = sentence
         self._total = max(total, 1)
         self._done = 0
-        self._spoke = time.monotonic()
-        self._silent = True
+        self._last_report = time.monotonic()
+        self._reported = False
 
     def add(self, count: int) -> None:
         """Count `count` more units."""
         self._done += count
         now = time.monotonic()
-        finished = self._done >= self._total and not self._silent
-        if finished or now - self._spoke >= _SECONDS_BETWEEN:
-            self._spoke, self._silent = now, False
+        finished = self._done >= self._total and self._reported
+        if finished or now - self._last_report >= _SECONDS_BETWEEN:
+            self._last_report, self._reported = now, True
             self._progress(self._sentence, min(self._done / self._total, 1.0))

@@ -1,9 +1,9 @@
 """Synthetic weights: the same numbers on every machine, with every NumPy, in every format.
 
-A value depends on the seed, the tensor's canonical name and its index, and on nothing else. Philox-4x64-10 (Salmon et
+A value depends only on the seed, the tensor's canonical name and its index. Philox-4x64-10 (Salmon et
 al., "Parallel random numbers: as easy as 1, 2, 3", SC'11), whose raw stream NumPy guarantees (NEP 19), gives one byte
 per value; an integer formula turns the byte into k·2^-e with |k| ≤ 255, which float16, bfloat16 and float32 all hold
-exactly. No floating-point arithmetic is involved, so there is nothing to differ.
+exactly. No floating-point arithmetic is involved that could differ between machines.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models.shapes import SHAPES, Shape, TensorSpec, tensor_specs
+from pytest_rwkvperf.models.shapes import SHAPES, Shape, TensorSpec
 from pytest_rwkvperf.models.weights import DTYPES, Array
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from pytest_rwkvperf.models.model import Precision
 
 GENERATOR_VERSION = 1
-"""Part of every key: raise it when a range changes, and old cached files are no longer taken for the new weights."""
+"""Part of every random key and cached hash: raise it when a range changes, so that old cached files are not used."""
 
 PREFIX = "synthetic:"
 _BYTES_PER_COUNTER = 32  # one Philox-4x64 counter step gives four 64-bit words
@@ -63,7 +61,7 @@ def _spread(fan: int, quarters: int) -> Range:
     raise ValueError(f"spread {quarters}/4/sqrt({fan}) does not fit the grid")
 
 
-_UNIT = Range(0, 255, 8)  # token-shift mixing: from the present token to the one before
+_UNIT = Range(0, 255, 8)  # token-shift mixing: from the current token to the previous one
 _NEAR_ONE = Range(96, 160, 7)  # 0.75 … 1.25: norms' weights and k_a
 _NEAR_ZERO = Range(-16, 16, 7)  # ±0.125: norms' biases
 _LOGIT = Range(-128, 128, 7)  # ±1: what a0 and v0 add before a sigmoid
@@ -88,7 +86,7 @@ def value_range(spec: TensorSpec) -> Range:
     parts = spec.name.split(".")
     leaf = parts[-2] if parts[-1] in {"weight", "bias"} else parts[-1]
     if leaf == "emb":
-        return Range(-128, 128, 8)  # ±0.5; ln0 normalizes whatever stands here
+        return Range(-128, 128, 8)  # ±0.5; ln0 normalizes it
     if leaf.startswith("ln"):
         return _NEAR_ONE if parts[-1] == "weight" else _NEAR_ZERO
     if leaf.startswith("x_"):
@@ -103,7 +101,7 @@ def value_range(spec: TensorSpec) -> Range:
 
 @cache
 def _pairs(values: Range, precision: Precision) -> Array:
-    """Two neighbouring values by the 16 bits of two neighbouring bytes: half as many look-ups, twice the speed."""
+    """A table from two neighbouring bytes to two neighbouring values: half as many look-ups, twice the speed."""
     table = np.ldexp(values.integers().astype(np.float64), -values.exponent).astype(DTYPES[precision])
     both = np.empty((256, 256, 2), table.dtype)
     both[:, :, 0] = table[None, :]  # the lower byte comes first, as in the little-endian stream
@@ -113,7 +111,7 @@ def _pairs(values: Range, precision: Precision) -> Array:
 
 @dataclass(frozen=True, slots=True)
 class SyntheticModel:
-    """Weights made from a shape and a seed; `label` is what the user wrote after `synthetic:`."""
+    """Weights made from a shape and a seed; `label` is the part of the reference after `synthetic:`."""
 
     label: str
     shape: Shape
@@ -140,13 +138,6 @@ class SyntheticModel:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
 
 
-def generate(shape: Shape, seed: int = 0) -> Iterator[tuple[TensorSpec, npt.NDArray[np.float16]]]:
-    """Every canonical tensor of a synthetic model with its float16 values, one at a time."""
-    model = SyntheticModel("", shape, seed)
-    for spec in tensor_specs(shape):
-        yield spec, model.rows(spec, 0, spec.rows, "f16").reshape(spec.shape)
-
-
 def parse(reference: str) -> SyntheticModel:
     """Read `synthetic:SHAPE` or `synthetic:SHAPE:SEED`.
 
@@ -158,6 +149,6 @@ def parse(reference: str) -> SyntheticModel:
     if name not in SHAPES:
         raise ModelError(f"unknown synthetic shape {name!r} in {reference!r}; the shapes are {', '.join(SHAPES)}")
     if (seed and not (seed.isascii() and seed.isdigit())) or label.endswith(":"):
-        raise ModelError(f"seed {seed!r} in {reference!r} is not a whole number; write {PREFIX}{name}:7, say")
+        raise ModelError(f"seed {seed!r} in {reference!r} is not a whole number; write for example {PREFIX}{name}:7")
     number = int(seed or 0)
     return SyntheticModel(f"{name}:{number}" if number else name, SHAPES[name], number)

@@ -1,4 +1,4 @@
-"""Weights read a piece at a time: what every writer and the content hash take, whatever the weights come from."""
+"""`Weights`, the interface through which writers and the content hash read a model, and rounding between precisions."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ DTYPES: Mapping[Precision, np.dtype[Any]] = {
     "f16": np.dtype("<f2"),
     "f32": np.dtype("<f4"),
 }
-
-
 _PRECISIONS: Mapping[np.dtype[Any], Precision] = {dtype: precision for precision, dtype in DTYPES.items()}
 
 
 class Weights(Protocol):
-    """A model's canonical tensors, without the promise that they fit in memory."""
+    """A model's canonical tensors, read a block of rows at a time: they need not fit in memory."""
 
     @property
     def shape(self) -> Shape:
@@ -72,7 +70,7 @@ def converted(values: Array, precision: Precision, name: str) -> tuple[Array, in
         return values.astype(target), 0
     if values.dtype.itemsize == target.itemsize:
         return _by_table(values, precision, name)
-    # bfloat16 is not NumPy's own and raises no floating-point flag: infinities are what tells an overflow of either.
+    # bfloat16 is not NumPy's own type and raises no floating-point flag, so overflows are detected by infinities.
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = values.astype(target)
     back = narrow.astype(np.float32)
@@ -86,23 +84,23 @@ _ROUNDED, _OVERFLOWS = 1, 2
 
 @cache
 def _table(source: np.dtype[Any], target: np.dtype[Any]) -> tuple[Array, Array]:
-    """What each of a 16-bit format's values becomes in the other, and whether that is another value or an overflow."""
+    """For each value of one 16-bit format: its bits in the other, and whether it is exact (0), rounded or overflows."""
     wide = np.arange(1 << 16, dtype="<u2").view(source).astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         narrow = wide.astype(target)
     back = narrow.astype(np.float32)
-    fate = np.where((back != wide) & ~np.isnan(wide), _ROUNDED, 0).astype(np.uint8)
-    fate[np.isinf(back) & np.isfinite(wide)] = _OVERFLOWS
-    return narrow.view("<u2"), fate
+    outcome = np.where((back != wide) & ~np.isnan(wide), _ROUNDED, 0).astype(np.uint8)
+    outcome[np.isinf(back) & np.isfinite(wide)] = _OVERFLOWS
+    return narrow.view("<u2"), outcome
 
 
 def _by_table(values: Array, precision: Precision, name: str) -> tuple[Array, int]:
-    table, fates = _table(values.dtype, DTYPES[precision])
+    table, outcomes = _table(values.dtype, DTYPES[precision])
     bits = np.ascontiguousarray(values).view("<u2")
-    fate = fates.take(bits)
-    if fate.max(initial=0) == _OVERFLOWS:
+    outcome = outcomes.take(bits)
+    if outcome.max(initial=0) == _OVERFLOWS:
         raise _overflow(values.astype(np.float32), precision, name)
-    return table.take(bits).view(DTYPES[precision]), int(np.count_nonzero(fate))
+    return table.take(bits).view(DTYPES[precision]), int(np.count_nonzero(outcome))
 
 
 def _overflow(wide: Array, precision: Precision, name: str) -> ModelError:
@@ -152,10 +150,10 @@ class MappedWeights:
 
 
 def precision_of(weights: Weights, spec: TensorSpec) -> Precision:
-    """The precision that one tensor is held in, which need not be its neighbours'."""
+    """The precision of one tensor; tensors of one file may differ."""
     return _PRECISIONS[weights.rows(spec, 0, 1).dtype]
 
 
 def bytes_of(values: Array) -> memoryview:
-    """An array's values in order as a flat buffer, for files and hashes; bfloat16 has no buffer of its own."""
+    """An array's values in order as a flat buffer, for files and hashes. NumPy gives no buffer of bfloat16 itself."""
     return np.ascontiguousarray(values).reshape(-1).view(np.uint8).data

@@ -1,1 +1,1 @@
-"""The oracle: an RWKV-7 of our own to tell a right answer from a wrong one, and the bounds that decide."""
+"""The oracle: an independent RWKV-7 whose logits engines are compared with, and the bounds on the distance."""

@@ -1,4 +1,4 @@
-"""How far an engine's logits lie from the oracle's."""
+"""The distance of an engine's logits from the oracle's, and the results of the two parity checks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,19 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 
+PROMPT = 32
+"""Tokens of the short check."""
+
+DEPTH = 600
+"""Tokens of the deep check: past every chunk boundary in use."""
+
+ODD_CHUNK = 37
+"""A chunk that no engine uses, so that chunk boundaries fall elsewhere than in the case."""
+
+
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """One pair of logits. `top_matches` is None when the oracle's own top token is not clear.
+    """An engine's logits compared with the oracle's. `top_matches` is None when the oracle's top token is not clear.
 
     `relative_l2` is |engine - oracle| / |oracle|; `kl` is the Kullback-Leibler divergence of the engine's softmax from
     the oracle's, in nats. Both are -1 where the engine's logits are not finite or not as many as the oracle's.
@@ -29,15 +39,39 @@ class Agreement:
     top_matches: bool | None
 
 
+@dataclass(frozen=True, slots=True)
+class Short:
+    """Result of the check of every process: a prefill of PROMPT tokens, one with the last tokens decoded, and a third.
+
+    The state is cleared before each pass. The third repeats the first, and `repeat` is the relative L2 between them,
+    -1 where one is not finite.
+    """
+
+    prefill: Agreement
+    generation: Agreement
+    repeat: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deep:
+    """Result of the check once per engine version, file, quant, device and chunk: DEPTH tokens in the case's chunks.
+
+    `rechunked` is the relative L2 between that and the same tokens in chunks of ODD_CHUNK, -1 where one is not finite.
+    """
+
+    prefill: Agreement
+    rechunked: float
+
+
 def agreement(engine: Floats, oracle: Floats, noise: float) -> Agreement:
     """Compare logits [vocabulary] with the oracle's.
 
-    The top token counts where the oracle's margin over the second is wider than errors of relative size `noise` can
-    close: twice four standard errors of a single logit, `noise` times the logits' root mean square each. So it fails
-    an error in few logits, which the relative L2 over all of them does not see.
+    The top token is compared where the oracle's margin over the second is larger than errors of relative size `noise`
+    can close: twice four standard errors of a single logit, each `noise` times the logits' root mean square. This
+    detects errors in few logits, which the relative L2 over all of them does not show.
 
     Raises:
-        ModelError: the oracle's logits are not finite, so that nothing can be told from them.
+        ModelError: the oracle's logits are not finite.
     """
     if not np.isfinite(oracle).all():
         raise ModelError(
@@ -71,38 +105,3 @@ def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     shifted = logits - logits.max()
     result: npt.NDArray[np.float64] = shifted - np.log(np.sum(np.exp(shifted)))
     return result
-
-
-PROMPT = 32
-"""Tokens of the short check."""
-
-
-DEPTH = 600
-"""Tokens of the deep check: past every chunk boundary in use."""
-
-
-ODD_CHUNK = 37
-"""A chunk nobody uses, to cross boundaries elsewhere than the case does."""
-
-
-@dataclass(frozen=True, slots=True)
-class Short:
-    """The check of every process: the prompt in one call, its end token by token after a state clear, and again.
-
-    `repeat` is the relative L2 between the first and the last of these passes, -1 where one is not finite.
-    """
-
-    prefill: Agreement
-    generation: Agreement
-    repeat: float
-
-
-@dataclass(frozen=True, slots=True)
-class Deep:
-    """The check once per engine version, file, quant and device: DEPTH tokens in the case's chunks.
-
-    `rechunked` is the relative L2 between that and the same tokens in chunks of ODD_CHUNK, -1 where one is not finite.
-    """
-
-    prefill: Agreement
-    rechunked: float

@@ -1,4 +1,4 @@
-"""How far each engine's logits may lie from the oracle's before its speed counts for nothing."""
+"""The largest distance of each engine's logits from the oracle's at which its speed is still measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 REPEAT = 1e-5
-"""Relative L2 between two passes from a cleared state: the same but for an atomic sum's order."""
+"""Largest relative L2 between two passes from a cleared state, which may differ by the order of atomic sums."""
 
 LOGIT_SCALE = 10.0
 """Root mean square of a trained model's logits, assumed on the high side (synthetic models have 2)."""
@@ -33,16 +33,15 @@ class Bound:
         """Largest KL divergence, in nats: what such an error makes of logits of LOGIT_SCALE.
 
         KL(p ‖ q) is half the variance under p of the error in the logits, to second order (the softmax's Fisher
-        information): ½ (relative_l2 · LOGIT_SCALE)². Errors in a few probable tokens show here and not in the norm.
+        information): ½ (relative_l2 · LOGIT_SCALE)². It shows errors in a few probable tokens that the norm does not.
         """
         return (self.relative_l2 * LOGIT_SCALE) ** 2 / 2
 
 
 # Three times the largest figure of any seed, shape and depth in benchmarks/parity/spread.md, rounded up to two digits.
-# Quants that share an arithmetic share the largest of them: what differs is only how much of it was measured. The error
-# grows like the square root of the depth (nano's 4 layers to 0.1b's 12: 1.5 to 1.9 times), so that three also holds
-# the 61 layers of 13.3b (2.25 times 0.1b's). llama.cpp's block formats differ from f16 by the activations, which it
-# rounds to 8 bits for them: in blocks of 32 values, for k-quants of 256.
+# Quants with the same arithmetic share the largest of their figures. The error grows like the square root of the depth
+# (nano's 4 layers to 0.1b's 12: 1.5 to 1.9 times), so three also covers the 61 layers of 13.3b (2.25 times 0.1b's).
+# For block formats llama.cpp also rounds activations to 8 bits: in blocks of 32 values, for k-quants of 256.
 _FLOAT32 = Bound(3.9e-6)
 _WEB_FLOAT16 = Bound(5e-3)
 _BLOCKS_OF_32 = Bound(0.044)
@@ -74,7 +73,7 @@ BOUNDS: dict[tuple[str, str], Bound] = {
 
 
 def _compiled(relative_l2: float) -> Bound:
-    """TorchScript runs its first calls as they are and fuses the later ones: two right answers, one on each side."""
+    """TorchScript fuses kernels after its first calls: answers before and after may err in opposite directions."""
     return Bound(relative_l2, repeat=2 * relative_l2)
 
 
@@ -89,20 +88,20 @@ GPU_BOUNDS: dict[tuple[str, str], Bound] = {
     **{("web-rwkv", quant): Bound(0.011) for quant in ("fp16", "int8", "nf4", "sf4")},
 }
 
-# By the same rule, 2.9b measured too, on devices whose id begins so, real or software. llama.cpp's Vulkan shaders add
-# in f16: nano's 0.0032 and 2.9b's 0.021 are four times and three times CUDA's. Formats not named here share the other
-# tables' bounds, of which 2.9b's blocks use 47 %.
+# By the same rule, 2.9b measured too, on devices whose id has this prefix, hardware or software. llama.cpp's Vulkan
+# shaders add in f16: nano's 0.0032 and 2.9b's 0.021 are four times and three times CUDA's. Formats not named here share
+# the other tables' bounds, of which 2.9b's blocks use 47 %.
 VULKAN = "vulkan:"
 VULKAN_BOUNDS: dict[tuple[str, str], Bound] = {
     ("llama-cpp", "f16"): Bound(0.063),
 }
 
 UNKNOWN = _BLOCKS_OF_256
-"""For backends of third parties, and for quants that a later release of an engine brings: the widest of the table."""
+"""For third-party backends and for quants of later engine releases: the widest of the table."""
 
 
 def bound_for(backend: str, quant: str, device: Device | None = None) -> Bound:
-    """The bound of a backend and quant on a device, None a CPU; a variant (`int8@31`, `fp16@kernels`) is no matter."""
+    """The bound of a backend and quant on a device, None for a CPU. Variants (`int8@31`) have their quant's bound."""
     key = (backend, quant.partition("@")[0])
     tables = [BOUNDS]
     if device is not None and device.kind == "gpu":
@@ -113,45 +112,45 @@ def bound_for(backend: str, quant: str, device: Device | None = None) -> Bound:
 
 
 def digest() -> str:
-    """Changes when a bound does."""
+    """A hash of all bounds."""
     tables = [sorted(table.items(), key=lambda entry: entry[0]) for table in (BOUNDS, GPU_BOUNDS, VULKAN_BOUNDS)]
     rules = (tables, UNKNOWN, LOGIT_SCALE)
     return hashlib.sha256(repr(rules).encode()).hexdigest()[:16]
 
 
-def broken_short(found: Short, bound: Bound) -> str:
-    """What is wrong, in words with the figures; empty when the answer is right."""
-    for name, pair in (("prefill", found.prefill), ("generation", found.generation)):
+def broken_short(short: Short, bound: Bound) -> str:
+    """What is wrong, with the figures; empty when the result is within the bound."""
+    for name, pair in (("prefill", short.prefill), ("generation", short.generation)):
         if problem := _broken(pair, bound):
             return f"{name}: {problem}"
-    if found.repeat < 0:
+    if short.repeat < 0:
         return "a second pass after a state clear gives logits that are not finite"
-    if not found.repeat <= bound.repeat:
+    if not short.repeat <= bound.repeat:
         return (
-            f"a second pass after a state clear differs by {found.repeat:.2g} (relative L2, at most {bound.repeat:.2g})"
+            f"a second pass after a state clear differs by {short.repeat:.2g} (relative L2, at most {bound.repeat:.2g})"
         )
     return ""
 
 
-def broken_deep(found: Deep, bound: Bound) -> str:
+def broken_deep(deep: Deep, bound: Bound) -> str:
     """As `broken_short`."""
-    if problem := _broken(found.prefill, bound):
+    if problem := _broken(deep.prefill, bound):
         return f"at depth {DEPTH}: {problem}"
-    if found.rechunked < 0:
+    if deep.rechunked < 0:
         return "another chunk size gives logits that are not finite"
     # Two right answers may lie on either side of the oracle's.
-    if not found.rechunked <= 2 * bound.relative_l2:
-        return f"another chunk size differs by {found.rechunked:.2g} (relative L2, at most {2 * bound.relative_l2:.2g})"
+    if not deep.rechunked <= 2 * bound.relative_l2:
+        return f"another chunk size differs by {deep.rechunked:.2g} (relative L2, at most {2 * bound.relative_l2:.2g})"
     return ""
 
 
-def _broken(found: Agreement, bound: Bound) -> str:
-    if not found.finite:
+def _broken(pair: Agreement, bound: Bound) -> str:
+    if not pair.finite:
         return "logits that are not finite, or not as many as the oracle's"
-    if not found.relative_l2 <= bound.relative_l2:  # so that a NaN fails
-        return f"relative L2 {found.relative_l2:.2g} from the oracle, at most {bound.relative_l2:.2g}"
-    if not found.kl <= bound.kl:
-        return f"KL divergence {found.kl:.2g} nats from the oracle, at most {bound.kl:.2g}"
-    if found.top_matches is False:
+    if not pair.relative_l2 <= bound.relative_l2:  # so that a NaN fails
+        return f"relative L2 {pair.relative_l2:.2g} from the oracle, at most {bound.relative_l2:.2g}"
+    if not pair.kl <= bound.kl:
+        return f"KL divergence {pair.kl:.2g} nats from the oracle, at most {bound.kl:.2g}"
+    if pair.top_matches is False:
         return "another top token than the oracle's, whose margin is clear"
     return ""

@@ -1,4 +1,4 @@
-"""Remembering that a deep check has passed: once per engine version, file, quant, device and chunk."""
+"""A cache of passed deep checks, which run once per engine version, file, quant, device and chunk."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 
 class DeepCheckCache:
-    """The place of one deep check's result in the user's cache."""
+    """The cached result of one deep check."""
 
     def __init__(self, versions: Mapping[str, str], content_hash: str, quant: str, device: Device, chunk: int) -> None:
-        # With the bounds and the check in the key, whoever tightens them has every deep check made again.
+        # The key holds the bounds and the check's constants, so that a change to them repeats every deep check.
         rules = [VERSION, DEPTH, ODD_CHUNK, bounds.digest()]
         key = json.dumps([*rules, dict(versions), content_hash, quant, asdict(device), chunk], sort_keys=True)
         self._path = folders.cache() / "parity" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
     def load(self) -> Deep | None:
-        """What the check found, if it has run; an unreadable note counts as none."""
+        """The result; None when the check has not passed yet or the file is unreadable."""
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=Deep)
         except (FileNotFoundError, msgspec.MsgspecError):
             return None
 
-    def store(self, found: Deep) -> None:
-        """Note a check that passed."""
+    def store(self, result: Deep) -> None:
+        """Store the result of a check that passed."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._path, msgspec.json.encode(found))
+        write_atomically(self._path, msgspec.json.encode(result))

@@ -1,4 +1,4 @@
-"""The weights that an engine really computes with, as the oracle reads them: quantized ones are dequantized."""
+"""A model file's weights as the oracle reads them: quantized tensors are dequantized."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.models.weights import Array, Weights
 
 
-def read(path: Path, format: Format) -> Weights:  # noqa: A002 - the design's word
+def read(path: Path, format: Format) -> Weights:  # noqa: A002 - the word everywhere
     """A model file's values. A `.pth` is unpickled: call this in a worker.
 
     Raises:
@@ -32,7 +32,7 @@ def read(path: Path, format: Format) -> Weights:  # noqa: A002 - the design's wo
 
 
 class DequantizedWeights:
-    """A quantized `.gguf` a block of rows at a time, by the gguf package's reference dequantization."""
+    """A quantized `.gguf`, dequantized a block of rows at a time by the gguf package's reference implementation."""
 
     def __init__(self, header: MappedHeader) -> None:
         self.shape = header.shape
@@ -51,7 +51,7 @@ class DequantizedWeights:
         self._plain = MappedWeights(header.shape, "f32", canonical_tensors(layout, plain))
 
     def rows(self, spec: TensorSpec, start: int, stop: int, precision: Precision | None = None) -> Array:
-        """See `Weights.rows`. Quantized tensors are whole matrices, whose orientation every format shares."""
+        """See `Weights.rows`. Quantized tensors are matrices that every format stores in the same orientation."""
         packed = self._packed.get(gguf_name(spec.name))
         if packed is None:
             return self._plain.rows(spec, start, stop, precision)

@@ -1,10 +1,10 @@
-"""Engines that quantize while loading, emulated: what their weights are worth once they are dequantized again.
+"""Emulates engines that quantize while loading: the weights after quantization and dequantization.
 
-web-rwkv keeps a matrix as blocks of consecutive values, row after row, each with float16 bounds of its own. It
-quantizes six matrices of every layer that is asked for: receptance, key, value and output of the time mixing, key and
-value of the channel mixing. Embedding, head and the low-rank matrices stay float16 (crate web-rwkv 0.10.20,
-`src/runtime/v7.rs`, `build_v7`; its halving of `output` and `value` every 1024 layers, `DEFAULT_RESCALE`, meets no
-model). Its arithmetic is float32 on float16 values (`src/runtime/loader.rs`, `load_matrix`), and so is this one's.
+web-rwkv stores a matrix as blocks of consecutive values, row after row, each with its own float16 bounds. In each layer
+asked for it quantizes six matrices: receptance, key, value and output of the time mixing, key and value of the channel
+mixing. Embedding, head and the low-rank matrices stay float16 (crate web-rwkv 0.10.20, `src/runtime/v7.rs`, `build_v7`;
+its halving of `output` and `value` every 1024 layers, `DEFAULT_RESCALE`, applies to no model). Its arithmetic is
+float32 on float16 values (`src/runtime/loader.rs`, `load_matrix`), as it is here.
 """
 
 from __future__ import annotations
@@ -51,30 +51,30 @@ _NAME = re.compile(r"web-rwkv:(int8|nf4|sf4)(?:@(\d+))?")
 
 
 def applied(weights: Weights, emulation: str) -> Weights:
-    """Weights as an engine holds them.
+    """Weights as an engine computes with them.
 
     Args:
         weights: the file's.
-        emulation: `web-rwkv:QUANT` with int8, nf4 or sf4, optionally with the number of first layers that it covers
-            (`web-rwkv:int8@31`); empty for weights that are used as they are.
+        emulation: `web-rwkv:QUANT` with int8, nf4 or sf4, optionally with the number of first layers that are
+            quantized (`web-rwkv:int8@31`); empty for unchanged weights.
 
     Raises:
         BackendError: no such emulation is known.
     """
     if not emulation:
         return weights
-    found = _NAME.fullmatch(emulation)
-    if found is None:
+    match = _NAME.fullmatch(emulation)
+    if match is None:
         raise BackendError(
             f"the oracle knows no emulation {emulation!r}; it has web-rwkv:int8, web-rwkv:nf4 and web-rwkv:sf4, each"
             " optionally with a number of layers such as @31 (a backend that changes no weights has an empty one)"
         )
-    layers = weights.shape.layers if found[2] is None else int(found[2])
-    return BlockQuantized(weights, *_FORMATS[found[1]], layers)
+    layers = weights.shape.layers if match[2] is None else int(match[2])
+    return BlockQuantized(weights, *_FORMATS[match[1]], layers)
 
 
 class BlockQuantized:
-    """The matrices of the first layers, quantized in blocks and dequantized again; everything else as it was."""
+    """Weights whose matrices in the first layers are quantized in blocks and dequantized again."""
 
     def __init__(self, weights: Weights, block: int, through: Callable[[Floats], Floats], layers: int) -> None:
         self.shape = weights.shape
@@ -85,28 +85,28 @@ class BlockQuantized:
         self._layers = layers
 
     def rows(self, spec: TensorSpec, start: int, stop: int, precision: Precision | None = None) -> Array:
-        """See `Weights.rows`. More rows are read where a block reaches over a row's end."""
+        """See `Weights.rows`. Where blocks span rows, whole groups of rows that start and end with a block are read."""
         matrix = _MATRIX.fullmatch(spec.name)
         if matrix is None or int(matrix[1]) >= self._layers:
             return self._weights.rows(spec, start, stop, precision)
-        together = self._block // gcd(spec.row_size, self._block)
-        first, last = start - start % together, min(spec.rows, stop + -stop % together)
+        group = self._block // gcd(spec.row_size, self._block)
+        first, last = start - start % group, min(spec.rows, stop + -stop % group)
         held: Floats = self._weights.rows(spec, first, last, "f16").astype(np.float32).reshape(-1)
         values = self._blocks(held).reshape(last - first, spec.row_size)[start - first : stop - first]
         return values if precision is None else cast(values, precision, spec.name)
 
     def _blocks(self, values: Floats) -> Floats:
-        """A matrix's last block may be shorter: it is filled up with its last value, which changes no bound."""
+        """All values through the format. A shorter last block is padded with its last value, which changes no bound."""
         padded = np.pad(values, (0, -len(values) % self._block), mode="edge")
         return self._through(padded.reshape(-1, self._block)).reshape(-1)[: len(values)]
 
 
 def through_int8(blocks: Floats) -> Floats:
-    """Bytes between each block's minimum and maximum: [blocks, INT8_BLOCK] as they come back.
+    """INT8, bytes between each block's minimum and maximum: [blocks, INT8_BLOCK] after dequantization.
 
     `src/shaders/quant_mat_int8.wgsl` and `matmul_mat_int8.wgsl`: x = saturate((v - min) / (max - min)), kept as
     round(255·x), read as min + (max - min)·byte/255. WGSL rounds halves up (`pack4x8unorm`), but naga hands it to the
-    driver as `PackUnorm4x8`, which leaves halves open; Mesa's llvmpipe goes to even, measured, and so does this.
+    driver as `PackUnorm4x8`, which leaves it open; Mesa's llvmpipe rounds to even (measured), and so does this.
     """
     low, high = blocks.min(axis=1, keepdims=True), blocks.max(axis=1, keepdims=True)
     span = high - low
@@ -117,12 +117,12 @@ def through_int8(blocks: Floats) -> Floats:
 
 
 def through_nf4(blocks: Floats) -> Floats:
-    """NF4: [blocks, FLOAT4_BLOCK] as they come back."""
+    """NF4: [blocks, FLOAT4_BLOCK] after dequantization."""
     return _through_levels(blocks, NF4_LEVELS)
 
 
 def through_sf4(blocks: Floats) -> Floats:
-    """SF4: [blocks, FLOAT4_BLOCK] as they come back."""
+    """SF4: [blocks, FLOAT4_BLOCK] after dequantization."""
     return _through_levels(blocks, sf4_levels())
 
 

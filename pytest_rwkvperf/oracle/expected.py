@@ -1,4 +1,4 @@
-"""The oracle's logits for a case, computed once per model content and kept in the cache."""
+"""The oracle's logits for a case, computed once per model content and cached as `.npy` files."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ VERSION = 2
 
 
 class Solver(Protocol):
-    """Runs the oracle; the parent does it in a worker, since a `.pth` may have to be read."""
+    """Runs the oracle in a worker, because that may unpickle a `.pth`."""
 
     def solve(self, file: ModelFile, emulation: str, count: int, target: Path) -> None:
         """Write the logits after the fixed prompt of `count` tokens to `target` (.npy, float32)."""
 
 
-def expected(file: ModelFile, emulation: str, *, deep: bool, solver: Solver) -> list[Path]:
-    """Files with the oracle's logits: after the short prompt, and after the deep one when asked.
+def logits_files(file: ModelFile, emulation: str, *, deep: bool, solver: Solver) -> list[Path]:
+    """Files with the oracle's logits: after the short check's tokens, and if `deep` after the deep check's.
 
     Args:
         file: what the engine reads.
         emulation: how the engine changes the weights while loading (`web-rwkv:int8@31`), empty when it does not.
         deep: whether the deep check runs too.
-        solver: what runs the oracle.
+        solver: runs the oracle.
 
     Raises:
         ModelError: the file cannot be read.

@@ -1,10 +1,10 @@
-"""RWKV-7 in NumPy, written from the architecture and from no engine's code.
+"""RWKV-7 in NumPy, written from the paper and not from any engine's code.
 
 Source: Peng et al., "RWKV-7 'Goose' with Expressive Dynamic State Evolution" (arXiv 2503.14456), the parts "Weight
 Preparation", "The Weighted Key Value State Evolution", "WKV Bonus and Output" and "MLP" of its architecture section.
-Activations are float32; every sum that an error could grow in (normalisation, the recurrent state, dot products of
-heads) is accumulated in float64. Weights are read in blocks from the memory map, a layer at a time, so that the
-anonymous memory stays far under the model's size.
+Activations are float32; sums in which errors could grow (normalisation, the recurrent state, dot products of heads)
+are accumulated in float64. Weights are read in blocks from the memory map, so that far less memory is allocated than
+the model's size.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _BLOCK_ELEMENTS = 1 << 23
 
 @dataclass(slots=True)
 class LayerState:
-    """What one layer carries from token to token: the last inputs of its two mixings, and the heads' matrices."""
+    """One layer's recurrent state: the last inputs of its two mixings, and the heads' matrices."""
 
     time_mix_input: Floats
     channel_mix_input: Floats
@@ -64,7 +64,7 @@ class Oracle:
         return self._shape
 
     def clear(self) -> None:
-        """Zero the state: `state`, one of each layer."""
+        """Zero `state`, which has one LayerState per layer."""
         shape = self._shape
         self.state = [
             LayerState(
@@ -76,7 +76,7 @@ class Oracle:
         ]
 
     def forward(self, tokens: Sequence[int]) -> Floats:
-        """Advance the state by tokens; the last one's logits, float32 [vocabulary]."""
+        """Advance the state by tokens; returns the last token's logits, float32 [vocabulary]."""
         x = self._rows("emb.weight", tokens)
         x = self._layer_norm(x, "blocks.0.ln0")
         first_values: Floats | None = None

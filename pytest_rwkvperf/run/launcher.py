@@ -171,7 +171,7 @@ class Launcher:
         known = memo.load()
         emulation = engine.backend.emulation(case.quant)
         answers = (
-            expected.expected(file, emulation, deep=known is None, solver=self._tools)
+            expected.logits_files(file, emulation, deep=known is None, solver=self._tools)
             if engine.backend.tells_logits
             else []
         )

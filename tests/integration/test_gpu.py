@@ -58,7 +58,7 @@ def test_every_engine_names_hardware_that_the_driver_knows(engines: Engines) -> 
 def test_an_engine_is_right_on_the_gpu_and_its_memory_is_its_own(engines: Engines, name: str, quant: str) -> None:
     device = gpu_of(engines, name)
     file = engines.file(name, quant)
-    wanted = expected.expected(file, "", deep=False, solver=WorkerTools(lambda _sentence, _fraction: None))
+    wanted = expected.logits_files(file, "", deep=False, solver=WorkerTools(lambda _sentence, _fraction: None))
     bound = bounds.bound_for(name, quant, device)
     with GpuWatch(device) as watch, engines.worker(name, quant, device=device.id) as worker:
         files = [str(path) for path in wanted]

@@ -111,7 +111,7 @@ def test_a_disk_that_takes_no_more_is_told_and_what_came_is_kept(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        with pytest.raises(ModelError, match=r"cannot be written to .*: File too large; what has come is kept"):
+        with pytest.raises(ModelError, match=r"cannot be written to .*: File too large; the part received is kept"):
             download("https://hub/model.st", tmp_path / "model.st", "ms:a/b/model.st", quiet)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

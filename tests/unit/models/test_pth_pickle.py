@@ -123,7 +123,7 @@ def test_pickles_that_call_something_are_refused(data: bytes) -> None:
         (b"\x80\x02t.", "empty stack"),
         (b"\x80\x02}}b.", "attributes"),
         (b"\x80\x02" + text("a") * 10 + b".", "holds text"),
-        (bytes(pth_pickle.LARGEST_PICKLE + 1), "bytes"),
+        (bytes(pth_pickle.MAX_PICKLE_BYTES + 1), "bytes"),
     ],
 )
 def test_what_torch_never_writes_is_refused(data: bytes, reason: str) -> None:
@@ -152,4 +152,4 @@ def test_damaged_pickles_are_an_error_or_tensors(data: st.DataObject) -> None:
 
 def test_the_largest_public_shapes_pickle_is_far_below_the_limit() -> None:
 
-    assert len(pth._pickle(pth_layout(SHAPES["13.3b"], "bf16"))) < pth_pickle.LARGEST_PICKLE / 8
+    assert len(pth._pickle(pth_layout(SHAPES["13.3b"], "bf16"))) < pth_pickle.MAX_PICKLE_BYTES / 8

@@ -41,26 +41,26 @@ def file(tmp_path: Path, model: SyntheticModel, monkeypatch: pytest.MonkeyPatch)
 
 def test_short_alone_or_both(file: ModelFile) -> None:
     solver = Counting()
-    assert len(expected.expected(file, "", deep=False, solver=solver)) == 1
-    assert len(expected.expected(file, "", deep=True, solver=solver)) == 2
+    assert len(expected.logits_files(file, "", deep=False, solver=solver)) == 1
+    assert len(expected.logits_files(file, "", deep=True, solver=solver)) == 2
     assert solver.asked == [("abc", "", PROMPT), ("abc", "", DEPTH)]
 
 
 def test_each_of_content_emulation_and_version_is_solved_anew(file: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
     solver = Counting()
-    paths = expected.expected(file, "", deep=False, solver=solver)
-    paths += expected.expected(file, "web-rwkv:int8", deep=False, solver=solver)
-    paths += expected.expected(dataclasses.replace(file, content_hash="def"), "", deep=False, solver=solver)
+    paths = expected.logits_files(file, "", deep=False, solver=solver)
+    paths += expected.logits_files(file, "web-rwkv:int8", deep=False, solver=solver)
+    paths += expected.logits_files(dataclasses.replace(file, content_hash="def"), "", deep=False, solver=solver)
     monkeypatch.setattr(expected, "VERSION", expected.VERSION + 1)
-    paths += expected.expected(file, "", deep=False, solver=solver)
+    paths += expected.logits_files(file, "", deep=False, solver=solver)
     assert [float(np.load(path)[0]) for path in paths] == [1, 2, 3, 4]
 
 
 def test_another_file_of_the_same_content_is_not_solved_again(file: ModelFile) -> None:
     solver = Counting()
-    first = expected.expected(file, "", deep=False, solver=solver)
+    first = expected.logits_files(file, "", deep=False, solver=solver)
     other = dataclasses.replace(file, path=file.path.with_suffix(".pth"), format="pth")
-    assert expected.expected(other, "", deep=False, solver=solver) == first
+    assert expected.logits_files(other, "", deep=False, solver=solver) == first
     assert len(solver.asked) == 1
 
 
@@ -68,7 +68,7 @@ def test_what_an_oracle_that_failed_has_left_is_not_taken_for_an_answer(file: Mo
     solver = Counting()
     solver.fails = True
     with pytest.raises(RuntimeError, match="halfway"):
-        expected.expected(file, "", deep=False, solver=solver)
+        expected.logits_files(file, "", deep=False, solver=solver)
     solver.fails = False
-    (path,) = expected.expected(file, "", deep=False, solver=solver)
+    (path,) = expected.logits_files(file, "", deep=False, solver=solver)
     assert np.load(path)[0] == 2
