@@ -1,1 +1,1 @@
-"""Which release made a workload slower: environments that differ in one package, compared in alternation."""
+"""The search for the release of a package that made a workload slower."""

@@ -1,9 +1,7 @@
-"""One release beside the oldest one: a pytest run in its environment, in alternation with the other's."""
+"""Compare one release with the oldest: a pytest run in its environment, in alternation with the oldest's."""
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import subprocesses
@@ -15,72 +13,67 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.bisect.search import Answer
 
-_SAME = {"PASS", "IMPROVEMENT"}
+_PREFIX = "rwkvperf-bisect-"
+_NOT_SLOWER = {"PASS", "IMPROVEMENT"}
 
 
-class OldestError(RwkvPerfError):
-    """The release that all others are held against cannot be measured itself."""
+class OldestReleaseError(RwkvPerfError):
+    """The oldest release, with which all others are compared, cannot be measured."""
 
 
-def check(old: str, backend: str, options: Sequence[str]) -> None:
-    """See that pytest takes the options with the old release, before another one is installed.
+def check_oldest(python: str, backend: str, options: Sequence[str]) -> None:
+    """Check that pytest accepts the options in the oldest release's environment, before another one is installed.
 
     Raises:
-        OldestError: it does not, or finds nothing to measure.
+        OldestReleaseError: it does not, or selects nothing to measure.
     """
-    with tempfile.TemporaryDirectory(prefix="rwkvperf-bisect-") as folder, subprocesses.leaving_nothing():
-        command = [
-            *subprocesses.pytest_apart(old, folder),
-            "-q",
-            "--collect-only",
-            f"--rwkv-backend={backend}",
-            *options,
-        ]
+    with subprocesses.isolated_pytest(python, _PREFIX) as (pytest, _):
+        command = [*pytest, "-q", "--collect-only", f"--rwkv-backend={backend}", *options]
         ended = subprocesses.run(command, capture=True)
     if ended.returncode != 0:
-        raise OldestError("\n  ".join(_lines(ended.stderr) or _lines(ended.stdout)).removeprefix("ERROR: "))
+        message = "\n  ".join(_lines(ended.stderr) or _lines(ended.stdout))
+        raise OldestReleaseError(message.removeprefix("ERROR: "))
 
 
-def compare(new: str, old: str, backend: str, options: Sequence[str]) -> tuple[Answer, str]:
-    """Whether the environment of one interpreter is slower than another's, and the figures or the reason.
+def compare(new: str, oldest: str, backend: str, options: Sequence[str]) -> tuple[Answer, str]:
+    """Whether the environment of one interpreter is slower than another's, with the figures or the reason.
 
-    Nobody's tests and settings take part; relative paths in the options are from this folder.
+    Relative paths in the options are from the current folder.
 
     Raises:
-        OldestError: nothing was measured, because of the old one.
+        OldestReleaseError: nothing was measured, because of the oldest release.
     """
-    with tempfile.TemporaryDirectory(prefix="rwkvperf-bisect-") as folder, subprocesses.leaving_nothing():
-        written = Path(folder) / "run.json"
-        own = ("-q", f"--rwkv-ab={old}", f"--rwkv-backend={backend}", f"--rwkv-report=json:{written}")
-        command = [*subprocesses.pytest_apart(new, folder), *own, *options]
-        ended = subprocesses.run(command, capture=True)
+    with subprocesses.isolated_pytest(new, _PREFIX) as (pytest, folder):
+        path = folder / "run.json"
+        own = ("-q", f"--rwkv-ab={oldest}", f"--rwkv-backend={backend}", f"--rwkv-report=json:{path}")
+        ended = subprocesses.run([*pytest, *own, *options], capture=True)
         try:
-            found = record.read(written)
+            run = record.read(path)
         except RwkvPerfError:
             lines = _lines(ended.stdout + ended.stderr)
-            if of_old := [line for line in lines if f"--rwkv-ab={old}: " in line]:
-                raise OldestError(of_old[-1].removeprefix("ERROR: ")) from None
+            if of_oldest := [line for line in lines if f"--rwkv-ab={oldest}: " in line]:
+                raise OldestReleaseError(of_oldest[-1].removeprefix("ERROR: ")) from None
             return "skip", f"it does not run: {' / '.join(lines[-3:])}"
-    failures = [case.failure.splitlines()[0] for case in found.cases if case.failure]
-    if len(failures) == len(found.cases) and (of_old := [one for one in failures if f"{old}: " in one]):
-        raise OldestError(of_old[0])
-    return _answer(found, failures)
+    failures = [case.failure.splitlines()[0] for case in run.cases if case.failure]
+    of_oldest = [failure for failure in failures if f"{oldest}: " in failure]
+    if of_oldest and len(failures) == len(run.cases):
+        raise OldestReleaseError(of_oldest[0])
+    return _answer(run, failures)
 
 
 def _lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-def _answer(found: record.Record, failures: list[str]) -> tuple[Answer, str]:
-    items = [item for _, item in found.items()]
-    verdicts = {item.verdict for item in items}
+def _answer(run: record.Record, failures: list[str]) -> tuple[Answer, str]:
+    verdicts = {item.verdict for _, item in run.items()}
     figures = ", ".join(
         f"{case.case.quant} {item.workload} {item.verdict} {item.comparison.ratio:.3f}"
-        for case, item in found.items()
+        for case, item in run.items()
         if item.comparison is not None
     )
     if "REGRESSION" in verdicts:
         return "slower", figures
-    if items and verdicts <= _SAME:
+    if verdicts and verdicts <= _NOT_SLOWER:
         return "same", figures
     return "skip", " / ".join(failures) or f"noise hides the answer ({figures}); a larger --rwkv-budget may show it"

@@ -1,4 +1,4 @@
-"""The search itself: pure, over releases in order."""
+"""Binary search for the first slow release. Measuring is the caller's."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 Answer = Literal["slower", "same", "skip"]
-"""Of a release beside the oldest one; `skip`: it does not build, does not run, or noise hides the answer."""
+"""A release compared with the oldest one; `skip`: it does not build, does not run, or noise hides the answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """The first release seen slower, the last seen not to be, and those between them that gave no answer."""
+class FirstSlow:
+    """The first release seen slower, the last one seen not slower, and those between them that gave no answer."""
 
     slow: str
     before: str
     skipped: tuple[str, ...]
 
 
-def first_slow(releases: Sequence[str], ask: Callable[[str], Answer]) -> Found | None:
-    """Halve the releases, oldest first, until two neighbours differ; None when the newest that answers is not slower.
+def first_slow(releases: Sequence[str], ask: Callable[[str], Answer]) -> FirstSlow | None:
+    """Bisect the releases, oldest first, until two neighbours differ.
 
-    One that gives no answer is passed over for the one next to it, as `git bisect skip` does.
+    A release without an answer is skipped for its neighbour, as `git bisect skip` does. None if the newest release that
+    gives an answer is not slower, or none gives one.
     """
     rest = list(releases[1:])
     skipped: list[str] = []
@@ -42,15 +43,15 @@ def first_slow(releases: Sequence[str], ask: Callable[[str], Answer]) -> Found |
         return None
     before = releases[0]
     while rest:
-        middle = rest[len(rest) // 2]
+        at = len(rest) // 2
+        middle = rest[at]
         answer = ask(middle)
-        at = rest.index(middle)
         if answer == "slower":
             slow, rest = middle, rest[:at]
         elif answer == "same":
             before, rest = middle, rest[at + 1 :]
         else:
             skipped.append(middle)
-            rest.remove(middle)
+            del rest[at]
     between = releases[releases.index(before) + 1 : releases.index(slow)]
-    return Found(slow, before, tuple(one for one in between if one in skipped))
+    return FirstSlow(slow, before, tuple(release for release in between if release in skipped))

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from pytest_rwkvperf.cli.main import main
+from pytest_rwkvperf.cli.entry import main
 
 sys.exit(main())

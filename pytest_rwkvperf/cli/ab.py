@@ -1,9 +1,8 @@
-"""`rwkvperf ab`: two environments in alternation, without a test suite."""
+"""`rwkvperf ab`: compare two environments in alternation, without a test suite."""
 
 from __future__ import annotations
 
 import sys
-import tempfile
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import subprocesses
@@ -14,15 +13,13 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
 
 HELP = """measure this environment in alternation with another one
-The same as pytest --rwkv-ab=PYTHON with the shipped suite: no project's tests or settings take part. Without PYTHON,
-this environment against itself (--rwkv-aa), which keeps what it learns of this machine in baselines/ of this folder.
-Options after -- go to pytest, relative paths in them from this folder, and its exit status comes back.
+The same as pytest --rwkv-ab=PYTHON with the shipped suite: tests and settings of the current folder are not used.
+Without PYTHON, this environment against itself (--rwkv-aa), which stores the machine's noise in baselines/ of this
+folder. Options after -- go to pytest, relative paths in them from this folder, and its exit status is returned.
 
   rwkvperf ab old/.venv/bin/python --backend llama-cpp -- --rwkv-model=synthetic:0.1b --rwkv-quant=f16
 """
-
 PASSES_ON = True
-"""What stands after `--` is pytest's."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +29,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Run pytest in view."""
+    """Run pytest with its output shown."""
     console.text("")
-    with tempfile.TemporaryDirectory(prefix="rwkvperf-ab-") as folder, subprocesses.leaving_nothing():
-        mode = f"--rwkv-ab={options.python}" if options.python else "--rwkv-aa"
-        own = (mode, f"--rwkv-backend={options.backend}")
-        command = [*subprocesses.pytest_apart(sys.executable, folder), *own, *options.passed_on]
+    mode = f"--rwkv-ab={options.python}" if options.python else "--rwkv-aa"
+    with subprocesses.isolated_pytest(sys.executable, "rwkvperf-ab-") as (pytest, _):
+        command = [*pytest, mode, f"--rwkv-backend={options.backend}", *options.passed_on]
         code = subprocesses.run(command).returncode
-    return code if code >= 0 else 128 - code  # ended by a signal: as a shell says it
+    return code if code >= 0 else 128 - code  # ended by a signal: as shells report it

@@ -1,4 +1,4 @@
-"""`rwkvperf bisect`: the release that made a workload slower."""
+"""`rwkvperf bisect`: find the release that made a workload slower."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
 
 HELP = """name the release of a package that made something slower
-Releases between OLD and NEW are installed one by one, each into an environment of its own beside what is installed
-here (kept in the cache folder), and measured in alternation with OLD. One that cannot be installed, does not run or
-gives no clear answer is passed over; OLD itself has to run. Options after -- go to pytest. The exit status is 1 when
+Releases between OLD and NEW are installed one by one, each into an environment of its own that shares everything else
+with this one (kept in the cache folder), and measured in alternation with OLD. A release that cannot be installed, does
+not run or gives no clear answer is skipped; OLD itself must run. Options after -- go to pytest. The exit status is 1 if
 no release is slower.
 
   rwkvperf bisect llama-cpp-python 0.3.30..0.3.36 -- --rwkv-quant=q8_0 --rwkv-workload=tg128 --rwkv-budget=120
@@ -25,10 +25,9 @@ no release is slower.
 """
 
 PASSES_ON = True
-"""What stands after `--` is pytest's."""
 
 BACKENDS = {"llama-cpp-python": "llama-cpp", "rwkv": "rwkv", "torch": "rwkv", "rwkvperf-web-rwkv": "web-rwkv"}
-"""What measures a package, where that is plain."""
+"""The backend that measures a package."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -39,53 +38,51 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Search, telling each release's answer; then the release, or that there is none."""
+    """Search, printing the answer of each release and the result."""
     oldest, dots, newest = options.range.partition("..")
     if not dots:
-        raise OptionError(f"{options.range!r} is no range; write OLD..NEW, for example 0.3.30..0.3.36")
+        raise OptionError(f"{options.range!r} is not a range; write OLD..NEW, for example 0.3.30..0.3.36")
     backend = options.backend or BACKENDS.get(options.package)
     if not backend:
-        raise OptionError(f"nobody knows what measures {options.package}; add --backend")
-    if options.package in BACKENDS:  # others may offer the backend themselves, in their releases alone
-        registry.choose(backend, "--backend")  # before releases are installed for a name that nobody offers
+        raise OptionError(f"no backend is known for {options.package}; add --backend")
+    if options.package in BACKENDS:  # any other package may provide the backend itself, in its releases alone
+        registry.choose(backend, "--backend")  # refuse an unknown name before anything is installed
     versions = environments.releases(options.package, oldest, newest)
     console.text(f"{len(versions)} releases: {', '.join(versions)}\n")
     console.progress(f"installing {options.package} {versions[0]}", 0.0)
-    reference = environments.python_of(options.package, versions[0])
+    oldest_python = environments.python_of(options.package, versions[0])
 
     answers: set[Answer] = set()
 
     def ask(version: str) -> Answer:
-        answer, reason = _ask(options.package, version, reference, backend, options.passed_on, console)
+        answer, reason = _ask(options, version, oldest_python, backend, console)
         answers.add(answer)
         console.text(f"{options.package} {version}: {answer}: {reason}\n")
         return answer
 
     try:
-        release_check.check(reference, backend, options.passed_on)
-        found = search.first_slow(versions, ask)
-    except release_check.OldestError as error:
-        advice = "Name a later release as OLD, or correct what stands after --."
+        release_check.check_oldest(oldest_python, backend, options.passed_on)
+        result = search.first_slow(versions, ask)
+    except release_check.OldestReleaseError as error:
+        advice = "Name a later release as OLD, or correct the options after --."
         message = f"{options.package} {versions[0]} cannot be measured: {error}\n  {advice}"
         raise OptionError(message) from error
-    if found is None and answers <= {"skip"}:
-        console.text(f"No release gave an answer beside {versions[0]}; see the reasons above.\n")
+    if result is None:
+        unknown = f"No release could be compared with {versions[0]}; see the reasons above.\n"
+        console.text(unknown if answers <= {"skip"} else f"No release is seen slower than {versions[0]}.\n")
         return 1
-    if found is None:
-        console.text(f"No release is seen slower than {versions[0]}.\n")
-        return 1
-    doubt = f", or one of those passed over: {', '.join(found.skipped)}" if found.skipped else ""
-    console.text(f"{options.package} {found.slow} is slower; {found.before} is not{doubt}.\n")
+    doubt = f", or one of those skipped: {', '.join(result.skipped)}" if result.skipped else ""
+    console.text(f"{options.package} {result.slow} is slower; {result.before} is not{doubt}.\n")
     return 0
 
 
 def _ask(
-    package: str, version: str, reference: str, backend: str, options: list[str], console: Console
+    options: argparse.Namespace, version: str, oldest_python: str, backend: str, console: Console
 ) -> tuple[Answer, str]:
-    console.progress(f"installing {package} {version}", 0.0)
+    console.progress(f"installing {options.package} {version}", 0.0)
     try:
-        python = environments.python_of(package, version)
+        python = environments.python_of(options.package, version)
     except environments.BuildError as error:
         return "skip", str(error)
-    console.progress(f"measuring {package} {version} in alternation with the oldest", 0.0)
-    return release_check.compare(python, reference, backend, options)
+    console.progress(f"measuring {options.package} {version} in alternation with the oldest", 0.0)
+    return release_check.compare(python, oldest_python, backend, options.passed_on)

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
 
 HELP = """compare two baselines or measurement records
-Each file is a baseline (--rwkv-save-baseline) or a record (--rwkv-report=FILE.json). The newest session of NEW is held
-against the sessions of OLD, as a run would be. The items share an error rate of 1 % by Holm's rule. The exit status is
-1 when something got slower.
+Each file is a baseline (--rwkv-save-baseline) or a record (--rwkv-report=FILE.json). The newest session of NEW is
+compared with the sessions of OLD, as a run would be. The items share an error rate of 1 % by Holm's method. The exit
+status is 1 if something got slower.
 
   rwkvperf compare baselines/here.json run.json
   git show HEAD~5:baselines/here.json > old.json && rwkvperf compare old.json baselines/here.json --tolerance 3%
 """
+PASSES_ON = False
 
 _FAILING = {"REGRESSION", "INVALID"}
 STRICT = {"no-baseline", "inconclusive"}
@@ -34,18 +35,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("old", metavar="OLD", type=Path, help="what to compare with")
     parser.add_argument("new", metavar="NEW", type=Path, help="what to judge")
-    parser.add_argument("--tolerance", default="5%", help="a slowdown up to this is none; default 5%%")
-    parser.add_argument(
-        "--strict", action="append", default=[], choices=sorted(STRICT), help="let these verdicts fail too"
-    )
+    parser.add_argument("--tolerance", default="5%", help="the largest slowdown that passes; default 5%%")
+    parser.add_argument("--strict", action="append", default=[], choices=sorted(STRICT), help="verdicts that fail too")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Print the table, and a sentence for each verdict that is no PASS."""
+    """Print the table, and the reason of each verdict other than PASS."""
     pair = comparing.Pair(comparing.read(options.old), comparing.read(options.new))
     judgements = with_distinct_cases(comparing.compare(pair, share("--tolerance=", options.tolerance)))
-    told = [describe(one) + "\n" for one in judgements if one.verdict != "PASS"]
+    reasons = [describe(item) + "\n" for item in judgements if item.verdict != "PASS"]
     table = terminal.render(judgements, console.width, colour=False)
-    console.text(printable("".join([table, *told]), keep="\n"))
+    console.text(printable("".join([table, *reasons]), keep="\n"))
     failing = _FAILING | {word.upper() for word in options.strict}
-    return int(any(one.verdict in failing for one in judgements))
+    return int(any(item.verdict in failing for item in judgements))

@@ -1,4 +1,4 @@
-"""Where the commands speak: results on stdout, progress on stderr."""
+"""Output of the commands: results on stdout, progress on stderr."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _WIDEST = 1000
-"""Columns: more than any table has."""
+"""Columns, more than any table needs."""
 
 
 def prepare_streams() -> None:
-    """Make stdout and stderr ones that no text and no caller can break.
+    """Make stdout and stderr accept any text, whatever the caller did to them.
 
-    One that was closed leads nowhere, so that no file which is opened later takes its place and gets what is shown.
-    What is no terminal gets UTF-8, as files do, unless PYTHONIOENCODING says otherwise; letters that an encoding lacks
-    become escapes.
+    A closed stream becomes the null device: otherwise a file opened later would get its descriptor and its output.
+    Outside a terminal the encoding is UTF-8, as in files, unless PYTHONIOENCODING is set; characters that an encoding
+    lacks become escapes.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -38,8 +38,8 @@ def prepare_streams() -> None:
             stream.reconfigure(encoding=None if chosen else "utf-8", errors="backslashreplace")
 
 
-def give_up_stdout() -> None:
-    """Lead stdout nowhere if it takes nothing any more: Python would try once more at its end, and say so."""
+def discard_stdout() -> None:
+    """Redirect a broken stdout to the null device: Python would flush it again at exit and print a traceback."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -47,7 +47,7 @@ def give_up_stdout() -> None:
 
 
 class Console:
-    """A live bar on a terminal; elsewhere one line for each thing that takes long."""
+    """Progress is a live bar on a terminal, elsewhere one line for each step."""
 
     def __init__(self) -> None:
         self._out = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True)
@@ -55,7 +55,7 @@ class Console:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
         self._bar = Progress(*columns, TimeElapsedColumn(), console=self._err, transient=True)
         self._task: TaskID | None = None
-        self._said = ""
+        self._sentence = ""
 
     def __enter__(self) -> Self:
         if self._err.is_terminal:
@@ -69,37 +69,37 @@ class Console:
 
     @property
     def width(self) -> int:
-        """Columns of the terminal that results go to."""
+        """Columns of stdout's terminal."""
         return self._out.width
 
     def progress(self, sentence: str, fraction: float) -> None:
-        """Tell a sentence and how much of it is done, from 0 to 1."""
+        """Show a step and how much of it is done, from 0 to 1."""
         if self._err.is_terminal:
-            if self._task is None or sentence != self._said:
+            if self._task is None or sentence != self._sentence:
                 if self._task is not None:
                     self._bar.remove_task(self._task)
                 self._task = self._bar.add_task(sentence, total=1.0)
             self._bar.update(self._task, completed=fraction)
-        elif sentence != self._said:
+        elif sentence != self._sentence:
             self._err.print(sentence, markup=False)
-        self._said = sentence
+        self._sentence = sentence
 
     def result(self, renderable: RenderableType) -> None:
-        """Print what the command was asked for. Text is taken as it is, without markup."""
+        """Print a result. Text is printed as it is, without markup."""
         self._stop()
         self._out.print(renderable, markup=False, crop=False)
 
     def wide(self, table: Table) -> None:
-        """Print a table whose cells are never cut; a terminal that is narrower wraps its lines."""
+        """Print a table whose cells are never cut; a narrower terminal wraps its lines."""
         self._stop()
         RichConsole(file=sys.stdout, highlight=False, width=_WIDEST).print(table)
 
     def text(self, text: str) -> None:
-        """Write text byte for byte: a report may go into a file or another program."""
+        """Write text unchanged: a report may go into a file or another program."""
         self._stop()
         sys.stdout.write(text)
         sys.stdout.flush()
 
     def _stop(self) -> None:
-        if self._err.is_terminal:  # a bar that was never started would leave an empty line
+        if self._err.is_terminal:  # stopping a bar that was never started prints an empty line
             self._bar.stop()

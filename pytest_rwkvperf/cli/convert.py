@@ -1,4 +1,4 @@
-"""`rwkvperf convert`: one model file written in another format."""
+"""`rwkvperf convert`: write a model in another format."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.models.streams import Progress
 
 HELP = """write a model in another format
-The formats follow from the suffixes: .pth (rwkv), .st or .safetensors (web-rwkv), .gguf (llama.cpp).
+The suffixes give the formats: .pth (rwkv), .st or .safetensors (web-rwkv), .gguf (llama.cpp).
 
-Values that the target's precision holds stay exact. Others are rounded to nearest even and counted; one that it cannot
-hold at all is an error. Quantized .gguf files have no exact values and cannot be converted.
+Values that the target's precision can represent stay exact. Others are rounded to nearest even and counted; a value out
+of its range is an error. Quantized .gguf files have no exact values and cannot be converted.
 
   rwkvperf convert rwkv7-g1-2.9b.pth rwkv7-g1-2.9b.gguf
   rwkvperf convert model.gguf model.pth --precision bf16
 """
+PASSES_ON = False
 
 
 def add(parser: argparse.ArgumentParser) -> None:

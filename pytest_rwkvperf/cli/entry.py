@@ -1,4 +1,4 @@
-"""The `rwkvperf` script. It imports nothing before it can be interrupted without a traceback."""
+"""The `rwkvperf` script: the rest is imported where Ctrl-C is already handled, since that takes a second."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sys
 
 
 def main() -> int:
-    """Run the process's own command line; gives the exit status."""
+    """Run the process's own command line; returns the exit status."""
     try:
         from pytest_rwkvperf.cli import main
 
         return main.main()
-    except KeyboardInterrupt:  # while that was imported, or its arguments were read
+    except KeyboardInterrupt:  # during the import, or while the arguments were read
         sys.stderr.write("rwkvperf: interrupted; nothing was left behind\n")
         return 130

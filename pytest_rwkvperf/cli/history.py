@@ -1,4 +1,4 @@
-"""`rwkvperf history`: what a history holds, a workload's trend, and where its level changed."""
+"""`rwkvperf history`: list a history, plot a workload's speed over the runs, and find where it changed."""
 
 from __future__ import annotations
 
@@ -11,252 +11,93 @@ from rich.text import Text
 
 from pytest_rwkvperf.core.atomic import is_stream
 from pytest_rwkvperf.core.errors import HistoryError, OptionError, RecordError
+from pytest_rwkvperf.history import page, spool, trends
+from pytest_rwkvperf.history.address import parse
 from pytest_rwkvperf.reports import report_files
 from pytest_rwkvperf.run.options import share
+from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_rwkvperf.cli.console import Console
     from pytest_rwkvperf.history.address import Address
     from pytest_rwkvperf.history.database import Database, Point, Series
     from pytest_rwkvperf.history.trends import Trend
 
+    Action = Callable[[argparse.Namespace, Console, Address], int]
+
 HELP = """list and plot what --rwkv-history has stored
-HISTORY is what --rwkv-history was given: an SQLite file, sqlite:///FILE or postgresql://USER@HOST/DATABASE.
-PostgreSQL's password is better kept in ~/.pgpass than written here, where other users of this machine can read it.
+HISTORY is the value of --rwkv-history: an SQLite file, sqlite:///FILE or postgresql://USER@HOST/DATABASE.
+Keep PostgreSQL's password in ~/.pgpass: other users of this machine can read it in the command line.
 
   rwkvperf history list history.db
   rwkvperf history trend history.db q8_0 tg128
   rwkvperf history trend history.db -o trend.html
   rwkvperf history changes history.db
 """
+PASSES_ON = False
 
 _PLOT_HEIGHT = 12
-_MOST_PLOTS = 8
-"""One under the other in a terminal; a page takes all."""
+_MAX_PLOTS = 8
+"""Plots that a terminal shows below each other; a page has no limit."""
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the commands below `history` and their arguments."""
-    commands = parser.add_subparsers(metavar="WHAT", dest="what", required=True)
-    for name, function in _COMMANDS.items():
-        text = function.__doc__ or ""
+    subparsers = parser.add_subparsers(metavar="WHAT", dest="what", required=True)
+
+    def command(name: str, action: Action) -> argparse.ArgumentParser:
+        text = action.__doc__ or ""
         summary = (text[:1].lower() + text[1:]).rstrip(".")
-        own = commands.add_parser(name, help=summary, description=text, allow_abbrev=False)
-        own.add_argument("history", metavar="HISTORY", help="an SQLite file or a database's address")
-        if name == "trend":
-            own.add_argument("words", metavar="WORD", nargs="*", help="of the workloads' names; all must be in one")
-            own.add_argument("-o", "--output", metavar="FILE", type=Path, help="write a page (.html) instead")
-        if name in {"trend", "changes"}:
-            own.add_argument(
-                "--at-least", metavar="PERCENT", default="1%", help="smallest change that is told; default 1%%"
-            )
-        if name == "add":
-            own.add_argument(
-                "records", metavar="RECORD", nargs="+", type=Path, help="what --rwkv-report=FILE.json wrote"
-            )
-        if name == "record":
-            own.add_argument("run", metavar="RUN", help="the first letters of a run's id")
+        subparser: argparse.ArgumentParser = subparsers.add_parser(
+            name, help=summary, description=text, allow_abbrev=False
+        )
+        subparser.set_defaults(action=action)
+        subparser.add_argument("history", metavar="HISTORY", help="an SQLite file or a database's address")
+        return subparser
+
+    command("list", _list)
+    trend = command("trend", _trend)
+    trend.add_argument("words", metavar="WORD", nargs="*", help="select the workloads whose names contain every WORD")
+    trend.add_argument("-o", "--output", metavar="FILE", type=Path, help="write a page (.html) instead")
+    changes = command("changes", _changes)
+    for subparser in (trend, changes):
+        subparser.add_argument("--at-least", metavar="PERCENT", default="1%", help="the smallest change; default 1%%")
+    command("send", _send)
+    add_records = command("add", _add)
+    add_records.add_argument("records", metavar="RECORD", nargs="+", type=Path, help="from --rwkv-report=FILE.json")
+    command("record", _record).add_argument("run", metavar="RUN", help="the first letters of a run's id")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Do what is asked of a history."""
-    from pytest_rwkvperf.history import address
-
-    place = address.parse(options.history, Path())
-    return _COMMANDS[options.what](options, console, place)
+    """Run the command below `history`."""
+    action: Action = options.action
+    return action(options, console, parse(options.history, Path()))
 
 
-def _open(place: Address, *, new: bool = False) -> Database:
-    """The database, up to date.
-
-    Raises:
-        HistoryError: it cannot be used; or it is an SQLite file that does not exist, unless `new`.
-    """
-    from pytest_rwkvperf.history.database import Database
-
-    if not new:
-        _check_there(place)
-    database = Database(place)
-    database.prepare()
-    return database
-
-
-def _check_there(place: Address) -> None:
-    """Refuse a name behind which is nothing: opening an SQLite file would make it.
-
-    Raises:
-        HistoryError: with the name.
-    """
-    if place.url.drivername.startswith("sqlite") and not Path(str(place.url.database)).exists():
-        raise HistoryError(f"there is no history {place.shown}; --rwkv-history makes one")
-
-
-def _list(options: argparse.Namespace, console: Console, place: Address) -> int:  # noqa: ARG001 - all commands' shape
+def _list(options: argparse.Namespace, console: Console, address: Address) -> int:  # noqa: ARG001 - an Action
     """List runs and workloads."""
-    database = _open(place)
+    database = _open(address)
     runs, series = database.runs(), database.series()
     table = _table("run", "started", "commit", "exit", "workloads", "machine")
-    for one in runs:
-        cells = (one.id[:8], one.started, one.commit[:8], one.exit_status, one.figures, one.machine)
+    for item in runs:
+        cells = (item.id[:8], item.started, item.commit[:8], item.exit_status, item.figures, item.machine)
         table.add_row(*(Text(str(cell)) for cell in cells))
     console.wide(table)
     console.wide(_series_table(series))
-    if waiting := _waiting(place):
-        console.result(waiting)
+    if count := len(spool.waiting(address)):
+        console.result(f"{count} runs wait in {spool.folder(address)}; `rwkvperf history send` sends them.")
     return 0
 
 
-def _series_table(series: dict[Series, list[Point]]) -> Table:
+def _series_table(points_by_series: Mapping[Series, Sequence[Point]]) -> Table:
     table = _table("runs", "first t/s", "last t/s", "workload", "machine")
-    for one, points in sorted(series.items(), key=lambda pair: pair[0].label):
+    for series, points in sorted(points_by_series.items(), key=lambda pair: pair[0].label):
         first, last = points[0].tokens_per_second, points[-1].tokens_per_second
-        table.add_row(str(len(points)), f"{first:.1f}", f"{last:.1f}", Text(one.label), Text(one.machine))
+        table.add_row(str(len(points)), f"{first:.1f}", f"{last:.1f}", Text(series.label), Text(series.machine))
     return table
-
-
-def _waiting(place: Address) -> str:
-    from pytest_rwkvperf.history import spool
-
-    count = len(spool.waiting(place))
-    return f"{count} runs wait in {spool.folder(place)}; `rwkvperf history send` sends them." if count else ""
-
-
-def _trend(options: argparse.Namespace, console: Console, place: Address) -> int:
-    """Plot workloads over the runs, with their change points."""
-    if options.output:
-        _check_output(options.output)
-    found = _trends(options, place, options.words)
-    if options.output:
-        from pytest_rwkvperf.history import page
-
-        report_files.put(page.render(found, place.shown), options.output)
-        console.text(f"{options.output}\n")
-        return 0
-    if len(found) > _MOST_PLOTS:
-        raise OptionError(
-            f"{len(found)} workloads are chosen, too many for a terminal; add words of their names, or -o FILE.html"
-        )
-    for one in found:
-        console.result(_plot(one, console))
-        console.result(_told(one))
-    return 0
-
-
-def _check_output(path: Path) -> None:
-    """Refuse a page that could not be written or that nobody would take for one.
-
-    Raises:
-        OptionError: with the suffix there is, or what is wrong with the place.
-    """
-    report_files.check_target(f"-o {path}", path)
-    if path.suffix.lower() != ".html" and not is_stream(path):
-        raise OptionError(f"-o {path}: write a file ending in .html")
-
-
-def _changes(options: argparse.Namespace, console: Console, place: Address) -> int:
-    """Name every workload's change points, with the versions that changed there."""
-    found = _trends(options, place, ())
-    for one in found:
-        if one.turns:
-            console.result(_told(one))
-    turns = sum(len(one.turns) for one in found)
-    console.result(f"{turns} change points in {len(found)} workloads.")
-    return 0
-
-
-def _send(options: argparse.Namespace, console: Console, place: Address) -> int:  # noqa: ARG001 - all commands' shape
-    """Send the runs that could not be stored when they ended."""
-    from pytest_rwkvperf.history import spool
-
-    if not spool.waiting(place):
-        _check_there(place)
-    outcome = spool.send(place)
-    for aside in filter(None, outcome.asides):
-        console.result(aside)
-    if outcome.reason:
-        raise HistoryError(f"{outcome.reason}; {outcome.stored} runs were stored, {outcome.waiting} wait")
-    console.result(f"{outcome.stored} runs stored in {place.shown}.")
-    return 0
-
-
-def _add(options: argparse.Namespace, console: Console, place: Address) -> int:
-    """Store records that --rwkv-report=FILE.json wrote."""
-    from pytest_rwkvperf.store import record as records
-
-    read = [records.read(path) for path in options.records]
-    database = _open(place, new=True)
-    stored, refused = [], []
-    for path, one in zip(options.records, read, strict=True):
-        try:
-            stored.append(database.add(one))
-        except RecordError as error:  # noqa: PERF203 - a file that is refused must not cost the others
-            refused.append(f"{path}: {error}")
-    console.result(f"{sum(stored)} runs stored in {place.shown}, {stored.count(False)} were there already.")
-    if refused:
-        raise RecordError("\n".join(refused))
-    return 0
-
-
-def _record(options: argparse.Namespace, console: Console, place: Address) -> int:
-    """Print a run's whole record."""
-    from pytest_rwkvperf.store import record as records
-
-    found = _open(place).record(options.run)
-    if found is None:
-        raise HistoryError(
-            f"no run of {place.shown} has an id that begins with {options.run!r}; "
-            "rwkvperf history list shows those that are there"
-        )
-    console.text(records.dumps(found))
-    return 0
-
-
-_COMMANDS: dict[str, Callable[[argparse.Namespace, Console, Address], int]] = {
-    "list": _list,
-    "trend": _trend,
-    "changes": _changes,
-    "send": _send,
-    "add": _add,
-    "record": _record,
-}
-
-
-def _trends(options: argparse.Namespace, place: Address, words: tuple[str, ...] | list[str]) -> list[Trend]:
-    from pytest_rwkvperf.history import trends
-
-    smallest = share("--at-least=", options.at_least)
-    chosen = trends.choose(_open(place).series(), words)
-    found = [trends.trend(series, points, smallest) for series, points in chosen.items()]
-    return sorted(found, key=lambda one: (one.series.label, one.series.machine))
-
-
-def _told(one: Trend) -> str:
-    """A trend in words."""
-    from pytest_rwkvperf.history import trends
-
-    runs = f"{len(one.points)} runs, {one.points[0].started} to {one.points[-1].started}"
-    lines = [one.series.label, f"  {one.series.machine}, {runs}"]
-    lines += [f"  {line}" for turn in one.turns for line in trends.describe(turn)] or ["  no change point"]
-    return "\n".join(lines)
-
-
-def _plot(one: Trend, console: Console) -> str:
-    """Tokens per second by run, a vertical line at each change point; without colours, which not every terminal has."""
-    from uniplot import plot_to_string
-
-    return plot_to_string(
-        xs=range(1, len(one.points) + 1),
-        ys=[point.tokens_per_second for point in one.points],
-        x_gridlines=[turn.change.index + 0.5 for turn in one.turns],
-        y_gridlines=[],
-        y_unit=" t/s",
-        color=False,
-        width=max(20, min(console.width, 120) - 16),
-        height=_PLOT_HEIGHT,
-    )
 
 
 def _table(*columns: str) -> Table:
@@ -265,3 +106,132 @@ def _table(*columns: str) -> Table:
         numeric = name in {"exit", "workloads", "runs", "first t/s", "last t/s"}
         table.add_column(name, justify="right" if numeric else "left", no_wrap=True)
     return table
+
+
+def _trend(options: argparse.Namespace, console: Console, address: Address) -> int:
+    """Plot workloads over the runs, with their change points."""
+    output: Path | None = options.output
+    if output:
+        report_files.check_target(f"-o {output}", output)
+        if output.suffix.lower() != ".html" and not is_stream(output):
+            raise OptionError(f"-o {output}: write a file ending in .html")
+    chosen = _trends(options, address, options.words)
+    if output:
+        report_files.put(page.render(chosen, address.shown), output)
+        console.text(f"{output}\n")
+        return 0
+    if len(chosen) > _MAX_PLOTS:
+        raise OptionError(
+            f"{len(chosen)} workloads are chosen, too many for a terminal; add words of their names, or -o FILE.html"
+        )
+    for trend in chosen:
+        console.result(_plot(trend, console.width))
+        console.result(_text(trend))
+    return 0
+
+
+def _changes(options: argparse.Namespace, console: Console, address: Address) -> int:
+    """Name every workload's change points, with the versions that changed there."""
+    every = _trends(options, address, ())
+    for trend in every:
+        if trend.turns:
+            console.result(_text(trend))
+    console.result(f"{sum(len(trend.turns) for trend in every)} change points in {len(every)} workloads.")
+    return 0
+
+
+def _trends(options: argparse.Namespace, address: Address, words: Sequence[str]) -> list[Trend]:
+    smallest = share("--at-least=", options.at_least)
+    chosen = trends.choose(_open(address).series(), words)
+    found = [trends.trend(series, points, smallest) for series, points in chosen.items()]
+    return sorted(found, key=lambda trend: (trend.series.label, trend.series.machine))
+
+
+def _text(trend: Trend) -> str:
+    """A trend in words."""
+    runs = f"{len(trend.points)} runs, {trend.points[0].started} to {trend.points[-1].started}"
+    lines = [trend.series.label, f"  {trend.series.machine}, {runs}"]
+    lines += [f"  {line}" for turn in trend.turns for line in trends.describe(turn)] or ["  no change point"]
+    return "\n".join(lines)
+
+
+def _plot(trend: Trend, columns: int) -> str:
+    """Tokens per second by run, a vertical line at each change point; without colors, which not every terminal has."""
+    from uniplot import plot_to_string
+
+    return plot_to_string(
+        xs=range(1, len(trend.points) + 1),
+        ys=[point.tokens_per_second for point in trend.points],
+        x_gridlines=[turn.change.index + 0.5 for turn in trend.turns],
+        y_gridlines=[],
+        y_unit=" t/s",
+        color=False,
+        width=max(20, min(columns, 120) - 16),
+        height=_PLOT_HEIGHT,
+    )
+
+
+def _send(options: argparse.Namespace, console: Console, address: Address) -> int:  # noqa: ARG001 - an Action
+    """Send the runs that could not be stored when they ended."""
+    if not spool.waiting(address):
+        _check_exists(address)
+    outcome = spool.send(address)
+    for aside in outcome.asides:
+        console.result(aside)
+    if outcome.reason:
+        raise HistoryError(f"{outcome.reason}; {outcome.stored} runs were stored, {outcome.waiting} wait")
+    console.result(f"{outcome.stored} runs stored in {address.shown}.")
+    return 0
+
+
+def _add(options: argparse.Namespace, console: Console, address: Address) -> int:
+    """Store records that --rwkv-report=FILE.json wrote."""
+    runs = [(path, records.read(path)) for path in options.records]
+    database = _open(address, new=True)
+    stored, refused = [], []
+    for path, record in runs:
+        try:
+            stored.append(database.add(record))
+        except RecordError as error:  # noqa: PERF203 - a refused file must not cost the others
+            refused.append(f"{path}: {error}")
+    console.result(f"{sum(stored)} runs stored in {address.shown}, {stored.count(False)} were there already.")
+    if refused:
+        raise RecordError("\n".join(refused))
+    return 0
+
+
+def _record(options: argparse.Namespace, console: Console, address: Address) -> int:
+    """Print a run's whole record."""
+    record = _open(address).record(options.run)
+    if record is None:
+        raise HistoryError(
+            f"no run of {address.shown} has an id that begins with {options.run!r}; "
+            "list the runs with `rwkvperf history list`"
+        )
+    console.text(records.dumps(record))
+    return 0
+
+
+def _open(address: Address, *, new: bool = False) -> Database:
+    """Open the database and bring its tables up to date.
+
+    Raises:
+        HistoryError: it cannot be used; or it is an SQLite file that does not exist, unless `new`.
+    """
+    from pytest_rwkvperf.history.database import Database
+
+    if not new:
+        _check_exists(address)
+    database = Database(address)
+    database.prepare()
+    return database
+
+
+def _check_exists(address: Address) -> None:
+    """Refuse an SQLite file that does not exist: opening it would make it.
+
+    Raises:
+        HistoryError: with its name.
+    """
+    if (file := address.file) is not None and not file.exists():
+        raise HistoryError(f"there is no history {address.shown}; --rwkv-history makes one")

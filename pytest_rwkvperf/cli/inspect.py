@@ -1,4 +1,4 @@
-"""`rwkvperf inspect`: what a model file holds."""
+"""`rwkvperf inspect`: show what a model file contains."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
     from pytest_rwkvperf.models.header import TensorEntry
 
-HELP = """tell what a model file holds
+HELP = """show what a model file contains
 Shape, parameters, tensors, quant, size, and the content hash, which is over the values: it is the same for a .pth, .st
-and .gguf that hold the same numbers.
+and .gguf with the same numbers.
 
-The file is checked as before a measurement. A .pth is only unpickled after its directory and its opcodes were checked,
+The file is checked as before a measurement. A .pth is unpickled only after its directory and its opcodes were checked,
 with torch's weights_only loader, in a process of its own.
 
   rwkvperf inspect rwkv7-g1-2.9b.pth --tensors
 """
+PASSES_ON = False
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -38,11 +39,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Print what the file holds."""
+    """Print the summary, and the tensors if asked."""
     models = ModelStore(WorkerTools(console.progress), console.progress)
     file = models.resolve(options.file).source
     if not isinstance(file, ModelFile):
-        raise OptionError(f"{options.file!r} is no file; `rwkvperf synth` makes one")
+        raise OptionError(f"{options.file!r} is not a file; write one with `rwkvperf synth`")
     tensors = models.header(file).tensors.values()
     console.result(_summary(file, tensors))
     if options.tensors:

@@ -1,8 +1,7 @@
-"""The `rwkvperf` command: what people do with model files and with records outside a pytest run.
+"""The `rwkvperf` command: its subcommands, how a command line is run, and what its errors become.
 
-One module per subcommand, each with `add`, which declares its arguments, and `run`, which does the work and gives the
-exit status. Results go to stdout, progress and errors to stderr. Exit statuses: 0, 1 for what went wrong, 2 for a
-mistake in the command line, 130 after Ctrl-C.
+Results go to stdout, progress and errors to stderr. Exit statuses: 0; 1 for a failure; 2 for a mistake in the command
+line; 130 after Ctrl-C; 143 after SIGTERM. `ab` returns pytest's.
 """
 
 from __future__ import annotations
@@ -22,7 +21,9 @@ from pytest_rwkvperf.core.text import printable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = {
+    from pytest_rwkvperf.cli.command import Command
+
+COMMANDS: dict[str, Command] = {
     "convert": convert,
     "inspect": inspect,
     "synth": synth,
@@ -39,14 +40,11 @@ COMMANDS = {
 _FAILED, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143  # the last two: 128 and the signal's number
 
 
-_LINES = "\n"
-
-
 class _Parser(argparse.ArgumentParser):
-    """argparse, with a mistake told in one sentence."""
+    """argparse, with each mistake reported in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """End with the mistake and where to read on."""
+        """Exit with the mistake and where to read on."""
         self.exit(_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
@@ -58,59 +56,58 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"rwkvperf {__version__}")
-    commands = top.add_subparsers(metavar="COMMAND", dest="command", required=True)
-    for name, module in COMMANDS.items():
-        summary, description = module.HELP.split("\n", 1)
-        own = commands.add_parser(
+    subparsers = top.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    for name, command in COMMANDS.items():
+        summary, description = command.HELP.split("\n", 1)
+        subparser = subparsers.add_parser(
             name,
             help=summary,
             description=f"{summary}.\n{description.rstrip()}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        module.add(own)
+        command.add(subparser)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line; default the process's own. Gives the exit status."""
+    """Run one command line, by default the process's own; returns the exit status."""
     console.prepare_streams()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    own, passed_on = _split(given)
+    own, passed_on = _split(list(sys.argv[1:] if arguments is None else arguments))
     options = parser().parse_args(own)
     options.passed_on = passed_on
     with first_signal_unwinds(SystemExit(_TERMINATED), math.inf):
         return _run(options)
 
 
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The command's own arguments, and those after `--` if the command passes them on."""
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    if command is None or not command.PASSES_ON or "--" not in arguments:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
 def _run(options: argparse.Namespace) -> int:
     try:
-        with Console() as shown:
-            status: int = COMMANDS[options.command].run(options, shown)
-            return status
+        with Console() as streams:
+            return COMMANDS[options.command].run(options, streams)
     except OptionError as error:
-        return _told(f"{error}; see rwkvperf {options.command} --help", _USAGE)
+        return _fail(f"{error}; see rwkvperf {options.command} --help", _USAGE)
     except RwkvPerfError as error:
-        return _told(str(error), _FAILED)
+        return _fail(str(error), _FAILED)
     except KeyboardInterrupt:
-        return _told("interrupted; nothing was left behind", _INTERRUPTED)
-    except BrokenPipeError:  # whoever read stdout has gone, as `head` does
-        console.give_up_stdout()
+        return _fail("interrupted; nothing was left behind", _INTERRUPTED)
+    except BrokenPipeError:  # the reader of stdout has closed it, as `head` does
+        console.discard_stdout()
         return _FAILED
-    except OSError as error:  # what no command has a better sentence for
-        console.give_up_stdout()
-        return _told(str(error), _FAILED)
+    except OSError as error:  # a full disk behind stdout, for example
+        console.discard_stdout()
+        return _fail(str(error), _FAILED)
 
 
-def _split(given: list[str]) -> tuple[list[str], list[str]]:
-    """The command's own arguments, and what stands after `--` for the program that it runs."""
-    if not given or not getattr(COMMANDS.get(given[0]), "PASSES_ON", False) or "--" not in given:
-        return given, []
-    at = given.index("--")
-    return given[:at], given[at + 1 :]
-
-
-def _told(sentence: str, status: int) -> int:
-    # It may quote a file, whose text no terminal should obey.
-    print(f"rwkvperf: {printable(sentence, keep=_LINES)}", file=sys.stderr)  # noqa: T201 - errors go to stderr
+def _fail(message: str, status: int) -> int:
+    # The message may quote a file, whose control characters must not reach the terminal.
+    print("rwkvperf:", printable(message, keep="\n"), file=sys.stderr)  # noqa: T201 - errors go to stderr
     return status

@@ -1,4 +1,4 @@
-"""`rwkvperf merge`: the records of many machines as one report, and their figures in their baselines."""
+"""`rwkvperf merge`: join the records of many machines in one report, and store their figures in baselines."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 HELP = """join the records of many machines
 Each record is what `pytest --rwkv-report=FILE.json` wrote on one machine; a folder stands for the .json files below it,
-as a CI's artefacts are. Exit status 1 when any run failed, a record cannot be used, or fewer came than --expect says.
+for example a CI's artifacts. Exit status 1 if a run failed, a record cannot be used, or there are fewer than --expect.
 
   rwkvperf merge artefacts/ --expect 6 -o fleet.md --save-baseline
   rwkvperf merge a.json b.json -o fleet.csv
 """
+PASSES_ON = False
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -32,34 +33,34 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of machines; write 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of machines; write 1 or more")
     return int(text)
 
 
 def add_outputs(parser: argparse.ArgumentParser) -> None:
-    """Declare what becomes of a fleet's records; `rwkvperf fleet` has the same."""
+    """Declare the options for output, which `rwkvperf fleet` shares."""
     kinds = ", ".join(fleet_report.FORMATS)
     parser.add_argument(
         "-o", "--output", metavar="FILE", type=Path, action="append", default=[], help=f"{kinds}; may be repeated"
     )
     parser.add_argument(
         "--save-baseline", nargs="?", const="append", choices=("append", "replace"), metavar="append|replace",
-        help="store sound figures, each in its machine's baseline",
+        help="store reliable figures, each in its machine's baseline",
     )  # fmt: skip
     parser.add_argument("--baseline-dir", type=Path, default=Path("baselines"), metavar="DIR", help="of baselines")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Join, write, store."""
+    """Join the records, write the reports, store the figures."""
     check_outputs(options)
     return finish(merge.read(options.records, options.expect), options, console)
 
 
 def check_outputs(options: argparse.Namespace) -> None:
-    """Refuse files of a kind that nobody writes and places that take none, before anything takes long.
+    """Refuse output files that could not be written, before measuring begins.
 
     Raises:
-        OptionError: with the kinds there are, or what is wrong with the place.
+        OptionError: the suffix is unknown, or the path cannot be written.
     """
     for path in options.output:
         if path.suffix.lower() not in fleet_report.FORMATS:
@@ -68,7 +69,7 @@ def check_outputs(options: argparse.Namespace) -> None:
 
 
 def finish(merged: Merged, options: argparse.Namespace, console: Console) -> int:
-    """Store and write what was asked for; the exit status says whether everything came and nothing failed."""
+    """Store and write what the options ask for; returns 0 if every machine is there and nothing failed."""
     missing = merged.missing
     if options.save_baseline:
         written, failed = merge.save(merged, options.baseline_dir, replacing=options.save_baseline == "replace")

@@ -1,4 +1,4 @@
-"""Model files that a command writes where the user says: whole or not at all, and never over another by accident."""
+"""Model files that a command writes: whole or not at all, and over an existing file only with --force."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every command that writes a model file takes."""
+    """Declare the options of every command that writes a model file."""
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -33,33 +33,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def format_of(path: Path) -> Format:
-    """The format that a file name's suffix says.
+    """The format that a file name's suffix means.
 
     Raises:
-        OptionError: it says none.
+        OptionError: the suffix is unknown.
     """
-    found = SUFFIXES.get(path.suffix.lower())
-    if found is None:
-        raise OptionError(f"{str(path)!r} does not end in one of {', '.join(SUFFIXES)}, which say the format")
-    return found
+    format = SUFFIXES.get(path.suffix.lower())  # noqa: A001 - the word everywhere
+    if format is None:
+        raise OptionError(f"{str(path)!r} does not end in {', '.join(SUFFIXES)}; choose the format by one of these")
+    return format
 
 
 def check_precision(format: Format, precision: Precision | None) -> None:  # noqa: A002 - the word everywhere
-    """Refuse a precision that nobody could read.
+    """Refuse a precision that no engine reads.
 
     Raises:
         OptionError: a `.st` in anything but f16.
     """
     if format == "st" and precision not in (None, "f16"):
-        raise OptionError(f"--precision={precision} does not go with a .st file: web-rwkv reads f16 only")
+        raise OptionError(f"--precision={precision} does not go with a .st file: web-rwkv reads f16 only; leave it out")
 
 
 @contextmanager
 def writing(target: Path, needed: int, progress: Progress, *, force: bool) -> Iterator[Path]:
-    """A temporary file beside `target` that becomes it when the block ends well and its header reads back.
+    """A temporary file that replaces `target` if the block succeeds and its header reads back.
 
     Raises:
-        ModelError: the target exists, its folder does not or cannot be written, or the disk is full.
+        ModelError: the target exists, its folder does not, it cannot be written, or the disk is full.
     """
     if not target.parent.is_dir():
         raise ModelError(f"the folder {str(target.parent)!r} does not exist; make it first")
@@ -73,4 +73,4 @@ def writing(target: Path, needed: int, progress: Progress, *, force: bool) -> It
             yield temporary
             read_header(temporary)
     except PermissionError as error:
-        raise ModelError(f"{str(target)!r} cannot be written: {error.strerror}") from None
+        raise ModelError(f"{str(target)!r} cannot be written: {error.strerror}; name another target") from None

@@ -1,4 +1,4 @@
-"""`rwkvperf report`: a stored record as any report."""
+"""`rwkvperf report`: make any report of a stored record."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
 
 HELP = """make a report of a measurement record
-The record is what `pytest --rwkv-report=FILE.json` wrote. Every report is made of it alone: what comes out is what the
-run would have written itself.
+The record is what `pytest --rwkv-report=FILE.json` wrote. The report is the same as if the run had written it itself.
 
   rwkvperf report run.json -o issue.md --language zh
   rwkvperf report run.json --format llama-bench-md
 """
+PASSES_ON = False
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Format
 
 HELP = """write a model with synthetic weights of a public shape
-The weights are the same on every machine and in every format; they depend on the shape and the seed alone. They make a
-model that is as fast as a trained one of its shape and says nothing.
+The weights are the same on every machine and in every format; they depend on the shape and the seed alone. The model
+is as fast as a trained one of its shape, and its text is meaningless.
 
   rwkvperf synth 0.1b --output bench.st
 """
+PASSES_ON = False
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -60,5 +61,7 @@ def _target(options: argparse.Namespace, label: str) -> tuple[Format, Path]:
         return kind, Path(f"synthetic-{label}.{kind}")
     named = output.format_of(options.output)
     if options.format not in (None, named):
-        raise OptionError(f"--format={options.format} and --output={options.output} say different formats")
+        raise OptionError(
+            f"--format={options.format} and --output={options.output} are different formats; leave out --format"
+        )
     return named, options.output

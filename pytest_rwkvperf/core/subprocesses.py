@@ -1,8 +1,9 @@
-"""Programs that this one runs and, interrupted, lets clear up: their workers and temporary files are theirs to end."""
+"""Run programs that get time to clean up when this process is interrupted, and pytest without a project."""
 
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,42 +12,40 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _AFTER_INTERRUPT, _AFTER_TERM = 2.0, 10.0
-"""Seconds. A terminal's Ctrl-C goes to the program too; one that was meant for this process alone does not."""
-
-
-def pytest_apart(python: str, empty: Path | str) -> list[str]:
-    """The beginning of a command that runs pytest in this folder, without anybody's tests and settings.
-
-    Its tests and settings are those of an empty folder. The rootdir is this one all the same: relative paths of
-    options, and of what is kept, would else lead into the empty folder, which is soon gone.
-    """
-    settings = Path(empty) / "pytest.ini"
-    settings.write_text("[pytest]\n", encoding="utf-8")
-    folders = [f"--rootdir={Path()}", f"--confcutdir={empty}", str(empty)]
-    return [python, "-m", "pytest", "-p", "no:cacheprovider", "-c", str(settings), *folders]
+"""Seconds that a program gets to end. Ctrl-C in a terminal reaches the program too; SIGINT sent to this process alone
+does not."""
 
 
 @contextmanager
-def leaving_nothing() -> Iterator[None]:
-    """Take away the folder that pytest-benchmark makes here for what it may store, where it stored nothing."""
-    made = Path(".benchmarks")
-    was_there = made.exists()
-    try:
-        yield
-    finally:
-        if not was_there:
-            with suppress(OSError):  # it was not made, or is not empty
-                made.rmdir()
+def isolated_pytest(python: str, prefix: str) -> Iterator[tuple[list[str], Path]]:
+    """The first words of a command that runs pytest with no project's tests and settings.
+
+    Tests and settings come from a temporary folder, which is yielded too. The rootdir is the current folder all the
+    same, since relative paths in options and of stored files refer to it. Leaving the block removes the temporary
+    folder, and the .benchmarks folder that pytest-benchmark makes here if that is new and empty.
+    """
+    benchmarks = Path(".benchmarks")
+    existed = benchmarks.exists()
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        settings = Path(folder, "pytest.ini")
+        settings.write_text("[pytest]\n", encoding="utf-8")
+        folders = [f"--rootdir={Path()}", f"--confcutdir={folder}", folder]
+        try:
+            yield [python, "-m", "pytest", "-p", "no:cacheprovider", "-c", str(settings), *folders], Path(folder)
+        finally:
+            if not existed:
+                with suppress(OSError):  # it does not exist, or is not empty
+                    benchmarks.rmdir()
 
 
 def run(command: Sequence[str], *, capture: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end; its output is shown, or kept with `capture`.
+    """Run a program to its end. Its output is shown, or returned with `capture`.
 
-    `subprocess.run` kills its program a quarter of a second after Ctrl-C, and at once when this process unwinds for
-    another reason. Here it is told to end (SIGTERM) unless it does so after Ctrl-C, and killed only when it does not.
+    `subprocess.run` kills its program a quarter of a second after Ctrl-C, and at once when any other exception ends the
+    wait. Here it gets SIGTERM, after Ctrl-C only if it does not end by itself, and is killed if that does not help.
     """
     stream = subprocess.PIPE if capture else None
-    # What cannot be decoded (pip names files as they are) is no reason to lose the rest.
+    # errors="replace": pip prints file names as they are, in any encoding.
     with subprocess.Popen(command, stdout=stream, stderr=stream, text=True, errors="replace") as process:
         try:
             out, err = process.communicate()
@@ -60,7 +59,7 @@ def run(command: Sequence[str], *, capture: bool = False) -> subprocess.Complete
 
 
 def _end(process: subprocess.Popen[str], seconds: float) -> None:
-    """Wait so long, then ask, then kill. Another Ctrl-C ends a wait and not the ending: `Popen` would wait for ever."""
+    """Wait, then terminate and wait, then kill. Another Ctrl-C cuts a wait short: leaving `Popen` waits for ever."""
     with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
         process.communicate(timeout=seconds)
         return

@@ -1,5 +1,4 @@
-"""The history: every run's record in a database, and what a workload's speed did over the runs.
+"""The history: every run's record in a database, and how a workload's speed changed over the runs.
 
-SQLAlchemy, Alembic and ruptures come with the extra `history` and are imported by the modules of this room alone, which
-nothing imports until `--rwkv-history` or `rwkvperf history` asks for them.
+SQLAlchemy, Alembic and ruptures come with the extra `history`; they are imported only when a history is used.
 """

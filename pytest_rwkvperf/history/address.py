@@ -1,4 +1,4 @@
-"""Where a history is kept: a database's address, whose password nobody may ever see."""
+"""The address of a history's database, whose password must never be shown."""
 
 from __future__ import annotations
 
@@ -24,18 +24,23 @@ _EXAMPLES = "write for example history.db, sqlite:///history.db or postgresql://
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A database. `shown` is what may be printed and stored: the address without its secrets."""
+    """A database. `shown` is the address without its secrets, which may be printed and stored."""
 
     url: URL = field(repr=False)
     shown: str
 
     @property
+    def file(self) -> Path | None:
+        """The SQLite file; None for a server."""
+        return Path(str(self.url.database)) if _is_sqlite(self.url) else None
+
+    @property
     def key(self) -> str:
-        """A name for files that belong to this database; no secret is in it, so that a new password changes nothing."""
+        """A name for files that belong to this database. It does not change with the password."""
         return hashlib.sha256(self.shown.encode()).hexdigest()[:16]
 
     def clean(self, text: str) -> str:
-        """A driver's message without the secrets that it may repeat."""
+        """Remove this address's secrets from a driver's message."""
         for secret in _secrets(self.url):
             for form in {secret, quote(secret, safe=""), quote_plus(secret)}:
                 text = text.replace(form, "***")
@@ -43,7 +48,7 @@ class Address:
 
 
 def parse(text: str, folder: Path) -> Address:
-    """Read a database's address, or the path of an SQLite file; a relative one is in `folder`.
+    """Read a database's address, or the path of an SQLite file; a relative path is in `folder`.
 
     Raises:
         OptionError: it is neither, or its driver is not installed. The message holds no part of the address that could
@@ -59,46 +64,65 @@ def parse(text: str, folder: Path) -> Address:
     else:
         try:
             url = make_url(text)
-        except (ArgumentError, ValueError):  # a port that is no number
-            raise OptionError(f"the history's address is not understood; {_EXAMPLES}") from None
-    if "@" in (url.host or ""):
-        raise OptionError("a password in the history's address holds a @; write it as %40, or leave it to ~/.pgpass")
-    family = url.drivername.partition("+")[0]
-    if family not in _DRIVERS:
-        raise OptionError(f"the history's database {family!r} is unknown; allowed: sqlite, postgresql; {_EXAMPLES}")
-    if family != "sqlite" and re.search(r"\s", text):  # `without_passwords` takes an address for one word
-        raise OptionError("the history's address holds a blank; write it as %20, or leave a password to ~/.pgpass")
-    if family != "sqlite" and importlib.util.find_spec("psycopg") is None:
-        raise OptionError(f"a history in PostgreSQL needs psycopg, which is not installed: {INSTALL}")
-    url = _placed(url.set(drivername=_DRIVERS[family]), folder)
+        except (ArgumentError, ValueError):  # ValueError: the port is not a number
+            raise OptionError(f"the history's address is malformed; {_EXAMPLES}") from None
+    _check(url, text)
+    url = url.set(drivername=_DRIVERS[_family(url)])
+    if _is_sqlite(url):
+        url = url.set(database=str(_sqlite_file(url.database, folder)))
     return Address(url, _shown(url))
 
 
-def _placed(url: URL, folder: Path) -> URL:
-    """With an SQLite file's full path.
+def _check(url: URL, text: str) -> None:
+    """Refuse what would not be understood as it was meant.
 
     Raises:
-        OptionError: no file is named, or a folder is, or what no file can be.
-        FileNotFoundError: this process's own folder is gone.
+        OptionError: as `parse`.
     """
-    if not url.drivername.startswith("sqlite"):
-        return url
-    if not url.database or url.database == ":memory:":
+    if "@" in (url.host or ""):
+        raise OptionError("a password in the history's address contains @; write it as %40, or leave it to ~/.pgpass")
+    family = _family(url)
+    if family not in _DRIVERS:
+        raise OptionError(f"the history's database {family!r} is unknown; allowed: sqlite, postgresql; {_EXAMPLES}")
+    if family == "sqlite":
+        return
+    if re.search(r"\s", text):  # `without_passwords` would take the address for two words
+        raise OptionError("the history's address contains a space; write it as %20, or leave a password to ~/.pgpass")
+    if importlib.util.find_spec("psycopg") is None:
+        raise OptionError(f"a history in PostgreSQL needs psycopg, which is not installed: {INSTALL}")
+
+
+def _family(url: URL) -> str:
+    return url.drivername.partition("+")[0]
+
+
+def _is_sqlite(url: URL) -> bool:
+    return _family(url) == "sqlite"
+
+
+def _sqlite_file(name: str | None, folder: Path) -> Path:
+    """An SQLite file's full path.
+
+    Raises:
+        OptionError: no file is named, or a folder, or a name that no file can have.
+        FileNotFoundError: the current folder no longer exists.
+    """
+    if not name or name == ":memory:":
         raise OptionError(f"the history needs a file that outlives the run; {_EXAMPLES}")
     try:
-        path = (folder / Path(url.database).expanduser()).resolve()
+        path = (folder / Path(name).expanduser()).resolve()
         is_folder = path.is_dir()
-    except FileNotFoundError:  # of no fault of the name: the folder that this is called from is gone
+    except FileNotFoundError:  # not the name's fault
         raise
-    except (OSError, RuntimeError, ValueError) as error:  # nobody's home, a name that is too long, links in a loop
-        raise OptionError(f"the history {url.database!r} can be no file: {error}") from None
+    except (OSError, RuntimeError, ValueError) as error:  # an unknown user's home, a long name, a loop of links
+        raise OptionError(f"the history {name!r} cannot be a file: {error}; name another one") from None
     if is_folder:
         raise OptionError(f"the history {str(path)!r} is a folder; name a file in it, such as {path / 'history.db'}")
-    return url.set(database=str(path))
+    return path
 
 
 def _shown(url: URL) -> str:
-    if url.drivername.startswith("sqlite"):
+    if _is_sqlite(url):
         return f"sqlite:///{url.database}"
     query = {name: value for name, value in url.query.items() if not _is_secret(name)}
     plain = url.set(drivername="postgresql", query=query, password="***" if url.password is not None else None)
@@ -110,7 +134,9 @@ def _is_secret(name: str) -> bool:
 
 
 def _secrets(url: URL) -> list[str]:
-    """Every secret of an address, the longest first, so that one that holds another goes whole."""
-    values = [value for name, value in url.query.items() if _is_secret(name)]
-    found = [url.password, *(one for value in values for one in ([value] if isinstance(value, str) else value))]
-    return sorted((str(one) for one in found if one), key=len, reverse=True)
+    """Every secret of an address, the longest first, so that one that contains another is removed whole."""
+    secrets = [url.password] if url.password else []
+    for name, value in url.query.items():
+        if _is_secret(name):
+            secrets += [value] if isinstance(value, str) else value
+    return sorted(filter(None, secrets), key=len, reverse=True)

@@ -1,7 +1,7 @@
-"""Runs on their way into a history: on this disk first, sent then, and removed when the database has them.
+"""The spool: runs on this disk that a history's database has not yet stored.
 
-A run is never in memory alone: whatever ends the process, or keeps the database from answering, the file stays and goes
-with the next run.
+A run is written to the spool, sent to the database, and removed when the database has committed it. If the process is
+killed or the database does not answer, the file stays, and the next run sends it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _UNREADABLE = ".unreadable"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What sending did: how many runs were stored, how many wait, why, and a sentence about each file set aside."""
+    """What `send` did: runs stored, runs that wait and why, and a sentence about each file that was set aside."""
 
     stored: int
     waiting: int
@@ -35,31 +35,31 @@ class Outcome:
 
 
 def folder(address: Address) -> Path:
-    """Where the runs wait that belong to a history; one folder for each."""
+    """The folder in which the runs of one history wait."""
     return folders.data() / "history" / address.key
 
 
 def waiting(address: Address) -> list[Path]:
-    """The runs that wait, the oldest first."""
+    """The files of the waiting runs, the oldest first."""
     return sorted(folder(address).glob("*.json"))
 
 
 def keep(record: Record, place: Path) -> Path:
-    """Write a run to a folder of this disk, readable by its owner alone.
+    """Write a run to a folder on this disk that only its owner can read.
 
     Raises:
         OSError: the disk refuses.
-        StorageError: it does not vouch for what it took.
+        StorageError: the file was written and could not be flushed.
     """
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # The time first, so that names sort as the runs went.
+    # The time comes first, so that names sort in the order of the runs.
     path = place / f"{record.started.replace(':', '')}-{record.id}.json"
     write_atomically(path, records.dumps(record).encode())
     return path
 
 
 def send(address: Address) -> Outcome:
-    """Store every run that waits, and stop at the database's first failure; nobody's file is lost by it."""
+    """Store every waiting run; after the database's first failure the rest waits on."""
     from pytest_rwkvperf.history.database import Database
 
     stored, asides = 0, []
@@ -69,19 +69,17 @@ def send(address: Address) -> Outcome:
         for path in waiting(address):
             try:
                 stored += database.add(records.read(path))
+                path.unlink(missing_ok=True)  # another process may have sent it too
             except RecordError as error:
-                asides.append(_set_aside(path, error))
-                continue
-            path.unlink(missing_ok=True)  # another process may have sent it too
+                if path.exists():  # otherwise another process has sent it
+                    asides.append(_set_aside(path, error))
     except HistoryError as error:
         return Outcome(stored, len(waiting(address)), str(error), tuple(asides))
     return Outcome(stored, 0, "", tuple(asides))
 
 
 def _set_aside(path: Path, error: RecordError) -> str:
-    """Keep a file that is no record from standing in the way of the others."""
-    if not path.exists():  # another process has sent it
-        return ""
+    """Rename an unusable file, so that later runs do not try it again."""
     aside = path.with_suffix(_UNREADABLE)
     with suppress(OSError):
         path.replace(aside)
@@ -89,7 +87,7 @@ def _set_aside(path: Path, error: RecordError) -> str:
 
 
 def store(record: Record, address: Address) -> tuple[str, ...]:
-    """Keep a run and send all that wait; sentences for a person.
+    """Keep a run and send all that wait; returns sentences for the summary.
 
     Raises:
         HistoryError: no disk and no database takes the run.
@@ -97,22 +95,21 @@ def store(record: Record, address: Address) -> tuple[str, ...]:
     try:
         path = keep(record, folder(address))
     except (OSError, StorageError) as error:
-        return (_past_the_spool(record, address, f"{folder(address)} refuses it: {error}"),)
+        return (_store_directly(record, address, f"{folder(address)} refuses it: {error}"),)
     outcome = send(address)
-    asides = tuple(filter(None, outcome.asides))
     if outcome.reason:
         others = f" with {outcome.waiting - 1} earlier ones" if outcome.waiting > 1 else ""
         how = "the next run with the same --rwkv-history sends it, or `rwkvperf history send` does"
-        return (f"Not stored yet: {outcome.reason}. The run is kept in {path}{others}; {how}.", *asides)
+        return (f"Not stored yet: {outcome.reason}. The run is kept in {path}{others}; {how}.", *outcome.asides)
     earlier = f", with {outcome.stored - 1} that had been waiting" if outcome.stored > 1 else ""
-    return (f"Stored in the history {address.shown}{earlier}.", *asides)
+    return (f"Stored in the history {address.shown}{earlier}.", *outcome.asides)
 
 
-def _past_the_spool(record: Record, address: Address, refusal: str) -> str:
-    """Store a run that the user's data folder does not take; where the database fails too, any disk is good enough.
+def _store_directly(record: Record, address: Address, refusal: str) -> str:
+    """Store a run that the spool refuses; if the database fails too, keep the run in the temporary folder.
 
     Raises:
-        HistoryError: there is none.
+        HistoryError: that fails as well.
     """
     from pytest_rwkvperf.history.database import Database
 
@@ -124,6 +121,7 @@ def _past_the_spool(record: Record, address: Address, refusal: str) -> str:
         try:
             path = keep(record, Path(tempfile.gettempdir()) / "pytest-rwkvperf-history")
         except (OSError, StorageError) as last:
-            raise HistoryError(f"this run is in no history: {error}; {refusal}; {last}") from None
+            lost = f"this run is in no history: {error}; {refusal}; {last}"
+            raise HistoryError(f"{lost}; make room on a disk and run again") from None
         return f"Not stored: {error}; {refusal}. The run is kept in {path}; store it with `rwkvperf history add`."
-    return f"Stored in the history {address.shown}. Had that failed, the run would be lost: {refusal}."
+    return f"Stored in the history {address.shown}. A failing database would have lost the run: {refusal}."

@@ -1,4 +1,4 @@
-"""The rwkvperf command as people run it: a process of its own, with `.pth` files through a worker."""
+"""The rwkvperf command as a process of its own, with `.pth` files read by a worker."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 COMMAND = [sys.executable, "-m", "pytest_rwkvperf.cli"]
 AT_ONCE = """
 import sys
-from pytest_rwkvperf import cli
+from pytest_rwkvperf.cli.main import main
 from pytest_rwkvperf.models import streams
 
 streams._SECONDS_BETWEEN = 0
-sys.exit(cli.main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))
 """
-"""The command without the third of a second that passes before it tells anything: a small model is written sooner."""
+"""The command without the third of a second before the first progress: a small model is written sooner."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def content_hash(path: Path, cache: Path) -> str:
 
 
 @pytest.mark.engine("rwkv")
-def test_a_pth_through_the_other_formats_and_back(nano: Path, tmp_path: Path) -> None:
+def test_a_pth_survives_the_other_formats(nano: Path, tmp_path: Path) -> None:
     path, hashes = nano, {content_hash(nano, tmp_path)}
     for name in ("a.gguf", "b.pth", "c.st"):
         done = run("convert", path, tmp_path / name, cache=tmp_path)
@@ -63,7 +63,7 @@ def test_a_pth_through_the_other_formats_and_back(nano: Path, tmp_path: Path) ->
 
 
 @pytest.mark.engine("rwkv")
-def test_a_hostile_pth_is_one_sentence_and_nothing_runs(nano: Path, tmp_path: Path) -> None:
+def test_a_hostile_pth_is_refused_and_runs_nothing(nano: Path, tmp_path: Path) -> None:
     marker, hostile = tmp_path / "ran", tmp_path / "hostile.pth"
     call = f"cbuiltins\nexec\n(Vopen({str(marker)!r}, 'w').close()\ntR.".encode()
     with zipfile.ZipFile(nano) as source, zipfile.ZipFile(hostile, "w") as target:
@@ -80,7 +80,7 @@ def test_a_hostile_pth_is_one_sentence_and_nothing_runs(nano: Path, tmp_path: Pa
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is not a signal to one process there")
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_leaves_no_file_and_no_process(number: signal.Signals, status: int, tmp_path: Path) -> None:
+def test_a_signal_leaves_no_file(number: signal.Signals, status: int, tmp_path: Path) -> None:
     target = tmp_path / "large.st"
     process = subprocess.Popen([*COMMAND, "synth", "0.4b", "--output", str(target)], stderr=subprocess.PIPE, text=True)
     limit = time.monotonic() + 300
@@ -96,7 +96,7 @@ def test_an_interrupt_leaves_no_file_and_no_process(number: signal.Signals, stat
 
 @pytest.mark.engine("rwkv")
 @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is not a signal to one process there")
-def test_an_interrupt_ends_the_worker_too(nano: Path, tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_worker_too(nano: Path, tmp_path: Path) -> None:
     target = tmp_path / "b.gguf"
     process = subprocess.Popen([*COMMAND, "convert", str(nano), str(target)], stderr=subprocess.PIPE, text=True)
     limit = time.monotonic() + 300
@@ -114,7 +114,7 @@ def test_an_interrupt_ends_the_worker_too(nano: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals there")
-def test_a_terminal_gets_a_bar_that_goes_away(tmp_path: Path) -> None:
+def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
     process = subprocess.Popen(
@@ -128,7 +128,7 @@ def test_a_terminal_gets_a_bar_that_goes_away(tmp_path: Path) -> None:
     while True:
         try:
             block = os.read(ours, 4096)
-        except OSError:  # Linux's way to say that the other end has closed
+        except OSError:  # on Linux, when the other end has closed
             break
         if not block:
             break
@@ -141,14 +141,14 @@ def test_a_terminal_gets_a_bar_that_goes_away(tmp_path: Path) -> None:
     assert out.decode().count("\n") == 1
 
 
-def test_elsewhere_a_line_per_step(tmp_path: Path) -> None:
+def test_a_pipe_gets_one_line_per_step(tmp_path: Path) -> None:
     done = run("convert", "synthetic:nano", tmp_path / "a.gguf", cache=tmp_path)
     assert done.returncode == 0
     assert "\x1b" not in done.stdout + done.stderr
     assert done.stdout.count("\n") == 1
 
 
-def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
     st = tmp_path / "a.st"
     assert run("convert", "synthetic:nano", st, cache=tmp_path).returncode == 0
     command = [*COMMAND, "inspect", str(st), "--tensors"]

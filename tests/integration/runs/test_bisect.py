@@ -53,24 +53,24 @@ OPTIONS = ["--", "--rwkv-quant=fp16", "--rwkv-workload=pp16", "--rwkv-budget=0.0
 
 @pytest.mark.skipif(sys.platform == "win32", reason="takes a minute there")
 @pytest.mark.usefixtures("index")
-def test_the_slow_release_is_named_and_the_broken_one_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_slow_release_is_named_and_the_broken_one_skipped(capsys: pytest.CaptureFixture[str]) -> None:
     options = [*OPTIONS, "--rwkv-history=runs.db"]
     assert main(["bisect", "scripted-speed", "1.0..1.4", "--backend", "scripted", *options]) == 0
     told = capsys.readouterr().out
     assert "5 releases: 1.0, 1.1, 1.2, 1.3, 1.4" in told
     assert "scripted-speed 1.4: slower: fp16 pp16 REGRESSION 0.500" in told
     assert "scripted-speed 1.2: skip: scripted-speed==1.2 cannot be installed" in told
-    assert told.endswith("scripted-speed 1.3 is slower; 1.1 is not, or one of those passed over: 1.2.\n")
+    assert told.endswith("scripted-speed 1.3 is slower; 1.1 is not, or one of those skipped: 1.2.\n")
     assert len(Database(address.parse("runs.db", Path())).runs()) == told.count(" pp16 "), "a comparison is not stored"
 
 
 @pytest.mark.usefixtures("index")
-def test_an_oldest_release_that_does_not_run_ends_the_search_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_oldest_release_that_does_not_run_ends_the_search(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bisect", "scripted-speed", "0.9..1.4", "--backend", "scripted", *OPTIONS]) == 2
     told = capsys.readouterr()
     assert "scripted-speed 0.9 cannot be measured: " in told.err
     assert "no such thing in this release" in told.err
-    assert "Name a later release as OLD, or correct what stands after --." in told.err
+    assert "Name a later release as OLD, or correct the options after --." in told.err
     assert "scripted-speed 1.3" not in told.out + told.err, "another one was asked as well"
 
 
@@ -83,43 +83,43 @@ def test_an_oldest_release_that_does_not_run_ends_the_search_at_once(capsys: pyt
     ],
 )
 @pytest.mark.usefixtures("index")
-def test_a_mistake_after_the_dashes_is_no_release_that_does_not_run(
+def test_a_wrong_pytest_option_ends_the_search(
     options: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bisect", "scripted-speed", "1.0..1.4", "--backend", "scripted", "--", *options]) == 2
     told = capsys.readouterr()
     assert said in told.err
-    assert "correct what stands after --" in told.err
+    assert "correct the options after --" in told.err
     assert "scripted-speed 1.4" not in told.out + told.err, "another release was asked"
     assert list(Path.cwd().iterdir()) == [], "it left something behind"
 
 
-def test_an_oldest_release_whose_engine_is_not_there_is_told_from_a_new_one_s(
+def test_an_engine_missing_from_the_oldest_release_is_an_error_about_it(
     scripted_environment: pytest.MonkeyPatch,
 ) -> None:
     scripted_environment.delenv("PYTHONPATH", raising=False)
     bare = str(Path(sys.base_prefix, "bin", "python3"))
-    with pytest.raises(release_check.OldestError, match=f"--rwkv-ab={bare}: llama-cpp is not installed"):
+    with pytest.raises(release_check.OldestReleaseError, match=f"--rwkv-ab={bare}: llama-cpp is not installed"):
         release_check.compare(sys.executable, bare, "llama-cpp", OPTIONS[2:])
 
 
 @pytest.mark.parametrize(
     ("package", "oldest", "newest", "said"),
     [
-        ("scripted-speed", "1.0", "7", "the index has not both scripted-speed 1.0 and 7; its newest are 0.9, 1.0"),
+        ("scripted-speed", "1.0", "7", "the index lacks scripted-speed 1.0 or 7; its newest are 0.9, 1.0"),
         ("scripted-speed", "new", "1.4", "Invalid version: 'new'; write OLD..NEW"),
-        ("nothing-of-this-name", "1", "2", "the index tells no versions of nothing-of-this-name"),
-        ("--upgrade", "1", "2", "is no package name"),
+        ("nothing-of-this-name", "1", "2", "the index lists no versions of nothing-of-this-name"),
+        ("--upgrade", "1", "2", "is not a package name"),
     ],
 )
 @pytest.mark.usefixtures("index")
-def test_what_is_not_there_is_said(package: str, oldest: str, newest: str, said: str) -> None:
+def test_unknown_packages_and_versions_are_refused(package: str, oldest: str, newest: str, said: str) -> None:
     with pytest.raises(OptionError, match=said):
         environments.releases(package, oldest, newest)
 
 
 @pytest.mark.parametrize(("oldest", "newest"), [("1.4", "1.0"), ("1.0", "1.0"), ("1.0", "1")])
-def test_a_range_that_does_not_go_forward_is_refused_before_the_index_is_asked(
+def test_a_range_that_is_not_ascending_is_refused_without_asking_the_index(
     oldest: str, newest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environments, "_pip", lambda *_: pytest.fail("the index was asked"))
@@ -130,12 +130,12 @@ def test_a_range_that_does_not_go_forward_is_refused_before_the_index_is_asked(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["rwkv", "1.0"], "'1.0' is no range"),
-        (["numpy", "1..2"], "nobody knows what measures numpy; add --backend"),
+        (["rwkv", "1.0"], "'1.0' is not a range"),
+        (["numpy", "1..2"], "no backend is known for numpy; add --backend"),
         (["rwkv", "1..2", "--backend", "lama-cpp"], "--backend='lama-cpp' is unknown; allowed: all, rwkv, llama-cpp"),
     ],
 )
-def test_mistakes_in_the_command_line(
+def test_wrong_arguments_are_refused_without_asking_the_index(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(environments, "_pip", lambda *_: pytest.fail("the index was asked"))
@@ -145,15 +145,15 @@ def test_mistakes_in_the_command_line(
 
 @pytest.fixture
 def project(index: pytest.MonkeyPatch) -> Path:  # noqa: ARG001 - has made the folder to call from
-    """The folder that the command is called from, with tests and settings that fail whatever takes them up."""
+    """The folder that the command is called from, with tests and settings that fail any pytest that uses them."""
     here = Path.cwd()
-    (here / "test_mine.py").write_text("def test_no_part_of_it(): assert False\n", encoding="utf-8")
-    (here / "conftest.py").write_text("raise RuntimeError('no part of it')\n", encoding="utf-8")
-    (here / "pytest.ini").write_text("[pytest]\naddopts = --no-part-of-it\n", encoding="utf-8")
+    (here / "test_mine.py").write_text("def test_unused(): assert False\n", encoding="utf-8")
+    (here / "conftest.py").write_text("raise RuntimeError('unused')\n", encoding="utf-8")
+    (here / "pytest.ini").write_text("[pytest]\naddopts = --unused\n", encoding="utf-8")
     return here
 
 
-def test_ab_takes_no_tests_and_settings_here_and_keeps_here_what_is_kept(
+def test_ab_ignores_tests_and_settings_of_this_folder_and_stores_in_it(
     project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     brought = {path.name for path in project.iterdir()}

@@ -87,8 +87,8 @@ class TestSynth:
         [
             (["2.8b"], "invalid choice: '2.8b'"),
             (["tiny", "--seed", "x7"], "'x7' is not a whole number"),
-            (["tiny", "--format", "st", "--output", "a.gguf"], "say different formats"),
-            (["tiny", "--output", "a.bin"], "does not end in one of .pth, .st"),
+            (["tiny", "--format", "st", "--output", "a.gguf"], "are different formats"),
+            (["tiny", "--output", "a.bin"], "does not end in .pth, .st"),
             (["tiny", "--output", "a.st", "--precision", "bf16"], "web-rwkv reads f16 only"),
         ],
     )
@@ -205,7 +205,7 @@ class TestInspect:
 
     def test_synthetic_weights_are_no_file(self, run: Run) -> None:
         status, _, err = run("inspect", "synthetic:tiny")
-        assert (status, "is no file" in err) == (2, True)
+        assert (status, "is not a file" in err) == (2, True)
 
     def test_a_file_that_is_no_model(self, run: Run) -> None:
         Path("a.st").write_text("<html>")

@@ -1,5 +1,3 @@
-"""Programs that a command runs."""
-
 from __future__ import annotations
 
 import sys
@@ -10,7 +8,7 @@ import pytest
 from pytest_rwkvperf.core import subprocesses
 
 
-def test_what_a_program_says_may_be_anything() -> None:
+def test_undecodable_output_is_replaced() -> None:
     line = r"import sys; sys.stdout.buffer.write(b'caf\xe9\n')"
     ended = subprocesses.run([sys.executable, "-c", line], capture=True)
     assert (ended.returncode, ended.stdout.strip()) == (0, "caf\N{REPLACEMENT CHARACTER}")
@@ -20,13 +18,13 @@ def test_what_a_program_says_may_be_anything() -> None:
     ("before", "stored", "left"),
     [([], [], []), ([], ["0001_run.json"], [".benchmarks"]), ([".benchmarks"], [], [".benchmarks"])],
 )
-def test_pytest_benchmarks_folder_goes_where_it_is_new_and_empty(
+def test_pytest_benchmarks_folder_is_removed_if_it_is_new_and_empty(
     before: list[str], stored: list[str], left: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name in before:
         Path(name).mkdir()
-    with subprocesses.leaving_nothing():
+    with subprocesses.isolated_pytest(sys.executable, "rwkvperf-ab-"):
         Path(".benchmarks").mkdir(exist_ok=True)
         for name in stored:
             Path(".benchmarks", name).touch()

@@ -27,16 +27,16 @@ def test_a_relative_file_is_in_the_folder_given(text: str, tmp_path: Path) -> No
         ("mysql://me:hush@host/db", "'mysql' is unknown; allowed: sqlite, postgresql"),
         ("sqlite://", "a file that outlives the run"),
         ("sqlite:///:memory:", "a file that outlives the run"),
-        ("postgresql://me:hush@host:port/db", "is not understood"),
+        ("postgresql://me:hush@host:port/db", "is malformed"),
         ("postgresql://me:hu@sh@host/db", "write it as %40"),
         ("postgresql://me:hush hush@host/db", "write it as %20"),
         ("postgresql://host/db?user=me&password=hush hush", "write it as %20"),
         (".", "is a folder; name a file in it"),
-        ("~nobody-of-this-name/history.db", "can be no file: Could not determine home directory"),
-        (f"{'x' * 5000}.db", "can be no file: "),
+        ("~nobody-of-this-name/history.db", "cannot be a file: Could not determine home directory"),
+        (f"{'x' * 5000}.db", "cannot be a file: "),
     ],
 )
-def test_a_mistake_is_told_without_the_password(text: str, says: str, tmp_path: Path) -> None:
+def test_errors_do_not_repeat_the_password(text: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(OptionError) as caught:
         address.parse(text, tmp_path)
     assert says in str(caught.value)
@@ -56,14 +56,14 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
         assert "hush" not in text
 
 
-def test_the_key_outlives_a_new_password(tmp_path: Path) -> None:
+def test_the_key_does_not_depend_on_the_password(tmp_path: Path) -> None:
     keys = {address.parse(f"postgres://me:{one}@host/db", tmp_path).key for one in ("old", "new")}
     assert len(keys) == 1
     assert keys != {address.parse("postgres://me:old@host/other", tmp_path).key}
 
 
 @pytest.mark.parametrize(("lacking", "text"), [("sqlalchemy", "h.db"), ("psycopg", "postgresql://host/db")])
-def test_what_is_not_installed_is_told_with_its_command(
+def test_a_missing_package_is_named_with_the_command_to_install_it(
     lacking: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def find(name: str) -> object:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.history.address import Address
     from pytest_rwkvperf.store.record import Record
 
-# Nobody listens on port 1.
+# No server listens on port 1.
 CLOSED = "postgresql://me:hush-hush@127.0.0.1:1/team"
 
 STORE = """
@@ -43,7 +43,7 @@ def test_a_run_is_stored_and_leaves_no_file(place: Address) -> None:
     assert spool.waiting(place) == []
 
 
-def test_what_no_server_takes_is_kept_for_its_owner_alone_and_announced(tmp_path: Path) -> None:
+def test_a_run_that_no_server_takes_is_kept_for_its_owner_alone(tmp_path: Path) -> None:
     closed = address.parse(CLOSED, tmp_path)
     first, second = (spool.store(run_number(number), closed)[0] for number in (1, 2))
     kept = spool.waiting(closed)
@@ -58,7 +58,7 @@ def test_what_no_server_takes_is_kept_for_its_owner_alone_and_announced(tmp_path
     assert "hush" not in everything
 
 
-def test_what_waits_goes_with_the_next_run(place: Address) -> None:
+def test_the_next_run_sends_waiting_runs(place: Address) -> None:
     for number in (1, 2):
         spool.keep(run_number(number), spool.folder(place))
     assert spool.store(run_number(3), place) == (f"Stored in the history {place.shown}, with 2 that had been waiting.",)
@@ -66,14 +66,14 @@ def test_what_waits_goes_with_the_next_run(place: Address) -> None:
     assert spool.waiting(place) == []
 
 
-def test_a_run_that_was_stored_before_its_file_went_is_there_once(place: Address) -> None:
+def test_a_stored_run_whose_file_was_not_removed_is_stored_once(place: Address) -> None:
     stored(place, [run_number(1)])
     spool.keep(run_number(1), spool.folder(place))
     assert spool.send(place) == spool.Outcome(0, 0, "")
     assert len(Database(place).runs()) == 1
 
 
-def test_a_damaged_file_does_not_stand_in_the_way(place: Address) -> None:
+def test_a_damaged_file_is_set_aside(place: Address) -> None:
     bad = spool.keep(run_number(1), spool.folder(place))
     bad.write_text("{", encoding="utf-8")
     stored_now, aside = spool.store(run_number(2), place)
@@ -83,21 +83,21 @@ def test_a_damaged_file_does_not_stand_in_the_way(place: Address) -> None:
 
 
 def noisy(run: Record, seed: int, samples: int) -> Record:
-    """The run with so many different samples, which compress badly."""
+    """The run with that many random samples, which compress badly."""
     source = random.Random(seed)
     times = [[source.randrange(10**9, 10**10) for _ in range(samples)] for _ in range(3)]
     return replace(run, cases=(recorded(record_of(times)),))
 
 
-def store_apart(place: Address, run: Record, folder: Path, limit: int) -> str:
-    """Store from another process whose files cannot grow beyond `limit` bytes."""
+def store_with_limit(place: Address, run: Record, folder: Path, limit: int) -> str:
+    """Store from another process whose files are limited to `limit` bytes."""
     path = spool.keep(run, folder)
     command = [sys.executable, "-c", STORE, str(place.url.database), str(path), str(limit)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
-def test_another_run_under_a_stored_id_is_kept_aside_and_named(place: Address) -> None:
+def test_another_run_under_a_stored_id_is_set_aside(place: Address) -> None:
     stored(place, [run_number(1)])
     path = spool.keep(run_number(1, seconds=2.0), spool.folder(place))
     outcome = spool.send(place)
@@ -113,7 +113,7 @@ def test_a_full_disk_loses_nothing(place: Address, tmp_path: Path) -> None:
     database = stored(place, [noisy(run_number(1), 1, 1500)])
     size = Path(str(place.url.database)).stat().st_size
     run = noisy(run_number(2), 2, 90)
-    said = store_apart(place, run, tmp_path / "in", limit=size)
+    said = store_with_limit(place, run, tmp_path / "in", limit=size)
     assert "Not stored yet" in said
     assert "full" in said or "disk I/O error" in said
     assert len(database.runs()) == 1
@@ -123,14 +123,14 @@ def test_a_full_disk_loses_nothing(place: Address, tmp_path: Path) -> None:
     assert database.record(run.id) == run
 
 
-def test_a_data_folder_that_refuses_is_passed_by(place: Address, data_home: Path) -> None:
+def test_without_a_data_folder_a_run_is_stored_directly(place: Address, data_home: Path) -> None:
     data_home.write_text("a file where the folder should be", encoding="utf-8")
     (sentence,) = spool.store(run_number(1), place)
-    assert sentence.startswith(f"Stored in the history {place.shown}. Had that failed, the run would be lost:")
+    assert sentence.startswith(f"Stored in the history {place.shown}. A failing database would have lost the run: ")
     assert len(Database(place).runs()) == 1
 
 
-def test_without_data_folder_and_database_any_disk_will_do(
+def test_without_data_folder_and_database_a_run_is_kept_in_the_temporary_folder(
     tmp_path: Path, data_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data_home.write_text("a file where the folder should be", encoding="utf-8")
