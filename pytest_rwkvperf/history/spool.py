@@ -70,7 +70,7 @@ def send(address: Address) -> Outcome:
             try:
                 stored += database.add(records.read(path))
                 path.unlink(missing_ok=True)  # another process may have sent it too
-            except RecordError as error:
+            except RecordError as error:  # noqa: PERF203 - an unusable file must not cost the others
                 if path.exists():  # otherwise another process has sent it
                     asides.append(_set_aside(path, error))
     except HistoryError as error:
