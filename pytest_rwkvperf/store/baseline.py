@@ -17,11 +17,10 @@ from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.stats.estimates import MAX_NANOSECONDS
 from pytest_rwkvperf.stats.levels import SessionTimes, typical_handover
 from pytest_rwkvperf.stats.verdicts import MAX_SESSIONS, StoredSessions
-from pytest_rwkvperf.store import migrations
+from pytest_rwkvperf.store.versioned import Format
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 VERSION = 1
 
@@ -166,44 +165,6 @@ def without(sessions: tuple[BaselineEntry, ...], workloads: set[str]) -> tuple[B
     return tuple(session for session in trimmed if session.workloads)
 
 
-def dumps(baseline: Baseline) -> str:
-    """Stable key order, two-space indent, one process's samples on one line."""
-    return strict_json.dumps(msgspec.to_builtins(baseline), sort_keys=True)
-
-
-RESTORE = "restore it from version control or move it away; it was left as it is"
-
-
-def loads(text: str, path: Path, advice: str = RESTORE) -> Baseline:
-    """Read a baseline's text; `path` and `advice`, what to do then, are for the error.
-
-    Raises:
-        BaselineError: not JSON, not this schema, a newer schema, or figures that no verdict may rest on.
-    """
-    try:
-        raw = strict_json.loads(text)
-    except ValueError as error:
-        raise BaselineError(f"baseline {path} is not valid JSON ({error}); {advice}") from error
-    version = raw.get("schema") if isinstance(raw, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise BaselineError(f"baseline {path} has no valid schema number; {advice}")
-    if version > VERSION:
-        raise BaselineError(
-            f"baseline {path} has schema {version}, this release reads up to {VERSION}; upgrade pytest-rwkvperf"
-        )
-    try:
-        raw = migrations.migrated(raw, version, VERSION)
-        baseline = msgspec.convert(raw, type=Baseline)
-    except (msgspec.ValidationError, KeyError, TypeError) as error:
-        raise BaselineError(f"baseline {path} does not follow its schema: {error}; {advice}") from error
-    if (stray := strict_json.stray(raw, msgspec.to_builtins(baseline))) is not None:
-        # A slip in a hand-merged file: the figures under it would not be compared with, and lost by saving.
-        raise BaselineError(f"baseline {path} does not follow its schema: unknown key {stray!r}; {advice}")
-    if problem := _problem(baseline):
-        raise BaselineError(f"baseline {path}: {problem}; {advice}")
-    return baseline
-
-
 def _problem(baseline: Baseline) -> str:
     """Why no verdict may rest on a baseline; empty when one may."""
     for kind, noise in baseline.noise.items():
@@ -237,3 +198,19 @@ def _fits(times: Sequence[Sequence[int]], places: Sequence[Sequence[object]]) ->
     """Whether usable times stand in all these places and nowhere else."""
     same = [len(row) for row in times] == [len(row) for row in places]
     return same and all(0 < value <= MAX_NANOSECONDS for row in times for value in row)
+
+
+FORMAT = Format(
+    "baseline",
+    Baseline,
+    VERSION,
+    BaselineError,
+    "restore it from version control or move it away; it was left as it is",
+    _problem,
+)
+read, loads = FORMAT.read, FORMAT.loads
+
+
+def dumps(baseline: Baseline) -> str:
+    """Stable key order, two-space indent, one process's samples on one line."""
+    return strict_json.dumps(msgspec.to_builtins(baseline), sort_keys=True)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core import locks, strict_json
+from pytest_rwkvperf.core import locks
 from pytest_rwkvperf.core.atomic import destination, remove_leftovers, write_atomically
 from pytest_rwkvperf.core.errors import BaselineError, LockedError
 from pytest_rwkvperf.core.folders import lock_for
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 60.0
 
 
-_POSSIBLE = "make that possible, or name another folder"
-
-
 def path_for(folder: Path, fingerprint: Fingerprint) -> Path:
     """Where a machine's baseline lives."""
     return folder / f"{fingerprint.id}.json"
@@ -37,19 +34,7 @@ def read(path: Path) -> Baseline | None:
     Raises:
         BaselineError: there is a file and it cannot be used; the message names it.
     """
-    try:
-        text = strict_json.read_text(path)
-    except FileNotFoundError:
-        if path.is_symlink():  # saved through, it would make a file wherever whoever brought the link wanted one
-            raise BaselineError(
-                f"baseline {path} is a link to {path.readlink()}, which is not there; remove the link or bring the file"
-            ) from None
-        return None
-    except UnicodeDecodeError as error:
-        raise BaselineError(f"baseline {path} is not text ({error}); {baselines.RESTORE}") from error
-    except OSError as error:
-        raise BaselineError(f"baseline {path} cannot be read: {error}; {_POSSIBLE}") from error
-    return baselines.loads(text, path)
+    return baselines.read(path)
 
 
 def others(folder: Path, fingerprint: Fingerprint) -> list[Fingerprint]:
@@ -121,5 +106,5 @@ def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], 
         raise BaselineError(f"{message}: try again when that has ended") from error
     except (OSError, UnicodeEncodeError) as error:
         message = f"baseline {path} cannot be written: {error}; it was left as it is"
-        raise BaselineError(f"{message}; {_POSSIBLE}") from error
+        raise BaselineError(f"{message}; make that possible, or name another folder") from error
     return path

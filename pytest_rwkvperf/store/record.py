@@ -22,6 +22,7 @@ from pytest_rwkvperf.machine.system import System
 from pytest_rwkvperf.measure.record import CaseRecord, ProcessRun
 from pytest_rwkvperf.stats.estimates import MAX_NANOSECONDS, Rate
 from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
+from pytest_rwkvperf.store.versioned import Format
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,58 +147,13 @@ def dumps(record: Record) -> str:
     return strict_json.dumps({"schema": raw.pop("schema"), **raw}, sort_keys=False)
 
 
-def read(path: Path) -> Record:
-    """The record in a file.
-
-    Raises:
-        RecordError: it cannot be read, or is no record.
-    """
-    try:
-        size = path.stat().st_size
-        if size > strict_json.MAX_BYTES:
-            raise RecordError(
-                f"record {path} has {size:,} bytes, more than the {strict_json.MAX_BYTES:,} that any record has"
-            )
-        text = strict_json.read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"record {path} cannot be read: {error}; {_AGAIN}") from error
-    return loads(text, path)
+def _problem(record: Record) -> str:
+    """What is wrong with a record's content; empty if nothing is."""
+    problems = ((case.case.key, _case_problem(case)) for case in record.cases)
+    return next((f"{key}: {problem}" for key, problem in problems if problem), "")
 
 
-def loads(text: str, path: Path) -> Record:
-    """Read a record's text; `path` is for the error.
-
-    Raises:
-        RecordError: not JSON, not this schema, a newer schema, or figures that nobody measured.
-    """
-    try:
-        raw = strict_json.loads(text, clean=True)
-    except ValueError as error:
-        raise RecordError(f"record {path} is not valid JSON ({error}); {_AGAIN}") from error
-    version = raw.get("schema") if isinstance(raw, dict) else None
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise RecordError(f"record {path} has no valid schema number; {_AGAIN}")
-    if version > VERSION:
-        raise RecordError(
-            f"record {path} has schema {version}, this release reads up to {VERSION}; upgrade pytest-rwkvperf"
-        )
-    try:
-        record = msgspec.convert(raw, type=Record)
-    except msgspec.ValidationError as error:
-        raise RecordError(f"record {path} does not follow its schema: {error}; {_AGAIN}") from error
-    if (stray := strict_json.stray(raw, msgspec.to_builtins(record))) is not None:
-        raise RecordError(f"record {path} does not follow its schema: unknown key {stray!r}; {_AGAIN}")
-    for case in record.cases:
-        if problem := _problem(case):
-            raise RecordError(f"record {path}: {case.case.key}: {problem}; {_AGAIN}")
-    return record
-
-
-_AGAIN = "give the file that --rwkv-report=FILE.json wrote, or measure again"
-
-
-def _problem(case: RecordedCase) -> str:
-    """What is wrong with a case's content; empty when nothing is."""
+def _case_problem(case: RecordedCase) -> str:
     for side in filter(None, (case.measured, case.old)):
         if side.case != case.case:
             return f"its samples are those of {side.case.key}"
@@ -234,8 +190,31 @@ def _item_problem(item: RecordedItem) -> str:
     return ""
 
 
+FORMAT = Format(
+    "record",
+    Record,
+    VERSION,
+    RecordError,
+    "give the file that --rwkv-report=FILE.json wrote, or measure again",
+    _problem,
+    clean=True,
+)
+loads = FORMAT.loads
+
+
+def read(path: Path) -> Record:
+    """The record in a file.
+
+    Raises:
+        RecordError: it cannot be read, or is no record.
+    """
+    if (record := FORMAT.read(path)) is None:
+        raise RecordError(f"record {path} is not there; {FORMAT.advice}")
+    return record
+
+
 def json_schema() -> dict[str, Any]:
-    """The record's JSON Schema (draft 2020-12); as strict about unknown keys as `loads`."""
+    """The record's JSON Schema (draft 2020-12); as strict about unknown keys as reading is."""
     # There and back: defaults are tuples here and lists in JSON.
     schema: dict[str, Any] = json.loads(json.dumps(msgspec.json.schema(Record)))
     for part in schema["$defs"].values():

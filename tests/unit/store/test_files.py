@@ -77,7 +77,7 @@ def test_a_newer_releases_file_is_left_as_it_is(saved: Path, machine: Fingerprin
 
 
 def test_a_folder_in_a_files_place_is_no_baseline(folder: Path) -> None:
-    with pytest.raises(BaselineError, match="make that possible, or name another folder") as caught:
+    with pytest.raises(BaselineError, match="make that possible, or name another path") as caught:
         files.read(folder)
     assert str(folder) in str(caught.value)
 

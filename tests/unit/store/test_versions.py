@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rwkvperf.core.errors import BaselineError
 from pytest_rwkvperf.store import baseline as baselines
-from pytest_rwkvperf.store import files, migrations
+from pytest_rwkvperf.store import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +20,6 @@ VERSIONS = Path(__file__).with_name("versions")
 def test_there_is_a_file_of_every_version() -> None:
     names = {path.name for path in VERSIONS.iterdir()}
     assert names == {f"{number}.json" for number in range(1, baselines.VERSION + 1)}
-    assert set(migrations.STEPS) <= set(range(1, baselines.VERSION))
 
 
 @pytest.mark.parametrize("number", range(1, baselines.VERSION + 1))
@@ -51,22 +49,3 @@ def test_reading_leaves_the_file_and_saving_renews_it(
     files.save(tmp_path, machine, [make_stored("rwkv")], replacing=False)
     assert json.loads(path.read_text("utf-8"))["schema"] == baselines.VERSION
     assert len(json.loads(path.read_text("utf-8"))["cases"]) == 3
-
-
-def test_steps_are_taken_one_after_the_other_and_leave_the_original() -> None:
-    def first(raw: dict[str, Any]) -> dict[str, Any]:
-        raw["b"] = raw.pop("a")
-        return raw
-
-    original = {"schema": 1, "a": 1}
-    steps = {1: first, 3: lambda raw: {**raw, "b": raw["b"] + 1}}
-    assert migrations.migrated(original, 1, 4, steps) == {"schema": 4, "b": 2}
-    assert original == {"schema": 1, "a": 1}
-
-
-def test_a_file_that_is_not_what_its_version_says_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrations, "STEPS", {1: lambda raw: {**raw, "cases": raw["missing"]}})
-    monkeypatch.setattr(migrations.migrated, "__defaults__", (migrations.STEPS,))
-    monkeypatch.setattr(baselines, "VERSION", 2)
-    with pytest.raises(BaselineError, match=r"here\.json does not follow its schema"):
-        baselines.loads((VERSIONS / "1.json").read_text("utf-8"), Path("here.json"))
