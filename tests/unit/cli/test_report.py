@@ -52,7 +52,11 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["run.json", "-o", "run.docx"], 2, "'run.docx': no such format"),
         (["run.json", "-o", "."], 2, "no such format"),
         (["run.json", "--format", "json", "-o", "taken"], 2, "is a folder"),
-        (["gone.json", "--format", "json"], 1, "'gone.json'; give the file that --rwkv-report=FILE.json wrote"),
+        (
+            ["gone.json", "--format", "json"],
+            1,
+            "record gone.json is not there; give the file that --rwkv-report=FILE.json wrote",
+        ),
         (["broken.json", "--format", "json"], 1, "record broken.json is not valid JSON"),
     ],
 )
