@@ -2,16 +2,16 @@
 
     python benchmarks/gpu/carry.py FOLDER --python 3.12 --most 52
 
-For x86-64 Linux; needs an index here, and `make setup` before, which compiles the binding. What the other machine's
-Python brings by itself (torch above all) is left out: the packages below are those that an image for CUDA lacked or had
-in too old a version; more go by --also. Vulkan's loader and web-rwkv's `bench` are not among them.
+For x86-64 Linux; needs an index and cargo here. What the other machine's Python brings by itself (torch above all) is
+left out: the packages below are those that an image for CUDA lacked or had in too old a version; more go by --also.
+Vulkan's loader and web-rwkv's `bench` are not among them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import runpy
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -62,18 +62,10 @@ def slim(folder: Path) -> None:
 
 
 def binding(folder: Path) -> None:
-    """The web-rwkv binding's wheel, as the set-up has compiled it from the sources that are here.
-
-    Raises:
-        SystemExit: it has not.
-    """
-    dev = runpy.run_path(str(CHECKOUT / "tools" / "dev.py"))
-    (step,) = (one for one in dev["ENGINES"] if one.name == "web-rwkv")
-    made = dev["sources_hash"](CHECKOUT, step.files)
-    wheels = sorted((dev["build_cache"]() / "wheels").glob(f"*/{made}/*.whl"))
-    if not wheels:
-        raise SystemExit("the set-up has not compiled the binding of these sources: make setup")
-    shutil.copy(wheels[-1], folder)
+    """The web-rwkv binding's wheel, of the sources that are here."""
+    environment = {**os.environ, **runpy.run_path(str(CHECKOUT / "tools" / "dev.py"))["CARGO"]}
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
+    subprocess.run([*pip, str(CHECKOUT / "native" / "web-rwkv")], check=True, env=environment)
 
 
 def main() -> None:
