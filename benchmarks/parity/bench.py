@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: a cache that leaves nothing behind, and an engine's answers on a file."""
+"""What the scripts of this folder share: a temporary cache, and an engine's answers for a file."""
 
 from __future__ import annotations
 
@@ -37,16 +37,15 @@ REAL_BACKENDS = ("rwkv", "llama-cpp", "web-rwkv")
 
 
 def silent(_sentence: str, _fraction: float) -> None:
-    """Progress nobody needs."""
+    """Progress that is not shown."""
 
 
 TOOLS = WorkerTools(silent)
-MODELS = ModelStore(TOOLS, silent)
 
 
 @contextmanager
-def passing_cache() -> Iterator[Path]:
-    """A cache folder for this block alone, for this process and its workers; what is in it goes with it."""
+def temporary_cache() -> Iterator[Path]:
+    """A temporary cache folder for this process and its workers."""
     with tempfile.TemporaryDirectory(prefix="rwkvperf-parity-") as folder:
         before = os.environ.get("XDG_CACHE_HOME")
         os.environ["XDG_CACHE_HOME"] = folder
@@ -70,38 +69,38 @@ class Engine:
 
     @property
     def name(self) -> str:
-        """The backend's."""
+        """The backend's name."""
         return self.backend.name
 
 
 @cache
 def engine(name: str, device: str = "") -> Engine:
-    """Ask a built-in backend, in a worker; on its best device, or the named one."""
+    """A built-in backend on its best device, or on the named one."""
     location = registry.BUILT_IN[name]
     backend = registry.load(location)
     with Worker(environment=backend.environment(None)) as worker:
         described = worker.request("describe", IMPORT_SECONDS, location=location)
-    found = next(Device(**one) for one in described["devices"] if device in {"", one["id"]})
-    return Engine(backend, location, found, described["versions"])
+    chosen = next(Device(**entry) for entry in described["devices"] if device in {"", entry["id"]})
+    return Engine(backend, location, chosen, described["versions"])
 
 
 def model(shape: str, seed: int) -> Model:
     """A synthetic model."""
-    return MODELS.resolve(f"synthetic:{shape}:{seed}")
+    return ModelStore(TOOLS, silent).resolve(f"synthetic:{shape}:{seed}")
 
 
-def file_of(one: Model, engine: Engine, quant: str) -> ModelFile:
-    """The file an engine reads, in the cache."""
-    return MODELS.file_for(one, engine.backend.format, engine.backend.file_quant(quant))
+def file_of(model: Model, engine: Engine, quant: str) -> ModelFile:
+    """The cached file that an engine reads."""
+    return ModelStore(TOOLS, silent).file_for(model, engine.backend.format, engine.backend.file_quant(quant))
 
 
 def right_answers(file: ModelFile, engine: Engine, quant: str, *, deep: bool) -> list[Path]:
-    """The oracle's logits for what an engine makes of a file."""
+    """The oracle's logits for a file and a quant of an engine."""
     return expected.logits_files(file, engine.backend.emulation(quant), deep=deep, solver=TOOLS)
 
 
 def case(engine: Engine, quant: str) -> Case:
-    """An engine's case with the settings that a run chooses by itself."""
+    """An engine's case with a run's default settings."""
     threads = psutil.cpu_count(logical=False) or 1
     return Case(engine.name, "parity", quant, engine.device.id, threads, engine.backend.standard_chunk)
 
@@ -111,19 +110,19 @@ def answers(engine: Engine, quant: str, path: Path, wanted: Sequence[Path]) -> t
     noise = bounds.bound_for(engine.name, quant, engine.device).relative_l2
     with Worker(environment=engine.backend.environment(engine.device.id)) as worker:
         worker.open(engine.location, path, case(engine, quant))
-        found = worker.request("parity", SAMPLE_SECONDS, expected=[str(one) for one in wanted], noise=noise)
-    deep = msgspec.convert(found["deep"], type=Deep) if found["deep"] else None
-    return msgspec.convert(found["short"], type=Short), deep
+        results = worker.request("parity", SAMPLE_SECONDS, expected=[str(path) for path in wanted], noise=noise)
+    deep = msgspec.convert(results["deep"], type=Deep) if results["deep"] else None
+    return msgspec.convert(results["short"], type=Short), deep
 
 
 def problem(engine: Engine, quant: str, short: Short, deep: Deep | None) -> str:
-    """What the check says of it; empty when the answer is right."""
+    """What is wrong with the answers; empty when they are within the bound."""
     bound = bounds.bound_for(engine.name, quant, engine.device)
     return bounds.broken_short(short, bound) or (bounds.broken_deep(deep, bound) if deep else "")
 
 
 def conditions() -> dict[str, Any]:
-    """Where and when figures come from."""
+    """Where and when figures were measured."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "system": platform.platform(),
@@ -134,6 +133,6 @@ def conditions() -> dict[str, Any]:
     }
 
 
-def device_facts(one: Engine) -> dict[str, Any]:
+def device_facts(engine: Engine) -> dict[str, Any]:
     """An engine's device and versions, for the record."""
-    return {"device": asdict(one.device), "versions": dict(one.versions)}
+    return {"device": asdict(engine.device), "versions": dict(engine.versions)}

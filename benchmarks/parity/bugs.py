@@ -1,8 +1,8 @@
-"""The bugs that the parity check has to catch, each made for real.
+"""Planted bugs that the parity check must detect.
 
-What a model file can hold is planted in the file, which a real engine then reads: the engine is right and the weights
-are what a faulty converter or loader would have handed it. What is in the arithmetic is planted in this project's own
-NumPy engine. Each is the least visible form that comes to mind: one layer of several, one pair of tensors, two tokens.
+Bugs that a model file can hold are planted in the file, which a real engine then reads: the weights are those of a
+faulty converter or loader. Bugs in the arithmetic are planted in this project's own NumPy engine. Each is small: one
+layer of several, one pair of tensors, two tokens.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.oracle.rwkv7 import Doubles, Floats, LayerState
 
 LAYER = "blocks.1."
-"""Where the bugs of one layer are planted: not the first, which has no value residual, nor the last."""
+"""The layer of one-layer bugs: neither the first, which has no value residual, nor the last."""
 
 _Q4_BLOCK, _Q4_STEPS = 32, 7
 
 
 class _Changed:
-    """Weights of which some tensors are others."""
+    """Weights with some tensors replaced."""
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
@@ -57,7 +57,7 @@ class _Changed:
 
 
 class TransposedLora(_Changed):
-    """The decay's first low-rank matrix of one layer, its values in the order of its transpose."""
+    """One layer's first low-rank matrix of the decay, with its values in the transpose's order."""
 
     def _changed(self, spec: TensorSpec) -> Array | None:
         if spec.name != f"{LAYER}att.w1":
@@ -67,7 +67,7 @@ class TransposedLora(_Changed):
 
 
 class SwappedLerps(_Changed):
-    """The token-shift weights of key and value in each other's place, in one layer."""
+    """The token-shift weights of key and value swapped in one layer."""
 
     def _changed(self, spec: TensorSpec) -> Array | None:
         other = {f"{LAYER}att.x_k": "x_v", f"{LAYER}att.x_v": "x_k"}.get(spec.name)
@@ -75,14 +75,14 @@ class SwappedLerps(_Changed):
 
 
 class WrongDecaySign(_Changed):
-    """-w0 for w0, in one layer."""
+    """-w0 instead of w0 in one layer."""
 
     def _changed(self, spec: TensorSpec) -> Array | None:
         return -self._whole(spec) if spec.name == f"{LAYER}att.w0" else None
 
 
 class RoundedHead(_Changed):
-    """The head matrix through four bits: blocks of 32 values, 15 steps around zero."""
+    """The head matrix rounded to four bits: blocks of 32 values, 15 steps around zero."""
 
     def rows(self, spec: TensorSpec, start: int, stop: int, precision: Precision | None = None) -> Array:
         """See `Weights.rows`."""
@@ -96,7 +96,7 @@ class RoundedHead(_Changed):
 
 
 class DroppedLayer(_Changed):
-    """Layer 1 left out, the later ones moved up."""
+    """Layer 1 left out."""
 
     def __init__(self, weights: Weights) -> None:
         super().__init__(weights)
@@ -104,9 +104,9 @@ class DroppedLayer(_Changed):
 
     def rows(self, spec: TensorSpec, start: int, stop: int, precision: Precision | None = None) -> Array:
         """See `Weights.rows`."""
-        found = re.match(r"blocks\.(\d+)\.", spec.name)
-        if found and int(found[1]) >= 1:
-            name = f"blocks.{int(found[1]) + 1}.{spec.name[found.end() :]}"
+        match = re.match(r"blocks\.(\d+)\.", spec.name)
+        if match and int(match[1]) >= 1:
+            name = f"blocks.{int(match[1]) + 1}.{spec.name[match.end() :]}"
             spec = dataclasses.replace(spec, name=name)
         return self._weights.rows(spec, start, stop, precision)
 
@@ -121,7 +121,7 @@ class _OtherEpsilon(Oracle):
 
 
 class _FirstLayerResidual(Oracle):
-    """Layer 0 blends its values too, towards a first value that nobody has set, by the `.gguf`'s placeholders."""
+    """Layer 0 blends its values too, towards an unset first value, with the `.gguf`'s placeholders."""
 
     def _time_mix(
         self, x: Floats, prefix: str, state: LayerState, first_values: Floats | None
@@ -142,7 +142,7 @@ class _KeptState(ReferenceEngine):
 
 
 class _WrongOrder(ReferenceEngine):
-    """The first two tokens of a call change places."""
+    """The first two tokens of a call are swapped."""
 
     def prefill(self, tokens: Sequence[int]) -> None:
         """See `Engine.prefill`."""
@@ -156,7 +156,7 @@ IN_FILES: dict[str, Callable[[Weights], Weights]] = {
     "head rounded to 4 bits": RoundedHead,
     "one layer dropped": DroppedLayer,
 }
-"""From right weights to those that a file with the bug holds."""
+"""From correct weights to those of a file with the bug."""
 
 
 def _engine(of: type[ReferenceEngine], oracle: type[Oracle], weights: Weights) -> ReferenceEngine:

@@ -1,12 +1,12 @@
-"""What the parity check costs: its share of the time that a default run gives a case.
+"""The cost of the parity check: its share of the time that a default run gives a case.
 
     python benchmarks/parity/cost.py                                     # nano, and 0.1b for rwkv and llama-cpp
     python benchmarks/parity/cost.py --shape nano --backend llama-cpp
 
-Worker processes are run as the default plan runs them (pp512 and tg128, warm-up, samples), with a clock around every
-request: the share is that of the short check in a whole process, its start and end included. The deep check and the
-oracle run once per engine version, file, quant and device; their seconds stand beside it. Run it on an idle machine.
-Results go to `cost.json`; `cost.md` is written anew.
+Worker processes run as in the default plan (pp512 and tg128, warm-up, samples), and every request is timed: the share
+is that of the short check in a whole process, with its start and end. The deep check and the oracle run once per engine
+version, file, quant and device; their seconds are given separately. Run it on an idle machine. Results go to
+`cost.json`, and `cost.md` is rewritten.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PROCESSES = 3
 
 @contextmanager
 def clocked() -> Iterator[dict[str, float]]:
-    """Seconds by request, of every worker in this block."""
+    """Seconds by request of all workers in this block."""
     seconds: dict[str, float] = defaultdict(float)
     plain = Worker.request
 
@@ -70,13 +70,13 @@ def clocked() -> Iterator[dict[str, float]]:
 
 
 def measure(name: str, quant: str, shape: str) -> dict[str, Any]:
-    """A case's seconds, by what they went into, one list entry per process; the first one also checks at depth."""
-    engine, one = bench.engine(name), bench.model(shape, 0)
-    file = bench.file_of(one, engine, quant)
+    """A case's seconds by request, one list entry per process; the first process also runs the deep check."""
+    engine, model = bench.engine(name), bench.model(shape, 0)
+    file = bench.file_of(model, engine, quant)
     started = time.perf_counter()
     wanted = bench.right_answers(file, engine, quant, deep=True)
     oracle = time.perf_counter() - started
-    facts = ModelFacts(one.name, one.content_hash, one.shape.parameters, file.size_bytes)
+    facts = ModelFacts(model.name, model.content_hash, model.shape.parameters, file.size_bytes)
     environment = engine.backend.environment(engine.device.id)
     target = Target(
         bench.case(engine, quant), engine.location, environment, bench.PYTHON, facts, file.path, engine.device,
@@ -103,7 +103,7 @@ def measure(name: str, quant: str, shape: str) -> dict[str, Any]:
 
 
 def record(entry: dict[str, Any]) -> None:
-    """Add an entry and write the table anew."""
+    """Add an entry and rewrite the table."""
     held = {(one["backend"], one["quant"], one["shape"]): one for one in recorded()}
     held[entry["backend"], entry["quant"], entry["shape"]] = entry
     everything = [held[key] for key in DEFAULT if key in held]
@@ -144,7 +144,7 @@ def main() -> None:
     options = parser.parse_args()
     for name, quant, shape in DEFAULT:
         if shape in options.shape.split(",") and name in options.backend.split(","):
-            with bench.passing_cache():
+            with bench.temporary_cache():
                 entry = measure(name, quant, shape)
             record(entry)
             print(name, quant, shape, f"{entry['share']:.2%}", entry["processes"], flush=True)

@@ -1,10 +1,11 @@
-"""How much anonymous memory the oracle takes: 2.9b within 1 GiB.
+"""The anonymous memory that the oracle takes: less than 1 GiB for 2.9b.
 
     python benchmarks/parity/memory.py                       # 2.9b, from a .st of 5.9 GB in a temporary folder
     python benchmarks/parity/memory.py --shape 0.1b
 
-The oracle solves the short prompt in a process of its own, as it does for a measurement; RssAnon of /proc/PID/status
-(proc(5): resident memory that no file backs) is read every 10 ms from outside. Linux only. Results go to `memory.json`.
+The oracle computes the logits of the short check in a process of its own, as for a measurement; RssAnon of
+/proc/PID/status (proc(5): resident memory not backed by a file) is read every 10 ms. Linux only. Results go to
+`memory.json`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def anonymous_bytes(pid: int) -> int:
 
 
 def measure(shape: str, count: int, emulation: str) -> dict[str, Any]:
-    """Peak and seconds of one solving."""
+    """Peak memory and seconds of one computation."""
     with tempfile.TemporaryDirectory(prefix="rwkvperf-parity-") as folder:
         path = Path(folder) / "model.st"
         derive.write(synthetic.parse(f"synthetic:{shape}"), path, "st", shape, bench.silent)

@@ -1,13 +1,13 @@
-"""Which planted bugs the parity check catches, on which cases.
+"""Which planted bugs the parity check detects, on which cases.
 
     python benchmarks/parity/planted.py                      # nano and 0.1b
     python benchmarks/parity/planted.py --shape 0.1b --backend rwkv,llama-cpp --quant fp32,bf16,f16,q8_0
 
-For each bug of `bugs.py` that a file can hold, the file is written with the bug, a real engine reads it, and the short
-check compares the engine with the oracle on the file without the bug, in a worker process, as a run of pytest would.
-Bugs of the arithmetic run in this project's NumPy engine, once per shape; a case's check catches one when its deviation
-exceeds the case's bound by a third, which is what the case's own engine may add (its bound is three times its own
-error); the top token is left out of it. Results go to `planted.json`; `planted.md` is written anew.
+For each bug of `bugs.py` that a file can hold, a real engine reads a file with the bug, in a worker process as in a run
+of pytest, and the short check compares it with the oracle on the file without the bug. Bugs of the arithmetic run in
+this project's NumPy engine, once per shape. A case's check detects one when its deviation exceeds the case's bound by a
+third, the error that the case's own engine may add (its bound is three times its own error); the top token is not used.
+Results go to `planted.json`, and `planted.md` is rewritten.
 """
 
 from __future__ import annotations
@@ -59,48 +59,47 @@ _ALLOWANCE = 4 / 3
 
 
 def in_files(shape: str, cases: Sequence[tuple[str, str]], folder: Path) -> Iterator[dict[str, Any]]:
-    """Every bug of a file, through every case."""
-    one, weights = bench.model(shape, SEED), synthetic.parse(f"synthetic:{shape}:{SEED}")
+    """Every bug of a file, on every case."""
+    model, weights = bench.model(shape, SEED), synthetic.parse(f"synthetic:{shape}:{SEED}")
     for bug, plant in bugs.IN_FILES.items():
         planted: dict[str, Path] = {}
         for name, quant in cases:
             engine = bench.engine(name)
-            right = bench.file_of(one, engine, quant)
-            wanted = bench.right_answers(right, engine, quant, deep=False)
-            path = _planted_file(one, plant(weights), right, planted, folder)
+            correct = bench.file_of(model, engine, quant)
+            wanted = bench.right_answers(correct, engine, quant, deep=False)
+            path = _planted_file(model, plant(weights), correct, planted, folder)
             short, _ = bench.answers(engine, quant, path, wanted)
             yield _entry(bug, shape, name, quant, short)
         for path in planted.values():
             path.unlink()
 
 
-def _planted_file(one: Model, weights: Weights, right: ModelFile, planted: dict[str, Path], folder: Path) -> Path:
-    """The file like `right`, with the bug in it; each is made once per bug."""
-    plain = f"planted.{right.format}"
+def _planted_file(model: Model, weights: Weights, correct: ModelFile, planted: dict[str, Path], folder: Path) -> Path:
+    """A file like `correct` with the bug in it; made once per bug."""
+    plain = f"planted.{correct.format}"
     if plain not in planted:
-        derive.write(weights, folder / plain, right.format, one.name.replace(":", " "), bench.silent)
+        derive.write(weights, folder / plain, correct.format, model.name.replace(":", " "), bench.silent)
         planted[plain] = folder / plain
-    if right.format != "gguf" or right.quant == "f16":
+    if correct.format != "gguf" or correct.quant == "f16":
         return planted[plain]
-    quantized = f"planted-{right.quant}.gguf"
+    quantized = f"planted-{correct.quant}.gguf"
     if quantized not in planted:
-        bench.TOOLS.quantize_gguf(planted[plain], folder / quantized, right.quant)
+        bench.TOOLS.quantize_gguf(planted[plain], folder / quantized, correct.quant)
         planted[quantized] = folder / quantized
     return planted[quantized]
 
 
 def in_engines(shape: str, cases: Sequence[tuple[str, str]]) -> Iterator[dict[str, Any]]:
     """Every bug of the arithmetic, judged by every case's bounds."""
-    one, engine = bench.model(shape, SEED), bench.engine("reference")
-    file = bench.file_of(one, engine, "fp32")
+    engine = bench.engine("reference")
+    file = bench.file_of(bench.model(shape, SEED), engine, "fp32")
     (wanted,) = bench.right_answers(file, engine, "fp32", deep=False)
     answer = np.load(wanted, allow_pickle=False)
     for bug, plant in bugs.IN_ENGINES.items():
-        found = parity.short(
-            plant(st.read_header(file.path).weights()), engine.backend.standard_chunk, answer, noise=1.0
-        )
+        weights = st.read_header(file.path).weights()
+        result = parity.short(plant(weights), engine.backend.standard_chunk, answer, noise=1.0)
         for name, quant in cases:
-            yield _entry(bug, shape, name, quant, found)
+            yield _entry(bug, shape, name, quant, result)
 
 
 def _entry(bug: str, shape: str, name: str, quant: str, short: Short) -> dict[str, Any]:
@@ -108,7 +107,7 @@ def _entry(bug: str, shape: str, name: str, quant: str, short: Short) -> dict[st
 
 
 def problem(entry: dict[str, Any]) -> str:
-    """What the check says of an entry, by today's bounds."""
+    """What is wrong with an entry, by the present bounds."""
     bound = bounds.bound_for(entry["backend"], entry["quant"])
     if entry["bug"] in bugs.IN_ENGINES:
         bound = Bound(bound.relative_l2 * _ALLOWANCE)
@@ -116,7 +115,7 @@ def problem(entry: dict[str, Any]) -> str:
 
 
 def record(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add entries to what is recorded; everything that is."""
+    """Add entries to the results; returns all of them."""
     held = recorded()
     for entry in entries:
         held[_key(entry)] = entry
@@ -144,7 +143,7 @@ def _key(entry: dict[str, Any]) -> tuple[str, str, str, str]:
 
 
 def table(entries: Sequence[dict[str, Any]]) -> str:
-    """The tables, one per shape: relative L2 of what the check found, in bold where it was caught."""
+    """The tables, one per shape: relative L2, in bold where the check detects the bug."""
     lines = [_HEAD]
     for shape in SHAPES:
         held = {(e["bug"], e["backend"], e["quant"]): e for e in entries if e["shape"] == shape}
@@ -162,7 +161,7 @@ def table(entries: Sequence[dict[str, Any]]) -> str:
 _HEAD = """# Planted bugs
 
 Made by `planted.py`; every figure and every sentence of the check is in `planted.json`. Each cell is the larger
-relative L2 of the two passes of the short check; **bold** is caught, plain is not seen."""
+relative L2 of the two passes of the short check; **bold** is detected, plain is not."""
 
 
 def _cell(entry: dict[str, Any] | None) -> str:
@@ -178,7 +177,7 @@ def main() -> None:
     parser.add_argument("--shape", default=",".join(SHAPES))
     parser.add_argument("--backend", default=",".join(bench.REAL_BACKENDS))
     parser.add_argument("--quant", default="", help="only these")
-    parser.add_argument("--table", action="store_true", help="judge what is recorded anew and print it")
+    parser.add_argument("--table", action="store_true", help="judge the recorded results again and print them")
     options = parser.parse_args()
     only = options.quant.split(",") if options.quant else [quant for _, quant in (*UNQUANTIZED, *QUANTIZED)]
     if not options.table:
@@ -186,7 +185,7 @@ def main() -> None:
             cases = [
                 case for case in (*UNQUANTIZED, *QUANTIZED) if case[0] in options.backend.split(",") and case[1] in only
             ]
-            with bench.passing_cache() as folder:
+            with bench.temporary_cache() as folder:
                 for entries in (in_engines(shape, cases), in_files(shape, cases, folder)):
                     for entry in entries:
                         record([entry])

@@ -1,15 +1,15 @@
-"""How far right answers lie from the oracle's: the table of parity, and the figures that the bounds rest on.
+"""The distance of correct answers from the oracle's: the parity table, and the figures that the bounds are based on.
 
     python benchmarks/parity/spread.py                                   # nano, five seeds, every engine and quant
     python benchmarks/parity/spread.py --shape 0.1b --seeds 1-2 --backend rwkv,llama-cpp
     python benchmarks/parity/spread.py --seeds 6-50 --quant fp32,bf16,fp16,f16,q8_0 --short
     python benchmarks/parity/spread.py --backend llama-cpp --quant f16 --device vulkan:0 --short
-    python benchmarks/parity/spread.py --table                           # print what is recorded, run nothing
+    python benchmarks/parity/spread.py --table                           # print the recorded results
 
-Every figure comes from the very check that runs before a measurement, in a worker process. Results are added to
-`spread.json` (one entry per backend, quant, shape and seed; a newer one replaces an older) and `spread.md` is written
-anew. Files and logits live in a temporary folder, a model at a time. On a software graphics driver the deep check runs
-on nano alone: elsewhere it takes a quarter of an hour.
+Every figure comes from the check that runs before a measurement, in a worker process. Results are added to
+`spread.json` (one entry per backend, quant, shape and seed; a newer one replaces an older), and `spread.md` is
+rewritten. Files and logits are in a temporary folder, for one model at a time. On a software graphics driver the deep
+check runs on nano only: on other shapes it takes a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ SHAPES = ("nano", "0.1b", "0.4b", "1.5b", "2.9b", "7.2b", "13.3b")
 
 def measure(engine: bench.Engine, quant: str, shape: str, seed: int, *, deep: bool) -> dict[str, Any]:
     """One entry: an engine's figures on one model."""
-    one = bench.model(shape, seed)
+    model = bench.model(shape, seed)
     deep_too = deep and (shape == "nano" or engine.device.kind != "software")
-    file = bench.file_of(one, engine, quant)
+    file = bench.file_of(model, engine, quant)
     wanted = bench.right_answers(file, engine, quant, deep=deep_too)
     started = time.monotonic()
     short, found = bench.answers(engine, quant, file.path, wanted)
@@ -69,7 +69,7 @@ def measure(engine: bench.Engine, quant: str, shape: str, seed: int, *, deep: bo
 
 
 def record(entries: Sequence[dict[str, Any]], *, here: bool = True) -> list[dict[str, Any]]:
-    """Add entries, measured here or elsewhere, to what is recorded; everything that is."""
+    """Add entries, measured here or elsewhere, to the results; returns all of them."""
     held = recorded()
     for entry in entries:
         held[_key(entry)] = entry
@@ -96,13 +96,13 @@ def _key(entry: dict[str, Any]) -> tuple[str, str, str, int, str]:
 
 
 def _place_of(entry: dict[str, Any]) -> DeviceKind:
-    """Entries of the first days do not tell; web-rwkv always ran on a software driver then."""
+    """The oldest entries have no kind; then web-rwkv always ran on a software driver."""
     kind: DeviceKind = "software" if entry["backend"] == "web-rwkv" else "cpu"
     return entry.get("kind", kind)
 
 
 def _device_of(entry: dict[str, Any]) -> Device:
-    """Entries of the first days do not tell the id: llama.cpp had CUDA then."""
+    """The oldest entries have no id; then llama.cpp had CUDA."""
     kind = _place_of(entry)
     default = "cpu" if kind == "cpu" else "vulkan:0" if entry["backend"] == "web-rwkv" else "cuda:0"
     return Device(entry.get("device_id", default), entry["device"], kind)
@@ -133,7 +133,7 @@ def table(entries: Iterable[dict[str, Any]]) -> str:
 
 
 def _where(entry: dict[str, Any]) -> str:
-    """The device's name; a CPU's is not told, its kernels being those of any."""
+    """The device's name; `CPU` for every CPU, because their kernels are the same."""
     device = _device_of(entry)
     name = device.name.partition(" (")[0]
     through = " Vulkan" if device.kind == "gpu" and entry["backend"] == "llama-cpp" and "vulkan" in device.id else ""
@@ -141,7 +141,7 @@ def _where(entry: dict[str, Any]) -> str:
 
 
 def bounds_from(entries: Iterable[dict[str, Any]]) -> str:
-    """The rule of `oracle/bounds.py`, applied to what is recorded: its table's lines."""
+    """The lines of the table in `oracle/bounds.py`, by its rule applied to the results."""
     largest: dict[tuple[str, str, str], float] = {}
     for entry in entries:
         key = entry["backend"], entry["quant"].partition("@")[0], _where(entry)
@@ -227,7 +227,7 @@ def main() -> None:
     only = [quant for quant in options.quant.split(",") if quant]
     first, _, last = options.seeds.rpartition("-")
     for seed in range(int(first or 1), int(last) + 1):
-        with bench.passing_cache():
+        with bench.temporary_cache():
             for name in options.backend.split(","):
                 engine = bench.engine(name, options.device)
                 for quant in engine.backend.quants:
