@@ -165,8 +165,8 @@ def record(shape: str, result: dict[str, Any]) -> None:
         "# Writing and converting a synthetic model",
         "",
         "Made by `write_formats.py`, medians; conditions and every repetition are in `write_formats.json`.",
-        "Memory is anonymous. `.pth` to another format is a conversion of a file; the last column is what torch takes when"
-        " idle.",
+        "Memory is anonymous. `.pth` to another format is a conversion of a file; the last column is what torch",
+        "takes when idle.",
         "",
         "| shape | format | size | write | MB/s | plain copy MB/s | write ÷ copy | peak memory | of it torch |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|",

@@ -1,4 +1,4 @@
-"""Models by public name, from a local server that speaks the hubs' protocols and can be told to misbehave."""
+"""Models by public name, from a local server that implements the hubs' protocols and can misbehave."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ CONTENT = bytes(range(256)) * 4000
 
 @dataclass
 class Hub:
-    """What the server holds and how it behaves."""
+    """The server's files and behaviour."""
 
     content: bytes = CONTENT
     break_after: int | None = None
     """Close the connection after so many bytes of the first answer."""
     short_by: int = 0
-    """Announce the whole and always send so many bytes less."""
+    """Announce the full length and always send so many bytes less."""
     corrupt: bool = False
     status: int | None = None
     requests: list[tuple[str, str | None]] = field(default_factory=list)
@@ -52,7 +52,7 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a class o
         protocol_version = "HTTP/1.1"
 
         def log_message(self, *_arguments: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
         def do_HEAD(self) -> None:
             self._answer(body=False)
@@ -171,7 +171,7 @@ def refused(done: subprocess.CompletedProcess[str], reference: str, reason: str)
 
 
 def left(folder: Path) -> list[str]:
-    """Model bytes that a failure left behind, whole or in part."""
+    """Model files that a failure left behind, complete or partial."""
     return [str(path) for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 1000]
 
 
@@ -179,7 +179,7 @@ HUBS = pytest.mark.parametrize("reference", ["hf:some-one/repo.x/model.st", "ms:
 
 
 @HUBS
-def test_a_file_comes_once_and_then_from_the_cache(reference: str, fetch: Fetch, hub: Hub) -> None:
+def test_second_fetch_uses_the_cache(reference: str, fetch: Fetch, hub: Hub) -> None:
     done = fetch(reference)
     assert fetched(done) == CONTENT
     assert f"looking for {reference}" in done.stdout
@@ -195,7 +195,7 @@ def test_a_file_comes_once_and_then_from_the_cache(reference: str, fetch: Fetch,
     [("hf:some-one/repo.x/model.st", 10 << 20), ("ms:some-one/repo.x/model.st", 12_000_000)],
     ids=["hf", "ms"],
 )
-def test_a_broken_connection_is_continued(reference: str, continued: int, fetch: Fetch, hub: Hub) -> None:
+def test_broken_connection_is_resumed(reference: str, continued: int, fetch: Fetch, hub: Hub) -> None:
     hub.content = CONTENT * 20
     hub.break_after = 12_000_000  # Hugging Face's client continues at the end of its last whole 10 MiB
     assert fetched(fetch(reference)) == hub.content
@@ -203,9 +203,7 @@ def test_a_broken_connection_is_continued(reference: str, continued: int, fetch:
 
 
 @HUBS
-def test_a_file_shorter_than_announced_is_an_error_and_leaves_nothing(
-    reference: str, fetch: Fetch, hub: Hub, tmp_path: Path
-) -> None:
+def test_file_shorter_than_announced_is_refused(reference: str, fetch: Fetch, hub: Hub, tmp_path: Path) -> None:
     hub.short_by = 5_000
     refused(fetch(reference, HF_HUB_DOWNLOAD_TIMEOUT="2"), reference, "could not be fetched")
     assert left(tmp_path) == []
@@ -213,15 +211,13 @@ def test_a_file_shorter_than_announced_is_an_error_and_leaves_nothing(
     assert fetched(fetch(reference)) == CONTENT
 
 
-def test_a_file_damaged_on_its_way_is_an_error_and_leaves_nothing(fetch: Fetch, hub: Hub, tmp_path: Path) -> None:
+def test_damaged_file_is_refused(fetch: Fetch, hub: Hub, tmp_path: Path) -> None:
     hub.corrupt = True
     refused(fetch("ms:a/b/model.st"), "ms:a/b/model.st", "its SHA-256 is not the hub's")
     assert left(tmp_path) == []
 
 
-def test_a_download_that_was_given_up_is_continued_by_the_next_run(
-    fetch: Fetch, server: str, hub: Hub, tmp_path: Path
-) -> None:
+def test_next_run_resumes_a_download(fetch: Fetch, server: str, hub: Hub, tmp_path: Path) -> None:
     hub.break_after = 300_000
     script = FETCH.replace("download._PAUSE_SECONDS = 0.01", "download._TRIES = 1")
     endpoint = {**os.environ, "MODELSCOPE_ENDPOINT": server}
@@ -250,7 +246,7 @@ def test_offline_and_not_cached(reference: str, fetch: Fetch, hub: Hub) -> None:
 
 @HUBS
 @pytest.mark.parametrize(("status", "reason"), [(None, "no such file|not exist"), (403, "403|not public")])
-def test_what_the_hub_refuses(reference: str, status: int | None, reason: str, fetch: Fetch, hub: Hub) -> None:
+def test_refusals_of_the_hub(reference: str, status: int | None, reason: str, fetch: Fetch, hub: Hub) -> None:
     hub.status = status
     wanted = reference.replace("model.st", "absent.st")
     done = fetch(wanted)
@@ -258,20 +254,20 @@ def test_what_the_hub_refuses(reference: str, status: int | None, reason: str, f
     assert re.search(reason, done.stderr.strip().splitlines()[-1])
 
 
-def test_a_server_that_is_not_there(fetch: Fetch) -> None:
+def test_unreachable_server(fetch: Fetch) -> None:
     # Hugging Face's client tries for 24 s before it says so; tests/unit/models/test_hub.py has its errors.
     done = fetch("ms:a/b/model.st", MODELSCOPE_ENDPOINT="http://127.0.0.1:9")
     refused(done, "ms:a/b/model.st", "check the connection")
 
 
-def test_an_earlier_file_serves_while_the_server_is_away_and_it_is_said(fetch: Fetch) -> None:
+def test_unreachable_server_falls_back_to_the_cached_file(fetch: Fetch) -> None:
     fetched(fetch("ms:a/b/model.st"))
     done = fetch("ms:a/b/model.st", MODELSCOPE_ENDPOINT="http://127.0.0.1:9")
     assert fetched(done) == CONTENT
     assert "using the file fetched earlier" in done.stdout
 
 
-def test_the_command_takes_a_public_name(server: str, hub: Hub, tmp_path: Path) -> None:
+def test_command_accepts_a_public_name(server: str, hub: Hub, tmp_path: Path) -> None:
     made = tmp_path / "nano.st"
     command = [sys.executable, "-m", "pytest_rwkvperf.cli"]
     subprocess.run([*command, "synth", "nano", "--output", str(made)], check=True, capture_output=True, timeout=300)

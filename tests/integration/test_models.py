@@ -33,7 +33,7 @@ TOKENS = [int(token) for token in np.random.Philox(key=64).random_raw(64) % 6553
 
 
 def silent(_sentence: str, _fraction: float) -> None:
-    """Progress nobody needs."""
+    """Progress that is not shown."""
 
 
 TOOLS = WorkerTools(silent)
@@ -60,7 +60,7 @@ def files(nano: Model, models: ModelStore) -> dict[Format, ModelFile]:
 
 
 def run(script: str, *arguments: str) -> str:
-    """What a script prints as its last line, in a process of its own: engines keep global state and print."""
+    """The last line that a script prints, in a process of its own: engines have global state and print."""
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, text=True, timeout=300, check=False
     )
@@ -180,7 +180,7 @@ def test_safetensors_and_gguf_find_the_values(nano: Model, files: dict[Format, M
 
 
 @pytest.mark.engine("rwkv")
-def test_one_hash_whichever_file_is_read(nano: Model, files: dict[Format, ModelFile], models: ModelStore) -> None:
+def test_every_format_has_the_same_hash(nano: Model, files: dict[Format, ModelFile], models: ModelStore) -> None:
     found = {kind: models.resolve(str(file.path)).content_hash for kind, file in files.items()}
     assert found == dict.fromkeys(files, nano.content_hash)
     assert content_hash(st.read_header(files["st"].path).weights(), silent, "") == nano.content_hash
@@ -199,7 +199,7 @@ def test_rwkv_computes_finite_logits_in_every_precision(
 
 
 @pytest.mark.engine("rwkv")
-def test_every_tensor_and_every_token_shows_in_the_logits(files: dict[Format, ModelFile]) -> None:
+def test_every_tensor_and_token_changes_the_logits(files: dict[Format, ModelFile]) -> None:
     moved = json.loads(run(SENSITIVITY, str(files["pth"].path), json.dumps(TOKENS[:16])))
     assert len(moved) == 2 + 37
     assert {kind: value for kind, value in moved.items() if value < 3e-3} == {}
@@ -220,7 +220,7 @@ def test_web_rwkv_computes_the_same(files: dict[Format, ModelFile], expected_log
 
 @pytest.mark.engine("rwkv", "llama-cpp")
 @pytest.mark.parametrize(("quant", "bound"), [("q8_0", 0.05), ("q4_0", 0.4)])
-def test_llama_cpps_quantizer_takes_the_file(
+def test_llama_cpps_quantizer_reads_the_file(
     quant: str, bound: float, nano: Model, models: ModelStore, expected_logits: Array, tmp_path: Path
 ) -> None:
     file = models.file_for(nano, "gguf", quant)
@@ -258,7 +258,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
 
 
 @pytest.mark.engine("rwkv")
-def test_the_shipped_vocabulary_is_the_rwkv_packages() -> None:
+def test_vocabulary_is_that_of_the_rwkv_package() -> None:
     """By the rule of llama.cpp's `conversion/base.py`, `_set_vocab_rwkv_world`."""
     spec = find_spec("rwkv")
     assert spec is not None
@@ -315,7 +315,7 @@ def saved(files: dict[Format, ModelFile], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.mark.engine("rwkv")
 @pytest.mark.parametrize("kind", ["ordered", "parameters", "shared"])
-def test_what_torch_writes_for_weights_is_read(kind: str, saved: Path, files: dict[Format, ModelFile]) -> None:
+def test_files_that_torch_wrote_can_be_read(kind: str, saved: Path, files: dict[Format, ModelFile]) -> None:
     path = saved / f"{kind}.pth"
     assert TOOLS.inspect_pth(path).content_hash == files["pth"].content_hash
     assert set(pth.read_header(path).tensors) == set(pth.read_header(files["pth"].path).tensors)
@@ -334,14 +334,14 @@ def test_what_torch_writes_for_weights_is_read(kind: str, saved: Path, files: di
         ("other", "not RWKV-7"),
     ],
 )
-def test_what_is_no_model_is_refused_by_name_and_reason(kind: str, reason: str, saved: Path, tmp_path: Path) -> None:
+def test_torch_files_that_are_not_models_are_refused(kind: str, reason: str, saved: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=rf"{kind}\.pth.*{reason}"):
         store(tmp_path / "cache").resolve(str(saved / f"{kind}.pth"))
 
 
 @pytest.mark.engine("rwkv")
 @pytest.mark.parametrize("precision", ["bf16", "f32"])
-def test_a_pth_comes_back_from_a_gguf_exactly(
+def test_pth_survives_conversion_to_gguf_and_back(
     precision: Precision, files: dict[Format, ModelFile], nano: Model, tmp_path: Path
 ) -> None:
     there, back = tmp_path / "there.gguf", tmp_path / "back.pth"
@@ -373,7 +373,9 @@ def test_llama_cpp_runs_the_other_precisions(
 
 
 @pytest.mark.engine("rwkv")
-def test_a_users_gguf_serves_the_other_engines(files: dict[Format, ModelFile], nano: Model, tmp_path: Path) -> None:
+def test_users_gguf_is_converted_for_the_other_engines(
+    files: dict[Format, ModelFile], nano: Model, tmp_path: Path
+) -> None:
     own = tmp_path / "own.gguf"
     own.write_bytes(files["gguf"].path.read_bytes())
     own_models = store(tmp_path / "cache")

@@ -55,7 +55,7 @@ bugs = _bugs()
 
 
 def silent(_sentence: str, _fraction: float) -> None:
-    """Progress nobody needs."""
+    """Progress that is not shown."""
 
 
 def solved(model: Weights, folder: Path, *, deep: bool) -> list[Path]:
@@ -68,7 +68,7 @@ def solved(model: Weights, folder: Path, *, deep: bool) -> list[Path]:
 
 
 def problem(name: str, quant: str, path: Path, wanted: list[Path]) -> str:
-    """What the check says of a real engine on a file, in a worker process."""
+    """What the check finds wrong with a real engine on a file, in a worker process."""
     location = registry.BUILT_IN[name]
     backend = registry.load(location)
     with Worker(environment=backend.environment(None)) as worker:
@@ -96,20 +96,20 @@ def written(model: Weights, folder: Path, kind: Format) -> Path:
 
 @pytest.mark.engine("rwkv")
 @pytest.mark.parametrize("quant", ["fp32", "bf16", "fp16"])
-def test_rwkv_is_right(quant: str, folder: Path) -> None:
+def test_rwkv_passes(quant: str, folder: Path) -> None:
     wanted = solved(SMALL, folder, deep=quant == "fp32")
     assert problem("rwkv", quant, written(SMALL, folder, "pth"), wanted) == ""
 
 
 @pytest.mark.engine("rwkv")
 @pytest.mark.parametrize("bug", bugs.IN_FILES)
-def test_rwkv_on_a_planted_file_is_wrong(bug: str, folder: Path) -> None:
+def test_rwkv_fails_on_a_planted_file(bug: str, folder: Path) -> None:
     path = written(bugs.IN_FILES[bug](SMALL), folder, "pth")
     assert problem("rwkv", "fp16", path, solved(SMALL, folder, deep=False))
 
 
 @pytest.mark.engine("llama-cpp")
-def test_llama_cpp_is_right_and_a_planted_file_is_wrong(folder: Path) -> None:
+def test_llama_cpp_passes_and_fails_on_a_planted_file(folder: Path) -> None:
     wanted = solved(NANO, folder, deep=False)
     assert problem("llama-cpp", "f16", written(NANO, folder, "gguf"), wanted) == ""
     planted = written(bugs.IN_FILES["one LoRA transposed"](NANO), folder, "gguf")
@@ -117,7 +117,7 @@ def test_llama_cpp_is_right_and_a_planted_file_is_wrong(folder: Path) -> None:
 
 
 @pytest.mark.engine("llama-cpp")
-def test_llama_cpp_quantized_is_right_only_against_its_own_weights(folder: Path) -> None:
+def test_quantized_llama_cpp_passes_only_against_its_own_weights(folder: Path) -> None:
     quantized = folder / "q4_0.gguf"
     WorkerTools(silent).quantize_gguf(written(NANO, folder, "gguf"), quantized, "q4_0")
     own = solved(dequantized.read(quantized, "gguf"), folder, deep=False)
@@ -127,7 +127,7 @@ def test_llama_cpp_quantized_is_right_only_against_its_own_weights(folder: Path)
 
 @pytest.mark.engine("web-rwkv")
 @pytest.mark.parametrize("quant", ["fp16", "int8", "nf4", "sf4@2"])
-def test_web_rwkv_is_right_only_against_its_own_weights(quant: str, folder: Path) -> None:
+def test_web_rwkv_passes_only_against_its_own_weights(quant: str, folder: Path) -> None:
     path = written(SMALL, folder, "st")
     name = registry.load(registry.BUILT_IN["web-rwkv"]).emulation(quant)
     assert problem("web-rwkv", quant, path, solved(emulation.applied(SMALL, name), folder, deep=False)) == ""
@@ -139,7 +139,7 @@ UNQUANTIZED = [("rwkv", "fp32"), ("rwkv", "fp16"), ("llama-cpp", "f16"), ("web-r
 
 
 def found_by(engine: Engine, *, deep: bool) -> list[str]:
-    """What the checks of the unquantized cases say of an engine in this process."""
+    """What the checks of the unquantized cases find wrong with an engine in this process."""
     vocabulary = SMALL.shape.vocabulary
     counts = (PROMPT, DEPTH) if deep else (PROMPT,)
     wanted = [Oracle(SMALL).forward(parity.tokens(vocabulary, count)) for count in counts]
@@ -154,16 +154,16 @@ def found_by(engine: Engine, *, deep: bool) -> list[str]:
 
 
 @pytest.mark.parametrize("bug", bugs.IN_ENGINES)
-def test_a_planted_engine_is_wrong_in_every_unquantized_case(bug: str) -> None:
+def test_planted_engine_fails_every_unquantized_case(bug: str) -> None:
     assert all(found_by(bugs.IN_ENGINES[bug](SMALL), deep=False))
 
 
-def test_the_same_engine_without_a_bug_is_right() -> None:
+def test_same_engine_without_a_bug_passes() -> None:
     assert found_by(ReferenceEngine(Oracle(SMALL)), deep=True) == ["", "", "", ""]
 
 
 class WrongFrom(ReferenceEngine):
-    """Loses a token in calls of at least so many: a kernel that is wrong for some lengths alone."""
+    """Drops a token in long calls: a kernel that is wrong for some lengths only."""
 
     def __init__(self, oracle: Oracle, length: int) -> None:
         super().__init__(oracle)
@@ -174,17 +174,17 @@ class WrongFrom(ReferenceEngine):
 
 
 @pytest.mark.parametrize(("length", "problem"), [(32, "prefill: "), (33, "at depth 600: ")])
-def test_a_kernel_that_is_wrong_for_some_lengths_is_found_where_they_occur(length: int, problem: str) -> None:
+def test_kernel_that_is_wrong_for_some_lengths_is_detected(length: int, problem: str) -> None:
     assert all(sentence.startswith(problem) for sentence in found_by(WrongFrom(Oracle(SMALL), length), deep=True))
 
 
 class WrongDecode(ReferenceEngine):
-    """Right in prefill, wrong along the generation path."""
+    """Correct in prefill, wrong in generation."""
 
     def decode(self, token: int) -> None:
         super().decode(token ^ 1)
 
 
-def test_a_generation_path_that_is_wrong_alone_is_found() -> None:
+def test_wrong_generation_path_is_detected() -> None:
     sentences = found_by(WrongDecode(Oracle(SMALL)), deep=False)
     assert all(sentence.startswith("generation: ") for sentence in sentences)

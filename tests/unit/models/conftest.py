@@ -1,4 +1,4 @@
-"""A model small enough to be written in a blink, in shapes where no two ranks can be mixed up."""
+"""A tiny model whose ranks all differ, so that no two can be confused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def model() -> SyntheticModel:
 
 @pytest.fixture
 def small_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets a `.gguf` have a vocabulary of a few tokens; the real one is tested with the engines."""
+    """Lets a `.gguf` have a vocabulary of a few tokens; the engines' tests use the real one."""
     monkeypatch.setattr(gguf, "world_tokens", lambda: (b"<s>", b"a", b"b"))
 
 
@@ -54,5 +54,5 @@ def make_weights() -> Callable[[Precision, int], MappedWeights]:
 
 @pytest.fixture
 def quiet() -> Progress:
-    """Progress nobody needs."""
+    """Progress that is not shown."""
     return lambda _sentence, _fraction: None

@@ -83,8 +83,8 @@ class TestEveryDirection:
         self, kind: Format, precision: Precision, tmp_path: Path, make_weights: MakeWeights, quiet: Progress
     ) -> None:
         weights = make_weights(precision, 3)
-        told = derive.write(weights, tmp_path / "a", kind, "a", quiet, precision)
-        assert told.rounded == 0
+        written = derive.write(weights, tmp_path / "a", kind, "a", quiet, precision)
+        assert written.rounded == 0
         if kind == "gguf":
             back = read_weights(tmp_path / "a")
             assert content_hash(back, quiet, "") == content_hash(weights, quiet, "")
@@ -107,36 +107,36 @@ class TestEveryDirection:
     ) -> None:
         weights = make_weights("f32", 5)
         specs = tensor_specs(weights.shape)
-        told = derive.write(weights, tmp_path / "a", kind, "a", quiet, "f16")
+        written = derive.write(weights, tmp_path / "a", kind, "a", quiet, "f16")
         counted = {
             spec.name: converted(weights.rows(spec, 0, spec.rows), "f16", "")[1]
             for spec in specs
             if kind != "gguf" or _is_f16_in_gguf(spec)
         }
-        assert told.values == sum(spec.size for spec in specs)
-        assert told.rounded == sum(counted.values()) > 0
-        assert told.tensors == sum(count > 0 for count in counted.values())
-        assert f"{told.rounded:,} of {told.values:,} values" in told.sentence
+        assert written.values == sum(spec.size for spec in specs)
+        assert written.rounded == sum(counted.values()) > 0
+        assert written.tensors == sum(count > 0 for count in counted.values())
+        assert f"{written.rounded:,} of {written.values:,} values" in written.sentence
 
     def test_a_pth_keeps_each_tensors_own_precision(
         self, tmp_path: Path, make_weights: MakeWeights, quiet: Progress
     ) -> None:
         source = tmp_path / "a.gguf"
         derive.write(make_weights("bf16", 6), source, "gguf", "a", quiet, "bf16")
-        told = derive.write(read_weights(source), tmp_path / "a.pth", "pth", "a", quiet)
-        assert told.rounded == 0
+        written = derive.write(read_weights(source), tmp_path / "a.pth", "pth", "a", quiet)
+        assert written.rounded == 0
         kinds = {name: tensor.kind for name, tensor in read_header(tmp_path / "a.pth").tensors.items()}
         assert kinds["head.weight"] == "bf16"
         assert kinds["blocks.1.att.w0"] == "f32"
 
-    def test_the_placeholders_are_named(self, model: SyntheticModel, tmp_path: Path, quiet: Progress) -> None:
-        told = derive.write(model, tmp_path / "a", "gguf", "a", quiet)
-        assert told.placeholders == tuple(f"blk.0.time_mix_v{index}.weight" for index in range(3))
-        assert "placeholders" in told.sentence
+    def test_placeholders_are_named(self, model: SyntheticModel, tmp_path: Path, quiet: Progress) -> None:
+        written = derive.write(model, tmp_path / "a", "gguf", "a", quiet)
+        assert written.placeholders == tuple(f"blk.0.time_mix_v{index}.weight" for index in range(3))
+        assert "placeholders" in written.sentence
         assert derive.write(model, tmp_path / "a", "st", "a", quiet).placeholders == ()
 
     @pytest.mark.parametrize("kind", ["pth", "st", "gguf"])
-    def test_an_overflow_or_a_nan_ends_it(self, kind: Format, tmp_path: Path, quiet: Progress) -> None:
+    def test_overflow_and_nan_are_refused(self, kind: Format, tmp_path: Path, quiet: Progress) -> None:
         for value, reason in ((1e6, "cannot hold"), (np.nan, "NaN")):
             tensors = {spec.name: np.zeros(spec.shape, np.float32) for spec in tensor_specs(TINY)}
             tensors["blocks.1.ffn.key.weight"][3, 3] = value

@@ -96,13 +96,13 @@ def test_the_world_vocabulary_is_complete() -> None:
     assert tokens[65529] == b" " * 128
 
 
-def test_a_vocabulary_that_cannot_be_the_worlds_is_refused(tmp_path: Path, quiet: Progress, tiny: Shape) -> None:
+def test_too_small_a_vocabulary_is_refused(tmp_path: Path, quiet: Progress, tiny: Shape) -> None:
     with pytest.raises(ModelError, match=r"128 tokens.*65530"):
         gguf.write(tmp_path / "x.gguf", SyntheticModel("tiny", tiny), "x", quiet, "")
 
 
 @pytest.mark.parametrize("keep", [4, 23, 24, 100, 1000, -1])
-def test_a_truncated_file_says_so(keep: int, written: Path) -> None:
+def test_truncated_file_is_refused(keep: int, written: Path) -> None:
     written.write_bytes(written.read_bytes()[:keep])
     with pytest.raises(ModelError, match=r"tiny\.gguf.*truncated"):
         read_header(written)
@@ -125,7 +125,7 @@ def replaced(path: Path, old: bytes, new: bytes) -> Path:
         (b"GGUF\x03", b"GGUF\x63", "version is 99"),
     ],
 )
-def test_a_file_that_is_not_rwkv7_says_why(old: bytes, new: bytes, reason: str, written: Path) -> None:
+def test_file_that_is_not_rwkv7_is_refused(old: bytes, new: bytes, reason: str, written: Path) -> None:
     with pytest.raises(ModelError, match=reason):
         read_header(replaced(written, old, new))
 
@@ -143,7 +143,7 @@ def test_damaged_headers_are_an_error_or_the_same_model(written: Path, data: st.
         assert read_header(damaged).shape.layers == 2
 
 
-def test_a_quantized_file_has_its_quants_name_and_no_weights_to_convert(written: Path) -> None:
+def test_quantized_file_has_its_quants_name(written: Path) -> None:
     import gguf as package
 
     source = package.GGUFReader(written)
@@ -169,7 +169,7 @@ def test_a_quantized_file_has_its_quants_name_and_no_weights_to_convert(written:
 
 @pytest.mark.parametrize("width", [32, 96])
 @pytest.mark.usefixtures("small_vocabulary")
-def test_a_width_that_is_no_whole_number_of_heads_is_refused(width: int, tmp_path: Path, tiny: Shape) -> None:
+def test_width_must_be_a_multiple_of_the_head_size(width: int, tmp_path: Path, tiny: Shape) -> None:
     path, shape = tmp_path / "narrow.gguf", replace(tiny, width=width)
     layout = gguf_layout(shape)
     gguf._write_header(path, shape, "narrow", layout, "f16")

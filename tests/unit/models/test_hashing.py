@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ from pytest_rwkvperf.models import shapes
 from pytest_rwkvperf.models.hashing import _canonical, content_hash, stored_hash
 from pytest_rwkvperf.models.header import TensorEntry
 from pytest_rwkvperf.models.shapes import tensor_specs
-from pytest_rwkvperf.models.weights import DTYPES, Array, MappedWeights, bytes_of, cast
+from pytest_rwkvperf.models.weights import DTYPES, Array, MappedWeights, bytes_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,14 +35,14 @@ def canonical(values: Array) -> tuple[bytes, bytes]:
 
 
 @given(half_bits)
-def test_float16_values_and_the_same_in_float32_have_one_form(bits: list[int]) -> None:
+def test_float16_and_float32_have_the_same_canonical_form(bits: list[int]) -> None:
     half = np.array(bits, np.uint16).view(np.float16)
     half = half[np.isfinite(half)]
     assert canonical(half) == canonical(half.astype(np.float32))
 
 
 @given(half_bits)
-def test_bfloat16_values_and_the_same_in_float32_have_one_form(bits: list[int]) -> None:
+def test_bfloat16_and_float32_have_the_same_canonical_form(bits: list[int]) -> None:
     brain = np.array(bits, np.uint16).view(DTYPES["bf16"])
     brain = brain[np.isfinite(brain.astype(np.float32))]
     assert canonical(brain) == canonical(brain.astype(np.float32))
@@ -98,11 +97,6 @@ def test_swapped_tensors_change_the_hash(
     assert content_hash(swapped, quiet, "") != content_hash(weights, quiet, "")
 
 
-def test_seeds_differ(model: SyntheticModel, quiet: Progress) -> None:
-    other = dataclasses.replace(model, seed=1)
-    assert content_hash(model, quiet, "") != content_hash(other, quiet, "")
-
-
 def test_every_block_of_a_matrix_is_hashed(
     make_weights: Callable[[Precision, int], MappedWeights],
     quiet: Progress,
@@ -115,7 +109,7 @@ def test_every_block_of_a_matrix_is_hashed(
     assert content_hash(weights, quiet, "") != before
 
 
-def test_stored_hash_sees_type_shape_and_bytes_but_not_order(quiet: Progress) -> None:
+def test_stored_hash_depends_on_type_shape_and_bytes_but_not_on_order(quiet: Progress) -> None:
     def tensor(
         name: str, kind: str = "q8_0", shape: tuple[int, ...] = (4,), step: int = 1
     ) -> tuple[TensorEntry, Array]:
@@ -128,16 +122,10 @@ def test_stored_hash_sees_type_shape_and_bytes_but_not_order(quiet: Progress) ->
     assert stored_hash([tensor("a", step=-1), tensor("b")], quiet, "") != base
 
 
-def test_progress_reaches_the_end_when_it_spoke(model: SyntheticModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_reaches_the_end(model: SyntheticModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_rwkvperf.models.streams._SECONDS_BETWEEN", 0.0)
-    told: list[tuple[str, float]] = []
-    content_hash(model, lambda sentence, fraction: told.append((sentence, fraction)), "hashing tiny")
-    assert {sentence for sentence, _ in told} == {"hashing tiny"}
-    assert [fraction for _, fraction in told] == sorted(fraction for _, fraction in told)
-    assert told[-1][1] == 1.0
-
-
-def test_cast_is_what_the_hash_reads(make_weights: Callable[[Precision, int], MappedWeights]) -> None:
-    weights = make_weights("bf16", 0)
-    spec = tensor_specs(weights.shape)[0]
-    assert (weights.rows(spec, 0, 2) == cast(weights._tensors[spec.name][:2], "bf16", spec.name)).all()
+    reports: list[tuple[str, float]] = []
+    content_hash(model, lambda sentence, fraction: reports.append((sentence, fraction)), "hashing tiny")
+    assert {sentence for sentence, _ in reports} == {"hashing tiny"}
+    assert [fraction for _, fraction in reports] == sorted(fraction for _, fraction in reports)
+    assert reports[-1][1] == 1.0

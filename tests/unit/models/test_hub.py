@@ -35,7 +35,7 @@ def test_references(reference: str, expected: hub.HubFile) -> None:
 
 
 @pytest.mark.parametrize("reference", ["model.pth", "", "synthetic:nano", "HF:a/b/c"])
-def test_what_is_no_reference_is_left_to_others(reference: str) -> None:
+def test_other_references_are_not_parsed(reference: str) -> None:
     assert hub.parse(reference) is None
 
 
@@ -55,20 +55,20 @@ def test_what_is_no_reference_is_left_to_others(reference: str) -> None:
         "ms:a/b/C:/c",
     ],
 )
-def test_a_malformed_reference_says_how_to_write_one(reference: str) -> None:
+def test_malformed_reference_is_refused(reference: str) -> None:
     with pytest.raises(ModelError, match="OWNER/REPO/FILE"):
         hub.parse(reference)
 
 
 @pytest.mark.parametrize("name", hub.SHORT_NAMES)
-def test_short_names_lead_to_files_of_their_format(name: str) -> None:
+def test_short_names_have_files_of_their_format(name: str) -> None:
     found = hub.parse(name)
     assert found is not None
     assert found.file.lower().startswith(("rwkv7-g1-2.9b", "rwkv7-2.9b-g1"))
     assert found.file.endswith(name[name.rfind(".") :] if name.endswith(("pth", "st", "gguf")) else ".pth")
 
 
-def test_without_the_client_the_message_says_how_to_get_it(
+def test_missing_client_names_the_package_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quiet: Progress
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
@@ -82,7 +82,7 @@ def test_an_endpoint_must_be_a_web_address(monkeypatch: pytest.MonkeyPatch, tmp_
         hub.fetch(hub.HubFile("ms", "a/b", "c.pth", None), tmp_path, quiet)
 
 
-def test_what_the_client_raises_is_told_by_kind_and_never_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_errors_are_reported_by_class_and_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     errors = pytest.importorskip("huggingface_hub.errors")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     secret = "hf_secret"  # noqa: S105 - a made-up one
@@ -99,9 +99,7 @@ def test_what_the_client_raises_is_told_by_kind_and_never_repeated(monkeypatch: 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on files there")
-def test_a_disk_that_takes_no_more_is_told_and_what_came_is_kept(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quiet: Progress
-) -> None:
+def test_full_disk_keeps_the_part_received(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quiet: Progress) -> None:
     import resource
 
     content, limit = bytes(3 << 20), 1 << 20

@@ -31,7 +31,7 @@ shape_strategy = st.builds(
 
 
 def stored_arrays(layout: tuple[Stored, ...], weights: Weights) -> dict[str, Array]:
-    """What a file would hold, in memory."""
+    """A file's stored arrays, in memory."""
     return {
         entry.name: np.concatenate([task().reshape(-1) for task in entry.tasks(weights)]).reshape(entry.shape)
         for entry in layout
@@ -40,7 +40,7 @@ def stored_arrays(layout: tuple[Stored, ...], weights: Weights) -> dict[str, Arr
 
 @settings(max_examples=30)  # sizes that must not be taken for each other, and three formats: there is no corner
 @given(shape_strategy, st.integers(0, 5), st.sampled_from(["pth", "st", "gguf"]))
-def test_every_layout_gives_back_what_went_in(shape: Shape, seed: int, kind: str) -> None:
+def test_every_layout_round_trips(shape: Shape, seed: int, kind: str) -> None:
     weights = SyntheticModel("any", shape, seed)
     layout = {"pth": pth_layout(shape, "bf16"), "st": st_layout(shape), "gguf": gguf_layout(shape)}[kind]
     back = canonical_tensors(layout, stored_arrays(layout, weights))
@@ -62,7 +62,7 @@ def by_name(layout: tuple[Stored, ...]) -> Mapping[str, Stored]:
     return {entry.name: entry for entry in layout}
 
 
-def test_st_turns_the_low_rank_matrices_and_nothing_else(model: SyntheticModel) -> None:
+def test_st_transposes_only_the_low_rank_matrices(model: SyntheticModel) -> None:
     turned = {entry.name for entry in st_layout(model.shape) if entry.layout == "transposed"}
     assert turned == {
         f"blocks.{layer}.att.{pair}"
@@ -118,7 +118,7 @@ def test_gguf_shapes_and_types_are_the_converters(model: SyntheticModel) -> None
     assert (layout["output.weight"].shape, layout["output.weight"].precision) == ((128, 64), "f16")
 
 
-def test_layer_zeros_value_residual_is_a_copy_of_its_in_context_rate(model: SyntheticModel) -> None:
+def test_layer_zeros_value_residual_is_a_placeholder(model: SyntheticModel) -> None:
     layout = gguf_layout(model.shape)
     placeholders = [entry for entry in layout if entry.placeholder]
     assert [entry.name for entry in placeholders] == [f"blk.0.time_mix_v{index}.weight" for index in range(3)]
@@ -130,6 +130,6 @@ def test_layer_zeros_value_residual_is_a_copy_of_its_in_context_rate(model: Synt
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_what_is_not_streamed_in_rows_is_small(shape: Shape) -> None:
+def test_tensors_not_streamed_in_rows_are_small(shape: Shape) -> None:
     for layout in (st_layout(shape), gguf_layout(shape)):
         assert all(entry.nbytes <= 8 << 20 for entry in layout if entry.layout != "plain")

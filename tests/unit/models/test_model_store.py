@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("small_vocabulary")
 
 
 class ScriptedTools:
-    """Stands in for the worker processes: `.pth` files are known beforehand, quantizing packs with the gguf package."""
+    """Replaces the worker processes: the content of `.pth` files is given, and the gguf package quantizes."""
 
     def __init__(self, shape: Shape, weights: SyntheticModel) -> None:
         self.shape = shape
@@ -86,16 +86,16 @@ def synthetic(monkeypatch: pytest.MonkeyPatch, tiny: Shape) -> str:
     return "synthetic:tiny"
 
 
-class Workplace:
+class Fixture:
     """A model store on scripted tools; a new one for each call, so that only the cache is remembered."""
 
     def __init__(self, tools: ScriptedTools, cache: Path) -> None:
         self.tools = tools
         self.cache = cache
-        self.told: list[str] = []
+        self.reports: list[str] = []
 
     def progress(self, sentence: str, _fraction: float) -> None:
-        self.told.append(sentence)
+        self.reports.append(sentence)
 
     def store(self) -> ModelStore:
         return ModelStore(self.tools, self.progress, self.cache)
@@ -111,13 +111,13 @@ class Workplace:
 
 
 @pytest.fixture
-def place(tools: ScriptedTools, tmp_path: Path) -> Workplace:
-    return Workplace(tools, tmp_path / "cache")
+def place(tools: ScriptedTools, tmp_path: Path) -> Fixture:
+    return Fixture(tools, tmp_path / "cache")
 
 
 @pytest.fixture
 def user_file(tmp_path: Path, quiet: Progress) -> Callable[[str], Path]:
-    """A user's own file of the tiny shape, in any format, in a folder with a space and letters beyond ASCII."""
+    """A user's file of the tiny shape in any format, in a folder with a space and non-ASCII letters."""
 
     def make(kind: str) -> Path:
         folder = tmp_path / "mein Modell 模型"
@@ -131,7 +131,7 @@ def user_file(tmp_path: Path, quiet: Progress) -> Callable[[str], Path]:
 
 
 class TestSynthetic:
-    def test_all_formats_have_the_models_hash(self, synthetic: str, place: Workplace) -> None:
+    def test_all_formats_have_the_models_hash(self, synthetic: str, place: Fixture) -> None:
         model = place.resolve(synthetic)
         assert (model.name, model.shape.layers) == (synthetic, 2)
         files = [place.file(model, kind) for kind in ("pth", "st", "gguf")]
@@ -142,8 +142,8 @@ class TestSynthetic:
         assert place.tools.calls == []
         assert place.leftovers() == []
 
-    def test_the_second_time_nothing_is_computed(
-        self, synthetic: str, place: Workplace, monkeypatch: pytest.MonkeyPatch
+    def test_second_time_nothing_is_computed(
+        self, synthetic: str, place: Fixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         model = place.resolve(synthetic)
         files = [place.file(model, "st"), place.file(model, "gguf", "q8_0")]
@@ -157,13 +157,13 @@ class TestSynthetic:
         assert place.resolve(synthetic) == model
         assert [place.file(model, "st"), place.file(model, "gguf", "q8_0")] == files
 
-    def test_a_seed_is_another_model(self, synthetic: str, place: Workplace) -> None:
+    def test_another_seed_is_another_model(self, synthetic: str, place: Fixture) -> None:
         model, other = place.resolve(synthetic), place.resolve(f"{synthetic}:3")
         assert other.name == "synthetic:tiny:3"
         assert other.content_hash != model.content_hash
         assert place.file(other, "st").path != place.file(model, "st").path
 
-    def test_a_file_that_lost_bytes_is_made_again(self, synthetic: str, place: Workplace) -> None:
+    def test_truncated_derived_file_is_made_again(self, synthetic: str, place: Fixture) -> None:
         model = place.resolve(synthetic)
         file = place.file(model, "st")
         whole = file.path.read_bytes()
@@ -171,7 +171,7 @@ class TestSynthetic:
         assert place.file(model, "st") == file
         assert file.path.read_bytes() == whole
 
-    def test_a_lost_record_is_made_again(self, synthetic: str, place: Workplace) -> None:
+    def test_missing_record_is_made_again(self, synthetic: str, place: Fixture) -> None:
         model = place.resolve(synthetic)
         file = place.file(model, "st")
         record = file.path.with_name(f"{file.path.name}.json")
@@ -179,14 +179,14 @@ class TestSynthetic:
         assert place.file(model, "st") == file
         assert record.exists()
 
-    def test_a_moved_cache_still_serves(self, synthetic: str, place: Workplace, tmp_path: Path) -> None:
+    def test_cache_can_be_moved(self, synthetic: str, place: Fixture, tmp_path: Path) -> None:
         model = place.resolve(synthetic)
         place.file(model, "st")
         place.cache = place.cache.rename(tmp_path / "moved")
         assert place.file(model, "st").path.is_relative_to(tmp_path / "moved")
 
-    def test_an_interrupted_write_leaves_nothing(
-        self, synthetic: str, place: Workplace, monkeypatch: pytest.MonkeyPatch
+    def test_interrupted_write_leaves_no_file(
+        self, synthetic: str, place: Fixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         model = place.resolve(synthetic)
 
@@ -203,7 +203,7 @@ class TestSynthetic:
 
 
 class TestUsersFile:
-    def test_st_serves_as_it_is_and_gives_the_others(self, user_file: Callable[[str], Path], place: Workplace) -> None:
+    def test_st_is_used_as_it_is_and_converted(self, user_file: Callable[[str], Path], place: Fixture) -> None:
         path = user_file("st")
         model = place.resolve(path)
         assert (model.name, place.file(model, "st").path) == ("own", path)
@@ -214,8 +214,8 @@ class TestUsersFile:
         assert place.file(model, "gguf", "Q8_0").quant == "q8_0"
         assert place.tools.calls == ["quantize q8_0"]
 
-    def test_a_float32_st_is_rounded_for_web_rwkv(
-        self, tmp_path: Path, place: Workplace, make_weights: Callable[[Precision, int], MappedWeights]
+    def test_float32_st_is_rounded_for_web_rwkv(
+        self, tmp_path: Path, place: Fixture, make_weights: Callable[[Precision, int], MappedWeights]
     ) -> None:
         weights = make_weights("f32", 0)
         source = Model(
@@ -228,7 +228,7 @@ class TestUsersFile:
         assert made.path != tmp_path / "wide.st"
         assert made.content_hash != source.content_hash  # other numbers, and it says so
 
-    def test_pth_is_only_opened_by_the_tools(self, user_file: Callable[[str], Path], place: Workplace) -> None:
+    def test_pth_is_only_opened_by_the_tools(self, user_file: Callable[[str], Path], place: Fixture) -> None:
         path = user_file("pth")
         model = place.resolve(path)
         assert place.file(model, "pth").path == path
@@ -237,18 +237,14 @@ class TestUsersFile:
         assert place.resolve(path) == model
         assert place.tools.calls == ["inspect", "convert st", "convert gguf", "quantize q8_0"]
 
-    def test_an_unquantized_gguf_serves_itself_and_its_quants(
-        self, user_file: Callable[[str], Path], place: Workplace
-    ) -> None:
+    def test_unquantized_gguf_is_used_and_quantized(self, user_file: Callable[[str], Path], place: Fixture) -> None:
         path = user_file("gguf")
         model = place.resolve(path)
         assert place.file(model, "gguf").path == place.file(model, "gguf", "f16").path == path
         assert place.file(model, "gguf", "q8_0").quant == "q8_0"
         assert place.tools.calls == ["quantize q8_0"]
 
-    def test_an_unquantized_gguf_gives_the_other_formats_exactly(
-        self, user_file: Callable[[str], Path], place: Workplace
-    ) -> None:
+    def test_unquantized_gguf_is_converted_exactly(self, user_file: Callable[[str], Path], place: Fixture) -> None:
         model = place.resolve(user_file("gguf"))
         made = [place.file(model, kind) for kind in ("pth", "st")]
         assert {file.content_hash for file in made} == {model.content_hash}
@@ -256,11 +252,11 @@ class TestUsersFile:
         assert place.tools.calls == []
 
     @pytest.mark.parametrize("precision", ["f32", "bf16"])
-    def test_a_gguf_in_another_precision_gives_an_f16_one_and_says_what_was_rounded(
+    def test_gguf_in_another_precision_is_rounded_to_f16(
         self,
         precision: Precision,
         tmp_path: Path,
-        place: Workplace,
+        place: Fixture,
         make_weights: Callable[[Precision, int], MappedWeights],
         quiet: Progress,
     ) -> None:
@@ -269,11 +265,11 @@ class TestUsersFile:
         model = place.resolve(path)
         assert place.file(model, "gguf").path == path
         assert place.file(model, "gguf", "f16").quant == "f16"
-        assert any("were rounded to nearest even" in told for told in place.told)
+        assert any("were rounded to nearest even" in reports for reports in place.reports)
         assert place.file(model, "st").quant == "f16"
         assert place.file(model, "pth").content_hash == model.content_hash
 
-    def test_a_quantized_gguf_serves_only_its_quant(self, user_file: Callable[[str], Path], place: Workplace) -> None:
+    def test_quantized_gguf_serves_only_its_quant(self, user_file: Callable[[str], Path], place: Fixture) -> None:
         path = user_file("gguf").with_name("packed.gguf")
         place.tools.quantize_gguf(user_file("gguf"), path, "q8_0")
         model = place.resolve(path)
@@ -282,7 +278,7 @@ class TestUsersFile:
             place.file(model, "gguf", "q4_0")
 
     def test_the_hash_is_kept_until_the_file_changes(
-        self, user_file: Callable[[str], Path], place: Workplace, monkeypatch: pytest.MonkeyPatch
+        self, user_file: Callable[[str], Path], place: Fixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = user_file("st")
         counted: list[int] = []
@@ -303,7 +299,7 @@ class TestUsersFile:
         assert len(counted) == 2
 
     def test_a_copy_has_the_same_hash_and_the_same_derived_files(
-        self, user_file: Callable[[str], Path], place: Workplace
+        self, user_file: Callable[[str], Path], place: Fixture
     ) -> None:
         path = user_file("st")
         copy = path.with_name("copy.safetensors")
@@ -312,7 +308,7 @@ class TestUsersFile:
         assert place.file(first, "gguf") == place.file(second, "gguf")
 
     def test_a_relative_path_is_found(
-        self, user_file: Callable[[str], Path], place: Workplace, monkeypatch: pytest.MonkeyPatch
+        self, user_file: Callable[[str], Path], place: Fixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         path = user_file("st")
         monkeypatch.chdir(path.parent)
@@ -321,7 +317,7 @@ class TestUsersFile:
 
 class TestRefused:
     @pytest.mark.parametrize("reference", ["synthetic", "llama", ""])
-    def test_a_word_that_is_nothing_names_what_is_allowed(self, reference: str, place: Workplace) -> None:
+    def test_unknown_reference_names_what_is_allowed(self, reference: str, place: Fixture) -> None:
         with pytest.raises(
             ModelError, match=r"\.pth, \.st or \.gguf file, synthetic:SHAPE.*hf:OWNER.*rwkv7-g1-2\.9b|is not a file"
         ):
@@ -340,8 +336,8 @@ class TestRefused:
             ("a.st", b"PK", "not a .pth, .st or .gguf"),
         ],
     )
-    def test_a_file_that_is_no_model_says_what_it_is(
-        self, name: str, content: bytes, reason: str, tmp_path: Path, place: Workplace
+    def test_file_that_is_not_a_model_says_what_it_is(
+        self, name: str, content: bytes, reason: str, tmp_path: Path, place: Fixture
     ) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ModelError, match=reason) as caught:
@@ -349,7 +345,7 @@ class TestRefused:
         assert str(tmp_path / name) in str(caught.value)
         assert place.tools.calls == []
 
-    def test_a_header_length_that_reads_like_markup_is_still_a_header(self, tmp_path: Path) -> None:
+    def test_header_length_that_looks_like_markup_is_a_header(self, tmp_path: Path) -> None:
         path = tmp_path / "a.st"
         path.write_bytes((0x3C20).to_bytes(8, "little") + b"{" + bytes(60))  # the length begins with " <"
         assert detect_format(path) == "st"
@@ -363,8 +359,8 @@ class TestRefused:
             ("model\0.pth", "null"),
         ],
     )
-    def test_what_can_be_no_file(
-        self, reference: str, says: str, place: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    def test_impossible_path(
+        self, reference: str, says: str, place: Fixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
         if os.name == "posix":
@@ -373,7 +369,7 @@ class TestRefused:
             place.resolve(reference)
 
     @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
-    def test_a_file_of_a_hub_s_cache_goes_by_its_own_name(self, place: Workplace, tmp_path: Path) -> None:
+    def test_link_of_a_hub_cache_keeps_its_name(self, place: Fixture, tmp_path: Path) -> None:
         blob, link = tmp_path / "blobs" / ("ab" * 32), tmp_path / "snapshots" / "rwkv7-g1.pth"
         for path in (blob, link):
             path.parent.mkdir()
@@ -383,32 +379,32 @@ class TestRefused:
         assert isinstance(model.source, ModelFile)
         assert (model.name, model.source.path) == ("rwkv7-g1", link)
 
-    def test_a_missing_file(self, tmp_path: Path, place: Workplace) -> None:
+    def test_a_missing_file(self, tmp_path: Path, place: Fixture) -> None:
         with pytest.raises(ModelError, match=r"absent\.pth' does not exist; name a \.pth, "):
             place.resolve(tmp_path / "absent.pth")
 
-    def test_a_folder(self, tmp_path: Path, place: Workplace) -> None:
+    def test_a_folder(self, tmp_path: Path, place: Fixture) -> None:
         with pytest.raises(ModelError, match="is not a file"):
             place.resolve(tmp_path)
 
-    def test_a_quant_of_a_format_that_has_none(self, synthetic: str, place: Workplace) -> None:
+    def test_format_without_quants(self, synthetic: str, place: Fixture) -> None:
         with pytest.raises(ModelError, match=r"q8_0.*\.st"):
             place.file(place.resolve(synthetic), "st", "q8_0")
 
     @pytest.mark.parametrize("quant", ["", "../x", "q8 0", "Q" * 40])
-    def test_a_quant_that_is_no_name(self, quant: str, synthetic: str, place: Workplace) -> None:
+    def test_invalid_quant_name(self, quant: str, synthetic: str, place: Fixture) -> None:
         with pytest.raises(ModelError, match=r"not the name of a \.gguf quant"):
             place.file(place.resolve(synthetic), "gguf", quant)
 
-    def test_a_tool_that_writes_another_quant_is_found_out(self, synthetic: str, place: Workplace) -> None:
+    def test_tool_that_writes_another_quant_is_detected(self, synthetic: str, place: Fixture) -> None:
         place.tools.wrong_quant = True
         with pytest.raises(ModelError, match=r"become q8_0.*is q4_0"):
             place.file(place.resolve(synthetic), "gguf", "q8_0")
         assert not list(place.cache.rglob("*q8_0*.gguf"))
         assert place.leftovers() == []
 
-    def test_a_tool_that_fails_leaves_nothing(
-        self, user_file: Callable[[str], Path], place: Workplace, monkeypatch: pytest.MonkeyPatch
+    def test_failing_tool_leaves_no_file(
+        self, user_file: Callable[[str], Path], place: Fixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail(_source: Path, target: Path, *_how: object) -> None:
             target.write_bytes(b"half")
@@ -422,12 +418,12 @@ class TestRefused:
         assert place.leftovers() == []
 
 
-def test_a_model_file_survives_json(tmp_path: Path, tiny: Shape) -> None:
+def test_model_file_survives_json(tmp_path: Path, tiny: Shape) -> None:
     file = ModelFile(tmp_path / "模型.st", "st", "00" * 32, tiny, "f16")
     assert ModelFile.from_json(file.to_json()) == file
 
 
-def test_the_written_gguf_of_a_derived_file_is_named_after_the_model(synthetic: str, place: Workplace) -> None:
+def test_derived_gguf_has_the_models_name(synthetic: str, place: Fixture) -> None:
     import gguf as package
 
     file = place.file(place.resolve(synthetic), "gguf")
@@ -438,9 +434,7 @@ def test_the_written_gguf_of_a_derived_file_is_named_after_the_model(synthetic: 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names of files are text on Windows")
-def test_a_file_whose_name_is_no_text_gives_a_model_that_can_be_named(
-    place: Workplace, user_file: Callable[[str], Path]
-) -> None:
+def test_undecodable_file_name_gives_a_printable_model_name(place: Fixture, user_file: Callable[[str], Path]) -> None:
     odd = user_file("st").rename(place.cache.parent / b"m\xff\x1b[2J.st".decode(errors="surrogateescape"))
     model = place.resolve(odd)
     assert model.name == "m\\udcff\\x1b[2J"

@@ -51,7 +51,7 @@ def test_storages_hold_the_values_aligned_and_intact(written: Path, model: Synth
             assert entry.compress_type == zipfile.ZIP_STORED
 
 
-def test_the_pickle_uses_what_torchs_safe_loader_allows_and_nothing_else(written: Path) -> None:
+def test_pickle_uses_only_what_torchs_safe_loader_allows(written: Path) -> None:
     with zipfile.ZipFile(written) as archive:
         operations = list(pickletools.genops(archive.read("archive/data.pkl")))
     names = {operation.name for operation, _, _ in operations}
@@ -72,7 +72,7 @@ def test_equal_weights_give_equal_files(written: Path, model: SyntheticModel, tm
     assert again.read_bytes() == written.read_bytes()
 
 
-def test_the_size_is_announced_closely(written: Path, model: SyntheticModel) -> None:
+def test_size_is_close(written: Path, model: SyntheticModel) -> None:
     size = written.stat().st_size
     assert size <= pth.size(model.shape, "bf16") <= size + 512 * len(tensor_specs(model.shape))
 
@@ -90,18 +90,14 @@ def test_entries_beyond_four_gigabytes_are_found(
         assert archive.testzip() is None
 
 
-def test_a_good_directory_passes(written: Path) -> None:
-    check_directory(written)
-
-
 @pytest.mark.parametrize("keep", [10, 1000, -1, -100])
-def test_a_truncated_file_says_so(keep: int, written: Path) -> None:
+def test_truncated_file_is_refused(keep: int, written: Path) -> None:
     written.write_bytes(written.read_bytes()[:keep])
     with pytest.raises(ModelError, match=r"tiny\.pth.*truncated"):
         check_directory(written)
 
 
-def test_a_zip_that_torch_did_not_write_is_refused(tmp_path: Path) -> None:
+def test_other_zip_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
@@ -109,7 +105,7 @@ def test_a_zip_that_torch_did_not_write_is_refused(tmp_path: Path) -> None:
         check_directory(path)
 
 
-def test_a_compressed_zip_is_refused_before_it_unpacks(tmp_path: Path) -> None:
+def test_compressed_zip_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "bomb.pth"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(1 << 20))
@@ -118,7 +114,7 @@ def test_a_compressed_zip_is_refused_before_it_unpacks(tmp_path: Path) -> None:
 
 
 def rebuilt(path: Path, change: Callable[[dict[str, bytes]], object], **options: object) -> Path:
-    """The file with other entries, stored as torch does."""
+    """The file with changed entries, stored as torch stores them."""
     with zipfile.ZipFile(path) as source:
         entries = {name: source.read(name) for name in source.namelist()}
     change(entries)
@@ -128,12 +124,12 @@ def rebuilt(path: Path, change: Callable[[dict[str, bytes]], object], **options:
     return path
 
 
-def test_the_tensors_are_told_without_unpickling(written: Path, model: SyntheticModel) -> None:
-    found = stored_tensors(written)
-    assert {name: one.shape for name, one in found.items()} == {
+def test_tensors_are_listed_without_unpickling(written: Path, model: SyntheticModel) -> None:
+    stored = stored_tensors(written)
+    assert {name: tensor.shape for name, tensor in stored.items()} == {
         spec.name: spec.shape for spec in tensor_specs(model.shape)
     }
-    assert {one.precision for one in found.values()} == {"bf16"}
+    assert {tensor.precision for tensor in stored.values()} == {"bf16"}
 
 
 @pytest.mark.parametrize(
@@ -157,7 +153,7 @@ def test_an_entry_that_torch_never_writes_is_refused(name: str, written: Path) -
         check_directory(rebuilt(written, lambda entries: entries.update({name: b"x"})))
 
 
-def test_a_name_that_ends_early_for_some_readers_is_refused(written: Path) -> None:
+def test_entry_name_with_a_zero_byte_is_refused(written: Path) -> None:
     rebuilt(written, lambda entries: entries.update({"archive/data/999?pkl": b"x"}))
     written.write_bytes(written.read_bytes().replace(b"999?pkl", b"999\0pkl"))
     with pytest.raises(ModelError, match=r"tiny\.pth.*never"):
@@ -165,7 +161,7 @@ def test_a_name_that_ends_early_for_some_readers_is_refused(written: Path) -> No
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_an_entry_that_is_there_twice_is_refused(written: Path) -> None:
+def test_duplicate_entry_is_refused(written: Path) -> None:
     with zipfile.ZipFile(written, "a") as archive:
         archive.writestr("archive/data.pkl", b"another")
     with pytest.raises(ModelError, match="one entry twice"):
@@ -206,7 +202,7 @@ def test_bytes_around_the_zip_are_refused(before: bytes, behind: bytes, reason: 
         check_directory(written)
 
 
-def test_a_comment_that_could_hide_a_second_directory_is_refused(written: Path) -> None:
+def test_zip_comment_is_refused(written: Path) -> None:
     with zipfile.ZipFile(written, "a") as archive:
         archive.comment = b"hello"
     with pytest.raises(ModelError, match="bytes follow"):
@@ -223,7 +219,7 @@ def test_a_comment_that_could_hide_a_second_directory_is_refused(written: Path) 
         ("archive/byteorder", b"big", "little-endian"),
     ],
 )
-def test_contents_are_checked_before_torch_sees_them(entry: str, data: bytes, reason: str, written: Path) -> None:
+def test_contents_are_checked_before_torch_loads_them(entry: str, data: bytes, reason: str, written: Path) -> None:
     with pytest.raises(ModelError, match=rf"tiny\.pth.*({reason})"):
         stored_tensors(rebuilt(written, lambda entries: entries.update({entry: data})))
 

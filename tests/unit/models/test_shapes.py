@@ -30,12 +30,12 @@ def test_parameters_are_the_published_ones(name: str, parameters: float) -> None
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_the_tensors_hold_the_parameters_but_for_layer_zeros_value_residual(shape: Shape) -> None:
+def test_tensors_hold_all_parameters_except_layer_zeros_value_residual(shape: Shape) -> None:
     unused = shape.width + 2 * shape.width * shape.rank_v
     assert sum(spec.size for spec in tensor_specs(shape)) == shape.parameters - unused
 
 
-def test_the_state_of_the_largest_public_model() -> None:
+def test_state_size() -> None:
     assert SHAPES["2.9b"].state_floats == 32 * (2 * 2560 + 64 * 2560)
 
 
@@ -113,7 +113,7 @@ def test_a_missing_layer_is_named(lost: int, said: str, tiny: Shape) -> None:
         shape_of(left)
 
 
-def test_no_tensors_at_all_is_not_rwkv() -> None:
+def test_no_tensors_is_not_rwkv() -> None:
     with pytest.raises(ModelError, match=r"blocks\.0"):
         shape_of({})
 

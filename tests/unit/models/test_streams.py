@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-def test_results_come_in_order_however_long_each_takes() -> None:
+def test_results_come_in_order() -> None:
     def slow_first(number: int) -> int:
         time.sleep(0.02 if number % 5 == 0 else 0)
         return number
@@ -54,22 +54,22 @@ def test_no_tasks_no_results() -> None:
     assert list(in_order(nothing)) == []
 
 
-def test_the_ticker_is_silent_about_quick_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ticker_does_not_report_quick_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "monotonic", lambda: 0.0)
-    told: list[float] = []
-    ticker = Ticker(lambda _sentence, fraction: told.append(fraction), "writing", 10)
+    reports: list[float] = []
+    ticker = Ticker(lambda _sentence, fraction: reports.append(fraction), "writing", 10)
     for _ in range(10):
         ticker.add(1)
-    assert told == []
+    assert reports == []
 
 
-def test_the_ticker_speaks_a_few_times_a_second_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ticker_reports_a_few_times_a_second_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    told: list[float] = []
-    ticker = Ticker(lambda _sentence, fraction: told.append(fraction), "writing", 1000)
+    reports: list[float] = []
+    ticker = Ticker(lambda _sentence, fraction: reports.append(fraction), "writing", 1000)
     for _ in range(1000):
         clock[0] += 0.01  # ten seconds in all
         ticker.add(1)
-    assert 25 <= len(told) <= 34
-    assert told[-1] == 1.0
+    assert 25 <= len(reports) <= 34
+    assert reports[-1] == 1.0

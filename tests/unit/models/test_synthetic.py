@@ -89,7 +89,7 @@ def test_all_precisions_hold_the_same_numbers(name: str) -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 100), st.data())
-def test_any_piece_of_a_tensor_is_the_piece_of_the_whole(rows: int, columns: int, data: st.DataObject) -> None:
+def test_rows_do_not_depend_on_where_reading_starts(rows: int, columns: int, data: st.DataObject) -> None:
     spec = TensorSpec("blocks.0.att.key.weight", (rows, columns))
     start = data.draw(st.integers(0, rows - 1))
     stop = data.draw(st.integers(start + 1, rows))
@@ -105,7 +105,7 @@ def test_seed_and_name_change_the_numbers() -> None:
 @pytest.mark.parametrize(
     "name", ["blocks.1.att.key.weight", "blocks.1.att.g2", "head.weight", "blocks.2.ffn.key.weight"]
 )
-def test_matrices_are_centred_with_the_spread_they_are_given(name: str) -> None:
+def test_matrices_have_zero_mean_and_the_given_spread(name: str) -> None:
     spec = NANO_SPECS[name]
     values = NANO.rows(spec, 0, min(spec.rows, 2048), "f32").astype(np.float64)
     width = value_range(spec).high * 2.0 ** -value_range(spec).exponent
@@ -126,7 +126,7 @@ def test_an_unknown_shape_names_the_known_ones(reference: str) -> None:
 
 
 @pytest.mark.parametrize("seed", ["", "x", "-1", "1.5", "٣", "1:2"])
-def test_a_seed_that_is_no_whole_number_is_refused(seed: str) -> None:
+def test_seed_must_be_a_whole_number(seed: str) -> None:
     with pytest.raises(ModelError, match="not a whole number"):
         parse(f"synthetic:nano:{seed}")
 

@@ -1,4 +1,4 @@
-"""A model small enough to be solved in a blink, in shapes where no two ranks can be mixed up."""
+"""A tiny model whose ranks all differ, so that no two can be confused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures between two sets of logits, and the values that must not slip through."""
+"""Distances between two sets of logits, also where values are not finite."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ORACLE = np.array([0.0, 1.0, 2.0, 4.0], np.float32)
 NOTHING = Agreement(finite=False, relative_l2=-1.0, kl=-1.0, top_matches=None)
 
 
-def test_equal_logits_agree_wholly() -> None:
+def test_equal_logits_agree() -> None:
     assert agreement(ORACLE, ORACLE, 1e-3) == Agreement(finite=True, relative_l2=0.0, kl=0.0, top_matches=True)
 
 
-def test_figures_are_those_of_their_definitions() -> None:
+def test_figures_follow_their_definitions() -> None:
     engine = np.array([0.0, 1.0, 2.0, 3.0], np.float32)
     found = agreement(engine, ORACLE, 1e-3)
     assert found.relative_l2 == pytest.approx(1 / np.sqrt(21))
@@ -28,30 +28,30 @@ def test_figures_are_those_of_their_definitions() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_one_logit_that_is_not_finite_is_enough(value: float) -> None:
+def test_one_logit_that_is_not_finite_fails(value: float) -> None:
     engine = ORACLE.copy()
     engine[1] = value
     assert agreement(engine, ORACLE, 1e-3) == NOTHING
 
 
-def test_another_number_of_logits_is_no_answer() -> None:
+def test_another_number_of_logits_fails() -> None:
     assert agreement(ORACLE[:3], ORACLE, 1e-3) == NOTHING
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_an_oracle_that_is_not_finite_passes_nobody(value: float) -> None:
+def test_oracle_that_is_not_finite_is_an_error(value: float) -> None:
     oracle = ORACLE.copy()
     oracle[0] = value
     with pytest.raises(ModelError, match="the oracle's own logits are not finite"):
         agreement(ORACLE, oracle, 1e-3)
 
 
-def test_top_token_counts_where_the_margin_is_clear() -> None:
+def test_top_token_is_compared_where_the_margin_is_clear() -> None:
     engine = np.array([0.0, 1.0, 4.0, 3.9], np.float32)
     assert agreement(engine, ORACLE, 1e-3).top_matches is False
 
 
-def test_top_token_does_not_count_where_noise_could_turn_it() -> None:
+def test_top_token_is_not_compared_where_noise_could_change_it() -> None:
     root_mean_square = np.sqrt(21 / 4)
     margin = 2.0
     just_enough = margin / (8 * root_mean_square)
@@ -59,7 +59,7 @@ def test_top_token_does_not_count_where_noise_could_turn_it() -> None:
     assert agreement(ORACLE, ORACLE, just_enough * 0.99).top_matches is True
 
 
-def test_top_token_sees_one_wrong_logit_that_the_norm_does_not() -> None:
+def test_top_token_detects_one_wrong_logit_that_the_norm_does_not() -> None:
     oracle = np.random.default_rng(1).standard_normal(65536).astype(np.float32)
     engine = oracle.copy()
     engine[0] = oracle.max() + 1
@@ -68,7 +68,7 @@ def test_top_token_sees_one_wrong_logit_that_the_norm_does_not() -> None:
     assert found.top_matches is False
 
 
-def test_relative_l2_of_zeros_and_of_numbers_that_are_none() -> None:
+def test_relative_l2_of_zeros_and_nan() -> None:
     zero = np.zeros(3, np.float32)
     assert relative_l2(zero, zero) == 0
     assert relative_l2(zero + 2, zero) == pytest.approx(np.sqrt(12))

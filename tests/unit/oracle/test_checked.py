@@ -1,4 +1,4 @@
-"""A deep check is remembered for exactly what it was made of."""
+"""The cache of passed deep checks, and what its key depends on."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_nothing_is_known_at_first() -> None:
+def test_empty_cache() -> None:
     assert DeepCheckCache(**KEY).load() is None
 
 
-def test_what_was_kept_comes_back() -> None:
+def test_stored_result_is_loaded() -> None:
     DeepCheckCache(**KEY).store(FOUND)
     assert DeepCheckCache(**KEY).load() == FOUND
 
@@ -52,12 +52,12 @@ def test_what_was_kept_comes_back() -> None:
     ],
     ids=lambda other: next(iter(other)),
 )
-def test_another_engine_file_quant_device_or_chunk_is_checked_anew(other: dict[str, Any]) -> None:
+def test_result_holds_for_one_engine_file_quant_device_and_chunk(other: dict[str, Any]) -> None:
     DeepCheckCache(**KEY).store(FOUND)
     assert DeepCheckCache(**{**KEY, **other}).load() is None
 
 
-def test_tighter_rules_are_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_rules_repeat_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     DeepCheckCache(**KEY).store(FOUND)
     with monkeypatch.context() as patch:
         patch.setattr(checked, "DEPTH", 1200)
@@ -69,7 +69,7 @@ def test_tighter_rules_are_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"prefill": 1, "rechunked": 0}'])
-def test_a_note_that_cannot_be_read_counts_as_none(text: str, cache: Path) -> None:
+def test_unreadable_result_is_ignored(text: str, cache: Path) -> None:
     DeepCheckCache(**KEY).store(FOUND)
     (note,) = (cache / "parity").iterdir()
     note.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Reading what an engine computes with: plain files as they are, block formats dequantized by the gguf package."""
+"""Reading the weights that an engine computes with; the gguf package dequantizes block formats."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_plain_files_are_read_as_they_are(
 
 @pytest.fixture
 def quantized(model: SyntheticModel) -> MappedHeader:
-    """A `.gguf` in memory: feed-forward and head in blocks, the rest plain, as llama.cpp's quantizer leaves it."""
+    """A `.gguf` in memory: feed-forward and head in blocks, the rest plain, as llama.cpp's quantizer writes it."""
 
     def stored() -> Iterator[tuple[TensorEntry, Any]]:
         for entry in gguf_layout(model.shape):
@@ -58,9 +58,7 @@ def quantized(model: SyntheticModel) -> MappedHeader:
     return cast("MappedHeader", SimpleNamespace(shape=model.shape, stored=stored, layout=gguf_layout(model.shape)))
 
 
-def test_packed_matrices_are_dequantized_and_the_rest_is_unchanged(
-    model: SyntheticModel, quantized: MappedHeader
-) -> None:
+def test_only_packed_matrices_are_dequantized(model: SyntheticModel, quantized: MappedHeader) -> None:
     read = dequantized.DequantizedWeights(quantized)
     packed = 0
     for spec in tensor_specs(model.shape):
@@ -73,7 +71,7 @@ def test_packed_matrices_are_dequantized_and_the_rest_is_unchanged(
     assert packed == 1 + 2 * model.shape.layers
 
 
-def test_rows_of_a_packed_matrix_are_those_of_the_whole(model: SyntheticModel, quantized: MappedHeader) -> None:
+def test_rows_of_a_packed_matrix(model: SyntheticModel, quantized: MappedHeader) -> None:
     read = dequantized.DequantizedWeights(quantized)
     spec = tensor_specs(model.shape)[-1]
     whole = read.rows(spec, 0, spec.rows)

@@ -23,7 +23,7 @@ def whole(weights: Weights, spec: TensorSpec) -> Array:
 
 
 def int8_one_by_one(values: Array) -> Array:
-    """The shader's arithmetic in the shader's words, a block after the other; ties to even."""
+    """The shader's arithmetic, block by block; ties to even."""
     restored = []
     for start in range(0, len(values), 128):
         block = values[start : start + 128]
@@ -94,7 +94,7 @@ def test_sf4_levels_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize("through", [emulation.through_int8, emulation.through_nf4, emulation.through_sf4])
-def test_constant_blocks_come_back_as_they_were(through: object) -> None:
+def test_constant_blocks_do_not_change(through: object) -> None:
     assert callable(through)
     for value in (0.0, 0.25, -3.0):
         blocks = np.full((2, 128), value, np.float32)
@@ -109,26 +109,26 @@ def test_exactly_the_six_matrices_of_the_first_layers_change(model: SyntheticMod
     assert changed == {f"blocks.{layer}.{name}.weight" for layer in (0, 1) for name in MATRICES}
 
 
-def test_without_a_count_every_layer_is_covered(model: SyntheticModel) -> None:
+def test_without_a_count_every_layer_is_quantized(model: SyntheticModel) -> None:
     every, three = (emulation.applied(model, f"web-rwkv:int8{count}") for count in ("", "@3"))
     spec = TensorSpec("blocks.2.ffn.key.weight", (512, 128))
     np.testing.assert_array_equal(whole(every, spec), whole(three, spec))
     assert not np.array_equal(whole(every, spec), whole(model, spec))
 
 
-def test_no_emulation_is_the_weights_themselves(model: SyntheticModel) -> None:
+def test_empty_emulation_changes_nothing(model: SyntheticModel) -> None:
     assert emulation.applied(model, "") is model
 
 
 @pytest.mark.parametrize("name", ["web-rwkv:fp4", "web-rwkv:int8@", "int8", "web-rwkv:int8@3x", "mine:odd"])
-def test_an_unknown_emulation_is_named_with_those_there_are(name: str, model: SyntheticModel) -> None:
+def test_unknown_emulation_names_the_known_ones(name: str, model: SyntheticModel) -> None:
     with pytest.raises(BackendError, match=r"no emulation .* web-rwkv:int8, web-rwkv:nf4 and web-rwkv:sf4"):
         emulation.applied(model, name)
 
 
 @pytest.mark.parametrize("quant", ["int8", "nf4"])
-def test_blocks_that_reach_over_a_rows_end_do_not_depend_on_where_reading_starts(quant: str) -> None:
-    """A width of 192 is no multiple of 128: every second block lies in two rows."""
+def test_blocks_across_rows_do_not_depend_on_where_reading_starts(quant: str) -> None:
+    """A width of 192 is not a multiple of 128: every second block lies in two rows."""
     applied = emulation.applied(SyntheticModel("odd", Shape(1, 192, 8, 8, 8, 8, vocabulary=70)), f"web-rwkv:{quant}")
     spec = TensorSpec("blocks.0.att.key.weight", (192, 192))
     pieces = [applied.rows(spec, start, min(start + 5, 192), "f32").reshape(-1, 192) for start in range(0, 192, 5)]

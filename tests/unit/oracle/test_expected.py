@@ -1,4 +1,4 @@
-"""The oracle's logits are solved once per content, emulation and depth, and never half written."""
+"""The oracle's logits are computed once per content, emulation and depth, and never half written."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def file(tmp_path: Path, model: SyntheticModel, monkeypatch: pytest.MonkeyPatch)
     return ModelFile(tmp_path / "a.st", "st", "abc", model.shape, "f16")
 
 
-def test_short_alone_or_both(file: ModelFile) -> None:
+def test_short_only_or_both(file: ModelFile) -> None:
     solver = Counting()
     assert len(expected.logits_files(file, "", deep=False, solver=solver)) == 1
     assert len(expected.logits_files(file, "", deep=True, solver=solver)) == 2
     assert solver.asked == [("abc", "", PROMPT), ("abc", "", DEPTH)]
 
 
-def test_each_of_content_emulation_and_version_is_solved_anew(file: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_content_emulation_or_version_is_computed(file: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
     solver = Counting()
     paths = expected.logits_files(file, "", deep=False, solver=solver)
     paths += expected.logits_files(file, "web-rwkv:int8", deep=False, solver=solver)
@@ -56,7 +56,7 @@ def test_each_of_content_emulation_and_version_is_solved_anew(file: ModelFile, m
     assert [float(np.load(path)[0]) for path in paths] == [1, 2, 3, 4]
 
 
-def test_another_file_of_the_same_content_is_not_solved_again(file: ModelFile) -> None:
+def test_another_file_of_the_same_content_is_not_computed_again(file: ModelFile) -> None:
     solver = Counting()
     first = expected.logits_files(file, "", deep=False, solver=solver)
     other = dataclasses.replace(file, path=file.path.with_suffix(".pth"), format="pth")
@@ -64,7 +64,7 @@ def test_another_file_of_the_same_content_is_not_solved_again(file: ModelFile) -
     assert len(solver.asked) == 1
 
 
-def test_what_an_oracle_that_failed_has_left_is_not_taken_for_an_answer(file: ModelFile) -> None:
+def test_partial_result_of_a_failed_oracle_is_not_used(file: ModelFile) -> None:
     solver = Counting()
     solver.fails = True
     with pytest.raises(RuntimeError, match="halfway"):

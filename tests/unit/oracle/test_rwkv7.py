@@ -1,4 +1,4 @@
-"""The oracle against its own definition, written out the long way for one token, and its invariances."""
+"""The oracle against the definition written out token by token, and its invariances."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TOKENS = [5, 1, 299, 0, 17, 5, 5, 42, 128, 7]
 
 
 class LongHand:
-    """RWKV-7 a token at a time, a head at a time, in float64, with the state's transition as the matrix it is."""
+    """RWKV-7 one token and one head at a time in float64, with the state's transition as a matrix."""
 
     def __init__(self, model: SyntheticModel) -> None:
         self.w = {
@@ -93,19 +93,19 @@ class LongHand:
         return get("output.weight") @ (gate * out)
 
 
-def test_the_oracle_is_its_definition_written_the_long_way(model: SyntheticModel) -> None:
+def test_oracle_follows_the_definition(model: SyntheticModel) -> None:
     long_hand = LongHand(model)
     logits = [long_hand.step(token) for token in TOKENS][-1]
     assert relative_l2(Oracle(model).forward(TOKENS), logits) < 2e-6
 
 
-def test_one_call_is_token_by_token(model: SyntheticModel) -> None:
+def test_one_call_equals_token_by_token(model: SyntheticModel) -> None:
     whole, stepwise = Oracle(model), Oracle(model)
     logits = [stepwise.forward([token]) for token in TOKENS][-1]
     assert relative_l2(logits, whole.forward(TOKENS)) < 2e-6
 
 
-def test_a_split_anywhere_changes_nothing(model: SyntheticModel) -> None:
+def test_splitting_the_tokens_changes_nothing(model: SyntheticModel) -> None:
     whole = Oracle(model).forward(TOKENS)
     for split in range(1, len(TOKENS)):
         oracle = Oracle(model)
@@ -113,7 +113,7 @@ def test_a_split_anywhere_changes_nothing(model: SyntheticModel) -> None:
         assert relative_l2(oracle.forward(TOKENS[split:]), whole) < 2e-6
 
 
-def test_the_state_matters_and_clearing_forgets_it(model: SyntheticModel) -> None:
+def test_clear_resets_the_state(model: SyntheticModel) -> None:
     oracle = Oracle(model)
     first = oracle.forward(TOKENS)
     assert relative_l2(oracle.forward(TOKENS), first) > 1e-2
@@ -121,16 +121,14 @@ def test_the_state_matters_and_clearing_forgets_it(model: SyntheticModel) -> Non
     np.testing.assert_array_equal(oracle.forward(TOKENS), first)
 
 
-def test_matrices_are_read_in_blocks_and_that_changes_nothing(
-    model: SyntheticModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_block_size_changes_nothing(model: SyntheticModel, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Oracle(model).forward(TOKENS)
     monkeypatch.setattr(rwkv7, "_BLOCK_ELEMENTS", 1000)
     assert relative_l2(Oracle(model).forward(TOKENS), whole) < 1e-6
 
 
 @pytest.mark.parametrize("constant", ["LAYER_NORM_EPSILON", "GROUP_NORM_EPSILON", "DECAY_SCALE"])
-def test_each_constant_shows_in_the_logits(
+def test_each_constant_changes_the_logits(
     constant: str, model: SyntheticModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = Oracle(model).forward(TOKENS)
