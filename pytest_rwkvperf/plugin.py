@@ -33,12 +33,12 @@ def pytest_configure(config: pytest.Config) -> None:
         collection.unwind_on_sigterm(config)
         collection.check_reports(config, settings)
         collection.check_history(config, settings)
+        from pytest_rwkvperf.run import finish
         from pytest_rwkvperf.run.progress import Progress
         from pytest_rwkvperf.run.session import Session
 
-        session = Session(settings, Progress(config), collection.shared_folder(config))
-        config.stash[SESSION] = session
-        config.pluginmanager.register(collection.Gatherer(session), "rwkvperf-gatherer")
+        config.stash[SESSION] = Session(settings, Progress(config), collection.shared_folder(config))
+        finish.gather(config)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -89,13 +89,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Fix what is measured."""
     if (state := session.config.stash.get(SESSION, None)) is not None:
         with collection.usage_errors(session.config):
-            state.select(collection.selected(session.items))
+            state.select(collection.questions(state, session.items))
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """Say what will be measured and for how long."""
     state = config.stash.get(SESSION, None)
-    return collection.idle_options(config) if state is None else collection.announcement(state)
+    return collection.idle_options(config) if state is None else collection.announcement(config, state)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -103,15 +103,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Save and report, where asked; exit 5 when nothing was measured."""
     state = session.config.stash.get(SESSION, None)
     if state is not None and not hasattr(session.config, "workerinput"):
-        collection.finish(session, state)
+        from pytest_rwkvperf.run import finish
+
+        session.config.stash[finish.RESULT] = finish.finish(session, state)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The table, and one sentence for what to do next."""
     if (state := config.stash.get(SESSION, None)) is not None:
-        from pytest_rwkvperf.run import terminal
+        from pytest_rwkvperf.run import finish, terminal
 
-        terminal.write(terminalreporter, state)
+        if (result := config.stash.get(finish.RESULT, None)) is not None:
+            terminal.write(terminalreporter, state, result)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

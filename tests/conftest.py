@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, settings
 
 # Loaded before pytester takes its snapshot of sys.modules, which it goes back to after each run: NumPy and SciPy must
 # not be imported twice in one process.
-import pytest_rwkvperf.run.recording
+import pytest_rwkvperf.run.finish
+import pytest_rwkvperf.run.handles
 import pytest_rwkvperf.run.session
-import pytest_rwkvperf.run.terminal  # noqa: F401 - as the two above
+import pytest_rwkvperf.run.terminal  # noqa: F401 - as those above
 from pytest_rwkvperf.machine import usage
 from pytest_rwkvperf.measure.probes import Prober
 

@@ -41,7 +41,7 @@ from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
 from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.oracle.expected import logits_files
-from pytest_rwkvperf.run.launcher import lease
+from pytest_rwkvperf.run.lease import lease
 from pytest_rwkvperf.stats.paired import LOOKS, PairRatio, compare_pairs
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools

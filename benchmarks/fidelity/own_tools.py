@@ -32,7 +32,7 @@ from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure.record import taken_from
 from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.run.discovery import Found, discover
-from pytest_rwkvperf.run.launcher import lease
+from pytest_rwkvperf.run.lease import lease
 from pytest_rwkvperf.worker import native
 from pytest_rwkvperf.worker.parent import SAMPLE_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools

@@ -26,7 +26,7 @@ from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.models.model_store import ModelStore
-from pytest_rwkvperf.run.launcher import lease
+from pytest_rwkvperf.run.lease import lease
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, SAMPLE_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 

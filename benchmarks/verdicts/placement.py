@@ -29,7 +29,7 @@ from pytest_rwkvperf.core.cases import Workload  # noqa: E402
 from pytest_rwkvperf.machine import fingerprint  # noqa: E402
 from pytest_rwkvperf.measure.probes import probing  # noqa: E402
 from pytest_rwkvperf.measure.process import running  # noqa: E402
-from pytest_rwkvperf.run.launcher import lease  # noqa: E402
+from pytest_rwkvperf.run.lease import lease  # noqa: E402
 from pytest_rwkvperf.stats.levels import PLACEMENT_FACTOR  # noqa: E402
 
 WORKLOAD = Workload("prefill", 256)

@@ -104,6 +104,14 @@ class Item:
         return f"{self.case.label}-{self.workload}"
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What one test asks: whether an item has become slower by more than `tolerance`, a share of its time."""
+
+    item: Item
+    tolerance: float
+
+
 def told_apart(cases: Iterable[Case]) -> dict[Case, Case]:
     """Each case as people are shown it: one that runs with other threads too has them in its device (`cpu-t2`).
 

@@ -12,7 +12,7 @@ from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.text import safe, without_passwords
 from pytest_rwkvperf.machine import fingerprint, system
 from pytest_rwkvperf.measure.measurement import Measurement
-from pytest_rwkvperf.run import launcher, options, outline
+from pytest_rwkvperf.run import options, verdicts
 from pytest_rwkvperf.store import record
 
 if TYPE_CHECKING:
@@ -25,18 +25,19 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
     from pytest_rwkvperf.run.session import Session
     from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
+    from pytest_rwkvperf.verdict.judged import Judgement
 
 _GIT_SECONDS = 10.0
 _NOT_REACHED = "the run ended before it"
 _NOT_JUDGED = "measured and not judged: its test calls no check()"
 
 
-def of_run(pytest_session: pytest.Session, session: Session) -> Record:
+def of_run(pytest_session: pytest.Session, session: Session, judgements: Mapping[Item, Judgement]) -> Record:
     """Everything there is now; the run may have been interrupted."""
-    config, planned = pytest_session.config, outline.read(session.folder)
+    config, planned = pytest_session.config, session.folder.outline()
     elapsed = datetime.now(timezone.utc) - session.started
     return record.Record(
-        id=session.folder.name,
+        id=session.folder.path.name,
         started=session.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
         seconds=round(elapsed.total_seconds(), 3),
         project_version=__version__,
@@ -45,7 +46,7 @@ def of_run(pytest_session: pytest.Session, session: Session) -> Record:
         exit_status=int(pytest_session.exitstatus),
         fingerprint=fingerprint.read(),
         system=system.read(),
-        cases=_cases(session, planned.items),
+        cases=_cases(session, planned.items, judgements),
         skipped=tuple(record.SkippedEngine(one.name, one.reason) for one in planned.missing),
         commit=_commit(config.rootpath),
     )
@@ -67,32 +68,35 @@ def _commit(folder: Path) -> str:
     return asked.stdout.strip() if asked.returncode == 0 else ""
 
 
-def _cases(session: Session, items: Sequence[Item]) -> tuple[RecordedCase, ...]:
-    measured = {one.case: one for one in launcher.records(session.folder)}
-    pairings = {one.new.case: one for one in launcher.pairings(session.folder)}
+def _cases(session: Session, items: Sequence[Item], judgements: Mapping[Item, Judgement]) -> tuple[RecordedCase, ...]:
+    measured = {one.case: one for one in session.folder.records()}
+    pairings = {one.new.case: one for one in session.folder.pairings()}
     # A judged item is always a planned one, except in a run whose outline was lost with an xdist worker.
-    chosen = dict.fromkeys([*items, *session.judgements])
+    chosen = dict.fromkeys([*items, *judgements])
     by_case: dict[Case, list[Item]] = {}
     for item in chosen:
         by_case.setdefault(item.case, []).append(item)
-    return tuple(_case(session, case, own, measured, pairings) for case, own in by_case.items())
+    return tuple(
+        _case(session, case, {item: judgements.get(item) for item in own}, measured, pairings)
+        for case, own in by_case.items()
+    )
 
 
 def _case(
     session: Session,
     case: Case,
-    items: Sequence[Item],
+    items: Mapping[Item, Judgement | None],
     measured: Mapping[Case, CaseRecord],
     pairings: Mapping[Case, Pairing],
 ) -> RecordedCase:
     pairing = pairings.get(case)
     taken = pairing.new if pairing else measured.get(case)
-    failure = launcher.failure(session.folder, case)
+    failure = session.folder.failure(case)
     return record.RecordedCase(
         case=case,
         measured=taken,
         figures=_figures(taken) if taken else None,
-        items=tuple(_item(session, one, taken, failure) for one in items),
+        items=tuple(_item(session, item, judged, taken, failure) for item, judged in items.items()),
         old=pairing.old if pairing else None,
         failure=failure,
     )
@@ -106,8 +110,7 @@ def _figures(taken: CaseRecord) -> record.CaseFigures:
     )
 
 
-def _item(session: Session, item: Item, taken: CaseRecord | None, failure: str) -> RecordedItem:
-    one = session.judgements.get(item)
+def _item(session: Session, item: Item, one: Judgement | None, taken: CaseRecord | None, failure: str) -> RecordedItem:
     measurement = Measurement(taken, item.workload) if taken else None
     if one is None:
         reason = failure or (_NOT_JUDGED if measurement else _NOT_REACHED)
@@ -118,7 +121,7 @@ def _item(session: Session, item: Item, taken: CaseRecord | None, failure: str) 
             str(item.workload),
             one.verdict,
             one.reason,
-            session.fails(one),
+            verdicts.fails(one, session.settings),
             one.tolerance,
             one.new,
             one.old,

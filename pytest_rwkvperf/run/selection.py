@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.backends.registry import EXECUTABLES
-from pytest_rwkvperf.core.cases import Case, Item, Workload, cross
+from pytest_rwkvperf.core.cases import Case, Item, Workload, cross, told_apart
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.run.discovery import Found, Missing
 from pytest_rwkvperf.run.options import EVERY, share
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_rwkvperf.core.cases import ProtocolName
+    from pytest_rwkvperf.core.cases import ProtocolName, Question
     from pytest_rwkvperf.core.engine import Backend, Device
     from pytest_rwkvperf.run.options import Settings
 
@@ -41,6 +42,31 @@ class ModelLimits:
     name: str
     formats: frozenset[str]
     quant: str | None = None
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What is left to measure after collection: the question that each test asks, by the test's node id."""
+
+    by_test: Mapping[str, Question]
+
+    @cached_property
+    def questions(self) -> Mapping[Case, tuple[Question, ...]]:
+        """Every question about each case; two tests may ask about one item, with tolerances of their own."""
+        by_case: dict[Case, list[Question]] = {}
+        for question in dict.fromkeys(self.by_test.values()):
+            by_case.setdefault(question.item.case, []).append(question)
+        return {case: tuple(questions) for case, questions in by_case.items()}
+
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """The items, over whose number the run's error rate is spread."""
+        return tuple(dict.fromkeys(question.item for question in self.by_test.values()))
+
+    @cached_property
+    def labels(self) -> Mapping[Case, str]:
+        """What each case is called, so that no two are called the same."""
+        return {case: shown.label for case, shown in told_apart(self.questions).items()}
 
 
 def read_marker(marker: pytest.Mark | None) -> Request:

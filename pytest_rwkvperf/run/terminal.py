@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.cases import Case
     from pytest_rwkvperf.measure.record import CaseRecord
-    from pytest_rwkvperf.run.session import Saved, Session
+    from pytest_rwkvperf.run.result import RunResult, Saved
+    from pytest_rwkvperf.run.session import Session
     from pytest_rwkvperf.stats.estimates import Rate
     from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
     from pytest_rwkvperf.verdict.judged import Judgement
@@ -64,16 +65,16 @@ _WIDEST = 1000
 """Columns: more than any table has."""
 
 
-def write(reporter: pytest.TerminalReporter, session: Session) -> None:
+def write(reporter: pytest.TerminalReporter, session: Session, result: RunResult) -> None:
     """Print the section. Rich renders to text; pytest's reporter writes it, so capturing and xdist behave."""
-    judgements = list(session.judgements.values())
-    if not (judgements or session.trouble or session.written or session.remembered):
+    judgements = list(result.judgements.values())
+    if not (judgements or result.troubles or result.reports or result.history):
         return
     reporter.write_sep("=", "RWKV-7 throughput")
     if judgements:
         writer = reporter.config.get_terminal_writer()
         reporter.write(render(judgements, writer.fullwidth, colour=writer.hasmarkup))
-    if records := session.records():
+    if records := session.folder.new_records():
         shown = told_apart(one.case for one in records)
         records = [replace(one, case=shown[one.case]) for one in records]
         reporter.write("\n" + _text(_case_table(records), colour=False))
@@ -81,8 +82,8 @@ def write(reporter: pytest.TerminalReporter, session: Session) -> None:
             reporter.write("\n" + _text(_gpu_table([record for record in records if record.gpu]), colour=False))
     for sentence in gpu_notes(records):
         reporter.write_line(printable(sentence, keep="\n"))
-    steps = next_steps(session) if judgements or session.trouble else []
-    for sentence in [*steps, *(f"Wrote {path}" for path in session.written), *session.remembered]:
+    steps = next_steps(session, result) if judgements or result.troubles else []
+    for sentence in [*steps, *(f"Wrote {path}" for path in result.reports), *result.history]:
         reporter.write_line(printable(sentence, keep="\n"))
 
 
@@ -207,28 +208,26 @@ def _table(judgements: list[Judgement], *, narrow: bool) -> Table:
     return table
 
 
-def next_steps(session: Session) -> list[str]:
+def next_steps(session: Session, result: RunResult) -> list[str]:
     """What a person should do now, at most a sentence for each thing."""
-    counts = Counter(judgement.verdict for judgement in session.judgements.values())
-    shown = told_apart(judgement.item.case for judgement in session.judgements.values())
-    steps = []
-    if session.trouble:
-        steps.append(session.trouble)
-    if session.saved is not None:
-        steps += _saved(session, session.saved, shown)
+    counts = Counter(judgement.verdict for judgement in result.judgements.values())
+    shown = told_apart(judgement.item.case for judgement in result.judgements.values())
+    steps = [*result.troubles]
+    if result.saved is not None:
+        steps += _saved(session, result, result.saved, shown)
     elif counts and not (session.settings.save != "no" and counts.keys() == {"NO-BASELINE"}):
         # Of a save that failed the trouble tells; that saving would help is no news then.
-        steps.append(_verdict(session, counts))
-    return [*steps, *_found_here(session, shown), *_noise_kept(session), *_both_ways(session, shown)]
+        steps.append(_verdict(session, result, counts))
+    return [*steps, *_found_here(session, result, shown), *_noise_kept(result), *_both_ways(result, shown)]
 
 
 def _name(judgement: Judgement, shown: Mapping[Case, Case]) -> str:
     return f"{shown[judgement.item.case].label} {judgement.item.workload}"
 
 
-def _saved(session: Session, saved: Saved, shown: Mapping[Case, Case]) -> list[str]:
+def _saved(session: Session, result: RunResult, saved: Saved, shown: Mapping[Case, Case]) -> list[str]:
     """What went into the baseline, what of it will be of no use there, and what did not."""
-    steps = [] if saved.path is None else _stored(session, saved)
+    steps = [] if saved.path is None else _stored(session, result, saved)
     steps += [f"Not saved: {told}." for told in saved.doubted]
     names = ", ".join(_name(one, shown) for one in saved.refused)
     if names:
@@ -236,13 +235,13 @@ def _saved(session: Session, saved: Saved, shown: Mapping[Case, Case]) -> list[s
     return steps
 
 
-def _stored(session: Session, saved: Saved) -> list[str]:
+def _stored(session: Session, result: RunResult, saved: Saved) -> list[str]:
     steps = [f"Saved {saved.stored} workloads to {saved.path}; commit it."]
-    rates = [one.new for one in session.judgements.values() if one.new is not None]
+    rates = [one.new for one in result.judgements.values() if one.new is not None]
     noisy = [rate for rate in rates if rate.half_width is None or rate.half_width > _NOISY]
     if noisy:
         steps.append(f"{len(noisy)} of them have an interval beyond ± {_NOISY:.0%}: save again on a quieter machine.")
-    crowded = max((record.conditions.foreign for record in session.records()), default=0.0)
+    crowded = max((record.conditions.foreign for record in session.folder.new_records()), default=0.0)
     if crowded > MAX_CONTENTION:
         steps.append(
             f"Other processes took {crowded:.0%} of the processor meanwhile, and no verdict rests on such a session: "
@@ -251,7 +250,7 @@ def _stored(session: Session, saved: Saved) -> list[str]:
     return steps
 
 
-def _verdict(session: Session, counts: Counter[Verdict]) -> str:
+def _verdict(session: Session, result: RunResult, counts: Counter[Verdict]) -> str:
     """What follows from the gravest verdict."""
     if counts["REGRESSION"] and session.settings.ab:
         return f"Something is slower here than in {session.settings.ab}: rerun to confirm, then bisect."
@@ -260,16 +259,16 @@ def _verdict(session: Session, counts: Counter[Verdict]) -> str:
     if counts["INVALID"]:
         return "A figure is invalid; its test says why."
     if counts["NO-BASELINE"]:
-        reasons = {judgement.reason for judgement in session.judgements.values() if judgement.verdict == "NO-BASELINE"}
+        reasons = {judgement.reason for judgement in result.judgements.values() if judgement.verdict == "NO-BASELINE"}
         return f"No baseline to compare with: {min(reasons)}."
     if counts["INCONCLUSIVE"]:
-        return _undecided(session)
+        return _undecided(result)
     return "Nothing got slower than the tolerance allows."
 
 
-def _undecided(session: Session) -> str:
+def _undecided(result: RunResult) -> str:
     """What would bring a verdict: no budget does where none was possible whatever had been measured."""
-    unsure = [one for one in session.judgements.values() if one.verdict == "INCONCLUSIVE"]
+    unsure = [one for one in result.judgements.values() if one.verdict == "INCONCLUSIVE"]
     if any(one.voided == "watched" for one in unsure):
         return "Somebody watches this process, so no verdict counts: run without that (pytest-cov: --no-cov)."
     if any(one.voided == "gpu" for one in unsure):
@@ -282,20 +281,20 @@ def _undecided(session: Session) -> str:
     return "Noise hides the answer for some: raise --rwkv-budget, or --rwkv-tolerance."
 
 
-def _both_ways(session: Session, shown: Mapping[Case, Case]) -> list[str]:
+def _both_ways(result: RunResult, shown: Mapping[Case, Case]) -> list[str]:
     """How far the tools' own ways of measuring lie from this project's, where the run has both."""
     rates = {
         (shown[one.item.case], str(one.item.workload)): one.new.median
-        for one in session.judgements.values()
+        for one in result.judgements.values()
         if one.new is not None
     }
     told = native_ratio.sentence(rates)
     return [told] if told else []
 
 
-def _found_here(session: Session, shown: Mapping[Case, Case]) -> list[str]:
+def _found_here(session: Session, result: RunResult, shown: Mapping[Case, Case]) -> list[str]:
     """What the machine's noise leaves to be found: in A/A the point, else said where it is too much."""
-    compared = [(one, one.comparison) for one in session.judgements.values() if one.comparison is not None]
+    compared = [(one, one.comparison) for one in result.judgements.values() if one.comparison is not None]
     if session.settings.ab:
         found = [
             f"{_name(one, shown)} {'none' if found.detectable is None else f'{found.detectable:.1%}'}"
@@ -313,12 +312,12 @@ def _found_here(session: Session, shown: Mapping[Case, Case]) -> list[str]:
     return [f"{share}{best}: more baseline sessions, --rwkv-aa once, or --rwkv-ab see more."]
 
 
-def _noise_kept(session: Session) -> list[str]:
+def _noise_kept(result: RunResult) -> list[str]:
     """What an A/A run leaves for later verdicts."""
-    if session.noise is None:
+    if result.noise is None:
         return []
-    spreads = ", ".join(f"{kind} {one.spread:.1%}" for kind, one in sorted(session.noise.noise.items()))
-    return [f"Processes of the same code differ here by {spreads}; kept in {session.noise.path} for later verdicts."]
+    spreads = ", ".join(f"{kind} {one.spread:.1%}" for kind, one in sorted(result.noise.noise.items()))
+    return [f"Processes of the same code differ here by {spreads}; kept in {result.noise.path} for later verdicts."]
 
 
 def _row(judgement: Judgement, *, narrow: bool) -> list[str | Text]:

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
-from pytest_rwkvperf.run import outline
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     import pytest
+
+    from pytest_rwkvperf.run.folder import RunFolder
 
 
 class DeviceScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist says nothing of its types
@@ -26,14 +25,14 @@ class DeviceScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist says
     Workers beyond the number of devices are sent home; with fewer of them, whoever is done first gets the next device.
     """
 
-    def __init__(self, config: pytest.Config, log: Any, folder: Path) -> None:  # noqa: ANN401 - xdist's own type
+    def __init__(self, config: pytest.Config, log: Any, folder: RunFolder) -> None:  # noqa: ANN401 - xdist's own type
         super().__init__(config, log)
         self._folder = folder
 
     @cached_property
     def _hardware(self) -> Mapping[str, str]:
         """By node id; every worker has left it in the run's folder before the first test is given out."""
-        return outline.read(self._folder).hardware
+        return self._folder.outline().hardware
 
     def _split_scope(self, nodeid: str) -> str:
         return self._hardware.get(nodeid, "")

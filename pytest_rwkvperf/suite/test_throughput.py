@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.run.fixtures import Perf
+    from pytest_rwkvperf.run.handles import Perf
 
 
 def test_throughput(rwkv_perf: Perf) -> None:

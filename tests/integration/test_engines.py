@@ -11,7 +11,7 @@ import pytest
 
 from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.core.errors import DeviceError, ModelError, OptionError
-from pytest_rwkvperf.run.fixtures import EngineSession
+from pytest_rwkvperf.run.handles import EngineSession
 from pytest_rwkvperf.worker import protocol
 from pytest_rwkvperf.worker.parent import Worker
 

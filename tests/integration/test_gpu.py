@@ -14,7 +14,7 @@ from pytest_rwkvperf.machine.watching import GpuWatch
 from pytest_rwkvperf.measure.record import device_time_from
 from pytest_rwkvperf.oracle import bounds, expected
 from pytest_rwkvperf.oracle.agreement import Short
-from pytest_rwkvperf.run.fixtures import EngineSession
+from pytest_rwkvperf.run.handles import EngineSession
 from pytest_rwkvperf.worker import protocol
 from pytest_rwkvperf.worker.parent import DEVICE_TIME_SECONDS, IMPORT_SECONDS, SAMPLE_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools

@@ -14,7 +14,7 @@ from pytest_rwkvperf.backends import llama_cpp, rwkv_pip, web_rwkv
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.engine import Device, OpenRequest, pci_address
 from pytest_rwkvperf.core.errors import BackendError, DeviceError, ModelError
-from pytest_rwkvperf.run import launcher
+from pytest_rwkvperf.run.lease import hardware, lease
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def test_two_names_of_one_gpu_share_a_lease_and_two_gpus_do_not(
 ) -> None:
     monkeypatch.setattr(folders, "cache", lambda: tmp_path)
     for device in (CUDA, VULKAN, OTHER):
-        with launcher.lease(device, print):
+        with lease(device, print):
             pass
     names = {path.name for path in (tmp_path / "leases").glob("*.lock")}
     assert names == {"0000-00-06.0.lock", "0000-0a-00.0.lock"}
@@ -63,21 +63,21 @@ def test_two_names_of_one_gpu_share_a_lease_and_two_gpus_do_not(
 def test_whoever_measures_on_the_processor_holds_every_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(folders, "cache", lambda: tmp_path)
     names = ["0000-00-06.0", "0000-0a-00.0", "cpu"]
-    with launcher.lease(OTHER, print):  # somebody once measured there: this run's engines need not list it
+    with lease(OTHER, print):  # somebody once measured there: this run's engines need not list it
         pass
-    with launcher.lease(Device("cpu", "CPU", "cpu"), print, [launcher.hardware(CUDA)]):
+    with lease(Device("cpu", "CPU", "cpu"), print, [hardware(CUDA)]):
         taken = [FileLock(tmp_path / "leases" / f"{name}.lock") for name in names]
         for lock in taken:
             with pytest.raises(Timeout):
                 lock.acquire(timeout=0)
-    with launcher.lease(CUDA, print), launcher.lease(OTHER, print):
+    with lease(CUDA, print), lease(OTHER, print):
         pass  # GPUs leave each other alone
 
 
 def test_a_device_is_named_by_what_it_occupies() -> None:
-    assert [launcher.hardware(device) for device in (CUDA, VULKAN, OTHER)] == ["0000-00-06.0"] * 2 + ["0000-0a-00.0"]
-    assert launcher.hardware(Device("metal", "Apple M1", "gpu")) == "metal"
-    assert launcher.hardware(Device("vulkan:0", "llvmpipe", "software")) == "cpu"
+    assert [hardware(device) for device in (CUDA, VULKAN, OTHER)] == ["0000-00-06.0"] * 2 + ["0000-0a-00.0"]
+    assert hardware(Device("metal", "Apple M1", "gpu")) == "metal"
+    assert hardware(Device("vulkan:0", "llvmpipe", "software")) == "cpu"
 
 
 def test_rwkv_makes_a_second_gpu_torchs_current_one(no_rwkv: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_two_gpus_of_web_rwkv_are_told_apart_and_gl_is_no_place(monkeypatch: pyt
     ]
     monkeypatch.setattr(web_rwkv, "import_module", lambda _name: SimpleNamespace(adapters=lambda: listed))
     found = web_rwkv.BACKEND.devices()
-    assert [(one.id, one.kind, launcher.hardware(one)) for one in found] == [
+    assert [(one.id, one.kind, hardware(one)) for one in found] == [
         ("vulkan:0", "gpu", "0000-00-06.0"),
         ("vulkan:1", "gpu", "0000-00-07.0"),
     ]

@@ -17,13 +17,15 @@ from pytest_rwkvperf.machine.nvml import GpuFacts
 from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
 from pytest_rwkvperf.measure.record import Energy
 from pytest_rwkvperf.run import terminal
-from pytest_rwkvperf.run.session import Saved
+from pytest_rwkvperf.run.result import RunResult, Saved
 from pytest_rwkvperf.stats.estimates import Rate
 from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
 from pytest_rwkvperf.verdict.judged import Judgement
 from tests.unit.building import make_record, make_run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.run.session import Session
 
@@ -124,6 +126,17 @@ def test_names_are_shown_as_they_are_and_never_as_markup() -> None:
 # What to do next
 
 
+def session_of(records: Sequence[CaseRecord], ab: str = "", save: str = "no") -> Session:
+    """As much of a session as the summary uses."""
+    settings, folder = SimpleNamespace(ab=ab, save=save), SimpleNamespace(new_records=lambda: list(records))
+    return cast("Session", SimpleNamespace(settings=settings, folder=folder))
+
+
+def result_of(judgements: Sequence[Judgement], saved: Saved | None = None, trouble: str = "") -> RunResult:
+    by_item = cast("dict[Item, Judgement]", dict(enumerate(judgements)))  # all of them share one item
+    return RunResult(by_item, saved, troubles=tuple(filter(None, [trouble])))
+
+
 def steps(
     *judgements: Judgement,
     saved: Saved | None = None,
@@ -132,16 +145,7 @@ def steps(
     save: str = "no",
     records: tuple[CaseRecord, ...] = (),
 ) -> list[str]:
-    settings = SimpleNamespace(ab=ab, save=save)
-    session = SimpleNamespace(
-        judgements=dict(enumerate(judgements)),
-        saved=saved,
-        noise=None,
-        trouble=trouble,
-        settings=settings,
-        records=lambda: list(records),
-    )
-    return terminal.next_steps(cast("Session", session))
+    return terminal.next_steps(session_of(records, ab, save), result_of(judgements, saved, trouble))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +211,7 @@ def test_a_saving_run_says_what_it_saved_and_where() -> None:
 
 
 def test_what_no_verdict_may_rest_on_is_said_not_to_be_saved() -> None:
-    saved = Saved(None, 0, [], ["llama-cpp-q8_0-cuda:0: NVIDIA H200 was throttled"])
+    saved = Saved(None, 0, doubted=("llama-cpp-q8_0-cuda:0: NVIDIA H200 was throttled",))
     assert steps(judged("NO-BASELINE"), saved=saved) == ["Not saved: llama-cpp-q8_0-cuda:0: NVIDIA H200 was throttled."]
 
 
@@ -226,7 +230,7 @@ def test_a_session_that_no_verdict_will_rest_on_is_pointed_out_when_it_is_saved(
 
 
 def test_a_saving_run_says_what_it_refused() -> None:
-    saved = Saved(Path("here.json"), 1, [judged("REGRESSION")])
+    saved = Saved(Path("here.json"), 1, (judged("REGRESSION"),))
     assert steps(judged("REGRESSION"), judged("PASS"), saved=saved) == [
         "Saved 1 workloads to here.json; commit it.",
         "Not saved, being regressions: llama-cpp-q5_k_m-cpu tg128@d4096; --rwkv-save-baseline=replace accepts them.",
@@ -235,7 +239,7 @@ def test_a_saving_run_says_what_it_refused() -> None:
 
 def test_sentences_name_the_threads_where_they_tell_cases_apart() -> None:
     one, other = (judged("REGRESSION", Item(replace(ITEM.case, threads=count), ITEM.workload)) for count in (1, 2))
-    refused = steps(one, other, saved=Saved(Path("here.json"), 1, [other]))[-1]
+    refused = steps(one, other, saved=Saved(Path("here.json"), 1, (other,)))[-1]
     assert refused.startswith("Not saved, being regressions: llama-cpp-q5_k_m-cpu-t2 tg128@d4096;")
     found = steps(one, other, ab="python")[-1]
     assert found.endswith("llama-cpp-q5_k_m-cpu-t1 tg128@d4096 9.0%, llama-cpp-q5_k_m-cpu-t2 tg128@d4096 9.0%.")
@@ -267,17 +271,8 @@ class Reporter:
 
 def written(*judgements: Judgement, trouble: str = "", records: tuple[CaseRecord, ...] = ()) -> list[str]:
     reporter = Reporter(120)
-    session = SimpleNamespace(
-        settings=SimpleNamespace(ab="", save="no"),
-        judgements=dict(enumerate(judgements)),
-        saved=None,
-        noise=None,
-        trouble=trouble,
-        records=lambda: list(records),
-        written=[],
-        remembered=(),
-    )
-    terminal.write(cast("pytest.TerminalReporter", reporter), cast("Session", session))
+    reporter_ = cast("pytest.TerminalReporter", reporter)
+    terminal.write(reporter_, session_of(records), result_of(judgements, trouble=trouble))
     return [line.rstrip() for text in reporter.lines for line in text.split("\n")]
 
 

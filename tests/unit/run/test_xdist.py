@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("xdist")
 
-from pytest_rwkvperf.run import outline
+from pytest_rwkvperf.run.folder import Outline, RunFolder
 from pytest_rwkvperf.run.xdist import DeviceScheduling
 
 if TYPE_CHECKING:
@@ -40,9 +40,10 @@ class Node:
 
 @pytest.fixture
 def scheduling(tmp_path: Path) -> DeviceScheduling:
-    outline.write(tmp_path, outline.Outline(hardware=TESTS))
+    folder = RunFolder(tmp_path)
+    folder.keep_outline(Outline(hardware=TESTS))
     config: Any = SimpleNamespace(getvalue=lambda _name: ["2*popen"], option=SimpleNamespace(loadscopereorder=True))
-    made = DeviceScheduling(config, None, tmp_path)
+    made = DeviceScheduling(config, None, folder)
     made.numnodes = 2
     return made
 

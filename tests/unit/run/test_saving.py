@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.machine import observers
-from pytest_rwkvperf.run import launcher
-from pytest_rwkvperf.run.session import Saved, Session
+from pytest_rwkvperf.run.folder import RunFolder
+from pytest_rwkvperf.run.saving import save
 from pytest_rwkvperf.store import files
 from pytest_rwkvperf.verdict.judged import Judgement
 from tests.unit.building import CASE, make_record, make_run, throttled
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_rwkvperf.measure.record import CaseRecord
+    from pytest_rwkvperf.run.result import Saved
 
 SOUND = make_record(make_run(pp16=[10**7] * 3))
 THROTTLED = throttled(make_record(make_run(pp16=[10**7] * 3), case=replace(CASE, quant="f16")))
@@ -28,13 +29,14 @@ THROTTLED = throttled(make_record(make_run(pp16=[10**7] * 3), case=replace(CASE,
 
 def saved(records: Sequence[CaseRecord], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Saved | None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    monkeypatch.setattr(launcher, "records", lambda _folder: records)
     monkeypatch.setattr(observers, "watching", list)
+    run = RunFolder(folder / "run")
+    for record in records:
+        run.keep(record.case, record)
+    items = [Item(record.case, Workload("prefill", 16)) for record in records]
     settings = SimpleNamespace(save="append", baseline_dir=folder / "baselines")
-    session = Session(settings, print, folder)  # type: ignore[arg-type]
-    items = [Item(one.case, Workload("prefill", 16)) for one in records]
-    session.judgements = {item: Judgement(item, "NO-BASELINE", "", 0.05) for item in items}
-    return session.save()
+    judgements = [Judgement(item, "NO-BASELINE", "", 0.05) for item in items]
+    return save(settings, run, judgements)  # type: ignore[arg-type]
 
 
 def test_what_a_throttled_gpu_was_measured_at_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,9 +46,9 @@ def test_what_a_throttled_gpu_was_measured_at_is_not_stored(tmp_path: Path, monk
     baseline = files.read(found.path)
     assert baseline is not None
     assert (found.stored, [*baseline.cases]) == (1, [SOUND.case.key])
-    assert found.doubted == [
-        "llama-cpp-f16-cpu: NVIDIA H200 was throttled (hardware slowdown) in 100% of the readings under load"
-    ]
+    assert found.doubted == (
+        "llama-cpp-f16-cpu: NVIDIA H200 was throttled (hardware slowdown) in 100% of the readings under load",
+    )
 
 
 def test_where_nothing_else_was_measured_there_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

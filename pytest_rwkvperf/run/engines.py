@@ -1,0 +1,139 @@
+"""The engines of a run: which were chosen, which are installed, and what they allow to be measured."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.backends import registry
+from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.machine import fingerprint
+from pytest_rwkvperf.run.discovery import Found, Missing, discover
+from pytest_rwkvperf.run.selection import Request, check_chunk, check_devices, check_quants, items, unfit
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.core.cases import Case, Item
+    from pytest_rwkvperf.core.engine import Backend, Device
+    from pytest_rwkvperf.run.options import Settings
+    from pytest_rwkvperf.run.tested_model import TestedModel
+
+
+class Engines:
+    """The backends that `--rwkv-backend` chose, in this environment and, in A/B, in the old one. Each is asked once."""
+
+    def __init__(self, settings: Settings, model: TestedModel) -> None:
+        self._settings = settings
+        self._model = model
+
+    @cached_property
+    def _choice(self) -> tuple[dict[str, str], bool]:
+        return registry.choose(self._settings.backend)
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """The chosen backends, installed or not: name to location.
+
+        Raises:
+            OptionError: `--rwkv-backend` names one that nobody offers.
+        """
+        return self._choice[0]
+
+    @property
+    def _named(self) -> bool:
+        """Whether the user named the backends, rather than asking for `all`: a missing one is then an error."""
+        return self._choice[1]
+
+    @cached_property
+    def _backends(self) -> list[Backend]:
+        return [registry.load(location) for location in self.chosen.values()]
+
+    @cached_property
+    def answers(self) -> list[Found | Missing]:
+        """Every chosen backend, with its versions and devices or with the reason why it cannot measure.
+
+        Raises:
+            RwkvPerfError: an option names something that is not there.
+        """
+        answers = self._here
+        if self._settings.ab:
+            lacking = {name: engine for name, engine in self._there.items() if isinstance(engine, Missing)}
+            if lacking and not self.old:
+                raise OptionError("\n".join(engine.reason for engine in lacking.values()))
+            answers = [lacking.get(_name(answer), answer) for answer in answers]
+        for answer in answers:
+            if self._named and isinstance(answer, Missing):
+                raise OptionError(answer.reason)
+        return answers
+
+    @cached_property
+    def _here(self) -> list[Found | Missing]:
+        """What this environment's engines answered, less those that the options leave nothing to do."""
+        check_quants(self._settings, Request(), self._backends)
+        check_chunk(self._settings, self._backends)
+        if self._settings.ab and (programs := [name for name in self.chosen if name in registry.EXECUTABLES]):
+            raise OptionError(f"--rwkv-ab alternates engines; {programs[0]} is a whole program, leave it out")
+        answers = discover(self.chosen, by_hand=self._named)
+        check_devices(self._settings, [engine for engine in answers if isinstance(engine, Found)])
+        return [
+            answer if isinstance(answer, Missing) else unfit(self._settings, answer, self._model.limits) or answer
+            for answer in answers
+        ]
+
+    @cached_property
+    def _there(self) -> dict[str, Found | Missing]:
+        """A/B: what the old environment has of the engines that can measure here."""
+        here = {engine.backend.name: engine for engine in self._here if isinstance(engine, Found)}
+        if self._settings.aa or not here:
+            return {**here}
+        locations = {name: engine.location for name, engine in here.items()}
+        answers = discover(locations, by_hand=False, python=self._settings.ab)
+        prefix = f"--rwkv-ab={self._settings.ab}: "
+        return {
+            _name(answer): Missing(answer.name, prefix + answer.reason) if isinstance(answer, Missing) else answer
+            for answer in answers
+        }
+
+    @property
+    def found(self) -> dict[str, Found]:
+        """The engines that can measure, by name."""
+        return {engine.backend.name: engine for engine in self.answers if isinstance(engine, Found)}
+
+    @property
+    def missing(self) -> list[Missing]:
+        """The chosen engines that cannot measure."""
+        return [engine for engine in self.answers if isinstance(engine, Missing)]
+
+    @property
+    def old(self) -> dict[str, Found]:
+        """A/B: the engines of the old environment, by name; in A/A this environment's."""
+        return {name: engine for name, engine in self._there.items() if isinstance(engine, Found)}
+
+    def get(self, name: str) -> Found | Missing:
+        """An engine by name, or why it cannot be used."""
+        for answer in self.answers:
+            if _name(answer) == name:
+                return answer
+        return Missing(name, f"{name} was not selected by --rwkv-backend={self._settings.backend}")
+
+    def items(self, request: Request, only: str | None) -> list[Item | Missing]:
+        """The parameters of a test: its items, and each missing engine once. Empty when `only` was not chosen.
+
+        Raises:
+            OptionError: the test's marker asks for something unknown.
+        """
+        if only is not None and only not in self.chosen:
+            return []
+        # Missing engines count: a quant that only they know is no mistake, and their tests are skipped with the reason.
+        check_quants(self._settings, request, self._backends)
+        measured = [engine for name, engine in self.found.items() if only in (None, name)]
+        missing = [engine for engine in self.missing if only in (None, engine.name)]
+        threads = fingerprint.physical_cores()
+        return [*items(self._settings, request, measured, self._model.limits, threads), *missing]
+
+    def device(self, case: Case) -> Device:
+        """The device that a case is measured on."""
+        return next(device for device in self.found[case.backend].devices if device.id == case.device)
+
+
+def _name(answer: Found | Missing) -> str:
+    return answer.name if isinstance(answer, Missing) else answer.backend.name

@@ -1,0 +1,127 @@
+"""The end of a run: gather the verdicts, save, write the reports, and send the run to its history."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.core.errors import RwkvPerfError, StorageError
+from pytest_rwkvperf.history import address, spool
+from pytest_rwkvperf.reports import github, report_files
+from pytest_rwkvperf.run import recording, saving
+from pytest_rwkvperf.run.fixtures import PROPERTY
+from pytest_rwkvperf.run.result import RunResult
+from pytest_rwkvperf.verdict.judged import from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_rwkvperf.core.cases import Item
+    from pytest_rwkvperf.run.session import Session
+    from pytest_rwkvperf.store.record import Record
+    from pytest_rwkvperf.verdict.judged import Judgement
+
+RESULT: pytest.StashKey[RunResult] = pytest.StashKey()
+"""On the config, from the end of a measuring run, in the process that prints the summary."""
+
+
+class Gatherer:
+    """A pytest plugin that collects the verdicts from the tests' reports, those of xdist's workers too."""
+
+    def __init__(self) -> None:
+        self._verdicts: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the verdict as the text that it is: a run may have hundreds, and they are needed at its end."""
+        if report.when == "call":
+            self._verdicts += [str(value) for name, value in report.user_properties if name == PROPERTY]
+
+    def judgements(self) -> dict[Item, Judgement]:
+        """The verdict on each item.
+
+        Of several on one item, the one with the least tolerance counts, which is a REGRESSION where any is; of those
+        with the same tolerance (a test was run again) the last.
+        """
+        judgements: dict[Item, Judgement] = {}
+        for judged in map(from_json, self._verdicts):
+            if judged.item not in judgements or judged.tolerance <= judgements[judged.item].tolerance:
+                judgements[judged.item] = judged
+        return judgements
+
+
+_GATHERER: pytest.StashKey[Gatherer] = pytest.StashKey()
+
+
+def gather(config: pytest.Config) -> None:
+    """Collect the verdicts from now on."""
+    config.stash[_GATHERER] = gatherer = Gatherer()
+    config.pluginmanager.register(gatherer, "rwkvperf-gatherer")
+
+
+def finish(run: pytest.Session, session: Session) -> RunResult:
+    """Save and report what there is, however the run ended, and set the exit status."""
+    judgements = run.config.stash[_GATHERER].judgements()
+    result = _saved(run, session, judgements)
+    # A case counts as measured when it has a record, judged or not: a test may call measure() alone.
+    if run.exitstatus == pytest.ExitCode.OK and not _collects_only(run) and not session.folder.anything_measured():
+        run.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+    if _collects_only(run) or run.exitstatus == pytest.ExitCode.USAGE_ERROR:
+        return result
+    on_github = github.is_active(os.environ)
+    if not (session.settings.reports or session.settings.history or on_github):
+        return result
+    record = recording.of_run(run, session, judgements)
+    result = _published(run, session, record, result)
+    if on_github:
+        trouble = github.add_summary(record, os.environ)
+        session.progress.command(github.errors_of(record))
+        result = replace(result, troubles=(*result.troubles, *filter(None, [trouble])))
+    return result
+
+
+def _saved(run: pytest.Session, session: Session, judgements: Mapping[Item, Judgement]) -> RunResult:
+    """Store the figures, or in A/A the noise, as the baseline where that was asked for."""
+    result, settings = RunResult(judgements), session.settings
+    if not judgements:
+        return result
+    try:
+        if settings.save != "no":
+            return replace(result, saved=saving.save(settings, session.folder, judgements.values()))
+        if settings.aa and not session.watched:
+            return replace(result, noise=saving.keep_noise(settings, session.folder))
+    except RwkvPerfError as error:
+        _mark_failed(run)
+        return replace(result, troubles=(str(error) if isinstance(error, StorageError) else f"not saved: {error}",))
+    except KeyboardInterrupt:  # from here on it would cost the tables and the reports
+        run.exitstatus = pytest.ExitCode.INTERRUPTED
+        sentence = "interrupted while saving: the baseline is as it was, or has all of this run"
+        return replace(result, troubles=(sentence,))
+    return result
+
+
+def _published(run: pytest.Session, session: Session, record: Record, result: RunResult) -> RunResult:
+    """Write the reports and send the run to its history, where that was asked for."""
+    settings = session.settings
+    reports, troubles = report_files.write_all(record, settings.reports, settings.report_language)
+    history: tuple[str, ...] = ()
+    if settings.history and any(case.measured for case in record.cases):
+        try:
+            history = spool.store(record, address.parse(settings.history, run.config.rootpath))
+        except RwkvPerfError as error:
+            troubles.append(str(error))
+    if troubles:
+        _mark_failed(run)
+    return replace(result, reports=tuple(reports), history=history, troubles=(*result.troubles, *troubles))
+
+
+def _collects_only(run: pytest.Session) -> bool:
+    return bool(run.config.option.collectonly)
+
+
+def _mark_failed(run: pytest.Session) -> None:
+    """Set exit code 1 unless another non-zero code is set."""
+    if run.exitstatus == pytest.ExitCode.OK:
+        run.exitstatus = pytest.ExitCode.TESTS_FAILED

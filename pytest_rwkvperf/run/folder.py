@@ -1,0 +1,152 @@
+"""The folder in which the processes of one run, pytest-xdist's workers among them, share what they have measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from pytest_rwkvperf.core import errors, folders
+from pytest_rwkvperf.core.atomic import write_atomically
+from pytest_rwkvperf.core.cases import Item
+from pytest_rwkvperf.measure import record
+from pytest_rwkvperf.measure.record import CaseRecord, Pairing
+from pytest_rwkvperf.run.discovery import Missing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_rwkvperf.core.cases import Case
+
+Measured = TypeVar("Measured", CaseRecord, Pairing)
+
+_SUFFIXES: Mapping[type[CaseRecord | Pairing], str] = {CaseRecord: ".json", Pairing: ".pair"}
+_FAILURE, _CEILINGS, _OUTLINE = ".failure", ".ceilings", "outline"
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """What a run set out to do. An xdist controller collects nothing, and yet schedules tests and writes reports."""
+
+    items: tuple[Item, ...] = ()
+    missing: tuple[Missing, ...] = ()
+    hardware: dict[str, str] = field(default_factory=dict)
+    """The hardware (`lease.hardware`) that each test measures on, by node id."""
+
+
+class RunFolder:
+    """A run's folder. Only this class knows its layout.
+
+    `HASH.json` is the record of a case, `HASH.pair` its records of both environments in A/B, `HASH.failure` the reason
+    why measuring it failed, as `ERROR: sentence`; `ADDRESS.ceilings` is what a GPU can reach, `outline` an Outline.
+    Reading raises a MeasurementError where a record is damaged, writing a StorageError where the disk refuses.
+    """
+
+    def __init__(self, path: Path, *, owned: bool = False) -> None:
+        self.path = path
+        self._owned = owned
+        self._seconds: dict[str, float] = {}
+
+    @classmethod
+    def new(cls) -> RunFolder:
+        """A folder for a new run; the process that made it removes it."""
+        return cls(folders.new_run_folder(), owned=True)
+
+    def measured(self, case: Case, kind: type[Measured]) -> Measured | None:
+        """What was measured of a case; None before that."""
+        path = self._path_of(case, _SUFFIXES[kind])
+        return record.from_json(path.read_bytes(), kind) if path.exists() else None
+
+    def keep(self, case: Case, measured: CaseRecord | Pairing) -> None:
+        """Keep what was measured of a case."""
+        self._write(self._path_of(case, _SUFFIXES[type(measured)]), record.to_json(measured))
+
+    def failure(self, case: Case) -> str:
+        """Why measuring a case failed, as `ERROR: sentence`; empty when it did not."""
+        path = self._path_of(case, _FAILURE)
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def keep_failure(self, case: Case, error: errors.RwkvPerfError) -> None:
+        """Keep why measuring a case failed, so that no other process of the run tries again."""
+        sentence = f"{type(error).__name__}: {error}"
+        self._write(self._path_of(case, _FAILURE), sentence.encode(errors="backslashreplace"))
+
+    def records(self) -> list[CaseRecord]:
+        """Every case's record, in a stable order; none in A/B."""
+        return self._all(CaseRecord)
+
+    def pairings(self) -> list[Pairing]:
+        """Every case's pairing of an A/B run, in a stable order."""
+        return self._all(Pairing)
+
+    def new_records(self) -> list[CaseRecord]:
+        """The record of this environment for every case, in A/B too."""
+        return [*self.records(), *(pairing.new for pairing in self.pairings())]
+
+    def anything_measured(self) -> bool:
+        """Whether a case was measured, judged or not: a test may call measure() alone."""
+        return any(next(self.path.glob(f"*{suffix}"), None) for suffix in _SUFFIXES.values())
+
+    def seconds_by_case(self) -> Mapping[str, float]:
+        """What each case that has ended took, by file; failed ones took nothing. Every record is read only once."""
+        with os.scandir(self.path) as entries:
+            for entry in entries:
+                if entry.name not in self._seconds and (seconds := _seconds(Path(entry.path))) is not None:
+                    self._seconds[entry.name] = seconds
+        return self._seconds
+
+    def ceilings(self, address: str) -> dict[str, Any] | None:
+        """What the GPU at a PCI address can reach; None before it was timed, empty where it could not be."""
+        path = self._ceilings_of(address)
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+    def keep_ceilings(self, address: str, ceilings: Mapping[str, Any]) -> None:
+        """Keep what a GPU can reach."""
+        self._write(self._ceilings_of(address), json.dumps(ceilings).encode())
+
+    def outline(self) -> Outline:
+        """What the run set out to do; empty when it ended before that was known."""
+        path = self.path / _OUTLINE
+        return msgspec.json.decode(path.read_bytes(), type=Outline) if path.exists() else Outline()
+
+    def keep_outline(self, outline: Outline) -> None:
+        """Keep what the run set out to do; every process of a run keeps the same."""
+        self._write(self.path / _OUTLINE, msgspec.json.encode(outline))
+
+    def remove(self) -> None:
+        """Remove the folder, in the process that made it."""
+        if self._owned:
+            folders.remove(self.path)
+
+    def _path_of(self, case: Case, suffix: str) -> Path:
+        return self.path / f"{hashlib.sha256(case.key.encode()).hexdigest()[:24]}{suffix}"
+
+    def _ceilings_of(self, address: str) -> Path:
+        return self.path / f"{address.replace(':', '-')}{_CEILINGS}"
+
+    def _all(self, kind: type[Measured]) -> list[Measured]:
+        paths = sorted(self.path.glob(f"*{_SUFFIXES[kind]}"))
+        return [record.from_json(path.read_bytes(), kind) for path in paths]
+
+    def _write(self, path: Path, data: bytes) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, data)
+        except OSError as error:
+            raise errors.StorageError(
+                f"{path} cannot be written: {error}; make room, or point the cache elsewhere (XDG_CACHE_HOME on Linux)"
+            ) from error
+
+
+def _seconds(path: Path) -> float | None:
+    """What measuring the case of a file took; None where it is no case's file."""
+    if path.suffix == _SUFFIXES[CaseRecord]:
+        return record.from_json(path.read_bytes(), CaseRecord).seconds
+    if path.suffix == _SUFFIXES[Pairing]:
+        return record.from_json(path.read_bytes(), Pairing).new.seconds
+    return 0.0 if path.suffix == _FAILURE else None

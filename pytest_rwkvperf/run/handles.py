@@ -1,0 +1,182 @@
+"""What the fixtures give to a test: an item to measure and judge, and an engine to drive."""
+
+from __future__ import annotations
+
+import operator
+from base64 import b64decode
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import numpy as np
+import pytest
+
+from pytest_rwkvperf.core.cases import Case
+from pytest_rwkvperf.core.errors import OptionError, RwkvPerfError
+from pytest_rwkvperf.machine import fingerprint
+from pytest_rwkvperf.models.model import ModelFile
+from pytest_rwkvperf.run.benchmarked import publish
+from pytest_rwkvperf.run.fixtures import PROPERTY
+from pytest_rwkvperf.run.selection import chunk_of, devices
+from pytest_rwkvperf.run.verdicts import fails
+from pytest_rwkvperf.verdict.judged import junit_properties, to_json
+from pytest_rwkvperf.verdict.reasons import describe
+from pytest_rwkvperf.worker.parent import SAMPLE_SECONDS, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from contextlib import ExitStack
+
+    import numpy.typing as npt
+
+    from pytest_rwkvperf.core.cases import Question
+    from pytest_rwkvperf.core.engine import Device
+    from pytest_rwkvperf.measure.measurement import Measurement
+    from pytest_rwkvperf.run.discovery import Found
+    from pytest_rwkvperf.run.session import Session
+    from pytest_rwkvperf.verdict.judged import Judgement
+
+
+class Perf:
+    """One item to measure and to judge: a workload of a case."""
+
+    def __init__(self, session: Session, request: pytest.FixtureRequest, question: Question) -> None:
+        self.item = question.item
+        self._question = question
+        self._session = session
+        self._request = request
+        self._published = False
+
+    def measure(self) -> Measurement:
+        """Samples, throughput with its interval, memory and conditions; measured once per case and session."""
+        with clean_failure():
+            measurement = self._session.measure(self.item)
+            if not self._published:
+                publish(self._request, measurement)
+                self._published = True
+            return measurement
+
+    def check(self) -> Judgement:
+        """The verdict against this machine's baseline; fails the test on a regression or an invalid figure."""
+        with clean_failure():
+            judged = self._session.judge(self._question)
+        if judged.new is not None:
+            self.measure()
+        self._request.node.user_properties += [(PROPERTY, to_json(judged)), *junit_properties(judged)]
+        if fails(judged, self._session.settings):
+            pytest.fail(describe(judged), pytrace=False)
+        return judged
+
+
+@contextmanager
+def clean_failure() -> Iterator[None]:
+    """Fail the test with the sentence of this project's error, which says what to do, and no traceback."""
+    try:
+        yield
+    except RwkvPerfError as error:
+        raise pytest.fail.Exception(f"{type(error).__name__}: {error}", pytrace=False) from None
+
+
+class EngineSession:
+    """A model open in a worker process of its own."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def prefill(self, tokens: Iterable[SupportsIndex]) -> None:
+        """Advance the state by a prompt.
+
+        Raises:
+            OptionError: it is empty, or holds what is no token of the vocabulary.
+        """
+        try:
+            prompt = iter(tokens)
+        except TypeError:
+            raise OptionError(f"{tokens!r} is no prompt; give a list of tokens, or one token to decode()") from None
+        self._ask("prefill", tokens=[_token(token) for token in prompt])
+
+    def decode(self, token: SupportsIndex) -> None:
+        """Advance the state by one token.
+
+        Raises:
+            OptionError: it is none of the vocabulary.
+        """
+        self._ask("decode", token=_token(token))
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """The last token's logits: float32 [vocabulary]."""
+        return np.frombuffer(b64decode(self._ask("logits")), dtype="<f4").astype(np.float32)
+
+    def clear(self) -> None:
+        """Reset the state."""
+        self._ask("clear")
+
+    def _ask(self, do: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+        return self._worker.request(do, SAMPLE_SECONDS, None, **arguments)
+
+
+def _token(value: SupportsIndex) -> int:
+    """A token as an int: JSON does not take NumPy's and torch's integers."""
+    try:
+        return int(operator.index(value))
+    except TypeError:
+        message = f"{value!r} is no token; tokens are integers, from 0 to the vocabulary's size minus one"
+        raise OptionError(message) from None
+
+
+class BackendHandle:
+    """An engine, as a test may use it; its sessions end with the test."""
+
+    def __init__(self, engine: Found, session: Session, stack: ExitStack) -> None:
+        self._engine = engine
+        self._session = session
+        self._stack = stack
+
+    @property
+    def version(self) -> str:
+        """The engine's own version."""
+        return next(iter(self._engine.versions.values()))
+
+    def devices(self) -> tuple[Device, ...]:
+        """Where it can run, best first."""
+        return self._engine.devices
+
+    def quants(self) -> tuple[str, ...]:
+        """Every quant it knows."""
+        return self._engine.backend.quants
+
+    def open(self, model: ModelFile, quant: str, *, device: str | None = None) -> EngineSession:
+        """Open a model file in a worker; on the device that the options chose unless one is named.
+
+        Raises:
+            OptionError: this is no model file; or the engine does not know the quant, or cannot run on the device.
+            RwkvPerfError: the engine cannot load the file.
+        """
+        if not isinstance(model, ModelFile):
+            raise OptionError(
+                f"open() takes what the fixtures pth_model, st_model and gguf_model give, not {model!r}; "
+                "pass the fixture itself, and choose another file with --rwkv-model"
+            )
+        backend = self._engine.backend
+        if not backend.accepts(quant):
+            raise OptionError(f"{backend.name} knows no quant {quant!r}; allowed: {', '.join(backend.quants)}")
+        if backend.file_quant(quant) not in (None, model.quant):
+            raise OptionError(f"{model.path} is {model.quant}, not {quant}; make that file first (rwkv_perf does)")
+        return EngineSession(self._stack.enter_context(self._worker(model, quant, device)))
+
+    def _worker(self, model: ModelFile, quant: str, device: str | None) -> Worker:
+        settings, backend = self._session.settings, self._engine.backend
+        case = Case(
+            backend=backend.name,
+            model=self._session.model.limits.name,
+            quant=quant,
+            device=device or devices(settings, self._engine)[0].id,
+            threads=next(iter(settings.threads), fingerprint.physical_cores()),
+            chunk=chunk_of(settings, backend),
+        )
+        worker = Worker(python=self._engine.python, environment=backend.environment(case.device))
+        try:
+            worker.open(self._engine.location, model.path, case)
+        except BaseException:
+            worker.kill()
+            raise
+        return worker

@@ -1,0 +1,44 @@
+"""A device's lease: one measurement at a time on a piece of hardware, across the sessions of a user."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.core import folders, locks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from pytest_rwkvperf.core.engine import Device
+
+_PROCESSOR = "cpu"
+
+
+def hardware(device: Device) -> str:
+    """The name of the hardware that a device occupies: a GPU's address, or `cpu` for everything that computes there."""
+    return (device.physical or device.id).replace(":", "-") if device.kind == "gpu" else _PROCESSOR
+
+
+@contextmanager
+def lease(device: Device, say: Callable[[str], None], gpus: Iterable[str] = ()) -> Iterator[None]:
+    """Hold a device for this process alone; while another one has it, wait and say so.
+
+    The locks are the operating system's, which frees them when their holder is killed. CPU and software adapters are
+    one device, and a process that measures on it holds every GPU too: `gpus`, by `hardware`'s names, and those that
+    were leased before. An engine on a GPU needs a processor to launch its kernels, one on the CPU needs all of them.
+    """
+    folder = folders.cache() / "leases"
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [hardware(device)]
+    if names == [_PROCESSOR]:
+        known = {path.stem for path in folder.glob("*.lock")} | set(gpus)
+        names = [*sorted(known - {_PROCESSOR}), _PROCESSOR]  # every process in the same order: no deadlock
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(locks.hold(folder / f"{name}.lock", on_wait=_waiting(name, say)))
+        yield
+
+
+def _waiting(name: str, say: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda holder: say(f"waiting for {name}: another session measures on it ({holder})")

@@ -1,0 +1,69 @@
+"""What of a run goes into this machine's baseline."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.core.cases import told_apart
+from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.machine import fingerprint, observers
+from pytest_rwkvperf.run.result import KeptNoise, Saved
+from pytest_rwkvperf.store import files
+from pytest_rwkvperf.verdict import accept
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from pytest_rwkvperf.run.folder import RunFolder
+    from pytest_rwkvperf.run.options import Settings
+    from pytest_rwkvperf.verdict.judged import Judgement
+
+
+def save(settings: Settings, folder: RunFolder, judgements: Collection[Judgement]) -> Saved | None:
+    """Store a run's sound figures; None when it has none.
+
+    Raises:
+        RwkvPerfError: the baseline cannot be read or written.
+    """
+    check_unwatched(settings)
+    replacing = settings.save == "replace"
+    accepted = accept.accepted(judgements, replacing=replacing)
+    refused = tuple(judged for judged in judgements if judged.verdict == "REGRESSION" and not replacing)
+    records = folder.records()
+    shown = told_apart(record.case for record in records)
+    doubted = tuple(f"{shown[record.case].label}: {record.doubt}" for record in records if record.doubt)
+    stored = accept.stored_cases([record for record in records if not record.doubt], accepted, _now())
+    if not stored:
+        return Saved(None, 0, refused, doubted) if doubted else None
+    path = files.save(settings.baseline_dir, fingerprint.read(), stored, replacing=replacing)
+    return Saved(path, sum(len(case.sessions[0].workloads) for case in stored), refused, doubted)
+
+
+def keep_noise(settings: Settings, folder: RunFolder) -> KeptNoise | None:
+    """After an A/A run, store how much processes of the same code differ here; None when it has no figures for that.
+
+    Raises:
+        RwkvPerfError: the baseline cannot be read or written, or a record carries no figure.
+    """
+    noise = accept.noise_of(folder.pairings(), _now())
+    if not noise:
+        return None
+    return KeptNoise(files.save_noise(settings.baseline_dir, fingerprint.read(), noise), noise)
+
+
+def check_unwatched(settings: Settings) -> None:
+    """Refuse to store what is measured under a debugger, a coverage tool or the like.
+
+    Raises:
+        OptionError: the figures are to be stored, and could not be trusted.
+    """
+    if settings.save != "no" and (watchers := observers.watching()):
+        raise OptionError(
+            f"--rwkv-save-baseline: this process runs under {' and '.join(watchers)}, so its figures do not count; "
+            "save without it (pytest-cov: --no-cov)"
+        )
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

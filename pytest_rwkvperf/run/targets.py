@@ -1,0 +1,101 @@
+"""What a worker needs to measure a case: the file, the right answer to check it by, and the hardware's limits."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pytest_rwkvperf.core import errors
+from pytest_rwkvperf.core.text import printable
+from pytest_rwkvperf.machine import roofline
+from pytest_rwkvperf.measure import process, record
+from pytest_rwkvperf.oracle import checked, expected
+from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.core.cases import Case
+    from pytest_rwkvperf.core.engine import Device
+    from pytest_rwkvperf.models.header import Header
+    from pytest_rwkvperf.models.model import Model, ModelFile
+    from pytest_rwkvperf.run.discovery import Found
+    from pytest_rwkvperf.run.folder import RunFolder
+    from pytest_rwkvperf.run.progress import Progress
+    from pytest_rwkvperf.run.tested_model import TestedModel
+
+
+class Targets:
+    """Prepares cases of one model for measuring."""
+
+    def __init__(self, folder: RunFolder, model: TestedModel, progress: Progress) -> None:
+        self._folder = folder
+        self._model = model
+        self._progress = progress
+
+    def prepare(self, case: Case, engine: Found, device: Device) -> tuple[process.Target, checked.DeepCheckCache]:
+        """A case in an engine's environment, and where its deep check of the answers is remembered.
+
+        Raises:
+            RwkvPerfError: the model file or the right answer cannot be made.
+        """
+        file = self._model.file_of(engine.backend, case.quant)
+        model = self._model.model
+        # Another environment may have another build of the same version, so it remembers checks of its own.
+        build = {} if engine.python == sys.executable else {"interpreter": engine.python}
+        memo = checked.DeepCheckCache({**engine.versions, **build}, file.content_hash, case.quant, device, case.chunk)
+        known = memo.load()
+        emulation = engine.backend.emulation(case.quant)
+        answers = (
+            expected.logits_files(file, emulation, deep=known is None, solver=self._model.tools)
+            if engine.backend.tells_logits
+            else []
+        )
+        return process.Target(
+            case=case,
+            location=engine.location,
+            environment=engine.backend.environment(case.device),
+            python=engine.python,
+            model=_facts(model, file, self._model.header(file)),
+            path=file.path,
+            device=device,
+            expected=tuple(answers),
+            known_deep=known,
+            work=roofline.work_of(model.shape, file, case.quant, case.backend, device.kind),
+            ceilings=self._ceilings(device),
+        ), memo
+
+    def _ceilings(self, device: Device) -> roofline.Ceilings | None:
+        """What a GPU can reach, timed once a run. None for a CPU, whose probes tell it, and without torch."""
+        if device.kind != "gpu" or not device.physical:
+            return None
+        ceilings = self._folder.ceilings(device.physical)
+        if ceilings is None:
+            ceilings = self._timed_ceilings(device)
+            self._folder.keep_ceilings(device.physical, ceilings)
+        return roofline.Ceilings(**ceilings) if ceilings else None
+
+    def _timed_ceilings(self, device: Device) -> dict[str, Any]:
+        self._progress(f"{device.id}: timing what {device.name} can reach")
+        try:
+            with Worker() as worker:
+                ceilings: dict[str, Any] = worker.request("ceilings", IMPORT_SECONDS, address=device.physical)
+        except errors.RwkvPerfError as error:
+            reason = str(error).splitlines()[0]
+            self._progress.line(f"{device.id}: no share of the hardware's limits is reported: {reason}")
+            return {}
+        return ceilings
+
+
+def _facts(model: Model, file: ModelFile, header: Header) -> record.ModelFacts:
+    tensors = header.tensors.values()
+    return record.ModelFacts(
+        name=model.name,
+        content_hash=model.content_hash,
+        parameters=model.shape.parameters,
+        file_bytes=file.size_bytes,
+        file_name=printable(file.path.name),
+        layers=model.shape.layers,
+        width=model.shape.width,
+        tensor_bytes=sum(tensor.nbytes for tensor in tensors),
+        tensor_elements=sum(math.prod(tensor.shape) for tensor in tensors),
+    )

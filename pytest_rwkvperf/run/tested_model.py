@@ -1,0 +1,89 @@
+"""The model under test: the user's reference, the file that it names, and the files made from it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.core.cases import FORMATS
+from pytest_rwkvperf.models import synthetic
+from pytest_rwkvperf.models.model import ModelFile
+from pytest_rwkvperf.models.model_store import ModelStore
+from pytest_rwkvperf.models.weights import DTYPES
+from pytest_rwkvperf.run.selection import ModelLimits
+from pytest_rwkvperf.worker.tools import WorkerTools
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.core.engine import Backend
+    from pytest_rwkvperf.models.header import Header
+    from pytest_rwkvperf.models.model import Model
+
+
+class TestedModel:
+    """The model that `--rwkv-model` names. Nothing is read, fetched or made before it is needed."""
+
+    __test__ = False  # pytest would collect a class of this name
+
+    def __init__(self, reference: str, show: Callable[[str], None]) -> None:
+        self._reference = reference
+        self._show = show
+        self.tools = WorkerTools(self._progress)
+        self._store = ModelStore(self.tools, self._progress)
+
+    @cached_property
+    def model(self) -> Model:
+        """What the reference names.
+
+        Raises:
+            ModelError: the reference or the file cannot be used.
+        """
+        return self._store.resolve(self._reference)
+
+    @cached_property
+    def limits(self) -> ModelLimits:
+        """The formats and quants that can be had of it. A synthetic model is not generated to answer this.
+
+        Raises:
+            ModelError: the reference or the file cannot be used.
+        """
+        if self._reference.startswith(synthetic.PREFIX):
+            label = synthetic.parse(self._reference).label
+            return ModelLimits(f"{synthetic.PREFIX}{label}", frozenset(FORMATS))
+        source = self.model.source
+        assert isinstance(source, ModelFile)  # noqa: S101 - only a synthetic reference has no file
+        # No other format can be made from a quantized .gguf: the original values are gone.
+        if source.format == "gguf" and source.quant not in DTYPES:
+            return ModelLimits(self.model.name, frozenset({"gguf"}), source.quant)
+        return ModelLimits(self.model.name, frozenset(FORMATS))
+
+    def file(self, format: Format, quant: str | None = None) -> ModelFile:  # noqa: A002 - the word everywhere
+        """The model in a format, made and cached when it is not there; by default unquantized or the user's own.
+
+        Raises:
+            ModelError: it cannot be had in this format.
+        """
+        if quant is None and format == "gguf":
+            quant = self.limits.quant or "f16"
+        return self._store.file_for(self.model, format, quant)
+
+    def file_of(self, backend: Backend, quant: str) -> ModelFile:
+        """The file that a backend reads when it measures a quant.
+
+        Raises:
+            ModelError: it cannot be made.
+        """
+        return self._store.file_for(self.model, backend.format, backend.file_quant(quant))
+
+    def header(self, file: ModelFile) -> Header:
+        """The header of one of the model's files.
+
+        Raises:
+            ModelError: the file has been damaged since it was made.
+        """
+        return self._store.header(file)
+
+    def _progress(self, sentence: str, fraction: float) -> None:
+        self._show(f"{sentence} {fraction:.0%}")
