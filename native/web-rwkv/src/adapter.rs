@@ -1,4 +1,4 @@
-//! The adapters wgpu finds, in one order for the life of the process.
+//! The adapters that wgpu finds, in an order that is fixed for the life of the process.
 
 use std::sync::OnceLock;
 
@@ -9,7 +9,7 @@ use crate::failure::Failure;
 
 /// A device as one graphics interface shows it.
 ///
-/// A device that two interfaces reach (Vulkan and Gl, say) is listed once for each.
+/// A device that two interfaces reach (for example Vulkan and Gl) is listed once for each.
 #[pyclass(
     frozen,
     get_all,
@@ -28,15 +28,15 @@ pub struct Adapter {
     kind: &'static str,
     /// "vulkan", "metal", "dx12" or "gl".
     backend: &'static str,
-    /// The driver's name; empty where the interface does not tell.
+    /// The driver's name; empty where the interface does not report it.
     driver: String,
-    /// The driver's version, in its own words; empty where the interface does not tell.
+    /// The driver's version, as the driver writes it; empty where the interface does not report it.
     driver_info: String,
-    /// PCI vendor id; 0 where the interface does not tell.
+    /// PCI vendor id; 0 where the interface does not report it.
     vendor: u32,
-    /// PCI device id; 0 where the interface does not tell.
+    /// PCI device id; 0 where the interface does not report it.
     device: u32,
-    /// PCI address such as "0000:01:00.0"; None where the interface does not tell.
+    /// PCI address such as "0000:01:00.0"; None where the interface does not report it.
     pci_bus_id: Option<String>,
 }
 
@@ -73,27 +73,27 @@ impl Adapter {
 
 /// An adapter with the handle that opens it.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct Candidate {
     pub adapter: Adapter,
     pub handle: wgpu::Adapter,
 }
 
 /// Every adapter of this machine, in a stable order: see [`rank`].
 ///
-/// They are looked for once per process, so that an index means the same device for as long as the process lives.
-pub fn found() -> &'static [Found] {
-    static FOUND: OnceLock<Vec<Found>> = OnceLock::new();
-    FOUND.get_or_init(enumerate)
+/// They are enumerated once per process, so that an index means the same device for the life of the process.
+pub fn all() -> &'static [Candidate] {
+    static ALL: OnceLock<Vec<Candidate>> = OnceLock::new();
+    ALL.get_or_init(enumerate)
 }
 
-/// The adapter at `index` of [`found`].
-pub fn pick(index: i64) -> Result<Found, Failure> {
-    let all = found();
+/// The adapter at `index` of [`all`].
+pub fn pick(index: i64) -> Result<Candidate, Failure> {
+    let candidates = all();
     usize::try_from(index)
         .ok()
-        .and_then(|index| all.get(index))
+        .and_then(|index| candidates.get(index))
         .cloned()
-        .ok_or_else(|| out_of_range(index, all.len()))
+        .ok_or_else(|| out_of_range(index, candidates.len()))
 }
 
 fn out_of_range(index: i64, count: usize) -> Failure {
@@ -109,7 +109,7 @@ fn out_of_range(index: i64, count: usize) -> Failure {
     }
 }
 
-fn enumerate() -> Vec<Found> {
+fn enumerate() -> Vec<Candidate> {
     let instance = Instance::new(InstanceDescriptor::new_without_display_handle());
     let handles = crate::engine::wait(instance.enumerate_adapters(Backends::all()));
     let mut pairs: Vec<_> = handles
@@ -120,7 +120,7 @@ fn enumerate() -> Vec<Found> {
     pairs
         .into_iter()
         .enumerate()
-        .map(|(index, (info, handle))| Found {
+        .map(|(index, (info, handle))| Candidate {
             adapter: Adapter::new(index, info),
             handle,
         })

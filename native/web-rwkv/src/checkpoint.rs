@@ -1,7 +1,7 @@
-//! Is this file an RWKV-7 model as web-rwkv's loader wants it?
+//! Checks that a file is an RWKV-7 model in the layout that web-rwkv's loader expects.
 //!
-//! The loader takes the ranks and sizes of the first layers for granted and finds out during inference, by a panic or
-//! not at all, that another tensor differs. So every tensor is checked by name, type and shape before any is loaded.
+//! The loader reads ranks and sizes from the first layers. A tensor that differs leads to a panic during inference, or
+//! to no error at all, so every tensor is checked by name, type and shape before any is loaded.
 //! The layout is that of web-rwkv 0.10.20, `src/runtime/v7.rs`: f16, the LoRA matrices transposed to [rank, width] and
 //! [width, rank].
 
@@ -10,8 +10,8 @@ use safetensors::{Dtype, SafeTensors};
 /// RWKV-7 has one head size.
 const HEAD_SIZE: usize = 64;
 
-/// web-rwkv's shaders read rows four numbers at a time and drop or mix up what is left over, without an error: a model
-/// of rank 6 gives other logits than the same model filled up with zeros to rank 8.
+/// web-rwkv's shaders read rows four numbers at a time and drop or mix up the remainder without an error: a model of
+/// rank 6 gives other logits than the same model padded with zeros to rank 8.
 const ROW_STEP: usize = 4;
 
 /// The sizes of a checked model.
@@ -22,7 +22,7 @@ pub struct Sizes {
     pub vocabulary: usize,
 }
 
-/// What a tensor's shape has to be.
+/// The shape that a tensor must have.
 enum Expected {
     /// This many elements, in any shape: `[C]`, `[1, 1, C]`.
     Elements(usize),
@@ -76,7 +76,7 @@ fn refuse_other_versions(file: &SafeTensors<'_>) -> Result<(), String> {
     } else if has("blocks.0.att.time_decay") {
         Err("this is an RWKV-6 or older model (it has blocks.0.att.time_decay), and only RWKV-7 is supported".into())
     } else {
-        Err("this is no RWKV-7 model in web-rwkv's layout (blocks.0.att.r_k is missing)".into())
+        Err("this is not an RWKV-7 model in web-rwkv's layout (blocks.0.att.r_k is missing)".into())
     }
 }
 
@@ -92,7 +92,7 @@ fn layers(file: &SafeTensors<'_>) -> Result<usize, String> {
             .parse()
             .ok()
             .filter(|layer| *layer < file.len())
-            .ok_or_else(|| format!("tensor {name} names no layer"))?;
+            .ok_or_else(|| format!("tensor {name} has no valid layer number"))?;
         count = count.max(layer + 1);
     }
     if count < 2 {
@@ -171,7 +171,7 @@ fn layer_tensors(
     tensors
 }
 
-/// The two dimensions of a matrix, whatever they are.
+/// The two dimensions of a matrix.
 fn matrix(file: &SafeTensors<'_>, name: &str) -> Result<[usize; 2], String> {
     let shape = shape(file, name)?;
     <[usize; 2]>::try_from(shape).map_err(|shape| {
@@ -196,14 +196,14 @@ fn rows(file: &SafeTensors<'_>, name: &str) -> Result<usize, String> {
 
 fn expect(file: &SafeTensors<'_>, name: &str, expected: &Expected) -> Result<(), String> {
     let found = shape(file, name)?;
-    let (right, wanted) = match expected {
+    let (valid, wanted) = match expected {
         Expected::Elements(count) => (
             found.iter().product::<usize>() == *count,
             format!("{count} elements"),
         ),
         Expected::Matrix(sizes) => (found == sizes, dimensions(sizes)),
     };
-    if right {
+    if valid {
         return Ok(());
     }
     let hint = match expected {
@@ -255,7 +255,7 @@ mod tests {
         value: 4,
     };
 
-    /// Names, types and shapes of a right model: 2 layers, width 64, hidden 256, vocabulary 10.
+    /// Names, types and shapes of a valid model: 2 layers, width 64, hidden 256, vocabulary 10.
     fn right() -> Tensors {
         let mut tensors = Tensors::new();
         let mut add = |name: String, expected: Expected| {

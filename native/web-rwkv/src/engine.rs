@@ -17,15 +17,15 @@ use web_rwkv::runtime::softmax::softmax_one;
 use web_rwkv::runtime::{RuntimeError, TokioRuntime, v7};
 use web_rwkv::tensor::{TensorCpu, TensorError, TensorInit};
 
-use crate::adapter::Found;
+use crate::adapter::Candidate;
 use crate::checkpoint::{self, Sizes};
 use crate::failure::{Failure, chain, payload_text};
 use crate::settings::{self, Quant};
 
-/// What to load and how, as Python asked for it.
+/// What to load and how.
 pub struct Request<'path> {
     pub path: &'path Path,
-    pub adapter: Found,
+    pub adapter: Candidate,
     pub quant: Quant,
     pub quant_layers: Option<i64>,
     /// Tokens per step; a multiple of the engine's smallest.
@@ -39,7 +39,7 @@ pub struct Engine {
     chunk: usize,
     state: v7::State,
     runtime: TokioRuntime<Rnn>,
-    // After `runtime`: fields drop in this order, and the threads have to outlive what runs on them.
+    // After `runtime`: fields are dropped in this order, and the threads must outlive what runs on them.
     threads: Threads,
 }
 
@@ -78,7 +78,7 @@ impl Engine {
         })
     }
 
-    /// Fills the state with zeros on the device: `v7::State::init` says that these are its initial values.
+    /// Fills the state with zeros on the device, which are its initial values (`v7::State::init`).
     pub fn clear(&self) -> Result<(), Failure> {
         let context = &self.state.context;
         let mut encoder = context.device.create_command_encoder(&Default::default());
@@ -88,7 +88,7 @@ impl Engine {
         self.submit_and_wait(Some(encoder.finish()))
     }
 
-    /// Hands commands to the device, and what was written to its buffers before them, and waits until all is done.
+    /// Submits commands, and earlier writes to the device's buffers, and waits until all are done.
     fn submit_and_wait(&self, commands: Option<wgpu::CommandBuffer>) -> Result<(), Failure> {
         let context = &self.state.context;
         context.queue.submit(commands);
@@ -130,7 +130,7 @@ impl Engine {
         })
     }
 
-    /// The same with the engine's own softmax behind it, which sends the logits to the device and back once more.
+    /// As `forward`, followed by the engine's own softmax, which sends the logits to the device and back once more.
     pub fn probabilities(&self, tokens: Vec<u32>) -> Result<Vec<f32>, Failure> {
         self.threads.block_on(async {
             let logits = self.advance(tokens).await?;
@@ -168,16 +168,16 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
         .block_on(future)
 }
 
-/// The file in memory, page by page as the loader reads it: a model larger than memory loads.
+/// The file, memory-mapped: a model larger than memory can be loaded.
 fn map(path: &Path) -> Result<Mmap, String> {
     let file = File::open(path).map_err(|error| chain(&error))?;
-    // SAFETY: the mapping is read only while `load` runs. Whoever truncates the file meanwhile kills the process
+    // SAFETY: the mapping is read only while `load` runs. A process that truncates the file meanwhile kills this one
     // (SIGBUS), as with every engine that maps its model.
     unsafe { Mmap::map(&file) }.map_err(|error| chain(&error))
 }
 
-/// A thread per core, as web-rwkv's own examples have (TOKIO_WORKER_THREADS changes it). Two are enough once warm; but
-/// a cold first prefill, which makes its pipelines, took a tenth longer with two on an H200 with 16 cores.
+/// One thread per core, as in web-rwkv's own examples (TOKIO_WORKER_THREADS changes it). Two suffice once warm, but a
+/// cold first prefill, which creates its pipelines, took a tenth longer with two on an H200 with 16 cores.
 fn threads() -> Result<Threads, Failure> {
     Builder::new_multi_thread()
         .thread_name("web-rwkv")
@@ -185,11 +185,11 @@ fn threads() -> Result<Threads, Failure> {
         .map_err(|error| Failure::Engine(format!("no threads for web-rwkv: {}", chain(&error))))
 }
 
-/// Opens the adapter with what this model needs; the sentence says what the adapter lacks, which web-rwkv does not tell.
-async fn open(found: &Found, info: &ModelInfo) -> Result<Context, Failure> {
-    let builder = ContextBuilder::new(found.handle.clone()).auto_limits(info);
-    let label = found.adapter.label();
-    let absent = builder.features - found.handle.features();
+/// Opens the adapter with the features and limits that this model needs; the error says what the adapter lacks.
+async fn open(candidate: &Candidate, info: &ModelInfo) -> Result<Context, Failure> {
+    let builder = ContextBuilder::new(candidate.handle.clone()).auto_limits(info);
+    let label = candidate.adapter.label();
+    let absent = builder.features - candidate.handle.features();
     if !absent.is_empty() {
         let names: Vec<_> = absent.iter_names().map(|(name, _)| name).collect();
         return Err(Failure::Engine(format!(
@@ -198,7 +198,7 @@ async fn open(found: &Found, info: &ModelInfo) -> Result<Context, Failure> {
         )));
     }
     let mut short = Vec::new();
-    let allowed = found.handle.limits();
+    let allowed = candidate.handle.limits();
     builder
         .limits
         .check_limits_with_fail_fn(&allowed, false, |name, needed, has| {
@@ -233,7 +233,7 @@ fn of_tensor(error: TensorError) -> Failure {
 /// A closed channel or a failed task means that one of the engine's threads panicked.
 fn of_runtime(error: RuntimeError) -> Failure {
     match error {
-        // The task may have failed during an earlier call (the engine encodes ahead), so its own message is asked for.
+        // The task may have failed during an earlier call (the engine encodes ahead), so its message is fetched.
         RuntimeError::JoinError(error) => match error.try_into_panic() {
             Ok(payload) => Failure::panic(payload_text(&*payload)),
             Err(error) => Failure::panic(&chain(&error)),

@@ -1,4 +1,4 @@
-//! What can go wrong, as one sentence each, and the fence that turns panics into it.
+//! Errors, one sentence each, and the fence that turns panics into them.
 
 use std::any::Any;
 use std::error::Error;
@@ -6,22 +6,21 @@ use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::path::{Component, Path};
 use std::sync::{Mutex, PoisonError};
 
-/// Why a call did not do what it was asked.
+/// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
     /// An argument is out of range: Python's `ValueError`.
     Value(String),
-    /// The file, the adapter or the engine said no: `WebRwkvError`.
+    /// The file, the adapter or the engine failed: `WebRwkvError`.
     Engine(String),
     /// The engine panicked, and what it was working on is unusable: `WebRwkvError`.
     Panic(String),
 }
 
 impl Failure {
-    /// A panic somewhere in the engine, told by the first panic message since the fence was entered.
+    /// A panic somewhere in the engine, with the first panic message since the fence was entered.
     ///
-    /// The engine's worker threads report a panic of theirs to the caller only as a closed channel, so `otherwise` says
-    /// what was seen from here.
+    /// The engine's worker threads report a panic to the caller only as a closed channel; `otherwise` describes that.
     pub fn panic(otherwise: &str) -> Self {
         let message = first_panic().take();
         let message = message.unwrap_or_else(|| one_line(otherwise));
@@ -42,7 +41,7 @@ pub fn chain(error: &dyn Error) -> String {
 
 /// Runs `work`; a panic in it becomes [`Failure::Panic`].
 ///
-/// Whatever `work` was changing may be half changed after a panic: the caller must not use it again.
+/// After a panic, the caller must not use what `work` was changing.
 pub fn fence<T>(work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     first_panic().take();
     panic::catch_unwind(AssertUnwindSafe(work))
@@ -56,8 +55,8 @@ pub fn silence_panics() {
     panic::set_hook(Box::new(|info| remember(panic_text(info))));
 }
 
-/// The message of the first panic since the last fence: later ones follow from it. One for the whole process, because
-/// the engine's threads cannot be told apart by model; two models that panic at the same moment may swap messages.
+/// The message of the first panic since the last fence; later panics follow from it. There is one per process, because
+/// the engine's threads do not say which model they serve: two models that panic at once may swap messages.
 static FIRST_PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 fn first_panic() -> std::sync::MutexGuard<'static, Option<String>> {
@@ -100,7 +99,7 @@ fn crate_path(file: &str) -> String {
     parts[source.saturating_sub(1)..].join("/")
 }
 
-/// Line breaks and runs of spaces become one space, and a full stop at the end goes.
+/// Replaces line breaks and runs of spaces by one space, and drops a full stop at the end.
 fn one_line(text: &str) -> String {
     let words: Vec<_> = text.split_whitespace().collect();
     words.join(" ").trim_end_matches('.').to_owned()
@@ -140,7 +139,7 @@ mod tests {
         assert_eq!(crate_path("engine.rs"), "engine.rs");
     }
 
-    // One test, not three: the remembered message is the process's, and cargo runs tests side by side.
+    // One test, not three: the remembered message is per process, and cargo runs tests in parallel.
     #[test]
     fn the_fence_reports_the_first_panic_and_forgets_it() {
         let caught = fence::<()>(|| panic!("two\n  lines {}", 1));

@@ -1,6 +1,6 @@
 //! `rwkvperf_web_rwkv._native`: web-rwkv for Python.
 //!
-//! `settings`, `checkpoint` and `failure` are plain Rust; `engine` drives web-rwkv; `adapter` and `model` face Python.
+//! `settings`, `checkpoint` and `failure` are plain Rust; `engine` drives web-rwkv; `adapter` and `model` are the Python classes.
 
 mod adapter;
 mod checkpoint;
@@ -34,12 +34,15 @@ impl From<Failure> for PyErr {
 
 /// The adapters of this machine, the same list for the life of the process.
 ///
-/// Vulkan's come first, then Metal's, Direct3D 12's and Gl's; within one of them discrete GPUs, integrated, virtual,
-/// others, processors.
+/// Vulkan's come first, then Metal's, Direct3D 12's and Gl's; within each, discrete GPUs, integrated, virtual,
+/// others, CPUs.
 #[pyfunction]
 fn adapters(py: Python<'_>) -> PyResult<Vec<Adapter>> {
-    let found = py.detach(|| fence(|| Ok(adapter::found())))?;
-    Ok(found.iter().map(|found| found.adapter.clone()).collect())
+    let all = py.detach(|| fence(|| Ok(adapter::all())))?;
+    Ok(all
+        .iter()
+        .map(|candidate| candidate.adapter.clone())
+        .collect())
 }
 
 #[pymodule]

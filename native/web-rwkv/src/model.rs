@@ -18,7 +18,7 @@ use crate::settings::{self, Quant};
 /// runs or is cleared.
 #[pyclass(frozen, module = "rwkvperf_web_rwkv")]
 pub struct Model {
-    /// The engine, or after a panic why there is none.
+    /// The engine, or after a panic the reason why it cannot be used.
     engine: Mutex<Result<Engine, Failure>>,
     path: PathBuf,
     adapter: Adapter,
@@ -29,7 +29,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Lets `work` use the engine. A panic in it drops the engine: its state and buffers are of unknown content.
+    /// Runs `work` on the engine. A panic in it drops the engine, whose state and buffers are then undefined.
     fn with_engine<T: Send>(
         &self,
         py: Python<'_>,
@@ -61,7 +61,7 @@ impl Drop for Model {
     }
 }
 
-/// Drops an engine. Freeing device memory can panic too, when the device is lost; there is nothing left to save then.
+/// Drops an engine. Freeing device memory can panic too, when the device is lost; that is ignored.
 fn discard(engine: Result<Engine, Failure>) {
     let _ = fence(|| {
         drop(engine);
@@ -137,7 +137,7 @@ impl Model {
         self.quant.name()
     }
 
-    /// How many layers, from the first on, are quantized; 0 for fp16.
+    /// Number of layers, from the first, that are quantized; 0 for fp16.
     #[getter]
     fn quant_layers(&self) -> usize {
         self.quant_layers
@@ -159,7 +159,7 @@ impl Model {
         Ok(self.with_engine(py, Engine::state)?.into_pyarray(py))
     }
 
-    /// Puts a copy that `state` gave back onto the device, and waits until that is done.
+    /// Copies a state from `state` back to the device, and waits until that is done.
     fn load_state(&self, py: Python<'_>, state: PyReadonlyArray1<'_, f32>) -> PyResult<()> {
         let state = state.as_array().to_vec();
         Ok(self.with_engine(py, |engine| engine.load_state(state))?)
@@ -176,15 +176,15 @@ impl Model {
         Ok(logits.into_pyarray(py))
     }
 
-    /// As `forward`, with the engine's own softmax behind it: probabilities instead of logits.
+    /// As `forward`, followed by the engine's own softmax: probabilities instead of logits.
     fn probabilities<'py>(
         &self,
         py: Python<'py>,
         tokens: Vec<i64>,
     ) -> PyResult<Bound<'py, PyArray1<f32>>> {
         let tokens = settings::tokens(&tokens, self.sizes.vocabulary)?;
-        let shares = self.with_engine(py, |engine| engine.probabilities(tokens))?;
-        Ok(shares.into_pyarray(py))
+        let probabilities = self.with_engine(py, |engine| engine.probabilities(tokens))?;
+        Ok(probabilities.into_pyarray(py))
     }
 
     fn __repr__(&self) -> String {

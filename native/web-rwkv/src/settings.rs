@@ -1,14 +1,14 @@
-//! The arguments from Python, checked: plain values in, plain values or a sentence out.
+//! Checks of the arguments from Python.
 
 use web_rwkv::runtime::infer::rnn::MIN_TOKEN_CHUNK_SIZE;
 
 use crate::failure::Failure;
 
-/// The largest chunk that leaves the recurrent state right.
+/// The largest chunk after which the recurrent state is correct.
 ///
 /// web-rwkv 0.10.20 packs the length of a step into 8 bits (`Cursor::pack` in `src/tensor/mod.rs`). From 256 tokens on
-/// the shaders compare with a length cut to its last 8 bits, so the token shift is not saved, or saved from another
-/// token: the logits of that step are right, those of every step after it are not. 224 is the last multiple of 32 below.
+/// the shaders compare with the last 8 bits of the length, so the token shift is not saved, or saved from another
+/// token: the logits of that step are correct, those of every later step are not. 224 is the last multiple of 32 below.
 pub const LARGEST_CHUNK: usize = 224;
 
 /// How the large matrices of a layer are stored on the device.
@@ -53,7 +53,7 @@ impl Quant {
     }
 }
 
-/// How many layers, from the first on, are stored as `quant`; `None` asks for all of them.
+/// Number of layers, from the first, that are stored as `quant`; `None` asks for all of them.
 pub fn quantized_layers(
     quant: Quant,
     requested: Option<i64>,
@@ -77,7 +77,7 @@ pub fn quantized_layers(
     }
 }
 
-/// The number of tokens the engine really takes at a time: `requested`, rounded up to a multiple of 32.
+/// The number of tokens that the engine takes at a time: `requested`, rounded up to a multiple of 32.
 pub fn chunk(requested: i64) -> Result<usize, Failure> {
     let size = usize::try_from(requested).unwrap_or(0);
     if size == 0 {
@@ -86,7 +86,7 @@ pub fn chunk(requested: i64) -> Result<usize, Failure> {
     } else if size > LARGEST_CHUNK {
         Err(Failure::Value(format!(
             "chunk is {requested}, but must be 1 to {LARGEST_CHUNK}: web-rwkv {} keeps a chunk's length in 8 bits, \
-             and a longer one leaves a wrong state behind",
+             and a longer one leaves a wrong state",
             env!("WEB_RWKV_VERSION")
         )))
     } else {

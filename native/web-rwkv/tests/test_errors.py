@@ -37,7 +37,7 @@ def one_sentence(error: BaseException) -> str:
         ({"adapter": -1}, "adapter is -1"),
     ],
 )
-def test_a_setting_out_of_range_is_named(tiny_st: Path, adapter: int, settings: dict[str, object], named: str) -> None:
+def test_setting_out_of_range_is_refused(tiny_st: Path, adapter: int, settings: dict[str, object], named: str) -> None:
     with pytest.raises(ValueError, match=re.escape(named)) as caught:
         binding.Model(tiny_st, **{"adapter": adapter, **settings})  # type: ignore[arg-type]  # wrong on purpose
     one_sentence(caught.value)
@@ -52,7 +52,7 @@ def test_a_setting_out_of_range_is_named(tiny_st: Path, adapter: int, settings: 
         ([2**40], f"tokens[0] is {2**40}"),
     ],
 )
-def test_a_bad_token_is_named_and_leaves_the_state(fp16: binding.Model, tokens: list[int], named: str) -> None:
+def test_bad_token_is_refused_and_keeps_the_state(fp16: binding.Model, tokens: list[int], named: str) -> None:
     fp16.clear()
     fp16.forward([1, 2, 3])
     expected = fp16.forward([4])
@@ -64,7 +64,7 @@ def test_a_bad_token_is_named_and_leaves_the_state(fp16: binding.Model, tokens: 
 
 
 @pytest.mark.parametrize("tokens", ["abc", [1.5], 3, None])
-def test_what_is_no_sequence_of_integers_is_a_type_error(fp16: binding.Model, tokens: object) -> None:
+def test_anything_but_integers_is_a_type_error(fp16: binding.Model, tokens: object) -> None:
     with pytest.raises(TypeError):
         fp16.forward(tokens)  # type: ignore[arg-type]  # wrong on purpose
 
@@ -108,7 +108,7 @@ WRONG_FILES: dict[str, tuple[Damage, str]] = {
     ),
     "no RWKV": (
         damage_tensors(lambda tensors: [tensors.pop(name) for name in list(tensors) if name != "emb.weight"]),
-        "no RWKV-7 model",
+        "not an RWKV-7 model",
     ),
     "RWKV-6": (
         damage_tensors(lambda tensors: tensors.update({"blocks.0.att.time_decay": tensors.pop("blocks.0.att.r_k")})),
@@ -118,7 +118,7 @@ WRONG_FILES: dict[str, tuple[Damage, str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG_FILES)
-def test_a_wrong_file_is_named_with_its_fault(tmp_path: Path, tiny_st: Path, adapter: int, case: str) -> None:
+def test_wrong_file_is_refused(tmp_path: Path, tiny_st: Path, adapter: int, case: str) -> None:
     damage, fault = WRONG_FILES[case]
     wrong = tmp_path / "wrong.st"
     damage(tiny_st, wrong)
@@ -136,7 +136,7 @@ def test_an_adapter_without_subgroups_says_so(tiny_st: Path) -> None:
         binding.Model(tiny_st, adapter=indices[0])
 
 
-# A panic that is web-rwkv's own: without address space for another thread its runtime panics in a thread of its own.
+# Makes web-rwkv panic: without address space for another thread, its runtime panics in a worker thread.
 PANIC = """
 import resource, sys
 import rwkvperf_web_rwkv as binding
@@ -169,14 +169,14 @@ attempt()
 
 
 def run_python(code: str, *arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
-    # libwayland, asked by a Vulkan layer of Mesa's, complains on stderr where XDG_RUNTIME_DIR is not set.
+    # libwayland, loaded by one of Mesa's Vulkan layers, prints to stderr if XDG_RUNTIME_DIR is not set.
     environment = {**os.environ, "XDG_RUNTIME_DIR": str(folder), "RUST_BACKTRACE": "full"}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space by way of /proc")
-def test_a_panic_is_one_sentence_and_poisons_the_model(tiny_st: Path, adapter: int, tmp_path: Path) -> None:
+def test_panic_is_one_sentence_and_makes_the_model_unusable(tiny_st: Path, adapter: int, tmp_path: Path) -> None:
     process = run_python(PANIC, tiny_st, adapter, folder=tmp_path)
     assert (process.returncode, process.stderr) == (0, "")
     panicked, poisoned, uncleared, reloaded = process.stdout.splitlines()

@@ -40,7 +40,7 @@ def load(tiny_st: Path, adapter: int) -> Callable[..., binding.Model]:
     return lambda **settings: binding.Model(tiny_st, adapter=adapter, **settings)
 
 
-def test_properties_tell_the_file_and_the_settings(fresh: binding.Model, adapter: int) -> None:
+def test_properties_are_those_of_the_file_and_the_settings(fresh: binding.Model, adapter: int) -> None:
     assert (fresh.layers, fresh.width, fresh.vocabulary) == (LAYERS, WIDTH, VOCABULARY)
     assert (fresh.quant, fresh.quant_layers, fresh.chunk) == ("fp16", 0, 128)
     assert fresh.adapter == binding.adapters()[adapter]
@@ -55,8 +55,8 @@ def test_logits_are_a_float32_array_of_the_vocabulary(fresh: binding.Model) -> N
     assert logits.std() > 0.01
 
 
-def test_a_vocabulary_off_the_padding_gets_its_own_length(tmp_path: Path, adapter: int, fresh: binding.Model) -> None:
-    """web-rwkv pads the head to a multiple of 8; the padding must not show, nor change what is before it."""
+def test_vocabulary_need_not_be_a_multiple_of_8(tmp_path: Path, adapter: int, fresh: binding.Model) -> None:
+    """web-rwkv pads the head to a multiple of 8; the padding must not change the logits."""
     tensors = tiny_model()
     for name in ("emb.weight", "head.weight"):
         tensors[name] = tensors[name][:-3].copy()
@@ -82,7 +82,7 @@ def test_clear_brings_the_initial_state_back(fresh: binding.Model) -> None:
     assert distance(carried_on, first) > 1e-3
 
 
-def test_a_copied_state_stands_for_all_the_tokens_before_it(fresh: binding.Model) -> None:
+def test_loading_a_state_replaces_reading_the_tokens(fresh: binding.Model) -> None:
     fresh.forward(TOKENS[:100])
     kept = fresh.state()
     carried_on = fresh.forward(TOKENS[100:140])
@@ -92,7 +92,7 @@ def test_a_copied_state_stands_for_all_the_tokens_before_it(fresh: binding.Model
         assert np.array_equal(fresh.forward(TOKENS[100:140]), carried_on)
 
 
-def test_the_initial_state_is_zero_and_a_copy_is_left_alone(fresh: binding.Model) -> None:
+def test_initial_state_is_zero_and_copies_do_not_change(fresh: binding.Model) -> None:
     kept = fresh.state()
     assert kept.shape == (LAYERS * (64 + 2) * WIDTH,)
     fresh.forward(TOKENS[:40])
@@ -100,7 +100,7 @@ def test_the_initial_state_is_zero_and_a_copy_is_left_alone(fresh: binding.Model
     assert fresh.state().any()
 
 
-def test_a_state_of_another_length_or_type_is_refused_and_the_state_is_as_before(fresh: binding.Model) -> None:
+def test_state_of_another_length_or_type_is_refused(fresh: binding.Model) -> None:
     fresh.forward(TOKENS[:40])
     kept = fresh.state()
     with pytest.raises(ValueError, match=f"state has 3 numbers, but this model's has {len(kept)}"):
@@ -114,7 +114,7 @@ def test_a_state_of_another_length_or_type_is_refused_and_the_state_is_as_before
 def test_the_chunk_changes_nothing_but_speed(
     load: Callable[..., binding.Model], fresh: binding.Model, chunk: int
 ) -> None:
-    """Prompts longer than a chunk, and what follows them: the state after the prompt counts as well as its logits."""
+    """Prompts longer than a chunk and what follows, so that the state after the prompt is compared too."""
     model = load(chunk=chunk)
     assert model.chunk == -(-chunk // 32) * 32
     for tokens in (TOKENS[:500], TOKENS[500:501], TOKENS[501:]):
@@ -156,7 +156,7 @@ def test_two_models_keep_their_own_state(load: Callable[..., binding.Model], fre
 def ticks_in_the_middle(work: Callable[[], object]) -> int:
     """How often another Python thread ran in the middle half of one native call.
 
-    The edges are left out: there the interpreter may switch threads before the call has begun.
+    The edges do not count: there the interpreter may switch threads before the call has begun.
     """
     ticks: list[float] = []
     stop = threading.Event()
@@ -210,7 +210,7 @@ def test_calls_from_two_threads_take_turns(fresh: binding.Model) -> None:
 def test_probabilities_are_the_softmax_of_the_logits(fresh: binding.Model) -> None:
     logits = fresh.forward(TOKENS[:64]).astype(np.float64)
     fresh.clear()
-    shares = np.exp(logits - logits.max())
-    told = fresh.probabilities(TOKENS[:64])
-    assert distance(told, (shares / shares.sum()).astype(np.float32)) < 1e-3
-    assert told.argmax() == logits.argmax()
+    exponentials = np.exp(logits - logits.max())
+    probabilities = fresh.probabilities(TOKENS[:64])
+    assert distance(probabilities, (exponentials / exponentials.sum()).astype(np.float32)) < 1e-3
+    assert probabilities.argmax() == logits.argmax()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 __all__ = ["LARGEST_CHUNK", "VERSION", "WEB_RWKV_VERSION", "Adapter", "Model", "WebRwkvError", "adapters"]
 
 LARGEST_CHUNK: Final[int]
-"""The largest chunk a model takes, in tokens: a longer one leaves a wrong state behind (see `Model`)."""
+"""The largest chunk a model takes, in tokens: after a longer one the state is wrong (see `Model`)."""
 
 VERSION: Final[str]
 """This distribution's version."""
@@ -25,7 +25,7 @@ class WebRwkvError(Exception):
 class Adapter:
     """A device as one graphics interface shows it. Equal and hashable by value; made by `adapters()` only.
 
-    A device that two interfaces reach (Vulkan and Gl, say) is listed once for each.
+    A device that two interfaces reach (for example Vulkan and Gl) is listed once for each.
     """
 
     @property
@@ -40,19 +40,19 @@ class Adapter:
     def backend(self) -> Literal["vulkan", "metal", "dx12", "gl"]: ...
     @property
     def driver(self) -> str:
-        """The driver's name; empty where the interface does not tell."""
+        """The driver's name; empty where the interface does not report it."""
     @property
     def driver_info(self) -> str:
-        """The driver's version, in its own words; empty where the interface does not tell."""
+        """The driver's version, as the driver writes it; empty where the interface does not report it."""
     @property
     def vendor(self) -> int:
-        """PCI vendor id; 0 where the interface does not tell."""
+        """PCI vendor id; 0 where the interface does not report it."""
     @property
     def device(self) -> int:
-        """PCI device id; 0 where the interface does not tell."""
+        """PCI device id; 0 where the interface does not report it."""
     @property
     def pci_bus_id(self) -> str | None:
-        """PCI address such as "0000:01:00.0"; None where the interface does not tell."""
+        """PCI address such as "0000:01:00.0"; None where the interface does not report it."""
     def __hash__(self) -> int: ...
 
 @final
@@ -64,7 +64,7 @@ class Model:
 
     Raises:
         ValueError: an argument is out of range.
-        WebRwkvError: the file cannot be read, is no whole RWKV-7 `.st` file, or does not fit the adapter.
+        WebRwkvError: the file cannot be read, is not a complete RWKV-7 `.st` file, or does not fit the adapter.
     """
 
     def __new__(
@@ -81,10 +81,10 @@ class Model:
         Args:
             path: a `.st` file; mapped, not read whole.
             adapter: index into `adapters()`.
-            quant: "fp16", "int8", "nf4" or "sf4", for the seven large matrices of a layer; everything else stays fp16.
-            quant_layers: how many layers, from the first on, are quantized; None: all.
-            chunk: tokens the engine takes at a time, 1 to LARGEST_CHUNK; rounded up to a multiple of 32. A longer chunk
-                leaves a wrong state behind, because web-rwkv 0.10.20 keeps its length in 8 bits.
+            quant: "fp16", "int8", "nf4" or "sf4", for the six large matrices of a layer; everything else stays fp16.
+            quant_layers: number of layers, from the first, that are quantized; None: all.
+            chunk: tokens the engine takes at a time, 1 to LARGEST_CHUNK; rounded up to a multiple of 32. After a longer
+                chunk the state would be wrong, because web-rwkv 0.10.20 keeps its length in 8 bits.
         """
     @property
     def vocabulary(self) -> int:
@@ -102,7 +102,7 @@ class Model:
     def quant(self) -> Literal["fp16", "int8", "nf4", "sf4"]: ...
     @property
     def quant_layers(self) -> int:
-        """How many layers, from the first on, are quantized; 0 for fp16."""
+        """Number of layers, from the first, that are quantized; 0 for fp16."""
     @property
     def chunk(self) -> int:
         """Tokens the engine takes at a time: the chunk asked for, rounded up to a multiple of 32."""
@@ -113,31 +113,31 @@ class Model:
             WebRwkvError: the engine failed, now or earlier.
         """
     def state(self) -> npt.NDArray[np.float32]:
-        """Copy the recurrent state to host memory: flat, of one length whatever has been read.
+        """Copy the recurrent state to host memory: flat, of the same length for any number of tokens.
 
         Raises:
             WebRwkvError: the engine failed, now or earlier.
         """
     def load_state(self, state: npt.NDArray[np.float32]) -> None:
-        """Put back a copy that `state` of a model of the same shape gave, and wait until that is done.
+        """Copy a state from `state` of a model of the same shape back to the device, and wait until that is done.
 
         Raises:
-            TypeError: `state` is no flat float32 array.
-            ValueError: it has another length; the state is as before.
+            TypeError: `state` is not a flat float32 array.
+            ValueError: it has another length; the state is unchanged.
             WebRwkvError: the engine failed, now or earlier.
         """
     def forward(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
         """Advance the state by `tokens`; return the logits after the last one, [vocabulary], in host memory.
 
-        Returns when the device has finished. An engine error in the middle leaves the state part-way: clear it.
+        Returns when the device has finished. An engine error leaves the state undefined: clear it.
 
         Raises:
-            ValueError: `tokens` is empty, or one is not in 0 … vocabulary - 1; the state is as before.
+            ValueError: `tokens` is empty, or one is not in 0 … vocabulary - 1; the state is unchanged.
             WebRwkvError: the engine failed, now or earlier.
         """
 
     def probabilities(self, tokens: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.float32]:
-        """As `forward`, with the engine's own softmax behind it: probabilities instead of logits.
+        """As `forward`, followed by the engine's own softmax: probabilities instead of logits.
 
         The logits go to the device and back once more, as in web-rwkv's own `bench`.
 
@@ -148,8 +148,8 @@ class Model:
 def adapters() -> list[Adapter]:
     """List the adapters of this machine; the same list for the life of the process.
 
-    Vulkan's come first, then Metal's, Direct3D 12's and Gl's; within one of them discrete GPUs, integrated, virtual,
-    others, processors.
+    Vulkan's come first, then Metal's, Direct3D 12's and Gl's; within each, discrete GPUs, integrated, virtual,
+    others, CPUs.
 
     Raises:
         WebRwkvError: the graphics driver failed.
