@@ -6,7 +6,6 @@ arrays and compares each length with the bytes that remain before using it.
 
 from __future__ import annotations
 
-import re
 import struct
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models.header import MappedHeader, TensorEntry
 from pytest_rwkvperf.models.layouts import gguf_layout
 from pytest_rwkvperf.models.model import PRECISIONS, errors_naming
-from pytest_rwkvperf.models.shapes import RWKV_HEAD_SIZE, Shape, check_layers
+from pytest_rwkvperf.models.shapes import RWKV_HEAD_SIZE, Shape, count_layers, matrix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,34 +93,24 @@ def _quant(keys: Mapping[str, object], tensors: Mapping[str, TensorEntry]) -> st
 
 def _shape(tensors: Mapping[str, TensorEntry]) -> Shape:
     """The dimensions, read from a few tensors; every tensor is checked against the layout that they imply."""
-    vocabulary, width = _matrix(tensors, "token_embd.weight")
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    vocabulary, width = matrix(shapes, "token_embd.weight")
     if width % RWKV_HEAD_SIZE:
         raise ModelError(f"it is not RWKV-7: its width is {width}, expected a multiple of {RWKV_HEAD_SIZE}")
-    ranks = {lora: _matrix(tensors, f"blk.0.time_mix_{lora}1.weight")[0] for lora in ("w", "a", "g")}
-    numbers = {int(match[1]) for name in tensors if (match := re.match(r"blk\.(\d{1,4})\.", name))}
-    check_layers(numbers)
-    layers = len(numbers)
-    rank_v = _matrix(tensors, f"blk.{min(1, layers - 1)}.time_mix_v1.weight")[0]
+    ranks = {lora: matrix(shapes, f"blk.0.time_mix_{lora}1.weight")[0] for lora in ("w", "a", "g")}
+    layers = count_layers(shapes, "blk")
+    rank_v = matrix(shapes, f"blk.{min(1, layers - 1)}.time_mix_v1.weight")[0]
     shape = Shape(layers, width, ranks["w"], ranks["a"], rank_v, ranks["g"], vocabulary)
-    layout = {entry.name: entry for entry in gguf_layout(shape)}
-    for name, entry in layout.items():
-        if name not in tensors:
+    layout = {entry.name: entry.shape for entry in gguf_layout(shape)}
+    for name, expected in layout.items():
+        dims = shapes.get(name)
+        if dims is None:
             raise ModelError(f"it is not a complete RWKV-7 model: tensor {name!r} is missing")
-        if prod(tensors[name].shape) != prod(entry.shape) or tensors[name].shape[-1] != entry.shape[-1]:
-            found_shape, expected = list(tensors[name].shape), list(entry.shape)
-            raise ModelError(f"it is not RWKV-7: tensor {name!r} has shape {found_shape}, expected {expected}")
-    if unknown := next((name for name in tensors if name not in layout), None):
+        if prod(dims) != prod(expected) or dims[-1] != expected[-1]:
+            raise ModelError(f"it is not RWKV-7: tensor {name!r} has shape {list(dims)}, expected {list(expected)}")
+    if unknown := next((name for name in shapes if name not in layout), None):
         raise ModelError(f"it is not plain RWKV-7: tensor {unknown!r} is unknown")
     return shape
-
-
-def _matrix(tensors: Mapping[str, TensorEntry], name: str) -> tuple[int, int]:
-    if name not in tensors:
-        raise ModelError(f"it is not a complete RWKV-7 model: tensor {name!r} is missing")
-    dims = tensors[name].shape
-    if len(dims) != 2 or min(dims) < 1:  # noqa: PLR2004 - a matrix
-        raise ModelError(f"it is not RWKV-7: tensor {name!r} has shape {list(dims)}, expected a matrix")
-    return dims[0], dims[1]
 
 
 class _Cursor:

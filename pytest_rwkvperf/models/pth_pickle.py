@@ -42,7 +42,6 @@ class StoredTensor:
     """One tensor as the pickle describes it: `offset` and `count` are in values of the storage `data/<storage>`."""
 
     shape: tuple[int, ...]
-    stride: tuple[int, ...]
     precision: Precision
     storage: str
     offset: int
@@ -230,7 +229,7 @@ def _tensor(storage: _Storage, offset: int, shape: tuple[Any, ...], stride: tupl
             f"its pickle describes a tensor of shape {list(shape)} in a storage of {storage.count} values;"
             " it is damaged"
         )
-    return StoredTensor(shape, stride, storage.precision, storage.key, offset, storage.count)
+    return StoredTensor(shape, storage.precision, storage.key, offset, storage.count)
 
 
 def _kind(value: object) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 BLOCK_VALUES = 1 << 22
 """Largest number of values of a matrix held in memory at once; also the block size of the content hash."""
@@ -183,8 +183,8 @@ def shape_of(specs: Mapping[str, tuple[int, ...]]) -> Shape:
             unknown or of a wrong shape. The caller adds the file's name.
     """
     for pattern, what in _OTHER_ARCHITECTURES:
-        if found := next((name for name in specs if pattern.search(name)), None):
-            raise ModelError(f"it holds {what} (tensor {found!r}); only RWKV-7 files in BlinkDL's naming are measured")
+        if other := next((name for name in specs if pattern.search(name)), None):
+            raise ModelError(f"it holds {what} (tensor {other!r}); only RWKV-7 files in BlinkDL's naming are measured")
     shape = _dimensions(specs)
     expected = {spec.name: spec.shape for spec in tensor_specs(shape)}
     for name, dims in expected.items():
@@ -202,37 +202,42 @@ def _squeezed(dims: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in dims if size != 1)
 
 
-def check_layers(numbers: set[int]) -> None:
-    """Refuse a file whose layers are not 0, 1, 2 …: one name with a large number must not imply thousands of layers.
+def count_layers(names: Iterable[str], prefix: str) -> int:
+    """The number of layers of tensors named `PREFIX.LAYER.…`.
 
     Raises:
-        ModelError: a layer is missing.
+        ModelError: there is none, or they are not 0, 1, 2 …: one name with a large number must not imply thousands.
     """
+    numbers = {int(match[1]) for name in names if (match := re.match(rf"{prefix}\.(\d{{1,4}})\.", name))}
+    if not numbers:
+        raise ModelError(f"it is not RWKV-7: it has no tensor named '{prefix}.0…'")
     if max(numbers) >= len(numbers):
         missing = min(set(range(max(numbers))) - numbers)
         raise ModelError(f"it is not a complete RWKV-7 model: it has layer {max(numbers)} and no layer {missing}")
+    return len(numbers)
 
 
 def _dimensions(specs: Mapping[str, tuple[int, ...]]) -> Shape:
-    layer_numbers = {int(match[1]) for name in specs if (match := re.match(r"blocks\.(\d{1,4})\.", name))}
-    if not layer_numbers:
-        raise ModelError("it is not RWKV-7: it has no tensor named 'blocks.0…'")
-    vocabulary, width = _matrix(specs, "emb.weight")
-    check_layers(layer_numbers)
-    heads, head_size = _matrix(specs, "blocks.0.att.r_k")
+    layers = count_layers(specs, "blocks")
+    vocabulary, width = matrix(specs, "emb.weight")
+    heads, head_size = matrix(specs, "blocks.0.att.r_k")
     if head_size != RWKV_HEAD_SIZE or heads * head_size != width:
         raise ModelError(
             f"it is not RWKV-7: 'blocks.0.att.r_k' has shape {[heads, head_size]},"
             f" expected {[width // RWKV_HEAD_SIZE, RWKV_HEAD_SIZE]}"
         )
-    ranks = {lora: _matrix(specs, f"blocks.0.att.{lora}1")[1] for lora in ("w", "a", "g")}
-    layers = max(layer_numbers) + 1
-    rank_v = _matrix(specs, "blocks.1.att.v1")[1] if layers > 1 else ranks["a"]
+    ranks = {lora: matrix(specs, f"blocks.0.att.{lora}1")[1] for lora in ("w", "a", "g")}
+    rank_v = matrix(specs, "blocks.1.att.v1")[1] if layers > 1 else ranks["a"]
     return Shape(layers, width, ranks["w"], ranks["a"], rank_v, ranks["g"], vocabulary, head_size)
 
 
-def _matrix(specs: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, int]:
-    dims = specs.get(name)
+def matrix(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, int]:
+    """The dimensions of a matrix.
+
+    Raises:
+        ModelError: there is no tensor of this name, or it is not a matrix.
+    """
+    dims = shapes.get(name)
     if dims is None:
         raise ModelError(f"it is not a complete RWKV-7 model: tensor {name!r} is missing")
     if len(dims) != _MATRIX or min(dims) < 1:

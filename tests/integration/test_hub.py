@@ -68,8 +68,8 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:  # noqa: C901 - a class o
             start = int(ranged.removeprefix("bytes=").partition("-")[0]) if ranged else 0
             if hub.status is not None or name != "model.st":
                 code = {"X-Error-Code": "EntryNotFound"} if hub.status is None else {}
-                told = {"X-Error-Message": f"refused {self.headers.get('Authorization')}", "Content-Length": "0"}
-                self._head(hub.status or 404, {**code, **told})
+                headers = {"X-Error-Message": f"refused {self.headers.get('Authorization')}", "Content-Length": "0"}
+                self._head(hub.status or 404, {**code, **headers})
             elif self.headers.get("If-None-Match") == f'"{hub.digest}"':
                 self._head(304, {})
             elif start >= len(hub.content):
@@ -126,12 +126,12 @@ from pathlib import Path
 from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import download, hub
 download._PAUSE_SECONDS = 0.01
-told = []
+sentences = []
 try:
-    path = hub.fetch(hub.parse(sys.argv[1]), Path(sys.argv[2]), lambda sentence, fraction: told.append(sentence))
+    path = hub.fetch(hub.parse(sys.argv[1]), Path(sys.argv[2]), lambda sentence, fraction: sentences.append(sentence))
 except ModelError as error:
     sys.exit(f"ModelError: {error}")
-print("\\n".join(dict.fromkeys(told)))
+print("\\n".join(dict.fromkeys(sentences)))
 print(path)
 """
 

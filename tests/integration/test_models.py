@@ -142,9 +142,9 @@ def logits(script: str, file: ModelFile, target: Path, precision: str = "fp32") 
     return values
 
 
-def distance(one: Array, other: Array) -> float:
+def distance(computed: Array, expected: Array) -> float:
     """Relative L2."""
-    return float(np.linalg.norm(one - other) / np.linalg.norm(other))
+    return float(np.linalg.norm(computed - expected) / np.linalg.norm(expected))
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +181,8 @@ def test_safetensors_and_gguf_find_the_values(nano: Model, files: dict[Format, M
 
 @pytest.mark.engine("rwkv")
 def test_every_format_has_the_same_hash(nano: Model, files: dict[Format, ModelFile], models: ModelStore) -> None:
-    found = {kind: models.resolve(str(file.path)).content_hash for kind, file in files.items()}
-    assert found == dict.fromkeys(files, nano.content_hash)
+    hashes = {kind: models.resolve(str(file.path)).content_hash for kind, file in files.items()}
+    assert hashes == dict.fromkeys(files, nano.content_hash)
     assert content_hash(st.read_header(files["st"].path).weights(), silent, "") == nano.content_hash
     assert content_hash(gguf_header.read_header(files["gguf"].path).weights(), silent, "") == nano.content_hash
 
@@ -194,8 +194,8 @@ def test_rwkv_computes_finite_logits_in_every_precision(
 ) -> None:
     assert np.isfinite(expected_logits).all()
     assert expected_logits.std() > 1
-    found = logits(RWKV, files["pth"], tmp_path / "logits.npy", precision)
-    assert distance(found, expected_logits) < bound
+    computed = logits(RWKV, files["pth"], tmp_path / "logits.npy", precision)
+    assert distance(computed, expected_logits) < bound
 
 
 @pytest.mark.engine("rwkv")
@@ -207,15 +207,15 @@ def test_every_tensor_and_token_changes_the_logits(files: dict[Format, ModelFile
 
 @pytest.mark.engine("rwkv", "llama-cpp")
 def test_llama_cpp_computes_the_same(files: dict[Format, ModelFile], expected_logits: Array, tmp_path: Path) -> None:
-    found = logits(LLAMA, files["gguf"], tmp_path / "logits.npy")
-    assert found.shape == expected_logits.shape
-    assert distance(found, expected_logits) < 2e-3
+    computed = logits(LLAMA, files["gguf"], tmp_path / "logits.npy")
+    assert computed.shape == expected_logits.shape
+    assert distance(computed, expected_logits) < 2e-3
 
 
 @pytest.mark.engine("rwkv", "web-rwkv")
 def test_web_rwkv_computes_the_same(files: dict[Format, ModelFile], expected_logits: Array, tmp_path: Path) -> None:
-    found = logits(WEB_RWKV, files["st"], tmp_path / "logits.npy")
-    assert distance(found, expected_logits) < 4e-3
+    computed = logits(WEB_RWKV, files["st"], tmp_path / "logits.npy")
+    assert distance(computed, expected_logits) < 4e-3
 
 
 @pytest.mark.engine("rwkv", "llama-cpp")
@@ -247,7 +247,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
 ) -> None:
     marker, hostile = tmp_path / "ran", tmp_path / "hostile.pth"
     call = f"cbuiltins\nexec\n(Vopen({str(marker)!r}, 'w').close()\ntR.".encode()
-    pickle.loads(call)  # noqa: S301 - shows that this one does run code where nobody looks
+    pickle.loads(call)  # noqa: S301 - shows that an unchecked load runs its code
     marker.unlink()
     with zipfile.ZipFile(files["pth"].path) as source, zipfile.ZipFile(hostile, "w") as target:
         for entry in source.infolist():
@@ -358,8 +358,8 @@ def test_rwkv_runs_a_pth_whose_tensors_differ_in_precision(
     derive.write(gguf_header.read_header(files["gguf"].path).weights(), mixed, "pth", "mixed", silent)
     kinds = {tensor.kind for tensor in pth.read_header(mixed).tensors.values()}
     assert kinds == {"f16", "f32"}
-    found = logits(RWKV, dataclasses.replace(files["pth"], path=mixed), tmp_path / "logits.npy", "fp32")
-    assert distance(found, expected_logits) < 1e-5
+    computed = logits(RWKV, dataclasses.replace(files["pth"], path=mixed), tmp_path / "logits.npy", "fp32")
+    assert distance(computed, expected_logits) < 1e-5
 
 
 @pytest.mark.engine("rwkv", "llama-cpp")

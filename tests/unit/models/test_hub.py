@@ -62,10 +62,10 @@ def test_malformed_reference_is_refused(reference: str) -> None:
 
 @pytest.mark.parametrize("name", hub.SHORT_NAMES)
 def test_short_names_have_files_of_their_format(name: str) -> None:
-    found = hub.parse(name)
-    assert found is not None
-    assert found.file.lower().startswith(("rwkv7-g1-2.9b", "rwkv7-2.9b-g1"))
-    assert found.file.endswith(name[name.rfind(".") :] if name.endswith(("pth", "st", "gguf")) else ".pth")
+    hub_file = hub.parse(name)
+    assert hub_file is not None
+    assert hub_file.file.lower().startswith(("rwkv7-g1-2.9b", "rwkv7-2.9b-g1"))
+    assert hub_file.file.endswith(name[name.rfind(".") :] if name.endswith(("pth", "st", "gguf")) else ".pth")
 
 
 def test_missing_client_names_the_package_to_install(
@@ -93,9 +93,9 @@ def test_client_errors_are_reported_by_class_and_not_quoted(monkeypatch: pytest.
         (OSError(secret), "fewer bytes"),
         (RuntimeError(secret), "RuntimeError"),
     ):
-        told = hub._reason(error)
-        assert reason in told
-        assert secret not in told
+        sentence = hub._reason(error)
+        assert reason in sentence
+        assert secret not in sentence
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limit on files there")

@@ -53,14 +53,13 @@ def holding(value: bytes) -> bytes:
 
 def test_what_this_project_writes_is_read_back(model: SyntheticModel) -> None:
     layout = pth_layout(model.shape, "bf16")
-    found = pth_pickle.tensors(pth._pickle(layout))
-    assert {name: one.shape for name, one in found.items()} == {entry.name: entry.shape for entry in layout}
-    assert {one.precision for one in found.values()} == {"bf16"}
+    tensors = pth_pickle.tensors(pth._pickle(layout))
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {entry.name: entry.shape for entry in layout}
+    assert {tensor.precision for tensor in tensors.values()} == {"bf16"}
 
 
 def test_one_tensor() -> None:
-    found = pth_pickle.tensors(holding(tensor()))["w"]
-    assert found == pth_pickle.StoredTensor((2, 2), (2, 1), "f16", "0", 0, 4)
+    assert pth_pickle.tensors(holding(tensor())) == {"w": pth_pickle.StoredTensor((2, 2), "f16", "0", 0, 4)}
 
 
 class Runs:
@@ -144,10 +143,10 @@ def test_damaged_pickles_are_an_error_or_tensors(data: st.DataObject) -> None:
     for _ in range(data.draw(st.integers(1, 6))):
         raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
     try:
-        found = pth_pickle.tensors(bytes(raw) + pickle.SETITEMS + pickle.STOP)
+        tensors = pth_pickle.tensors(bytes(raw) + pickle.SETITEMS + pickle.STOP)
     except ModelError:
         return
-    assert all(isinstance(one, pth_pickle.StoredTensor) for one in found.values())
+    assert all(isinstance(value, pth_pickle.StoredTensor) for value in tensors.values())
 
 
 def test_the_largest_public_shapes_pickle_is_far_below_the_limit() -> None:

@@ -44,8 +44,7 @@ def test_golden_values(name: str, expected: list[int]) -> None:
 
 
 def test_golden_content_hash(quiet: Progress) -> None:
-    found = content_hash(NANO, quiet, "")
-    assert found == "cb1f855066ba03bcb47a46ada59b494b9a17fcc25e8f96ff5b413c9eef4643f3"
+    assert content_hash(NANO, quiet, "") == "cb1f855066ba03bcb47a46ada59b494b9a17fcc25e8f96ff5b413c9eef4643f3"
 
 
 def philox(key: int, counter: int) -> list[int]:

@@ -78,10 +78,10 @@ def test_values_are_rounded_to_nearest_even_and_counted(source: Precision, targe
     values = raw.view(DTYPES[source]) if source != "f32" else (raw.astype("<u4") << 14 | 0x1001).view("<f4")
     limit = 60_000 if target == "f16" else 1e38
     values = values[np.abs(np.nan_to_num(values.astype(np.float32), nan=np.inf)) < limit]
-    found, count = converted(values, target, "w")
+    rounded, count = converted(values, target, "w")
     expected, changed = reference(values, target)
-    assert found.dtype == DTYPES[target]
-    assert (found.astype(np.float32) == expected.astype(np.float32)).all()
+    assert rounded.dtype == DTYPES[target]
+    assert (rounded.astype(np.float32) == expected.astype(np.float32)).all()
     assert count == changed
 
 

@@ -20,11 +20,11 @@ def test_equal_logits_agree() -> None:
 
 def test_figures_follow_their_definitions() -> None:
     engine = np.array([0.0, 1.0, 2.0, 3.0], np.float32)
-    found = agreement(engine, ORACLE, 1e-3)
-    assert found.relative_l2 == pytest.approx(1 / np.sqrt(21))
+    result = agreement(engine, ORACLE, 1e-3)
+    assert result.relative_l2 == pytest.approx(1 / np.sqrt(21))
     right, wrong = np.exp(ORACLE.astype(float)), np.exp(engine.astype(float))
     right, wrong = right / right.sum(), wrong / wrong.sum()
-    assert found.kl == pytest.approx(np.sum(right * np.log(right / wrong)))
+    assert result.kl == pytest.approx(np.sum(right * np.log(right / wrong)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -63,9 +63,9 @@ def test_top_token_detects_one_wrong_logit_that_the_norm_does_not() -> None:
     oracle = np.random.default_rng(1).standard_normal(65536).astype(np.float32)
     engine = oracle.copy()
     engine[0] = oracle.max() + 1
-    found = agreement(engine, oracle, 5e-3)
-    assert found.relative_l2 < 0.03
-    assert found.top_matches is False
+    result = agreement(engine, oracle, 5e-3)
+    assert result.relative_l2 < 0.03
+    assert result.top_matches is False
 
 
 def test_relative_l2_of_zeros_and_nan() -> None:
@@ -84,5 +84,5 @@ def test_relative_l2_does_not_overflow_in_float32() -> None:
 @given(st.lists(st.floats(-100, 100, width=32), min_size=2, max_size=20), st.floats(-50, 50, width=32))
 def test_kl_ignores_a_shift_and_is_never_negative(values: list[float], shift: float) -> None:
     logits = np.array(values, np.float32)
-    found = agreement(logits + np.float32(shift), logits, 1e-3)
-    assert 0 <= found.kl < 1e-3
+    result = agreement(logits + np.float32(shift), logits, 1e-3)
+    assert 0 <= result.kl < 1e-3

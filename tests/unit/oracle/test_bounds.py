@@ -77,10 +77,10 @@ def test_kl_detects_an_error_in_probable_tokens_that_the_norm_does_not() -> None
     engine = oracle.copy()
     engine[7] -= 0.5
     bound = BOUNDS["llama-cpp", "f16"]
-    found = agreement(engine, oracle, bound.relative_l2)
-    assert found.relative_l2 < bound.relative_l2
-    assert found.top_matches
-    assert "KL divergence" in broken_short(Short(found, found, 0.0), bound)
+    pair = agreement(engine, oracle, bound.relative_l2)
+    assert pair.relative_l2 < bound.relative_l2
+    assert pair.top_matches
+    assert "KL divergence" in broken_short(Short(pair, pair, 0.0), bound)
 
 
 def test_layer_count_does_not_change_the_bound() -> None:
