@@ -114,7 +114,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         from pytest_rwkvperf.run import finish, terminal
 
         if (result := config.stash.get(finish.RESULT, None)) is not None:
-            terminal.write(terminalreporter, state, result)
+            terminal.write(terminalreporter, result, state.settings)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.text import printable
-from pytest_rwkvperf.run import terminal
+from pytest_rwkvperf.reports import terminal_tables
 from pytest_rwkvperf.run.options import share
+from pytest_rwkvperf.store.record import RecordedCase
 from pytest_rwkvperf.verdict import comparing
-from pytest_rwkvperf.verdict.judged import with_distinct_cases
+from pytest_rwkvperf.verdict.judged import recorded_item, with_distinct_cases
 from pytest_rwkvperf.verdict.reasons import describe
 
 if TYPE_CHECKING:
@@ -44,7 +45,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     pair = comparing.Pair(comparing.read(options.old), comparing.read(options.new))
     judgements = with_distinct_cases(comparing.compare(pair, share("--tolerance=", options.tolerance)))
     reasons = [describe(item) + "\n" for item in judgements if item.verdict != "PASS"]
-    table = terminal.render(judgements, console.width, colour=False)
+    items = [(RecordedCase(each.item.case, None, None, ()), recorded_item(each, fails=False)) for each in judgements]
+    table = terminal_tables.verdicts(items, console.width, colour=False)
     console.text(printable("".join([table, *reasons]), keep="\n"))
     failing = _FAILING | {word.upper() for word in options.strict}
     return int(any(item.verdict in failing for item in judgements))

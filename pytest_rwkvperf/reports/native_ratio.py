@@ -6,8 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from pytest_rwkvperf.core.cases import Case
     from pytest_rwkvperf.store.record import Record
 
@@ -15,16 +13,12 @@ _ENGINES = {"llama-bench": "llama-cpp", "web-rwkv-bench": "web-rwkv"}
 """The engine inside a program."""
 
 
-def rates_of(record: Record) -> dict[tuple[Case, str], float]:
-    """Tokens per second of every workload that was timed."""
-    return {(case.case, item.workload): item.rate.median for case, item in record.items() if item.rate}
-
-
-def sentence(rates: Mapping[tuple[Case, str], float]) -> str:
+def sentence(record: Record) -> str:
     """Each native figure over the uniform one of the same engine, quant, device and threads; empty if there is none.
 
     Chunks may differ.
     """
+    rates = {(case.case, item.workload): item.rate.median for case, item in record.items() if item.rate}
     uniform = {(_setting(case), name): rate for (case, name), rate in rates.items() if case.protocol == "uniform"}
     ratios = [
         f"{case.label} {name} x{rate / uniform[key]:.2f}"

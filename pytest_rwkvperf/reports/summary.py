@@ -33,7 +33,7 @@ class Summary(Report):
             marked = [{**cells, "verdict": _MARKS.get(cells["verdict"], "") + cells["verdict"]} for cells in items]
             parts.append(_table(_COLUMNS, marked))
             parts.append(_table(_CASE_COLUMNS, [figures.case_cells(case) for case in record.cases]))
-        if ratios := native_ratio.sentence(native_ratio.rates_of(record)):
+        if ratios := native_ratio.sentence(record):
             parts.append(f"{escape(ratios)}\n")
         if failures := _failures(record):
             parts.append(failures)

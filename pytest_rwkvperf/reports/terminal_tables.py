@@ -13,9 +13,9 @@ from rich.text import Text
 from pytest_rwkvperf.reports import figures
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from pytest_rwkvperf.store.record import Record
+    from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
 _COLOURS = {
     "PASS": "green",
@@ -35,13 +35,13 @@ _MAX_WIDTH = 1000
 """Columns: more than any table has."""
 
 
-def verdicts(record: Record, width: int, *, colour: bool) -> str:
+def verdicts(items: Iterable[tuple[RecordedCase, RecordedItem]], width: int, *, colour: bool) -> str:
     """The verdicts for a terminal of `width` columns.
 
     A table that is too wide becomes narrower by fewer columns and single spaces. What is still too wide is left to the
     terminal to wrap: rich would truncate columns to "REGRESS…" and "12…".
     """
-    rows = [figures.item_cells(case, item) for case, item in record.items() if item.verdict]
+    rows = [figures.item_cells(case, item) for case, item in items if item.verdict]
     text = _text(rows, colour=colour)
     if max(map(cell_len, _text(rows).splitlines()), default=0) <= width:
         return text

@@ -1,6 +1,6 @@
-"""Samples shown to pytest-benchmark through its public fixture, so that its table, JSON and compare work on them.
+"""Pass samples to pytest-benchmark through its public fixture, so that its table, JSON and compare work on them.
 
-Nothing is timed again: the fixture is given a clock that a recorded sample at a time moves on.
+Nothing is timed again: the fixture gets a clock that each recorded sample advances.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class RecordedClock:
-    """A timer in seconds that stands still until it is told how long something took."""
+    """A timer in seconds that only `advance` moves."""
 
     __slots__ = ("_now",)
 
@@ -28,7 +28,7 @@ class RecordedClock:
         return self._now
 
     def advance(self, seconds: float) -> None:
-        """Let time pass."""
+        """Move the clock."""
         self._now += seconds
 
 
@@ -37,21 +37,20 @@ CLOCK = RecordedClock()
 
 @cache
 def _marker(group: str) -> pytest.MarkDecorator:
-    """What tells pytest-benchmark of the clock; one for all tests of a group, since each test keeps it to the end."""
+    """The marker that sets the clock. Tests of a group share it, because each keeps it until the run ends."""
     return pytest.mark.benchmark(timer=CLOCK, warmup=False, group=group)
 
 
 @cache
 def _versions(items: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    """One dictionary for all tests whose engine is the same, likewise."""
+    """The engine's versions, in a dictionary that tests share, as above."""
     return dict(items)
 
 
 def publish(request: pytest.FixtureRequest, measurement: Measurement) -> None:
-    """Replay a measurement's samples in a test's `benchmark` fixture, with the case in its extra information.
+    """Replay a measurement's samples in a test's `benchmark` fixture, with the case in `extra_info`.
 
-    Does nothing where pytest-benchmark is not active, or told to skip; nor where the test asks for that fixture itself,
-    which can be used once.
+    Do nothing if pytest-benchmark is inactive or skips, or if the test uses the fixture itself: it works only once.
     """
     if not request.config.pluginmanager.hasplugin("benchmark") or request.config.getoption("--benchmark-skip"):
         return

@@ -70,12 +70,9 @@ def finish(run: pytest.Session, session: Session) -> RunResult:
         run.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
     if _collects_only(run) or run.exitstatus == pytest.ExitCode.USAGE_ERROR:
         return result
-    on_github = github.is_active(os.environ)
-    if not (session.settings.reports or session.settings.history or on_github):
-        return result
     record = recording.of_run(run, session, judgements)
-    result = _published(run, session, record, result)
-    if on_github:
+    result = _published(run, session, record, replace(result, record=record))
+    if github.is_active(os.environ):
         trouble = github.add_summary(record, os.environ)
         session.progress.command(github.errors_of(record))
         result = replace(result, troubles=(*result.troubles, *filter(None, [trouble])))
@@ -84,7 +81,7 @@ def finish(run: pytest.Session, session: Session) -> RunResult:
 
 def _saved(run: pytest.Session, session: Session, judgements: Mapping[Item, Judgement]) -> RunResult:
     """Store the figures, or in A/A the noise, as the baseline where that was asked for."""
-    result, settings = RunResult(judgements), session.settings
+    result, settings = RunResult(), session.settings
     if not judgements:
         return result
     try:

@@ -1,4 +1,4 @@
-"""Telling a person what is going on: one live line on a terminal, a line per step elsewhere, nothing under -q."""
+"""Show progress: one live line on a terminal, one line per step elsewhere, nothing under -q."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Called with a sentence for the live line; `line` is for what should stay.
+    """Call it with a sentence for the live line; `line` shows what should stay.
 
-    Writes through pytest's own terminal writer, which knows whether it is a terminal, with pytest's capturing lifted:
-    it speaks while a test runs. An xdist worker has no terminal reporter and stays silent.
+    It writes through pytest's terminal writer and suspends pytest's capturing, because it writes while a test runs. An
+    xdist worker has no terminal reporter and shows nothing.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -37,7 +37,7 @@ class Progress:
         self._live = len(text)
 
     def line(self, sentence: str) -> None:
-        """Show a sentence for good, on a line of its own."""
+        """Show a sentence permanently, on its own line."""
         writer = self._writer()
         if writer is None:
             return
@@ -51,7 +51,7 @@ class Progress:
             writer.flush()
 
     def command(self, lines: Iterable[str]) -> None:
-        """Say something to the program that reads stdout: also under -q and without a terminal reporter."""
+        """Write lines for the program that reads stdout, also under -q and without a terminal reporter."""
         for line in lines:
             with self._uncaptured():
                 sys.stdout.write(f"\n{line}\n")
@@ -62,12 +62,12 @@ class Progress:
         return nullcontext() if manager is None else manager.global_and_fixture_disabled()
 
     def _writer(self) -> TerminalWriter | None:
-        """None under -q, in an xdist worker, and with `-p no:terminal`, which takes the option away too."""
+        """None under -q, in an xdist worker, and with `-p no:terminal`, which also removes the option -q."""
         if not self._config.pluginmanager.hasplugin("terminalreporter") or hasattr(self._config, "workerinput"):
             return None
         return None if self._config.option.verbose < 0 else self._config.get_terminal_writer()
 
     def _on_a_terminal(self) -> bool:
-        """Not whether it has colours: NO_COLOR takes those alone, and FORCE_COLOR makes no terminal of a log."""
+        """Colours do not tell: NO_COLOR disables them on a terminal, and FORCE_COLOR enables them in a log."""
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         return bool(reporter.isatty()) and os.environ.get("TERM") != "dumb"

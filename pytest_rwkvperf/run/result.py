@@ -1,4 +1,4 @@
-"""What a run ends with: its verdicts, and what became of them."""
+"""What a run ends with: its record, and what became of it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from pytest_rwkvperf.core.cases import Item, WorkloadKind
+    from pytest_rwkvperf.core.cases import WorkloadKind
     from pytest_rwkvperf.store.baseline import Noise
-    from pytest_rwkvperf.verdict.judged import Judgement
+    from pytest_rwkvperf.store.record import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,6 @@ class Saved:
 
     path: Path | None
     stored: int
-    refused: tuple[Judgement, ...] = ()
-    """Regressions, which are stored only on request."""
-    doubted: tuple[str, ...] = ()
-    """Cases whose figures no verdict may rest on, each with the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +32,9 @@ class KeptNoise:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """The end of a run, for the summary."""
+    """The end of a run, for the summary. There is no record of a run that only collected or had a usage error."""
 
-    judgements: Mapping[Item, Judgement]
+    record: Record | None = None
     saved: Saved | None = None
     noise: KeptNoise | None = None
     reports: tuple[Path, ...] = ()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core.cases import told_apart
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.machine import fingerprint, observers
 from pytest_rwkvperf.run.result import KeptNoise, Saved
@@ -29,15 +28,12 @@ def save(settings: Settings, folder: RunFolder, judgements: Collection[Judgement
     check_unwatched(settings)
     replacing = settings.save == "replace"
     accepted = accept.accepted(judgements, replacing=replacing)
-    refused = tuple(judged for judged in judgements if judged.verdict == "REGRESSION" and not replacing)
     records = folder.records()
-    shown = told_apart(record.case for record in records)
-    doubted = tuple(f"{shown[record.case].label}: {record.doubt}" for record in records if record.doubt)
     stored = accept.stored_cases([record for record in records if not record.doubt], accepted, _now())
     if not stored:
-        return Saved(None, 0, refused, doubted) if doubted else None
+        return Saved(None, 0) if any(record.doubt for record in records) else None
     path = files.save(settings.baseline_dir, fingerprint.read(), stored, replacing=replacing)
-    return Saved(path, sum(len(case.sessions[0].workloads) for case in stored), refused, doubted)
+    return Saved(path, sum(len(case.sessions[0].workloads) for case in stored))
 
 
 def keep_noise(settings: Settings, folder: RunFolder) -> KeptNoise | None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 Verdict = Literal["PASS", "REGRESSION", "IMPROVEMENT", "INCONCLUSIVE", "NO-BASELINE", "INVALID"]
 
+VoidedBy = Literal["", "watched", "gpu"]
+"""Why a verdict that the figures allow does not count: a debugger or a coverage tool was active, or the GPU's state."""
+
 ALPHA = 0.01
 """Probability that a whole run of unchanged code has a REGRESSION; each of its m items gets ALPHA / m."""
 

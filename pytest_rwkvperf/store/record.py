@@ -21,7 +21,7 @@ from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.machine.system import System
 from pytest_rwkvperf.measure.record import CaseRecord, ProcessRun
 from pytest_rwkvperf.stats.estimates import MAX_NANOSECONDS, Rate
-from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
+from pytest_rwkvperf.stats.verdicts import Comparison, Verdict, VoidedBy
 from pytest_rwkvperf.store.versioned import Format
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class RecordedItem:
 
     `verdict` is null where the test ended before it had one; `reason` then says why. `fails` is whether it failed its
     test. `rate` is this run's figure, `baseline` what it was compared with: the stored one, in A/B the old side's.
+    `voided` says what made a verdict INCONCLUSIVE that the figures allow.
     """
 
     workload: str
@@ -65,6 +66,7 @@ class RecordedItem:
     utilisation: float | None = None
     device_seconds_per_token: float | None = None
     device_share: float | None = None
+    voided: VoidedBy = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from pytest_rwkvperf.core.cases import Item, told_apart
 from pytest_rwkvperf.stats.estimates import Rate
 from pytest_rwkvperf.stats.spread import PRIOR, Belief, Spread
-from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
+from pytest_rwkvperf.stats.verdicts import Comparison, Verdict, VoidedBy
+from pytest_rwkvperf.store.record import RecordedItem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.machine.fingerprint import Fingerprint
     from pytest_rwkvperf.stats.levels import SessionTimes
     from pytest_rwkvperf.store.baseline import Baseline
-
-VoidedBy = Literal["", "watched", "gpu"]
-"""What took a verdict away that the figures would bear: a debugger, a coverage tool or the like, or the GPU's state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +68,21 @@ class Judgement:
     comparison: Comparison | None = None
     parity: float | None = None
     voided: VoidedBy = ""
+
+
+def recorded_item(judgement: Judgement, *, fails: bool) -> RecordedItem:
+    """As the measurement record has it."""
+    return RecordedItem(
+        workload=str(judgement.item.workload),
+        verdict=judgement.verdict,
+        reason=judgement.reason,
+        fails=fails,
+        tolerance=judgement.tolerance,
+        rate=judgement.new,
+        baseline=judgement.old,
+        comparison=judgement.comparison,
+        voided=judgement.voided,
+    )
 
 
 def to_json(judgement: Judgement) -> str:

@@ -19,8 +19,9 @@ from pytest_rwkvperf.verdict.judged import Judgement, NewTimes
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Item
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
+    from pytest_rwkvperf.stats.verdicts import VoidedBy
     from pytest_rwkvperf.store.baseline import StoredCase
-    from pytest_rwkvperf.verdict.judged import Reference, VoidedBy
+    from pytest_rwkvperf.verdict.judged import Reference
 
 
 def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float, items: int) -> Judgement:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.core.engine import Device
@@ -16,12 +16,15 @@ from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
 from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts, ProcessRun
 from pytest_rwkvperf.oracle.agreement import Agreement, Short
-from pytest_rwkvperf.stats.verdicts import Comparison
-from pytest_rwkvperf.store.record import CaseFigures, InterToken, Record, RecordedCase, RecordedItem
+from pytest_rwkvperf.run import recording
+from pytest_rwkvperf.stats.estimates import Rate
+from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
+from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 CASE = Case("llama-cpp", "synthetic:nano", "q8_0", "cpu", 2, 512)
 CPU = Device("cpu", "CPU", "cpu")
 MODEL = ModelFacts("synthetic:nano", "a" * 64, 36_000_000, 72_000_000)
@@ -93,9 +96,7 @@ def report_record(*cases: RecordedCase, **changed: Any) -> Record:  # noqa: ANN4
 
 def recorded(measured: CaseRecord, *items: RecordedItem, old: CaseRecord | None = None) -> RecordedCase:
     """A case of a record; without items, one that passed for each workload that was measured."""
-    any_workload = Measurement(measured, Workload.parse(next(iter(measured.runs[0].samples))))
-    figures = CaseFigures(any_workload.load_seconds, 2**30, measured.model.file_bytes, measured.parity)
-    return RecordedCase(measured.case, measured, figures, items or passed(measured), old)
+    return RecordedCase(measured.case, measured, recording.figures_of(measured), items or passed(measured), old)
 
 
 def passed(measured: CaseRecord) -> tuple[RecordedItem, ...]:
@@ -105,16 +106,22 @@ def passed(measured: CaseRecord) -> tuple[RecordedItem, ...]:
 
 def _passed(measurement: Measurement) -> RecordedItem:
     rate = measurement.tokens_per_second
-    between = measurement.inter_token_latency_seconds()
-    return RecordedItem(
-        str(measurement.workload),
+    item = with_verdict(
         "PASS",
-        "the ratio lies wholly above 0.952",
-        fails=False,
-        tolerance=0.05,
-        rate=rate,
+        workload=str(measurement.workload),
+        reason="the ratio lies wholly above 0.952",
         baseline=replace(rate, median=rate.median / 2),
         comparison=Comparison(2.0, 1.9, 2.1, 0.05, 0.01, 0.2),
-        first_token_seconds=measurement.time_to_first_token_seconds,
-        inter_token_seconds=InterToken(*between) if between else None,
     )
+    return recording.with_figures(item, measurement)
+
+
+def with_verdict(verdict: Verdict, **changed: Any) -> RecordedItem:  # noqa: ANN401 - the item's fields
+    """An item with the figures that its verdict leaves."""
+    item = RecordedItem("tg128@d4096", verdict, "reason", fails=verdict in {"REGRESSION", "INVALID"}, tolerance=0.05)
+    if verdict != "INVALID":
+        item = replace(item, rate=Rate(1234.567, 1200, 1260, 5, 50))
+    if verdict not in {"INVALID", "NO-BASELINE"}:
+        comparison = Comparison(0.512, 0.456, 0.571, 0.05, 0.01, 0.09)
+        item = replace(item, baseline=Rate(98.765, 98, 99, 5, 50), comparison=comparison)
+    return replace(item, **changed)

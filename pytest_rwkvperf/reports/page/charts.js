@@ -1,8 +1,8 @@
 "use strict";
-// What every page's charts share: colours of the theme, drawing when seen, and drawing again when the theme changes.
+// Shared by every page: colours of the theme, charts drawn when scrolled into view and redrawn when the theme changes.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
-const charts = new Map();  // element -> function that gives its specification, or null when there is nothing to draw
+const charts = new Map();  // element -> function that returns its specification, or null if there is nothing to draw
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
@@ -27,27 +27,27 @@ async function draw(element) {
   element.view = null;
   element.replaceChildren();
   if (spec === null) { element.textContent = "Nothing to show."; element.dataset.drawn = "empty"; return; }
-  // The interpreter instead of generated functions: the page's policy forbids code from strings.
-  const made = await vegaEmbed(element, { $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", config: theme(), ...spec },
+  // `ast: true` interprets expressions: the page's policy forbids functions made from strings.
+  const embedded = await vegaEmbed(element, { $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", config: theme(), ...spec },
     { actions: false, logLevel: 1, renderer: "svg", ast: true, tooltip: { theme: "custom" } });
-  element.view = made.view;
+  element.view = embedded.view;
   element.dataset.drawn = "yes";
 }
 
-const seen = new IntersectionObserver((entries) => {
-  for (const entry of entries) if (entry.isIntersecting) { seen.unobserve(entry.target); draw(entry.target); }
+const visibility = new IntersectionObserver((entries) => {
+  for (const entry of entries) if (entry.isIntersecting) { visibility.unobserve(entry.target); draw(entry.target); }
 }, { rootMargin: "400px" });
 
 function chart(id, spec) {
   const element = document.getElementById(id);
   if (element === null) return;
   charts.set(element, spec);
-  seen.observe(element);
+  visibility.observe(element);
 }
 
 function redraw(ids) {
   for (const element of charts.keys())
-    if (ids === undefined || ids.includes(element.id)) { seen.unobserve(element); delete element.dataset.drawn; seen.observe(element); }
+    if (ids === undefined || ids.includes(element.id)) { visibility.unobserve(element); delete element.dataset.drawn; visibility.observe(element); }
 }
 
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redraw());
@@ -55,11 +55,15 @@ addEventListener("beforeprint", () => { for (const element of charts.keys()) if 
 
 for (const head of document.querySelectorAll("th[aria-sort] button")) head.addEventListener("click", () => {
   const cell = head.parentElement, table = cell.closest("table"), column = [...cell.parentElement.children].indexOf(cell);
-  const way = cell.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+  const direction = cell.getAttribute("aria-sort") === "ascending" ? -1 : 1;
   for (const other of table.querySelectorAll("th[aria-sort]")) other.setAttribute("aria-sort", "none");
-  cell.setAttribute("aria-sort", way === 1 ? "ascending" : "descending");
-  const value = (row) => { const own = row.children[column]; return own.dataset.value !== undefined ? (own.dataset.value === "" ? Infinity * way : Number(own.dataset.value)) : own.textContent.trim(); };
+  cell.setAttribute("aria-sort", direction === 1 ? "ascending" : "descending");
+  const value = (row) => {
+    const { dataset, textContent } = row.children[column];
+    if (dataset.value === undefined) return textContent.trim();
+    return dataset.value === "" ? Infinity * direction : Number(dataset.value);
+  };
   const compare = (a, b) => typeof a === "number" ? a - b : a.localeCompare(b);
   const body = table.tBodies[0];
-  body.append(...[...body.rows].sort((a, b) => way * compare(value(a), value(b))));
+  body.append(...[...body.rows].sort((a, b) => direction * compare(value(a), value(b))));
 });

@@ -144,7 +144,7 @@ class TestSaving:
         result.stdout.fnmatch_lines(
             [
                 "Saved 1 workloads to *",
-                "Not saved, being regressions: scripted-fp16-cpu pp16; --rwkv-save-baseline=replace accepts them.",
+                "Regressions are not saved: scripted-fp16-cpu pp16; --rwkv-save-baseline=replace accepts them.",
             ]
         )
         assert (len(sessions(saved)), len(sessions(saved, "int8"))) == (1, 1)

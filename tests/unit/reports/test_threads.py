@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.fleet import fleet_report
 from pytest_rwkvperf.fleet.merge import Merged
-from pytest_rwkvperf.reports import formats, github
-from pytest_rwkvperf.run import terminal
-from pytest_rwkvperf.verdict.judged import Judgement
+from pytest_rwkvperf.reports import formats, github, terminal_tables
 from tests.unit.building import CASE, make_record, make_run, passed, recorded, report_record
 
 if TYPE_CHECKING:
@@ -44,8 +41,7 @@ def of_annotations(record: Record, _form: str) -> str:
 
 
 def of_terminal(record: Record, _form: str) -> str:
-    items = [Item(one.case, Workload("prefill", 16)) for one in record.cases]
-    return terminal.render([Judgement(one, "PASS", "", 0.05) for one in items], 120, colour=False)
+    return terminal_tables.verdicts(record.told_apart().items(), 120, colour=False)
 
 
 @pytest.mark.parametrize(

@@ -164,10 +164,10 @@ def test_workload_timed_in_both_protocols_has_a_ratio() -> None:
     cases = [
         recorded(record_of([[round(time * 1e9)] * 2] * 2, workload, case)) for (case, workload), time in seconds.items()
     ]
-    assert native_ratio.sentence(native_ratio.rates_of(report_record(*cases))) == (
+    assert native_ratio.sentence(report_record(*cases)) == (
         "Native over uniform tokens/s: rwkv-fp16-cpu-native tg8 x0.80, llama-bench-q8_0-cpu-native pp512 x0.97."
     )
-    assert native_ratio.sentence({}) == ""
+    assert native_ratio.sentence(report_record()) == ""
 
 
 def test_of_what_was_timed_both_ways_llama_benchs_format_tells_the_native_rows() -> None:
