@@ -1,4 +1,4 @@
-"""JSON that is kept: written for diffs, read without believing it."""
+"""JSON files that are kept: written for diffs, read without trusting them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 28
 """Of a file. A run of 12 cases with pp512 and tg128 leaves a record of about a megabyte, and ten of them a baseline."""
 
-# A raw line break never stands inside a JSON string, so a text that looks like a list is left alone.
+# JSON strings hold no raw line break, so a string that looks like a list does not match.
 _NUMBERS = re.compile(r"\[\n\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
 
 
 def dumps(value: object, *, sort_keys: bool) -> str:
-    """JSON with two-space indent and a list of numbers on one line.
+    """JSON with two-space indent, each list of numbers on one line.
 
     Raises:
         ValueError: NaN or infinity.
@@ -32,7 +32,7 @@ def dumps(value: object, *, sort_keys: bool) -> str:
 
 
 def read_text(path: Path) -> str:
-    """A file's text, and never more of it than such files have: a link that came with a folder may have no end.
+    """A file's text, of at most MAX_BYTES: a link in a folder from elsewhere may lead to an endless stream.
 
     Raises:
         OSError: it cannot be read, or is larger.
@@ -46,32 +46,32 @@ def read_text(path: Path) -> str:
 
 
 def loads(text: str, *, clean: bool = False) -> Any:  # noqa: ANN401 - JSON
-    """Parse JSON; NaN, infinity, numbers beyond floats, half surrogate pairs and bottomless nesting are none.
+    """Parse JSON without NaN, infinity, numbers beyond floats, half surrogate pairs and too deep nesting.
 
-    With `clean`, control characters of its text are escapes: for what is shown and not written back.
+    With `clean`, control characters in its text are escaped: for content that is shown and not written back.
 
     Raises:
-        ValueError: it is no such JSON.
+        ValueError: it is not such JSON.
     """
     try:
         raw = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole)
-        json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair is JSON, and no text
+        json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair is valid JSON, but cannot be encoded
         raw = printable_json(raw) if clean else raw
     except RecursionError as error:
         raise ValueError(str(error)) from error
     return raw
 
 
-def stray(raw: object, known: object) -> str | None:
-    """A key that is in `raw` and not in `known`, wherever."""
+def stray_key(raw: object, known: object) -> str | None:
+    """A key, at any depth, that is in `raw` and not in `known`; None if there is none."""
     pairs: Iterable[tuple[object, object]] = ()
     if isinstance(raw, dict) and isinstance(known, dict):
-        if strangers := raw.keys() - known.keys():
-            return str(min(strangers))
+        if unknown := raw.keys() - known.keys():
+            return str(min(unknown))
         pairs = ((value, known[key]) for key, value in raw.items())
     elif isinstance(raw, list) and isinstance(known, (list, tuple)):
         pairs = zip(raw, known, strict=False)
-    return next((found for pair in pairs if (found := stray(*pair)) is not None), None)
+    return next((key for pair in pairs if (key := stray_key(*pair)) is not None), None)
 
 
 def _refuse_constant(name: str) -> float:
@@ -79,7 +79,7 @@ def _refuse_constant(name: str) -> float:
 
 
 def _whole(text: str) -> int:
-    """Python takes whole numbers of any length, and divides none that is beyond floats."""
+    """An integer within the range of floats: Python reads larger ones, and cannot divide them."""
     _finite(text)
     return int(text)
 

@@ -122,7 +122,7 @@ def _save_one(run: Record, folder: Path, *, replacing: bool) -> Path | None:
         """Choose under the lock: another merge may have stored the same sessions meanwhile."""
         for case in stored:
             if (new := _fresh(case, baseline.cases.get(case.case.key), replacing=replacing)) is not None:
-                baseline = baseline.adding(new, replacing=replacing)
+                baseline = baseline.with_case(new, replacing=replacing)
         return baseline
 
     return files.update(folder, run.fingerprint, with_fresh) if stored else None

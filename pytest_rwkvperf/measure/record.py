@@ -130,7 +130,7 @@ class CaseRecord:
         deep = (self.deep.prefill,) if self.deep else ()
         return max((float(pair.relative_l2) for pair in (*pairs, *deep)), default=None)
 
-    def timed(self, workload: Workload) -> SessionTimes:
+    def session_times(self, workload: Workload) -> SessionTimes:
         """Nanoseconds per repetition with the hand-overs before them, and the medians of the probes, by process.
 
         Raises:

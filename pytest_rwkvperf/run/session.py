@@ -104,7 +104,7 @@ class Session:
             precision=self.settings.precision,
             budget_seconds=self.settings.budget_seconds,
             cases=len(self.selected.questions),
-            handovers=baseline.nearest(case.threads) if baseline else {},
+            handovers=baseline.fastest_handovers(case.threads) if baseline else {},
         )
         decided = partial(self._verdicts.all_decided, questions)
         if self.settings.ab:

@@ -1,4 +1,4 @@
-"""What a baseline file holds. One file per hardware fingerprint, kept in git, so the text is made for diffs."""
+"""The content of a baseline file: one per hardware fingerprint, kept in git, so its text is made for diffs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class BaselineEntry:
-    """One saving run of a case: when, with what software, and nanoseconds per repetition by workload and process."""
+    """What one run stored of a case: when, with what software, and its times."""
 
     recorded: str
     versions: dict[str, str]
@@ -35,26 +35,26 @@ class BaselineEntry:
     load_before: float
     steal: float
     workloads: dict[str, tuple[tuple[int, ...], ...]]
+    """Nanoseconds per repetition, by workload and process."""
     probe_version: str = ""
     probes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Median nanoseconds of the fixed work beside the samples, by workload and process; empty without probes."""
+    """Median nanoseconds of the probe by workload and process; empty without probes."""
     foreign: float = 0.0
-    """Share of the processor time that the case's threads want which other processes left them without, 0..1."""
+    """Share, 0 to 1, of the processor time that the case's threads wanted and other processes took."""
     handovers: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
-    """Nanoseconds of the hand-over before each repetition, as `workloads`; empty with one thread."""
+    """Nanoseconds of the handover before each repetition, as `workloads`; empty with one thread."""
 
-    def timed(self, workload: str, probe_version: str) -> SessionTimes:
-        """A workload's times, with the probes beside them where they are of this version."""
-        same = self.probe_version == probe_version
-        probes = self.probes.get(workload, ()) if same else ()
-        return SessionTimes(
-            self.workloads[workload], probes, self.foreign, self.handovers.get(workload, ()) if same else ()
-        )
+    def session_times(self, workload: str, probe_version: str) -> SessionTimes:
+        """A workload's times, with probes and handovers if they are of this version."""
+        times = SessionTimes(self.workloads[workload], foreign=self.foreign)
+        if self.probe_version != probe_version:
+            return times
+        return replace(times, probes=self.probes.get(workload, ()), handovers=self.handovers.get(workload, ()))
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCase:
-    """A case with its sessions, oldest first. Another model or device under the same name is another case."""
+    """A case with its sessions, oldest first, of one model content on one device."""
 
     case: Case
     model_hash: str
@@ -62,33 +62,31 @@ class StoredCase:
     sessions: tuple[BaselineEntry, ...] = ()
 
     def reference(self, workload: str) -> tuple[BaselineEntry, ...]:
-        """The sessions to compare with: those that timed the workload with the newest one's software and protocol."""
+        """The sessions to compare with: those of the workload with the newest one's software versions and protocol."""
         return next(iter(self._by_software(workload)), ())
 
     def sessions_of(self, workload: str, probe_version: str) -> StoredSessions:
         """A workload's sessions as the statistics take them; probes of another version are left out."""
         reference, *others = (
-            [session.timed(workload, probe_version) for session in group] for group in self._by_software(workload)
+            [session.session_times(workload, probe_version) for session in group]
+            for group in self._by_software(workload)
         )
         return StoredSessions(reference, others)
 
     def _by_software(self, workload: str) -> list[tuple[BaselineEntry, ...]]:
-        """The sessions that timed a workload in the newest one's protocol, by software versions, the newest first."""
-        # By date, not by place: files are merged by hand and by git.
-        having = [session for session in _by_date(self.sessions) if workload in session.workloads]
-        groups: list[list[BaselineEntry]] = []
-        for session in reversed([one for one in having if one.protocol == having[-1].protocol]):
-            same = next((group for group in groups if group[0].versions == session.versions), None)
-            if same is None:
-                groups.append([session])
-            else:
-                same.append(session)
-        return [tuple(reversed(group)) for group in groups]
+        """A workload's sessions with the newest one's protocol, grouped by software versions, newest group first."""
+        # Sorted here too: files are merged by hand and by git.
+        newest_first = [session for session in _by_date(self.sessions) if workload in session.workloads][::-1]
+        groups: dict[tuple[tuple[str, str], ...], list[BaselineEntry]] = {}
+        for session in newest_first:
+            if session.protocol == newest_first[0].protocol:
+                groups.setdefault(tuple(sorted(session.versions.items())), []).append(session)
+        return [tuple(reversed(group)) for group in groups.values()]
 
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """What an A/A run saw of one kind of workload: how far processes of the same code lie apart.
+    """How far processes of the same code lie apart in one kind of workload, as an A/A run measured it.
 
     `spread` is the standard deviation of their log times, `freedom` its degrees of freedom.
     """
@@ -107,22 +105,25 @@ class Baseline:
     cases: dict[str, StoredCase] = field(default_factory=dict)
     noise: dict[WorkloadKind, Noise] = field(default_factory=dict)
 
-    def nearest(self, threads: int) -> dict[str, float]:
-        """The quickest hand-over that a stored session of so many threads was measured at, by the probes' version."""
-        found: dict[str, float] = {}
+    def fastest_handovers(self, threads: int) -> dict[str, float]:
+        """The fastest typical handover of a stored session with so many threads, by the probes' version."""
+        fastest: dict[str, float] = {}
         for stored in self.cases.values():
             for session in stored.sessions if stored.case.threads == threads else ():
+                known = fastest.get(session.probe_version, math.inf)
                 for rows in session.handovers.values():
-                    found[session.probe_version] = min(
-                        found.get(session.probe_version, math.inf), typical_handover(rows)
-                    )
-        return found
+                    fastest[session.probe_version] = known = min(known, typical_handover(rows))
+        return fastest
 
-    def adding(self, stored: StoredCase, *, replacing: bool) -> Baseline:
-        """With one case's new session appended, or in place of the workloads it timed; other cases stay as they are."""
+    def with_case(self, stored: StoredCase, *, replacing: bool) -> Baseline:
+        """The baseline with a case's new session appended, or in place of the stored times of its workloads.
+
+        Raises:
+            BaselineError: the case is stored for another model content or device, and is not to be replaced.
+        """
         key = stored.case.key
         old = self.cases.get(key)
-        # The device's detail holds the driver's version, which may change: software is under test.
+        # Not the device's detail: it holds the driver's version, and software is what is under test.
         same = old is not None and (old.model_hash, old.device.name) == (stored.model_hash, stored.device.name)
         if old is not None and not same and not replacing:
             raise BaselineError(
@@ -132,7 +133,7 @@ class Baseline:
         kept = old.sessions if old is not None and same else ()
         if replacing:
             kept = without(kept, {name for session in stored.sessions for name in session.workloads})
-        sessions = _newest(_by_date((*kept, *stored.sessions)))
+        sessions = _limited(_by_date((*kept, *stored.sessions)))
         return replace(self, cases={**self.cases, key: replace(stored, sessions=sessions)})
 
 
@@ -141,8 +142,8 @@ def _by_date(sessions: tuple[BaselineEntry, ...]) -> tuple[BaselineEntry, ...]:
     return tuple(sorted(sessions, key=lambda session: session.recorded))
 
 
-def _newest(sessions: tuple[BaselineEntry, ...]) -> tuple[BaselineEntry, ...]:
-    """Of each workload the newest MAX_SESSIONS: ten sessions of generations push out no prefill's only one."""
+def _limited(sessions: tuple[BaselineEntry, ...]) -> tuple[BaselineEntry, ...]:
+    """The newest MAX_SESSIONS of each workload: ten sessions of one do not drop the only one of another."""
     counts: Counter[str] = Counter()
     kept: list[BaselineEntry] = []
     for session in reversed(sessions):
@@ -152,7 +153,7 @@ def _newest(sessions: tuple[BaselineEntry, ...]) -> tuple[BaselineEntry, ...]:
 
 
 def without(sessions: tuple[BaselineEntry, ...], workloads: set[str]) -> tuple[BaselineEntry, ...]:
-    """Sessions less some workloads; a session left with none goes."""
+    """Sessions without some workloads; a session left with none is dropped."""
     trimmed = (
         replace(
             session,
@@ -166,7 +167,7 @@ def without(sessions: tuple[BaselineEntry, ...], workloads: set[str]) -> tuple[B
 
 
 def _problem(baseline: Baseline) -> str:
-    """Why no verdict may rest on a baseline; empty when one may."""
+    """Why no verdict may rest on a baseline; empty if one may."""
     for kind, noise in baseline.noise.items():
         if not (0 < noise.spread <= math.log(MAX_NANOSECONDS) and noise.freedom >= 1):  # no times lie further apart
             return f"{noise.spread} from {noise.freedom:g} is no spread of {kind} times"
@@ -190,14 +191,14 @@ def _times_problem(session: BaselineEntry, key: str) -> str:
             return f"{key}, {workload} has unusable probe times"
     for workload, rows in session.handovers.items():
         if not _fits(rows, session.workloads.get(workload, ())):
-            return f"{key}, {workload} has unusable hand-overs"
+            return f"{key}, {workload} has unusable handovers"
     return ""
 
 
-def _fits(times: Sequence[Sequence[int]], places: Sequence[Sequence[object]]) -> bool:
-    """Whether usable times stand in all these places and nowhere else."""
-    same = [len(row) for row in times] == [len(row) for row in places]
-    return same and all(0 < value <= MAX_NANOSECONDS for row in times for value in row)
+def _fits(times: Sequence[Sequence[int]], like: Sequence[Sequence[object]]) -> bool:
+    """Whether times are usable and have the same shape as other rows."""
+    same_shape = [len(row) for row in times] == [len(row) for row in like]
+    return same_shape and all(0 < value <= MAX_NANOSECONDS for row in times for value in row)
 
 
 FORMAT = Format(
@@ -208,9 +209,9 @@ FORMAT = Format(
     "restore it from version control or move it away; it was left as it is",
     _problem,
 )
-read, loads = FORMAT.read, FORMAT.loads
+loads = FORMAT.loads
 
 
 def dumps(baseline: Baseline) -> str:
-    """Stable key order, two-space indent, one process's samples on one line."""
+    """A baseline's text: sorted keys, two-space indent, one process's samples on one line."""
     return strict_json.dumps(msgspec.to_builtins(baseline), sort_keys=True)

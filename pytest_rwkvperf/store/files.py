@@ -1,4 +1,4 @@
-"""Reading and writing baseline files: nothing lost, whoever else writes and whenever the power goes."""
+"""Reading and writing baseline files under a lock, atomically: concurrent runs and power cuts lose nothing."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ LOCK_SECONDS = 60.0
 
 
 def path_for(folder: Path, fingerprint: Fingerprint) -> Path:
-    """Where a machine's baseline lives."""
+    """The path of a machine's baseline."""
     return folder / f"{fingerprint.id}.json"
 
 
 def read(path: Path) -> Baseline | None:
-    """The baseline at a path, None when there is no file.
+    """The baseline at a path; None if there is no file.
 
     Raises:
-        BaselineError: there is a file and it cannot be used; the message names it.
+        BaselineError: the file is unusable; the message names it.
     """
-    return baselines.read(path)
+    return baselines.FORMAT.read(path)
 
 
 def others(folder: Path, fingerprint: Fingerprint) -> list[Fingerprint]:
     """Fingerprints of the other machines in a folder, those with the fewest differing fields first.
 
-    What is no baseline there is passed over: it is another machine's to mend, or a record that lies beside.
+    Files that are no readable baseline are skipped: this run does not need them.
     """
     here = path_for(folder, fingerprint)
-    found = []
+    machines = []
     for path in sorted(folder.glob("*.json")):
         with suppress(BaselineError):
             if path != here and (baseline := read(path)) is not None:
-                found.append(baseline.fingerprint)
-    return sorted(found, key=lambda other: len(fingerprint.differences(other)))
+                machines.append(baseline.fingerprint)
+    return sorted(machines, key=lambda other: len(fingerprint.differences(other)))
 
 
 def save(folder: Path, fingerprint: Fingerprint, stored: Iterable[StoredCase], *, replacing: bool) -> Path:
-    """Merge cases into a machine's baseline under its lock; the old file stays whole until the new one is.
+    """Merge cases into a machine's baseline.
 
     Raises:
-        BaselineError: the lock is taken, the existing file is unusable, or the disk refuses; the old file is as it was.
-        StorageError: the new file is in place, and the disk does not say that it will stay.
+        BaselineError: as `update`.
+        StorageError: as `update`.
     """
 
     def with_cases(baseline: Baseline) -> Baseline:
         for case in stored:
-            baseline = baseline.adding(case, replacing=replacing)
+            baseline = baseline.with_case(case, replacing=replacing)
         return baseline
 
     update(folder, fingerprint, with_cases)
@@ -69,21 +69,22 @@ def save(folder: Path, fingerprint: Fingerprint, stored: Iterable[StoredCase], *
 
 
 def save_noise(folder: Path, fingerprint: Fingerprint, noise: Mapping[WorkloadKind, Noise]) -> Path:
-    """Store what an A/A run found out about a machine, in place of what an earlier one did; cases stay as they are.
+    """Store what an A/A run measured of a machine's noise, in place of an earlier run's.
 
     Raises:
-        BaselineError: as `save`.
+        BaselineError: as `update`.
+        StorageError: as `update`.
     """
     update(folder, fingerprint, lambda baseline: replace(baseline, noise={**baseline.noise, **noise}))
     return path_for(folder, fingerprint)
 
 
 def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], Baseline]) -> Path | None:
-    """Put what `change` makes of a machine's baseline, read under its lock, in its place; None where it is the same.
+    """Apply `change` to a machine's baseline under its lock; None if that changed nothing, else the file's path.
 
     Raises:
-        BaselineError: as `save`.
-        StorageError: as `save`.
+        BaselineError: the lock is taken, the file is unusable, or the disk refuses; the file is unchanged.
+        StorageError: the new file is in place, and its folder cannot be flushed to the disk.
     """
     path = path_for(folder, fingerprint)
     try:
@@ -93,12 +94,12 @@ def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], 
             if (after := change(before)) == before:
                 return None
             text = baselines.dumps(after)
-            changed = text.encode()
-            # What the next run would refuse must not take a good file's place.
+            data = text.encode()
+            # The next run must be able to read the new file.
             baselines.loads(text, path, "nothing was saved, since it could not be read again")
             target = destination(path)
             remove_leftovers(target)
-            write_atomically(target, changed)
+            write_atomically(target, data)
     except LockedError as error:
         message = (
             f"baseline {path} has been locked by {error}, for more than {LOCK_SECONDS:.0f} s; it was left as it is"

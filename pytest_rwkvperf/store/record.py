@@ -134,7 +134,7 @@ class Record:
     schema: int = field(default=VERSION)
 
     def told_apart(self) -> Record:
-        """The same for people: no two cases of it look alike."""
+        """The record with its cases as people are shown them: no two look alike."""
         shown = told_apart(case.case for case in self.cases)
         return replace(self, cases=tuple(replace(case, case=shown[case.case]) for case in self.cases))
 

@@ -82,7 +82,7 @@ class Format(Generic[T]):
             content = msgspec.convert(raw, type=self.content)
         except msgspec.ValidationError as error:
             raise self._unusable(path, f" does not follow its schema: {error}", advice) from error
-        if (key := strict_json.stray(raw, msgspec.to_builtins(content))) is not None:
+        if (key := strict_json.stray_key(raw, msgspec.to_builtins(content))) is not None:
             # A slip in a file merged by hand: what stands under it would not be used, and be lost by saving.
             raise self._unusable(path, f" does not follow its schema: unknown key {key!r}", advice)
         if problem := self.problem(content):

@@ -71,7 +71,7 @@ def noise_of(pairings: Sequence[Pairing], recorded: str) -> dict[WorkloadKind, N
     for pairing in pairings:
         for name in pairing.new.runs[0].samples:
             workload = Workload.parse(name)
-            sides = [level(side.timed(workload), "fast") for side in (pairing.new, pairing.old)]
+            sides = [level(side.session_times(workload), "fast") for side in (pairing.new, pairing.old)]
             levels.setdefault(workload.kind, []).append(sides)
     spreads = {kind: process_spread(items) for kind, items in levels.items()}
     return {kind: Noise(recorded, math.sqrt(spread.variance), spread.freedom) for kind, spread in spreads.items()}

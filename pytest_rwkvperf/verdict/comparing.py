@@ -1,4 +1,4 @@
-"""Two stored files compared: a baseline or a measurement record on either side, the verdicts those of a run."""
+"""Comparing two stored files, each a baseline or a measurement record, with the verdicts of a run."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ _EITHER = "give what --rwkv-save-baseline or --rwkv-report=FILE.json wrote"
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One file's content as a baseline; `doubts` say by case key why no verdict may rest on its figures."""
+    """One file's content as a baseline; `doubts` says, by case key, why no verdict may rest on its figures."""
 
     baseline: Baseline
     doubts: Mapping[str, str] = field(default_factory=dict)
 
 
 def read(path: Path) -> Side:
-    """A baseline, or a measurement record as the baseline that its run's figures would make.
+    """Read a baseline, or a measurement record as the baseline that its run would have stored.
 
     Raises:
         RecordError: the file cannot be read, or is neither.
-        BaselineError: it is a baseline that no verdict may rest on.
+        BaselineError: it is an unusable baseline.
     """
     try:
         text = strict_json.read_text(path)
@@ -58,23 +58,23 @@ def read(path: Path) -> Side:
 
 
 def _of_record(record: Record) -> Side:
-    taken = [case.measured for case in record.cases if case.measured is not None]
-    keep = {one.case.key: set(one.runs[0].samples) for one in taken}
+    measured = [case.measured for case in record.cases if case.measured is not None]
+    workloads = {case.case.key: set(case.runs[0].samples) for case in measured}
     baseline = baselines.Baseline(record.fingerprint)
-    for stored in accept.stored_cases(taken, keep, record.started):
-        baseline = baseline.adding(stored, replacing=True)
-    return Side(baseline, {one.case.key: one.doubt for one in taken if one.doubt})
+    for stored in accept.stored_cases(measured, workloads, record.started):
+        baseline = baseline.with_case(stored, replacing=True)
+    return Side(baseline, {case.case.key: case.doubt for case in measured if case.doubt})
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What is compared: the old file's content and the new one's."""
+    """The contents of the old file and the new one."""
 
     old: Side
     new: Side
 
     def doubt(self, item: Item) -> str:
-        """Why no verdict on the item may rest on one side's figures, in words; empty when one may."""
+        """Why no verdict on an item may rest on these figures, in words; empty if one may."""
         key = item.case.key
         sides = (("", self.new), ("in the old file ", self.old))
         return " and ".join(f"{where}{side.doubts[key]}" for where, side in sides if key in side.doubts)
@@ -98,8 +98,7 @@ def compare(pair: Pair, tolerance: float) -> list[Judgement]:
         judged = judgement.judge_stored(stored[item], item, reference, tolerance, share)
         return judgement.void(judged, "gpu", pair.doubt(item))
 
-    first = {item: judge(item, len(stored)) for item in stored}
-    compared = [item for item, one in first.items() if one.comparison is not None]
+    compared = [item for item in stored if judge(item, len(stored)).comparison is not None]
     shares = dict.fromkeys(stored, max(1, len(compared)))
     for wanted in (("PASS", "IMPROVEMENT"), ("REGRESSION",)):
         shares |= holm(compared, lambda item, share: judge(item, share).verdict, wanted)

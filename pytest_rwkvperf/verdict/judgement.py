@@ -32,7 +32,7 @@ def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float
     """
     new = NewTimes(
         item,
-        record.timed(item.workload),
+        record.session_times(item.workload),
         record.probe_version,
         (record.model.content_hash, record.device.name, record.protocol),
         ended_early=record.ended_by == "verdict",
@@ -49,7 +49,9 @@ def judge_stored(stored: StoredCase, item: Item, reference: Reference, tolerance
     name = str(item.workload)
     newest = stored.reference(name)[-1]
     facts = (stored.model_hash, stored.device.name, newest.protocol)
-    new = NewTimes(item, newest.timed(name, newest.probe_version), newest.probe_version, facts, ended_early=False)
+    new = NewTimes(
+        item, newest.session_times(name, newest.probe_version), newest.probe_version, facts, ended_early=False
+    )
     return _judge(new, reference, tolerance, items)
 
 

@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "broken.json").write_text(json.dumps(raw), "utf-8")
     case = replace(MEASURED.case, backend=OBEYED, quant=OBEYED)
     (stored,) = stored_cases([replace(MEASURED, case=case)], {case.key: {"pp16"}}, OBEYED)
-    baseline = baselines.Baseline(GOOD.fingerprint).adding(stored, replacing=False)
+    baseline = baselines.Baseline(GOOD.fingerprint).with_case(stored, replacing=False)
     (tmp_path / "baseline.json").write_text(baselines.dumps(baseline), "utf-8")
     return tmp_path
 

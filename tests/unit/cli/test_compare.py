@@ -42,7 +42,7 @@ def as_baseline(path: Path, *taken: CaseRecord) -> str:
     baseline = baselines.Baseline(RECORD.fingerprint)
     for number, one in enumerate(taken):
         (stored,) = stored_cases([one], {one.case.key: {"pp16", "tg4"}}, f"2026-01-0{number + 1}T00:00:00Z")
-        baseline = baseline.adding(stored, replacing=False)
+        baseline = baseline.with_case(stored, replacing=False)
     path.write_text(baselines.dumps(baseline), encoding="utf-8")
     return str(path)
 

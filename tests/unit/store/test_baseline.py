@@ -66,7 +66,7 @@ def test_the_order_of_keys_does_not_depend_on_who_came_first(baseline: Baseline)
 
 def test_a_file_reads_well_in_a_diff(machine: Fingerprint, make_stored: MakeStored) -> None:
     stored = make_stored(tg128=((7, 8, 9),))
-    text = dumps(Baseline(machine).adding(stored, replacing=False))
+    text = dumps(Baseline(machine).with_case(stored, replacing=False))
     assert text.endswith("}\n")
     lines = text.splitlines()
     # Each process's samples on one line, one process below the other.
@@ -79,8 +79,8 @@ def test_a_file_reads_well_in_a_diff(machine: Fingerprint, make_stored: MakeStor
 
 
 def test_adding_a_session_adds_lines_and_changes_none(machine: Fingerprint, make_stored: MakeStored) -> None:
-    before = Baseline(machine).adding(make_stored(), replacing=False)
-    after = before.adding(make_stored(recorded="2026-02-02T00:00:00Z"), replacing=False)
+    before = Baseline(machine).with_case(make_stored(), replacing=False)
+    after = before.with_case(make_stored(recorded="2026-02-02T00:00:00Z"), replacing=False)
     old_lines, new_lines = dumps(before).splitlines(), dumps(after).splitlines()
     rest = iter(new_lines)
     # A comma after the old session is the one change.
@@ -139,7 +139,7 @@ def test_probe_times_that_fit_no_process_are_refused(
     def text(probes: tuple[int, ...]) -> str:
         stored = make_stored()
         probed = replace(stored.sessions[0], probe_version="1", probes={"pp512": probes})
-        return dumps(Baseline(machine).adding(replace(stored, sessions=(probed,)), replacing=False))
+        return dumps(Baseline(machine).with_case(replace(stored, sessions=(probed,)), replacing=False))
 
     loads(text((5, 6)), PATH)
     with pytest.raises(BaselineError, match=r"pp512 has unusable probe times; restore it"):
@@ -153,10 +153,10 @@ def test_hand_overs_that_fit_no_repetition_are_refused(
     def text(rows: tuple[tuple[int, ...], ...]) -> str:
         stored = make_stored()
         session = replace(stored.sessions[0], workloads={"pp512": ((1, 2), (3, 4))}, handovers={"pp512": rows})
-        return dumps(Baseline(machine).adding(replace(stored, sessions=(session,)), replacing=False))
+        return dumps(Baseline(machine).with_case(replace(stored, sessions=(session,)), replacing=False))
 
     loads(text(((5, 6), (7, 8))), PATH)
-    with pytest.raises(BaselineError, match=r"pp512 has unusable hand-overs; restore it"):
+    with pytest.raises(BaselineError, match=r"pp512 has unusable handovers; restore it"):
         loads(text(rows), PATH)
 
 
@@ -168,10 +168,10 @@ def test_the_nearest_hand_over_is_known_by_threads_and_version(machine: Fingerpr
 
     baseline = Baseline(machine)
     for one in (stored(2, "v", 70, 105), stored(2, "w", 60, 61), stored(2, "v", 71, 72), stored(4, "v", 50, 50)):
-        baseline = baseline.adding(one, replacing=False)
-    assert baseline.nearest(2) == {"v": 70, "w": 60.5}
-    assert baseline.nearest(4) == {"v": 50}
-    assert baseline.nearest(1) == {}
+        baseline = baseline.with_case(one, replacing=False)
+    assert baseline.fastest_handovers(2) == {"v": 70, "w": 60.5}
+    assert baseline.fastest_handovers(4) == {"v": 50}
+    assert baseline.fastest_handovers(1) == {}
 
 
 # Merging
@@ -179,9 +179,9 @@ def test_the_nearest_hand_over_is_known_by_threads_and_version(machine: Fingerpr
 
 def test_saving_one_case_leaves_the_others(machine: Fingerprint, make_stored: MakeStored) -> None:
     one, other = make_stored("rwkv"), make_stored("web-rwkv")
-    baseline = Baseline(machine).adding(one, replacing=False).adding(other, replacing=False)
+    baseline = Baseline(machine).with_case(one, replacing=False).with_case(other, replacing=False)
     for replacing in (False, True):
-        after = baseline.adding(make_stored("rwkv", recorded="later"), replacing=replacing)
+        after = baseline.with_case(make_stored("rwkv", recorded="later"), replacing=replacing)
         assert after.cases[other.case.key] == other
         assert list(baseline.cases) == list(after.cases)
 
@@ -189,7 +189,7 @@ def test_saving_one_case_leaves_the_others(machine: Fingerprint, make_stored: Ma
 def test_sessions_are_kept_in_order_up_to_the_limit(machine: Fingerprint, make_stored: MakeStored) -> None:
     baseline = Baseline(machine)
     for number in range(MAX_SESSIONS + 3):
-        baseline = baseline.adding(make_stored(recorded=f"{number:02}"), replacing=False)
+        baseline = baseline.with_case(make_stored(recorded=f"{number:02}"), replacing=False)
     (stored,) = baseline.cases.values()
     kept = [f"{number:02}" for number in range(3, MAX_SESSIONS + 3)]
     assert [session.recorded for session in stored.sessions] == kept
@@ -197,7 +197,7 @@ def test_sessions_are_kept_in_order_up_to_the_limit(machine: Fingerprint, make_s
 
 def test_an_old_run_that_is_stored_late_is_not_the_newest(machine: Fingerprint, make_stored: MakeStored) -> None:
     new, old = make_stored(recorded="2026", version="2"), make_stored(recorded="2025", version="1")
-    baseline = Baseline(machine).adding(new, replacing=False).adding(old, replacing=False)
+    baseline = Baseline(machine).with_case(new, replacing=False).with_case(old, replacing=False)
     (stored,) = baseline.cases.values()
     assert [session.recorded for session in stored.sessions] == ["2025", "2026"]
     assert stored.reference("pp512") == new.sessions
@@ -206,10 +206,10 @@ def test_an_old_run_that_is_stored_late_is_not_the_newest(machine: Fingerprint, 
 
 
 def test_sessions_of_one_workload_push_out_no_other_workload_s(machine: Fingerprint, make_stored: MakeStored) -> None:
-    baseline = Baseline(machine).adding(make_stored(recorded="00", tg128=((5,),)), replacing=False)
+    baseline = Baseline(machine).with_case(make_stored(recorded="00", tg128=((5,),)), replacing=False)
     for number in range(1, MAX_SESSIONS + 1):
         newer = make_stored(recorded=f"{number:02}", pp512=None, tg128=((6,),))
-        baseline = baseline.adding(newer, replacing=False)
+        baseline = baseline.with_case(newer, replacing=False)
     (stored,) = baseline.cases.values()
     assert len(stored.sessions) == MAX_SESSIONS + 1
     assert [list(session.workloads) for session in stored.sessions] == [["pp512"]] + [["tg128"]] * MAX_SESSIONS
@@ -219,9 +219,9 @@ def test_sessions_of_one_workload_push_out_no_other_workload_s(machine: Fingerpr
 def test_replacing_drops_the_workloads_it_timed_and_no_others(machine: Fingerprint, make_stored: MakeStored) -> None:
     baseline = (
         Baseline(machine)
-        .adding(make_stored(recorded="both", tg128=((5,),)), replacing=False)
-        .adding(make_stored(recorded="prefill"), replacing=False)
-        .adding(make_stored(recorded="new", pp512=((7,),)), replacing=True)
+        .with_case(make_stored(recorded="both", tg128=((5,),)), replacing=False)
+        .with_case(make_stored(recorded="prefill"), replacing=False)
+        .with_case(make_stored(recorded="new", pp512=((7,),)), replacing=True)
     )
     (stored,) = baseline.cases.values()
     assert [(session.recorded, session.workloads) for session in stored.sessions] == [
@@ -240,7 +240,7 @@ def test_another_model_or_device_under_the_same_name_is_stored_by_replacing(
     changed: dict[str, Any], machine: Fingerprint, make_stored: MakeStored
 ) -> None:
     old, new = make_stored(recorded="old", tg128=((5,),)), make_stored(recorded="new", **changed)
-    baseline = Baseline(machine).adding(old, replacing=False).adding(new, replacing=True)
+    baseline = Baseline(machine).with_case(old, replacing=False).with_case(new, replacing=True)
     assert baseline.cases == {new.case.key: new}
 
 
@@ -248,15 +248,15 @@ def test_another_model_or_device_under_the_same_name_is_stored_by_replacing(
 def test_appending_another_model_or_device_under_the_same_name_is_refused(
     changed: dict[str, Any], machine: Fingerprint, make_stored: MakeStored
 ) -> None:
-    baseline = Baseline(machine).adding(make_stored(), replacing=False)
+    baseline = Baseline(machine).with_case(make_stored(), replacing=False)
     with pytest.raises(BaselineError, match="--rwkv-save-baseline=replace drops those sessions"):
-        baseline.adding(make_stored(**changed), replacing=False)
+        baseline.with_case(make_stored(**changed), replacing=False)
 
 
 def test_a_device_with_a_newer_driver_is_the_same_device(machine: Fingerprint, make_stored: MakeStored) -> None:
     old = make_stored(device=Device("vulkan:0", "llvmpipe", "software", "Mesa 22"))
     new = make_stored(device=Device("vulkan:0", "llvmpipe", "software", "Mesa 25"))
-    (stored,) = Baseline(machine).adding(old, replacing=False).adding(new, replacing=False).cases.values()
+    (stored,) = Baseline(machine).with_case(old, replacing=False).with_case(new, replacing=False).cases.values()
     assert stored.sessions == (*old.sessions, *new.sessions)
     assert stored.device.detail == "Mesa 25"
 
@@ -286,7 +286,7 @@ def test_sessions_of_another_protocol_are_no_reference(make_stored: MakeStored) 
 
 @pytest.fixture
 def good(machine: Fingerprint, make_stored: MakeStored) -> str:
-    both = Baseline(machine).adding(make_stored(), replacing=False).adding(make_stored("rwkv"), replacing=False)
+    both = Baseline(machine).with_case(make_stored(), replacing=False).with_case(make_stored("rwkv"), replacing=False)
     return dumps(both)
 
 

@@ -77,9 +77,9 @@ def test_hand_overs_are_stored_beside_each_repetition() -> None:
     )
     (stored,) = stored_cases([record], {CASE.key: {"pp512"}}, "now")
     assert stored.sessions[0].handovers == {"pp512": ((70_000, 74_000), (105_000,))}
-    assert stored.sessions[0].timed("pp512", "").handovers == ((70_000, 74_000), (105_000,))
-    assert stored.sessions[0].timed("pp512", "other").handovers == ()
-    assert record.timed(PREFILL).handovers == ((70_000, 74_000), (105_000,))
+    assert stored.sessions[0].session_times("pp512", "").handovers == ((70_000, 74_000), (105_000,))
+    assert stored.sessions[0].session_times("pp512", "other").handovers == ()
+    assert record.session_times(PREFILL).handovers == ((70_000, 74_000), (105_000,))
 
 
 def test_probes_are_stored_as_each_process_s_median_and_only_where_all_were_probed() -> None:

@@ -136,7 +136,7 @@ def test_a_uniform_baseline_is_no_baseline_of_a_native_case() -> None:
     machine = report_record().fingerprint
     from pytest_rwkvperf.store.baseline import Baseline
 
-    reference = Reference(machine, Baseline(machine).adding(stored, replacing=False), None)
+    reference = Reference(machine, Baseline(machine).with_case(stored, replacing=False), None)
     assert judge(uniform, Item(uniform.case, Workload("prefill", 512)), reference, 0.05, 1).verdict != "NO-BASELINE"
     verdict = judge(own, Item(NATIVE, Workload("prefill", 512)), reference, 0.05, 1)
     assert verdict.verdict == "NO-BASELINE"
