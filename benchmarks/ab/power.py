@@ -124,7 +124,7 @@ def measured(
         )
 
     new = replace(target, environment=environment(scenario.factor))
-    pairing = measure_pairs(new, target, workloads, budget, decided, silent)
+    pairing = measure_pairs(new, target, workloads, budget_seconds=budget, decided=decided, progress=silent)
     sides = {"new": pairing.new, "old": pairing.old}
     found = {
         "scenario": scenario.name,

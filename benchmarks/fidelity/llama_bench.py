@@ -34,6 +34,7 @@ from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure import plan
+from pytest_rwkvperf.measure.measured_case import MeasuredCase
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
 from pytest_rwkvperf.models.model_store import ModelStore
@@ -81,12 +82,12 @@ def theirs(executable: Path, model: Path, threads: int) -> dict[str, float]:
     }
 
 
-def ours(target: Target, index: int) -> dict[str, float]:
+def ours(measured: MeasuredCase) -> dict[str, float]:
     """The same from one worker process of this project."""
-    run, _, _ = plan.run_process(target, None, WORKLOADS, index, lambda _sentence: None)
+    plan.run_process(measured, WORKLOADS, lambda _sentence: None)
     return {
         name: statistics.median(int(name[2:]) / sample.nanoseconds * 1e9 for sample in samples[1:])
-        for name, samples in run.samples.items()
+        for name, samples in measured.runs[-1].samples.items()
     }
 
 
@@ -151,11 +152,12 @@ def main() -> None:
 def compare(target: Target, quant: str, executable: Path, pairs: int, threads: int) -> list[dict[str, object]]:
     """All pairs of one quant."""
     pairs_by_name: dict[str, list[tuple[float, float]]] = {str(one): [] for one in WORKLOADS}
+    measured = MeasuredCase(target)
     for index in range(pairs):
         if index % 2:
-            mine, other = ours(target, index), theirs(executable, target.path, threads)
+            mine, other = ours(measured), theirs(executable, target.path, threads)
         else:
-            other, mine = theirs(executable, target.path, threads), ours(target, index)
+            other, mine = theirs(executable, target.path, threads), ours(measured)
         for name, taken in pairs_by_name.items():
             taken.append((mine[name], other[name]))
             print(f"{quant} {name} pair {index + 1}: {mine[name]:.1f} / {other[name]:.1f}", flush=True)

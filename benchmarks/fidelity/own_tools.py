@@ -28,8 +28,9 @@ from llama_bench import HERE, interval, llama_bench
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.cases import Case, Workload
+from pytest_rwkvperf.core.samples import ToolResult
 from pytest_rwkvperf.machine import fingerprint
-from pytest_rwkvperf.measure.record import taken_from
+from pytest_rwkvperf.measure.process import typed
 from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.run.discovery import Found, discover
 from pytest_rwkvperf.run.lease import lease
@@ -65,7 +66,7 @@ def native_times(
     """Nanoseconds of each repetition of one invocation; `extra` is more environment for it."""
     with Worker(environment={**engine.backend.environment(case.device), **(extra or {})}) as worker:
         worker.open(engine.location, path, case)
-        taken = taken_from(worker.request("native", SAMPLE_SECONDS, workloads=workloads))
+        taken = typed(worker.request("native", SAMPLE_SECONDS, workloads=workloads), ToolResult)
     return {name: [one.nanoseconds for one in samples] for name, samples in taken.samples.items()}
 
 

@@ -24,6 +24,7 @@ import bench
 
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.measure import plan
+from pytest_rwkvperf.measure.measured_case import MeasuredCase
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
 from pytest_rwkvperf.worker.parent import Worker
@@ -83,10 +84,11 @@ def measure(name: str, quant: str, shape: str) -> dict[str, Any]:
         tuple(wanted), None,
     )  # fmt: skip
     processes = []
-    for index in range(PROCESSES + 1):
+    measured = MeasuredCase(target)
+    for _ in range(PROCESSES + 1):
         with clocked() as seconds:
             started = time.perf_counter()
-            plan.run_process(target, None, WORKLOADS, index, lambda _sentence: None)
+            plan.run_process(measured, WORKLOADS, lambda _sentence: None)
             processes.append({"whole": time.perf_counter() - started, **seconds})
     first, rest = processes[0], processes[1:]
     short = [process["parity"] for process in rest]

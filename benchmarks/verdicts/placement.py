@@ -29,6 +29,7 @@ from pytest_rwkvperf.core.cases import Workload  # noqa: E402
 from pytest_rwkvperf.machine import fingerprint  # noqa: E402
 from pytest_rwkvperf.measure.probes import probing  # noqa: E402
 from pytest_rwkvperf.measure.process import running  # noqa: E402
+from pytest_rwkvperf.measure.sampling import Sampling  # noqa: E402
 from pytest_rwkvperf.run.lease import lease  # noqa: E402
 from pytest_rwkvperf.stats.levels import PLACEMENT_FACTOR  # noqa: E402
 
@@ -43,13 +44,13 @@ def taken(seconds: float, process_seconds: float) -> list[tuple[int, int, int]]:
     with lease(two.device, print), probing(two.device, 2) as prober:
         while time.monotonic() < end and prober is not None:
             with ExitStack() as stack:
-                both = [stack.enter_context(running(target, deep_due=False)) for target in (two, one)]
-                for process in both:
-                    process.warm_up([WORKLOAD])
+                both = [Sampling(stack.enter_context(running(target, deep_due=False))) for target in (two, one)]
+                for sampling in both:
+                    sampling.warm_up([WORKLOAD])
                 until = time.monotonic() + process_seconds
                 while time.monotonic() < until:
-                    handover = prober.near(print) or 0
-                    rows.append((handover, *(process.take(WORKLOAD).nanoseconds for process in both)))
+                    handover = prober.handover(print) or 0
+                    rows.append((handover, *(sampling.take(WORKLOAD).nanoseconds for sampling in both)))
     return rows
 
 

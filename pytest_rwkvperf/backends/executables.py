@@ -22,7 +22,7 @@ from pytest_rwkvperf.backends.llama_cpp import LlamaCpp, ranked
 from pytest_rwkvperf.backends.web_rwkv import WebRwkv
 from pytest_rwkvperf.core.engine import Device, OpenRequest
 from pytest_rwkvperf.core.errors import BackendError, DeviceError, OptionError
-from pytest_rwkvperf.core.samples import REPETITIONS, Sample, Taken
+from pytest_rwkvperf.core.samples import REPETITIONS, Sample, ToolResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -121,7 +121,7 @@ class LlamaBenchProgram(_Program):
         super().__init__(request, device, path)
         self._own_name = own_name
 
-    def bench(self, workloads: Sequence[Workload], report: Report) -> Taken:
+    def bench(self, workloads: Sequence[Workload], report: Report) -> ToolResult:
         """One invocation for each depth of context.
 
         Raises:
@@ -141,7 +141,7 @@ class LlamaBenchProgram(_Program):
         missing = [str(one) for one in workloads if len(samples.get(str(one), ())) != REPETITIONS]
         if missing:
             raise BackendError(f"{self._path} told no {REPETITIONS} samples of {', '.join(missing)}")
-        return Taken(samples, versions=told)
+        return ToolResult(samples, versions=told)
 
     def _rows(self, chosen: Sequence[Workload], depth: int) -> list[dict[str, Any]]:
         request, place = self._request, ("-dev", self._own_name)
@@ -176,7 +176,7 @@ def _is_of(row: Mapping[str, Any], workload: Workload) -> bool:
 class WebRwkvBenchProgram(_Program):
     """web-rwkv's `bench` with a model. It tells one speed, of all repetitions together, to two decimals."""
 
-    def bench(self, workloads: Sequence[Workload], report: Report) -> Taken:
+    def bench(self, workloads: Sequence[Workload], report: Report) -> ToolResult:
         """One invocation for each prefill and generation of the lists.
 
         Raises:
@@ -198,7 +198,7 @@ class WebRwkvBenchProgram(_Program):
                     raise BackendError(f"{self._path} printed no speed of {workload}:\n{ended.stdout[-2000:]}")
                 nanoseconds = round(workload.tokens / speeds[str(workload)] * 1e9)
                 samples[str(workload)] = (Sample(started, nanoseconds, ()),)
-        return Taken(samples, versions={"adapter": adapter})
+        return ToolResult(samples, versions={"adapter": adapter})
 
     def _command(self, prefill: int, generation: int) -> list[str]:
         request = self._request

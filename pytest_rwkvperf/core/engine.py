@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from pytest_rwkvperf.core.cases import Format, Workload
-    from pytest_rwkvperf.core.samples import Taken
+    from pytest_rwkvperf.core.samples import ToolResult
 
 DeviceKind = Literal["cpu", "gpu", "software"]
 
@@ -114,7 +114,7 @@ class Program(Protocol):
     def peak_rss_bytes(self) -> int:
         """Largest resident memory of the invocations so far; 0 where the system does not tell."""
 
-    def bench(self, workloads: Sequence[Workload], report: Callable[[str, float], None]) -> Taken:
+    def bench(self, workloads: Sequence[Workload], report: Callable[[str, float], None]) -> ToolResult:
         """Measure workloads; `report` gets a sentence and the done share, 0..1.
 
         Raises:

@@ -1,19 +1,19 @@
-"""What was timed: one repetition of a workload, and what an engine's own tool tells."""
+"""What was timed: one repetition of a workload, and one invocation of an engine's own tool."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 REPETITIONS = 5
-"""Of both `bench` and llama-bench."""
-
+"""Of a workload, by web-rwkv's `bench` and by llama-bench."""
 
 SEED = 42
+"""For what these tools draw at random."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One repetition: when it started (Unix time, seconds), how long it took, and each generated token's share."""
+    """One repetition: when it started (Unix time, seconds), its time, and the time of each generated token."""
 
     started: float
     nanoseconds: int
@@ -22,9 +22,9 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One answer of the chat: tokens that count, nanoseconds they took, and memory after them.
+    """One answer of the chat: its timed tokens, their nanoseconds, and the memory after them.
 
-    Bytes: resident, and on CUDA what torch has allocated, has reserved, and what the device has in all.
+    Bytes: resident, and on CUDA what torch has allocated and reserved, and what the device has in all.
     """
 
     tokens: int
@@ -36,8 +36,8 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What one invocation of a tool leaves: samples by workload, the chat's turns, and what the tool says of itself."""
+class ToolResult:
+    """One invocation of a tool: samples by workload, the chat's turns, and the versions that the tool prints."""
 
     samples: dict[str, tuple[Sample, ...]]
     turns: tuple[Turn, ...] = ()

@@ -10,17 +10,21 @@ import math
 import random
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.watching import GpuWatch
+from pytest_rwkvperf.measure import own_tool
+from pytest_rwkvperf.measure.device_time import record_device_time
+from pytest_rwkvperf.measure.energy import measure_energy
+from pytest_rwkvperf.measure.measured_case import MeasuredCase
 from pytest_rwkvperf.measure.probes import probing
 from pytest_rwkvperf.measure.process import running
 from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, ProcessRun, times_of
+from pytest_rwkvperf.measure.sampling import Sampling
 from pytest_rwkvperf.stats.estimates import interval_reach, log_times
 from pytest_rwkvperf.stats.verdicts import LOOKS
-from pytest_rwkvperf.worker import native, protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,25 +32,24 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Case, Workload
     from pytest_rwkvperf.measure.probes import Prober
     from pytest_rwkvperf.measure.process import Target
-    from pytest_rwkvperf.oracle.agreement import Deep
 
 MIN_PROCESSES = 3
 """The documented minimum, which goes before the budget."""
 
 ENOUGH_PROCESSES = 5
-"""Fewer are never enough for the asked precision, however close they lie by luck."""
+"""Fewer are never enough for the asked precision: a few may agree by chance."""
 
 MAX_PROCESSES = 20
 
-PATIENCE_SHARE = 1 / 4
-"""Of the budget: what a case may spend on waiting for processors that stand apart."""
+WAITING_SHARE = 1 / 4
+"""Of the budget: what a case may spend on waiting for fast handovers between its threads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What one case is given: relative half-width to reach, and seconds to spend beyond the minimum.
 
-    `decided` says of a record whether every verdict on it has fallen; None in a run that saves. `handovers` is what
+    `decided` says of a record whether all its verdicts are reached; None in a run that saves. `handovers` is what
     probes.Prober knows of the machine.
     """
 
@@ -59,51 +62,36 @@ class Plan:
 def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress: Callable[[str], None]) -> CaseRecord:
     """Measure a case's workloads over several worker processes.
 
-    A run that compares may end by its verdicts, at the planned looks alone; one that saves never does: a level at which
-    a comparison happened to be decided is not an unbiased one.
+    A run that compares may end by its verdicts, at the planned looks alone. One that saves never does: a level at which
+    a comparison happened to be decided is biased.
 
     Raises:
-        WorkerError: a worker died, hung or talked nonsense.
+        WorkerError: a worker died, hung or broke the protocol.
         BackendError: the engine refused.
         MeasurementError: the samples carry no figure.
     """
     watch, started = Watch(target.case.threads), time.monotonic()
-    runs: list[ProcessRun] = []
+    measured = MeasuredCase(target)
+    runs = measured.runs
+    max_wait = WAITING_SHARE * plan.budget_seconds
+    with (
+        probing(target.device, target.case.threads, max_wait, plan.handovers) as prober,
+        GpuWatch(target.device) as gpu,
+    ):
 
-    def taken(ended_by: EndedBy) -> CaseRecord:
-        return CaseRecord(
-            target.case,
-            target.model,
-            target.device,
-            versions,
-            native.VERSION if target.case.protocol == "native" else protocol.VERSION,
-            deep,
-            ended_by,
-            time.monotonic() - started,
-            watch.conditions(),
-            tuple(runs),
-            prober.version if prober else "",
-            gpu.conditions(),
-            target.work,
-            target.ceilings,
-        )
+        def record(ended_by: EndedBy) -> CaseRecord:
+            seconds, version = time.monotonic() - started, prober.version if prober else ""
+            return measured.record(ended_by, seconds=seconds, watch=watch, gpu=gpu, probe_version=version)
 
-    versions: dict[str, str] = {}
-    deep = target.known_deep
-    ended_by: EndedBy | None = None
-    patience = PATIENCE_SHARE * plan.budget_seconds
-    threads = target.case.threads
-    with probing(target.device, threads, patience, plan.handovers) as prober, GpuWatch(target.device) as gpu:
+        ended_by: EndedBy | None = None
         while ended_by is None:
             progress(f"process {len(runs) + 1}, {_precision_so_far(target.case, runs, workloads)}")
-            run, versions, found = run_process(target, prober, workloads, len(runs), progress, gpu)
-            runs.append(run)
-            deep = deep or found
-            if plan.decided is not None and len(runs) in LOOKS and plan.decided(taken("verdict")):
+            run_process(measured, workloads, progress, prober=prober, gpu=gpu)
+            if plan.decided is not None and len(runs) in LOOKS and plan.decided(record("verdict")):
                 ended_by = "verdict"
             else:
                 ended_by = _enough(target.case, runs, workloads, plan, time.monotonic() - started)
-    return taken(ended_by)
+    return record(ended_by)
 
 
 def _enough(
@@ -112,7 +100,7 @@ def _enough(
     """Which of the two rules ends the case now, if any."""
     if len(runs) < MIN_PROCESSES:
         return None
-    if len(runs) >= ENOUGH_PROCESSES and all(half_width(case, runs, one) <= plan.precision for one in workloads):
+    if len(runs) >= ENOUGH_PROCESSES and all(half_width(case, runs, name) <= plan.precision for name in workloads):
         return "precision"
     # Another process takes as long as those before it; one that would end past the budget is not begun.
     if elapsed * (1 + 1 / len(runs)) > plan.budget_seconds or len(runs) >= MAX_PROCESSES:
@@ -133,36 +121,39 @@ def _precision_so_far(case: Case, runs: Sequence[ProcessRun], workloads: Sequenc
 
 
 def run_process(
-    target: Target,
-    prober: Prober | None,
+    measured: MeasuredCase,
     workloads: Sequence[Workload],
-    index: int,
     progress: Callable[[str], None],
+    *,
+    prober: Prober | None = None,
     gpu: GpuWatch | None = None,
-) -> tuple[ProcessRun, dict[str, str], Deep | None]:
-    """One worker process: check, warm up, sample. With the engine's versions, and the deep check where it was due.
+) -> None:
+    """Check, warm up and sample in one more process of a case; in the first one also the GPU's energy and device time.
 
     Raises:
         RwkvPerfError: as `measure`.
     """
-    deep_due = index == 0 and target.known_deep is None
-    with ExitStack() as last, running(target, prober, deep_due=deep_due) as process:
-        if target.case.protocol == "native":
-            process.run_native(workloads, progress)
-            return process.finish(), process.versions, process.deep
-        counts = process.warm_up(workloads)
-        for workload in schedule(counts, seed=f"{target.case.key} {index}"):
-            process.take(workload, progress)
-        meter = gpu.gpu if gpu is not None and index == 0 else None
-        if meter is not None:
-            process.measure_energy(workloads, meter.millijoules)
-        run = process.finish()
-        if gpu is not None and meter is not None and target.device.id.startswith("cuda:"):
-            # To the worker's end: the driver counts CUPTI's memory as the worker's.
-            last.enter_context(gpu.looking_away())
-            run, gpu.unrecorded = process.record_device_time(run, workloads)
+    index = len(measured.runs)
+    with ExitStack() as until_ended, running(measured.target, deep_due=measured.deep_due) as process:
+        if measured.target.case.protocol == "native":
+            run = own_tool.invoke(process, workloads, progress)
+        else:
+            sampling = Sampling(process, prober)
+            counts = sampling.warm_up(workloads)
+            for workload in schedule(counts, seed=f"{measured.target.case.key} {index}"):
+                sampling.take(workload, progress)
+            if index == 0 and gpu is not None and gpu.gpu is not None:
+                energy = measure_energy(process.time, workloads, gpu.gpu.millijoules)
+                run = replace(sampling.finish(), energy=energy)
+                if process.target.device.id.startswith("cuda:"):
+                    # To the worker's end: the driver counts CUPTI's memory as the worker's.
+                    until_ended.enter_context(gpu.looking_away())
+                    times, gpu.unrecorded = record_device_time(process.worker, workloads, sampling.settling)
+                    run = replace(run, device_time=times)
+            else:
+                run = sampling.finish()
     progress(f"process {index + 1} done")
-    return run, process.versions, process.deep
+    measured.add(process, run)
 
 
 def schedule(counts: Mapping[Workload, int], seed: str) -> list[Workload]:

@@ -1,14 +1,13 @@
-"""Probes beside the samples: how fast the machine was, told by fixed work in a process of this project's own.
+"""Probes beside the samples: fixed work in a process of this project's own shows how fast the machine is.
 
 The process runs under this project's interpreter, never in the environment under test, so that an engine's release
-cannot move it. A matrix product stands beside each prefill sample, a memory sweep beside each generation sample:
-what bounds the two. They run on one thread, whatever the case has: that is how fast the machine is.
+cannot influence it. A matrix product is timed before each prefill sample, a memory sweep before each generation sample:
+what bounds the two. They run on one thread, whatever the case has, to measure the machine.
 
-Between threads there is another thing that moves. Where the host of a virtual machine puts its processors decides how
-long they take to hand work to each other, and it changes its mind within seconds: with two threads a prefill of
-llama.cpp took 14 ms or 22 ms, with one always 23 ms (benchmarks/verdicts). So before each sample of several threads a
-hand-over is timed, and while it takes longer than it is known to take here, the sample waits, as long as there is
-patience.
+The handover between threads varies too. The host of a virtual machine moves its processors within seconds, and how long
+they take to hand work to each other depends on where they are: with two threads a prefill of llama.cpp took 14 ms or
+22 ms, with one always 23 ms (benchmarks/verdicts). So before each sample of several threads a handover is timed, and
+while it takes longer than it is known to take here, the sample waits, for a limited time.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _ONE_THREAD = {
 
 
 _PAUSE_SECONDS = 0.05
-"""Between two looks at processors that stand apart; they did so for 3 to 30 s."""
+"""Between two handovers while waiting: slow ones lasted 3 to 30 s."""
 
 _REACH_ROUNDS = 3
 
@@ -46,16 +45,17 @@ _REACH_ROUNDS = 3
 class Prober:
     """A live probe process.
 
-    `known` is the hand-over that this machine's stored sessions were measured at, by the probes' version.
+    `max_wait` limits the seconds that all waiting may take. `known` is the handover in nanoseconds that this machine's
+    stored sessions were measured at, by the probes' version.
     """
 
     def __init__(
-        self, worker: Worker, threads: int, patience: float = 0.0, known: Mapping[str, float] | None = None
+        self, worker: Worker, threads: int, max_wait: float = 0.0, known: Mapping[str, float] | None = None
     ) -> None:
         self._worker = worker
         self._threads = threads
-        self._patience = patience
-        self._seen: list[int] = []
+        self._wait_left = max_wait
+        self._handovers: list[int] = []
         self.version = str(worker.request("probe_version", parent.QUICK_SECONDS))
         self._known = (known or {}).get(self.version)
 
@@ -76,8 +76,8 @@ class Prober:
         kinds: tuple[ProbeKind, ...] = ("product", "sweep")
         return {kind: min(self._time(kind, self._threads) for _ in range(_REACH_ROUNDS)) for kind in kinds}
 
-    def near(self, waiting: Callable[[str], None]) -> int | None:
-        """Nanoseconds of a hand-over, after waiting for it to be as quick as it can be here; None with one thread.
+    def handover(self, waiting: Callable[[str], None]) -> int | None:
+        """Nanoseconds of a handover, after waiting for a fast one; None with one thread.
 
         Raises:
             WorkerError: the probe process failed.
@@ -86,33 +86,30 @@ class Prober:
             return None
         while True:
             started = time.monotonic()
-            taken = self._time("handover", self._threads)
-            self._seen.append(taken)
-            if taken <= self._farthest() or self._patience <= 0:
-                return taken
-            waiting(f"the processors stand apart, waiting {self._patience:.0f} s at most")
+            nanoseconds = self._time("handover", self._threads)
+            self._handovers.append(nanoseconds)
+            if nanoseconds <= self._limit() or self._wait_left <= 0:
+                return nanoseconds
+            waiting(f"handovers between threads are slow, waiting {self._wait_left:.0f} s at most")
             time.sleep(_PAUSE_SECONDS)
-            self._patience -= time.monotonic() - started
+            self._wait_left -= time.monotonic() - started
 
     def _time(self, kind: ProbeKind, threads: int) -> int:
         return int(self._worker.request("probe", parent.QUICK_SECONDS, kind=kind, threads=threads))
 
-    def _farthest(self) -> float:
-        """What a hand-over may take here: by this run's own, or by the stored ones where those were quicker."""
-        own = handover_limit([self._seen])
+    def _limit(self) -> float:
+        """The longest handover that is not slow: by this run's own, or by the stored ones where those were faster."""
+        own = handover_limit([self._handovers])
         return min(own, PLACEMENT_FACTOR * self._known) if self._known else own
 
 
 @contextmanager
 def probing(
-    device: Device, threads: int, patience: float = 0.0, known: Mapping[str, float] | None = None
+    device: Device, threads: int, max_wait: float = 0.0, known: Mapping[str, float] | None = None
 ) -> Iterator[Prober | None]:
-    """A probe process for the length of a block; None on a GPU, whose speed a probe on the host says nothing of.
-
-    `patience` is how many seconds all its waiting may take.
-    """
+    """A probe process for the length of a block; None on a GPU, whose speed a probe on the host does not show."""
     if device.kind == "gpu":
         yield None
         return
     with Worker(environment=_ONE_THREAD) as worker:
-        yield Prober(worker, threads, patience, known)
+        yield Prober(worker, threads, max_wait, known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import MeasurementError
-from pytest_rwkvperf.core.samples import Sample, Taken, Turn
+from pytest_rwkvperf.core.samples import Sample, Turn
 from pytest_rwkvperf.machine.conditions import Conditions
 from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.machine.kernels import ProbeKind
@@ -183,7 +183,6 @@ class Pairing:
 
 
 _Stored = TypeVar("_Stored", CaseRecord, Pairing)
-_Answer = TypeVar("_Answer", Sample, Taken, DeviceTime)
 
 
 def to_json(record: CaseRecord | Pairing) -> bytes:
@@ -201,40 +200,3 @@ def from_json(data: bytes | str, kind: type[_Stored]) -> _Stored:
         return msgspec.json.decode(data, type=kind)
     except msgspec.MsgspecError as error:
         raise MeasurementError(f"a record cannot be read: {error}; measure again") from error
-
-
-def sample_from(answer: dict[str, Any]) -> Sample:
-    """A worker's answer as a sample.
-
-    Raises:
-        MeasurementError: the answer is not one.
-    """
-    return _answered(answer, Sample, "sample is")
-
-
-def taken_from(answer: dict[str, Any]) -> Taken:
-    """A worker's answer to an invocation of a tool.
-
-    Raises:
-        MeasurementError: the answer is not one.
-    """
-    return _answered(answer, Taken, "samples are")
-
-
-def device_time_from(answer: dict[str, Any]) -> DeviceTime:
-    """A worker's answer to what its device did.
-
-    Raises:
-        MeasurementError: the answer is none.
-    """
-    found = _answered(answer, DeviceTime, "device time is")
-    if min(found.tokens, found.busy_nanoseconds) <= 0:
-        raise MeasurementError(f"{found.busy_nanoseconds} ns of device time for {found.tokens} tokens is none")
-    return found
-
-
-def _answered(answer: dict[str, Any], kind: type[_Answer], what: str) -> _Answer:
-    try:
-        return msgspec.convert(answer, type=kind)
-    except msgspec.ValidationError as error:
-        raise MeasurementError(f"the worker's {what} unusable: {error}") from error

@@ -215,7 +215,7 @@ def announcement(config: pytest.Config, session: Session) -> list[str]:
     """What will be measured and for how long, and which suite was chosen."""
     from pytest_rwkvperf.machine.observers import watching
     from pytest_rwkvperf.measure.plan import MIN_PROCESSES
-    from pytest_rwkvperf.measure.process import MIN_SAMPLES
+    from pytest_rwkvperf.measure.sampling import MIN_SAMPLES
     from pytest_rwkvperf.stats.paired import MIN_PAIRS
     from pytest_rwkvperf.stats.verdicts import ALPHA
 

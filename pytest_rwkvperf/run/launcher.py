@@ -82,8 +82,9 @@ class Launcher:
             device = self._engines.device(case)
             sides = [self._targets.prepare(case, *side) for side in ((new, device), (old, _same_device(device, old)))]
             (new_target, _), (old_target, _) = sides
+            budget, progress = self._budget(share), self._saying(share.label)
             taken = pairs.measure_pairs(
-                new_target, old_target, share.workloads, self._budget(share), decided, self._saying(share.label)
+                new_target, old_target, share.workloads, budget_seconds=budget, decided=decided, progress=progress
             )
             for (target, memo), side in zip(sides, (taken.new, taken.old), strict=True):
                 _keep_deep(memo, target, side)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_rwkvperf.core.samples import REPETITIONS, SEED, Sample, Taken, Turn
+from pytest_rwkvperf.core.samples import REPETITIONS, SEED, Sample, ToolResult, Turn
 from pytest_rwkvperf.worker.protocol import prefill
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Tool:
     """Which workloads a tool measures, how, and what it makes of one invocation's times."""
 
     takes: Callable[[Workload], bool]
-    run: Callable[[Any, Sequence[Workload], int, Report], Taken]
+    run: Callable[[Any, Sequence[Workload], int, Report], ToolResult]
     """Its first argument is what the backend opens: an Engine with what the tool needs beyond that, or a Program."""
     figure: Callable[[Sequence[int]], float]
 
@@ -73,7 +73,9 @@ def supported(backend: str, workload: Workload) -> bool:
     return backend in TOOLS and TOOLS[backend].takes(workload)
 
 
-def run(backend: str, opened: Engine | Program, workloads: Sequence[Workload], chunk: int, report: Report) -> Taken:
+def run(
+    backend: str, opened: Engine | Program, workloads: Sequence[Workload], chunk: int, report: Report
+) -> ToolResult:
     """*worker* One invocation of the backend's own tool."""
     return TOOLS[backend].run(opened, workloads, chunk, report)
 
@@ -93,7 +95,7 @@ def time_of_mean_speed(times: Sequence[int]) -> float:
     return len(times) / sum(1 / time for time in times)
 
 
-def _web_rwkv_bench(engine: Sampling, workloads: Sequence[Workload], _chunk: int, report: Report) -> Taken:
+def _web_rwkv_bench(engine: Sampling, workloads: Sequence[Workload], _chunk: int, report: Report) -> ToolResult:
     source = random.Random(SEED)
     samples: dict[str, tuple[Sample, ...]] = {}
     if all(workload.kind == "generation" for workload in workloads):
@@ -110,7 +112,7 @@ def _web_rwkv_bench(engine: Sampling, workloads: Sequence[Workload], _chunk: int
             else:
                 taken.append(_timed_steps([None] * workload.tokens, engine))
         samples[str(workload)] = tuple(taken)
-    return Taken(samples)
+    return ToolResult(samples)
 
 
 def _timed_steps(steps: Sequence[Sequence[int] | None], engine: Sampling) -> Sample:
@@ -124,7 +126,7 @@ def _timed_steps(steps: Sequence[Sequence[int] | None], engine: Sampling) -> Sam
     return Sample(wall, stamps[-1] - stamps[0], shares if len(steps) > 1 else ())
 
 
-def _llama_bench(engine: Engine, workloads: Sequence[Workload], chunk: int, report: Report) -> Taken:
+def _llama_bench(engine: Engine, workloads: Sequence[Workload], chunk: int, report: Report) -> ToolResult:
     source = random.Random(SEED)
     samples: dict[str, tuple[Sample, ...]] = {}
     for workload in sorted(workloads, key=lambda one: one.kind == "generation"):
@@ -142,7 +144,7 @@ def _llama_bench(engine: Engine, workloads: Sequence[Workload], chunk: int, repo
                 engine.synchronise()
             taken.append(_llama_test(engine, workload, measured, chunk))
         samples[str(workload)] = tuple(taken)
-    return Taken(samples)
+    return ToolResult(samples)
 
 
 def _llama_test(engine: Engine, workload: Workload, tokens: Sequence[int], chunk: int) -> Sample:
@@ -161,7 +163,7 @@ def _llama_test(engine: Engine, workload: Workload, tokens: Sequence[int], chunk
     return Sample(wall, stamps[-1] - stamps[0], shares)
 
 
-def _chat(engine: Chatting, workloads: Sequence[Workload], chunk: int, report: Report) -> Taken:
+def _chat(engine: Chatting, workloads: Sequence[Workload], chunk: int, report: Report) -> ToolResult:
     """The second and third turn count: the first one is cold, and the guide reads the third."""
     samples: dict[str, tuple[Sample, ...]] = {}
     turns: list[Turn] = []
@@ -170,10 +172,10 @@ def _chat(engine: Chatting, workloads: Sequence[Workload], chunk: int, report: R
         talked = engine.chat(workload.tokens, chunk, report)
         samples[str(workload)] = tuple(Sample(started, turn.nanoseconds, ()) for turn in talked[1:])
         turns += talked
-    return Taken(samples, tuple(turns))
+    return ToolResult(samples, tuple(turns))
 
 
-def _program(program: Program, workloads: Sequence[Workload], _chunk: int, report: Report) -> Taken:
+def _program(program: Program, workloads: Sequence[Workload], _chunk: int, report: Report) -> ToolResult:
     return program.bench(workloads, report)
 
 

@@ -13,11 +13,12 @@ from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine.cupti import DeviceTime, KernelTime
 from pytest_rwkvperf.machine.watching import GpuWatch
+from pytest_rwkvperf.measure.measured_case import MeasuredCase
 from pytest_rwkvperf.measure.plan import run_process
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.worker import parent
 from tests.conftest import SCRIPTED
-from tests.unit.building import MODEL
+from tests.unit.building import MODEL, make_run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +46,9 @@ def measured(tmp_path: Path, watching: GpuWatch, device: Device = GPU, index: in
     case = Case("scripted", "m", "fp16", device.id, 1, 64)
     environment = {f"SCRIPTED_{name.upper()}": value for name, value in script.items()}
     target = Target(case, "scripted_backend:BACKEND", environment, sys.executable, MODEL, model, device, (), None)
-    run, _, _ = run_process(target, None, [PREFILL, GENERATION, DEEP], index, lambda _sentence: None, watching)
+    measured = MeasuredCase(target, [make_run()] * index)
+    run_process(measured, [PREFILL, GENERATION, DEEP], lambda _sentence: None, gpu=watching)
+    run = measured.runs[-1]
     assert {name: len(taken) >= 3 for name, taken in run.samples.items()} == {
         "pp50": True, "tg20": True, "tg20@d50": True,
     }  # fmt: skip

@@ -29,12 +29,12 @@ THREADS = 2
 # Short warm-ups and few samples: what these runs show is where figures come and go, not that they are good ones.
 QUICK = """
 import pytest
-from pytest_rwkvperf.measure import process
+from pytest_rwkvperf.measure import sampling
 
 patch = pytest.MonkeyPatch()
-patch.setattr(process, "WARMUP_SECONDS", 0.05)
-patch.setattr(process, "WARMUP_LIMIT_SECONDS", 0.5)
-patch.setattr(process, "PROCESS_SECONDS", 0.05)
+patch.setattr(sampling, "WARMUP_SECONDS", 0.05)
+patch.setattr(sampling, "WARMUP_LIMIT_SECONDS", 0.5)
+patch.setattr(sampling, "PROCESS_SECONDS", 0.05)
 """
 """A conftest.py for runs with real engines."""
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from pytest_rwkvperf.machine import nvml
+from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.machine.watching import GpuWatch
-from pytest_rwkvperf.measure.record import device_time_from
+from pytest_rwkvperf.measure.process import typed
 from pytest_rwkvperf.oracle import bounds, expected
 from pytest_rwkvperf.oracle.agreement import Short
 from pytest_rwkvperf.run.handles import EngineSession
@@ -104,7 +105,7 @@ def test_cupti_sees_an_engines_kernels_and_in_a_token_as_many_each_time(
         after = worker.request("sample", SAMPLE_SECONDS, workload="tg16")
     if None in answers:
         pytest.skip('cupti-python is not installed: pip install "pytest-rwkvperf[cuda]"')
-    prefill, one, other = (device_time_from(answer) for answer in answers)
+    prefill, one, other = (typed(answer, DeviceTime) for answer in answers)
     assert prefill.kernels > 0
     assert one.kernels == other.kernels > 16 * 4, "each of nano's four layers has kernels of its own"
     assert one.busy_nanoseconds < one.wall_nanoseconds

@@ -11,7 +11,8 @@ import pytest
 
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.cases import Case
-from pytest_rwkvperf.measure.record import taken_from
+from pytest_rwkvperf.core.samples import ToolResult
+from pytest_rwkvperf.measure.process import typed
 from pytest_rwkvperf.run.discovery import Found, discover
 from pytest_rwkvperf.worker.parent import SAMPLE_SECONDS, Worker
 
@@ -28,7 +29,7 @@ BUILT = {
 @pytest.mark.engine("web-rwkv")
 def test_web_rwkvs_bench(engines: Engines) -> None:
     with engines.worker("web-rwkv", "fp16") as worker:
-        taken = taken_from(worker.request("native", SAMPLE_SECONDS, workloads=["tg2", "pp16"]))
+        taken = typed(worker.request("native", SAMPLE_SECONDS, workloads=["tg2", "pp16"]), ToolResult)
     assert {name: len(samples) for name, samples in taken.samples.items()} == {"pp16": 5, "tg2": 5}
     assert taken.samples["pp16"][-1].started < taken.samples["tg2"][0].started
     assert all(len(sample.token_nanoseconds) == 2 for sample in taken.samples["tg2"])
@@ -37,7 +38,7 @@ def test_web_rwkvs_bench(engines: Engines) -> None:
 @pytest.mark.engine("llama-cpp")
 def test_llama_bench(engines: Engines) -> None:
     with engines.worker("llama-cpp", "f16") as worker:
-        taken = taken_from(worker.request("native", SAMPLE_SECONDS, workloads=["pp16", "tg2@d8"]))
+        taken = typed(worker.request("native", SAMPLE_SECONDS, workloads=["pp16", "tg2@d8"]), ToolResult)
     assert {name: len(samples) for name, samples in taken.samples.items()} == {"pp16": 5, "tg2@d8": 5}
 
 
@@ -45,7 +46,7 @@ def test_llama_bench(engines: Engines) -> None:
 def test_the_guides_chat(engines: Engines) -> None:
     """Three turns, of which two count."""
     with engines.worker("rwkv", "fp32") as worker:
-        taken = taken_from(worker.request("native", SAMPLE_SECONDS, workloads=["tg8"]))
+        taken = typed(worker.request("native", SAMPLE_SECONDS, workloads=["tg8"]), ToolResult)
     assert [turn.tokens for turn in taken.turns] == [8, 8, 8]
     assert [one.nanoseconds for one in taken.samples["tg8"]] == [turn.nanoseconds for turn in taken.turns[1:]]
     assert all(turn.rss_bytes > 100 << 20 for turn in taken.turns)
@@ -93,7 +94,7 @@ def test_the_real_program(
     device = found.devices[-1] if name == "llama-bench" else found.devices[0]
     with Worker() as worker:
         worker.open(found.location, engines.file(engine, quant).path, Case(name, "nano", quant, device.id, 2, 128))
-        taken = taken_from(worker.request("native", SAMPLE_SECONDS, workloads=["pp16", "tg2"]))
+        taken = typed(worker.request("native", SAMPLE_SECONDS, workloads=["pp16", "tg2"]), ToolResult)
         peak = worker.request("memory", 10)["peak_rss_bytes"]
     assert set(taken.samples) == {"pp16", "tg2"}
     assert all(sample.nanoseconds > 0 for samples in taken.samples.values() for sample in samples)

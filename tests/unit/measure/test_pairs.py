@@ -19,8 +19,10 @@ from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.errors import BackendError, ParityError, WorkerDiedError
 from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.measure import pairs
-from pytest_rwkvperf.measure.process import MAX_SAMPLES, MIN_SAMPLES, PAIR_SECONDS, Target
+from pytest_rwkvperf.measure.pairs import PAIR_SECONDS
+from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import Pairing
+from pytest_rwkvperf.measure.sampling import MAX_SAMPLES, MIN_SAMPLES
 from pytest_rwkvperf.oracle.agreement import Deep
 from pytest_rwkvperf.stats.paired import LOOKS, MIN_PAIRS
 from tests.unit.building import CASE, CPU, MODEL, RIGHT, make_run
@@ -72,10 +74,10 @@ class Stage:
 
 
 class Process:
-    """What a `measure.process.Process` has."""
+    """A process and its sampling in one."""
 
     def __init__(self, stage: Stage, who: str, deep: Deep | None) -> None:
-        self.stage, self.who, self.deep = stage, who, deep
+        self.stage, self.who, self.deep, self.process = stage, who, deep, self
         self.versions = {"engine": f"{who}'s version"}
         self.samples: dict[str, list[Sample]] = {}
 
@@ -108,6 +110,7 @@ class Process:
 def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     made = Stage()
     monkeypatch.setattr(pairs, "running", made.running)
+    monkeypatch.setattr(pairs, "SlicedSampling", lambda process: process)
     monkeypatch.setattr(pairs, "time", SimpleNamespace(monotonic=lambda: made.clock))
     return made
 
@@ -122,7 +125,8 @@ def measure(
     workloads: Sequence[Workload] = (PREFILL,),
     known: Deep | None = None,
 ) -> Pairing:
-    return pairs.measure_pairs(target("new"), target("old", known), workloads, budget, decided, lambda _: None)
+    sides = target("new"), target("old", known)
+    return pairs.measure_pairs(*sides, workloads, budget_seconds=budget, decided=decided, progress=lambda _: None)
 
 
 # Order

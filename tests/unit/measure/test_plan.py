@@ -15,17 +15,19 @@ from scipy import stats
 
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.engine import Device
-from pytest_rwkvperf.measure import plan, process
+from pytest_rwkvperf.measure import plan, sampling
+from pytest_rwkvperf.measure.measured_case import MeasuredCase
 from pytest_rwkvperf.measure.plan import ENOUGH_PROCESSES, MAX_PROCESSES, MIN_PROCESSES, Plan, half_width, schedule
-from pytest_rwkvperf.measure.process import MAX_SAMPLES, MIN_SAMPLES, sample_count, steady, warmup_for
+from pytest_rwkvperf.measure.sampling import MAX_SAMPLES, MIN_SAMPLES, sample_count, steady, warmup_for
 from tests.unit.building import CASE, make_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pytest_rwkvperf.machine.cupti import DeviceTime
     from pytest_rwkvperf.machine.watching import GpuWatch
     from pytest_rwkvperf.measure.process import Target
-    from pytest_rwkvperf.measure.record import ProcessRun
+    from pytest_rwkvperf.measure.record import Energy, ProcessRun
 
 PREFILL, GENERATION, DEEP = Workload("prefill", 512), Workload("generation", 128), Workload("generation", 128, 4096)
 WORKLOADS = st.builds(
@@ -66,14 +68,14 @@ def test_only_the_last_two_need_to_agree(durations: list[float], factor: float) 
     total = sum(durations)
     calm = [*durations, 1.0, 1.0]
     assert steady(calm)
-    assert steady([*durations, 1.0, factor]) == (total + 1.0 + factor >= process.WARMUP_LIMIT_SECONDS)
+    assert steady([*durations, 1.0, factor]) == (total + 1.0 + factor >= sampling.WARMUP_LIMIT_SECONDS)
 
 
 def test_what_warms_a_workload() -> None:
     assert warmup_for(PREFILL) == PREFILL
     assert warmup_for(Workload("prefill", 512, 64)) == Workload("prefill", 512, 64)
-    assert warmup_for(GENERATION) == Workload("generation", process.WARMUP_TOKENS)
-    assert warmup_for(DEEP) == Workload("generation", process.WARMUP_TOKENS, DEEP.depth)
+    assert warmup_for(GENERATION) == Workload("generation", sampling.WARMUP_TOKENS)
+    assert warmup_for(DEEP) == Workload("generation", sampling.WARMUP_TOKENS, DEEP.depth)
     assert warmup_for(Workload("generation", 3)) == Workload("generation", 3)
 
 
@@ -144,10 +146,13 @@ def test_blocks_and_processes_differ_in_their_order() -> None:
 
 
 class Telling:
-    """A process that does nothing but say what it is asked to."""
+    """A process and its sampling in one, which does nothing but note what it is asked."""
 
-    def __init__(self, asked: list[str]) -> None:
+    def __init__(self, asked: list[str], device: Device) -> None:
         self.asked = asked
+        self.target = SimpleNamespace(device=device)
+        self.process = self.worker = self
+        self.time = self.settling = lambda _workload: None
         self.versions: dict[str, str] = {}
         self.deep = None
 
@@ -158,16 +163,17 @@ class Telling:
     def take(self, workload: Workload, _progress: object) -> None:
         self.asked.append(str(workload))
 
-    def measure_energy(self, _workloads: object, _meter: object) -> None:
+    def measure_energy(self, *_: object) -> dict[str, Energy]:
         self.asked.append("energy")
+        return {}
 
     def finish(self) -> ProcessRun:
         self.asked.append("finish")
         return make_run(pp512=[1])
 
-    def record_device_time(self, run: ProcessRun, _workloads: object) -> tuple[ProcessRun, str]:
+    def record_device_time(self, *_: object) -> tuple[dict[str, DeviceTime], str]:
         self.asked.append("device time")
-        return run, "refused"
+        return {}, "refused"
 
 
 class Seeing:
@@ -197,16 +203,21 @@ def test_what_may_end_a_worker_comes_after_all_that_is_kept_of_it(
     monkeypatch: pytest.MonkeyPatch, device: str, index: int, expected: list[str]
 ) -> None:
     asked: list[str] = []
+    telling = Telling(asked, Device(device, "GPU", "gpu"))
 
     @contextmanager
     def running(*_what: object, **_more: object) -> Iterator[Telling]:
-        yield Telling(asked)
+        yield telling
         asked.append("end")
 
     monkeypatch.setattr(plan, "running", running)
-    target = SimpleNamespace(case=CASE, device=Device(device, "GPU", "gpu"), known_deep=None)
+    monkeypatch.setattr(plan, "Sampling", lambda process, _prober: process)
+    monkeypatch.setattr(plan, "measure_energy", telling.measure_energy)
+    monkeypatch.setattr(plan, "record_device_time", telling.record_device_time)
+    target = SimpleNamespace(case=CASE, known_deep=None)
     seeing = Seeing(asked)
-    plan.run_process(cast("Target", target), None, [PREFILL], index, lambda _sentence: None, cast("GpuWatch", seeing))
+    measured = MeasuredCase(cast("Target", target), [make_run()] * index)
+    plan.run_process(measured, [PREFILL], lambda _sentence: None, gpu=cast("GpuWatch", seeing))
     assert asked == expected
     assert seeing.unrecorded == ("refused" if "device time" in expected else "")
 

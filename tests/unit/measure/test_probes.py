@@ -48,8 +48,8 @@ def test_the_reach_is_of_all_threads_and_the_fastest_of_a_few(monkeypatch: pytes
     assert asked[1:] == [{"kind": kind, "threads": 4} for kind in ("product",) * 3 + ("sweep",) * 3]
 
 
-class Apart:
-    """A probe process of a machine whose hand-overs take these nanoseconds, one after the other."""
+class Slow:
+    """A probe process of a machine whose handovers take these nanoseconds, one after the other."""
 
     def __init__(self, *handovers: int) -> None:
         self.left = list(handovers)
@@ -58,8 +58,8 @@ class Apart:
         return "v" if do == "probe_version" else self.left.pop(0) if arguments["kind"] == "handover" else 1
 
 
-def prober_of(apart: Apart, patience: float = 60.0, known: dict[str, float] | None = None, threads: int = 2) -> Prober:
-    return Prober(apart, threads, patience, known)  # type: ignore[arg-type]
+def prober_of(slow: Slow, max_wait: float = 60.0, known: dict[str, float] | None = None, threads: int = 2) -> Prober:
+    return Prober(slow, threads, max_wait, known)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -69,43 +69,43 @@ def waited(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return naps
 
 
-def test_a_sample_waits_until_the_processors_stand_as_near_as_they_did(waited: list[float]) -> None:
-    prober, told = prober_of(Apart(70, 71, 105, 104, 72, 70)), list[str]()
-    assert [prober.near(told.append) for _ in range(4)] == [70, 71, 72, 70]
+def test_a_sample_waits_until_handovers_are_as_fast_as_they_were(waited: list[float]) -> None:
+    prober, told = prober_of(Slow(70, 71, 105, 104, 72, 70)), list[str]()
+    assert [prober.handover(told.append) for _ in range(4)] == [70, 71, 72, 70]
     assert len(waited) == len(told) == 2
-    assert told[0] == "the processors stand apart, waiting 60 s at most"
+    assert told[0] == "handovers between threads are slow, waiting 60 s at most"
 
 
-def test_what_the_baseline_was_measured_at_is_known_from_the_start(waited: list[float]) -> None:
-    assert prober_of(Apart(105, 70), known={"v": 69.0}).near(lambda _: None) == 70
+def test_the_baselines_handovers_are_the_limit_from_the_start(waited: list[float]) -> None:
+    assert prober_of(Slow(105, 70), known={"v": 69.0}).handover(lambda _: None) == 70
     assert len(waited) == 1
 
 
-def test_another_version_s_hand_overs_say_nothing(waited: list[float]) -> None:
-    assert prober_of(Apart(105), known={"w": 69.0}).near(lambda _: None) == 105
+def test_handovers_of_another_probe_version_are_ignored(waited: list[float]) -> None:
+    assert prober_of(Slow(105), known={"w": 69.0}).handover(lambda _: None) == 105
     assert waited == []
 
 
-def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 10))
     monkeypatch.setattr(time, "sleep", lambda _: None)
     monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
-    apart = Apart(*[105] * 20)
-    prober = prober_of(apart, patience=25.0, known={"v": 70.0})
-    assert prober.near(lambda _: None) == 105
-    assert len(apart.left) == 16
-    assert prober.near(lambda _: None) == 105
-    assert len(apart.left) == 15
+    slow = Slow(*[105] * 20)
+    prober = prober_of(slow, max_wait=25.0, known={"v": 70.0})
+    assert prober.handover(lambda _: None) == 105
+    assert len(slow.left) == 16
+    assert prober.handover(lambda _: None) == 105
+    assert len(slow.left) == 15
 
 
-def test_one_thread_hands_nothing_over() -> None:
-    assert prober_of(Apart(), threads=1).near(lambda _: None) is None
+def test_one_thread_has_no_handover() -> None:
+    assert prober_of(Slow(), threads=1).handover(lambda _: None) is None
 
 
 def test_two_threads_are_timed_in_a_real_process() -> None:
     with probing(Device("cpu", "CPU", "cpu"), 2) as prober:
         assert prober is not None
-        assert 1_000 < (prober.near(lambda _: None) or 0) < 1_000_000_000
+        assert 1_000 < (prober.handover(lambda _: None) or 0) < 1_000_000_000
 
 
 def test_a_gpu_has_no_probe_on_the_host() -> None:

@@ -16,6 +16,7 @@ from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.measure import record
 from pytest_rwkvperf.measure.measurement import Measurement, Memory, summary
+from pytest_rwkvperf.measure.process import typed
 from pytest_rwkvperf.measure.record import CaseRecord
 from pytest_rwkvperf.stats.estimates import estimate_rate
 from tests.unit.building import MODEL, make_record, make_run, record_of
@@ -150,7 +151,7 @@ def test_a_record_with_a_field_of_another_type_is_refused_and_named() -> None:
 
 def test_a_workers_answer_becomes_a_sample() -> None:
     answer = {"started": 1.5, "nanoseconds": 7, "token_nanoseconds": [3, 4]}
-    assert record.sample_from(answer) == Sample(1.5, 7, (3, 4))
+    assert typed(answer, Sample) == Sample(1.5, 7, (3, 4))
 
 
 @pytest.mark.parametrize(
@@ -167,5 +168,5 @@ def test_a_workers_answer_becomes_a_sample() -> None:
     ],
 )
 def test_an_answer_that_is_no_sample_is_refused(answer: dict[str, object]) -> None:
-    with pytest.raises(MeasurementError, match="the worker's sample is unusable: "):
-        record.sample_from(answer)
+    with pytest.raises(MeasurementError, match="the worker's Sample is unusable: "):
+        typed(answer, Sample)

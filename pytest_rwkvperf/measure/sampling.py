@@ -1,0 +1,151 @@
+"""Timed repetitions in one process: warmed until steady, settled on a GPU, with probes before each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pytest_rwkvperf.core.cases import Workload
+    from pytest_rwkvperf.core.samples import Sample
+    from pytest_rwkvperf.measure.probes import Prober
+    from pytest_rwkvperf.measure.process import Process
+    from pytest_rwkvperf.measure.record import ProcessRun
+
+MIN_SAMPLES = 3
+"""The documented minimum per workload and process, which goes before the budget."""
+
+MAX_SAMPLES = 10
+PROCESS_SECONDS = 1.0
+"""A process takes samples of a workload for about this long, within MIN_SAMPLES and MAX_SAMPLES."""
+
+WARMUP_SECONDS = 1.0
+WARMUP_LIMIT_SECONDS = 15.0
+WARMUP_TOKENS = 16
+WARMUP_AGREEMENT = 1.10
+"""Steady: a second of work, and the last two repetitions within 10 %. Two alone would not do: on an H200 the first two
+whole prefills of rwkv agree with each other and are 14 times slower than all later ones, but take under a second."""
+
+SETTLING = 2
+QUICK_SECONDS = 0.25
+"""On a GPU, a repetition of less than QUICK_SECONDS that follows another workload is preceded by SETTLING that do not
+count. llama.cpp runs the first prefill after a generation without a CUDA graph and records a new one in the second: on
+an H200 they are 9 % and 32 % slower than all that follow. In longer repetitions the difference is lost in the noise."""
+
+_Reading = TypeVar("_Reading")
+
+
+class Sampling:
+    """The repetitions of one process, in order of time."""
+
+    def __init__(self, process: Process, prober: Prober | None = None) -> None:
+        self.process = process
+        self._prober = prober
+        self._on_gpu = process.target.device.kind == "gpu"
+        self._warm_seconds: dict[Workload, float] = {}
+        self._last: Workload | None = None
+        self._warmups: dict[str, int] = {}
+        self._samples: dict[str, list[Sample]] = {}
+        self._probes: dict[str, list[int]] = {}
+        self._handovers: dict[str, list[int]] = {}
+
+    def warm_up(self, workloads: Sequence[Workload], seconds: float = PROCESS_SECONDS) -> dict[Workload, int]:
+        """Repeat each workload until it is steady or the limit passes; how many samples take about so many seconds.
+
+        Raises:
+            RwkvPerfError: the worker failed.
+        """
+        counts = {}
+        for workload in workloads:
+            durations: list[float] = []
+            while not steady(durations):
+                durations.append(self.process.time(warmup_for(workload)).nanoseconds / 1e9)
+            self._warmups[str(workload)] = len(durations)
+            self._warm_seconds[workload] = durations[-1]
+            self._last = workload
+            counts[workload] = sample_count(workload, durations[-1], seconds)
+        return counts
+
+    def take(self, workload: Workload, waiting: Callable[[str], None] = lambda _sentence: None) -> Sample:
+        """Time a workload once, with the probes before it, and keep all.
+
+        Raises:
+            RwkvPerfError: the worker failed, or its clock is broken.
+        """
+        self.settle(workload)
+        name = str(workload)
+        if self._prober is not None:
+            handover = self._prober.handover(waiting)
+            if handover is not None:
+                self._handovers.setdefault(name, []).append(handover)
+            self._probes.setdefault(name, []).append(self._prober.beside(workload))
+        sample = self.process.time(workload)
+        self.keep(workload, sample)
+        return sample
+
+    def keep(self, workload: Workload, sample: Sample) -> None:
+        """Add a sample to those that `finish` gives."""
+        self._samples.setdefault(str(workload), []).append(sample)
+
+    def settle(self, workload: Workload) -> None:
+        """On a GPU, repeat a quick workload that follows another one before it is timed again."""
+        if self._on_gpu and self._last not in {None, workload}:
+            for _ in range(self.settling(workload)):
+                self.process.time(warmup_for(workload))
+        self._last = workload
+
+    def settling(self, workload: Workload) -> int:
+        """How many repetitions after another workload do not count on a GPU."""
+        return SETTLING if self._warm_seconds[workload] < QUICK_SECONDS else 0
+
+    def token_seconds(self, workload: Workload) -> float:
+        """How long a token took in the last repetition of the warm-up."""
+        return self._warm_seconds[workload] / warmup_for(workload).tokens
+
+    def finish(self) -> ProcessRun:
+        """What the process leaves behind.
+
+        Raises:
+            WorkerError: the worker or the probe process failed.
+        """
+        return replace(
+            self.process.finish(),
+            warmups=self._warmups,
+            samples=_tuples(self._samples),
+            probes=_tuples(self._probes),
+            handovers=_tuples(self._handovers),
+            reach=self._prober.reach() if self._prober is not None and self._probes else {},
+        )
+
+
+def _tuples(rows: Mapping[str, Sequence[_Reading]]) -> dict[str, tuple[_Reading, ...]]:
+    return {name: tuple(row) for name, row in rows.items()}
+
+
+def warmup_for(workload: Workload) -> Workload:
+    """What warms a workload: a prefill itself, whose chunks' shapes matter; of a generation, some tokens.
+
+    At the workload's depth: the first repetition of either reads its context.
+    """
+    if workload.kind == "prefill":
+        return workload
+    return replace(workload, tokens=min(workload.tokens, WARMUP_TOKENS))
+
+
+def sample_count(workload: Workload, warm_seconds: float, seconds: float = PROCESS_SECONDS) -> int:
+    """How many samples a process takes in so many seconds, from the last warm-up repetition's duration."""
+    each = warm_seconds * workload.tokens / warmup_for(workload).tokens
+    return max(MIN_SAMPLES, min(MAX_SAMPLES, math.ceil(seconds / each)))
+
+
+def steady(durations: Sequence[float]) -> bool:
+    """Whether a warm-up with these durations (seconds) is over."""
+    if len(durations) < 2:  # noqa: PLR2004 - agreement needs two
+        return False
+    last, before = durations[-1], durations[-2]
+    agree = max(last, before) <= WARMUP_AGREEMENT * min(last, before)
+    total = sum(durations)
+    return (total >= WARMUP_SECONDS and agree) or total >= WARMUP_LIMIT_SECONDS
