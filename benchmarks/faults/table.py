@@ -1,4 +1,4 @@
-"""Every fault of docs/reliability.md, what was seen of it and how long it took to notice; under 15 minutes.
+"""Every fault of docs/reliability.md, what was observed and how long it took to notice; under 15 minutes.
 
     python benchmarks/faults/table.py
 
@@ -24,18 +24,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.faults.catalog import FAULTS, Fault, play, shortcomings, unkept  # noqa: E402 - the line above finds it
-from tests.faults.scene import WHOLE, Stage  # noqa: E402 - likewise
+from tests.faults.catalog import (  # noqa: E402 - the line above finds it
+    FAULTS,
+    Fault,
+    broken_fault_promises,
+    broken_promises,
+    run_with_faults,
+)
+from tests.faults.sandbox import RUN_SECONDS, SandboxFactory  # noqa: E402 - likewise
 
 RESULTS, TABLE = Path(__file__).with_suffix(".json"), Path(__file__).with_suffix(".md")
 ROWS = {
-    "a worker killed in the middle of a sample": 1,
-    "when one engine dies": 1,
+    "a worker killed during a sample": 1,
+    "one engine that dies": 1,
     "two gigabytes on stdout": 6,
-    "a baseline that cannot be used is a usage error that names it[truncated]": 7,
-    "a baseline that cannot be used is a usage error that names it[newer]": 8,
-    "another machines baseline is none": 10,
-    "four processes judge store and tell": 11,
+    "an unusable baseline is a usage error[truncated]": 7,
+    "an unusable baseline is a usage error[newer]": 8,
+    "another machines baseline": 10,
+    "four processes give": 11,
     "a killed xdist worker": 11,
     "a save that is killed at any step": 12,
     "a full disk leaves the old file": 12,
@@ -44,11 +50,11 @@ ROWS = {
     "sixteen savers at once": 13,
     "two sessions that save at once": 13,
     "whoever holds the lock is named": 13,
-    "a model file that lies": 14,
+    "a malformed model file": 14,
     "a truncated gguf": 14,
-    "an engine handed a truncated file": 14,
-    "an engine that is not there": 15,
-    "cuda asked where there is none": 15,
+    "an engine refuses a truncated file": 14,
+    "a missing engine": 15,
+    "a missing cuda device": 15,
 }
 """The row of the list that a test of tests/faults plays, by how its name begins; the others are further ones."""
 
@@ -72,18 +78,18 @@ class Line:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def alone(stage: Stage, fault: Fault) -> Line:
-    """Play one fault in a run of its own."""
+def alone(new_sandbox: SandboxFactory, fault: Fault) -> Line:
+    """Cause one fault in a run of its own."""
     promised = f"{fault.seconds:.1f} s"
     if fault.missing:
         return Line(str(fault.row), fault.name, "", promised, "", "", f"not played: {fault.missing}")
-    seen, (quant, *_) = play(stage(), [fault])
-    problems = [*shortcomings(seen), *unkept(fault, quant, seen)]
-    noticed = seen.noticed(quant)
-    tests = seen.of(quant)
+    result, (quant, *_) = run_with_faults(new_sandbox(), [fault])
+    problems = [*broken_promises(result), *broken_fault_promises(fault, quant, result)]
+    noticed = result.noticed(quant)
+    tests = result.of(quant)
     said = without_places(re.sub(r"\s+", " ", tests[0].text))[:160] if tests else ""
     shown = "" if noticed is None else f"{noticed:.2f} s"
-    return Line(str(fault.row), fault.name, shown, promised, str(seen.code), said, "; ".join(problems) or "kept")
+    return Line(str(fault.row), fault.name, shown, promised, str(result.code), said, "; ".join(problems) or "kept")
 
 
 def without_places(text: str) -> str:
@@ -107,7 +113,7 @@ def others(folder: Path) -> list[Line]:
         skipped, failed = case.find("skipped"), case.find("failure") is not None or case.find("error") is not None
         result = f"not played: {skipped.get('message', '')}" if skipped is not None else "failed" if failed else "kept"
         noticed = f"< {float(case.get('time', 0)):.1f} s"
-        lines.append(Line(row_of(name), name, noticed, f"{WHOLE:.1f} s", "", "whole runs: see the test", result))
+        lines.append(Line(row_of(name), name, noticed, f"{RUN_SECONDS:.1f} s", "", "whole runs: see the test", result))
     return lines
 
 
@@ -118,9 +124,9 @@ def main() -> int:
     print(HEAD)
     lines = []
     with tempfile.TemporaryDirectory(prefix="rwkvperf-faults-") as folder:
-        stage = Stage(Path(folder) / "stage")
+        new_sandbox = SandboxFactory(Path(folder) / "sandboxes")
         for fault in FAULTS:
-            lines.append(alone(stage, fault))
+            lines.append(alone(new_sandbox, fault))
             print(lines[-1], flush=True)
         lines += others(Path(folder))
     broken = [line for line in lines if line.result != "kept" and not line.result.startswith("not played")]

@@ -25,18 +25,18 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from pytest_rwkvperf.store import record as records  # noqa: E402 - the line above finds it
-from tests.faults.scene import Stage  # noqa: E402 - likewise
+from tests.faults.sandbox import SandboxFactory  # noqa: E402 - likewise
 
 RESULTS, TABLE = Path(__file__).with_suffix(".json"), Path(__file__).with_suffix(".md")
 
 
 def real_record(folder: Path) -> records.Record:
     """What a run leaves."""
-    scene = Stage(folder / "stage")()
-    seen = scene.run("--rwkv-quant=fp16,int8,int8@1,int8@2", "--rwkv-report=record.json")
+    sandbox = SandboxFactory(folder / "sandboxes")()
+    seen = sandbox.run("--rwkv-quant=fp16,int8,int8@1,int8@2", "--rwkv-report=record.json")
     if seen.code:
         raise SystemExit(seen.text)
-    return records.read(scene.folder / "record.json")
+    return records.read(sandbox.folder / "record.json")
 
 
 def measured(command: list[str], folder: Path) -> tuple[float, float]:

@@ -1,7 +1,7 @@
-"""Every fault of a worker that a run meets, what it must say, and how soon it must notice.
+"""The catalog of faults in a worker process: how each is caused, what its tests must say, and how soon.
 
-`tests/faults/test_catalog.py` tests them in one run; `benchmarks/faults/table.py` plays each alone and prints what was
-seen.
+`tests/faults/test_catalog.py` tests all of them in one run; `benchmarks/faults/table.py` runs each alone and prints the
+observed times and messages.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.faults.scene import GOOD, HANGS_FOR, allowed
+from tests.faults.sandbox import HANGS_FOR, HEALTHY, allowed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tests.faults.scene import Scene, Seen
+    from tests.faults.sandbox import ObservedRun, Sandbox
 
 MODULES = {"llama-cpp": "llama_cpp", "rwkv": "tokenizers"}
-"""What must be importable for the faults that need a real engine's libraries."""
+"""The module that a fault needs if it uses a real engine's library."""
 
 DEADLINE = f"{HANGS_FOR:.0f} s"
 MEMORY = 256 << 20
@@ -31,10 +31,14 @@ MEMORY = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What happens to the processes of one case: the script, the sentence (a pattern), and the longest time to notice.
+    """A fault in the processes of one case.
 
-    `row` is the row of the list in docs/reliability.md; `needs` an engine whose libraries are used, or `cgroup`, a
-    control group of memory that this user may make.
+    Attributes:
+        row: of the list in docs/reliability.md.
+        script: for SCRIPTED_FAULT; empty for a worker that ends before its first message.
+        sentence: a pattern that each failed test's message contains.
+        seconds: promised from the fault to the first failed test.
+        needs: an engine whose library is used, or `cgroup`, a control group of memory that this user may make.
     """
 
     row: int
@@ -46,7 +50,7 @@ class Fault:
 
     @property
     def missing(self) -> str:
-        """Why the fault cannot happen here; empty when it can."""
+        """Why the fault cannot be caused here; empty if it can."""
         if self.needs in MODULES and find_spec(MODULES[self.needs]) is None:
             return f"{self.needs} is not installed"
         if self.needs == "cgroup":
@@ -82,7 +86,7 @@ FAULTS = (
 
 @contextmanager
 def small_memory() -> Iterator[Path | None]:
-    """A control group with little memory; None where this user may make none."""
+    """A control group with little memory; None if this user cannot make one."""
     root = Path("/sys/fs/cgroup")
     parent = root / "memory" if (root / "memory").is_dir() else root
     limit = "memory.limit_in_bytes" if parent.name == "memory" else "memory.max"
@@ -99,37 +103,37 @@ def small_memory() -> Iterator[Path | None]:
         group.rmdir()
 
 
-def play(scene: Scene, faults: Sequence[Fault]) -> tuple[Seen, dict[str, Fault]]:
-    """Play faults in one run; what is seen of it, and which fault has which quant."""
-    cast = {f"int8@{number}": fault for number, fault in enumerate(faults)}
-    script = ";".join(f"{fault.script}@{quant}" for quant, fault in cast.items() if fault.script)
-    at_start = next((quant for quant, fault in cast.items() if not fault.script), "")
-    hanging = " ".join(quant for quant, fault in cast.items() if DEADLINE in fault.sentence)
-    quants = f"--rwkv-quant={','.join([*cast, GOOD])}"
+def run_with_faults(sandbox: Sandbox, faults: Sequence[Fault]) -> tuple[ObservedRun, dict[str, Fault]]:
+    """Run once with a case for each fault; returns the run and the fault of each quant."""
+    fault_by_quant = {f"int8@{number}": fault for number, fault in enumerate(faults)}
+    script = ";".join(f"{fault.script}@{quant}" for quant, fault in fault_by_quant.items() if fault.script)
+    at_start = next((quant for quant, fault in fault_by_quant.items() if not fault.script), "")
+    hanging = " ".join(quant for quant, fault in fault_by_quant.items() if DEADLINE in fault.sentence)
+    quants = f"--rwkv-quant={','.join([*fault_by_quant, HEALTHY])}"
     with small_memory() as group:
-        seen = scene.play(
+        result = sandbox.observe(
             quants, "--rwkv-device=spare:0", fault=script, hanging=hanging, at_start=at_start, cgroup=str(group)
         )
-    return seen, cast
+    return result, fault_by_quant
 
 
-def shortcomings(seen: Seen) -> list[str]:
-    """What a run of `play` as a whole did not do as promised."""
-    good = [test.outcome for test in seen.of(GOOD)]
-    told = {
-        f"exit code {seen.code}, not 1": seen.code != 1,
-        f"the case without a fault: {good}": good != ["passed", "passed"],
-        "a traceback of this project's": f"{os.sep}pytest_rwkvperf{os.sep}" in seen.text,
+def broken_promises(result: ObservedRun) -> list[str]:
+    """Promises that a run of `run_with_faults` broke as a whole."""
+    healthy = [test.outcome for test in result.of(HEALTHY)]
+    broken = {
+        f"exit code {result.code}, not 1": result.code != 1,
+        f"the case without a fault: {healthy}": healthy != ["passed", "passed"],
+        "a traceback of this project's": f"{os.sep}pytest_rwkvperf{os.sep}" in result.text,
     }
-    return [*seen.problems(), *(what for what, holds in told.items() if holds)]
+    return [*result.problems(), *(promise for promise, is_broken in broken.items() if is_broken)]
 
 
-def unkept(fault: Fault, quant: str, seen: Seen) -> list[str]:
-    """What was not done as promised about one fault."""
-    tests = seen.of(quant)
+def broken_fault_promises(fault: Fault, quant: str, result: ObservedRun) -> list[str]:
+    """Promises that were broken about one fault."""
+    tests = result.of(quant)
     sentences = [" ".join(test.text.split()) for test in tests]
-    noticed = seen.noticed(quant)
-    told = {
+    noticed = result.noticed(quant)
+    broken = {
         f"outcomes {[test.outcome for test in tests]}": [test.outcome for test in tests] != ["failed", "failed"],
         f"not every test says {fault.sentence!r}: {sentences}": not all(
             re.search(fault.sentence, sentence) for sentence in sentences
@@ -137,4 +141,4 @@ def unkept(fault: Fault, quant: str, seen: Seen) -> list[str]:
         f"noticed after {noticed} s, promised {fault.seconds}": noticed is None
         or not 0 <= noticed <= allowed(fault.seconds),
     }
-    return [what for what, holds in told.items() if holds]
+    return [promise for promise, is_broken in broken.items() if is_broken]

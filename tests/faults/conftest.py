@@ -1,4 +1,4 @@
-"""Faults are tried on the same engines and models as everything else, and in runs of a stage of their own."""
+"""Fixtures of the fault tests: sandboxes, and the check that no test leaves a process or a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.faults.scene import WHOLE, Stage, allowed, living
+from tests.faults.sandbox import RUN_SECONDS, SandboxFactory, allowed, is_running
 from tests.integration.conftest import engine_cache, engines
 
 if TYPE_CHECKING:
@@ -22,31 +22,31 @@ __all__ = ["engine_cache", "engines"]
 
 
 @pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """Where whole runs are played; its first one takes a few seconds."""
-    folder = tmp_path_factory.mktemp("stage")
-    yield Stage(folder / "stage")
+def new_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxFactory]:
+    """Makes sandboxes; preparing the first takes a few seconds."""
+    folder = tmp_path_factory.mktemp("sandboxes")
+    yield SandboxFactory(folder / "sandboxes")
     shutil.rmtree(folder, ignore_errors=True)
 
 
-_ADOPT = 36
-"""PR_SET_CHILD_SUBREAPER, prctl(2): what loses its parent becomes this process's child, and no longer the system's."""
+_SET_CHILD_SUBREAPER = 36
+"""prctl(2): orphans become children of this process instead of init's."""
 
 
 @pytest.fixture(autouse=True)
 def nothing_left(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """What every test of a fault shows beside its own: no process, no temporary file, and an end in time."""
+    """Assert after each test that it ended in time and left no process and no temporary file."""
     temporary = tmp_path_factory.mktemp("temporary")
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_ADOPT, 1, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before, started = children(), time.monotonic()
     yield
     seconds = time.monotonic() - started
-    assert seconds < allowed(WHOLE)
+    assert seconds < allowed(RUN_SECONDS)
     limit = time.monotonic() + allowed(0.5)
     while (left := children() - before) and time.monotonic() < limit:
         time.sleep(0.02)
@@ -56,5 +56,5 @@ def nothing_left(
 
 
 def children() -> set[psutil.Process]:
-    """This process's living descendants."""
-    return {one for one in psutil.Process().children(recursive=True) if living(one)}
+    """This process's is_running descendants."""
+    return {child for child in psutil.Process().children(recursive=True) if is_running(child)}

@@ -1,4 +1,4 @@
-"""Disks that are full."""
+"""Small file systems for tests of full and read-only disks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of its own with so much room, in place of a folder."""
+    """Mount a file system of that size at a folder."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
@@ -30,7 +30,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 
 def fill(path: Path) -> None:
-    """Write a file until the disk is full."""
+    """Fill the disk with one file."""
     with suppress(OSError), path.open("wb", buffering=0) as file:
         while file.write(b"x" * 512):
             continue

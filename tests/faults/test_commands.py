@@ -1,4 +1,4 @@
-"""The `rwkvperf` command where its streams, its folder or its disk are not what a program hopes for."""
+"""The `rwkvperf` command with closed streams, missing folders, full disks and signals."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from pytest_rwkvperf.models import derive
 from pytest_rwkvperf.models.shapes import Shape
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.store import record as records
-from tests.faults.scene import CHECKOUT, STOPPED, TIMEOUT, allowed
+from tests.faults.sandbox import CHECKOUT, STOP_SECONDS, TIMEOUT, allowed
 from tests.unit.building import make_record, make_run, recorded, report_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.faults.scene import Stage
+    from tests.faults.sandbox import SandboxFactory
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="a shell's redirections, pipes and devices as POSIX has them")
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs POSIX redirections, pipes and devices")
 
 RECORD = report_record(recorded(make_record(*(make_run(pp16=[10**7, 10**7 + 9]) for _ in range(3)))))
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
@@ -40,8 +40,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def told(folder: Path, line: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
-    """What a shell's command line gives, in which `rwkvperf` is the command."""
+def shell(folder: Path, line: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a shell's command line, in which `rwkvperf` is the command."""
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "XDG_CACHE_HOME": str(folder / "cache"), **variables}
     script = f'rwkvperf() {{ "{sys.executable}" -m pytest_rwkvperf.cli "$@"; }}\n{line}'
     done = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, check=False)
@@ -49,26 +49,26 @@ def told(folder: Path, line: str, **variables: str) -> subprocess.CompletedProce
     return done
 
 
-def test_whoever_reads_may_go(folder: Path) -> None:
-    done = told(folder, "rwkvperf report --schema | head -n 1; exit ${PIPESTATUS[0]}")
+def test_a_reader_may_close_the_pipe(folder: Path) -> None:
+    done = shell(folder, "rwkvperf report --schema | head -n 1; exit ${PIPESTATUS[0]}")
     assert (done.stdout, done.stderr) == (b"{\n", b"")
 
 
 @pytest.mark.parametrize("streams", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_keep_no_command_from_its_work(folder: Path, streams: str) -> None:
-    done = told(folder, f"rwkvperf merge run.json -o fleet.json --save-baseline {streams}")
+def test_a_command_works_with_closed_streams(folder: Path, streams: str) -> None:
+    done = shell(folder, f"rwkvperf merge run.json -o fleet.json --save-baseline {streams}")
     assert (done.returncode, done.stderr) == (0, b"")
     assert json.loads((folder / "fleet.json").read_text("utf-8"))["runs"]
     (stored,) = (folder / "baselines").iterdir()
-    assert json.loads(stored.read_text("utf-8"))["cases"], "what is shown went into no file that happened to be open"
+    assert json.loads(stored.read_text("utf-8"))["cases"], "a file got a closed stream's descriptor and output"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize(
     "command", ["report run.json --format markdown", "report --schema", "compare run.json run.json"]
 )
-def test_a_full_disk_behind_stdout_is_a_sentence(folder: Path, command: str) -> None:
-    done = told(folder, f"rwkvperf {command} > /dev/full")
+def test_a_full_disk_behind_stdout_is_an_error(folder: Path, command: str) -> None:
+    done = shell(folder, f"rwkvperf {command} > /dev/full")
     assert done.returncode == 1
     assert b"No space left on device" in done.stderr
 
@@ -82,42 +82,42 @@ def test_a_full_disk_behind_stdout_is_a_sentence(folder: Path, command: str) -> 
         "report nothing-ü.json --format json",
     ],
 )
-def test_letters_that_the_locale_lacks_are_no_crash(folder: Path, command: str, variables: dict[str, str]) -> None:
-    done = told(folder, f"rwkvperf {command}", **variables)
+def test_characters_outside_the_locale_are_no_crash(folder: Path, command: str, variables: dict[str, str]) -> None:
+    done = shell(folder, f"rwkvperf {command}", **variables)
     assert done.returncode == (1 if "nothing" in command else 0)
     assert done.stdout or done.stderr
 
 
-def test_a_program_gets_a_report_in_utf_8_whatever_the_locale(folder: Path) -> None:
+def test_a_pipe_gets_utf_8_in_any_locale(folder: Path) -> None:
     text = records.dumps(RECORD).replace('"Model of processor"', '"Prozessor ü 龙"')
     (folder / "run.json").write_text(text, encoding="utf-8")
-    done = told(folder, "rwkvperf report run.json --format json", **ASCII)
+    done = shell(folder, "rwkvperf report run.json --format json", **ASCII)
     assert json.loads(done.stdout)["fingerprint"]["cpu"] == "Prozessor ü 龙"
 
 
 @pytest.mark.parametrize(
     "command", ["merge ../run.json --save-baseline", "history add history.db ../run.json", "synth nano"]
 )
-def test_a_folder_that_is_gone_is_a_sentence(folder: Path, command: str) -> None:
+def test_a_removed_working_folder_is_an_error(folder: Path, command: str) -> None:
     command = command.replace("..", str(folder))
-    done = told(folder, f"mkdir gone && cd gone && rmdir ../gone && rwkvperf {command}")
+    done = shell(folder, f"mkdir gone && cd gone && rmdir ../gone && rwkvperf {command}")
     assert done.returncode == 1
     assert b"No such file or directory" in done.stdout + done.stderr
 
 
-def test_a_pipe_gets_the_report_and_stays_a_pipe(folder: Path) -> None:
+def test_a_named_pipe_as_output_stays_a_pipe(folder: Path) -> None:
     pipe = folder / "pipe"
     os.mkfifo(pipe)
-    done = told(folder, "timeout 20 cat pipe > got & rwkvperf report run.json --format json -o pipe; wait")
+    done = shell(folder, "timeout 20 cat pipe > got & rwkvperf report run.json --format json -o pipe; wait")
     assert done.returncode == 0, done.stderr
     assert pipe.is_fifo()
     assert (folder / "got").read_text("utf-8") == records.dumps(RECORD)
 
 
-def test_a_device_stays_one(folder: Path) -> None:
+def test_a_device_as_output_stays_a_device(folder: Path) -> None:
     link = folder / "stdout"
     link.symlink_to("/dev/stdout")
-    done = told(folder, "rwkvperf report run.json --format json -o stdout | cat")
+    done = shell(folder, "rwkvperf report run.json --format json -o stdout | cat")
     assert done.returncode == 0, done.stderr
     assert link.is_symlink()
     assert done.stdout.decode() == records.dumps(RECORD) + "stdout\n"
@@ -129,7 +129,7 @@ MAIN = "import sys; from pytest_rwkvperf.cli.entry import main; sys.exit(main())
 def interrupted(
     folder: Path, command: str, ready: Callable[[subprocess.Popen[str]], object], **variables: str
 ) -> tuple[int, str]:
-    """The end of a command that gets Ctrl-C, as a terminal sends it, as soon as it is `ready`."""
+    """Send a command Ctrl-C, as a terminal does, once it is `ready`; returns its exit code and output."""
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "XDG_CACHE_HOME": str(folder / "cache"), **variables}
     with subprocess.Popen(
         [sys.executable, "-c", MAIN, *command.split()], cwd=folder, env=environment, start_new_session=True,
@@ -142,7 +142,7 @@ def interrupted(
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)
         try:
-            text, _ = process.communicate(timeout=allowed(STOPPED))
+            text, _ = process.communicate(timeout=allowed(STOP_SECONDS))
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
@@ -151,13 +151,13 @@ def interrupted(
 
 
 def reads(pipe: Path, process: subprocess.Popen[str]) -> bool:
-    """Whether a process waits for what is written into a pipe; what is opened for it stays open."""
+    """Whether a process waits for input from a pipe, which stays open from then on."""
     try:
         os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
     except OSError:
         return False
     reader, asleep = psutil.Process(process.pid), 0
-    while asleep < 5:  # it comes from opening to reading: between the two Python hears no signal
+    while asleep < 5:  # between opening and reading, Python handles no signal
         asleep = asleep + 1 if reader.status() == psutil.STATUS_SLEEPING else 0
         time.sleep(0.02)
     return True
@@ -188,9 +188,9 @@ def test_ctrl_c_while_a_model_is_written_leaves_no_part_of_it(folder: Path, comm
     assert {*folder.iterdir()} - {folder / "cache"} == before
 
 
-def test_ctrl_c_while_another_has_the_history_is_heard(folder: Path) -> None:
-    assert told(folder, "rwkvperf history add history.db run.json").returncode == 0
-    before = (folder / "history.db").read_bytes()  # now: closing the file would free this process's locks on it
+def test_ctrl_c_while_the_history_is_locked(folder: Path) -> None:
+    assert shell(folder, "rwkvperf history add history.db run.json").returncode == 0
+    before = (folder / "history.db").read_bytes()  # closing the file later would release our locks
     other = sqlite3.connect(folder / "history.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
 
@@ -213,8 +213,8 @@ def test_ctrl_c_while_another_has_the_history_is_heard(folder: Path) -> None:
     assert {one.name for one in folder.iterdir()} == {"run.json", "history.db"}
 
 
-def in_the_place_of(module: str, lines: str, folder: Path) -> str:
-    """A path on which a module is only these lines."""
+def path_with_module(module: str, lines: str, folder: Path) -> str:
+    """A PYTHONPATH on which a module has only these lines."""
     (folder / "first").mkdir()
     (folder / "first" / f"{module}.py").write_text(lines, "utf-8")
     return os.pathsep.join([str(folder / "first"), str(CHECKOUT)])
@@ -223,18 +223,18 @@ def in_the_place_of(module: str, lines: str, folder: Path) -> str:
 SLOW = "import time\nopen({mark!r}, 'w').close()\ntime.sleep(600)\n"
 
 
-def test_ctrl_c_while_a_command_is_still_loaded_is_no_traceback(folder: Path) -> None:
+def test_ctrl_c_during_the_imports_is_no_traceback(folder: Path) -> None:
     mark = folder / "loading"
-    path = in_the_place_of("rich", SLOW.format(mark=str(mark)), folder)
+    path = path_with_module("rich", SLOW.format(mark=str(mark)), folder)
     code, text = interrupted(folder, "inspect x.st", lambda _: mark.exists(), PYTHONPATH=path)
     assert (code, text) == (130, "rwkvperf: interrupted; nothing was left behind\n")
 
 
-def test_ctrl_c_while_a_worker_reads_a_file_to_inspect_ends_the_worker(folder: Path) -> None:
+def test_ctrl_c_during_inspect_ends_the_worker(folder: Path) -> None:
     shape = Shape(layers=2, width=64, rank_w=16, rank_a=24, rank_v=8, rank_g=40, vocabulary=128)
     derive.write(SyntheticModel("tiny", shape), folder / "x.pth", "pth", "x", lambda *_: None)
     mark = folder / "loading"
-    path = in_the_place_of("torch", SLOW.format(mark=str(mark)), folder)
+    path = path_with_module("torch", SLOW.format(mark=str(mark)), folder)
     code, text = interrupted(folder, "inspect x.pth", lambda _: mark.exists(), PYTHONPATH=path)
     assert (code, text.splitlines()[-1]) == (130, "rwkvperf: interrupted; nothing was left behind")
 
@@ -250,17 +250,17 @@ try:
 except KeyboardInterrupt:
     time.sleep(0.7)
     with open({mark!r}, "a") as file:
-        file.write("tidy")
+        file.write("clean")
 """
 
 
-def test_ctrl_c_while_bisect_installs_lets_pip_tidy_and_keeps_no_half_of_an_environment(folder: Path) -> None:
+def test_ctrl_c_during_an_installation_lets_pip_clean_up(folder: Path) -> None:
     mark = folder / "installing"
-    path = in_the_place_of("pip", PIP.format(mark=str(mark)), folder)
+    path = path_with_module("pip", PIP.format(mark=str(mark)), folder)
     command = "bisect rwkv 1.0..1.1"
     code, text = interrupted(folder, command, lambda _: mark.exists(), PYTHONPATH=path)
     assert (code, text.splitlines()[-1]) == (130, "rwkvperf: interrupted; nothing was left behind")
-    assert mark.read_text("utf-8") == "tidy"
+    assert mark.read_text("utf-8") == "clean"
     assert [one.name for one in (folder / "cache").rglob("bisect/*") if one.is_dir()] == []
 
 
@@ -286,9 +286,9 @@ sys.modules["ray.util.scheduling_strategies"].NodeAffinitySchedulingStrategy = l
 
 
 def test_ctrl_c_while_a_fleet_measures_leaves_the_cluster(folder: Path) -> None:
-    """Ray ends a driver's tasks when it has left; the nodes here are in Ray's place, which need not be installed."""
+    """Ray ends a driver's tasks when the driver leaves. A module stands in for Ray here."""
     mark, ended = folder / "measuring", folder / "left"
-    path = in_the_place_of("ray", STRATEGIES + RAY.format(mark=str(mark), ended=str(ended)), folder)
+    path = path_with_module("ray", STRATEGIES + RAY.format(mark=str(mark), ended=str(ended)), folder)
     command = "fleet --address=auto -o fleet.md -- --rwkv-backend=scripted"
     code, text = interrupted(folder, command, lambda _: mark.exists(), PYTHONPATH=path)
     assert (code, text) == (130, "rwkvperf: interrupted; nothing was left behind\n")
@@ -296,20 +296,20 @@ def test_ctrl_c_while_a_fleet_measures_leaves_the_cluster(folder: Path) -> None:
     assert not (folder / "fleet.md").exists()
 
 
-def test_ctrl_c_ends_an_ab_with_its_run_s_own_tidiness(stage: Stage, folder: Path) -> None:
-    scene = stage()
-    variables = scene.variables({"fault": "sleep@open"})
+def test_ctrl_c_during_ab_lets_pytest_clean_up(new_sandbox: SandboxFactory, folder: Path) -> None:
+    sandbox = new_sandbox()
+    variables = sandbox.variables({"fault": "sleep@open"})
     command = "ab --backend scripted -- --rwkv-quant=fp16 --rwkv-workload=pp16"
     code, text = interrupted(
-        folder, command, lambda _: [*scene.backstage.glob("mark-*")], **variables, SCRIPTED_CALM=str(folder / "calm")
+        folder, command, lambda _: [*sandbox.root.glob("mark-*")], **variables, SCRIPTED_CALM=str(folder / "calm")
     )
     assert code == 130
     assert "rwkvperf: interrupted; nothing was left behind" in text
-    assert scene.orphans() == []
-    assert [path for path in scene.temporary.iterdir() if not path.name.startswith("pytest-of-")] == []
+    assert sandbox.orphans() == []
+    assert [path for path in sandbox.temporary.iterdir() if not path.name.startswith("pytest-of-")] == []
 
 
-PATIENT = """
+WAITING = """
 import sys
 from pytest_rwkvperf.cli import inspect
 from pytest_rwkvperf.cli.main import main
@@ -321,13 +321,13 @@ sys.exit(main(["inspect", "x.st"]))
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_a_program_is_waited_for_hurries_its_end_and_leaves_it_not(second: signal.Signals) -> None:
-    command = [sys.executable, "-c", PATIENT]
+def test_a_second_signal_ends_a_program_sooner(second: signal.Signals) -> None:
+    command = [sys.executable, "-c", WAITING]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)  # subprocess itself waits for a quarter of a second
         process.send_signal(second)
-        out, err = process.communicate(timeout=allowed(STOPPED))
+        out, err = process.communicate(timeout=allowed(STOP_SECONDS))
     assert (process.returncode, out, err) == (130, "", "rwkvperf: interrupted; nothing was left behind\n")

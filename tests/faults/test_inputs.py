@@ -1,4 +1,4 @@
-"""What a run is given and cannot use: model files that lie, engines that are not there, baselines it may not write."""
+"""Unusable inputs of a run: malformed model files, missing engines, baselines that cannot be written."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.faults.disks import small_disk
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.faults.scene import Stage
+    from tests.faults.sandbox import SandboxFactory
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="scenes are Linux's")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sandboxes are Linux's")
 
 
 class Touches:
-    """Unpickled, it makes a file."""
+    """Makes a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -50,83 +50,81 @@ def hostile(path: Path, marker: Path) -> None:
     ],
     ids=["hostile", "pointer", "mislabelled", "endless"],
 )
-def test_a_model_file_that_lies_is_a_usage_error_that_names_it(
-    stage: Stage, name: str, content: bytes, told: str
+def test_a_malformed_model_file_is_a_usage_error(
+    new_sandbox: SandboxFactory, name: str, content: bytes, told: str
 ) -> None:
-    scene = stage()
-    model, marker = scene.folder / name, scene.backstage / "ran"
+    sandbox = new_sandbox()
+    model, marker = sandbox.folder / name, sandbox.root / "ran"
     if content:
         model.write_bytes(content)
     else:
         hostile(model, marker)
-    seen = scene.run(f"--rwkv-model={model}")
-    assert seen.code == pytest.ExitCode.USAGE_ERROR, seen.text
-    assert name in seen.text
-    assert told in seen.sentence
-    assert "Traceback" not in seen.text
+    result = sandbox.run(f"--rwkv-model={model}")
+    assert result.code == pytest.ExitCode.USAGE_ERROR, result.text
+    assert name in result.text
+    assert told in result.sentence
+    assert "Traceback" not in result.text
     assert not marker.exists()
 
 
-def test_an_engine_that_is_not_there_is_an_error_by_name(stage: Stage) -> None:
-    seen = stage().run(fault="missing@versions")
-    assert seen.code == pytest.ExitCode.USAGE_ERROR, seen.text
-    assert "pip install scripted-native" in seen.sentence
+def test_a_missing_engine_is_a_usage_error(new_sandbox: SandboxFactory) -> None:
+    result = new_sandbox().run(fault="missing@versions")
+    assert result.code == pytest.ExitCode.USAGE_ERROR, result.text
+    assert "pip install scripted-native" in result.sentence
 
 
-def test_another_machines_baseline_is_none_and_the_fields_that_differ_are_named(stage: Stage) -> None:
-    scene = stage()
-    stored = baselines.loads(scene.path.read_text("utf-8"), scene.path)
+def test_another_machines_baseline_is_not_used(new_sandbox: SandboxFactory) -> None:
+    sandbox = new_sandbox()
+    stored = baselines.loads(sandbox.path.read_text("utf-8"), sandbox.path)
     other = replace(stored.fingerprint, cores=stored.fingerprint.cores + 62)
-    scene.path.unlink()
-    path = files.path_for(scene.path.parent, other)
+    sandbox.path.unlink()
+    path = files.path_for(sandbox.path.parent, other)
     path.write_text(baselines.dumps(replace(stored, fingerprint=other)), "utf-8")
-    seen = scene.run("--rwkv-strict=no-baseline")
-    assert seen.code == pytest.ExitCode.TESTS_FAILED
-    assert seen.text.count("NO-BASELINE") >= 2
-    assert f"differ from this one in cores ({other.cores} stored, {stored.fingerprint.cores} here)" in seen.sentence
+    result = sandbox.run("--rwkv-strict=no-baseline")
+    assert result.code == pytest.ExitCode.TESTS_FAILED
+    assert result.text.count("NO-BASELINE") >= 2
+    assert f"differ from this one in cores ({other.cores} stored, {stored.fingerprint.cores} here)" in result.sentence
 
 
-def test_a_baseline_that_may_not_be_written_is_a_sentence_and_the_verdicts_are_shown(
-    stage: Stage, tmp_path: Path
-) -> None:
-    scene = stage()
+def test_a_read_only_baseline_is_an_error_beside_the_verdicts(new_sandbox: SandboxFactory, tmp_path: Path) -> None:
+    sandbox = new_sandbox()
     with small_disk(tmp_path, "1m"):
-        stored = tmp_path / scene.path.name
-        stored.write_bytes(scene.path.read_bytes())
+        stored = tmp_path / sandbox.path.name
+        stored.write_bytes(sandbox.path.read_bytes())
         subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
-        seen = scene.run("--rwkv-save-baseline", f"--rwkv-baseline-dir={tmp_path}")
-    assert seen.code == pytest.ExitCode.TESTS_FAILED
-    assert "Read-only file system" in seen.sentence
-    assert "it was left as it is" in seen.sentence
-    assert "PASS" in seen.text
+        result = sandbox.run("--rwkv-save-baseline", f"--rwkv-baseline-dir={tmp_path}")
+    assert result.code == pytest.ExitCode.TESTS_FAILED
+    assert "Read-only file system" in result.sentence
+    assert "it was left as it is" in result.sentence
+    assert "PASS" in result.text
 
 
 @pytest.mark.parametrize(
     "variables", [{"XDG_CACHE_HOME": "/dev/null/cache"}, {"HOME": "/dev/null", "XDG_CACHE_HOME": ""}]
 )
-def test_a_cache_that_cannot_be_made_is_a_usage_error(stage: Stage, variables: dict[str, str]) -> None:
-    scene = stage()
-    scene.extra = variables
-    seen = scene.run()
-    assert seen.code == pytest.ExitCode.USAGE_ERROR, seen.text
-    assert "point the cache elsewhere (XDG_CACHE_HOME on Linux)" in seen.sentence
-    assert "INTERNALERROR" not in seen.text
+def test_an_unusable_cache_is_a_usage_error(new_sandbox: SandboxFactory, variables: dict[str, str]) -> None:
+    sandbox = new_sandbox()
+    sandbox.extra = variables
+    result = sandbox.run()
+    assert result.code == pytest.ExitCode.USAGE_ERROR, result.text
+    assert "point the cache elsewhere (XDG_CACHE_HOME on Linux)" in result.sentence
+    assert "INTERNALERROR" not in result.text
 
 
-def test_a_baseline_that_is_a_link_without_an_end_is_a_usage_error(stage: Stage) -> None:
-    scene = stage()
-    scene.path.unlink()
-    scene.path.symlink_to("/dev/zero")
-    seen = scene.run("--collect-only")
-    assert seen.code == pytest.ExitCode.USAGE_ERROR, seen.text
-    assert "more than the 268,435,456 bytes that any such file has" in seen.sentence
+def test_an_endless_baseline_is_a_usage_error(new_sandbox: SandboxFactory) -> None:
+    sandbox = new_sandbox()
+    sandbox.path.unlink()
+    sandbox.path.symlink_to("/dev/zero")
+    result = sandbox.run("--collect-only")
+    assert result.code == pytest.ExitCode.USAGE_ERROR, result.text
+    assert "more than the 268,435,456 bytes that any such file has" in result.sentence
 
 
-def test_under_python_s_development_mode_nothing_passes(stage: Stage) -> None:
-    scene = stage()
-    scene.extra = {"PYTHONDEVMODE": "1"}
-    seen = scene.run()
-    assert seen.code == 0
-    assert "rwkvperf: under python -X dev, so no verdict will count" in seen.text
-    assert "PASS" not in seen.text
-    assert seen.text.count("INCONCLUSIVE") >= 2
+def test_no_verdict_passes_in_python_s_development_mode(new_sandbox: SandboxFactory) -> None:
+    sandbox = new_sandbox()
+    sandbox.extra = {"PYTHONDEVMODE": "1"}
+    result = sandbox.run()
+    assert result.code == 0
+    assert "rwkvperf: under python -X dev, so no verdict will count" in result.text
+    assert "PASS" not in result.text
+    assert result.text.count("INCONCLUSIVE") >= 2

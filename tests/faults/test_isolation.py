@@ -1,4 +1,4 @@
-"""Real engines that die, or are given what they cannot take: one error that says so, and the others go on."""
+"""Real engines that die or get malformed files: their tests fail with one error, and the others go on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from pytest_rwkvperf.core.errors import ModelError, WorkerDiedError
-from tests.faults.scene import TIMEOUT, allowed
+from tests.faults.sandbox import TIMEOUT, allowed
 from tests.integration.conftest import QUICK
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def environment(engines: Engines) -> dict[str, str]:
 
 
 def usage_error(folder: Path, engines: Engines, *options: str) -> str:
-    """What a run says that must end with exit 4 and no traceback."""
+    """The message of a run that ends with a usage error."""
     ended = subprocess.run(
         command(*options), cwd=folder, env=environment(engines), capture_output=True, text=True, check=False
     )
@@ -43,7 +43,7 @@ def usage_error(folder: Path, engines: Engines, *options: str) -> str:
 
 
 @pytest.mark.engine("llama-cpp")
-def test_a_worker_killed_in_the_middle_of_a_sample_is_noticed_at_once(engines: Engines) -> None:
+def test_a_worker_killed_during_a_sample_is_noticed_at_once(engines: Engines) -> None:
     killed_at: list[float] = []
 
     def kill(worker: Worker) -> None:
@@ -62,7 +62,7 @@ def test_a_worker_killed_in_the_middle_of_a_sample_is_noticed_at_once(engines: E
 
 @pytest.mark.engine("llama-cpp")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to find the worker by its model")
-def test_when_one_engine_dies_its_tests_fail_and_the_others_pass(tmp_path: Path, engines: Engines) -> None:
+def test_one_engine_that_dies_fails_its_tests_alone(tmp_path: Path, engines: Engines) -> None:
     victim = engines.file("llama-cpp", "f16").path
     engines.file("llama-cpp", "q8_0")
     (tmp_path / "conftest.py").write_text(QUICK, encoding="utf-8")
@@ -81,7 +81,7 @@ def test_when_one_engine_dies_its_tests_fail_and_the_others_pass(tmp_path: Path,
 
 
 def worker_with(parent: int, model: Path) -> psutil.Process:
-    """The worker that has mapped a model file, as soon as there is one."""
+    """Wait for the worker that has mapped a model file."""
     limit = time.monotonic() + TIMEOUT
     while time.monotonic() < limit:
         for child in psutil.Process(parent).children():
@@ -97,7 +97,7 @@ def worker_with(parent: int, model: Path) -> psutil.Process:
 
 @pytest.mark.engine("llama-cpp")
 @pytest.mark.parametrize("kept", [0.99, 0.5, 0.0001])
-def test_a_truncated_gguf_is_a_usage_error_that_names_it(tmp_path: Path, engines: Engines, kept: float) -> None:
+def test_a_truncated_gguf_is_a_usage_error(tmp_path: Path, engines: Engines, kept: float) -> None:
     whole = engines.file("llama-cpp", "f16")
     cut = tmp_path / "ge kürzt.gguf"
     with whole.path.open("rb") as file:
@@ -114,7 +114,7 @@ def test_a_truncated_gguf_is_a_usage_error_that_names_it(tmp_path: Path, engines
         pytest.param("rwkv", "fp32", ".pth", marks=pytest.mark.engine("rwkv")),
     ],
 )
-def test_an_engine_handed_a_truncated_file_says_so_and_no_more(
+def test_an_engine_refuses_a_truncated_file(
     tmp_path: Path, engines: Engines, name: str, quant: str, suffix: str
 ) -> None:
     cut = tmp_path / f"cut{suffix}"
@@ -126,7 +126,7 @@ def test_an_engine_handed_a_truncated_file_says_so_and_no_more(
 
 
 @pytest.mark.engine("rwkv")
-def test_cuda_asked_where_there_is_none_is_a_usage_error(tmp_path: Path, engines: Engines) -> None:
+def test_a_missing_cuda_device_is_a_usage_error(tmp_path: Path, engines: Engines) -> None:
     if any(device.id == "cuda:0" for device in engines.describe("rwkv").devices):
         pytest.skip("this machine has CUDA")
     message = usage_error(tmp_path, engines, "--rwkv-backend=rwkv", "--rwkv-device=cuda:0")

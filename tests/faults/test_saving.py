@@ -15,8 +15,8 @@ from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.errors import BaselineError, StorageError
 from pytest_rwkvperf.store import files
 from tests.faults.disks import small_disk
+from tests.faults.sandbox import TIMEOUT
 from tests.faults.savers import HOLDER, MACHINE, stored
-from tests.faults.scene import TIMEOUT
 
 SCRIPT = Path(__file__).with_name("savers.py")
 

@@ -13,7 +13,7 @@ import pytest
 from pytest_rwkvperf.reports import formats
 
 if TYPE_CHECKING:
-    from tests.faults.scene import Stage
+    from tests.faults.sandbox import SandboxFactory
 
 CASES, MEMORY_SHARE, REPORT_SECONDS = 500, 0.05, 10.0
 
@@ -34,15 +34,15 @@ def pytest_runtest_logfinish(nodeid):
 
 @pytest.mark.prove
 @pytest.mark.timeout(7200)
-def test_memory_and_descriptors_stay_level_over_500_cases(stage: Stage) -> None:
-    scene = stage()
-    notes = scene.backstage / "notes"
-    (scene.backstage / "soak_plugin.py").write_text(NOTING, encoding="utf-8")
-    scene.extra = {"SOAK_NOTES": str(notes)}
+def test_memory_and_descriptors_stay_level_over_500_cases(new_sandbox: SandboxFactory) -> None:
+    sandbox = new_sandbox()
+    notes = sandbox.root / "notes"
+    (sandbox.root / "soak_plugin.py").write_text(NOTING, encoding="utf-8")
+    sandbox.extra = {"SOAK_NOTES": str(notes)}
     quants = ",".join(f"int8@{number}" for number in range(CASES))
     options = ("-p", "soak_plugin", "-q", f"--rwkv-quant={quants}", "--rwkv-workload=pp16")
-    seen = scene.play(*options, "--rwkv-report=record.json", timeout=7200)
-    assert (seen.code, seen.orphans, seen.left) == (0, [], []), seen.text[-4000:]
+    result = sandbox.observe(*options, "--rwkv-report=record.json", timeout=7200)
+    assert (result.code, result.orphans, result.left) == (0, [], []), result.text[-4000:]
     noted = [json.loads(line) for line in notes.read_text(encoding="utf-8").splitlines()]
     early, late = noted[CASES // 10], noted[-1]
     assert late["rss"] / early["rss"] - 1 < MEMORY_SHARE
@@ -50,5 +50,5 @@ def test_memory_and_descriptors_stay_level_over_500_cases(stage: Stage) -> None:
     for name in formats.FORMATS:
         command = [sys.executable, "-m", "pytest_rwkvperf.cli", "report", "record.json", "--format", name]
         started = time.monotonic()
-        subprocess.run(command, cwd=scene.folder, env=scene.variables({}), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, cwd=sandbox.folder, env=sandbox.variables({}), check=True, stdout=subprocess.DEVNULL)
         assert time.monotonic() - started < REPORT_SECONDS, name

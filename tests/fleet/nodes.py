@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from pytest_rwkvperf.fleet.cluster import Cluster, Demands
-from tests.faults.scene import CHECKOUT, SCRIPTED
+from tests.faults.sandbox import CHECKOUT, SCRIPTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ def cluster(folder: Path, **scripts: str) -> Iterator[tuple[Any, dict[str, Any]]
                 "XDG_CACHE_HOME": str(folder / name),
                 "SCRIPTED_FAULT": script,
                 "SCRIPTED_MARK": str(folder / f"{name}-"),
-                "SCRIPTED_SCENE": folder.name,
+                "SCRIPTED_SANDBOX": folder.name,
             }
             small = name == "small"
             memory = MEMORY // 2 if small else 2 * MEMORY

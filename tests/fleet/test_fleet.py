@@ -34,4 +34,4 @@ def test_lost_nodes_are_named_and_the_other_records_complete(tmp_path: Path) -> 
     assert "NodeDiedError" in reasons or "WorkerCrashedError" in reasons
     assert merged.fails
     environments = [process.info["environ"] or {} for process in psutil.process_iter(["environ"])]
-    assert not [values for values in environments if values.get("SCRIPTED_SCENE") == tmp_path.name]
+    assert not [values for values in environments if values.get("SCRIPTED_SANDBOX") == tmp_path.name]
