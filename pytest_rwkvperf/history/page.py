@@ -1,4 +1,4 @@
-"""Trends as one page that needs no network, made as the report of a run is."""
+"""Trends as an HTML page that needs no network."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.history.trends import Trend
 
 
-def render(found: Sequence[Trend], shown: str) -> str:
-    """The page; `shown` is the history's address without secrets.
+def render(trend_list: Sequence[Trend], shown: str) -> str:
+    """Render the page; `shown` is the history's address without secrets.
 
     Raises:
-        OptionError: what pages are made with is not installed.
+        OptionError: Jinja2 or another package for pages is not installed.
     """
-    told = [(index, one, [trends.describe(turn) for turn in one.turns]) for index, one in enumerate(found)]
-    data = {"data": [_drawn(one) for one in found]}
-    return render_page("trend.html.jinja", "trend.js", data, {"trends": told, "shown": shown})
+    described = [(i, trend, [trends.describe(turn) for turn in trend.turns]) for i, trend in enumerate(trend_list)]
+    data = {"data": [_chart(trend) for trend in trend_list]}
+    return render_page("trend.html.jinja", "trend.js", data, {"trends": described, "shown": shown})
 
 
-def _drawn(one: Trend) -> dict[str, Any]:
-    """What a trend's chart draws: points, and levels between the change points."""
-    starts = [0, *(turn.change.index for turn in one.turns)]
-    ends = [*starts[1:], len(one.points)]
-    first = one.turns[0].change.before if one.turns else None
-    rates = [first, *(turn.change.after for turn in one.turns)]
+def _chart(trend: Trend) -> dict[str, Any]:
+    """The data of a trend's chart: points, and levels between the change points."""
+    starts = [0, *(turn.change.index for turn in trend.turns)]
+    ends = [*starts[1:], len(trend.points)]
+    first = trend.turns[0].change.before if trend.turns else None
+    rates = [first, *(turn.change.after for turn in trend.turns)]
     return {
         "points": [
             {
@@ -41,12 +41,12 @@ def _drawn(one: Trend) -> dict[str, Any]:
                 "low": point.low,
                 "high": point.high,
             }
-            for number, point in enumerate(one.points, 1)
+            for number, point in enumerate(trend.points, 1)
         ],
         "levels": [
             {"from": start + 0.5, "to": end + 0.5, "rate": rate}
             for start, end, rate in zip(starts, ends, rates, strict=True)
             if rate is not None
         ],
-        "turns": [{"at": turn.change.index + 0.5} for turn in one.turns],
+        "turns": [{"at": turn.change.index + 0.5} for turn in trend.turns],
     }

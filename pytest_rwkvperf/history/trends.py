@@ -1,4 +1,4 @@
-"""A workload's speed over the runs of a history, and what else changed where its level did."""
+"""A workload's speed over the runs of a history, and the versions that changed at its change points."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 COMMIT = "commit"
 
-_NEIGHBOURS = (0, -1, 1)
-"""Runs away from a change point where a version's change may belong to it, the likeliest first: noise moves the point
-by a run in one series of five (benchmarks/history)."""
+_OFFSETS = (0, -1, 1)
+"""Runs from a change point at which to look for a changed version, in this order: noise moves the point by a run in one
+series of five (benchmarks/history)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What was another version from one run to the next; empty where there was none."""
+    """A version that changed from one run to the next; empty if the run has none."""
 
     name: str
     before: str
@@ -32,7 +32,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A change point with what changed at its run, or else `away` runs from it."""
+    """A change point with the versions that changed at its run, or else `away` runs from it."""
 
     change: Change
     point: Point
@@ -49,32 +49,32 @@ class Trend:
     turns: tuple[Turn, ...]
 
 
-def choose(found: Mapping[Series, Sequence[Point]], words: Sequence[str]) -> dict[Series, Sequence[Point]]:
-    """The series whose names hold every word, in any case.
+def choose(points_by_series: Mapping[Series, Sequence[Point]], words: Sequence[str]) -> dict[Series, Sequence[Point]]:
+    """The series whose names contain every word, ignoring case.
 
     Raises:
-        OptionError: none does.
+        OptionError: there are series, and none of that name.
     """
     chosen = {
         series: points
-        for series, points in found.items()
+        for series, points in points_by_series.items()
         if all(word.lower() in f"{series.machine} | {series.label}".lower() for word in words)
     }
-    if found and not chosen:
-        labels = "\n".join(sorted({f"  {series.label}" for series in found}))
-        raise OptionError(f"no workload's name holds {' and '.join(map(repr, words))}; there are:\n{labels}")
+    if points_by_series and not chosen:
+        labels = "\n".join(sorted({f"  {series.label}" for series in points_by_series}))
+        raise OptionError(f"no workload's name contains {' and '.join(map(repr, words))}; there are:\n{labels}")
     return chosen
 
 
 def trend(series: Series, points: Sequence[Point], smallest: float) -> Trend:
     """A series with its change points of at least `smallest`, as a share of the speed."""
-    found = changes.find([point.tokens_per_second for point in points])
-    turns = [_turn(points, one) for one in found if abs(one.ratio - 1) >= smallest]
-    return Trend(series, tuple(points), tuple(turns))
+    every = changes.find([point.tokens_per_second for point in points])
+    turns = tuple(_turn(points, change) for change in every if abs(change.ratio - 1) >= smallest)
+    return Trend(series, tuple(points), turns)
 
 
 def _turn(points: Sequence[Point], change: Change) -> Turn:
-    for away in _NEIGHBOURS:
+    for away in _OFFSETS:
         index = change.index + away
         if 0 < index < len(points) and (found := differences(points[index - 1], points[index])):
             return Turn(change, points[change.index], found, away)
@@ -93,14 +93,14 @@ def describe(turn: Turn) -> list[str]:
     """A change point in words: when, by how much, and what changed there."""
     change, ratio = turn.change, turn.change.ratio
     word = "faster" if ratio > 1 else "slower"
-    # As everywhere in this project: a slowdown is a share of the time.
+    # A slowdown is a share of the time, as in verdicts.
     share = ratio - 1 if ratio > 1 else 1 / ratio - 1
     when = f"from run {change.index + 1} on ({turn.point.started}, {turn.point.run[:8]})"
     first = f"{when}: {share:.1%} {word}, {change.before:.1f} -> {change.after:.1f} tokens/s"
     if not turn.differences:
-        return [first, "  no version that the records know changed there"]
+        return [first, "  no recorded version changed there"]
     where = {0: "", -1: " (one run before)", 1: " (one run after)"}[turn.away]
     return [
         first,
-        *(f"  {one.name} {one.before or 'none'} -> {one.after or 'none'}{where}" for one in turn.differences),
+        *(f"  {item.name} {item.before or 'none'} -> {item.after or 'none'}{where}" for item in turn.differences),
     ]

@@ -37,7 +37,7 @@ REFUSAL_SECONDS, STOP_SECONDS, RUN_SECONDS = 20.0, 4.0, 60.0
 after a fault."""
 
 SLACK = 5
-"""Tests allow this many times the promised seconds, since a shared machine is slow at times. A wait without an end takes
+"""Tests allow this many times the promised seconds, since a shared machine is slow at times. An endless wait takes
 longer still."""
 
 

@@ -82,14 +82,14 @@ def test_a_page_goes_through_a_link(history: str, here: Path) -> None:
     assert (here / "page.html").read_text("utf-8").startswith("<!")
 
 
-def test_changes_are_told_of_all_workloads(history: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changes_of_all_workloads_are_listed(history: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["history", "changes", history]) == 0
     assert "1 change points in 1 workloads." in capsys.readouterr().out
     assert main(["history", "changes", history, "--at-least=10%"]) == 0
     assert "0 change points in 1 workloads." in capsys.readouterr().out
 
 
-def test_records_go_in_and_come_out(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_added_record_is_printed_unchanged(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = records.dumps(run_number(7))
     (here / "run.json").write_text(text, encoding="utf-8")
     for said in ("1 runs stored", "0 runs stored"):
@@ -99,9 +99,7 @@ def test_records_go_in_and_come_out(here: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == text
 
 
-def test_another_run_under_a_stored_id_is_told_and_costs_itself_alone(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_run_under_a_stored_id_is_refused_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = [run_number(1), run_number(1, seconds=2.0), run_number(2)]
     for number, one in enumerate(given):
         (here / f"{number}.json").write_text(records.dumps(one), "utf-8")
@@ -111,7 +109,7 @@ def test_another_run_under_a_stored_id_is_told_and_costs_itself_alone(
     assert "1.json: run " in err
 
 
-def test_what_waits_is_counted_and_sent(history: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_waiting_runs_are_counted_and_sent(history: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = address.parse(history, here)
     spool.keep(run_number(99), spool.folder(place))
     assert main(["history", "list", history]) == 0
@@ -125,7 +123,7 @@ def test_what_waits_is_counted_and_sent(history: str, here: Path, capsys: pytest
     [
         (("list", "none.db"), 1, "there is no history sqlite:///"),
         (("send", "none.db"), 1, "there is no history sqlite:///"),
-        (("trend", "history.db", "tg128"), 2, "no workload's name holds 'tg128'"),
+        (("trend", "history.db", "tg128"), 2, "no workload's name contains 'tg128'"),
         (("trend", "history.db", "-o", "none.txt"), 2, "-o none.txt: write a file ending in .html"),
         (("changes", "history.db", "--at-least", "5"), 2, "--at-least='5' is not a share between 0 and 100 %"),
         (("record", "history.db", ""), 1, "more than one run of sqlite:///"),
@@ -134,7 +132,7 @@ def test_what_waits_is_counted_and_sent(history: str, here: Path, capsys: pytest
         (("send", "postgresql://me:hush@127.0.0.1:1/db"), 1, "the history postgresql://me:***@127.0.0.1:1/db failed"),
     ],
 )
-def test_a_mistake_is_one_sentence(
+def test_mistakes_are_one_line(
     arguments: tuple[str, ...], status: int, says: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stored(address.parse("history.db", here), [run_number(1), run_number(2)])

@@ -38,31 +38,31 @@ def test_single_slow_runs_are_no_change() -> None:
     assert changes.find(rates) == []
 
 
-def test_there_and_back_are_two_changes() -> None:
+def test_a_change_and_its_reversal_are_two_changes() -> None:
     rates = [rate * (0.85 if 12 <= index < 26 else 1) for index, rate in enumerate(series(2, 40))]
     assert [one.index for one in changes.find(rates)] == [12, 26]
 
 
-def test_a_level_of_two_runs_waits_for_a_third() -> None:
+def test_a_level_needs_three_runs() -> None:
     assert changes.find(series(3, 22, 20, step=1.5)) == []
     assert [one.index for one in changes.find(series(3, 23, 20, step=1.5))] == [20]
 
 
-def test_equal_figures_have_no_change_and_a_step_among_them_is_one() -> None:
+def test_a_step_without_noise_is_a_change() -> None:
     assert changes.find([5.0] * 30) == []
     assert [one.index for one in changes.find([5.0] * 10 + [5.1] * 10)] == [10]
 
 
-def test_of_a_long_history_the_newest_runs_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(changes, "LONGEST", 60)
-    rates = [9.0] * 10 + [5.0] * changes.LONGEST
+def test_only_the_newest_runs_of_a_long_history_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "MAX_RUNS", 60)
+    rates = [9.0] * 10 + [5.0] * changes.MAX_RUNS
     rates[-8:] = [4.0] * 8
     assert [one.index for one in changes.find(rates)] == [len(rates) - 8]
 
 
 @settings(max_examples=50)
 @given(st.lists(st.floats(1e-6, 1e9), max_size=30))
-def test_any_rates_have_an_answer(rates: list[float]) -> None:
+def test_any_rates_give_valid_change_points(rates: list[float]) -> None:
     found = changes.find(rates)
     assert all(changes.MIN_RUNS <= one.index <= len(rates) - changes.MIN_RUNS for one in found)
     assert all(one.before != one.after for one in found)

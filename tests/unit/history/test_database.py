@@ -41,7 +41,7 @@ def test_a_run_is_read_back_whole(place: Address) -> None:
 
 
 @pytest.mark.parametrize("letters", ["", "0" * 31])
-def test_letters_that_two_ids_begin_with_name_none_and_both_are_told(place: Address, letters: str) -> None:
+def test_an_ambiguous_id_is_refused_with_both_runs(place: Address, letters: str) -> None:
     one, other = run_number(1), run_number(2)
     with pytest.raises(HistoryError, match=f"begins with '{letters}', {one.id} and {other.id} among them; give more"):
         stored(place, [one, other]).record(letters)
@@ -53,7 +53,7 @@ def test_a_run_sent_twice_is_there_once(place: Address) -> None:
     assert len(database.runs()) == 1
 
 
-def test_another_run_under_a_stored_id_is_refused_by_name(place: Address) -> None:
+def test_another_run_under_a_stored_id_is_refused(place: Address) -> None:
     database = stored(place, [run_number(1)])
     with pytest.raises(RecordError, match=f"run {run_number(1).id} is there already and is another one"):
         database.add(run_number(1, seconds=2.0))
@@ -61,9 +61,7 @@ def test_another_run_under_a_stored_id_is_refused_by_name(place: Address) -> Non
 
 
 @pytest.mark.parametrize("packed", [zlib.compress(b" " * 2**20), b"no such thing", zlib.compress(b"{}")[:-2]])
-def test_a_stored_record_is_unpacked_no_further_than_a_record_goes(
-    place: Address, packed: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_or_endless_record_is_refused(place: Address, packed: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     database = stored(place, [run_number(1)])
     with sqlite3.connect(file_of(place)) as connection:
         connection.execute("UPDATE runs SET record = ?", (packed,))
@@ -74,7 +72,7 @@ def test_a_stored_record_is_unpacked_no_further_than_a_record_goes(
     assert run_number(1).id in str(caught.value)
 
 
-def test_a_series_has_its_figures_in_order_of_time_with_their_versions(place: Address) -> None:
+def test_a_series_is_sorted_by_time_and_has_versions(place: Address) -> None:
     runs = [run_number(5, 2.0, llama="b2", commit="c"), run_number(4, 1.0, llama="b1")]
     (((series, points),)) = stored(place, runs).series().items()
     assert series == Series(runs[0].fingerprint.id, CASE.key, "pp512", "a" * 64, "CPU", 1)
@@ -84,7 +82,7 @@ def test_a_series_has_its_figures_in_order_of_time_with_their_versions(place: Ad
     assert [point.commit for point in points] == ["", "c"]
 
 
-def test_figures_that_are_not_comparable_are_other_series(place: Address) -> None:
+def test_incomparable_figures_are_separate_series(place: Address) -> None:
     one = run_number(1)
     (case,) = one.cases
     assert case.measured is not None
@@ -107,7 +105,7 @@ def test_a_wrong_answer_and_a_failed_case_have_no_figure(place: Address) -> None
     assert database.record(run.id) == run
 
 
-def test_half_a_run_is_never_there(place: Address) -> None:
+def test_a_failed_write_stores_nothing(place: Address) -> None:
     database = stored(place, [])
     run = run_number(1)
     twice = replace(run, cases=(run.cases[0], run.cases[0]))  # one figure under two rows of one key
@@ -143,7 +141,7 @@ def test_a_history_of_the_first_release_is_brought_up_to_date(place: Address) ->
     assert {len(points) for points in database.series().values()} == {2}
 
 
-def test_a_newer_releases_history_is_left_alone(place: Address) -> None:
+def test_a_history_of_a_newer_release_is_left_alone(place: Address) -> None:
     stored(place, [])
     with sqlite3.connect(file_of(place)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -154,7 +152,7 @@ def test_a_newer_releases_history_is_left_alone(place: Address) -> None:
     assert file_of(place).read_bytes() == before
 
 
-def test_what_is_no_database_is_told_and_left_alone(place: Address) -> None:
+def test_a_file_that_is_no_database_is_left_alone(place: Address) -> None:
     file_of(place).write_text("my diary", encoding="utf-8")
     with pytest.raises(HistoryError, match=r"history\.db failed: file is not a database"):
         Database(place).prepare()
@@ -164,13 +162,13 @@ def test_what_is_no_database_is_told_and_left_alone(place: Address) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("figures SET tokens_per_second = -5", "holds what no run wrote: Expected `float` > 0.0"),
-        ("figures SET tokens_per_second = 'fast'", "holds what no run wrote: Expected `float`, got `str`"),
-        ("figures SET high = 9e999", "holds what no run wrote: Expected `float` <= 1.79"),
-        ("runs SET machine = x'ff'", "holds what no run wrote: Expected `str`, got `bytes`"),
+        ("figures SET tokens_per_second = -5", "contains a value that no run wrote: Expected `float` > 0.0"),
+        ("figures SET tokens_per_second = 'fast'", "contains a value that no run wrote: Expected `float`, got `str`"),
+        ("figures SET high = 9e999", "contains a value that no run wrote: Expected `float` <= 1.79"),
+        ("runs SET machine = x'ff'", "contains a value that no run wrote: Expected `str`, got `bytes`"),
     ],
 )
-def test_what_no_run_wrote_is_told(change: str, said: str, place: Address) -> None:
+def test_impossible_values_are_refused(change: str, said: str, place: Address) -> None:
     database = stored(place, [run_number(1)])
     with closing(sqlite3.connect(file_of(place))) as connection, connection:
         connection.execute(f"UPDATE {change}")

@@ -44,23 +44,23 @@ def test_a_change_point_is_named_with_what_changed_there(place: Address) -> None
 
 
 @pytest.mark.parametrize(("new_llama_at", "says"), [(23, "one run before"), (25, "one run after")])
-def test_a_version_that_changed_beside_it_is_named_as_such(place: Address, new_llama_at: int, says: str) -> None:
+def test_a_version_that_changed_one_run_away_is_named(place: Address, new_llama_at: int, says: str) -> None:
     (turn,) = trend_of(place, runs_with_step(24, new_llama_at)).turns
     assert trends.describe(turn)[1] == f"  llama.cpp b1 -> b2 ({says})"
 
 
 def test_a_change_that_no_version_explains_says_so(place: Address) -> None:
     (turn,) = trend_of(place, runs_with_step(24, 4)).turns
-    assert trends.describe(turn)[1] == "  no version that the records know changed there"
+    assert trends.describe(turn)[1] == "  no recorded version changed there"
 
 
-def test_changes_smaller_than_asked_are_not_told(place: Address) -> None:
+def test_smaller_changes_are_left_out(place: Address) -> None:
     assert trend_of(place, runs_with_step(24, 24), smallest=0.1).turns == ()
 
 
-def test_words_choose_series_and_a_slip_lists_what_there_is(place: Address) -> None:
+def test_words_choose_series_and_unknown_words_list_them(place: Address) -> None:
     found = stored(place, [run_number(1)]).series()
     assert trends.choose(found, ["Q8_0", "pp512", "model-of-processor"]) == found
-    with pytest.raises(OptionError, match=r"holds 'tg128'; there are:\n  llama-cpp \| .* \| pp512"):
+    with pytest.raises(OptionError, match=r"contains 'tg128'; there are:\n  llama-cpp \| .* \| pp512"):
         trends.choose(found, ["tg128"])
     assert trends.choose({}, ["tg128"]) == {}
