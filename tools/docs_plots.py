@@ -1,4 +1,4 @@
-"""Draw the documentation's plots into docs/images from results that were recorded; Vega-Lite makes the SVG.
+"""Draw the documentation's plots into docs/images from recorded results, with Vega-Lite as SVG.
 
 python tools/docs_plots.py
 """
@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 IMAGES = ROOT / "docs" / "images"
 WIDTH = 620
 
-# Read on light and on dark pages alike.
+# Readable on light and dark pages.
 _GREY = "#808890"
 _CONFIG = {
     "background": None,
@@ -35,7 +35,7 @@ def recorded(name: str) -> Any:  # noqa: ANN401 - JSON
 
 
 def processes() -> dict[str, Any]:
-    """Every sample of a real case, by process, and the probe beside it."""
+    """Each sample of a real case, by process, with its probe."""
     (case,) = recorded("history/measured.json")["cases"]
     rows: list[dict[str, Any]] = []
     first = min(run["samples"]["tg16"][0]["started"] for run in case["measured"]["runs"])
@@ -101,7 +101,7 @@ def reruns() -> dict[str, Any]:
 
 
 def verdicts() -> dict[str, Any]:
-    """Which verdict an interval gets: intervals of several widths around several ratios, judged by the code."""
+    """The verdicts of intervals of two widths around several ratios."""
     from pytest_rwkvperf.stats.verdicts import classify
 
     tolerance = 0.05
@@ -143,11 +143,11 @@ def verdicts() -> dict[str, Any]:
 
 
 def placement() -> dict[str, Any]:
-    """A prefill with two threads and with one, by how long the two processors took to hand work over."""
+    """Times of a prefill with two threads and with one, by the hand-off time between the processors."""
     rows = [
         {"handover": handover / 1e3, "ms": taken / 1e6, "threads": threads}
         for number, (handover, *times) in enumerate(recorded("verdicts/placement.json")["handover_two_one_ns"])
-        if number % 5 == 0 or handover > 140_000  # noqa: PLR2004 - of the crowd a fifth, of the rare all
+        if number % 5 == 0 or handover > 140_000  # noqa: PLR2004 - a fifth of the frequent ones, all rare ones
         for threads, taken in zip(("two threads", "one thread"), times, strict=True)
     ]
     return {
@@ -174,7 +174,7 @@ def placement() -> dict[str, Any]:
 
 
 def roc() -> dict[str, Any]:
-    """Slowdowns found against false alarms, every rule's limit swept."""
+    """Detected slowdowns by false alarms, over all limits of each rule."""
     rows = [
         {"rule": name, "alarms": alarms, "found": found, "order": order}
         for name, _, _, _, curve in recorded("verdicts/verdicts.json")["peers"]

@@ -1,14 +1,15 @@
-"""Build what is released, twice, and see that it is the same; test the built wheel; write its bill of materials.
+"""Build the release twice, compare the builds, test the built wheel, and write its bill of materials.
 
     python tools/release.py [--binding] [--audit] [--no-tests] [--out dist]
 
-In order: the plugin's sdist and wheel, and with --binding the web-rwkv binding's, are built in two fresh copies of
-what git has committed, and compared byte by byte. The wheel is installed with constraints.txt into an environment of
-its own, whose content becomes the bill of materials (CycloneDX, `*.cdx.json` beside the wheel); the binding's names its
-crates, as maturin has put them into its wheel. The tests that need no real engine then run in such an environment, in a
-folder without this checkout's package, and so do the binding's own. --audit asks pip-audit, and cargo-audit where it is
-installed, for known vulnerabilities; both ask the network. The tools it needs come with
-`pip install -c constraints.txt -e '.[release]'`. Exit 1 with a sentence when anything of that fails.
+1. The plugin's sdist and wheel, with --binding also the web-rwkv binding's wheel, are built in two fresh copies of the
+   committed files and compared byte by byte.
+2. The wheel is installed with constraints.txt into a new environment, whose content becomes the bill of materials
+   (CycloneDX, `*.cdx.json` beside the wheel). The binding's lists its crates, as maturin has put them into its wheel.
+3. The tests that need no real engine run against the installed wheel, outside of this checkout's package.
+4. With --audit, pip-audit, and cargo-audit where it is installed, look for known vulnerabilities; this needs a network.
+
+The tools come with `pip install -c constraints.txt -e '.[release]'`. Exit 1 with a message when a step fails.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class ReleaseError(Exception):
-    """A step failed; the message is a whole sentence."""
+    """A step failed; the message says which and why."""
 
 
 def run(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None = None) -> str:
-    """Run a command and give its output; ReleaseError with its last lines when it fails."""
-    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # nothing from beside
+    """Run a command and return its output; ReleaseError with its last lines when it fails."""
+    own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # only what is installed
     done = subprocess.run(
         [str(part) for part in command], cwd=cwd, env={**own, **(env or {})}, capture_output=True, text=True,
         check=False,
@@ -50,7 +51,7 @@ def run(command: Sequence[str | Path], cwd: Path, env: Mapping[str, str] | None 
 
 
 def committed(folder: Path) -> Path:
-    """A copy of what git has committed: nothing that lies about gets into a release."""
+    """A copy of the committed files, without anything else in the checkout."""
     archive = folder / "source.tar"
     run(["git", "archive", "--format=tar", f"--output={archive}", "HEAD"], ROOT)
     source = folder / "source"
@@ -61,13 +62,13 @@ def committed(folder: Path) -> Path:
 
 @contextmanager
 def same_place() -> Iterator[Path]:
-    """A folder whose path says the commit and nothing else: what Rust compiles differs with where it was compiled."""
+    """A folder whose path depends on the commit alone: Rust's output depends on the path of its sources."""
     commit = run(["git", "rev-parse", "--short=12", "HEAD"], ROOT).strip()
     place = Path(tempfile.gettempdir(), f"rwkvperf-release-of-{commit}")
     try:
         place.mkdir(mode=0o700)
     except FileExistsError as error:
-        raise ReleaseError(f"{place} is there already; if no other release is being built, remove it") from error
+        raise ReleaseError(f"{place} exists; if no other release is being built, remove it") from error
     try:
         yield place
     finally:
@@ -83,7 +84,7 @@ def build(results: Path, *, binding: bool) -> Path:
         run([sys.executable, "-m", "build", "--outdir", results, source], place, env)
         if binding:
             crate = source / "native" / "web-rwkv"
-            # Cargo writes paths into the binary: a home's is nobody's business.
+            # rustc writes paths into the binary; the user's home must not be published.
             flags = f"--remap-path-prefix={source}=/source --remap-path-prefix={Path.home()}=/home"
             options = ["--release", "--locked", "--auditwheel", "skip", "--out", str(results)]
             maturin = [sys.executable, "-m", "maturin", "build", *options, "--interpreter", sys.executable]
@@ -107,7 +108,7 @@ def environment_with(wheel: Path, folder: Path, extra: str) -> Path:
 
 
 def bill_of_materials(python: Path, wheel: Path) -> Path:
-    """What installing the wheel brings, as CycloneDX JSON beside it; without a time, so that it is the same twice."""
+    """The bill of materials of an environment, as CycloneDX JSON beside the wheel; reproducible, so without a time."""
     target = wheel.with_name(f"{wheel.name}.cdx.json")
     options = ["--output-reproducible", "--output-format", "JSON", "--output-file", str(target)]
     run([sys.executable, "-m", "cyclonedx_py", "environment", *options, python], ROOT)
@@ -115,7 +116,7 @@ def bill_of_materials(python: Path, wheel: Path) -> Path:
 
 
 def bill_of_crates(wheel: Path) -> Path:
-    """What maturin has linked into the binding's wheel, beside it."""
+    """The crates of the binding's wheel, by the list that maturin has put into it."""
     target = wheel.with_name(f"{wheel.name}.cdx.json")
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".cyclonedx.json"))
@@ -125,7 +126,7 @@ def bill_of_crates(wheel: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """A wheel whose tests run against it: what it is imported as, its folder in the repository, its tests there."""
+    """A wheel to test: the module it installs, its folder in the repository, and there its package and its tests."""
 
     module: str
     root: str
@@ -151,12 +152,12 @@ def run_tests(wheel: Path, tested: Tested, folder: Path) -> str:
 
 
 def audit(python: Path) -> None:
-    """Known vulnerabilities of what the wheel brings, and of the binding's crates."""
+    """Print known vulnerabilities of the installed distributions and of the binding's crates."""
     frozen = run([python, "-m", "pip", "freeze", "--exclude", "pytest-rwkvperf"], ROOT)
     with tempfile.TemporaryDirectory() as folder:
         listed = Path(folder, "requirements.txt")
         listed.write_text(frozen, encoding="utf-8")
-        # --strict: what its source of advisories does not know is no clean bill.
+        # --strict: a distribution that the source of advisories does not know is a failure.
         print(run([sys.executable, "-m", "pip_audit", "--strict", "--no-deps", "--disable-pip", "-r", listed], ROOT))
     if shutil.which("cargo-audit"):
         print(run(["cargo", "audit"], ROOT / "native" / "web-rwkv"))
@@ -165,7 +166,7 @@ def audit(python: Path) -> None:
 
 
 def release(options: argparse.Namespace, folder: Path) -> None:
-    """Every step, told as it ends."""
+    """Run every step and print its result."""
     first, second = (build(folder / name, binding=options.binding) for name in ("first", "second"))
     built = hashes(first)
     different = [name for name, value in hashes(second).items() if built.get(name) != value]
@@ -189,15 +190,15 @@ def release(options: argparse.Namespace, folder: Path) -> None:
     for tested, wheel in wheels.items() if not options.no_tests else ():
         last = run_tests(wheel, tested, folder / tested.module)
         print(f"Tests against the built {wheel.name}: {last}", flush=True)
-    if options.audit:  # last: a source of advisories that cannot be reached says nothing about the rest
+    if options.audit:  # last: it fails where the source of advisories cannot be reached
         audit(bare)
 
 
 def main() -> int:
     """Build, compare, describe, test."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binding", action="store_true", help="also the web-rwkv binding; compiles it twice")
-    parser.add_argument("--audit", action="store_true", help="ask for known vulnerabilities; needs a network")
+    parser.add_argument("--binding", action="store_true", help="also build the web-rwkv binding; compiles it twice")
+    parser.add_argument("--audit", action="store_true", help="look for known vulnerabilities; needs a network")
     parser.add_argument("--no-tests", action="store_true", help="do not run the tests against the wheel")
     parser.add_argument("--out", default="dist", help="where the results go; default dist")
     options = parser.parse_args()

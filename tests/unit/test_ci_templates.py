@@ -1,4 +1,4 @@
-"""The CI templates: what they call exists, and they are what their services parse."""
+"""The CI templates: their options exist, and they follow the schemas of GitHub and GitLab."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GITLAB = ("--builtin-schema", "vendor.gitlab-ci", "--data-transform", "gitlab-ci
 
 
 def scripts(node: Any) -> Iterator[str]:  # noqa: ANN401 - YAML
-    """Every shell text of a template, wherever."""
+    """Every shell script of a template."""
     if isinstance(node, dict):
         for name, value in node.items():
             if name in {"run", "script", "before_script"}:
@@ -32,8 +32,8 @@ def scripts(node: Any) -> Iterator[str]:  # noqa: ANN401 - YAML
             else:
                 yield from scripts(value)
     elif isinstance(node, list):
-        for one in node:
-            yield from scripts(one)
+        for item in node:
+            yield from scripts(item)
 
 
 @pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
@@ -55,7 +55,7 @@ def test_every_option_in_a_template_is_understood(name: str, pytester: pytest.Py
         config._ensure_unconfigure()
 
 
-def test_the_github_template_gives_no_more_rights_than_a_job_needs() -> None:
+def test_github_template_gives_each_job_only_the_permissions_it_needs() -> None:
     template = yaml.safe_load((CI / "github.yml").read_text(encoding="utf-8"))
     assert template["permissions"] == {"contents": "read"}
     assert "permissions" not in template["jobs"]["gate"]
@@ -71,7 +71,7 @@ def test_the_github_template_gives_no_more_rights_than_a_job_needs() -> None:
     ],
     ids=["github", "own", "gitlab"],
 )
-def test_their_services_published_schemas_accept_them_and_no_misspelt_ones(
+def test_templates_follow_the_published_schemas(
     path: Path, schema: tuple[str, ...], mistake: tuple[str, str], tmp_path: Path
 ) -> None:
     if find_spec("check_jsonschema") is None:
@@ -83,5 +83,5 @@ def test_their_services_published_schemas_accept_them_and_no_misspelt_ones(
     from check_jsonschema import main
     from click.testing import CliRunner
 
-    checked = [CliRunner().invoke(main, [*schema, str(one)]) for one in (path, wrong)]
-    assert [one.exit_code for one in checked] == [0, 1], checked[0].output
+    results = [CliRunner().invoke(main, [*schema, str(file)]) for file in (path, wrong)]
+    assert [result.exit_code for result in results] == [0, 1], results[0].output
