@@ -232,7 +232,7 @@ class ModelStore:
         return header.weights()
 
     def _cached(self, derived: _Derived, needed: int, make: Callable[[Path], None]) -> ModelFile:
-        """The derived file; made under a lock, from at most `needed` bytes of free disk, if it is not complete."""
+        """The derived file; if missing or incomplete, it is made under a lock and takes `needed` bytes of disk."""
         path = derived.path
         with cache.locked(path, self._progress):
             if file := derived.recorded():
