@@ -1,7 +1,6 @@
-"""The engines' own benchmark programs as instruments: `--rwkv-backend=llama-bench:/path` and `web-rwkv-bench:/path`.
+"""The engines' own benchmark programs: `--rwkv-backend=llama-bench:/path` and `web-rwkv-bench:/path`.
 
-They tell speeds and no logits, so their answers go unchecked; they measure in their own way, so their cases have the
-native protocol.
+They print speeds and no logits, so their answers cannot be checked. Their cases have the native protocol.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ if TYPE_CHECKING:
     Report = Callable[[str, float], None]
 
 LLAMA_BENCH_BATCH = 2048
-"""What llama-bench is given as `-b`, its own default, unless a chunk is larger."""
+"""llama-bench's `-b`: its own default, unless a chunk is larger."""
 
 LLAMA_BENCH_LAYERS = 99
-"""What it is given as `-ngl` on a GPU: all of them."""
+"""llama-bench's `-ngl` on a GPU: all layers."""
 
-_ASK_SECONDS = 60.0
+_QUERY_SECONDS = 60.0
 _ANY_ADAPTER = Device("auto", "the first high-performance adapter", "gpu")
 _ROW = re.compile(r"^\|[^|]*\|[^|]*\|[^|]*\|\s*(pp|tg)(\d+)\s*\|\s*([\d.]+)\s*\|\s*$", re.MULTILINE)
 _ADAPTER = re.compile(r'AdapterInfo \{\s*name: "((?:[^"\\]|\\.)*)"')
@@ -45,19 +44,19 @@ _VERSION = re.compile(r"(\d+\.\d+\S*)(?: \(build (\d+), commit (\w+)\))?")
 
 
 def located(name: str, path: str) -> str:
-    """Where a program is: the path given, or the one that its name has on PATH.
+    """A program's absolute path: the path given, or its name's on PATH.
 
     Raises:
         OptionError: there is no such program.
     """
-    found = shutil.which(path or name)
-    if found is None:
-        wanted = f"{path!r} is no program that can be run" if path else f"there is no {name} on PATH"
-        raise OptionError(f"--rwkv-backend={name}: {wanted}; write --rwkv-backend={name}:/path/to/{name}")
-    return str(Path(found).absolute())
+    program = shutil.which(path or name)
+    if program is None:
+        reason = f"{path!r} is not an executable program" if path else f"there is no {name} on PATH"
+        raise OptionError(f"--rwkv-backend={name}: {reason}; write --rwkv-backend={name}:/path/to/{name}")
+    return str(Path(program).absolute())
 
 
-def _ask(command: Sequence[str | Path], seconds: float | None = None) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str | Path], seconds: float | None = None) -> subprocess.CompletedProcess[str]:
     """Run a program to its end.
 
     Raises:
@@ -82,7 +81,7 @@ def _ask(command: Sequence[str | Path], seconds: float | None = None) -> subproc
 
 
 def _digest(path: str) -> str:
-    """Which build it is: two of one version may differ."""
+    """Identifies the build: two builds of one version may differ."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12] if hasattr(hashlib, "file_digest") else _slow(file)
 
@@ -125,44 +124,44 @@ class LlamaBenchProgram(_Program):
         """One invocation for each depth of context.
 
         Raises:
-            BackendError: it failed, or told something else than was asked.
+            BackendError: it failed, or samples are missing.
         """
         samples: dict[str, tuple[Sample, ...]] = {}
-        told: dict[str, str] = {}
-        for depth in dict.fromkeys(one.depth for one in workloads):
-            chosen = [one for one in workloads if one.depth == depth]
+        versions: dict[str, str] = {}
+        for depth in dict.fromkeys(workload.depth for workload in workloads):
+            chosen = [workload for workload in workloads if workload.depth == depth]
             report(f"{Path(self._path).name}: {', '.join(map(str, chosen))}", 0.0)
             started = time.time()
             for row in self._rows(chosen, depth):
-                told = _told(row)
-                workload = next((one for one in chosen if _is_of(row, one)), None)
+                versions = _versions(row)
+                workload = next((workload for workload in chosen if _is_of(row, workload)), None)
                 if workload is not None:
                     samples[str(workload)] = tuple(Sample(started, int(time), ()) for time in row["samples_ns"])
-        missing = [str(one) for one in workloads if len(samples.get(str(one), ())) != REPETITIONS]
+        missing = [name for name in map(str, workloads) if len(samples.get(name, ())) != REPETITIONS]
         if missing:
-            raise BackendError(f"{self._path} told no {REPETITIONS} samples of {', '.join(missing)}")
-        return ToolResult(samples, versions=told)
+            raise BackendError(f"{self._path} did not print {REPETITIONS} samples of {', '.join(missing)}")
+        return ToolResult(samples, versions=versions)
 
     def _rows(self, chosen: Sequence[Workload], depth: int) -> list[dict[str, Any]]:
-        request, place = self._request, ("-dev", self._own_name)
+        request = self._request
         lengths = {
-            kind: ",".join(str(one.tokens) for one in chosen if one.kind == kind) or "0"
+            kind: ",".join(str(workload.tokens) for workload in chosen if workload.kind == kind) or "0"
             for kind in ("prefill", "generation")
         }
         command = [
             self._path, "-m", request.path, "-p", lengths["prefill"], "-n", lengths["generation"], "-d", depth,
             "-r", REPETITIONS, "-t", request.threads, "-ub", request.chunk, "-b", max(LLAMA_BENCH_BATCH, request.chunk),
-            "-ngl", 0 if self.device.kind == "cpu" else LLAMA_BENCH_LAYERS, *place, "-o", "jsonl",
+            "-ngl", 0 if self.device.kind == "cpu" else LLAMA_BENCH_LAYERS, "-dev", self._own_name, "-o", "jsonl",
         ]  # fmt: skip
-        ended = _ask(list(map(str, command)))
+        ended = _run(list(map(str, command)))
         try:
             return [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
         except json.JSONDecodeError as error:
-            raise BackendError(f"{self._path} printed something else than JSON: {error}") from error
+            raise BackendError(f"{self._path} printed invalid JSON: {error}; is it llama-bench?") from error
 
 
-def _told(row: Mapping[str, Any]) -> dict[str, str]:
-    """What a row of llama-bench says of the program and of where it ran; reports in its formats repeat it."""
+def _versions(row: Mapping[str, Any]) -> dict[str, str]:
+    """llama-bench's build and hardware in a row of its output, for the reports in its formats."""
     build = {"build": f"{row['build_commit']} ({row['build_number']})"}
     return build | {name: str(row[name]) for name in ("backends", "cpu_info", "gpu_info") if row.get(name)}
 
@@ -174,23 +173,23 @@ def _is_of(row: Mapping[str, Any], workload: Workload) -> bool:
 
 
 class WebRwkvBenchProgram(_Program):
-    """web-rwkv's `bench` with a model. It tells one speed, of all repetitions together, to two decimals."""
+    """web-rwkv's `bench` with a model. It prints one speed of all repetitions together, to two decimals."""
 
     def bench(self, workloads: Sequence[Workload], report: Report) -> ToolResult:
         """One invocation for each prefill and generation of the lists.
 
         Raises:
-            BackendError: it failed, or printed something else.
-            DeviceError: it took another adapter than was listed.
+            BackendError: it failed, or a speed is missing.
+            DeviceError: it used another adapter than was listed.
         """
-        prefills = [one for one in workloads if one.kind == "prefill"]
-        generations = [one for one in workloads if one.kind == "generation"]
+        prefills = [workload for workload in workloads if workload.kind == "prefill"]
+        generations = [workload for workload in workloads if workload.kind == "generation"]
         samples: dict[str, tuple[Sample, ...]] = {}
         adapter = ""
         for pair in zip_longest(prefills, generations):
-            report(f"{Path(self._path).name}: {', '.join(str(one) for one in pair if one)}", 0.0)
+            report(f"{Path(self._path).name}: {', '.join(str(workload) for workload in pair if workload)}", 0.0)
             started = time.time()
-            ended = _ask(self._command(*(one.tokens if one else 1 for one in pair)))
+            ended = _run(self._command(*(workload.tokens if workload else 1 for workload in pair)))
             adapter = self._checked_adapter(ended.stderr)
             speeds = {f"{kind}{count}": float(speed) for kind, count, speed in _ROW.findall(ended.stdout)}
             for workload in filter(None, pair):
@@ -210,11 +209,11 @@ class WebRwkvBenchProgram(_Program):
             command += [option, layers or str(_layers(request.path))]
         return command
 
-    def _checked_adapter(self, told: str) -> str:
-        found = _ADAPTER.search(told)
-        if found and self.device.id != _ANY_ADAPTER.id and found[1] != self.device.name:
-            raise DeviceError(f"{self._path} took {found[1]!r} where {self.device.name!r} was expected")
-        return found[1] if found else ""
+    def _checked_adapter(self, stderr: str) -> str:
+        adapter = _ADAPTER.search(stderr)
+        if adapter and self.device.id != _ANY_ADAPTER.id and adapter[1] != self.device.name:
+            raise DeviceError(f"{self._path} used {adapter[1]!r} where {self.device.name!r} was expected")
+        return adapter[1] if adapter else ""
 
 
 def _layers(path: Path) -> int:
@@ -225,7 +224,7 @@ def _layers(path: Path) -> int:
 
 @dataclass(frozen=True)
 class LlamaBench(LlamaCpp):
-    """llama-bench, of any build: its files and quants are llama.cpp's."""
+    """llama-bench of any build, with llama.cpp's files and quants."""
 
     name: str = "llama-bench"
     install: str = "build llama.cpp's target llama-bench"
@@ -234,13 +233,13 @@ class LlamaBench(LlamaCpp):
     tells_logits: bool = False
 
     def versions(self) -> Mapping[str, str]:
-        """What it says of itself; older ones do not."""
+        """Its own version, which older builds do not print."""
         try:
-            told = _ask([self.path, "--version"], _ASK_SECONDS)
+            ended = _run([self.path, "--version"], _QUERY_SECONDS)
         except BackendError:
             return {"llama-bench": "unknown", "executable": _digest(self.path)}
-        found = _VERSION.search(told.stdout + told.stderr)
-        version = f"{found[1]} {found[3] or ''}".strip() if found else "unknown"
+        match = _VERSION.search(ended.stdout + ended.stderr)
+        version = f"{match[1]} {match[3] or ''}".strip() if match else "unknown"
         return {"llama-bench": version, "executable": _digest(self.path)}
 
     def devices(self) -> Sequence[Device]:
@@ -249,17 +248,17 @@ class LlamaBench(LlamaCpp):
 
     @property
     def _named(self) -> dict[str, Device]:
-        """By its own names: `CUDA0`."""
-        told = _ask([self.path, "--list-devices"], _ASK_SECONDS)
-        found = {}
-        for line in (told.stdout + told.stderr).splitlines():
+        """Devices by llama-bench's own names: `CUDA0`."""
+        ended = _run([self.path, "--list-devices"], _QUERY_SECONDS)
+        devices = {}
+        for line in (ended.stdout + ended.stderr).splitlines():
             if match := re.match(r"\s+([A-Za-z]+)(\d+): (.*?)(?: \(\d+ MiB.*)?$", line):
                 kind = "software" if "llvmpipe" in match[3].lower() else "gpu"
-                found[match[1] + match[2]] = Device(f"{match[1].lower()}:{match[2]}", match[3], kind)  # type: ignore[arg-type]
-        return {**found, "none": Device("cpu", "CPU", "cpu")}
+                devices[match[1] + match[2]] = Device(f"{match[1].lower()}:{match[2]}", match[3], kind)  # type: ignore[arg-type]
+        return {**devices, "none": Device("cpu", "CPU", "cpu")}
 
     def open(self, request: OpenRequest) -> LlamaBenchProgram:  # type: ignore[override]  # a Program, as Backend allows
-        """Nothing is loaded: the program does that each time."""
+        """Load nothing: the program loads the model at each invocation."""
         for own_name, device in self._named.items():
             if device.id == request.device:
                 return LlamaBenchProgram(request, device, self.path, own_name)
@@ -268,7 +267,7 @@ class LlamaBench(LlamaCpp):
 
 @dataclass(frozen=True)
 class WebRwkvBench(WebRwkv):
-    """web-rwkv's `bench`, of any build."""
+    """web-rwkv's `bench` of any build."""
 
     name: str = "web-rwkv-bench"
     install: str = "cargo install web-rwkv --version 0.10.20 --example bench --locked"
@@ -277,11 +276,11 @@ class WebRwkvBench(WebRwkv):
 
     def versions(self) -> Mapping[str, str]:
         """The crate's."""
-        found = _VERSION.search(_ask([self.path, "--version"], _ASK_SECONDS).stdout)
-        return {"web-rwkv-bench": found[1] if found else "unknown", "executable": _digest(self.path)}
+        match = _VERSION.search(_run([self.path, "--version"], _QUERY_SECONDS).stdout)
+        return {"web-rwkv-bench": match[1] if match else "unknown", "executable": _digest(self.path)}
 
     def devices(self) -> Sequence[Device]:
-        """What `--adapter` takes: as the binding lists it, where that is installed; the program itself cannot list."""
+        """The adapter that `--adapter` selects: the binding's first, because the program cannot list them."""
         try:
             listed = super().devices()
         except ImportError:
@@ -289,10 +288,10 @@ class WebRwkvBench(WebRwkv):
         return (listed[0] if listed else _ANY_ADAPTER,)
 
     def open(self, request: OpenRequest) -> WebRwkvBenchProgram:  # type: ignore[override]  # a Program, as Backend allows
-        """Nothing is loaded: the program does that each time."""
+        """Load nothing: the program loads the model at each invocation."""
         (device,) = self.devices()
         if device.id != request.device:
-            raise DeviceError(f"{self.path} takes {device.id}, not {request.device!r}")
+            raise DeviceError(f"{self.path} uses {device.id}, not {request.device!r}")
         return WebRwkvBenchProgram(request, device, self.path)
 
 

@@ -1,4 +1,4 @@
-"""llama.cpp through llama-cpp-python's low-level calls, which give the exact boundary that its `eval()` hides."""
+"""llama.cpp through llama-cpp-python's low-level calls: `eval()` would add work to the timed calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SEQUENCE = 0  # the one that llama_batch_get_one's tokens belong to
 # enum ggml_backend_dev_type, ggml/include/ggml-backend.h
 _DEVICE_KINDS: dict[int, DeviceKind] = {0: "cpu", 1: "gpu", 2: "gpu"}
 
-# The file types of enum llama_ftype (include/llama.h) that RWKV users meet; the others load, but are not made here.
+# The file types of enum llama_ftype (include/llama.h) that RWKV users have; files of other types load too.
 FILE_TYPES = {
     "f32": "ALL_F32",
     "f16": "MOSTLY_F16",
@@ -49,7 +49,7 @@ FILE_TYPES = {
 def _ggml() -> Any:  # noqa: ANN401 - a ctypes library has no type of its own
     """The ggml library that llama-cpp-python has loaded, with the few signatures used here declared."""
     binding = import_module("llama_cpp._ctypes_extensions")
-    # The binding takes libllama from this folder and ggml from its own all the same: another ggml, with other devices.
+    # The binding loads libllama from this folder but ggml from its own, which may be another build with other devices.
     elsewhere = os.environ.get("LLAMA_CPP_LIB_PATH")
     library = (
         binding.load_shared_library("ggml", Path(elsewhere)) if elsewhere else import_module("llama_cpp._ggml").libggml
@@ -65,9 +65,9 @@ def _ggml() -> Any:  # noqa: ANN401 - a ctypes library has no type of its own
 
 
 def _listed() -> list[tuple[int, Device]]:
-    """Devices of ggml with their handles. `CUDA0` becomes `cuda:0`; a CPU's accelerator (BLAS, AMX) is no place."""
+    """Devices of ggml with their handles. `CUDA0` becomes `cuda:0`; a CPU's accelerators (BLAS, AMX) are left out."""
     library = _ggml()
-    found = []
+    devices = []
     for index in range(library.ggml_backend_dev_count()):
         handle = library.ggml_backend_dev_get(index)
         kind = _DEVICE_KINDS.get(library.ggml_backend_dev_type(handle))
@@ -79,8 +79,8 @@ def _listed() -> list[tuple[int, Device]]:
         device_id = "cpu" if kind == "cpu" else f"{family.lower()}:{name[len(family) :] or 0}"
         software = kind == "gpu" and "llvmpipe" in description.lower()
         address = _address(library, handle) if kind == "gpu" else ""
-        found.append((handle, Device(device_id, description, "software" if software else kind, physical=address)))
-    return found
+        devices.append((handle, Device(device_id, description, "software" if software else kind, physical=address)))
+    return devices
 
 
 class _Properties(ctypes.Structure):
@@ -105,7 +105,7 @@ def _address(library: Any, handle: int) -> str:  # noqa: ANN401 - a ctypes libra
 
 
 class _Log:
-    """What llama.cpp says of itself while it loads; still written on stderr, for the worker's last lines."""
+    """llama.cpp's log while it loads; also written to stderr, for the worker's last lines."""
 
     def __init__(self, library: Any) -> None:  # noqa: ANN401 - a ctypes library
         self.text = ""
@@ -113,24 +113,22 @@ class _Log:
         library.llama_log_set(self._callback, None)
 
     def _keep(self, _level: int, text: bytes, _data: object) -> None:
-        said = text.decode(errors="replace")
-        self.text += said
-        sys.stderr.write(said)
+        line = text.decode(errors="replace")
+        self.text += line
+        sys.stderr.write(line)
 
 
 def check_offload(log: str, device: Device) -> None:
-    """Every layer lies on the device, by llama.cpp's own account in its log.
+    """Check in llama.cpp's log that every layer is on the device.
 
     Raises:
-        DeviceError: some do not, or the log does not say.
+        DeviceError: some are not, or the log does not say.
     """
-    told = re.search(r"offloaded (\d+)/(\d+) layers to GPU", log)
-    if told is None:
+    offloaded = re.search(r"offloaded (\d+)/(\d+) layers to GPU", log)
+    if offloaded is None:
         raise DeviceError(f"llama.cpp does not say how many layers it put on {device.id}, so none is measured there")
-    if told[1] != told[2]:
-        raise DeviceError(
-            f"llama.cpp put {told[1]} of {told[2]} layers on {device.id}; a part on the CPU is no {device.id}"
-        )
+    if offloaded[1] != offloaded[2]:
+        raise DeviceError(f"llama.cpp put {offloaded[1]} of {offloaded[2]} layers on {device.id}; free memory there")
     family, _, number = device.id.partition(":")
     buffers = {name.lower(): float(size) for name, size in re.findall(r"(\S+) model buffer size = +([\d.]+) MiB", log)}
     if not any(name in {f"{family}{number}", family} and size > 0 for name, size in buffers.items()):
@@ -140,7 +138,7 @@ def check_offload(log: str, device: Device) -> None:
 
 
 class LlamaCppEngine:
-    """A llama.cpp model and context. Weights, buffers and the token arrays in flight are kept alive here."""
+    """A llama.cpp model and context. This object keeps the arrays alive that llama.cpp has pointers to."""
 
     def __init__(self, request: OpenRequest, handle: int, device: Device) -> None:
         self._lib: Any = import_module("llama_cpp.llama_cpp")
@@ -153,7 +151,7 @@ class LlamaCppEngine:
             raise BackendError(message)
         self._memory = self._lib.llama_get_memory(self._context)
         self._vocabulary = int(self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model)))
-        # llama_batch_get_one keeps the pointer only: without this reference decode fails with -1.
+        # llama_batch_get_one keeps a pointer only: without this reference llama_decode fails with -1.
         self._tokens: Any = None
         self._views: dict[int, npt.NDArray[np.float32]] = {}
 
@@ -161,13 +159,13 @@ class LlamaCppEngine:
         params = self._lib.llama_model_default_params()
         offload = self._device.kind != "cpu"
         params.n_gpu_layers = -1 if offload else 0
-        # A NULL-terminated list: exactly the asked device, or none beside the CPU.
+        # A NULL-terminated list: the requested device alone, or only the CPU.
         self._devices = (ctypes.c_void_p * 2)(handle if offload else None, None)
         params.devices = ctypes.cast(self._devices, ctypes.c_void_p)
         self._log = _Log(self._lib)
         model = self._lib.llama_model_load_from_file(os.fsencode(request.path), params)
         if not model:
-            message = f"llama.cpp cannot load {request.path}; its own reason stands in the worker's last lines"
+            message = f"llama.cpp cannot load {request.path}; its reason is in the worker's last lines"
             raise ModelError(message)
         if offload:
             check_offload(self._log.text, self._device)
@@ -175,7 +173,7 @@ class LlamaCppEngine:
 
     def _context_params(self, request: OpenRequest) -> Any:  # noqa: ANN401 - a ctypes structure
         params = self._lib.llama_context_default_params()
-        # RWKV keeps no cache that grows with the context, so n_ctx bounds nothing but the position counter.
+        # RWKV has no cache that grows with the context, so n_ctx only bounds the position counter.
         params.n_ctx = 1 << 20
         params.n_batch = params.n_ubatch = request.chunk
         params.n_threads = params.n_threads_batch = request.threads
@@ -199,11 +197,11 @@ class LlamaCppEngine:
         self.synchronise()
 
     def save_state(self) -> Any:  # noqa: ANN401 - a ctypes array
-        """The only sequence's state in host memory, as llama.cpp serializes it, its position included."""
+        """The only sequence's state and position in host memory, as llama.cpp serializes them."""
         size = self._lib.llama_state_seq_get_size(self._context, _SEQUENCE)
         state = (ctypes.c_uint8 * size)()
         copied = self._lib.llama_state_seq_get_data(self._context, state, size, _SEQUENCE)
-        if not size or copied != size:  # it says 0 for whatever went wrong
+        if not size or copied != size:  # 0 for any error
             raise BackendError(f"llama.cpp copied {copied} of the state's {size} bytes; its reason is in its log")
         return state
 
@@ -234,9 +232,9 @@ class LlamaCppEngine:
         self._lib.llama_synchronize(self._context)
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """float32 [vocabulary], llama.cpp's own until the next call; llama_get_logits_ith waits for the device itself.
+        """float32 [vocabulary], a view of llama.cpp's memory; llama_get_logits_ith waits for the device.
 
-        It gives the address that llama.cpp copied the logits to; NumPy's view of it is made once for each address.
+        The view is made once for each address that llama.cpp copies the logits to.
         """
         pointer = self._lib.llama_get_logits_ith(self._context, -1)
         address = ctypes.addressof(pointer.contents)
@@ -271,18 +269,18 @@ class LlamaCpp(BackendDefaults):
         return quant
 
     def versions(self) -> Mapping[str, str]:
-        """The binding and the llama.cpp inside it, which older bindings (0.3.30) do not tell."""
+        """The binding and its llama.cpp, whose version bindings up to 0.3.30 do not have."""
         library = import_module("llama_cpp.llama_cpp")
-        inside = getattr(library, "llama_version", None)
-        told = {} if inside is None else {"llama.cpp": inside().decode()}
-        return {"llama-cpp-python": version("llama-cpp-python"), **told}
+        llama_version = getattr(library, "llama_version", None)
+        inner = {} if llama_version is None else {"llama.cpp": llama_version().decode()}
+        return {"llama-cpp-python": version("llama-cpp-python"), **inner}
 
     def devices(self) -> Sequence[Device]:
         """GPUs first, then the CPU."""
         return ranked(device for _, device in _listed())
 
     def open(self, request: OpenRequest) -> LlamaCppEngine:
-        """Load a `.gguf` onto exactly the asked device."""
+        """Load a `.gguf` onto exactly the requested device."""
         for handle, device in _listed():
             if device.id == request.device:
                 return LlamaCppEngine(request, handle, device)
@@ -305,7 +303,7 @@ class LlamaCpp(BackendDefaults):
 
 
 def ranked(devices: Iterable[Device]) -> list[Device]:
-    """Best first. A software GPU is worth less than the CPU it runs on, which ggml lists behind every GPU."""
+    """Best first. A software GPU comes after the CPU that it runs on; ggml lists it before."""
     order: tuple[DeviceKind, ...] = ("gpu", "cpu", "software")
     return sorted(devices, key=lambda device: order.index(device.kind))
 

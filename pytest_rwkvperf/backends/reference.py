@@ -1,4 +1,4 @@
-"""The oracle as a backend that one can select: slow, right, and with nothing to install."""
+"""The oracle as a backend: slow, and with nothing to install."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CPU = Device("cpu", "NumPy", "cpu")
 
 
 class ReferenceEngine:
-    """The oracle behind the engines' Protocol. NumPy's own BLAS decides how many threads it uses."""
+    """The oracle as an Engine. NumPy's BLAS decides how many threads it uses."""
 
     def __init__(self, oracle: Oracle) -> None:
         self._oracle = oracle
@@ -47,7 +47,7 @@ class ReferenceEngine:
         return deepcopy(self._oracle.state)
 
     def load_state(self, state: list[LayerState]) -> None:
-        """Copied once more: the oracle computes in place."""
+        """Copies again, because the oracle computes in place."""
         self._oracle.state = deepcopy(state)
 
     def prefill(self, tokens: Sequence[int]) -> None:
@@ -59,7 +59,7 @@ class ReferenceEngine:
         self._logits = self._oracle.forward([token])
 
     def synchronise(self) -> None:
-        """NumPy is always done."""
+        """NumPy queues nothing."""
 
     def logits(self) -> npt.NDArray[np.float32]:
         """float32 [vocabulary]."""
@@ -73,7 +73,7 @@ class Reference(BackendDefaults):
     name: str = "reference"
     format: Format = "st"
     install: str = "pip install pytest-rwkvperf"
-    no_device: str = "there is always the CPU"
+    no_device: str = "reinstall pytest-rwkvperf"
     standard_chunk: int = 512
     quants: tuple[str, ...] = ("fp32",)
 
@@ -96,7 +96,7 @@ class Reference(BackendDefaults):
         return (_CPU,)
 
     def open(self, request: OpenRequest) -> ReferenceEngine:
-        """Map the file; nothing is loaded before it is needed."""
+        """Map the file into memory."""
         from pytest_rwkvperf.oracle import dequantized
         from pytest_rwkvperf.oracle.rwkv7 import Oracle
 

@@ -1,4 +1,8 @@
-"""Finding backends by name: the built-in ones and those that other distributions offer by entry point."""
+"""Backends by name: the built-in ones, and those that other distributions offer by entry point.
+
+An engine of this project needs a module in this folder and a line in BUILT_IN; another distribution's needs an entry
+point in GROUP. `core/engine.py` says what either offers.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pytest_rwkvperf.core.errors import OptionError
 
 GROUP = "pytest_rwkvperf.backends"
 
-# One line adds a backend. The order is that of reports.
+# In the order of reports.
 BUILT_IN = {
     "rwkv": "pytest_rwkvperf.backends.rwkv_pip:BACKEND",
     "llama-cpp": "pytest_rwkvperf.backends.llama_cpp:BACKEND",
@@ -18,24 +22,23 @@ BUILT_IN = {
 }
 
 BY_HAND_ONLY = frozenset({"reference"})
-"""Not among `all`: the oracle's speed is nobody's question."""
-
+"""Not in `all`: the oracle's speed is of no interest."""
 
 EXECUTABLES = {
     "llama-bench": "pytest_rwkvperf.backends.executables:llama_bench",
     "web-rwkv-bench": "pytest_rwkvperf.backends.executables:web_rwkv_bench",
 }
-"""Whole programs, which `--rwkv-backend` names with their paths; a location's third part is the path."""
+"""Programs, which `--rwkv-backend` names with their paths; a location's third part is the path."""
 
 
 def locations() -> dict[str, str]:
     """Where each backend lives, as `module:attribute`, built-in ones first."""
     from importlib.metadata import entry_points  # a quarter of a worker's start, and no worker asks for locations
 
-    found = dict(BUILT_IN)
+    known = dict(BUILT_IN)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        found.setdefault(entry.name, entry.value)
-    return found
+        known.setdefault(entry.name, entry.value)
+    return known
 
 
 def load(location: str) -> Backend:
@@ -71,10 +74,10 @@ def _completed(offered: object) -> object:
 def choose(text: str, option: str = "--rwkv-backend") -> tuple[dict[str, str], bool]:
     """Read the value of `--rwkv-backend`: the chosen locations by name, and whether they were named by hand.
 
-    `option` is what errors call it.
+    `option` is its name in errors.
 
     Raises:
-        OptionError: a name that nobody offers.
+        OptionError: a name is unknown.
     """
     known = locations()
     names = [name.strip() for name in text.split(",") if name.strip()]
@@ -89,16 +92,16 @@ def choose(text: str, option: str = "--rwkv-backend") -> tuple[dict[str, str], b
         allowed = ", ".join([*known, *(f"{name}:/path" for name in EXECUTABLES)])
         raise OptionError(f"{option}={value!r} is unknown; allowed: all, {allowed}")
     known |= programs
-    return {name: known[name] for name in dict.fromkeys(one.partition(":")[0] for one in names)}, True
+    return {name: known[name] for name in dict.fromkeys(text.partition(":")[0] for text in names)}, True
 
 
 def _programs(names: list[str]) -> dict[str, str]:
-    """The programs among what was chosen, with their locations.
+    """The chosen programs' locations.
 
     Raises:
-        OptionError: one is not there, or named twice.
+        OptionError: one does not exist, or is named twice.
     """
-    found: dict[str, str] = {}
+    programs: dict[str, str] = {}
     for chosen in names:
         name, _, path = chosen.partition(":")
         if name not in EXECUTABLES:
@@ -106,6 +109,6 @@ def _programs(names: list[str]) -> dict[str, str]:
         from pytest_rwkvperf.backends.executables import located
 
         location = f"{EXECUTABLES[name]}:{located(name, path)}"
-        if found.setdefault(name, location) != location:
+        if programs.setdefault(name, location) != location:
             raise OptionError(f"--rwkv-backend names two programs {name}; measure one after the other")
-    return found
+    return programs

@@ -1,8 +1,8 @@
 """The community guide's way to measure the `rwkv` package: a chat of three turns, sampling included.
 
-Prompts, seed and tokens per turn are fixed here, since synthetic weights never end an answer by themselves. All else is
-as in the guide's script and the package's own chat: the prompt in chunks, penalties on what was said, the end of text
-forbidden, nucleus sampling with the package's own sampler, and decoding to text as tokens come.
+Prompts, seed and tokens per turn are fixed, because synthetic weights never end an answer. The rest is as in the
+guide's script and the package's own chat: the prompt in chunks, penalties on repeated tokens, no end of text, nucleus
+sampling with the package's sampler, and decoding to text after each token.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _REPLACEMENT = "\ufffd"
 
 
 class Chat:
-    """A model with its state, and what has been said."""
+    """A model with its state in the chat."""
 
     def __init__(self, model: Any, torch: Any, chunk: int, *, cuda: bool) -> None:  # noqa: ANN401 - untyped packages
         import numpy as np
@@ -42,7 +42,7 @@ class Chat:
         self._model, self._torch, self._chunk, self._cuda = model, torch, chunk, cuda
         self._pipeline = import_module("rwkv.utils").PIPELINE(model, _VOCABULARY)
         self._state: Any = None
-        np.random.seed(SEED)  # noqa: NPY002 - the package's sampler draws from here
+        np.random.seed(SEED)  # noqa: NPY002 - the package's sampler uses it
         torch.manual_seed(SEED)
 
     def run(self, tokens: int, report: Callable[[str, float], None]) -> list[Turn]:
@@ -55,7 +55,7 @@ class Chat:
         return turns
 
     def _feed(self, text: str) -> Any:  # noqa: ANN401 - a tensor
-        ids, out = [int(one) for one in self._pipeline.encode(text)], None
+        ids, out = [int(token) for token in self._pipeline.encode(text)], None
         for start in range(0, len(ids), self._chunk):
             out, self._state = self._model.forward(ids[start : start + self._chunk], self._state)
         return out
@@ -64,27 +64,27 @@ class Chat:
         """One answer of `tokens` + 1 tokens; the clock starts after the first one, which therefore does not count."""
         out = self._feed(f"User: {question}\n\nAssistant:")
         occurrence: dict[int, float] = {}
-        said: list[int] = []
+        answer: list[int] = []
         shown, started = 0, 0
         for index in range(tokens + 1):
-            for one, count in occurrence.items():
-                out[one] -= _PRESENCE + count * _FREQUENCY
+            for token, count in occurrence.items():
+                out[token] -= _PRESENCE + count * _FREQUENCY
             out[0] -= _FORBIDDEN
             token = self._pipeline.sample_logits(out, temperature=_TEMPERATURE, top_p=_TOP_P)
             out, self._state = self._model.forward([token], self._state)
-            said.append(token)
+            answer.append(token)
             if index == 0:
                 started = time.perf_counter_ns()
-            for one in occurrence:
-                occurrence[one] *= _DECAY
+            for earlier in occurrence:
+                occurrence[earlier] *= _DECAY
             occurrence[token] = 1 + occurrence.get(token, 0.0)
-            text = self._text(said[shown:])
+            text = self._text(answer[shown:])
             if _REPLACEMENT not in text and not text.endswith("\n"):
                 shown = index + 1
         return Turn(tokens, time.perf_counter_ns() - started, *self._memory())
 
     def _text(self, ids: list[int]) -> str:
-        """Untrained weights also give the ids that no token has, which the package's tokenizer cannot decode."""
+        """Empty for ids that have no token, which untrained weights give too and the tokenizer cannot decode."""
         try:
             return str(self._pipeline.decode(ids))
         except KeyError:

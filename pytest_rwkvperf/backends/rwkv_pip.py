@@ -30,16 +30,16 @@ _SUFFIX = ".pth"
 
 
 def _parse(quant: str) -> tuple[str, bool]:
-    """`fp16@kernels` is fp16 with the package's own CUDA kernels; without the word, torch's operations alone."""
+    """`fp16@kernels` is fp16 with the package's own CUDA kernels; without `@kernels`, with torch's operations."""
     dtype, _, variant = quant.partition("@")
     return dtype, variant == _KERNELS
 
 
 def _import_model(*, kernels: bool) -> tuple[Any, float]:
-    """The package's module, and the seconds that its import took: with kernels it compiles them, or loads them built.
+    """The package's module and its import's seconds; the import compiles the kernels, or loads them built.
 
     Raises:
-        BackendError: the kernels could not be built, or the package fell back to fewer of them in silence.
+        BackendError: the kernels could not be built, or the package silently uses fewer of them.
     """
     os.environ["RWKV_CUDA_ON"] = "1" if kernels else "0"
     if "rwkv.model" in sys.modules:
@@ -56,7 +56,7 @@ def _import_model(*, kernels: bool) -> tuple[Any, float]:
         )
         raise BackendError(message) from error
     if kernels and (os.environ["RWKV_CUDA_ON"] != "1" or module.DISABLE_CUBLAS_GEMM):
-        raise BackendError("rwkv fell back from its cuBLAS kernel in silence; its own reason is in the worker's output")
+        raise BackendError("rwkv silently fell back from its cuBLAS kernel; its reason is in the worker's output")
     return module, time.perf_counter() - started
 
 
@@ -68,7 +68,7 @@ class RwkvEngine:
 
         torch.set_num_threads(request.threads)
         if request.device.startswith("cuda"):
-            # The package's kernels run on torch's current device, whichever one their tensors are on.
+            # The package's kernels run on torch's current device, not on their tensors' device.
             torch.cuda.set_device(request.device)
         dtype, kernels = _parse(request.quant)
         # The path must come without its suffix, and the package reads RWKV_V7_ON at import (backends.environment).
@@ -76,7 +76,7 @@ class RwkvEngine:
         self._build_seconds = seconds if kernels else 0.0
         model_class = module.RWKV
         if not hasattr(model_class, "generate_zero_state"):
-            raise BackendError(f"rwkv {version('rwkv')} keeps its first state to itself: install 0.8.31 or later")
+            raise BackendError(f"rwkv {version('rwkv')} has no generate_zero_state: install 0.8.31 or later")
         strategy = f"{request.device} {dtype}"
         self._model: Any = model_class(str(request.path).removesuffix(_SUFFIX), strategy)
         self._torch = torch
@@ -98,12 +98,12 @@ class RwkvEngine:
 
     @property
     def build_seconds(self) -> float:
-        """What compiling or loading the CUDA kernels took, which is no part of loading a model; 0 without them."""
+        """Of compiling or loading the CUDA kernels; 0 without them."""
         return self._build_seconds
 
     @property
     def weights_device(self) -> str:
-        """Where torch really holds the head matrix, as torch names it."""
+        """The device of the head matrix, by torch's name."""
         return str(self._model.z["head.weight"].device)
 
     def chat(self, tokens: int, chunk: int, report: Callable[[str, float], None]) -> list[Turn]:
@@ -113,7 +113,7 @@ class RwkvEngine:
         return Chat(self._model, self._torch, chunk, cuda=self._cuda).run(tokens, report)
 
     def clear(self) -> None:
-        """A fresh zero state, allocated outside the clock (the package would do it inside the first call)."""
+        """A new zero state, allocated here because the package would allocate it inside the first timed call."""
         self._state = self._model.generate_zero_state()
         self.synchronise()
 
@@ -124,7 +124,7 @@ class RwkvEngine:
         return copied
 
     def load_state(self, state: Any) -> None:  # noqa: ANN401 - a list of tensors
-        """Copies once more: the package computes in the tensors that it is given."""
+        """Copies again, because the package computes in place."""
         self._state = [tensor.clone() for tensor in state]
 
     def prefill(self, tokens: Sequence[int]) -> None:
@@ -136,7 +136,7 @@ class RwkvEngine:
         self._logits, self._state = self._model.forward(token, self._state)
 
     def synchronise(self) -> None:
-        """Wait for CUDA; the CPU is always done."""
+        """Wait for CUDA; on the CPU nothing is queued."""
         if self._cuda:
             self._torch.cuda.synchronize()
 
@@ -158,11 +158,11 @@ class RwkvPip(BackendDefaults):
     quants: tuple[str, ...] = _DTYPES
 
     def accepts(self, quant: str) -> bool:
-        """The three dtypes its RWKV-7 class takes, each with `@kernels` for its CUDA kernels."""
+        """The three dtypes of its RWKV-7 class, each optionally with `@kernels` for its CUDA kernels."""
         return quant.removesuffix(f"@{_KERNELS}") in _DTYPES
 
     def standard_quants(self, device: Device) -> tuple[str, ...]:
-        """fp16 is the guide's on CUDA; on a CPU fp16 arithmetic is emulated, so bf16 stands beside fp32."""
+        """On CUDA fp16, as in the guide, and bf16; not fp16 on a CPU, which emulates its arithmetic."""
         return ("fp32", "bf16") if device.kind == "cpu" else ("fp16", "bf16")
 
     def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
@@ -196,10 +196,10 @@ class RwkvPip(BackendDefaults):
         """Load a `.pth`; the caller has checked it with `weights_only=True`.
 
         Raises:
-            ModelError: it is not called so: the package adds `.pth` by itself and would load another file, unchecked.
+            ModelError: the name does not end in `.pth`: the package appends that and would load another file.
         """
         if request.path.suffix != _SUFFIX:
-            raise ModelError(f"the rwkv package loads no file but one ending in {_SUFFIX}; rename {request.path}")
+            raise ModelError(f"the rwkv package loads only files that end in {_SUFFIX}; rename {request.path}")
         device = next((device for device in self.devices() if device.id == request.device), None)
         if device is None:
             raise DeviceError(f"rwkv has no device {request.device!r}")

@@ -36,18 +36,18 @@ def _device(adapter: Any, index: int) -> Device:  # noqa: ANN401 - the binding's
 
 
 def _adapters() -> list[tuple[Any, Device]]:
-    """Adapters with their devices, numbered within each graphics API; the same hardware may appear under two."""
+    """Adapters with their devices, numbered within each graphics API; hardware may be listed under several."""
     counts: dict[str, int] = {}
-    found = []
+    adapters = []
     for adapter in import_module(_BINDING).adapters():
         index = counts.setdefault(adapter.backend, 0)
         counts[adapter.backend] += 1
-        found.append((adapter, _device(adapter, index)))
-    return found
+        adapters.append((adapter, _device(adapter, index)))
+    return adapters
 
 
 class WebRwkvEngine:
-    """A model of the binding. Its forward always ends with the logits on the host, so nothing is left queued."""
+    """A model of the binding, whose forward pass always ends with the logits on the host."""
 
     def __init__(self, request: OpenRequest, adapter: Any, device: Device) -> None:  # noqa: ANN401 - as above
         binding = import_module(_BINDING)
@@ -111,11 +111,11 @@ class WebRwkv(BackendDefaults):
     format: Format = "st"
     install: str = "pip install ./native/web-rwkv  (in a checkout; needs cargo, from https://rustup.rs)"
     no_device: str = (
-        "install a Vulkan driver, on Debian without a GPU: apt-get install mesa-vulkan-drivers libvulkan1. What keeps "
-        "one that is there from loading (NVIDIA's asks for GL's libraries) is told by: VK_LOADER_DEBUG=error "
+        "install a Vulkan driver, on Debian without a GPU: apt-get install mesa-vulkan-drivers libvulkan1. To see why "
+        "an installed driver does not load (NVIDIA's needs GL's libraries), run: VK_LOADER_DEBUG=error "
         "python -c 'import rwkvperf_web_rwkv; rwkvperf_web_rwkv.adapters()'"
     )
-    # The guide's tool uses 128. web-rwkv 0.10.20 keeps a chunk's length in 8 bits: a longer one is quick and wrong.
+    # The guide's tool uses 128. web-rwkv 0.10.20 stores a chunk's length in 8 bits: longer chunks give wrong answers.
     standard_chunk: int = 128
     max_chunk: int | None = 224
     quants: tuple[str, ...] = _QUANTS
@@ -128,7 +128,7 @@ class WebRwkv(BackendDefaults):
         return name in _QUANTS and name != "fp16" and layers.isascii() and layers.isdigit() and int(layers) > 0
 
     def standard_quants(self, device: Device) -> tuple[str, ...]:
-        """nf4 only where it is worth the time: on a GPU."""
+        """nf4 only on a GPU: it takes long elsewhere."""
         return ("fp16", "int8", "nf4") if device.kind == "gpu" else ("fp16", "int8")
 
     def emulation(self, quant: str) -> str:
@@ -146,7 +146,7 @@ class WebRwkv(BackendDefaults):
         return sorted(listed, key=lambda device: device.kind != "gpu")
 
     def open(self, request: OpenRequest) -> WebRwkvEngine:
-        """Load a `.st` on the asked adapter."""
+        """Load a `.st` on the requested adapter."""
         for adapter, device in _adapters():
             if device.id == request.device:
                 return WebRwkvEngine(request, adapter, device)

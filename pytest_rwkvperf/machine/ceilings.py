@@ -1,4 +1,4 @@
-"""What a CUDA device can reach: a copy and matrix products, timed by device events in a worker of their own."""
+"""A CUDA device's ceilings: a copy and matrix products, timed by device events in a worker of their own."""
 
 from __future__ import annotations
 
@@ -32,9 +32,7 @@ def measure(address: str) -> dict[str, Any]:
     """
     import torch
 
-    from pytest_rwkvperf.machine.ceilings import address_of
-
-    index = next((one for one in range(torch.cuda.device_count()) if address_of(one) == address), None)
+    index = next((index for index in range(torch.cuda.device_count()) if address_of(index) == address), None)
     if index is None:
         raise DeviceError(f"torch {torch.__version__} sees no CUDA device at {address}")
     torch.cuda.set_device(index)
@@ -96,7 +94,7 @@ def _best(work: Callable[[], object]) -> float:
 
 
 def address_of(index: int) -> str:
-    """PCI address of a CUDA device; older torch (before 2.9) does not tell."""
+    """PCI address of a CUDA device; empty with torch before 2.9, which does not have it."""
     import torch
 
     properties: Any = torch.cuda.get_device_properties(index)  # its stub lacks the address

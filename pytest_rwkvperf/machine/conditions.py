@@ -1,4 +1,4 @@
-"""How the machine was doing while a case was measured."""
+"""The machine's load, clock and limits while a case was measured."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pytest_rwkvperf.machine import usage
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Load average before (processes wanting the CPU, over a minute), and the share of CPU time others took, 0..1.
+    """Load average before (processes that want the CPU, over a minute), and the share of CPU time stolen, 0..1.
 
-    The rest is told where the system tells it: the load average after, the first core's clock (MHz) and its governor,
-    and what this process's control group may use at most (processors, bytes of memory).
+    Where the system reports them: the load average after, the first core's clock (MHz) and governor, and the limits of
+    this process's control group (processors, bytes of memory).
     """
 
     load_before: float
@@ -30,7 +30,7 @@ class Conditions:
 
 
 class Watch:
-    """Notes the CPU's counters at the start; `conditions()` gives the difference."""
+    """Reads the CPU's counters at the start; `conditions()` gives the difference."""
 
     def __init__(self, threads: int = 1, system: Path = Path("/sys")) -> None:
         self._threads = threads
@@ -40,19 +40,19 @@ class Watch:
         self._usage = usage.now()
 
     def conditions(self) -> Conditions:
-        """What happened since the watch was made. Steal time exists on Linux guests only; elsewhere it is 0."""
+        """The conditions since this object was made. Steal time exists on Linux guests only; elsewhere it is 0."""
         after = psutil.cpu_times()
         total = sum(after) - sum(self._before)
         stolen = getattr(after, "steal", 0.0) - getattr(self._before, "steal", 0.0)
         return Conditions(
-            round(self._load, 2),
-            round(stolen / total, 4) if total > 0 else 0.0,
-            round(psutil.getloadavg()[0], 2),
-            _clock(),
-            _text(self._system / "devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-            quota_cpus(self._system),
-            _memory_limit(self._system),
-            round(usage.crowding(self._usage, usage.now(), psutil.cpu_count() or 1, self._threads), 4),
+            load_before=round(self._load, 2),
+            steal=round(stolen / total, 4) if total > 0 else 0.0,
+            load_after=round(psutil.getloadavg()[0], 2),
+            cpu_mhz=_clock(),
+            governor=_text(self._system / "devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            quota_cpus=quota_cpus(self._system),
+            memory_limit_bytes=_memory_limit(self._system),
+            foreign=round(usage.crowding(self._usage, usage.now(), psutil.cpu_count() or 1, self._threads), 4),
         )
 
 

@@ -1,9 +1,8 @@
-"""What a CUDA device did during a piece of work, kernel by kernel: NVIDIA's CUPTI through its package cupti-python.
+"""What a CUDA device did during a repetition, kernel by kernel: NVIDIA's CUPTI through its package cupti-python.
 
-Runs in workers and sees the whole process: kernels that an engine's native code launches, and those of CUDA graphs,
-each of which CUPTI records by itself unless it is asked for graphs as wholes (CUPTI's guide, "Tracing CUDA Graphs").
-Recording makes launching slower and widens the gaps between kernels, so that the host's times mean nothing while it is
-on; a kernel's own time is stamped on the device. What is known about the package is in `Recorder` and cupti_buffers.py.
+Runs in workers and sees the whole process: kernels that an engine's native code launches, and each kernel of CUDA
+graphs (CUPTI's guide, "Tracing CUDA Graphs"). Recording makes launching slower and widens the gaps between kernels, so
+that the host's times mean nothing meanwhile; a kernel's own time is stamped on the device.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.engine import Engine
 
 KEPT = 12
-"""Names of kernels that are told, those with the most time first."""
+"""How many kernels are named, those with the most time first."""
 
-_KNOWN = "install one that is: pip install cupti-python==13.0.1"
+_SUPPORTED = "install one that is: pip install cupti-python==13.0.1"
 _NAME_LENGTH = 120
 _PRIVILEGE = (
     "; let users profile (the driver's option NVreg_RestrictProfilingToAdminUsers=0, in a container also"
@@ -41,7 +40,7 @@ _PRIVILEGE = (
 
 @dataclass(frozen=True, slots=True)
 class KernelTime:
-    """All runs of one kernel in a repetition; of copies and of fills all together."""
+    """All runs of one kernel in a repetition; all copies, and all fills, count as one kernel each."""
 
     name: str
     count: int
@@ -52,8 +51,8 @@ class KernelTime:
 class DeviceTime:
     """What a device did in one repetition of so many tokens.
 
-    `busy_nanoseconds` is the time in which anything ran there, `wall_nanoseconds` the repetition's on the host while it
-    was recorded. `copies` are copies and fills; `launches` is how often the host started something, a CUDA graph once.
+    `busy_nanoseconds` is the time in which anything ran on the device, `wall_nanoseconds` the recorded repetition's on
+    the host. `copies` counts copies and fills; `launches` what the host started, a CUDA graph once.
     """
 
     tokens: int
@@ -67,7 +66,7 @@ class DeviceTime:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A repetition as it was recorded: its activities, its first and last moment by CUPTI's clock, and the host's."""
+    """A recorded repetition: activities, its start and end by CUPTI's clock, and its time on the host."""
 
     activities: tuple[Activity, ...]
     window: tuple[int, int]
@@ -79,13 +78,15 @@ class Recorded:
         Raises:
             DeviceError: nothing did, or CUPTI could not time everything.
         """
-        if untimed := sum(1 for one in self.activities if not (one.start and one.end)):
+        if untimed := sum(1 for activity in self.activities if not (activity.start and activity.end)):
             raise DeviceError(f"CUPTI could not time {untimed} of the device's {len(self.activities)} activities")
         first, last = self.window
-        found = [one for one in self.activities if one.start < last and one.end > first]
-        if not found:
-            raise DeviceError(f"CUPTI recorded nothing in the repetition, and {len(self.activities)} activities beside")
-        return found
+        within = [activity for activity in self.activities if activity.start < last and activity.end > first]
+        if not within:
+            raise DeviceError(
+                f"CUPTI recorded nothing in the repetition, and {len(self.activities)} activities outside"
+            )
+        return within
 
 
 def union(intervals: Iterable[tuple[int, int]]) -> int:
@@ -99,38 +100,38 @@ def union(intervals: Iterable[tuple[int, int]]) -> int:
 
 
 def summed(recorded: Recorded, tokens: int) -> DeviceTime:
-    """The figures of a repetition; what reaches over its edges counts as far as it lies within.
+    """The figures of a repetition; an activity counts only as far as it lies within.
 
     Raises:
         DeviceError: as `Recorded.within`.
     """
     within, (first, last) = recorded.within(), recorded.window
     lengths: Counter[str] = Counter()
-    for one in within:
-        lengths[one.name] += one.end - one.start
-    counts = Counter(one.name for one in within)
+    for activity in within:
+        lengths[activity.name] += activity.end - activity.start
+    counts = Counter(activity.name for activity in within)
     copies = sum(counts[name] for name in KINDS.values() if name)
     return DeviceTime(
         tokens,
         recorded.wall_nanoseconds,
-        union((max(one.start, first), min(one.end, last)) for one in within),
+        union((max(activity.start, first), min(activity.end, last)) for activity in within),
         len(within) - copies,
         copies,
-        len({one.launch for one in within}),
+        len({activity.launch for activity in within}),
         tuple(KernelTime(readable(name), counts[name], length) for name, length in lengths.most_common(KEPT)),
     )
 
 
 def installed() -> bool:
-    """Whether cupti-python is there."""
-    found = find_spec("cupti")
-    return found is not None and found.origin is not None  # a folder of that name is a package without one
+    """Whether cupti-python is installed."""
+    spec = find_spec("cupti")
+    return spec is not None and spec.origin is not None  # a mere folder of that name has no origin
 
 
 def record(engine: Engine, repeat: Callable[[Engine], int], settling: int) -> Recorded:
     """Record one repetition, after `settling` that do not count; `repeat` gives its nanoseconds on the host.
 
-    The first launches under CUPTI are slow, and a CUDA graph that is recorded anew is recorded in those.
+    The first launches under CUPTI are slow, and CUDA graphs are recorded anew in them.
 
     Raises:
         DeviceError: CUPTI refused.
@@ -147,9 +148,9 @@ def record(engine: Engine, repeat: Callable[[Engine], int], settling: int) -> Re
 
 
 class _Stamped:
-    """An engine that notes when it was last waited for: `protocol.run` does so right before its clock starts.
+    """An engine that notes its last `synchronise`, which `protocol.run` calls right before its clock starts.
 
-    From then on to the end of a repetition the device does nothing else, so that a late stamp cuts nothing off.
+    From then to the end of the repetition the device does nothing else, so that nothing is cut off.
     """
 
     def __init__(self, engine: Engine, now: Callable[[], int]) -> None:
@@ -166,9 +167,9 @@ class _Stamped:
 
 
 class Recorder:
-    """The package's part: records while a block runs. One a process, for CUPTI keeps one pair of callbacks.
+    """Records while a block runs. One per process, because CUPTI keeps one pair of callbacks.
 
-    It is never taken out again (`finalize`): that has crashed processes with CUDA graphs, and the worker ends anyway.
+    CUPTI is never detached (`finalize`): that has crashed processes with CUDA graphs, and the worker ends anyway.
     """
 
     def __init__(self) -> None:
@@ -197,7 +198,7 @@ class Recorder:
 
     @property
     def taken(self) -> tuple[Activity, ...]:
-        """What has been recorded since it was last forgotten."""
+        """What has been recorded since the last `forget`."""
         return tuple(self._buffers.taken)
 
     def forget(self) -> None:
@@ -210,19 +211,19 @@ class Recorder:
         return int(self._ask("get_timestamp"))
 
     def _flush(self) -> None:
-        """Have all that is recorded handed over, full buffers or not (CUPTI_ACTIVITY_FLAG_FLUSH_FORCED).
+        """Have CUPTI return all buffers, full or not (CUPTI_ACTIVITY_FLAG_FLUSH_FORCED).
 
         Raises:
-            DeviceError: CUPTI refused, or its records are not what they were.
+            DeviceError: CUPTI refused, or its records have an unknown layout.
             BaseException: what interrupted their reading.
         """
         self._ask("activity_flush_all", 1)
         trouble = self._buffers.trouble
         if isinstance(trouble, MemoryError):
-            raise DeviceError(f"CUPTI's records need {BUFFER_BYTES >> 20} MiB of memory; end what else takes it")
+            raise DeviceError(f"CUPTI's records need {BUFFER_BYTES >> 20} MiB of memory; end other processes")
         if isinstance(trouble, Exception):
-            told = f"{type(trouble).__name__}: {trouble}"
-            raise DeviceError(f"CUPTI's records cannot be read: {told}; {_KNOWN}") from trouble
+            reason = f"{type(trouble).__name__}: {trouble}"
+            raise DeviceError(f"CUPTI's records cannot be read: {reason}; {_SUPPORTED}") from trouble
         if trouble is not None:
             raise trouble
 
@@ -236,21 +237,21 @@ class Recorder:
 
 @contextmanager
 def _asking(function: str) -> Iterator[None]:
-    """What goes wrong here is CUPTI's refusal of `function`, or that the package is another one."""
+    """Turn the package's errors in a call of `function` into a DeviceError."""
     try:
         yield
     except (AttributeError, KeyError) as error:
-        raise DeviceError(f"this cupti-python is not as known: {error}; {_KNOWN}") from error
+        raise DeviceError(f"this version of cupti-python is not supported: {error}; {_SUPPORTED}") from error
     except Exception as error:  # the package's errors have no common class
-        told = f"CUPTI refused {function}: {str(error) or type(error).__name__}"
-        raise DeviceError(told + (_PRIVILEGE if "PRIVILEGES" in told else "")) from error
+        message = f"CUPTI refused {function}: {str(error) or type(error).__name__}"
+        raise DeviceError(message + (_PRIVILEGE if "PRIVILEGES" in message else "")) from error
 
 
 _recorder = cache(Recorder)
 
 
 def readable(name: str) -> str:
-    """A kernel's name as its source has it, without its arguments; cut where a template fills lines."""
+    """A kernel's name as in its source, without arguments; templates may be long, so it is cut."""
     text = _demangled(name).removeprefix("void ")
     if text.endswith(")"):
         depth = 0
@@ -263,27 +264,27 @@ def readable(name: str) -> str:
 
 
 def _demangled(name: str) -> str:
-    """By the C++ library's own function, which is in every process that runs an engine; else as it is."""
+    """By the C++ library's own function, which every process that runs an engine has; otherwise unchanged."""
     functions = _cxx() if name.startswith("_Z") else None
     if functions is None:
         return name
     demangle, free = functions
     status = ctypes.c_int(-1)
-    found = demangle(name.encode(), None, None, ctypes.byref(status))
-    if status.value != 0 or not found:
+    text = demangle(name.encode(), None, None, ctypes.byref(status))
+    if status.value != 0 or not text:
         return name
     try:
-        return ctypes.string_at(found).decode(errors="replace")
+        return ctypes.string_at(text).decode(errors="replace")
     finally:
-        free(found)
+        free(text)
 
 
 @cache
 def _cxx() -> tuple[Callable[..., Any], Callable[..., Any]] | None:
-    """`abi::__cxa_demangle` and what frees its answer; None off Linux."""
+    """`abi::__cxa_demangle` and the function that frees its result; None off Linux."""
     try:
         demangle = ctypes.CDLL("libstdc++.so.6")["__cxa_demangle"]
-        free = ctypes.CDLL(None)["free"]  # the one that the process's malloc goes with: it may be a preloaded one
+        free = ctypes.CDLL(None)["free"]  # of the process's malloc, which may be preloaded
     except (OSError, AttributeError):
         return None
     demangle.restype = ctypes.c_void_p

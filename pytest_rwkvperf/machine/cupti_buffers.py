@@ -1,8 +1,8 @@
-"""CUPTI's buffers of activity records, read where they lie, through ctypes.
+"""CUPTI's buffers of activity records, read in place through ctypes.
 
-cupti-python would hand over an object for every record, made of NumPy arrays: 120 µs, and 6 µs more for each field that
-is asked for (13.0.1), where a generation of sixteen tokens has 35 000 records. So what is taken from the package here
-are the addresses of CUPTI's functions, where the fields of its records lie, and its errors.
+cupti-python makes an object of NumPy arrays for every record: 120 µs, and 6 µs for each field that is read (13.0.1),
+where a generation of sixteen tokens has 35 000 records. So only the addresses of CUPTI's functions, the offsets of its
+records' fields and its errors are used from the package.
 
 Source: CUPTI's headers cupti_activity.h (`cuptiActivityRegisterCallbacks`, `cuptiActivityGetNextRecord`) and
 cupti_result.h.
@@ -16,14 +16,14 @@ from dataclasses import dataclass
 from typing import Any
 
 KINDS = {"CONCURRENT_KERNEL": "", "MEMCPY": "[copy]", "MEMSET": "[fill]"}
-"""Of cupti.ActivityKind, and what is told instead of a name. KERNEL would keep streams from running side by side."""
+"""Of cupti.ActivityKind, and what stands for a missing name. KERNEL would serialize the streams."""
 
 BUFFER_BYTES = 64 << 20
-"""CUPTI fills a buffer of this size with records of some 200 bytes before it hands it over: between repetitions, where
-they fit."""
+"""CUPTI fills a buffer of this size with records of some 200 bytes before it returns it: between repetitions, if they
+fit."""
 
 _LAYOUTS = {"CONCURRENT_KERNEL": "kernel", "MEMCPY": "memcpy", "MEMSET": "memset"}
-"""As the package names a kind's layout, `activity_kernel10_dtype`: it has the one of its CUPTI, the number rises."""
+"""How the package names a kind's layout: `activity_kernel10_dtype`, with a number that rises with CUPTI's version."""
 
 _NO_MORE = 12
 """CUPTI_ERROR_MAX_LIMIT_REACHED: the buffer has no further record."""
@@ -40,7 +40,7 @@ _NEXT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.
 class Activity:
     """A kernel, copy or fill on the device, from `start` to `end` in CUPTI's nanoseconds.
 
-    Everything of one CUDA graph has the `launch` of that graph; whatever the host started by itself has one of its own.
+    All activities of one CUDA graph share its `launch`; everything else that the host started has its own.
     """
 
     name: str
@@ -51,29 +51,29 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where the fields of a record lie, in bytes from its start; `told` stands for a name where it has none."""
+    """Offsets of a record's fields in bytes; `fixed_name` is for kinds that have no name."""
 
-    told: str
+    fixed_name: str
     start: int
     end: int
     launch: int
     name: int = 0
 
     @classmethod
-    def of(cls, package: Any, kind: str, told: str) -> _Layout:  # noqa: ANN401 - the package
-        """By the package's NumPy type of that kind of record."""
+    def of(cls, package: Any, kind: str, fixed_name: str) -> _Layout:  # noqa: ANN401 - the package
+        """From the package's NumPy type of that kind of record."""
         pattern = re.compile(rf"activity_{_LAYOUTS[kind]}(\d+)_dtype")
-        names = {int(found[1]): name for name in dir(package) if (found := pattern.fullmatch(name))}
+        names = {int(match[1]): name for name in dir(package) if (match := pattern.fullmatch(name))}
         if not names:
             raise AttributeError(f"{package.__name__} has no {pattern.pattern}")
         fields = getattr(package, names[max(names)]).fields
-        wanted = ("start", "end", "correlation_id", *(() if told else ("name",)))
-        return cls(told, *(fields[field][1] for field in wanted))
+        wanted = ("start", "end", "correlation_id", *(() if fixed_name else ("name",)))
+        return cls(fixed_name, *(fields[field][1] for field in wanted))
 
     def read(self, record: int, names: dict[int, str]) -> Activity:
-        """The record at that address; `names` keeps those of this buffer by their addresses."""
+        """The record at an address; `names` caches this buffer's names by address."""
         return Activity(
-            self.told or _name(ctypes.c_uint64.from_address(record + self.name).value, names),
+            self.fixed_name or _name(ctypes.c_uint64.from_address(record + self.name).value, names),
             ctypes.c_uint64.from_address(record + self.start).value,
             ctypes.c_uint64.from_address(record + self.end).value,
             ctypes.c_uint32.from_address(record + self.launch).value,
@@ -87,36 +87,36 @@ def _name(address: int, names: dict[int, str]) -> str:
 
 
 class Buffers:
-    """What CUPTI writes its records to; `taken` has those of KINDS that were read, `trouble` what kept others from it.
+    """What CUPTI writes its records to; `taken` has the records of KINDS, `trouble` the error that reading them had.
 
-    CUPTI keeps the addresses of its two callbacks for as long as the process lives, and so must the caller keep this.
+    CUPTI keeps the addresses of its two callbacks until the process ends, so the caller must keep this object as long.
 
     Raises:
-        AttributeError, KeyError: the package is not as known.
+        AttributeError, KeyError: the package's version is not supported.
         Exception: the package's error, where CUPTI refuses.
     """
 
     def __init__(self, package: Any, table: Any) -> None:  # noqa: ANN401 - the package, and its module of addresses
-        layouts = {kind: _Layout.of(package, kind, told) for kind, told in KINDS.items()}
-        self._layouts = {int(getattr(package.ActivityKind, kind)): found for kind, found in layouts.items()}
-        addresses = table._inspect_function_pointers()  # noqa: SLF001 - the one place where it tells them
-        self._next = _NEXT(_there(addresses, "__cuptiActivityGetNextRecord"))
+        layouts = {kind: _Layout.of(package, kind, fixed_name) for kind, fixed_name in KINDS.items()}
+        self._layouts = {int(getattr(package.ActivityKind, kind)): layout for kind, layout in layouts.items()}
+        addresses = table._inspect_function_pointers()  # noqa: SLF001 - no public function gives them
+        self._next = _NEXT(_address(addresses, "__cuptiActivityGetNextRecord"))
         self._check = package.check_status
         self._lent: dict[int, ctypes.Array[ctypes.c_ubyte]] = {}
         self._free: list[ctypes.Array[ctypes.c_ubyte]] = []
         self._callbacks = _REQUESTED(self._requested), _COMPLETED(self._completed)
         self.taken: list[Activity] = []
         self.trouble: BaseException | None = None
-        self._check(_REGISTER(_there(addresses, "__cuptiActivityRegisterCallbacks"))(*self._callbacks))
+        self._check(_REGISTER(_address(addresses, "__cuptiActivityRegisterCallbacks"))(*self._callbacks))
 
     def _requested(self, buffer: Any, size: Any, most: Any) -> None:  # noqa: ANN401 - ctypes' pointers
-        """Give CUPTI a buffer, for as many records as fit: one that came back, as a new one takes 35 ms to clear."""
+        """Give CUPTI a buffer: preferably a returned one, because a new one takes 35 ms to clear."""
         buffer[0], size[0], most[0] = None, 0, 0
         try:
             given = self._free.pop() if self._free else (ctypes.c_ubyte * BUFFER_BYTES)()
             self._lent[ctypes.addressof(given)] = given
             buffer[0], size[0] = ctypes.addressof(given), BUFFER_BYTES
-        except BaseException as error:  # noqa: BLE001 - it would be lost here: raised when the records are asked for
+        except BaseException as error:  # noqa: BLE001 - ctypes would drop it here; `Recorder` raises it
             self.trouble = error
 
     def _completed(self, _context: int | None, _stream: int, buffer: int, _size: int, valid: int) -> None:
@@ -139,8 +139,8 @@ class Buffers:
             self._check(status)
 
 
-def _there(addresses: dict[str, int], name: str) -> int:
-    """A function's address, which is 0 where the library lacks it: calling that would end the process."""
+def _address(addresses: dict[str, int], name: str) -> int:
+    """A function's address. The package gives 0 where the library lacks it, and calling that ends the process."""
     if not addresses[name]:
         raise AttributeError(f"CUPTI has no {name.lstrip('_')}")
     return addresses[name]

@@ -1,4 +1,4 @@
-"""The hardware's identity: what a baseline belongs to. No clock rate, no software version, nothing that jitters."""
+"""The hardware's identity, which a baseline belongs to: no clock rate, no software version, nothing that varies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """Processor model as it names itself, cores this process may use, and NVIDIA GPUs by name and memory (GiB)."""
+    """The processor's own name, the cores that this process may use, and NVIDIA GPUs by name and memory (GiB)."""
 
     system: str
     architecture: str
@@ -34,7 +34,7 @@ class Fingerprint:
 
     @property
     def id(self) -> str:
-        """File name of the baseline: readable, and a hash of every field so that two machines never share one."""
+        """File name of the baseline: readable words, and a hash of all fields so that no two machines share one."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:8]
         words = [self.cpu, f"{self.cores}-cores", *self.gpus[:1], self.system, digest]
         return "-".join(re.sub(r"[^a-z0-9]+", "-", word.lower()).strip("-") for word in words)
@@ -46,19 +46,16 @@ class Fingerprint:
 
 
 def read() -> Fingerprint:
-    """This machine. Cores are those the process may run on, so a container's cpuset counts as another machine."""
+    """This machine's. A container with another cpuset counts as another machine."""
     name, model = _processor()
     return Fingerprint(platform.system(), platform.machine(), name, model, cores(), physical_cores(), nvidia_gpus())
 
 
 def cores() -> int:
-    """Logical cores that this process may run on, or as many as its control group's quota gives it the time of.
-
-    So a virtual machine is the cores it sees, and a container its cpuset, or its quota rounded up.
-    """
-    there = len(os.sched_getaffinity(0)) if sys.platform == "linux" else psutil.cpu_count() or 1
+    """Logical cores that this process may run on, or its control group's quota, rounded up, where that is less."""
+    logical = len(os.sched_getaffinity(0)) if sys.platform == "linux" else psutil.cpu_count() or 1
     quota = quota_cpus() if sys.platform == "linux" else None
-    return there if quota is None else min(there, max(1, math.ceil(quota)))
+    return logical if quota is None else min(logical, max(1, math.ceil(quota)))
 
 
 def physical_cores() -> int:
@@ -69,7 +66,7 @@ def physical_cores() -> int:
 def _processor() -> tuple[str, str]:
     """The processor's own name without its rated clock, and its family and model numbers.
 
-    Through py-cpuinfo. The numbers tell generations apart where a hypervisor shortens the name to `AMD EPYC`.
+    Through py-cpuinfo. The numbers distinguish generations where a hypervisor shortens the name to `AMD EPYC`.
     """
     import cpuinfo
 
@@ -80,9 +77,9 @@ def _processor() -> tuple[str, str]:
 
 
 def _other_numbers() -> str:
-    """What tells processors apart that have no family: ARM's implementer and part, of each kind of core; IBM's machine.
+    """For processors without a family number: ARM's implementer and part of each kind of core, or IBM's machine.
 
-    On ARM the kernel gives no name, and what tools make of the numbers differs from one release to the next.
+    On ARM the kernel gives no name, and tools derive names that change with their releases.
     """
     try:
         text = _CPUINFO.read_text(encoding="ascii", errors="replace")
@@ -91,17 +88,17 @@ def _other_numbers() -> str:
     makers, parts = (re.findall(rf"^CPU {word}\s*: (\w+)", text, re.MULTILINE) for word in ("implementer", "part"))
     kinds = sorted({f"implementer {maker} part {part}" for maker, part in zip(makers, parts, strict=False)})
     machines = sorted(set(re.findall(r"\bmachine = (\w+)", text)))
-    return ", ".join([*kinds, *(f"machine {one}" for one in machines)])
+    return ", ".join([*kinds, *(f"machine {machine}" for machine in machines)])
 
 
 def nvidia_gpus() -> tuple[str, ...]:
     """Name and memory of each NVIDIA GPU that answers, in NVML's order; empty without a driver."""
-    with nvml.handles() as found:
-        return tuple(map(_gpu, found))
+    with nvml.handles() as handles:
+        return tuple(map(_gpu, handles))
 
 
 def _gpu(handle: object) -> str:
-    """One that is divided (MIG) is named with its parts: what runs on a part sees a fraction of the GPU."""
+    """A divided GPU (MIG) is named with its parts, because a process on a part has a fraction of the GPU."""
     import pynvml
 
     name = f"{pynvml.nvmlDeviceGetName(handle)} {_memory(handle)}".strip()
@@ -110,7 +107,7 @@ def _gpu(handle: object) -> str:
 
 
 def _memory(handle: object) -> str:
-    """In GiB; empty where the driver tells none, as of a GPU that shares the processor's."""
+    """In GiB; empty where the driver reports none, as for a GPU that shares the processor's memory."""
     import pynvml
 
     memory = nvml.answered(pynvml, pynvml.nvmlDeviceGetMemoryInfo, handle)
@@ -118,7 +115,7 @@ def _memory(handle: object) -> str:
 
 
 def _divided(handle: object) -> bool:
-    """False also where there is no such mode."""
+    """Whether the GPU is in MIG mode; False where it has no such mode."""
     import pynvml
 
     mode = nvml.answered(pynvml, pynvml.nvmlDeviceGetMigMode, handle)
@@ -126,7 +123,7 @@ def _divided(handle: object) -> bool:
 
 
 def _parts(handle: object) -> list[object]:
-    """Of a divided GPU, those places that have an instance."""
+    """The MIG instances of a divided GPU."""
     import pynvml
 
     if not _divided(handle):

@@ -1,7 +1,7 @@
-"""Fixed pieces of work that show how fast the machine itself is: a matrix product, a memory sweep and a hand-over.
+"""Fixed work that shows how fast the machine itself is: a matrix product, a memory sweep and a hand-over of threads.
 
-Each thread computes on its own arrays: a BLAS that spreads one product over threads would leave them spinning beside
-the sample that follows. The process that runs this has a BLAS of one thread.
+Each thread computes on its own arrays and the process has a BLAS of one thread: the threads of a BLAS would go on
+spinning during the sample that follows.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ ProbeKind = Literal["product", "sweep", "handover"]
 PRODUCT_SIZE = 512
 PRODUCT_ROUNDS = 3
 SWEEP_BYTES = 24 << 20
-"""Of each of the two arrays a thread copies between: beyond the caches that one core can call its own."""
+"""Of each of the two arrays that a thread copies between: more than a core's private caches hold."""
 
 SWEEP_ROUNDS = 2
 
 SWEPT_BYTES = 2 * 2 * SWEEP_ROUNDS * SWEEP_BYTES
-"""Read and written by a thread in one sweep: there and back."""
+"""Read and written by a thread in one sweep, which copies forth and back."""
 
 HANDOVER_BYTES = 1 << 20
 HANDOVER_SIZE = 128
 """Of a step: each thread adds to so many bytes that another thread had in the step before, and multiplies two matrices
-of that size; then all meet. Processors that share no cache take longer for the one, two of one core for the other."""
+of that size; then all synchronize. Processors that share no cache take longer to add, two of one core to multiply."""
 
 HANDOVER_STEPS = 20
 HANDOVER_ROUNDS = 5
 
 PRODUCT_OPERATIONS = 2 * PRODUCT_SIZE**3 * PRODUCT_ROUNDS
-"""Of a thread in one product."""
+"""By a thread in one product."""
 
 
 @dataclass(slots=True)
@@ -55,13 +55,13 @@ class Kernels:
     _arrays: dict[str, list[Arrays]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        # A pool a thread, not one for all: there any thread may take any share, and whose cache has it is chance.
+        # A pool for each thread: in a shared pool, which thread does which part, and so what its cache holds, varies.
         self._pools = [ThreadPoolExecutor(1) for _ in range(self.threads)]
 
     def time(self, kind: ProbeKind) -> int:
-        """How long the work took, every thread at once; the first call's arrays are made outside the clock.
+        """How long the work took on all threads at once; of a hand-over, a step of the median round.
 
-        Of a hand-over it is the median round's step.
+        The arrays are made before the first call's clock starts.
         """
         if kind not in self._arrays:
             self._arrays[kind] = [_arrays(kind) for _ in range(self.threads)]
@@ -77,11 +77,13 @@ class Kernels:
         return time.perf_counter_ns() - started
 
     def _step(self, kind: ProbeKind, turn: int) -> None:
-        """Every thread does the work once, on the arrays that are `turn` places further than its own."""
+        """Every thread does the work once, on the arrays of the thread that is `turn` places further."""
         arrays = self._arrays[kind]
-        doing = [pool.submit(_WORK[kind], arrays[(own + turn) % self.threads]) for own, pool in enumerate(self._pools)]
-        for one in doing:
-            one.result()
+        futures = [
+            pool.submit(_WORK[kind], arrays[(own + turn) % self.threads]) for own, pool in enumerate(self._pools)
+        ]
+        for future in futures:
+            future.result()
 
 
 def _arrays(kind: ProbeKind) -> Arrays:
@@ -105,10 +107,10 @@ def _product(arrays: Arrays) -> None:
 
 
 def _sweep(arrays: Arrays) -> None:
-    one, other = arrays
+    first, second = arrays
     for _ in range(SWEEP_ROUNDS):
-        np.copyto(other, one)
-        np.copyto(one, other)
+        np.copyto(second, first)
+        np.copyto(first, second)
 
 
 def _handover(arrays: Arrays) -> None:

@@ -1,4 +1,4 @@
-"""The peak resident memory of this process, by standard library where it suffices: a worker may have no more."""
+"""The peak resident memory of this process, with the standard library alone on Linux and macOS, for A/B workers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 def peak_rss_bytes() -> int:
     """Peak resident set size of the calling process in bytes.
 
-    Linux: VmHWM of /proc/self/status (proc(5)); ru_maxrss would carry over the peak of the process that forked us.
+    Linux: VmHWM of /proc/self/status (proc(5)); ru_maxrss would include the peak of the process that forked this one.
     macOS: ru_maxrss, in bytes there (getrusage(2)). Windows: PeakWorkingSetSize through psutil.
     """
     if sys.platform == "linux":

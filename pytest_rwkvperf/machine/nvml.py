@@ -1,7 +1,7 @@
-"""What NVIDIA's management library tells of a GPU: what it is, and how it is doing now.
+"""A GPU's facts and readings, from NVIDIA's management library (NVML).
 
-Every question may go unanswered (old boards, virtual GPUs, containers): the answer is then None, never a guess. Units
-are NVML's own: MHz, milliwatts, millijoules, bytes (nvml.h, "NVML API Reference Guide").
+NVML may not answer a question (old boards, virtual GPUs, containers): the answer is then None. Units are NVML's own:
+MHz, milliwatts, millijoules, bytes (nvml.h, "NVML API Reference Guide").
 """
 
 from __future__ import annotations
@@ -51,25 +51,33 @@ class GpuFacts:
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """A process that holds memory on a GPU; `used_bytes` is None where the driver does not tell."""
+    """A process that holds memory on a GPU; `used_bytes` is None where the driver does not report it."""
 
     pid: int
     used_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """How a GPU is doing at a Unix time `at` (seconds). `utilisation` is the percentage of time a kernel ran."""
+class GpuReading:
+    """One reading at a Unix time `at` (seconds); `utilisation` is the percentage of time that a kernel ran.
+
+    `own_bytes` is the memory of the measured worker, `foreign` how many other processes there are, with
+    `foreign_bytes`.
+    """
 
     at: float
-    sm_mhz: int | None
-    memory_mhz: int | None
-    celsius: int | None
-    milliwatts: int | None
-    reasons: int | None
-    utilisation: int | None
-    used_bytes: int | None
-    processes: tuple[GpuProcess, ...]
+    sm_mhz: int | None = None
+    memory_mhz: int | None = None
+    celsius: int | None = None
+    milliwatts: int | None = None
+    reasons: int | None = None
+    utilisation: int | None = None
+    used_bytes: int | None = None
+    own_bytes: int | None = None
+    foreign: int = 0
+    foreign_bytes: int | None = None
+    busy_neighbours: int | None = None
+    """How many other GPUs of the host were busy; None where they were not read."""
 
 
 class Gpu:
@@ -106,10 +114,10 @@ class Gpu:
         """Its PCI address, as `Device.physical` has it."""
         return pci_address(str(self._nvml.nvmlDeviceGetPciInfo(self._handle).busId))
 
-    def read(self) -> Reading:
-        """How it is doing."""
+    def read(self) -> GpuReading:
+        """A reading that does not say whose memory is whose."""
         memory = self._ask("nvmlDeviceGetMemoryInfo")
-        return Reading(
+        return GpuReading(
             at=time.time(),
             sm_mhz=self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM),
             memory_mhz=self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_MEM),
@@ -118,26 +126,25 @@ class Gpu:
             reasons=self._ask("nvmlDeviceGetCurrentClocksThrottleReasons"),
             utilisation=self.utilisation(),
             used_bytes=None if memory is None else int(memory.used),
-            processes=self._processes(),
         )
 
     def utilisation(self) -> int | None:
-        """Percentage of the time that a kernel ran, over the last moments (a sixth of a second to a second)."""
+        """Percentage of the time that a kernel ran, over the last sixth of a second to a second."""
         rates = self._ask("nvmlDeviceGetUtilizationRates")
         return None if rates is None else int(rates.gpu)
 
     def millijoules(self) -> int | None:
-        """Energy since the driver was loaded; the counter moves on about ten times a second on an H200."""
+        """Energy since the driver was loaded; an H200 updates the counter about ten times a second."""
         energy: int | None = self._ask("nvmlDeviceGetTotalEnergyConsumption")
         return energy
 
-    def _processes(self) -> tuple[GpuProcess, ...]:
-        """Of both kinds: a Vulkan process that only computes is among the graphics ones too."""
-        found = [
+    def processes(self) -> tuple[GpuProcess, ...]:
+        """Processes of both kinds on it: NVML lists a Vulkan process that only computes among the graphics ones too."""
+        listed = [
             *(self._ask("nvmlDeviceGetComputeRunningProcesses") or ()),
             *(self._ask("nvmlDeviceGetGraphicsRunningProcesses") or ()),
         ]
-        by_pid = {one.pid: GpuProcess(int(one.pid), one.usedGpuMemory) for one in found}
+        by_pid = {process.pid: GpuProcess(int(process.pid), process.usedGpuMemory) for process in listed}
         return tuple(by_pid[pid] for pid in sorted(by_pid))
 
     def _link(self, which: str) -> tuple[int, int] | None:
@@ -149,7 +156,7 @@ class Gpu:
 
 
 def answered(nvml: Any, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as NVML answers
-    """What a function of NVML says; None where it cannot: no such GPU, mode or figure."""
+    """What a function of NVML returns; None where it raises: no such GPU, mode or figure."""
     try:
         return function(*arguments)
     except nvml.NVMLError:
@@ -158,16 +165,16 @@ def answered(nvml: Any, function: Callable[..., Any], *arguments: object) -> Any
 
 @contextmanager
 def gpus() -> Iterator[list[Gpu]]:
-    """Every GPU that NVML shows, in its order; none without a driver."""
+    """Every GPU that NVML lists, in its order; none without a driver."""
     import pynvml
 
-    with handles() as found:
-        yield [Gpu(pynvml, handle) for handle in found]
+    with handles() as listed:
+        yield [Gpu(pynvml, handle) for handle in listed]
 
 
 @contextmanager
 def handles() -> Iterator[list[Any]]:
-    """Of the GPUs that answer, for as long as NVML is open: the driver still counts one that has fallen off its bus."""
+    """Handles of the GPUs that answer, while NVML is open: the driver still counts one that has fallen off its bus."""
     import pynvml
 
     try:
@@ -177,17 +184,17 @@ def handles() -> Iterator[list[Any]]:
         return
     try:
         count = range(pynvml.nvmlDeviceGetCount())
-        found = [answered(pynvml, pynvml.nvmlDeviceGetHandleByIndex, index) for index in count]
-        yield [handle for handle in found if handle is not None]
+        listed = [answered(pynvml, pynvml.nvmlDeviceGetHandleByIndex, index) for index in count]
+        yield [handle for handle in listed if handle is not None]
     finally:
         pynvml.nvmlShutdown()
 
 
-def matching(device: Device, there: list[Gpu]) -> Gpu | None:
-    """The GPU that a device is: by its PCI address, or by its name where that names one alone."""
+def matching(device: Device, gpus: list[Gpu]) -> Gpu | None:
+    """The GPU that a device is: by its PCI address, or by its name where only one GPU has it."""
     if device.kind != "gpu":
         return None
     if device.physical:
-        return next((gpu for gpu in there if gpu.address == device.physical), None)
-    named = [gpu for gpu in there if gpu.facts().name == device.name]
+        return next((gpu for gpu in gpus if gpu.address == device.physical), None)
+    named = [gpu for gpu in gpus if gpu.facts().name == device.name]
     return named[0] if len(named) == 1 else None

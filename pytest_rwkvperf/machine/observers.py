@@ -1,4 +1,4 @@
-"""Who is watching this process: a debugger, a coverage tool, a profiler, or Python's development mode."""
+"""Tools that observe this process: a debugger, a coverage tool, a profiler, or Python's development mode."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _MONITORING_IDS = range(6)
 
 
 def watching() -> list[str]:
-    """What slows this process down or stops it, now, in words; empty as a rule.
+    """Names of the tools that may slow this process down or stop it; usually empty.
 
-    Workers are other processes and are watched by none of these: no variable that would have them traced is passed on.
-    But a parent that stands still at a breakpoint, or crawls, spaces samples differently than a baseline's did.
+    They do not observe the workers, to which no variable that turns tracing on is passed. But a parent that is slow, or
+    waits at a breakpoint, spaces samples differently than in a baseline.
     """
     found = [*_python_tools(), *_monitoring()]
     if sys.flags.dev_mode:
@@ -28,7 +28,7 @@ def watching() -> list[str]:
 
 
 def _python_tools() -> list[str]:
-    """Trace and profile functions, named by the package that their code comes from."""
+    """Trace and profile functions, by the package of their code."""
     found = []
     for kind, function in (("a trace function", sys.gettrace()), ("a profiler", sys.getprofile())):
         if function is not None:
@@ -38,7 +38,7 @@ def _python_tools() -> list[str]:
 
 
 def _monitoring() -> list[str]:
-    """Tools of sys.monitoring (PEP 669), which Python has since 3.12; each has given its own name."""
+    """Tools of sys.monitoring (PEP 669, Python 3.12), by the names that they registered."""
     monitoring = getattr(sys, "monitoring", None)
     if monitoring is None:
         return []
@@ -46,7 +46,7 @@ def _monitoring() -> list[str]:
 
 
 def _traced() -> bool:
-    """Whether a process traces this one with ptrace(2), as Linux tells it (proc(5))."""
+    """Whether a process traces this one with ptrace(2), by Linux's proc(5)."""
     try:
         lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

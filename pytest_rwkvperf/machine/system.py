@@ -1,4 +1,4 @@
-"""The software that a machine runs on. It is told beside figures and is no part of the hardware's identity."""
+"""The machine's software, which reports show beside figures; it is not part of the hardware's identity."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def read() -> System:
 
 
 def _operating_system() -> str:
-    """As its users call it, with the kernel where that has a name of its own."""
+    """The distribution's own name and the kernel's, where there is a distribution."""
     try:
         name = platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
@@ -33,7 +33,7 @@ def _operating_system() -> str:
 
 
 def _drivers() -> dict[str, str]:
-    """NVIDIA's, and the CUDA version that it serves; nothing without it."""
+    """NVIDIA's driver and the CUDA version that it supports; empty without it."""
     import pynvml
 
     try:

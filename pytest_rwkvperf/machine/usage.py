@@ -1,4 +1,4 @@
-"""Processor time that others used while a case was measured: the plainest sign that a figure is not all the code's."""
+"""Processor time that other processes used while a case was measured, which may have slowed it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psutil
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Processor seconds at a moment: of the whole machine, of this process and what it has reaped, and the clock."""
+    """Processor seconds so far of the whole machine, and of this process with its children; `moment` is the clock."""
 
     busy: float
     own: float
@@ -18,7 +18,7 @@ class Usage:
 
 
 def now() -> Usage:
-    """Counters now. Idle, waiting for disks, and what a guest counts twice are not busy (proc(5), /proc/stat)."""
+    """Counters now. Not busy: idle, waiting for disks, and what a guest counts twice (proc(5), /proc/stat)."""
     times = psutil.cpu_times()
     idle = sum(getattr(times, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice", "steal"))
     busy = sum(times) - idle
@@ -26,13 +26,13 @@ def now() -> Usage:
 
 
 def _family() -> list[psutil.Process]:
-    """This process and every live one that it has started."""
-    here = psutil.Process()
-    return [here, *here.children(recursive=True)]
+    """This process and its live descendants."""
+    process = psutil.Process()
+    return [process, *process.children(recursive=True)]
 
 
 def _used(process: psutil.Process) -> float:
-    """Processor seconds of a process and of the children that it has reaped; none of one that has just ended."""
+    """Processor seconds of a process and of the children that it has reaped; 0 if it has just ended."""
     try:
         times = process.cpu_times()
     except psutil.NoSuchProcess:
@@ -42,10 +42,10 @@ def _used(process: psutil.Process) -> float:
 
 
 def crowding(before: Usage, after: Usage, cores: int, threads: int) -> float:
-    """Share of the processor time that `threads` threads want which others' work left them without, 0 to 1.
+    """Share of the processor time that `threads` threads want and other processes took, 0 to 1.
 
-    Others used a share f of `cores` cores between the two moments, so that cores x (1 - f) were left; work that fits
-    beside ours crowds nobody. What this process has started counts as its own, whether it has ended or not.
+    Others used a share f of `cores` cores between the two moments, so that cores x (1 - f) were left. This process's
+    descendants are not others, whether they have ended or not.
     """
     seconds = after.moment - before.moment
     if seconds <= 0:

@@ -1,4 +1,4 @@
-"""A GPU watched while a case is measured on it: readings beside the samples, and what they say of the figures."""
+"""A GPU watched while a case is measured on it: readings during the samples, and what they mean for the figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from pytest_rwkvperf.machine import nvml
-from pytest_rwkvperf.machine.nvml import GpuFacts
+from pytest_rwkvperf.machine.nvml import GpuFacts, GpuReading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -23,16 +23,17 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from pytest_rwkvperf.core.engine import Device
-    from pytest_rwkvperf.machine.nvml import Gpu, Reading
+    from pytest_rwkvperf.machine.nvml import Gpu, GpuProcess
 
 INTERVAL_SECONDS = 0.2
-"""Between two readings; one takes 3 to 13 ms on an H200."""
+"""Between two readings; a reading takes 3 to 13 ms on an H200."""
 
 BUSY = 5
-"""Percent of utilisation before this project's worker started beyond which somebody else is computing there."""
+"""Percent of utilisation beyond which another process computes on a GPU: before this project's worker started, or on
+the host's other GPUs."""
 
 NEIGHBOURS_EVERY = 5
-"""Readings from one look at the host's other GPUs to the next: they are asked through the same driver."""
+"""The host's other GPUs are read with every fifth reading only, because they share the driver."""
 
 _REST_SECONDS = 3.0
 
@@ -41,65 +42,46 @@ THROTTLED_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class GpuReading:
-    """One reading as it is kept; `own_bytes` is the memory of the measured worker, `foreign_bytes` that of others."""
-
-    at: float
-    sm_mhz: int | None = None
-    memory_mhz: int | None = None
-    celsius: int | None = None
-    milliwatts: int | None = None
-    reasons: int | None = None
-    utilisation: int | None = None
-    used_bytes: int | None = None
-    own_bytes: int | None = None
-    foreign: int = 0
-    foreign_bytes: int | None = None
-    busy_neighbours: int | None = None
-    """How many other GPUs of the host were busy; None where they were not looked at."""
-
-
-@dataclass(frozen=True, slots=True)
 class GpuConditions:
-    """A GPU before and while a case was measured on it; `before` was read when no worker of this case was there yet."""
+    """A GPU before and while a case was measured on it; `before` was read before this case's first worker started."""
 
     facts: GpuFacts
     before: GpuReading
     readings: tuple[GpuReading, ...] = ()
     neighbours: int = 0
-    """Other GPUs of the host that the driver shows."""
+    """Other GPUs of the host that the driver lists."""
     unrecorded: str = ""
-    """What kept CUPTI from recording the device's time, where it was asked to; empty else."""
+    """Why CUPTI recorded no device time; empty where it did, or was not asked to."""
 
     @property
     def peak_bytes(self) -> int | None:
-        """The worker's largest memory on the device: the driver's own account of it, else what the device lost.
+        """The worker's largest memory on the device: by the driver's account, else the increase in used memory.
 
-        None where others are there too and the driver does not tell whose memory is whose.
+        None where other processes use the GPU too and the driver does not report whose memory is whose.
         """
-        if own := [one.own_bytes for one in self.readings if one.own_bytes is not None]:
+        if own := [reading.own_bytes for reading in self.readings if reading.own_bytes is not None]:
             return max(own)
-        if any(one.foreign for one in (self.before, *self.readings)) or self.before.used_bytes is None:
+        if any(reading.foreign for reading in (self.before, *self.readings)) or self.before.used_bytes is None:
             return None
-        used = [one.used_bytes for one in self.readings if one.used_bytes is not None]
+        used = [reading.used_bytes for reading in self.readings if reading.used_bytes is not None]
         return max(0, max(used) - self.before.used_bytes) if used else None
 
     @property
     def idle_watts(self) -> float | None:
-        """The least power of any reading: what the board draws for being there."""
-        drawn = [one.milliwatts for one in (self.before, *self.readings) if one.milliwatts is not None]
-        return min(drawn) / 1000 if drawn else None
+        """The lowest power of any reading."""
+        power = [reading.milliwatts for reading in (self.before, *self.readings) if reading.milliwatts is not None]
+        return min(power) / 1000 if power else None
 
     def within(self, start: float, stop: float) -> list[GpuReading]:
         """Readings between two Unix times."""
-        return [one for one in self.readings if start <= one.at <= stop]
+        return [reading for reading in self.readings if start <= reading.at <= stop]
 
     def doubt(self) -> str:
-        """Why no verdict may rest on what was measured, in words; empty when one may."""
-        loaded = [one for one in self.readings if one.reasons is not None and one.utilisation]
-        throttled = [one for one in loaded if (one.reasons or 0) & sum(nvml.THROTTLES)]
+        """Why no verdict may rest on what was measured; empty when one may."""
+        loaded = self._reasons_under_load()
+        throttled = [reasons for reasons in loaded if reasons & sum(nvml.THROTTLES)]
         if len(throttled) > THROTTLED_SHARE * len(loaded):
-            names = {name for bit, name in nvml.THROTTLES.items() if any((one.reasons or 0) & bit for one in throttled)}
+            names = {name for bit, name in nvml.THROTTLES.items() if any(reasons & bit for reasons in throttled)}
             share = f"{len(throttled) / len(loaded):.0%} of the readings under load"
             return f"{self.facts.name} was throttled ({', '.join(sorted(names))}) in {share}"
         if (self.before.utilisation or 0) > BUSY:
@@ -110,90 +92,82 @@ class GpuConditions:
         return ""
 
     def notes(self) -> list[str]:
-        """What a person should know beside the figures, doubts first."""
-        found = [doubt] if (doubt := self.doubt()) else []
-        shared = max((self.before, *self.readings), key=lambda one: one.foreign)
+        """What the reader of the figures should know, doubts first."""
+        notes = [doubt] if (doubt := self.doubt()) else []
+        shared = max((self.before, *self.readings), key=lambda reading: reading.foreign)
         if shared.foreign:
-            found.append(f"{self.facts.name} was shared{_holding(shared)}")
-        loaded = [one for one in self.readings if one.reasons is not None and one.utilisation]
-        capped = sum(1 for one in loaded if (one.reasons or 0) & nvml.POWER_CAP)
+            notes.append(f"{self.facts.name} was shared{_holding(shared)}")
+        loaded = self._reasons_under_load()
+        capped = sum(1 for reasons in loaded if reasons & nvml.POWER_CAP)
         if capped > THROTTLED_SHARE * len(loaded):
-            found.append(
+            notes.append(
                 f"{self.facts.name} was at its power limit in {capped / len(loaded):.0%} of the readings under load"
             )
         now, most = self.facts.link, self.facts.link_most
         if now and most and now[1] < most[1]:
-            found.append(f"{self.facts.name} has {now[1]} of its {most[1]} PCIe lanes")
+            notes.append(f"{self.facts.name} has {now[1]} of its {most[1]} PCIe lanes")
         if busy := self.busy_neighbours:
-            share = f"in {self.neighbour_share:.0%} of the looks there"
+            share = f"in {self.neighbour_share:.0%} of the readings there"
             others = "the other GPU" if self.neighbours == 1 else f"{busy} of {self.neighbours} other GPUs"
-            found.append(f"{others} worked too, {share}")
+            notes.append(f"{others} worked too, {share}")
         if self.unrecorded:
-            found.append(f"no device time: {self.unrecorded}")
-        return found
+            notes.append(f"no device time: {self.unrecorded}")
+        return notes
+
+    def _reasons_under_load(self) -> list[int]:
+        """NVML's reasons for a lower clock, of the readings under load."""
+        return [reading.reasons for reading in self.readings if reading.reasons is not None and reading.utilisation]
 
     @property
     def busy_neighbours(self) -> int:
         """The most other GPUs of the host that were busy at once."""
-        return max((one.busy_neighbours or 0 for one in self.readings), default=0)
+        return max((reading.busy_neighbours or 0 for reading in self.readings), default=0)
 
     @property
     def neighbour_share(self) -> float | None:
-        """Share of the looks at the other GPUs in which one of them was busy; None without any look."""
-        looks = [one.busy_neighbours for one in self.readings if one.busy_neighbours is not None]
-        return sum(1 for busy in looks if busy) / len(looks) if looks else None
+        """Share of the readings of the other GPUs in which one of them was busy; None where they were not read."""
+        counts = [reading.busy_neighbours for reading in self.readings if reading.busy_neighbours is not None]
+        return sum(1 for count in counts if count) / len(counts) if counts else None
 
 
-def _holding(one: GpuReading) -> str:
-    if not one.foreign:
+def _holding(reading: GpuReading) -> str:
+    if not reading.foreign:
         return ""
-    size = f", {one.foreign_bytes / 2**20:.0f} MiB" if one.foreign_bytes else ""
-    return f" with {one.foreign} process{'' if one.foreign == 1 else 'es'} of others{size}"
+    size = f", {reading.foreign_bytes / 2**20:.0f} MiB" if reading.foreign_bytes else ""
+    return f" with {reading.foreign} process{'' if reading.foreign == 1 else 'es'} of others{size}"
 
 
 class Owners:
-    """Tells this project's processes on a GPU from others'.
+    """Distinguishes this project's processes on a GPU from others'.
 
-    A driver may give the host's process ids inside a container: such a process is not to be found here. One that was
-    there before the worker is foreign, one that came with it is taken for the worker: the own one is never foreign.
+    Inside a container a driver may give the host's process ids, which do not exist here. Such a process is foreign if
+    it was on the GPU before the worker, and otherwise taken for the worker.
     """
 
-    def __init__(self, before: Reading) -> None:
-        self._before = {one.pid for one in before.processes}
+    def __init__(self, before: Sequence[GpuProcess]) -> None:
+        self._before = {process.pid for process in before}
         self._known: dict[int, bool] = {}
 
     def owns(self, pid: int) -> bool:
-        """Whether a process is this one, one that it started, or one that came with those and cannot be seen."""
+        """Whether a process is this one, a descendant, or one that came with the worker and does not exist here."""
         if pid not in self._known:
             self._known[pid] = self._ask(pid)
         return self._known[pid]
 
     def _ask(self, pid: int) -> bool:
         try:
-            lineage = [pid, *(one.pid for one in psutil.Process(pid).parents())]
+            lineage = [pid, *(process.pid for process in psutil.Process(pid).parents())]
         except psutil.NoSuchProcess:
             return pid not in self._before
         except psutil.AccessDenied:
             return False
         return os.getpid() in lineage
 
-    def kept(self, reading: Reading) -> GpuReading:
-        """A reading with the processes told apart."""
-        own = [one.used_bytes for one in reading.processes if self.owns(one.pid)]
-        foreign = [one.used_bytes for one in reading.processes if not self.owns(one.pid)]
-        return GpuReading(
-            reading.at,
-            reading.sm_mhz,
-            reading.memory_mhz,
-            reading.celsius,
-            reading.milliwatts,
-            reading.reasons,
-            reading.utilisation,
-            reading.used_bytes,
-            _total(own),
-            len(foreign),
-            _total(foreign),
-        )
+    def divide(self, reading: GpuReading, processes: Sequence[GpuProcess]) -> GpuReading:
+        """The reading with the memory of own and foreign processes apart."""
+        own = [process.used_bytes for process in processes if self.owns(process.pid)]
+        foreign = [process.used_bytes for process in processes if not self.owns(process.pid)]
+        return replace(reading, own_bytes=_total(own), foreign=len(foreign), foreign_bytes=_total(foreign))
 
 
 def _total(sizes: Sequence[int | None]) -> int | None:
@@ -202,7 +176,7 @@ def _total(sizes: Sequence[int | None]) -> int | None:
 
 
 class GpuWatch:
-    """Reads a device's GPU from the start of a block to its end, in a thread; `gpu` is None where NVML has none."""
+    """Reads a device's GPU for the length of a block, in a thread; `gpu` is None where NVML lists none."""
 
     def __init__(self, device: Device, opened: Callable[[], AbstractContextManager[list[Gpu]]] = nvml.gpus) -> None:
         self._opened = opened
@@ -212,18 +186,18 @@ class GpuWatch:
         self._thread: threading.Thread | None = None
         self._readings: list[GpuReading] = []
         self._neighbours: list[Gpu] = []
-        self._away = threading.Event()
+        self._paused = threading.Event()
         self.gpu: Gpu | None = None
         self.unrecorded = ""
 
     def __enter__(self) -> Self:
-        there = self._stack.enter_context(self._opened()) if self._device.kind == "gpu" else []
-        self.gpu = nvml.matching(self._device, there)
-        self._neighbours = [gpu for gpu in there if gpu is not self.gpu]
+        listed = self._stack.enter_context(self._opened()) if self._device.kind == "gpu" else []
+        self.gpu = nvml.matching(self._device, listed)
+        self._neighbours = [gpu for gpu in listed if gpu is not self.gpu]
         if self.gpu is not None:
-            before = _at_rest(self.gpu)
-            self._owners = Owners(before)
-            self._facts, self._before = self.gpu.facts(), self._owners.kept(before)
+            before, processes = _at_rest(self.gpu)
+            self._owners = Owners(processes)
+            self._facts, self._before = self.gpu.facts(), self._owners.divide(before, processes)
             self._thread = threading.Thread(target=self._read, args=(self.gpu,), daemon=True)
             self._thread.start()
         return self
@@ -238,40 +212,45 @@ class GpuWatch:
 
     def _read(self, gpu: Gpu) -> None:
         while not self._stop.wait(INTERVAL_SECONDS):
-            if self._away.is_set():
+            if self._paused.is_set():
                 continue
-            looked = self._busy_neighbours() if len(self._readings) % NEIGHBOURS_EVERY == 0 else None
-            self._readings.append(replace(self._owners.kept(gpu.read()), busy_neighbours=looked))
+            busy = self._busy_neighbours() if len(self._readings) % NEIGHBOURS_EVERY == 0 else None
+            reading = self._owners.divide(gpu.read(), gpu.processes())
+            self._readings.append(replace(reading, busy_neighbours=busy))
 
     def _busy_neighbours(self) -> int | None:
         rates = [rate for gpu in self._neighbours if (rate := gpu.utilisation()) is not None]
         return sum(rate > BUSY for rate in rates) if rates else None
 
     @contextmanager
-    def looking_away(self) -> Iterator[None]:
-        """Keep no reading while a block runs: what it does to the GPU, its memory above all, is no part of the case."""
-        self._away.set()
+    def paused(self) -> Iterator[None]:
+        """Keep no reading while a block runs: its use of the GPU, above all of memory, is not the case's."""
+        self._paused.set()
         try:
             yield
         finally:
-            self._away.clear()
+            self._paused.clear()
 
     def conditions(self) -> GpuConditions | None:
-        """What was read until now; None without a GPU that NVML shows."""
+        """What was read until now; None without a GPU that NVML lists."""
         if self.gpu is None:
             return None
         return GpuConditions(self._facts, self._before, tuple(self._readings), len(self._neighbours), self.unrecorded)
 
 
-def _at_rest(gpu: Gpu) -> Reading:
-    """A reading without the load of this project's own last worker, which a driver tells of for up to a second more."""
+def _at_rest(gpu: Gpu) -> tuple[GpuReading, tuple[GpuProcess, ...]]:
+    """A reading and the GPU's processes, without the load of the last worker: drivers report it for a second more."""
     limit = time.monotonic() + _REST_SECONDS
-    while (reading := gpu.read()).utilisation and reading.utilisation > BUSY and time.monotonic() < limit:
+    while True:
+        reading, processes = gpu.read(), gpu.processes()
+        if (reading.utilisation or 0) <= BUSY or time.monotonic() >= limit:
+            return reading, processes
         time.sleep(INTERVAL_SECONDS)
-    return reading
 
 
 def utilisation(conditions: GpuConditions, spans: Sequence[tuple[float, float]]) -> float | None:
     """Median share, 0..1, of the time that a kernel ran, over the readings in spans (Unix seconds)."""
-    read = [one.utilisation for span in spans for one in conditions.within(*span) if one.utilisation is not None]
-    return median(read) / 100 if read else None
+    rates = [
+        rate for span in spans for reading in conditions.within(*span) if (rate := reading.utilisation) is not None
+    ]
+    return median(rates) / 100 if rates else None

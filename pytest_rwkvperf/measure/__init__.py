@@ -1,1 +1,1 @@
-"""How a figure comes about: the protocol inside the worker, the sampling plan outside it."""
+"""Measuring a case: the sampling plan, A/B pairs, probes, and the records that they make."""

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Peak memory of the worker, resident and on its GPU (largest of the processes), and the model file's size; bytes.
+    """Peak memory of the workers, resident and on the GPU, and the model file's size; bytes.
 
-    `peak_device_bytes` is None off a GPU, and where its driver does not tell.
+    `peak_device_bytes` is None off a GPU, and where its driver does not report it.
     """
 
     peak_rss_bytes: int
@@ -64,7 +64,7 @@ class Measurement:
 
     @property
     def roofline_share(self) -> float | None:
-        """MBU of a generation, MFU of a prefill, 0..1 of this device's measured ceilings; None where there are none."""
+        """MBU of a generation, MFU of a prefill, 0..1 of this device's measured ceilings; None without ceilings."""
         work, ceilings = self.record.work, self.record.ceilings or _probed_ceilings(self.record)
         if work is None or ceilings is None:
             return None
@@ -75,33 +75,33 @@ class Measurement:
 
     @property
     def joules_per_token(self) -> float | None:
-        """What the GPU drew for a token, its idle power included."""
+        """The GPU's energy per token, its idle power included."""
         energy = self._energy
         return energy.joules / energy.tokens if energy else None
 
     @property
     def net_joules_per_token(self) -> float | None:
-        """The same beyond what the GPU draws when idle."""
+        """The GPU's energy per token without its idle power."""
         energy, idle = self._energy, self.record.gpu.idle_watts if self.record.gpu else None
         return (energy.joules - idle * energy.seconds) / energy.tokens if energy and idle is not None else None
 
     @property
     def utilisation(self) -> float | None:
-        """Share of the time, 0..1, that the GPU ran any kernel at all, beside the samples (NVML's own figure)."""
+        """Share of the time, 0..1, that the GPU ran any kernel during the samples (NVML's own figure)."""
         if self.record.gpu is None:
             return None
-        spans = [(one.started, one.started + one.nanoseconds / 1e9) for row in self.samples for one in row]
+        spans = [(sample.started, sample.started + sample.nanoseconds / 1e9) for row in self.samples for sample in row]
         return watching.utilisation(self.record.gpu, spans)
 
     @property
     def device_seconds_per_token(self) -> float | None:
-        """How long the device computed or copied for a token, as CUPTI recorded it."""
-        taken = self.device_time
-        return taken.busy_nanoseconds / 1e9 / taken.tokens if taken else None
+        """How long the device computed or copied per token, as CUPTI recorded it."""
+        recorded = self.device_time
+        return recorded.busy_nanoseconds / 1e9 / recorded.tokens if recorded else None
 
     @property
     def device_share(self) -> float | None:
-        """The same as a share of the median repetition's time, 0..1, which nothing recorded; the host has the rest."""
+        """The device's share, 0..1, of the median repetition's time, which was timed without CUPTI."""
         seconds = self.device_seconds_per_token
         if seconds is None:
             return None
@@ -110,13 +110,13 @@ class Measurement:
 
     @property
     def device_time(self) -> DeviceTime | None:
-        """What CUPTI recorded of the workload; None where it did not."""
+        """What CUPTI recorded of the workload; None where it recorded nothing."""
         name = str(self.workload)
         return next((run.device_time[name] for run in self.record.runs if name in run.device_time), None)
 
     @property
     def _energy(self) -> Energy | None:
-        if self.workload.depth:  # it would hold the reading of the context as well
+        if self.workload.depth:  # it would include the energy of the context
             return None
         return next(
             (run.energy[str(self.workload)] for run in self.record.runs if str(self.workload) in run.energy), None
@@ -124,7 +124,7 @@ class Measurement:
 
     @property
     def conditions(self) -> Conditions:
-        """How the machine was doing."""
+        """The machine's load, clock and limits meanwhile."""
         return self.record.conditions
 
     @property
@@ -144,13 +144,13 @@ class Measurement:
         if self.workload.kind != "generation":
             return None
         shares = [share for row in self.samples for sample in row for share in sample.token_nanoseconds]
-        if not shares:  # a tool that tells whole repetitions only
+        if not shares:  # a tool that prints whole repetitions only
             return None
         return tuple(float(value) / 1e9 for value in np.percentile(shares, list(percentiles)))
 
 
 def _probed_ceilings(record: CaseRecord) -> Ceilings | None:
-    """A CPU's, from the fastest that its fixed work was on all threads."""
+    """A CPU's ceilings, from its probes' fastest times on all threads."""
     reaches = [run.reach for run in record.runs if run.reach]
     if not reaches:
         return None
@@ -163,9 +163,9 @@ def _probed_ceilings(record: CaseRecord) -> Ceilings | None:
     )
 
 
-def summary(taken: CaseRecord | Pairing, label: str) -> str:
-    """One line on a case that has just been measured, under what it is called; of a pairing, its new side."""
-    record = taken.new if isinstance(taken, Pairing) else taken
+def summary(measured: CaseRecord | Pairing, label: str) -> str:
+    """One line about a case that has just been measured; of a pairing, its new side. `label` names the case."""
+    record = measured.new if isinstance(measured, Pairing) else measured
     figures = ", ".join(
         f"{name} {rate.median:.1f} t/s" + ("" if rate.half_width is None else f" ± {rate.half_width:.1%}")
         for name in record.runs[0].samples

@@ -42,7 +42,7 @@ ENOUGH_PROCESSES = 5
 MAX_PROCESSES = 20
 
 WAITING_SHARE = 1 / 4
-"""Of the budget: what a case may spend on waiting for fast handovers between its threads."""
+"""Of the budget: what a case may spend on waiting for fast hand-overs between its threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def run_process(
                 run = replace(sampling.finish(), energy=energy)
                 if process.target.device.id.startswith("cuda:"):
                     # To the worker's end: the driver counts CUPTI's memory as the worker's.
-                    until_ended.enter_context(gpu.looking_away())
+                    until_ended.enter_context(gpu.paused())
                     times, gpu.unrecorded = record_device_time(process.worker, workloads, sampling.settling)
                     run = replace(run, device_time=times)
             else:

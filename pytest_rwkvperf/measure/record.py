@@ -1,4 +1,4 @@
-"""What measuring a case leaves behind: raw samples with order and time, by process, and the facts around them."""
+"""The stored types of a measured case: raw samples in order of time, by process, and the facts about them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ EndedBy = Literal["precision", "budget", "verdict"]
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """The model file that was measured, without its folder; sizes in bytes. 0 and nothing in records of old releases.
+    """The measured model file, without its folder; sizes in bytes. Old records lack the fields with defaults.
 
-    `tensor_elements` counts the numbers in the file, which holds some that RWKV-7 does not use; `parameters` does not.
+    `tensor_elements` includes numbers in the file that RWKV-7 does not use; `parameters` does not.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """What a GPU drew while a workload was repeated without a pause: joules over seconds, for so many tokens."""
+    """A GPU's energy while a workload was repeated without a pause."""
 
     tokens: int
     joules: float
@@ -65,25 +65,25 @@ class ProcessRun:
     warmups: dict[str, int]
     samples: dict[str, tuple[Sample, ...]]
     parity: Short | None
-    """None of a program on its own, which tells no logits."""
+    """None for a Program, which gives no logits."""
     probes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Nanoseconds of the fixed work beside each sample, by workload; empty where nothing was probed."""
+    """Nanoseconds of the fixed work before each sample, by workload; empty without probes."""
     build_nanoseconds: int = 0
-    """Compiling the engine's own kernels, or loading them built; no part of the time to load the model."""
+    """Compiling the engine's own kernels, or loading them built; not part of `load_nanoseconds`."""
     energy: dict[str, Energy] = field(default_factory=dict)
-    """By workload; of a case's first process alone, and only where the GPU counts energy."""
+    """By workload; in a case's first process only, and only where the GPU counts energy."""
     turns: tuple[Turn, ...] = ()
-    """Of the guide's chat (native protocol of the rwkv package)."""
+    """The guide's chat (native protocol of the rwkv package)."""
     handovers: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Nanoseconds that the threads took to hand work over before each sample, by workload; empty with one thread."""
+    """Nanoseconds of the hand-over between threads before each sample, by workload; empty with one thread."""
     reach: dict[ProbeKind, int] = field(default_factory=dict)
-    """Nanoseconds of the fixed work on every thread at once; empty where nothing was probed."""
+    """Nanoseconds of the fixed work on all threads at once; empty without probes."""
     device_time: dict[str, DeviceTime] = field(default_factory=dict)
-    """By workload; of a case's first process alone, recorded after all else, and only where CUPTI sees the engine."""
+    """By workload; in a case's first process only, and only where CUPTI records the engine."""
 
 
 def times_of(case: Case, runs: Sequence[ProcessRun], workload: Workload) -> tuple[tuple[int, ...], ...]:
-    """Nanoseconds per repetition, by process; in the native protocol the one that the tool makes of a process."""
+    """Nanoseconds per repetition, by process; in the native protocol one figure per process, as the tool prints it."""
     times = tuple(tuple(sample.nanoseconds for sample in run.samples.get(str(workload), ())) for run in runs)
     if case.protocol == "uniform":
         return times
@@ -91,15 +91,15 @@ def times_of(case: Case, runs: Sequence[ProcessRun], workload: Workload) -> tupl
 
 
 def medians(readings: Sequence[Mapping[str, Sequence[int]]], workload: str) -> tuple[int, ...]:
-    """The median of what was read beside a workload, by process; empty where a process has none."""
-    if not all(one.get(workload) for one in readings):
+    """The median reading of a workload, by process; empty if a process has none."""
+    if not all(process.get(workload) for process in readings):
         return ()
-    return tuple(round(float(np.median(one[workload]))) for one in readings)
+    return tuple(round(float(np.median(process[workload]))) for process in readings)
 
 
 @dataclass(frozen=True, slots=True)
 class CaseRecord:
-    """Everything measured of one case in one session."""
+    """Everything measured for one case in one session."""
 
     case: Case
     model: ModelFacts
@@ -112,19 +112,19 @@ class CaseRecord:
     conditions: Conditions
     runs: tuple[ProcessRun, ...]
     probe_version: str = ""
-    """Probe times of another version are never compared; empty where nothing was probed."""
+    """Probe times of different versions are not compared; empty without probes."""
     gpu: GpuConditions | None = None
     work: Work | None = None
     ceilings: Ceilings | None = None
 
     @property
     def doubt(self) -> str:
-        """Why no verdict may rest on these figures, now or later, in words; empty when one may."""
+        """Why no verdict may rest on these figures, now or later; empty when one may."""
         return self.gpu.doubt() if self.gpu else ""
 
     @property
     def parity(self) -> float | None:
-        """The largest relative L2 from the oracle that any check of this record found; None when nothing could be."""
+        """The largest relative L2 from the oracle in any check of this record; None without a check."""
         checks = [run.parity for run in self.runs if run.parity is not None]
         pairs = [pair for check in checks for pair in (check.prefill, check.generation)]
         deep = (self.deep.prefill,) if self.deep else ()
@@ -140,12 +140,12 @@ class CaseRecord:
         return SessionTimes(self.times(workload), probes, self.conditions.foreign, self.handovers(workload))
 
     def handovers(self, workload: Workload) -> tuple[tuple[int, ...], ...]:
-        """Nanoseconds of the hand-over before each repetition, by process; empty where any is missing."""
+        """Nanoseconds of the hand-over before each repetition, by process; empty if a process has none."""
         rows = tuple(run.handovers.get(str(workload), ()) for run in self.runs)
         return rows if all(rows) else ()
 
     def token_times(self, workload: Workload) -> list[list[int]]:
-        """Nanoseconds of all tokens in order, by process; empty where none was timed by itself."""
+        """Nanoseconds of all tokens in order, by process; rows are empty where tokens were not timed one by one."""
         rows = [run.samples.get(str(workload), ()) for run in self.runs]
         return [[token for sample in row for token in sample.token_nanoseconds] for row in rows]
 
@@ -153,7 +153,7 @@ class CaseRecord:
         """Nanoseconds per repetition, by process.
 
         Raises:
-            MeasurementError: a process timed it never, or a time is not positive.
+            MeasurementError: a process has no samples, or a time is not positive.
         """
         name = str(workload)
         times = times_of(self.case, self.runs, workload)
@@ -166,7 +166,7 @@ class CaseRecord:
 
 @dataclass(frozen=True, slots=True)
 class Pairing:
-    """Two environments measured in alternation: the runs of one index were alive together."""
+    """Two environments measured in alternation: processes of one index ran together."""
 
     new: CaseRecord
     old: CaseRecord

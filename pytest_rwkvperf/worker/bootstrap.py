@@ -1,7 +1,7 @@
-"""What the worker's interpreter runs first, as a script: it may be another environment's, without this project.
+"""The script that the worker's interpreter runs; the interpreter may be another environment's, without this project.
 
-The package is found beside this file and nothing else of this environment is put on the path, so that the engine
-measured is the other environment's own. Standard library only, and nothing that an older Python cannot read.
+The package is loaded from beside this file. Nothing else of this environment is put on the path, so that the measured
+engine is the other environment's own. Standard library only, in the syntax of older Pythons.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from pathlib import Path
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end this process with its parent, whatever native code is doing then (prctl(2), Linux).
+    """Have the kernel end this process with its parent, even inside native code (prctl(2), Linux).
 
-    Elsewhere, and where the parent is gone already, the pipe's end does it, which a thread of this process notices.
+    Elsewhere, and if the parent has already ended, a thread of `child` ends the process when the pipe closes.
     """
     if sys.platform == "linux":
         import ctypes

@@ -1,4 +1,4 @@
-"""The worker's side: reads requests, runs the engine, answers. One engine per process, for its whole life."""
+"""The worker's side of the pipe: read requests, run the engine, answer. A process has one engine."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class Child:
         }
 
     def open(self, *, location: str, path: str, quant: str, device: str, threads: int, chunk: int) -> dict[str, Any]:
-        """Load a model; refuse an engine that sits elsewhere than asked."""
+        """Load a model; refuse an engine that is on another device than asked for."""
         backend = self._load_backend(location)
         if backend.format == "pth":
             from pytest_rwkvperf.models import pth_check
 
             pth_check.load(Path(path))
-        # Engines hand their logits over as NumPy arrays. Some first import it then: 0.2 s in a cold repetition's clock.
+        # Some engines import NumPy with their first logits only, which adds 0.2 s to an unwarmed repetition.
         import_module("numpy")
         started = time.perf_counter_ns()
         opened = backend.open(OpenRequest(Path(path), quant, device, threads, chunk))
@@ -73,7 +73,7 @@ class Child:
         if opened.device.id != device:
             raise errors.DeviceError(f"{backend.name} was asked for {device} and took {opened.device.id}")
         self._opened, self._chunk = opened, chunk
-        # What is loaded by now stays: without this each collection before a sample walks all of torch, for 90 ms.
+        # Without this, each collection before a sample visits all of torch's objects, for 90 ms.
         gc.collect()
         gc.freeze()
         return {
@@ -88,11 +88,11 @@ class Child:
         return self._timed(protocol.run, workload)
 
     def slice(self, *, workload: str, start: int, count: int) -> dict[str, Any]:
-        """Some tokens of a generation, timed, of which the state is kept for the next ones."""
+        """Some tokens of a generation, timed; the next slice continues from their state."""
         return self._timed(protocol.run_slice, workload, start, count)
 
     def _timed(self, run: Callable[..., Sample], workload: str, *arguments: int) -> dict[str, Any]:
-        """With the collector at rest, as it is in every timed repetition."""
+        """Time with the garbage collector off."""
         parsed = Workload.parse(workload)
         engine = self._engine()
         gc.collect()
@@ -103,7 +103,7 @@ class Child:
             gc.enable()
 
     def device_time(self, *, workload: str, settling: int) -> dict[str, Any] | None:
-        """What a CUDA device does in one repetition, after some that do not count; None without cupti-python."""
+        """What a CUDA device does in one repetition, after `settling` that do not count; None without cupti-python."""
         from pytest_rwkvperf.machine import cupti
 
         if not cupti.installed():
@@ -129,11 +129,11 @@ class Child:
 
         from pytest_rwkvperf.worker import parity
 
-        engine, wanted = self._engine(), [np.load(path, allow_pickle=False) for path in expected]
-        found = {"short": asdict(parity.short(engine, self._chunk, wanted[0], noise)), "deep": None}
-        if len(wanted) > 1:
-            found["deep"] = asdict(parity.deep(engine, self._chunk, wanted[1], noise))
-        return found
+        engine, logits = self._engine(), [np.load(path, allow_pickle=False) for path in expected]
+        checks = {"short": asdict(parity.short(engine, self._chunk, logits[0], noise)), "deep": None}
+        if len(logits) > 1:
+            checks["deep"] = asdict(parity.deep(engine, self._chunk, logits[1], noise))
+        return checks
 
     def solve(self, *, path: str, format: Format, emulation: str, count: int, target: str) -> None:  # noqa: A002
         """The oracle's logits for a model file."""
@@ -153,7 +153,7 @@ class Child:
         return {"peak_rss_bytes": program.peak_rss_bytes if program else peak_rss_bytes()}
 
     def probe_version(self) -> str:
-        """What the probes' times depend on besides the machine."""
+        """The version of the probes, of their NumPy and BLAS."""
         from pytest_rwkvperf.machine import kernels
 
         return kernels.version()
@@ -167,13 +167,13 @@ class Child:
         return self._kernels[threads].time(kind)
 
     def ceilings(self, *, address: str) -> dict[str, Any]:
-        """What the CUDA device at a PCI address can reach, by torch."""
+        """The ceilings of the CUDA device at a PCI address, by torch."""
         from pytest_rwkvperf.machine import ceilings
 
         try:
             return ceilings.measure(address)
         except ImportError as error:
-            raise errors.DeviceError("torch is not installed, which times what the device can reach") from error
+            raise errors.DeviceError("torch is not installed; it times the device's ceilings") from error
 
     def clear(self) -> None:
         """Reset the recurrent state."""
@@ -193,7 +193,7 @@ class Child:
         return b64encode(self._engine().logits().astype("<f4").tobytes()).decode()
 
     def inspect_pth(self, *, path: str) -> dict[str, Any]:
-        """What a `.pth` holds, read safely."""
+        """Shape, precision and hash of a `.pth`, read safely."""
         from pytest_rwkvperf.models import derive
 
         return derive.inspect_pth(Path(path), self.report).to_json()
@@ -244,8 +244,8 @@ class Child:
 _REQUESTS = {name: method for name, method in vars(Child).items() if not name.startswith("_")}
 
 
-class _missing_is_clear:  # noqa: N801 - reads as a statement
-    """Turn the import error of an engine into the sentence that says how to install it."""
+class _missing_is_clear:  # noqa: N801 - a context manager
+    """Turn an engine's import error into a message that says how to install it."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -270,14 +270,14 @@ def main(requests: int, replies: int) -> None:
         request = decode(inbox.get())
         if request["do"] == "close":
             out.write(encode({"id": request["id"], "done": None}))
-            # Engines' destructors have crashed and hung; everything worth keeping has been sent.
+            # Skip engines' destructors, which have crashed and hung.
             os._exit(0)
         child.report = partial(_report, out, request["id"])
         _send(out, _encoded(request["id"], _answer(child, request)))
 
 
 def _read(requests: int, inbox: queue.SimpleQueue[bytes]) -> None:
-    """Queue requests; when the parent is gone, so is this process, whatever native code is doing."""
+    """Queue requests; end this process when the parent closes the pipe, even inside native code."""
     with os.fdopen(requests, "rb") as source:
         for line in source:
             inbox.put(line)
@@ -285,11 +285,11 @@ def _read(requests: int, inbox: queue.SimpleQueue[bytes]) -> None:
 
 
 def _encoded(number: int, answer: dict[str, Any]) -> bytes:
-    """An answer as a message; one that holds NaN or infinity becomes the error that it is."""
+    """An answer as a message; NaN and infinity become an error."""
     try:
         return encode({"id": number, **answer})
     except ValueError as error:
-        message = f"the engine's figures hold one that is none (NaN or infinity): {error}"
+        message = f"a figure of the engine is NaN or infinite: {error}; measure again"
         return encode({"id": number, "failed": {"kind": "MeasurementError", "message": message}})
 
 
@@ -304,10 +304,10 @@ def _report(out: Any, number: int, sentence: str, fraction: float) -> None:  # n
 
 
 def _answer(child: Child, request: dict[str, Any]) -> dict[str, Any]:
-    """Run one request. A Rust panic is a BaseException, so that is what is caught here."""
+    """Run one request. Catches BaseException, which a Rust panic is."""
     try:
         return {"done": _REQUESTS[request["do"]](child, **request["with"])}
-    except BaseException as error:  # noqa: BLE001 - told to the parent, which decides
+    except BaseException as error:  # noqa: BLE001 - sent to the parent
         if not isinstance(error, errors.RwkvPerfError):
             traceback.print_exc()
         return {"failed": {"kind": type(error).__name__, "message": str(error) or repr(error)}}

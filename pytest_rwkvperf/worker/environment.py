@@ -1,4 +1,4 @@
-"""Which environment variables a worker gets: those that systems, engines and drivers read, and no secret."""
+"""The environment variables that a worker gets: those that systems, engines and drivers read, without secrets."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MORE = "RWKVPERF_PASS_ENV"
-"""Names and patterns (`MYENGINE_*`) of further variables to pass, between spaces or commas. What a person names here is
-passed even when its name looks like a secret's."""
+"""Names and patterns (`MYENGINE_*`) of further variables to pass, separated by spaces or commas; passed even if a name
+looks like a secret's."""
 
 _SYSTEM = (
     "PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "LC_*", "TZ", "TZDIR", "TERM", "COLUMNS", "SHELL",
@@ -28,7 +28,7 @@ _PYTHON = (
     "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONCOERCECLOCALE", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
     "PYTHONPLATLIBDIR", "PYTHON_GIL", "PYTHON_JIT", "VIRTUAL_ENV", "CONDA_PREFIX",
 )  # fmt: skip
-"""Not PYTHONDEVMODE, PYTHONTRACEMALLOC and their like: they slow a worker down. Not coverage's, which trace it."""
+"""Not PYTHONDEVMODE, PYTHONTRACEMALLOC, coverage's variables and the like, which slow a worker down."""
 
 _ENGINES = (
     "OMP_*", "KMP_*", "GOMP_*", "MKL_*", "OPENBLAS_*", "BLIS_*", "VECLIB_*", "NUMEXPR_*", "GGML_*", "LLAMA_*", "RWKV_*",
@@ -60,5 +60,5 @@ def passed(source: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def _matches(name: str, patterns: tuple[str, ...] | list[str]) -> bool:
-    # Windows' names are the same in any case, and Python gives them in capitals there.
+    # Windows' names are case-insensitive, and Python gives them in capitals there.
     return any(fnmatchcase(name, pattern) for pattern in patterns)

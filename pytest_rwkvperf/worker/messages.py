@@ -1,4 +1,4 @@
-"""The words of the protocol, shared by both ends: JSON, one message per line.
+"""The messages between parent and worker: JSON, one per line.
 
 child → parent   {"hello": {...}}                                   once, first
 parent → child   {"id": 1, "do": "open", "with": {...}}             one at a time
@@ -18,7 +18,7 @@ MAX_LINE_BYTES = 4 << 20
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    """One line of strict JSON: NaN and infinity are refused, not written."""
+    """A message as one line of strict JSON; raises ValueError for NaN and infinity."""
     return json.dumps(message, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
@@ -40,4 +40,4 @@ def decode(line: bytes) -> dict[str, Any]:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+    raise ValueError(f"{constant} is not JSON")

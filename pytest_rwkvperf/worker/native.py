@@ -1,17 +1,16 @@
-"""The engines' own tools' ways of measuring, so that figures posted before stay comparable. Part of it runs in workers.
+"""The native protocol: each engine's own tool's way of measuring, so that its published figures stay comparable.
 
 * `web-rwkv bench` (examples/bench.rs, 0.10.20): five prefills, of one token where none is asked for, then five
-  generations, without a warm-up and without ever clearing the state; softmax on the device and the largest probability
-  on the host are inside the clock. It tells all tokens over all time.
+  generations, without a warm-up and without clearing the state; softmax on the device and the largest probability on
+  the host are timed too. It prints all tokens over all time.
 * `llama-bench` (tools/llama-bench/llama-bench.cpp): each test warmed by one whole prompt, or one generated token; five
   repetitions from a cleared state; one wait for the device after a prompt and after each generated token; no logits
-  copied. It tells the mean of the repetitions' speeds.
+  copied. It prints the mean of the repetitions' speeds.
 * the community guide's chat with the `rwkv` package: three turns of fixed prompts, sampling included; a turn's clock
-  starts after its first token. It tells tokens over time; the guide reads it after the third turn.
+  starts after its first token. It prints tokens over time; the guide reads it after the third turn.
 * the executables `llama-bench` and `web-rwkv bench` themselves (`backends/executables.py`).
 
-What the tools draw at random is drawn from a fixed seed here. An engine is checked after it was timed: the check would
-warm it.
+Random numbers have a fixed seed here. An engine is checked after it was timed, because the check would warm it.
 """
 
 from __future__ import annotations
@@ -37,22 +36,22 @@ if TYPE_CHECKING:
     Report = Callable[[str, float], None]
 
 VERSION = 2
-"""Of how these measure; figures of another version are no baseline. 2: web-rwkv's generations follow its prefills."""
+"""Figures of different versions are not compared. 2: web-rwkv's generations follow its prefills."""
 
 
 class Sampling(Protocol):
-    """An engine of web-rwkv's, with the softmax that its `bench` has inside the clock."""
+    """web-rwkv's engine, with the softmax that its `bench` times."""
 
     @property
     def vocabulary(self) -> int:
         """Length of the logits."""
 
     def probabilities(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        """As a prefill of any length, with the softmax of the last logits."""
+        """A prefill of any length and the softmax of the last logits."""
 
 
 class Chatting(Protocol):
-    """An engine of the rwkv package's, which samples with the package's own code."""
+    """The rwkv package's engine, which samples with the package's own code."""
 
     def chat(self, tokens: int, chunk: int, report: Report) -> list[Turn]:
         """The guide's three turns, `tokens` counted ones each."""
@@ -60,7 +59,7 @@ class Chatting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """Which workloads a tool measures, how, and what it makes of one invocation's times."""
+    """Which workloads a tool measures, how, and the figure that it prints for one invocation's times."""
 
     takes: Callable[[Workload], bool]
     run: Callable[[Any, Sequence[Workload], int, Report], ToolResult]
@@ -81,7 +80,7 @@ def run(
 
 
 def figure(backend: str, times: Sequence[int]) -> int:
-    """The one time, in nanoseconds a repetition, that has the speed which the tool prints for these."""
+    """The nanoseconds per repetition that correspond to the speed which the tool prints for these times."""
     return round(TOOLS[backend].figure(times))
 
 
@@ -99,10 +98,10 @@ def _web_rwkv_bench(engine: Sampling, workloads: Sequence[Workload], _chunk: int
     source = random.Random(SEED)
     samples: dict[str, tuple[Sample, ...]] = {}
     if all(workload.kind == "generation" for workload in workloads):
-        # The program has no way to leave them out. They take the cold start, which its generations so never have.
+        # The program cannot leave the prefills out, so its generations are never the first to run.
         for _ in range(REPETITIONS):
             _timed_steps([[source.randrange(engine.vocabulary - 1)]], engine)
-    for workload in sorted(workloads, key=lambda one: one.kind == "generation"):
+    for workload in sorted(workloads, key=lambda workload: workload.kind == "generation"):
         taken = []
         for index in range(REPETITIONS):
             report(f"{workload}, repetition {index + 1} of {REPETITIONS}", index / REPETITIONS)
@@ -116,7 +115,7 @@ def _web_rwkv_bench(engine: Sampling, workloads: Sequence[Workload], _chunk: int
 
 
 def _timed_steps(steps: Sequence[Sequence[int] | None], engine: Sampling) -> Sample:
-    """Time forwards; None is the token that the one before gave, 0 at first."""
+    """Time forward passes; None stands for the most probable token of the pass before, 0 at first."""
     wall, clock, token = time.time(), time.perf_counter_ns, 0
     stamps = [clock()]
     for tokens in steps:
@@ -129,7 +128,7 @@ def _timed_steps(steps: Sequence[Sequence[int] | None], engine: Sampling) -> Sam
 def _llama_bench(engine: Engine, workloads: Sequence[Workload], chunk: int, report: Report) -> ToolResult:
     source = random.Random(SEED)
     samples: dict[str, tuple[Sample, ...]] = {}
-    for workload in sorted(workloads, key=lambda one: one.kind == "generation"):
+    for workload in sorted(workloads, key=lambda workload: workload.kind == "generation"):
         tokens = [source.randrange(engine.vocabulary) for _ in range(workload.depth + workload.tokens)]
         context, measured = tokens[: workload.depth], tokens[workload.depth :]
         engine.clear()
@@ -169,9 +168,9 @@ def _chat(engine: Chatting, workloads: Sequence[Workload], chunk: int, report: R
     turns: list[Turn] = []
     for workload in workloads:
         started = time.time()
-        talked = engine.chat(workload.tokens, chunk, report)
-        samples[str(workload)] = tuple(Sample(started, turn.nanoseconds, ()) for turn in talked[1:])
-        turns += talked
+        chat = engine.chat(workload.tokens, chunk, report)
+        samples[str(workload)] = tuple(Sample(started, turn.nanoseconds, ()) for turn in chat[1:])
+        turns += chat
     return ToolResult(samples, tuple(turns))
 
 
@@ -189,4 +188,4 @@ TOOLS: Mapping[str, Tool] = {
 """By backend's name."""
 
 CHUNKS = {"rwkv": 256}
-"""Tokens in one call where the tool's differ from the engine's usual ones here."""
+"""Tokens in one call, by backend, where the tool's own number is not the backend's `standard_chunk`."""

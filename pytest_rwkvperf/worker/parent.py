@@ -1,4 +1,4 @@
-"""The parent's side of a worker process: it owns the deadline and the process group, and never imports an engine."""
+"""The parent's side of a worker process: deadlines, the process group, and errors that name what went wrong."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
 _QUEUED_MESSAGES = 16
 MESSAGES_PER_SECOND = 1000
-"""Progress beyond this rate, counted from the request on with a second's worth to spare, is no progress but a flood."""
+"""More progress messages than this, plus a second's worth, are a protocol error."""
 _PROGRESS_SECONDS = 0.05
-_TELLING = {"PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
-"""For last lines that tell something: what Python has printed before native code crashes is not lost, and ggml starts
-no debugger, whose hundred lines of backtrace would push its assertion out (and take seconds)."""
+_FOR_LAST_LINES = {"PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
+"""For useful last lines: Python's output before a native crash is kept, and ggml starts no debugger, whose backtrace
+of a hundred lines would push its assertion out (and take seconds)."""
 _OTHER_PROCESSOR = "an instruction that this processor lacks: compile the engine on this machine, or for any processor"
 
 _DESCRIBING = ("describe", "open", "device_time")
-"""Requests whose answers hold an engine's own words. Paths in other answers must stay as they are."""
+"""Requests whose answers contain an engine's texts. Paths in other answers must stay unchanged."""
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 3.0
 
@@ -55,7 +55,7 @@ LOAD_SECONDS = 1800.0
 SAMPLE_SECONDS = 1800.0
 """Deadline for one repetition of a workload, before its speed is known."""
 DEVICE_TIME_SECONDS = 60.0
-"""Deadline for a few repetitions under CUPTI. Beyond it nothing is lost but that figure."""
+"""Deadline for a few repetitions under CUPTI; beyond it only that figure is lost."""
 QUICK_SECONDS = 60.0
 """Deadline for everything else."""
 
@@ -64,7 +64,7 @@ _LIVE: weakref.WeakSet[Worker] = weakref.WeakSet()
 
 
 def end_all() -> None:
-    """End every worker that this process has started, whichever thread waits for it."""
+    """End every worker that this process has started, also those that other threads wait for."""
     for worker in [*_LIVE]:
         worker.kill()
 
@@ -76,7 +76,7 @@ class Worker:
         self._folder = folders.new_worker_folder()
         self._kills_before = starting.oom_kills()
         own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._folder.path))
-        variables = {**passed(), **_TELLING, **own, **(environment or {})}
+        variables = {**passed(), **_FOR_LAST_LINES, **own, **(environment or {})}
         try:
             self._process = starting.start([python, str(_BOOTSTRAP)], variables)
         except BaseException:
@@ -90,7 +90,7 @@ class Worker:
         replies = (self._process.stdout, self._replies, self._ended)
         self._reader = threading.Thread(target=_read_replies, args=replies, daemon=True)
         self._reader.start()
-        _LIVE.add(self)  # whole by now: another thread may end it at once
+        _LIVE.add(self)  # complete by now: another thread may end it at once
         try:
             self._await_hello()
         except BaseException:
@@ -116,18 +116,18 @@ class Worker:
     def request(
         self, do: str, deadline: float, progress: Callable[[str, float], None] | None = None, **arguments: object
     ) -> Any:  # noqa: ANN401 - JSON; each caller knows the shape of its answer
-        """Ask one thing and wait for the answer, at most `deadline` seconds.
+        """Send a request and wait for the answer, at most `deadline` seconds.
 
         Raises:
-            WorkerDiedError: the process ended; the message names the signal and carries its last lines.
+            WorkerDiedError: the process ended; the message names the signal and has its last lines.
             WorkerTimeoutError: the deadline passed; the process tree has been ended.
-            ProtocolError: the answer is garbled, too large or another question's.
-            RwkvPerfError: what the worker itself raised, under its own class.
+            ProtocolError: the answer is garbled, too large or another request's.
+            RwkvPerfError: what the worker itself raised, with the same class.
         """
         self._number += 1
         self._send({"id": self._number, "do": do, "with": arguments}, do)
         started = time.monotonic()
-        limit, told, shown = started + deadline, 0.0, ""
+        limit, shown_at, shown = started + deadline, 0.0, ""
         count = 0
         while True:
             message = self._receive(limit, f"{do} ({deadline:.0f} s allowed)")
@@ -138,10 +138,10 @@ class Worker:
                 self._fail(errors.ProtocolError(f"an answer to another request than {do}: {message.get('id')!r}"))
             match message:
                 case {"progress": [str(sentence), int() | float() as fraction]}:
-                    fresh = sentence != shown or fraction >= 1 or time.monotonic() - told > _PROGRESS_SECONDS
+                    fresh = sentence != shown or fraction >= 1 or time.monotonic() - shown_at > _PROGRESS_SECONDS
                     if progress is not None and fresh:
                         progress(safe(sentence), fraction)
-                        told, shown = time.monotonic(), sentence
+                        shown_at, shown = time.monotonic(), sentence
                 case {"failed": {"kind": str(kind), "message": str(text)}}:
                     raise errors.from_name(safe(kind), safe(text, keep="\n"))
                 case {"done": answer}:
@@ -150,7 +150,7 @@ class Worker:
                     self._fail(errors.ProtocolError(f"no answer to {do}: {str(message)[:80]}"))
 
     def open(self, location: str, path: Path, case: Case) -> Any:  # noqa: ANN401 - JSON
-        """Load a case's model; the answer has its load time, device and versions.
+        """Load a case's model; the answer has the load time, device and versions.
 
         Raises:
             RwkvPerfError: as `request`.
@@ -186,14 +186,14 @@ class Worker:
         assert self._process.stdin is not None  # noqa: S101 - opened with PIPE
         with suppress(BrokenPipeError):
             self._process.stdin.close()
-        # A process that got away may hold the other end; closing would wait for its reader, and so for it.
+        # A process that escaped may hold the other end; then closing would block until it ends.
         self._reader.join(_GRACE_SECONDS)
         if self._process.stdout is not None and not self._reader.is_alive():
             self._process.stdout.close()
         self._stderr.join(_GRACE_SECONDS)
 
     def _await_hello(self) -> None:
-        """Skip what an interpreter's start-up files print before the bootstrap has taken the pipe."""
+        """Skip the output of the interpreter's start-up files, which run before the bootstrap takes the pipe."""
         limit = time.monotonic() + START_SECONDS
         while b'"hello"' not in self._next_line(limit, f"its first message ({START_SECONDS:.0f} s allowed)"):
             continue
@@ -255,7 +255,7 @@ def _read_replies(pipe: BinaryIO, replies: queue.Queue[bytes | None], ended: thr
 
 
 def _put(replies: queue.Queue[bytes | None], line: bytes | None, ended: threading.Event) -> bool:
-    """Queue a line; a worker that talks faster than it is listened to waits at its end of the pipe."""
+    """Queue a line; while the queue is full, the worker blocks on its pipe."""
     while not ended.is_set():
         with suppress(queue.Full):
             replies.put(line, timeout=_POLL_SECONDS)
@@ -264,7 +264,7 @@ def _put(replies: queue.Queue[bytes | None], line: bytes | None, ended: threadin
 
 
 def _safe(answer: Any) -> Any:  # noqa: ANN401 - JSON
-    """An answer whose texts end up in tables and records."""
+    """An answer whose texts are safe to show."""
     if isinstance(answer, dict):
         return {safe(key): _safe(value) for key, value in answer.items()}
     if isinstance(answer, list):
@@ -289,9 +289,9 @@ def _end_tree(process: subprocess.Popen[bytes]) -> None:
 
 
 def _end_group(leader: int) -> None:
-    """End what a dead worker left running: nobody's children any more, but still of its group. POSIX only."""
+    """End orphans that a dead worker left in its process group. POSIX only."""
     if sys.platform != "win32":
-        # PermissionError: macOS, when only zombies are left.
+        # PermissionError: on macOS, when only zombies are left.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signal.SIGKILL)
 
@@ -304,7 +304,7 @@ def _signal(send: Callable[[], None]) -> None:
 
 
 def _ended(code: int | None, kills_before: int | None) -> str:
-    """How a process ended, in words; of a SIGKILL also who sent it, as far as the kernel's own count tells."""
+    """How a process ended; for SIGKILL also whether the out-of-memory killer sent it, by the kernel's count."""
     if code is None:
         return "closed its pipe and stayed alive"
     if code >= 0:

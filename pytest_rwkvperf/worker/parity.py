@@ -1,4 +1,4 @@
-"""The parity check itself, inside the worker: the engine's logits against the oracle's, by every path that is timed."""
+"""The parity check inside the worker: the engine's logits against the oracle's, by every path that is timed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 DECODED = 8
-"""How many of them the second pass feeds one by one, along the generation path."""
+"""How many tokens the second pass feeds one by one, along the generation path."""
 
 
 def tokens(vocabulary: int, count: int) -> tuple[int, ...]:

@@ -1,9 +1,9 @@
-"""The one protocol, the same for every backend; it runs inside the worker.
+"""The uniform protocol, the same for every backend; it runs inside the worker.
 
-Seeded token ids made beforehand, forced tokens in generation, the state cleared or brought to the workload's depth
-before the clock, the device idle when the clock starts, and the last logits on the host before it stops. llama-bench
-(tools/llama-bench/llama-bench.cpp) draws the same boundary except that it only waits for the device; web-rwkv can do
-nothing else than copy the logits.
+Token ids are seeded and made beforehand, also those of generations. The state is cleared or brought to the workload's
+depth, and the device is idle, before the clock starts; the last logits are on the host before it stops. llama-bench
+(tools/llama-bench/llama-bench.cpp) times the same except that it only waits for the device; web-rwkv always copies the
+logits.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def token_ids(count: int, vocabulary: int) -> tuple[int, ...]:
 
 
 def check_tokens(engine: Engine, tokens: Sequence[int]) -> None:
-    """Refuse ids the engine would read outside its embedding for.
+    """Refuse ids for which the engine would read outside its embedding.
 
     Raises:
         OptionError: an id is outside the vocabulary.
@@ -67,9 +67,9 @@ def prefill(engine: Engine, tokens: Sequence[int], chunk: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Contexts:
-    """The state after each depth that was asked for: read once, and put back before every repetition there.
+    """The state after each depth: computed once, and restored before every repetition at that depth.
 
-    A copy is as good as the tokens, and of one size at any depth. llama-bench does the same (llama.cpp #16944).
+    The state has the same size at any depth. llama-bench does the same (llama.cpp #16944).
     """
 
     _states: dict[int, Any] = field(default_factory=dict)
@@ -124,9 +124,9 @@ def _time_generation(engine: Engine, tokens: Sequence[int]) -> Sample:
 
 
 def run_slice(engine: Engine, workload: Workload, chunk: int, contexts: Contexts, start: int, count: int) -> Sample:
-    """Time some tokens of a generation, from its `start`th on; between slices the state is kept and no clock runs.
+    """Time `count` tokens of a generation from its `start`th on; the slices of a generation make `run`'s repetition.
 
-    The first begins at the workload's depth. All slices of a generation one after the other are `run`'s work.
+    The first one begins at the workload's depth, each other one where the last ended.
     """
     if start == 0:
         contexts.enter(engine, workload.depth, chunk)
@@ -135,6 +135,6 @@ def run_slice(engine: Engine, workload: Workload, chunk: int, contexts: Contexts
 
 
 def joined(slices: Sequence[Sample]) -> Sample:
-    """A generation of its slices."""
-    shares = tuple(share for one in slices for share in one.token_nanoseconds)
-    return Sample(slices[0].started, sum(one.nanoseconds for one in slices), shares)
+    """A generation from its slices."""
+    shares = tuple(share for part in slices for share in part.token_nanoseconds)
+    return Sample(slices[0].started, sum(part.nanoseconds for part in slices), shares)

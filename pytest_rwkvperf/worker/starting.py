@@ -1,4 +1,4 @@
-"""Starting a worker so that it cannot outlive this process, and asking the kernel what it has ended."""
+"""Starting a worker so that it cannot outlive this process, and the kernel's count of out-of-memory kills."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class _Starter:
             os.register_at_fork(after_in_child=self._forget)
 
     def _forget(self) -> None:
-        """A forked process has no thread but the one that forked, and a lock that another one held stays held."""
+        """Start anew after a fork, which copies only the forking thread, and locks in the state that they are in."""
         self._pool: ThreadPoolExecutor | None = None
         self._making = threading.Lock()
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """Start a command in that thread."""
-        # Engines are asked side by side: of two pools the one that nobody keeps ends its thread, and so its worker.
+        # Engines are described in parallel; a second pool would be dropped, and its thread and worker would end.
         with self._making:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rwkvperf-starter")
@@ -65,7 +65,7 @@ def _own_group() -> dict[str, Any]:
 def oom_kills() -> int | None:
     """How many processes the kernel's out-of-memory killer has ended on this machine, in any control group (proc(5)).
 
-    None where the kernel does not tell: no Linux, or one before 4.13.
+    None where there is no such count: not Linux, or Linux before 4.13.
     """
     try:
         lines = _VMSTAT.read_text(encoding="ascii").splitlines()

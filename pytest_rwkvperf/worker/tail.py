@@ -1,4 +1,4 @@
-"""The end of what a worker writes on stderr: bounded whatever it writes, and shown without secrets."""
+"""The end of a worker's stderr, bounded in size and shown without secrets."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Tail:
         self._thread.start()
 
     def lines(self) -> list[str]:
-        """The last lines, at most 30, fit to be shown."""
+        """The last lines, at most 30, without secrets and control characters."""
         text = self._kept.decode(errors="replace")
-        if not self._whole:  # what the cut runs through may be half a token, which is not known for one
+        if not self._whole:  # a secret that the cut has halved would not be recognised
             text = text.partition("\n")[2] or text[_LINE_LETTERS:]
         # Redacted before it is cut into lines: a private key has many.
         safe_text = safe(text.replace("\r\n", "\n"), keep="\n\t")
@@ -34,7 +34,7 @@ class Tail:
         return [line if len(line) <= _LINE_LETTERS else f"{line[:_LINE_LETTERS]} ..." for line in lines[-_LINES:]]
 
     def join(self, seconds: float) -> bool:
-        """Wait for the pipe's end and close it; False when somebody still holds the other end."""
+        """Wait for the pipe's end and close it; False if another process still holds the other end."""
         self._thread.join(seconds)
         if self._thread.is_alive():
             return False
@@ -42,7 +42,7 @@ class Tail:
         return True
 
     def _read(self) -> None:
-        # A raw read gives what there is; a buffered one would wait for the chunk to be full.
+        # A raw read returns what is there; a buffered one would wait until the chunk is full.
         raw = getattr(self._pipe, "raw", self._pipe)
         while chunk := raw.read(_CHUNK_BYTES):
             self._whole = self._whole and len(self._kept) + len(chunk) <= _KEPT_BYTES

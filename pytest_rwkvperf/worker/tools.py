@@ -1,4 +1,4 @@
-"""What the models room needs an engine for, done in short-lived worker processes."""
+"""Work on model files that needs an engine or unpickles, in short-lived worker processes."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class WorkerTools:
         format: Format,  # noqa: A002 - the design's word
         precision: Precision | None = None,
     ) -> Written:
-        """Write another format from a `.pth`; what that changed in the weights."""
-        told = self._ask("convert_pth", source=str(source), target=str(target), format=format, precision=precision)
-        return Written(**{**told, "placeholders": tuple(told["placeholders"])})
+        """Write another format from a `.pth`; returns what that changed in the weights."""
+        answer = self._ask("convert_pth", source=str(source), target=str(target), format=format, precision=precision)
+        return Written(**{**answer, "placeholders": tuple(answer["placeholders"])})
 
     def quantize_gguf(self, source: Path, target: Path, quant: str) -> None:
         """Make a quantized `.gguf` with llama.cpp's own quantizer."""
@@ -43,7 +43,7 @@ class WorkerTools:
 
     def solve(self, file: ModelFile, emulation: str, count: int, target: Path) -> None:
         """Run the oracle."""
-        self._progress(f"computing the right answer for {file.path.name}", 0.0)
+        self._progress(f"computing the oracle's logits for {file.path.name}", 0.0)
         self._ask(
             "solve", path=str(file.path), format=file.format, emulation=emulation, count=count, target=str(target)
         )

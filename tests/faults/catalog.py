@@ -76,7 +76,7 @@ FAULTS = (
     Fault(5, "hangs with children", "hang-with-child@decode", rf"did not finish parity \({DEADLINE} allowed\)", 8.5),
     Fault(6, "garbled answer", "garble@decode", r"a line that is not JSON: b'\\x93NUMPY"),
     Fault(6, "endless answer", "huge@decode", r"a message of more than 4194304 bytes", 2),
-    Fault(9, "NaN for a time", "nan-clock@decode", r"figures hold one that is none \(NaN or infinity\)"),
+    Fault(9, "NaN for a time", "nan-clock@decode", r"a figure of the engine is NaN or infinite"),
     Fault(9, "no time passes", "stopped-clock@decode", r"took 0 ns; the clock is broken"),
     Fault(9, "time runs backwards", "backward-clock@decode", r"took -\d+ ns; the clock is broken"),
     Fault(9, "a wrong answer", "wrong@logits", r"gives a wrong answer, so its speed counts for nothing"),

@@ -10,9 +10,9 @@ from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.machine.conditions import Conditions
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
-from pytest_rwkvperf.machine.nvml import GpuFacts
+from pytest_rwkvperf.machine.nvml import GpuFacts, GpuReading
 from pytest_rwkvperf.machine.system import System
-from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
+from pytest_rwkvperf.machine.watching import GpuConditions
 from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts, ProcessRun
 from pytest_rwkvperf.oracle.agreement import Agreement, Short

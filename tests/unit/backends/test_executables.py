@@ -1,4 +1,4 @@
-"""Whole programs as instruments: programs that print what the real ones printed, and ones that fail."""
+"""The engines' own programs: stand-ins that print what the real ones printed, and ones that fail."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_gpu_is_named_as_llama_bench_names_it(program: Callable[..., str], tmp
         ("cpu", "CPU", "cpu"),
     ]
     assert backend.versions()["llama-bench"] == "0.5.0-dev 0c1e570"
-    with pytest.raises(BackendError, match="told no 5 samples of pp64, tg16"):
+    with pytest.raises(BackendError, match="did not print 5 samples of pp64, tg16"):
         backend.open(request("cuda:0")).bench(WORKLOADS, silent)
     (arguments,) = called(tmp_path)
     assert arguments[arguments.index("-dev") + 1] == "CUDA0"
@@ -106,7 +106,7 @@ def test_a_gpu_is_named_as_llama_bench_names_it(program: Callable[..., str], tmp
 
 def test_two_depths_are_two_invocations(program: Callable[..., str], tmp_path: Path) -> None:
     path = program("llama-bench", "")
-    with pytest.raises(BackendError, match="told no 5 samples"):
+    with pytest.raises(BackendError, match="did not print 5 samples"):
         executables.llama_bench(path).open(request("cpu")).bench([*WORKLOADS, Workload("generation", 16, 64)], silent)
     assert [call[call.index("-d") + 1] for call in called(tmp_path)] == ["0", "64"]
     assert called(tmp_path)[1][2:6] == ["-p", "0", "-n", "16"]
@@ -120,8 +120,8 @@ def test_a_program_that_fails_is_told_with_its_last_lines(program: Callable[...,
         executables.llama_bench(path).open(request("cpu")).bench(WORKLOADS, silent)
 
 
-def test_what_is_no_json_is_refused(program: Callable[..., str]) -> None:
-    with pytest.raises(BackendError, match="something else than JSON"):
+def test_invalid_json_is_refused(program: Callable[..., str]) -> None:
+    with pytest.raises(BackendError, match="printed invalid JSON"):
         executables.llama_bench(program("llama-bench", "{oops\n")).open(request("cpu")).bench(WORKLOADS, silent)
 
 
@@ -162,7 +162,7 @@ def test_an_adapter_other_than_listed_is_an_error(program: Callable[..., str]) -
     out, err = TABLE.split("--- stderr\n")
     opened = web(program("bench", out, err))
     opened.device = Device("vulkan:0", "NVIDIA GeForce RTX 4090", "gpu")
-    with pytest.raises(DeviceError, match=r"took 'llvmpipe .*' where 'NVIDIA GeForce RTX 4090' was expected"):
+    with pytest.raises(DeviceError, match=r"used 'llvmpipe .*' where 'NVIDIA GeForce RTX 4090' was expected"):
         opened.bench(WORKLOADS, silent)
 
 
@@ -184,7 +184,7 @@ def test_a_program_is_chosen_by_its_path_or_found_on_path(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("llama-bench:/nowhere/llama-bench", "'/nowhere/llama-bench' is no program"),
+        ("llama-bench:/nowhere/llama-bench", "'/nowhere/llama-bench' is not an executable program"),
         ("web-rwkv-bench", "there is no web-rwkv-bench on PATH"),
         ("rwkv:/path", "'rwkv:/path' is unknown; allowed: all, rwkv, .*llama-bench:/path"),
     ],

@@ -93,8 +93,8 @@ def test_only_the_longest_names_are_told() -> None:
 @pytest.mark.parametrize(
     ("activities", "told"),
     [
-        ((), "recorded nothing in the repetition, and 0 activities beside"),
-        (KERNELS[:1], "recorded nothing in the repetition, and 1 activities beside"),
+        ((), "recorded nothing in the repetition, and 0 activities outside"),
+        (KERNELS[:1], "recorded nothing in the repetition, and 1 activities outside"),
         ((*KERNELS, Activity("untimed", 0, 0, 8)), "could not time 1 of the device's 9 activities"),
     ],
 )
@@ -204,7 +204,7 @@ def test_an_engine_that_fails_is_not_cuptis_fault_and_leaves_it_off(package: pyt
         ("refuse@activity_enable", r"PRIVILEGES \(35\); let users profile \(the driver's option NVreg_Restrict"),
         (
             "absent",
-            "this cupti-python is not as known: CUPTI has no cuptiActivityGetNextRecord; install one that is: pip",
+            "cupti-python is not supported: CUPTI has no cuptiActivityGetNextRecord; install one that is: pip",
         ),
         (
             "strange@cuptiActivityGetNextRecord",
@@ -220,7 +220,7 @@ def test_what_cupti_refuses_is_said(package: pytest.MonkeyPatch, script: str, to
 
 def test_a_buffer_that_there_is_no_memory_for_is_said(package: pytest.MonkeyPatch) -> None:
     package.setattr(cupti_buffers, "BUFFER_BYTES", 1 << 60)
-    with pytest.raises(DeviceError, match=r"^CUPTI's records need 64 MiB of memory; end what else takes it"):
+    with pytest.raises(DeviceError, match=r"^CUPTI's records need 64 MiB of memory; end other processes"):
         cupti.record(engine(), waited_for, settling=0)
 
 
@@ -250,13 +250,13 @@ def test_a_kernel_without_a_name_is_told_as_one() -> None:
 
 def test_a_kind_of_record_that_is_laid_out_otherwise_is_refused(package: pytest.MonkeyPatch) -> None:
     package.delattr(fake, "activity_memset4_dtype")
-    with pytest.raises(DeviceError, match=r"not as known: .*has no activity_memset\(\\d\+\)_dtype"):
+    with pytest.raises(DeviceError, match=r"not supported: .*has no activity_memset\(\\d\+\)_dtype"):
         Recorder()
 
 
 def test_another_package_of_that_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cupti, "import_module", lambda _name: SimpleNamespace())
-    with pytest.raises(DeviceError, match=r"this cupti-python is not as known: .*has no "):
+    with pytest.raises(DeviceError, match=r"this version of cupti-python is not supported: .*has no "):
         Recorder()
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import nvml, watching
-from pytest_rwkvperf.machine.nvml import Gpu, GpuProcess
-from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading, GpuWatch, Owners, utilisation
+from pytest_rwkvperf.machine.nvml import Gpu, GpuProcess, GpuReading
+from pytest_rwkvperf.machine.watching import GpuConditions, GpuWatch, Owners, utilisation
 from tests.unit.machine.recorded import Recorded, recording
 
 if TYPE_CHECKING:
@@ -48,15 +48,16 @@ def test_what_an_h200_is() -> None:
 
 def test_an_idle_and_a_loaded_reading_of_an_h200() -> None:
     idle, loaded = Gpu(Recorded(IDLE[0]), None).read(), Gpu(Recorded(LLAMA[-1]), None).read()
-    assert (idle.sm_mhz, idle.reasons, idle.utilisation, idle.processes) == (345, 1, 0, ())
+    assert (idle.sm_mhz, idle.reasons, idle.utilisation) == (345, 1, 0)
+    assert Gpu(Recorded(IDLE[0]), None).processes() == ()
     assert loaded.sm_mhz == 1980
     assert loaded.utilisation is not None
     assert loaded.utilisation > 90
-    assert loaded.processes == (GpuProcess(9891, 6442450944),)
+    assert Gpu(Recorded(LLAMA[-1]), None).processes() == (GpuProcess(9891, 6442450944),)
 
 
 def test_a_vulkan_process_in_both_lists_is_one() -> None:
-    assert [one.pid for one in Gpu(Recorded(VULKAN[0]), None).read().processes] == [10099]
+    assert [process.pid for process in Gpu(Recorded(VULKAN[0]), None).processes()] == [10099]
 
 
 LACKING = (
@@ -71,10 +72,9 @@ def test_a_board_that_answers_little_gives_none_and_no_doubt() -> None:
     gpu = Gpu(Recorded(IDLE[0], lacking=LACKING), None)
     facts, reading = gpu.facts(), gpu.read()
     assert (facts.ecc, facts.mig, facts.link, facts.power_limit_milliwatts) == (None, None, None, None)
-    assert (reading.sm_mhz, reading.reasons, reading.utilisation, reading.processes) == (None, None, None, ())
+    assert (reading.sm_mhz, reading.reasons, reading.utilisation, gpu.processes()) == (None, None, None, ())
     assert gpu.millijoules() is None
-    kept = Owners(reading).kept(reading)
-    assert GpuConditions(facts, kept, (kept,)).notes() == []
+    assert GpuConditions(facts, reading, (reading,)).notes() == []
 
 
 @pytest.mark.parametrize(("bit", "name"), nvml.THROTTLES.items())
@@ -115,7 +115,7 @@ def test_lost_lanes_are_named() -> None:
 def test_neighbours_that_worked_are_named_and_no_more() -> None:
     looks = [replace(BUSY, busy_neighbours=count) for count in (0, 1, 2, None)]
     found = GpuConditions(FACTS, BEFORE, tuple(looks), neighbours=3)
-    assert found.notes() == ["2 of 3 other GPUs worked too, in 67% of the looks there"]
+    assert found.notes() == ["2 of 3 other GPUs worked too, in 67% of the readings there"]
     assert found.doubt() == ""
     alone = GpuConditions(FACTS, BEFORE, (replace(BUSY, busy_neighbours=0), BUSY), neighbours=1)
     assert (alone.notes(), alone.neighbour_share) == ([], 0.0)
@@ -135,7 +135,7 @@ def test_memory_is_the_workers_by_the_drivers_account_or_what_the_device_lost() 
 
 
 def test_this_process_and_its_children_are_its_own() -> None:
-    owners = Owners(Gpu(Recorded(IDLE[0]), None).read())
+    owners = Owners(())
     parent = psutil.Process().ppid()
     assert owners.owns(os.getpid())
     assert not owners.owns(parent)
@@ -143,10 +143,9 @@ def test_this_process_and_its_children_are_its_own() -> None:
 
 def test_a_hidden_process_that_came_with_the_worker_is_the_worker() -> None:
     hidden = 2**22 + 17  # beyond any process id of Linux, as a host's is in a container
-    there = replace(Gpu(Recorded(LLAMA[0]), None).read(), processes=(GpuProcess(hidden, 1 << 30),))
-    nobody = replace(there, processes=())
-    assert Owners(nobody).kept(there).own_bytes == 1 << 30
-    foreign = Owners(there).kept(there)
+    processes = (GpuProcess(hidden, 1 << 30),)
+    assert Owners(()).divide(BUSY, processes).own_bytes == 1 << 30
+    foreign = Owners(processes).divide(BUSY, processes)
     assert (foreign.own_bytes, foreign.foreign, foreign.foreign_bytes) == (None, 1, 1 << 30)
 
 
@@ -177,7 +176,7 @@ def two_boards() -> Iterator[list[Gpu]]:
     yield [Gpu(Recorded(*IDLE), None), Gpu(Beside(LLAMA[-1]), None)]
 
 
-def test_a_watch_looks_at_the_other_gpus_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_gpus_are_read_every_fifth_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "INTERVAL_SECONDS", 0.001)
     with GpuWatch(DEVICE, two_boards) as watch:
         limit = time.monotonic() + 60
@@ -185,7 +184,7 @@ def test_a_watch_looks_at_the_other_gpus_now_and_then(monkeypatch: pytest.Monkey
             assert time.monotonic() < limit
     looks = [one.busy_neighbours for one in taken.readings[: watching.NEIGHBOURS_EVERY + 1]]
     assert looks == [1, None, None, None, None, 1]
-    assert taken.notes() == ["the other GPU worked too, in 100% of the looks there"]
+    assert taken.notes() == ["the other GPU worked too, in 100% of the readings there"]
 
 
 @contextmanager
@@ -206,7 +205,7 @@ def test_a_watch_keeps_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Asked(threading.Event):
-    """Whether to look away, and how often the thread that reads has asked that."""
+    """Whether the watch is paused, and how often its thread has asked that."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,7 +223,7 @@ class Asked(threading.Event):
             time.sleep(0.001)
 
 
-def test_a_watch_that_looks_away_keeps_nothing_and_goes_on_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paused_watch_keeps_nothing_and_goes_on_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "INTERVAL_SECONDS", 0.001)
 
     def count(watch: GpuWatch) -> int:
@@ -234,8 +233,8 @@ def test_a_watch_that_looks_away_keeps_nothing_and_goes_on_afterwards(monkeypatc
 
     asked = Asked()
     with GpuWatch(DEVICE, lambda: library(*IDLE[:1])) as watch:
-        watch._away = asked
-        with watch.looking_away():
+        watch._paused = asked
+        with watch.paused():
             asked.times(2)  # by then a reading that had begun is there
             before = count(watch)
             asked.times(20)

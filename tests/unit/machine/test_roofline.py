@@ -11,7 +11,7 @@ from pytest_rwkvperf.core.cases import Format, Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import roofline
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
-from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
+from pytest_rwkvperf.machine.watching import GpuConditions
 from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.measure.record import Energy
 from pytest_rwkvperf.models import synthetic
@@ -116,7 +116,7 @@ def test_llama_on_an_h200_as_it_was_measured() -> None:
 
 def test_a_measurement_tells_its_share_energy_and_memory() -> None:
     tape = recording()
-    from pytest_rwkvperf.machine.nvml import Gpu
+    from pytest_rwkvperf.machine.nvml import Gpu, GpuReading
 
     facts = Gpu(Recorded(*tape["idle"]), None).facts()
     before = GpuReading(0.0, milliwatts=80_000)

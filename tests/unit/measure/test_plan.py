@@ -177,7 +177,7 @@ class Telling:
 
 
 class Seeing:
-    """A GPU's watch, which says when it looks away."""
+    """A GPU's watch, which notes when it is paused."""
 
     def __init__(self, asked: list[str]) -> None:
         self.asked = asked
@@ -185,16 +185,16 @@ class Seeing:
         self.unrecorded = ""
 
     @contextmanager
-    def looking_away(self) -> Iterator[None]:
-        self.asked.append("away")
+    def paused(self) -> Iterator[None]:
+        self.asked.append("pause")
         yield
-        self.asked.append("back")
+        self.asked.append("resume")
 
 
 @pytest.mark.parametrize(
     ("device", "index", "expected"),
     [
-        ("cuda:1", 0, ["warm up", "pp512", "energy", "finish", "away", "device time", "end", "back"]),
+        ("cuda:1", 0, ["warm up", "pp512", "energy", "finish", "pause", "device time", "end", "resume"]),
         ("cuda:1", 1, ["warm up", "pp512", "finish", "end"]),
         ("vulkan:0", 0, ["warm up", "pp512", "energy", "finish", "end"]),
     ],

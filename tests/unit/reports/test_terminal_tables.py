@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_rwkvperf.machine.cupti import DeviceTime
-from pytest_rwkvperf.machine.nvml import GpuFacts
-from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
+from pytest_rwkvperf.machine.nvml import GpuFacts, GpuReading
+from pytest_rwkvperf.machine.watching import GpuConditions
 from pytest_rwkvperf.measure.record import Energy
 from pytest_rwkvperf.reports import terminal_tables
 from pytest_rwkvperf.stats.estimates import Rate

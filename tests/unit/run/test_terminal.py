@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from pytest_rwkvperf.machine.nvml import GpuFacts
-from pytest_rwkvperf.machine.watching import GpuConditions, GpuReading
+from pytest_rwkvperf.machine.nvml import GpuFacts, GpuReading
+from pytest_rwkvperf.machine.watching import GpuConditions
 from pytest_rwkvperf.run import terminal
 from pytest_rwkvperf.run.result import RunResult, Saved
 from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
