@@ -213,11 +213,7 @@ def _record(options: argparse.Namespace, console: Console, address: Address) -> 
 
 
 def _open(address: Address, *, new: bool = False) -> Database:
-    """Open the database and bring its tables up to date.
-
-    Raises:
-        HistoryError: it cannot be used; or it is an SQLite file that does not exist, unless `new`.
-    """
+    """Open the database and bring its tables up to date; only with `new` may an SQLite file not exist."""
     from pytest_rwkvperf.history.database import Database
 
     if not new:
@@ -228,10 +224,6 @@ def _open(address: Address, *, new: bool = False) -> Database:
 
 
 def _check_exists(address: Address) -> None:
-    """Refuse an SQLite file that does not exist: opening it would make it.
-
-    Raises:
-        HistoryError: with its name.
-    """
+    """Refuse an SQLite file that does not exist: opening it would make it."""
     if (file := address.file) is not None and not file.exists():
         raise HistoryError(f"there is no history {address.shown}; --rwkv-history makes one")

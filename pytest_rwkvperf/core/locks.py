@@ -62,11 +62,7 @@ def hold(lock_file: Path, timeout: float | None = None, on_wait: Callable[[str],
 
 
 def _wait(lock: FileLock, queue: FileLock, lock_file: Path, timeout: float | None) -> None:
-    """Wait in the queue and then for the lock; the timeout begins anew with each new holder.
-
-    Raises:
-        LockedError: one holder kept the lock for `timeout` seconds.
-    """
+    """Wait in the queue and then for the lock; the timeout begins anew with each new holder."""
     current, since = _hold_id(lock_file), time.monotonic()
     while True:
         left = _STEP_SECONDS if timeout is None else since + timeout - time.monotonic()

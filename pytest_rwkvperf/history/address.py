@@ -74,11 +74,7 @@ def parse(text: str, folder: Path) -> Address:
 
 
 def _check(url: URL, text: str) -> None:
-    """Refuse what would not be understood as it was meant.
-
-    Raises:
-        OptionError: as `parse`.
-    """
+    """Refuse an address whose database is unknown, or that would be read in another way than meant."""
     if "@" in (url.host or ""):
         raise OptionError("a password in the history's address contains @; write it as %40, or leave it to ~/.pgpass")
     family = _family(url)
@@ -101,18 +97,13 @@ def _is_sqlite(url: URL) -> bool:
 
 
 def _sqlite_file(name: str | None, folder: Path) -> Path:
-    """An SQLite file's full path.
-
-    Raises:
-        OptionError: no file is named, or a folder, or a name that no file can have.
-        FileNotFoundError: the current folder no longer exists.
-    """
+    """An SQLite file's full path."""
     if not name or name == ":memory:":
         raise OptionError(f"the history needs a file that outlives the run; {_EXAMPLES}")
     try:
         path = (folder / Path(name).expanduser()).resolve()
         is_folder = path.is_dir()
-    except FileNotFoundError:  # not the name's fault
+    except FileNotFoundError:  # the current folder no longer exists
         raise
     except (OSError, RuntimeError, ValueError) as error:  # an unknown user's home, a long name, a loop of links
         raise OptionError(f"the history {name!r} cannot be a file: {error}; name another one") from None

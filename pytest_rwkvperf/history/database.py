@@ -211,11 +211,7 @@ class Database:
         return points
 
     def _checked(self, row_type: type[_Row], *values: object) -> _Row:
-        """Build a row of checked types: SQLite accepts any value in any column.
-
-        Raises:
-            HistoryError: a value has another type or is out of range.
-        """
+        """Build a row of checked types: SQLite accepts any value in any column."""
         names = (field.name for field in fields(row_type))
         try:
             return msgspec.convert(dict(zip(names, values, strict=True)), type=row_type)

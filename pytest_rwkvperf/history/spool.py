@@ -106,11 +106,7 @@ def store(record: Record, address: Address) -> tuple[str, ...]:
 
 
 def _store_directly(record: Record, address: Address, refusal: str) -> str:
-    """Store a run that the spool refuses; if the database fails too, keep the run in the temporary folder.
-
-    Raises:
-        HistoryError: that fails as well.
-    """
+    """Store a run that the spool refuses; if the database fails too, keep the run in the temporary folder."""
     from pytest_rwkvperf.history.database import Database
 
     try:

@@ -31,14 +31,10 @@ MEMORY = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault in the processes of one case.
+    """A fault of one case: SCRIPTED_FAULT's script, a pattern of the tests' messages, and the seconds to notice.
 
-    Attributes:
-        row: of the list in docs/reliability.md.
-        script: for SCRIPTED_FAULT; empty for a worker that ends before its first message.
-        sentence: a pattern that each failed test's message contains.
-        seconds: promised from the fault to the first failed test.
-        needs: an engine whose library is used, or `cgroup`, a control group of memory that this user may make.
+    The script of a worker that ends before its first message is empty. `row` is the row in docs/reliability.md; `needs`
+    is an engine whose library is used, or `cgroup`, a control group of memory that this user may make.
     """
 
     row: int

@@ -1,4 +1,4 @@
-"""A team's history: a PostgreSQL of its own from Debian's packages, started for these tests."""
+"""A history in PostgreSQL: a server from the installed packages, started for these tests."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_runs_are_stored_and_read_back(place: Address) -> None:
     assert [point.versions["llama.cpp"] for point in points] == ["b0", "b1", "b2"]
 
 
-def test_two_writers_that_both_begin_with_no_tables_lose_nothing(place: Address, cluster: Cluster) -> None:
+def test_two_writers_can_make_the_tables_at_once(place: Address, cluster: Cluster) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     writers = [
         subprocess.Popen([sys.executable, "-c", WRITER, cluster.url(), *map(str, numbers)], env=environment)
@@ -124,7 +124,7 @@ def test_two_writers_that_both_begin_with_no_tables_lose_nothing(place: Address,
     assert len(Database(place).runs()) == 30
 
 
-def test_a_connection_that_drops_half_way_loses_nothing(place: Address, cluster: Cluster) -> None:
+def test_a_dropped_connection_loses_nothing(place: Address, cluster: Cluster) -> None:
     import psycopg
     from sqlalchemy import event
     from sqlalchemy.engine import Engine
@@ -150,7 +150,7 @@ def test_a_connection_that_drops_half_way_loses_nothing(place: Address, cluster:
     assert Database(place).record(run_number(2).id) == run_number(2)
 
 
-def test_a_server_that_went_away_gets_everything_when_it_is_back(place: Address, cluster: Cluster) -> None:
+def test_a_restarted_server_gets_the_waiting_runs(place: Address, cluster: Cluster) -> None:
     stored(place, [run_number(1)])
     cluster.stop()
     try:
@@ -162,7 +162,7 @@ def test_a_server_that_went_away_gets_everything_when_it_is_back(place: Address,
     assert [one.id for one in Database(place).runs()] == [run_number(number).id for number in (1, 2, 3, 4)]
 
 
-def test_a_wrong_password_is_told_and_not_repeated(place: Address, cluster: Cluster) -> None:
+def test_a_wrong_password_is_not_repeated(place: Address, cluster: Cluster) -> None:
     del place
     wrong = "the-wrong-one"
     (sentence,) = spool.store(run_number(1), address.parse(cluster.url(wrong), Path()))

@@ -32,7 +32,7 @@ def test_a_run_is_stored_as_its_record_says(runs: Runs) -> None:
     assert database.record(run.id) == records.read(runs.pytester.path / "run.json")
 
 
-def test_a_server_that_does_not_answer_costs_no_verdict_and_no_figure(runs: Runs) -> None:
+def test_an_unreachable_server_loses_no_verdict_and_no_record(runs: Runs) -> None:
     url = "postgresql://me:hush-hush@127.0.0.1:1/team"
     result = runs.measuring(f"--rwkv-history={url}", "--rwkv-report=run.json")
     assert result.ret == 0
@@ -43,7 +43,7 @@ def test_a_server_that_does_not_answer_costs_no_verdict_and_no_figure(runs: Runs
     assert "hush" not in report + str(result.stdout) + str(result.stderr)
 
 
-def test_an_address_that_cannot_be_used_stops_the_run_before_it_measures(runs: Runs) -> None:
+def test_an_unusable_address_is_a_usage_error(runs: Runs) -> None:
     result = runs.measuring("--rwkv-history=oracle://me:hush-hush@host/db")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["ERROR: the history's database 'oracle' is unknown; allowed: sqlite, postgresql;*"])

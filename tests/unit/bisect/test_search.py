@@ -1,4 +1,4 @@
-"""The search over releases: right whatever does not build, and quick."""
+"""The search over releases: correct with any broken releases, and logarithmic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.bisect.search import Answer
 
 
-def searched(count: int, slow: int, broken: set[int]) -> tuple[object, list[int]]:
+def search(count: int, slow: int, broken: set[int]) -> tuple[object, list[int]]:
     """What is found among `count` releases of which all from `slow` on are slower, and which were asked."""
     asked: list[int] = []
 
@@ -31,7 +31,7 @@ def searched(count: int, slow: int, broken: set[int]) -> tuple[object, list[int]
 def test_the_first_slow_release_that_runs_is_named(count: int, data: st.DataObject) -> None:
     slow = data.draw(st.integers(1, count - 1))
     broken = data.draw(st.sets(st.integers(1, count - 1)))
-    found, asked = searched(count, slow, broken)
+    found, asked = search(count, slow, broken)
     running = [index for index in range(slow, count) if index not in broken]
     assert len(asked) == len(set(asked))
     if not running:
@@ -44,14 +44,14 @@ def test_the_first_slow_release_that_runs_is_named(count: int, data: st.DataObje
 
 
 @given(st.integers(2, 500), st.data())
-def test_it_halves(count: int, data: st.DataObject) -> None:
-    _, asked = searched(count, data.draw(st.integers(1, count - 1)), set())
+def test_the_number_of_questions_is_logarithmic(count: int, data: st.DataObject) -> None:
+    _, asked = search(count, data.draw(st.integers(1, count - 1)), set())
     assert len(asked) <= 2 + math.log2(count)
 
 
-def test_when_the_newest_is_as_fast_nothing_else_is_built() -> None:
-    assert searched(9, 99, set()) == (None, [8])
+def test_nothing_else_is_asked_if_the_newest_is_as_fast() -> None:
+    assert search(9, 99, set()) == (None, [8])
 
 
-def test_when_nothing_runs_there_is_no_answer() -> None:
-    assert searched(4, 1, {1, 2, 3})[0] is None
+def test_no_answer_if_nothing_runs() -> None:
+    assert search(4, 1, {1, 2, 3})[0] is None

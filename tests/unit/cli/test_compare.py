@@ -50,7 +50,7 @@ def as_baseline(path: Path, *taken: CaseRecord) -> str:
 @pytest.mark.parametrize("old_kind", [as_record, as_baseline])
 @pytest.mark.parametrize("new_kind", [as_record, as_baseline])
 @pytest.mark.parametrize(("factor", "verdict", "status"), [(2.0, "REGRESSION", 1), (0.5, "IMPROVEMENT", 0)])
-def test_either_kind_of_file_stands_on_either_side(
+def test_records_and_baselines_can_be_compared(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
     old_kind: Writer,
@@ -103,7 +103,7 @@ def test_the_newest_session_of_the_new_side_is_judged(folder: Path) -> None:
     assert main(["compare", old, str(folder / "new.json")]) == 0, "newest by its date, wherever it stands"
 
 
-def test_the_tolerance_and_strictness_are_a_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tolerance_and_strictness(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = as_record(folder / "old.json", TAKEN), as_record(folder / "new.json", slower(TAKEN, 1.5))
     assert main(["compare", old, new, "--tolerance", "90%"]) == 0
     assert main(["compare", old, new, "--tolerance", "50%"]) == 0
@@ -127,9 +127,7 @@ def test_another_machine_is_no_baseline(folder: Path, capsys: pytest.CaptureFixt
     ("text", "said"),
     [(None, "cannot be read"), ("{", "is not valid JSON"), ("[]", "is neither a baseline nor a record; ")],
 )
-def test_what_is_neither_is_refused_by_name(
-    folder: Path, text: str | None, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_files_are_refused(folder: Path, text: str | None, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     new = as_record(folder / "new.json", TAKEN)
     if text is not None:
         (folder / "old.json").write_text(text, encoding="utf-8")
@@ -140,7 +138,7 @@ def test_what_is_neither_is_refused_by_name(
     assert told.endswith("; give what --rwkv-save-baseline or --rwkv-report=FILE.json wrote\n")
 
 
-def test_a_stored_workload_that_is_none_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_invalid_stored_workload_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = as_baseline(folder / "stored.json", TAKEN)
     spoilt = (folder / "stored.json").read_text("utf-8").replace('"pp16"', '" pp16"')
     (folder / "stored.json").write_text(spoilt, "utf-8")

@@ -111,7 +111,7 @@ class TestConvert:
         assert "values are exact" in out
         assert ("blk.0.time_mix_v0.weight" in out) == (target == "gguf")
 
-    def test_what_is_rounded_is_counted(self, run: Run) -> None:
+    def test_rounded_values_are_counted(self, run: Run) -> None:
         wide("wide.gguf")
         status, out, _ = run("convert", "wide.gguf", "b.st")
         assert status == 0
@@ -228,7 +228,7 @@ def test_each_command_has_help_with_an_example(name: str, run: Run) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["nope"], ["--nope"], ["inspect"], ["inspect", "a", "--tensor"]])
-def test_a_mistake_is_one_sentence(arguments: list[str], run: Run) -> None:
+def test_mistakes_are_one_line(arguments: list[str], run: Run) -> None:
     status, out, err = run(*arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
 
@@ -241,7 +241,7 @@ def test_suffixes(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "10000000", "soon"])
-def test_a_fleet_s_time_is_a_number_above_0_that_ends(seconds: str, run: Run) -> None:
+def test_an_invalid_fleet_timeout_is_refused(seconds: str, run: Run) -> None:
     status, _, err = run("fleet", "--address=auto", f"--timeout={seconds}", "--", "--rwkv-backend=all")
     assert status == 2
     assert f"--timeout: '{seconds}' is not a number above 0 and up to 9999999" in err
@@ -255,7 +255,7 @@ def test_a_fleet_s_time_is_a_number_above_0_that_ends(seconds: str, run: Run) ->
         (signal.SIGTERM, 143, ""),
     ],
 )
-def test_a_sigterm_after_another_signal_cuts_off_no_tidying(
+def test_a_sigterm_after_another_signal_is_ignored(
     first: signal.Signals, code: int, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tidied = []
@@ -276,7 +276,7 @@ def test_a_sigterm_after_another_signal_cuts_off_no_tidying(
 
 
 @pytest.mark.parametrize(("ended", "status"), [(1, 1), (-9, 137)])
-def test_ab_has_the_status_of_its_pytest_as_a_shell_says_it(
+def test_ab_returns_the_status_of_pytest_as_a_shell_does(
     ended: int, status: int, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(subprocesses, "run", lambda command: subprocess.CompletedProcess(command, ended))

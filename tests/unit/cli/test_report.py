@@ -1,4 +1,4 @@
-"""`rwkvperf report`: a stored record becomes what the run would have written."""
+"""`rwkvperf report`: a stored record becomes the report that the run would have written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_record_comes_out_as_it_went_in(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_the_record_itself(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "run.json", "--format", "json"]) == 0
     assert capsys.readouterr().out == path.read_text(encoding="utf-8")
 
@@ -60,9 +60,7 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["broken.json", "--format", "json"], 1, "record broken.json is not valid JSON"),
     ],
 )
-def test_mistakes_are_told(
-    path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, said: str
-) -> None:
+def test_mistakes(path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, said: str) -> None:
     (path.parent / "broken.json").write_text("{")
     (path.parent / "taken").mkdir()
     assert main(["report", *arguments]) == status

@@ -1,4 +1,4 @@
-"""What lies about is cleared away, and nothing else is."""
+"""Old temporary folders of this project are removed, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 DAY_SECONDS = 24 * 3600
 
 
-def test_a_run_clears_this_projects_folders_of_yesterday(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_removes_this_projects_old_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     for kind in ("worker", "fleet", "ab", "bisect"):
         tempfile.mkdtemp(prefix=f"rwkvperf-{kind}-")

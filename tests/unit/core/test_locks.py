@@ -1,4 +1,4 @@
-"""Locks whose holder is named: whoever waits has its turn, and gives up only where nothing moves."""
+"""Locks between processes: waiting in turn, timeouts, and the holder's description."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def process(program: str, *arguments: Path) -> Iterator[subprocess.Popen[bytes]]
 
 
 def taken(turns: Path, more_than: int = -1) -> int:
-    """How often the greedy one has had its turn, as soon as that is oftener than so often."""
+    """Wait until the greedy process has held the lock more often than that; returns how often."""
     limit = time.monotonic() + 300
     while (count := turns.read_text("utf-8").count("turn") if turns.exists() else 0) <= more_than:
         assert time.monotonic() < limit
@@ -58,7 +58,7 @@ def taken(turns: Path, more_than: int = -1) -> int:
     return count
 
 
-def test_one_who_takes_it_again_and_again_lets_those_who_wait_go_first(tmp_path: Path) -> None:
+def test_a_greedy_process_does_not_starve_a_waiting_one(tmp_path: Path) -> None:
     lock, turns = tmp_path / "lock", tmp_path / "turns"
     passed: list[int] = []
     with process(GREEDY, lock, turns):
@@ -69,19 +69,17 @@ def test_one_who_takes_it_again_and_again_lets_those_who_wait_go_first(tmp_path:
                 passed += [taken(turns) - count for count in before]
             if len(passed) == 5:
                 break
-    assert len(passed) == 5, "mostly the other one has it"
-    assert max(passed) <= 3, "the one that held it, and one that was sooner at the queue"
+    assert len(passed) == 5, "the greedy process usually holds the lock"
+    assert max(passed) <= 3, "the holder, and one that was earlier in the queue"
 
 
-def test_whoever_waits_gives_up_only_when_one_holder_keeps_it_that_long(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_timeout_begins_anew_with_each_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_STEP_SECONDS", 0.1)
     lock = tmp_path / "lock"
     free = threading.Event()
 
     def others() -> None:
-        """Hold the lock, as processes one after the other whose notes differ."""
+        """Hold the lock with a new note each time, as a series of processes would."""
         with locks.hold(lock):
             for _ in range(13):
                 held.set()
@@ -94,11 +92,11 @@ def test_whoever_waits_gives_up_only_when_one_holder_keeps_it_that_long(
     thread.start()
     held.wait(60)
     with locks.hold(lock, 1.0):
-        assert free.wait(60), "1.3 s of others, each of whom had it for 0.1 s"
+        assert free.wait(60), "1.3 s of holders, 0.1 s each"
     thread.join()
 
 
-def test_a_holder_who_keeps_it_is_an_error_that_names_them(tmp_path: Path) -> None:
+def test_a_timeout_names_the_holder(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     said: list[str] = []
     started = time.monotonic()
@@ -107,7 +105,7 @@ def test_a_holder_who_keeps_it_is_an_error_that_names_them(tmp_path: Path) -> No
         pytest.raises(LockedError, match=rf"process {os.getpid()} on "),
         locks.hold(lock, 0.3, said.append),
     ):
-        pytest.fail("it was held")
+        pytest.fail("two holders")
     assert 0.3 <= time.monotonic() - started < 60
     assert len(said) == 1
     assert f"process {os.getpid()} on " in said[0]
@@ -116,15 +114,13 @@ def test_a_holder_who_keeps_it_is_an_error_that_names_them(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGSTOP is POSIX")
-def test_one_who_is_stopped_while_it_waits_keeps_nobody_else_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_process_in_the_queue_blocks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_STEP_SECONDS", 0.1)
     lock = tmp_path / "lock"
     with process(QUEUED, lock) as queued:
         with locks.hold(lock, 0):
             assert queued.stdout is not None
-            # Started with the lock held: it is the next one from now on.
+            # It was started while the lock was held, so now it is first in the queue.
             assert queued.stdout.readline() == b"waits\n"
             os.kill(queued.pid, signal.SIGSTOP)
         with locks.hold(lock, 60):

@@ -1,4 +1,4 @@
-"""Text from elsewhere: no secret and no terminal sequence is left in it, and ordinary sentences are untouched."""
+"""Text from outside: secrets and terminal sequences are removed, ordinary sentences stay."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ TOKENS = [
 
 @pytest.mark.parametrize("token", TOKENS)
 @pytest.mark.parametrize("sentence", ["error: {} is refused", "token={}", "'{}'", "{}"])
-def test_known_forms_of_tokens_go(token: str, sentence: str) -> None:
+def test_tokens_are_redacted(token: str, sentence: str) -> None:
     told = redacted(sentence.format(token), {})
     assert token[6:] not in told
     assert "[redacted]" in told
 
 
-def test_passwords_in_addresses_and_headers_go() -> None:
+def test_passwords_in_addresses_and_headers_are_redacted() -> None:
     told = redacted("https://me:hunter2@hub.example/x Authorization: Bearer abcdef123456abcdef", {})
     assert told == "https://[redacted]@hub.example/x Authorization: Bearer [redacted]"
 
 
-def test_keys_go_whole() -> None:
+def test_private_keys_are_redacted() -> None:
     told = redacted("x\n-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY-----\ny", {})
     assert told == "x\n[redacted]\ny"
 
 
-def test_values_of_secret_variables_go_and_their_names_are_told() -> None:
+def test_values_of_secret_variables_become_their_names() -> None:
     environment = {"MY_API_TOKEN": "correct horse", "DB_PASSWORD": "staple", "EDITOR": "battery", "A_TOKEN": "4"}
     told = redacted("correct horse battery staple, 4 of them", environment)
     assert told == "[MY_API_TOKEN] battery [DB_PASSWORD], 4 of them"
@@ -53,7 +53,7 @@ def test_values_of_secret_variables_go_and_their_names_are_told() -> None:
      "DOCKER_AUTH_CONFIG",
      "APIKEY", "GITLAB_PAT"],
 )  # fmt: skip
-def test_names_of_secrets_are_known(name: str) -> None:
+def test_secret_names(name: str) -> None:
     assert is_secret(name)
 
 
@@ -61,7 +61,7 @@ def test_names_of_secrets_are_known(name: str) -> None:
     "name",
     ["PATH", "HOME", "CUDA_VISIBLE_DEVICES", "GIT_AUTHOR_NAME", "KEYBOARD", "PWD", "OLDPWD", "MONKEY", "PATTERN"],
 )
-def test_other_names_are_not(name: str) -> None:
+def test_other_names(name: str) -> None:
     assert not is_secret(name)
 
 
@@ -76,7 +76,7 @@ def test_other_names_are_not(name: str) -> None:
         "basic block of 1234567 tokens",
     ],
 )
-def test_ordinary_sentences_stay(sentence: str) -> None:
+def test_ordinary_sentences_are_unchanged(sentence: str) -> None:
     assert safe(sentence) == sentence
 
 
@@ -90,11 +90,11 @@ def test_ordinary_sentences_stay(sentence: str) -> None:
         ("龙 für ½", "龙 für ½"),
     ],
 )
-def test_what_a_terminal_would_obey_is_shown_as_an_escape(text: str, shown: str) -> None:
+def test_control_characters_become_escapes(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-def test_what_is_kept_stays() -> None:
+def test_kept_characters_stay() -> None:
     assert printable("a\n\tb\x07", keep="\n\t") == "a\n\tb\\x07"
 
 
@@ -106,12 +106,12 @@ def test_any_text_becomes_one_printable_line_that_can_be_encoded(text: str) -> N
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), min_size=1))
-def test_no_password_is_left_in_a_command(password: str) -> None:
+def test_passwords_are_removed_from_a_command(password: str) -> None:
     text = without_passwords(f"--rwkv-history=postgresql://me:{password}@host/db?sslmode=require")
     assert text == "--rwkv-history=postgresql://me:***@host/db?sslmode=require"
 
 
-def test_other_arguments_are_left_alone() -> None:
+def test_other_arguments_are_unchanged() -> None:
     for text in ("--rwkv-model=hf:owner/repo@main/file.pth", "-k", "tests/a.py::b[c:d@e]", "https://host:80/path"):
         assert without_passwords(text) == text
     assert without_passwords("postgresql://host/db?user=me&password=hush&a=b") == (
