@@ -170,7 +170,7 @@ def _run_problem(run: ProcessRun) -> str:
     for name, samples in run.samples.items():
         if not Workload.is_name(name):
             return f"{name!r} names no workload"
-        if not all(0 < one.nanoseconds <= MAX_NANOSECONDS for one in samples):
+        if not all(0 < sample.nanoseconds <= MAX_NANOSECONDS for sample in samples):
             return f"{name} holds no usable times"
     if not all(0 < turn.nanoseconds <= MAX_NANOSECONDS for turn in run.turns):
         return "a turn of the chat holds no usable time"
@@ -184,10 +184,10 @@ def _item_problem(item: RecordedItem) -> str:
         return str(error)
     if not Workload.is_name(item.workload):
         return f"{item.workload!r} names no workload"
-    rates = [one for one in (item.rate, item.baseline) if one is not None]
-    if any(one.median <= 0 for one in rates):
+    rates = [rate for rate in (item.rate, item.baseline) if rate is not None]
+    if any(rate.median <= 0 for rate in rates):
         return f"{item.workload} has a speed that is not positive"
-    if any(one.processes < 1 for one in rates):
+    if any(rate.processes < 1 for rate in rates):
         return f"{item.workload} has a speed of no process"
     return ""
 

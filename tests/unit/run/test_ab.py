@@ -15,6 +15,7 @@ from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.run import options
+from pytest_rwkvperf.stats.verdicts import ALPHA
 from pytest_rwkvperf.verdict.judged import from_json, to_json
 from pytest_rwkvperf.verdict.judgement import judge_pairs
 from pytest_rwkvperf.verdict.reasons import describe
@@ -90,7 +91,7 @@ OLD = record_of([[1_000_000 + 1000 * index, 1_000_500] for index in range(6)])
 
 def test_a_judgement_has_both_sides_and_what_differs_between_them() -> None:
     new = replace(slower(OLD, 2), versions={"llama-cpp": "2", "llama.cpp": "9"})
-    found = judge_pairs(Pairing(new, replace(OLD, versions={"llama-cpp": "1"})), ITEM, 0.05, 1)
+    found = judge_pairs(Pairing(new, replace(OLD, versions={"llama-cpp": "1"})), ITEM, 0.05, 4)
     assert found.verdict == "REGRESSION"
     assert found.reason == ("the ratio lies wholly below 0.952; 6 pairs, llama-cpp 1 -> 2, llama.cpp none -> 9")
     assert found.new is not None
@@ -98,6 +99,7 @@ def test_a_judgement_has_both_sides_and_what_differs_between_them() -> None:
     assert found.old.median == pytest.approx(2 * found.new.median)
     assert found.comparison is not None
     assert found.comparison.ratio == pytest.approx(0.5)
+    assert found.comparison.alpha == ALPHA / 4
     assert from_json(to_json(found)) == found
     assert "ratio  0.500 (new / old, of most repetitions)" in describe(found)
 

@@ -64,6 +64,8 @@ def test_the_coefficient_stays_within_0_and_1() -> None:
     random = np.random.default_rng(4)
     over = drift(session(random, 0.3, 3.0), [session(random, 0.0, 3.0)], PRIOR)
     assert over.coefficient == 1
+    still = Level(0.0, 0.0, (0.0, 0.1, -0.1, 0.05), (0.0, 0.001, -0.001, 0.0), 0.0)
+    assert drift(replace(still, probe=0.3), [still], PRIOR) == Drift(0.3, 0.3**2, 1.0)
     under = drift(session(random, 0.3, -1.0), [session(random, 0.0, -1.0)], PRIOR)
     assert (under.coefficient, under.shift, under.variance) == (0, 0, 0)
     assert under.unexplained == pytest.approx(0.3, abs=0.08)
@@ -121,6 +123,13 @@ def test_what_stored_sessions_followed_is_taken_out_of_a_new_one() -> None:
     assert found.coefficient == pytest.approx(0.8, abs=0.03)
     assert found.shift + found.unexplained == pytest.approx(0.2 - 0.07)
     assert 0 < found.variance < 0.03**2
+
+
+def test_stored_sessions_that_scatter_around_their_line_are_trusted_less() -> None:
+    noise = (0.05, -0.05, 0.02, -0.02, 0.0)
+    scattered = [steady(slow, 0.8, extra) for slow, extra in zip(SLOW, noise, strict=True)]
+    exact = drift(steady(0.2, 0.8), [steady(slow, 0.8) for slow in SLOW], PRIOR)
+    assert drift(steady(0.2, 0.8), scattered, PRIOR).variance > 1.5 * exact.variance
 
 
 def test_the_new_session_has_no_say_in_what_the_stored_ones_followed() -> None:

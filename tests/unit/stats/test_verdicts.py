@@ -224,6 +224,10 @@ def test_what_others_may_have_cost_widens_both_bounds(which: str) -> None:
     )
     assert (high(busy) / high(plain), plain.low / busy.low) == pytest.approx((1 / 0.9**2, 1 / 0.9**2))
     assert busy.ratio == plain.ratio
+    one_busy = [SessionTimes(STEADY, (), share) for share in (0.0, shares["old"])]
+    both_busy = [SessionTimes(STEADY, (), shares["old"])] * 2
+    new = SessionTimes(STEADY, (), shares["new"])
+    assert compare(new, StoredSessions(one_busy), 0.05, 1) == compare(new, StoredSessions(both_busy), 0.05, 1)
     assert detectable(busy) > detectable(plain)
 
 
@@ -295,6 +299,10 @@ def test_the_number_of_sessions_that_would_settle_a_doubt_settles_it() -> None:
     found = judged(slow, [STEADY], 0.05, items=1, belief=KNOWN)
     assert (found.verdict, found.settled_by) == ("INCONCLUSIVE", 2)
     assert judged(slow, [STEADY] * 2, 0.05, items=1, belief=KNOWN).verdict == "REGRESSION"
+    few: Times = [[1e6], [1.05e6]]  # further sessions add degrees of freedom
+    assert judged(slow, [few], 0.05, items=1, belief=KNOWN).settled_by == 5
+    verdicts = [judged(slow, [few] * count, 0.05, items=1, belief=KNOWN).verdict for count in (4, 5)]
+    assert verdicts == ["INCONCLUSIVE", "REGRESSION"]
 
 
 def test_on_the_margin_no_number_of_sessions_would() -> None:

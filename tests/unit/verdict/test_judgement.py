@@ -17,7 +17,7 @@ from pytest_rwkvperf.stats.spread import PRIOR, Spread
 from pytest_rwkvperf.stats.verdicts import ALPHA, StoredSessions, compare
 from pytest_rwkvperf.store.baseline import Baseline, Noise, StoredCase
 from pytest_rwkvperf.verdict.accept import stored_cases
-from pytest_rwkvperf.verdict.judged import Judgement, Reference, from_json, to_json
+from pytest_rwkvperf.verdict.judged import Judgement, Reference, from_json, junit_properties, to_json
 from pytest_rwkvperf.verdict.judgement import invalid, judge
 from pytest_rwkvperf.verdict.reasons import describe
 from tests.unit.building import CASE, record_of, slower, throttled
@@ -225,6 +225,23 @@ def test_a_machine_that_others_worked_on_is_named_with_what_helps() -> None:
         "processor, which widens the bounds, and beyond 10% voids them (measure or store again when it is idle, or "
         "take --rwkv-ab)"
     )
+
+
+def test_the_busiest_stored_session_is_named() -> None:
+    case = stored(foreign=0.05)
+    busier = replace(case, sessions=(*case.sessions, replace(case.sessions[0], foreign=0.08)))
+    assert "other processes took stored 8% of the processor" in judge(RECORD, ITEM, against(busier), 0.25, 1).reason
+
+
+def test_junit_properties_are_the_figures() -> None:
+    properties = dict(junit_properties(JUDGEMENTS["regression"]))
+    assert properties["rwkv_ratio"] == "0.5"
+    assert [name for name in properties if name.endswith("_high")] == [
+        "rwkv_tokens_per_second_high",
+        "rwkv_baseline_tokens_per_second_high",
+        "rwkv_ratio_high",
+    ]
+    assert dict(junit_properties(JUDGEMENTS["one process"]))["rwkv_ratio_high"] == "inf"
 
 
 def test_a_regressions_description_has_old_new_ratio_bounds_and_how_sure_it_is() -> None:
