@@ -34,8 +34,7 @@ from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure import plan
-from pytest_rwkvperf.measure.measured_case import MeasuredCase
-from pytest_rwkvperf.measure.process import Target
+from pytest_rwkvperf.measure.process import MeasuredCase, Target
 from pytest_rwkvperf.measure.record import ModelFacts
 from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.oracle.expected import logits_files

@@ -24,8 +24,7 @@ import bench
 
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.measure import plan
-from pytest_rwkvperf.measure.measured_case import MeasuredCase
-from pytest_rwkvperf.measure.process import Target
+from pytest_rwkvperf.measure.process import MeasuredCase, Target
 from pytest_rwkvperf.measure.record import ModelFacts
 from pytest_rwkvperf.worker.parent import Worker
 

@@ -82,25 +82,20 @@ def _run(command: Sequence[str | Path], seconds: float | None = None) -> subproc
 
 def _digest(path: str) -> str:
     """Identifies the build: two builds of one version may differ."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12] if hasattr(hashlib, "file_digest") else _slow(file)
-
-
-def _slow(file: Any) -> str:  # noqa: ANN401 - a binary file
-    """Python 3.10 has no `file_digest`."""
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()[:12]
 
 
+@dataclass(frozen=True)
 class _Program:
     """What the two programs have in common."""
 
-    def __init__(self, request: OpenRequest, device: Device, path: str) -> None:
-        self.device = device
-        self._request = request
-        self._path = path
+    request: OpenRequest
+    device: Device
+    path: str
 
     @property
     def peak_rss_bytes(self) -> int:
@@ -113,12 +108,11 @@ class _Program:
         return int(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) * unit
 
 
+@dataclass(frozen=True)
 class LlamaBenchProgram(_Program):
-    """llama-bench with a model."""
+    """llama-bench with a model; `own_name` is its name of the device."""
 
-    def __init__(self, request: OpenRequest, device: Device, path: str, own_name: str) -> None:
-        super().__init__(request, device, path)
-        self._own_name = own_name
+    own_name: str
 
     def bench(self, workloads: Sequence[Workload], report: Report) -> ToolResult:
         """One invocation for each depth of context.
@@ -130,7 +124,7 @@ class LlamaBenchProgram(_Program):
         versions: dict[str, str] = {}
         for depth in dict.fromkeys(workload.depth for workload in workloads):
             chosen = [workload for workload in workloads if workload.depth == depth]
-            report(f"{Path(self._path).name}: {', '.join(map(str, chosen))}", 0.0)
+            report(f"{Path(self.path).name}: {', '.join(map(str, chosen))}", 0.0)
             started = time.time()
             for row in self._rows(chosen, depth):
                 versions = _versions(row)
@@ -139,25 +133,25 @@ class LlamaBenchProgram(_Program):
                     samples[str(workload)] = tuple(Sample(started, int(time), ()) for time in row["samples_ns"])
         missing = [name for name in map(str, workloads) if len(samples.get(name, ())) != REPETITIONS]
         if missing:
-            raise BackendError(f"{self._path} did not print {REPETITIONS} samples of {', '.join(missing)}")
+            raise BackendError(f"{self.path} did not print {REPETITIONS} samples of {', '.join(missing)}")
         return ToolResult(samples, versions=versions)
 
     def _rows(self, chosen: Sequence[Workload], depth: int) -> list[dict[str, Any]]:
-        request = self._request
+        request = self.request
         lengths = {
             kind: ",".join(str(workload.tokens) for workload in chosen if workload.kind == kind) or "0"
             for kind in ("prefill", "generation")
         }
         command = [
-            self._path, "-m", request.path, "-p", lengths["prefill"], "-n", lengths["generation"], "-d", depth,
+            self.path, "-m", request.path, "-p", lengths["prefill"], "-n", lengths["generation"], "-d", depth,
             "-r", REPETITIONS, "-t", request.threads, "-ub", request.chunk, "-b", max(LLAMA_BENCH_BATCH, request.chunk),
-            "-ngl", 0 if self.device.kind == "cpu" else LLAMA_BENCH_LAYERS, "-dev", self._own_name, "-o", "jsonl",
+            "-ngl", 0 if self.device.kind == "cpu" else LLAMA_BENCH_LAYERS, "-dev", self.own_name, "-o", "jsonl",
         ]  # fmt: skip
         ended = _run(list(map(str, command)))
         try:
             return [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
         except json.JSONDecodeError as error:
-            raise BackendError(f"{self._path} printed invalid JSON: {error}; is it llama-bench?") from error
+            raise BackendError(f"{self.path} printed invalid JSON: {error}; is it llama-bench?") from error
 
 
 def _versions(row: Mapping[str, Any]) -> dict[str, str]:
@@ -187,21 +181,21 @@ class WebRwkvBenchProgram(_Program):
         samples: dict[str, tuple[Sample, ...]] = {}
         adapter = ""
         for pair in zip_longest(prefills, generations):
-            report(f"{Path(self._path).name}: {', '.join(str(workload) for workload in pair if workload)}", 0.0)
+            report(f"{Path(self.path).name}: {', '.join(str(workload) for workload in pair if workload)}", 0.0)
             started = time.time()
             ended = _run(self._command(*(workload.tokens if workload else 1 for workload in pair)))
             adapter = self._checked_adapter(ended.stderr)
             speeds = {f"{kind}{count}": float(speed) for kind, count, speed in _ROW.findall(ended.stdout)}
             for workload in filter(None, pair):
                 if not speeds.get(str(workload), 0.0) > 0:
-                    raise BackendError(f"{self._path} printed no speed of {workload}:\n{ended.stdout[-2000:]}")
+                    raise BackendError(f"{self.path} printed no speed of {workload}:\n{ended.stdout[-2000:]}")
                 nanoseconds = round(workload.tokens / speeds[str(workload)] * 1e9)
                 samples[str(workload)] = (Sample(started, nanoseconds, ()),)
         return ToolResult(samples, versions={"adapter": adapter})
 
     def _command(self, prefill: int, generation: int) -> list[str]:
-        request = self._request
-        command = [self._path, "--model", str(request.path), "--adapter", "--token-chunk-size", str(request.chunk)]
+        request = self.request
+        command = [self.path, "--model", str(request.path), "--adapter", "--token-chunk-size", str(request.chunk)]
         command += ["--prefill-length", str(prefill), "--generation-length", str(generation)]
         name, _, layers = request.quant.partition("@")
         if name != "fp16":
@@ -212,7 +206,7 @@ class WebRwkvBenchProgram(_Program):
     def _checked_adapter(self, stderr: str) -> str:
         adapter = _ADAPTER.search(stderr)
         if adapter and self.device.id != _ANY_ADAPTER.id and adapter[1] != self.device.name:
-            raise DeviceError(f"{self._path} used {adapter[1]!r} where {self.device.name!r} was expected")
+            raise DeviceError(f"{self.path} used {adapter[1]!r} where {self.device.name!r} was expected")
         return adapter[1] if adapter else ""
 
 
@@ -293,13 +287,3 @@ class WebRwkvBench(WebRwkv):
         if device.id != request.device:
             raise DeviceError(f"{self.path} uses {device.id}, not {request.device!r}")
         return WebRwkvBenchProgram(request, device, self.path)
-
-
-def llama_bench(path: str) -> LlamaBench:
-    """llama-bench at a path."""
-    return LlamaBench(path=path)
-
-
-def web_rwkv_bench(path: str) -> WebRwkvBench:
-    """web-rwkv's `bench` at a path."""
-    return WebRwkvBench(path=path)

@@ -142,7 +142,7 @@ class LlamaCppEngine:
 
     def __init__(self, request: OpenRequest, handle: int, device: Device) -> None:
         self._lib: Any = import_module("llama_cpp.llama_cpp")
-        self._device = device
+        self.device = device
         self._lib.llama_backend_init()
         self._model = self._load(request, handle)
         self._context = self._lib.llama_init_from_model(self._model, self._context_params(request))
@@ -150,14 +150,14 @@ class LlamaCppEngine:
             message = f"llama.cpp could not make a context for {request.path} (chunk {request.chunk})"
             raise BackendError(message)
         self._memory = self._lib.llama_get_memory(self._context)
-        self._vocabulary = int(self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model)))
+        self.vocabulary = int(self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model)))
         # llama_batch_get_one keeps a pointer only: without this reference llama_decode fails with -1.
         self._tokens: Any = None
         self._views: dict[int, npt.NDArray[np.float32]] = {}
 
     def _load(self, request: OpenRequest, handle: int) -> Any:  # noqa: ANN401 - an opaque pointer
         params = self._lib.llama_model_default_params()
-        offload = self._device.kind != "cpu"
+        offload = self.device.kind != "cpu"
         params.n_gpu_layers = -1 if offload else 0
         # A NULL-terminated list: the requested device alone, or only the CPU.
         self._devices = (ctypes.c_void_p * 2)(handle if offload else None, None)
@@ -168,7 +168,7 @@ class LlamaCppEngine:
             message = f"llama.cpp cannot load {request.path}; its reason is in the worker's last lines"
             raise ModelError(message)
         if offload:
-            check_offload(self._log.text, self._device)
+            check_offload(self._log.text, self.device)
         return model
 
     def _context_params(self, request: OpenRequest) -> Any:  # noqa: ANN401 - a ctypes structure
@@ -177,19 +177,9 @@ class LlamaCppEngine:
         params.n_ctx = 1 << 20
         params.n_batch = params.n_ubatch = request.chunk
         params.n_threads = params.n_threads_batch = request.threads
-        params.offload_kqv = params.op_offload = self._device.kind != "cpu"
+        params.offload_kqv = params.op_offload = self.device.kind != "cpu"
         params.no_perf = True
         return params
-
-    @property
-    def vocabulary(self) -> int:
-        """Length of the logits."""
-        return self._vocabulary
-
-    @property
-    def device(self) -> Device:
-        """The device whose handle the model was loaded with."""
-        return self._device
 
     def clear(self) -> None:
         """Zero the recurrent state, data included."""
@@ -241,7 +231,7 @@ class LlamaCppEngine:
         if address not in self._views:
             import numpy as np
 
-            self._views[address] = np.ctypeslib.as_array(pointer, shape=(self._vocabulary,))
+            self._views[address] = np.ctypeslib.as_array(pointer, shape=(self.vocabulary,))
         return self._views[address]
 
 

@@ -25,18 +25,9 @@ class ReferenceEngine:
     """The oracle as an Engine. NumPy's BLAS decides how many threads it uses."""
 
     def __init__(self, oracle: Oracle) -> None:
+        self.vocabulary, self.device = oracle.shape.vocabulary, _CPU
         self._oracle = oracle
         self._logits = np.zeros(oracle.shape.vocabulary, np.float32)
-
-    @property
-    def vocabulary(self) -> int:
-        """Length of the logits."""
-        return self._oracle.shape.vocabulary
-
-    @property
-    def device(self) -> Device:
-        """The CPU."""
-        return _CPU
 
     def clear(self) -> None:
         """Zero the state."""

@@ -25,8 +25,8 @@ BY_HAND_ONLY = frozenset({"reference"})
 """Not in `all`: the oracle's speed is of no interest."""
 
 EXECUTABLES = {
-    "llama-bench": "pytest_rwkvperf.backends.executables:llama_bench",
-    "web-rwkv-bench": "pytest_rwkvperf.backends.executables:web_rwkv_bench",
+    "llama-bench": "pytest_rwkvperf.backends.executables:LlamaBench",
+    "web-rwkv-bench": "pytest_rwkvperf.backends.executables:WebRwkvBench",
 }
 """Programs, which `--rwkv-backend` names with their paths; a location's third part is the path."""
 
@@ -51,7 +51,7 @@ def load(location: str) -> Backend:
     attribute, separator, path = rest.partition(":")
     try:
         offered = getattr(importlib.import_module(module_name), attribute)
-        offered = offered(path) if separator else offered
+        offered = offered(path=path) if separator else offered
     except Exception as error:  # a third party's module may raise anything
         message = f"backend at {location!r} cannot be imported ({error}); check the distribution that offers it"
         raise OptionError(message) from error

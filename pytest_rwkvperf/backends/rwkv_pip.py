@@ -73,7 +73,7 @@ class RwkvEngine:
         dtype, kernels = _parse(request.quant)
         # The path must come without its suffix, and the package reads RWKV_V7_ON at import (backends.environment).
         module, seconds = _import_model(kernels=kernels)
-        self._build_seconds = seconds if kernels else 0.0
+        self.build_seconds = seconds if kernels else 0.0
         model_class = module.RWKV
         if not hasattr(model_class, "generate_zero_state"):
             raise BackendError(f"rwkv {version('rwkv')} has no generate_zero_state: install 0.8.31 or later")
@@ -83,23 +83,9 @@ class RwkvEngine:
         self._cuda = request.device.startswith("cuda")
         self._state: Any = None
         self._logits: Any = None
-        self._device = device
+        self.vocabulary = int(self._model.args.vocab_size)
+        self.device = device
         self.clear()
-
-    @property
-    def vocabulary(self) -> int:
-        """Length of the logits."""
-        return int(self._model.args.vocab_size)
-
-    @property
-    def device(self) -> Device:
-        """The device of the model's weights."""
-        return self._device
-
-    @property
-    def build_seconds(self) -> float:
-        """Of compiling or loading the CUDA kernels; 0 without them."""
-        return self._build_seconds
 
     @property
     def weights_device(self) -> str:

@@ -58,18 +58,9 @@ class WebRwkvEngine:
             )
         except (binding.WebRwkvError, ValueError) as error:
             raise ModelError(f"web-rwkv cannot load {request.path}: {error}") from error
-        self._device = device
+        self.vocabulary = int(self._model.vocabulary)
+        self.device = device
         self._logits: Any = None
-
-    @property
-    def vocabulary(self) -> int:
-        """Length of the logits."""
-        return int(self._model.vocabulary)
-
-    @property
-    def device(self) -> Device:
-        """The adapter that the context was made on."""
-        return self._device
 
     def clear(self) -> None:
         """Load the initial state onto the device."""

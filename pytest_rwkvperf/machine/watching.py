@@ -72,9 +72,11 @@ class GpuConditions:
         power = [reading.milliwatts for reading in (self.before, *self.readings) if reading.milliwatts is not None]
         return min(power) / 1000 if power else None
 
-    def within(self, start: float, stop: float) -> list[GpuReading]:
-        """Readings between two Unix times."""
-        return [reading for reading in self.readings if start <= reading.at <= stop]
+    def utilisation(self, spans: Sequence[tuple[float, float]]) -> float | None:
+        """Median share, 0..1, of the time that a kernel ran, over the readings in spans of Unix times (seconds)."""
+        readings = [reading for reading in self.readings if any(start <= reading.at <= stop for start, stop in spans)]
+        rates = [rate for reading in readings if (rate := reading.utilisation) is not None]
+        return median(rates) / 100 if rates else None
 
     def doubt(self) -> str:
         """Why no verdict may rest on what was measured; empty when one may."""
@@ -246,11 +248,3 @@ def _at_rest(gpu: Gpu) -> tuple[GpuReading, tuple[GpuProcess, ...]]:
         if (reading.utilisation or 0) <= BUSY or time.monotonic() >= limit:
             return reading, processes
         time.sleep(INTERVAL_SECONDS)
-
-
-def utilisation(conditions: GpuConditions, spans: Sequence[tuple[float, float]]) -> float | None:
-    """Median share, 0..1, of the time that a kernel ran, over the readings in spans (Unix seconds)."""
-    rates = [
-        rate for span in spans for reading in conditions.within(*span) if (rate := reading.utilisation) is not None
-    ]
-    return median(rates) / 100 if rates else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_rwkvperf.core.cases import Workload
-from pytest_rwkvperf.machine import kernels, roofline, watching
+from pytest_rwkvperf.machine import kernels, roofline
 from pytest_rwkvperf.machine.roofline import Ceilings
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.stats.estimates import estimate_rate
@@ -91,7 +91,7 @@ class Measurement:
         if self.record.gpu is None:
             return None
         spans = [(sample.started, sample.started + sample.nanoseconds / 1e9) for row in self.samples for sample in row]
-        return watching.utilisation(self.record.gpu, spans)
+        return self.record.gpu.utilisation(spans)
 
     @property
     def device_seconds_per_token(self) -> float | None:

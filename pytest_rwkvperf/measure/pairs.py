@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.errors import RwkvPerfError
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.watching import GpuWatch
-from pytest_rwkvperf.measure.measured_case import MeasuredCase
-from pytest_rwkvperf.measure.process import running
+from pytest_rwkvperf.measure.process import MeasuredCase, running
 from pytest_rwkvperf.measure.record import Pairing
-from pytest_rwkvperf.measure.slices import SlicedSampling
+from pytest_rwkvperf.measure.sampling import SlicedSampling
 from pytest_rwkvperf.stats.paired import LOOKS
 
 if TYPE_CHECKING:

@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.watching import GpuWatch
 from pytest_rwkvperf.measure import own_tool
-from pytest_rwkvperf.measure.device_time import record_device_time
-from pytest_rwkvperf.measure.energy import measure_energy
-from pytest_rwkvperf.measure.measured_case import MeasuredCase
+from pytest_rwkvperf.measure.gpu_work import measure_energy, record_device_time
 from pytest_rwkvperf.measure.probes import probing
-from pytest_rwkvperf.measure.process import running
+from pytest_rwkvperf.measure.process import MeasuredCase, running
 from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, ProcessRun, times_of
 from pytest_rwkvperf.measure.sampling import Sampling
 from pytest_rwkvperf.stats.estimates import interval_reach, log_times
@@ -128,11 +126,7 @@ def run_process(
     prober: Prober | None = None,
     gpu: GpuWatch | None = None,
 ) -> None:
-    """Check, warm up and sample in one more process of a case; in the first one also the GPU's energy and device time.
-
-    Raises:
-        RwkvPerfError: as `measure`.
-    """
+    """Check, warm up and sample in one more process of a case; in the first one also measure energy and device time."""
     index = len(measured.runs)
     with ExitStack() as until_ended, running(measured.target, deep_due=measured.deep_due) as process:
         if measured.target.case.protocol == "native":

@@ -1,20 +1,20 @@
-"""One worker process from the parent's side: a case is opened, its answers are checked, and repetitions are timed."""
+"""A case's worker processes: each opens the case, checks its answers and times repetitions for the case's record."""
 
 from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from pytest_rwkvperf.core.errors import MeasurementError, ParityError
 from pytest_rwkvperf.core.samples import Sample
-from pytest_rwkvperf.measure.record import ModelFacts, ProcessRun
+from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts, ProcessRun
 from pytest_rwkvperf.oracle import bounds
 from pytest_rwkvperf.oracle.agreement import Deep, Short
-from pytest_rwkvperf.worker import parent
+from pytest_rwkvperf.worker import native, parent, protocol
 from pytest_rwkvperf.worker.parent import Worker
 
 if TYPE_CHECKING:
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.cases import Case, Workload
     from pytest_rwkvperf.core.engine import Device
+    from pytest_rwkvperf.machine.conditions import Watch
     from pytest_rwkvperf.machine.roofline import Ceilings, Work
+    from pytest_rwkvperf.machine.watching import GpuWatch
+    from pytest_rwkvperf.measure.record import EndedBy
 
 _Kind = TypeVar("_Kind")
 
@@ -48,11 +51,7 @@ class Target:
 
 
 class Process:
-    """A live worker with a case open. In the uniform protocol its answers have been checked.
-
-    Raises:
-        RwkvPerfError: as `running`.
-    """
+    """A live worker with a case open. In the uniform protocol its answers have been checked."""
 
     def __init__(self, worker: Worker, target: Target, *, deep_due: bool) -> None:
         self.worker, self.target = worker, target
@@ -94,11 +93,7 @@ class Process:
         return timed(self.worker.request("sample", parent.SAMPLE_SECONDS, workload=str(workload)), workload)
 
     def finish(self) -> ProcessRun:
-        """What the process leaves, its samples excepted: whoever took them adds them.
-
-        Raises:
-            WorkerError: the worker failed.
-        """
+        """What the process leaves, without samples: the caller who took them adds them."""
         return ProcessRun(
             started=self._started,
             load_nanoseconds=self._load_nanoseconds,
@@ -107,6 +102,49 @@ class Process:
             samples={},
             parity=self._short,
             build_nanoseconds=self._build_nanoseconds,
+        )
+
+
+@dataclass(slots=True)
+class MeasuredCase:
+    """A target, and what its processes have left so far."""
+
+    target: Target
+    runs: list[ProcessRun] = field(default_factory=list)
+    _versions: dict[str, str] = field(default_factory=dict)
+    _deep: Deep | None = None
+
+    @property
+    def deep_due(self) -> bool:
+        """Whether the next process makes the deep check: the first one does, unless an earlier session has."""
+        return not self.runs and self.target.known_deep is None
+
+    def add(self, process: Process, run: ProcessRun) -> None:
+        """Keep what a process has left."""
+        self.runs.append(run)
+        self._versions = process.versions
+        self._deep = self._deep or process.deep
+
+    def record(
+        self, ended_by: EndedBy, *, seconds: float, watch: Watch, gpu: GpuWatch, probe_version: str = ""
+    ) -> CaseRecord:
+        """What has been measured until now, in so many seconds."""
+        target = self.target
+        return CaseRecord(
+            case=target.case,
+            model=target.model,
+            device=target.device,
+            versions=self._versions,
+            protocol=native.VERSION if target.case.protocol == "native" else protocol.VERSION,
+            deep=target.known_deep or self._deep,
+            ended_by=ended_by,
+            seconds=seconds,
+            conditions=watch.conditions(),
+            runs=tuple(self.runs),
+            probe_version=probe_version,
+            gpu=gpu.conditions(),
+            work=target.work,
+            ceilings=target.ceilings,
         )
 
 

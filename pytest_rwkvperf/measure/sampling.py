@@ -6,6 +6,9 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
+from pytest_rwkvperf.measure.process import timed
+from pytest_rwkvperf.worker import parent, protocol
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -34,6 +37,10 @@ QUICK_SECONDS = 0.25
 """On a GPU, a repetition of less than QUICK_SECONDS that follows another workload is preceded by SETTLING that do not
 count. llama.cpp runs the first prefill after a generation without a CUDA graph and records a new one in the second: on
 an H200 they are 9 % and 32 % slower than all that follow. In longer repetitions the difference is lost in the noise."""
+
+SLICE_SECONDS = 0.1
+"""A shared machine's speed changes within seconds, so that slices of a tenth of a second on both sides are slowed
+alike."""
 
 _Reading = TypeVar("_Reading")
 
@@ -119,6 +126,30 @@ class Sampling:
             handovers=_tuples(self._handovers),
             reach=self._prober.reach() if self._prober is not None and self._probes else {},
         )
+
+
+class SlicedSampling(Sampling):
+    """As `Sampling`, with generations that can be interrupted between tokens."""
+
+    def __init__(self, process: Process) -> None:
+        super().__init__(process)
+        self._slices: list[Sample] = []
+
+    def slice_tokens(self, workload: Workload) -> int:
+        """How many tokens a slice of about SLICE_SECONDS has, by the warm-up."""
+        return max(1, round(SLICE_SECONDS / self.token_seconds(workload)))
+
+    def take_slice(self, workload: Workload, start: int, count: int) -> None:
+        """Time `count` tokens of a generation from its `start`th on; the last slice completes a sample."""
+        if start == 0:
+            self.settle(workload)
+            self._slices = []
+        answer = self.process.worker.request(
+            "slice", parent.SAMPLE_SECONDS, workload=str(workload), start=start, count=count
+        )
+        self._slices.append(timed(answer, workload))
+        if start + count >= workload.tokens:
+            self.keep(workload, protocol.joined(self._slices))
 
 
 def _tuples(rows: Mapping[str, Sequence[_Reading]]) -> dict[str, tuple[_Reading, ...]]:

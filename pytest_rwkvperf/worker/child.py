@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from base64 import b64encode
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from importlib import import_module
@@ -26,7 +27,7 @@ from pytest_rwkvperf.worker import native, protocol
 from pytest_rwkvperf.worker.messages import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.core.engine import Backend, Engine
@@ -244,19 +245,14 @@ class Child:
 _REQUESTS = {name: method for name, method in vars(Child).items() if not name.startswith("_")}
 
 
-class _missing_is_clear:  # noqa: N801 - a context manager
+@contextmanager
+def _missing_is_clear(backend: Backend) -> Iterator[None]:
     """Turn an engine's import error into a message that says how to install it."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ImportError):
-            message = f"{self._backend.name} is not installed for {sys.executable} ({error}): {self._backend.install}"
-            raise errors.BackendMissingError(message) from error
+    try:
+        yield
+    except ImportError as error:
+        message = f"{backend.name} is not installed for {sys.executable} ({error}): {backend.install}"
+        raise errors.BackendMissingError(message) from error
 
 
 def main(requests: int, replies: int) -> None:

@@ -19,7 +19,7 @@ import random
 import time
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.core.samples import REPETITIONS, SEED, Sample, ToolResult, Turn
 from pytest_rwkvperf.worker.protocol import prefill
@@ -27,9 +27,8 @@ from pytest_rwkvperf.worker.protocol import prefill
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
-    import numpy.typing as npt
-
+    from pytest_rwkvperf.backends.rwkv_pip import RwkvEngine
+    from pytest_rwkvperf.backends.web_rwkv import WebRwkvEngine
     from pytest_rwkvperf.core.cases import Workload
     from pytest_rwkvperf.core.engine import Engine, Program
 
@@ -37,24 +36,6 @@ if TYPE_CHECKING:
 
 VERSION = 2
 """Figures of different versions are not compared. 2: web-rwkv's generations follow its prefills."""
-
-
-class Sampling(Protocol):
-    """web-rwkv's engine, with the softmax that its `bench` times."""
-
-    @property
-    def vocabulary(self) -> int:
-        """Length of the logits."""
-
-    def probabilities(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-        """A prefill of any length and the softmax of the last logits."""
-
-
-class Chatting(Protocol):
-    """The rwkv package's engine, which samples with the package's own code."""
-
-    def chat(self, tokens: int, chunk: int, report: Report) -> list[Turn]:
-        """The guide's three turns, `tokens` counted ones each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +75,7 @@ def time_of_mean_speed(times: Sequence[int]) -> float:
     return len(times) / sum(1 / time for time in times)
 
 
-def _web_rwkv_bench(engine: Sampling, workloads: Sequence[Workload], _chunk: int, report: Report) -> ToolResult:
+def _web_rwkv_bench(engine: WebRwkvEngine, workloads: Sequence[Workload], _chunk: int, report: Report) -> ToolResult:
     source = random.Random(SEED)
     samples: dict[str, tuple[Sample, ...]] = {}
     if all(workload.kind == "generation" for workload in workloads):
@@ -114,7 +95,7 @@ def _web_rwkv_bench(engine: Sampling, workloads: Sequence[Workload], _chunk: int
     return ToolResult(samples)
 
 
-def _timed_steps(steps: Sequence[Sequence[int] | None], engine: Sampling) -> Sample:
+def _timed_steps(steps: Sequence[Sequence[int] | None], engine: WebRwkvEngine) -> Sample:
     """Time forward passes; None stands for the most probable token of the pass before, 0 at first."""
     wall, clock, token = time.time(), time.perf_counter_ns, 0
     stamps = [clock()]
@@ -162,7 +143,7 @@ def _llama_test(engine: Engine, workload: Workload, tokens: Sequence[int], chunk
     return Sample(wall, stamps[-1] - stamps[0], shares)
 
 
-def _chat(engine: Chatting, workloads: Sequence[Workload], chunk: int, report: Report) -> ToolResult:
+def _chat(engine: RwkvEngine, workloads: Sequence[Workload], chunk: int, report: Report) -> ToolResult:
     """The second and third turn count: the first one is cold, and the guide reads the third."""
     samples: dict[str, tuple[Sample, ...]] = {}
     turns: list[Turn] = []

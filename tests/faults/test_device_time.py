@@ -13,9 +13,8 @@ from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine.cupti import DeviceTime, KernelTime
 from pytest_rwkvperf.machine.watching import GpuWatch
-from pytest_rwkvperf.measure.measured_case import MeasuredCase
 from pytest_rwkvperf.measure.plan import run_process
-from pytest_rwkvperf.measure.process import Target
+from pytest_rwkvperf.measure.process import MeasuredCase, Target
 from pytest_rwkvperf.worker import parent
 from tests.conftest import SCRIPTED
 from tests.unit.building import MODEL, make_run

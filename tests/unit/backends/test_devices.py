@@ -89,6 +89,7 @@ def test_rwkv_makes_a_second_gpu_torchs_current_one(no_rwkv: pytest.MonkeyPatch,
 
     class Model:
         z: ClassVar = {"head.weight": SimpleNamespace(device="cuda:1")}
+        args = SimpleNamespace(vocab_size=65536)
 
         def __init__(self, _path: str, _strategy: str) -> None: ...
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ def five(text: str) -> str:
 
 def test_llama_benchs_samples_are_taken_as_it_tells_them(program: Callable[..., str], tmp_path: Path) -> None:
     path = program("llama-bench", five((THEIRS / "theirs.jsonl").read_text(encoding="utf-8")))
-    taken = executables.llama_bench(path).open(request("cpu")).bench(WORKLOADS, silent)
+    taken = executables.LlamaBench(path=path).open(request("cpu")).bench(WORKLOADS, silent)
     assert [sample.nanoseconds for sample in taken.samples["pp64"]] == [
         17241669,
         15883410,
@@ -87,8 +88,8 @@ def test_llama_benchs_samples_are_taken_as_it_tells_them(program: Callable[..., 
 
 
 def test_a_gpu_is_named_as_llama_bench_names_it(program: Callable[..., str], tmp_path: Path) -> None:
-    backend = executables.llama_bench(
-        program("llama-bench", "no rows\n", version="version: 0.5.0-dev (build 1, commit 0c1e570)")
+    backend = executables.LlamaBench(
+        path=program("llama-bench", "no rows\n", version="version: 0.5.0-dev (build 1, commit 0c1e570)")
     )
     assert [(device.id, device.name, device.kind) for device in backend.devices()] == [
         ("cuda:0", "NVIDIA H200", "gpu"),
@@ -107,7 +108,9 @@ def test_a_gpu_is_named_as_llama_bench_names_it(program: Callable[..., str], tmp
 def test_two_depths_are_two_invocations(program: Callable[..., str], tmp_path: Path) -> None:
     path = program("llama-bench", "")
     with pytest.raises(BackendError, match="did not print 5 samples"):
-        executables.llama_bench(path).open(request("cpu")).bench([*WORKLOADS, Workload("generation", 16, 64)], silent)
+        executables.LlamaBench(path=path).open(request("cpu")).bench(
+            [*WORKLOADS, Workload("generation", 16, 64)], silent
+        )
     assert [call[call.index("-d") + 1] for call in called(tmp_path)] == ["0", "64"]
     assert called(tmp_path)[1][2:6] == ["-p", "0", "-n", "16"]
 
@@ -117,19 +120,19 @@ def test_a_program_that_fails_is_told_with_its_last_lines(program: Callable[...,
     with pytest.raises(
         BackendError, match=r"llama-bench ended with exit code 1; its last lines:\nerror: failed to load"
     ):
-        executables.llama_bench(path).open(request("cpu")).bench(WORKLOADS, silent)
+        executables.LlamaBench(path=path).open(request("cpu")).bench(WORKLOADS, silent)
 
 
 def test_invalid_json_is_refused(program: Callable[..., str]) -> None:
     with pytest.raises(BackendError, match="printed invalid JSON"):
-        executables.llama_bench(program("llama-bench", "{oops\n")).open(request("cpu")).bench(WORKLOADS, silent)
+        executables.LlamaBench(path=program("llama-bench", "{oops\n")).open(request("cpu")).bench(WORKLOADS, silent)
 
 
 # web-rwkv's bench
 
 
 def web(path: str, quant: str = "fp16") -> executables.WebRwkvBenchProgram:
-    backend = executables.web_rwkv_bench(path)
+    backend = executables.WebRwkvBench(path=path)
     return backend.open(request(backend.devices()[0].id, quant, 128))
 
 
@@ -147,7 +150,7 @@ def test_benchs_table_is_read(program: Callable[..., str], tmp_path: Path) -> No
     assert 64 / prefill.nanoseconds * 1e9 == pytest.approx(96.00)
     assert 16 / generation.nanoseconds * 1e9 == pytest.approx(4.14)
     assert taken.versions == {"adapter": "llvmpipe (LLVM 15.0.6, 256 bits)"}
-    assert executables.web_rwkv_bench(path).versions()["web-rwkv-bench"] == "0.10.20"
+    assert executables.WebRwkvBench(path=path).versions()["web-rwkv-bench"] == "0.10.20"
     assert called(tmp_path)[0][2:] == [
         "--adapter", "--token-chunk-size", "128", "--prefill-length", "64", "--generation-length", "16", "--quant", "3",
     ]  # fmt: skip
@@ -160,8 +163,8 @@ def test_without_a_row_there_is_no_speed(program: Callable[..., str]) -> None:
 
 def test_an_adapter_other_than_listed_is_an_error(program: Callable[..., str]) -> None:
     out, err = TABLE.split("--- stderr\n")
-    opened = web(program("bench", out, err))
-    opened.device = Device("vulkan:0", "NVIDIA GeForce RTX 4090", "gpu")
+    listed = Device("vulkan:0", "NVIDIA GeForce RTX 4090", "gpu")
+    opened = replace(web(program("bench", out, err)), device=listed)
     with pytest.raises(DeviceError, match=r"used 'llvmpipe .*' where 'NVIDIA GeForce RTX 4090' was expected"):
         opened.bench(WORKLOADS, silent)
 

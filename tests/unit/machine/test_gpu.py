@@ -16,7 +16,7 @@ import pytest
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import nvml, watching
 from pytest_rwkvperf.machine.nvml import Gpu, GpuProcess, GpuReading
-from pytest_rwkvperf.machine.watching import GpuConditions, GpuWatch, Owners, utilisation
+from pytest_rwkvperf.machine.watching import GpuConditions, GpuWatch, Owners
 from tests.unit.machine.recorded import Recorded, recording
 
 if TYPE_CHECKING:
@@ -151,8 +151,8 @@ def test_a_hidden_process_that_came_with_the_worker_is_the_worker() -> None:
 
 def test_utilisation_counts_readings_beside_the_samples_alone() -> None:
     found = conditions(BUSY, replace(BUSY, at=2.0, utilisation=0), replace(BUSY, at=9.0, utilisation=11))
-    assert utilisation(found, [(0.9, 1.1), (8.0, 10.0)]) == 0.54
-    assert utilisation(found, [(3.0, 4.0)]) is None
+    assert found.utilisation([(0.9, 1.1), (8.0, 10.0)]) == 0.54
+    assert found.utilisation([(3.0, 4.0)]) is None
 
 
 def test_a_device_is_matched_by_address_and_by_a_name_that_is_alone() -> None:

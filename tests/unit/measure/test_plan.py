@@ -16,8 +16,8 @@ from scipy import stats
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.measure import plan, sampling
-from pytest_rwkvperf.measure.measured_case import MeasuredCase
 from pytest_rwkvperf.measure.plan import ENOUGH_PROCESSES, MAX_PROCESSES, MIN_PROCESSES, Plan, half_width, schedule
+from pytest_rwkvperf.measure.process import MeasuredCase
 from pytest_rwkvperf.measure.sampling import MAX_SAMPLES, MIN_SAMPLES, sample_count, steady, warmup_for
 from tests.unit.building import CASE, make_run
 

@@ -12,10 +12,9 @@ from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.errors import DeviceError, WorkerDiedError
 from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.machine.cupti import DeviceTime, KernelTime
-from pytest_rwkvperf.measure import energy
-from pytest_rwkvperf.measure.device_time import record_device_time
-from pytest_rwkvperf.measure.energy import measure_energy
-from pytest_rwkvperf.measure.slices import SlicedSampling
+from pytest_rwkvperf.measure import gpu_work
+from pytest_rwkvperf.measure.gpu_work import measure_energy, record_device_time
+from pytest_rwkvperf.measure.sampling import SlicedSampling
 from pytest_rwkvperf.worker import parent
 from tests.unit.building import make_run
 
@@ -47,7 +46,7 @@ class Repeating:
 
 
 def test_the_counters_steps_bound_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(energy, "ENERGY_SECONDS", 0.05)
+    monkeypatch.setattr(gpu_work, "ENERGY_SECONDS", 0.05)
     ticks = itertools.chain([100, 100, 108, 5000, 5000], itertools.repeat(9108))
     repeating = Repeating()
     drawn = measure_energy(repeating.time, [PREFILL], lambda: next(ticks))["pp512"]

@@ -1,12 +1,14 @@
-"""How long a CUDA device computes for a workload, as CUPTI records it in the worker."""
+"""What a GPU does for a workload: the energy that it draws, and how long it computes."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import MeasurementError, RwkvPerfError
 from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.measure.process import typed
+from pytest_rwkvperf.measure.record import Energy
 from pytest_rwkvperf.measure.sampling import warmup_for
 from pytest_rwkvperf.worker import parent
 
@@ -16,11 +18,46 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Workload
     from pytest_rwkvperf.worker.parent import Worker
 
+ENERGY_SECONDS = 3.0
+"""A workload is repeated for so long: thirty steps of an H200's counter."""
+
+_TICK_SECONDS = 0.5
+
+
+def measure_energy(
+    repeat: Callable[[Workload], object], workloads: Sequence[Workload], meter: Callable[[], int | None]
+) -> dict[str, Energy]:
+    """Repeat each workload without a pause and read `meter`, the GPU's counter in millijoules, before and after.
+
+    Not at a depth: bringing the state there before each repetition would count as well.
+    """
+    energy = {}
+    for workload in (workload for workload in workloads if not workload.depth):
+        before = _next_tick(meter)
+        if before is None:
+            break
+        started, tokens = time.monotonic(), 0
+        while time.monotonic() - started < ENERGY_SECONDS:
+            repeat(workload)
+            tokens += workload.tokens
+        after = _next_tick(meter)
+        if after is not None:
+            energy[str(workload)] = Energy(tokens, (after - before) / 1e3, time.monotonic() - started)
+    return energy
+
+
+def _next_tick(meter: Callable[[], int | None]) -> int | None:
+    """The counter right after it has changed, which it does about ten times a second; None where there is none."""
+    first, limit = meter(), time.monotonic() + _TICK_SECONDS
+    while (now := meter()) == first and now is not None and time.monotonic() < limit:
+        time.sleep(0.002)
+    return now
+
 
 def record_device_time(
     worker: Worker, workloads: Sequence[Workload], settling: Callable[[Workload], int]
 ) -> tuple[dict[str, DeviceTime], str]:
-    """The device time of each workload, and in a line what kept CUPTI from recording one; empty for nothing.
+    """The device time of each workload by CUPTI, and in a line what kept CUPTI from recording one; empty for nothing.
 
     The worker may not survive this: take everything else from it before. `settling` is how many repetitions do not
     count. Not at a depth, where a token is the same work. Of a generation so many tokens as warm it up.
