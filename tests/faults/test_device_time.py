@@ -120,7 +120,7 @@ def test_it_is_asked_once_a_case_and_of_cuda_alone(tmp_path: Path) -> None:
     assert watching.unrecorded == ""
 
 
-def test_without_the_package_there_is_no_figure_and_no_word(tmp_path: Path, with_cupti: pytest.MonkeyPatch) -> None:
+def test_without_cupti_python_there_is_no_figure_and_no_note(tmp_path: Path, with_cupti: pytest.MonkeyPatch) -> None:
     with_cupti.setenv("PYTHONPATH", os.pathsep.join(map(str, [SCRIPTED.parents[1], SCRIPTED])))
     watching = Watching()
     assert measured(tmp_path, watching).device_time == {}

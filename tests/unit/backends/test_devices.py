@@ -60,7 +60,7 @@ def test_two_names_of_one_gpu_share_a_lease_and_two_gpus_do_not(
     assert names == {"0000-00-06.0.lock", "0000-0a-00.0.lock"}
 
 
-def test_whoever_measures_on_the_processor_holds_every_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_processors_lease_includes_every_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(folders, "cache", lambda: tmp_path)
     names = ["0000-00-06.0", "0000-0a-00.0", "cpu"]
     with lease(OTHER, print):  # somebody once measured there: this run's engines need not list it
@@ -100,7 +100,7 @@ def test_rwkv_makes_a_second_gpu_torchs_current_one(no_rwkv: pytest.MonkeyPatch,
     assert (current, engine.weights_device) == (["cuda:1"], "cuda:1")
 
 
-def test_a_release_of_rwkv_that_gives_no_state_away_is_named(no_rwkv: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_too_old_a_release_of_rwkv_is_refused(no_rwkv: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """0.8.30 and earlier make it within `forward`; loading the model first would take minutes."""
     no_rwkv.setitem(sys.modules, "torch", SimpleNamespace(set_num_threads=lambda _count: None))
     no_rwkv.setattr(rwkv_pip, "import_module", lambda _name: SimpleNamespace(RWKV=lambda _path, _strategy: 1 / 0))
@@ -122,7 +122,7 @@ def adapter(backend: str, name: str, kind: str, address: str | None) -> SimpleNa
     )
 
 
-def test_two_gpus_of_web_rwkv_are_told_apart_and_gl_is_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_web_rwkv_numbers_its_gpus_and_leaves_gl_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the binding lists them on a host with two H200s, where Gl's adapter is of kind `other` and has no address."""
     listed = [
         adapter("vulkan", "NVIDIA H200", "discrete-gpu", "0000:00:06.0"),
@@ -152,7 +152,7 @@ def test_other_makers_adapters_and_metal_are_devices_too(monkeypatch: pytest.Mon
     ]
 
 
-def test_a_gpu_of_software_is_worth_less_than_the_processor_to_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_llama_cpp_ranks_a_software_gpu_after_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     software, cpu = Device("vulkan:0", "llvmpipe (LLVM 15.0.6, 256 bits)", "software"), Device("cpu", "CPU", "cpu")
     # ggml lists the processor last of all.
     monkeypatch.setattr(llama_cpp, "_listed", lambda: [*enumerate((software, CUDA, cpu))])
@@ -228,7 +228,7 @@ def test_kernels_are_a_variant_of_a_dtype(quant: str, known: bool) -> None:  # n
 
 
 @pytest.mark.parametrize(("size", "copied"), [(0, 0), (8, 0), (8, 7)])
-def test_a_state_that_llama_cpp_did_not_copy_is_none(size: int, copied: int) -> None:
+def test_a_state_that_llama_cpp_did_not_copy_is_an_error(size: int, copied: int) -> None:
     """It returns 0 for whatever went wrong, the size included."""
     engine = object.__new__(llama_cpp.LlamaCppEngine)
     engine._context = None

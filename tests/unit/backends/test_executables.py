@@ -67,7 +67,7 @@ def five(text: str) -> str:
 # llama-bench
 
 
-def test_llama_benchs_samples_are_taken_as_it_tells_them(program: Callable[..., str], tmp_path: Path) -> None:
+def test_llama_bench_output_is_read(program: Callable[..., str], tmp_path: Path) -> None:
     path = program("llama-bench", five((THEIRS / "theirs.jsonl").read_text(encoding="utf-8")))
     taken = executables.LlamaBench(path=path).open(request("cpu")).bench(WORKLOADS, silent)
     assert [sample.nanoseconds for sample in taken.samples["pp64"]] == [
@@ -142,7 +142,7 @@ def no_binding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rwkvperf_web_rwkv", None)
 
 
-def test_benchs_table_is_read(program: Callable[..., str], tmp_path: Path) -> None:
+def test_web_rwkv_bench_output_is_read(program: Callable[..., str], tmp_path: Path) -> None:
     out, err = TABLE.split("--- stderr\n")
     path = program("bench", out, err, version="web-rwkv 0.10.20")
     taken = web(path, "int8@3").bench(WORKLOADS, silent)
@@ -156,7 +156,7 @@ def test_benchs_table_is_read(program: Callable[..., str], tmp_path: Path) -> No
     ]  # fmt: skip
 
 
-def test_without_a_row_there_is_no_speed(program: Callable[..., str]) -> None:
+def test_a_missing_row_is_an_error(program: Callable[..., str]) -> None:
     with pytest.raises(BackendError, match="printed no speed of pp64"):
         web(program("bench", TABLE.replace("pp64", "pp65"))).bench(WORKLOADS, silent)
 

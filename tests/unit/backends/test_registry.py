@@ -49,7 +49,7 @@ def test_a_built_in_backend_loads_without_its_engine_and_goes_by_its_name(name: 
     assert backend.name == name
 
 
-def test_all_is_every_backend_and_nobody_named_by_hand() -> None:
+def test_all_is_every_backend() -> None:
     places, by_hand = registry.choose("all")
     assert list(places)[:3] == BUILT_IN
     assert not by_hand
@@ -72,7 +72,7 @@ def test_an_unknown_backend_is_refused_with_the_known_ones(text: str, named: str
     assert f"--rwkv-backend={named!r} is unknown" in str(caught.value)
 
 
-def test_all_beside_a_name_contradicts_itself() -> None:
+def test_all_with_other_names_is_refused() -> None:
     with pytest.raises(OptionError, match="write all alone"):
         registry.choose("rwkv,all")
 
@@ -95,7 +95,7 @@ def test_a_backend_that_does_not_inherit_gets_the_defaults() -> None:
 
 
 @pytest.mark.usefixtures("third_party")
-def test_nobody_takes_a_built_in_backends_name() -> None:
+def test_an_entry_point_cannot_replace_a_built_in_backend() -> None:
     assert registry.locations()["rwkv"] == registry.BUILT_IN["rwkv"]
 
 
@@ -111,7 +111,7 @@ def test_nobody_takes_a_built_in_backends_name() -> None:
         ("others:NOT_ONE", "is not a backend: it must be an instance"),
     ],
 )
-def test_what_is_no_backend_is_refused_and_named(location: str, message: str) -> None:
+def test_an_object_that_is_not_a_backend_is_refused(location: str, message: str) -> None:
     with pytest.raises(OptionError, match=message) as caught:
         registry.load(location)
     assert repr(location) in str(caught.value)

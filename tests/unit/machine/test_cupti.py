@@ -58,7 +58,7 @@ KERNELS = (
 )
 
 
-def test_what_lies_in_the_repetition_is_counted_and_cut_at_its_edges() -> None:
+def test_activities_are_cut_at_the_repetitions_edges() -> None:
     assert summed(Recorded(KERNELS, (100, 1000), 950), 16) == DeviceTime(
         tokens=16,
         wall_nanoseconds=950,
@@ -135,7 +135,7 @@ def test_names_without_mangling_lose_their_arguments_alone(name: str, told: str)
 
 
 @given(st.text())
-def test_any_name_can_be_told(name: str) -> None:
+def test_any_name_is_readable(name: str) -> None:
     assert len(readable(name)) <= 120
     assert len(readable(f"_Z{name}".replace("\0", ""))) <= 120
 
@@ -189,7 +189,7 @@ def test_the_repetition_after_the_settling_ones_is_recorded(package: pytest.Monk
     assert (found.busy_nanoseconds, found.kernels, found.copies, found.launches) == (500_000, 2, 1, 2)
 
 
-def test_an_engine_that_fails_is_not_cuptis_fault_and_leaves_it_off(package: pytest.MonkeyPatch) -> None:  # noqa: ARG001
+def test_an_engines_error_is_passed_on_and_cupti_is_off(package: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     def fails(_watched: Engine) -> int:
         raise ZeroDivisionError
 

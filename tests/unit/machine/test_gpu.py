@@ -101,18 +101,18 @@ def test_a_gpu_that_others_compute_on_carries_no_verdict() -> None:
     assert found.notes()[1] == "NVIDIA H200 was shared with 1 process of others, 3072 MiB"
 
 
-def test_a_foreign_process_that_rests_is_named_only() -> None:
+def test_an_idle_foreign_process_is_only_a_note() -> None:
     found = conditions(replace(BUSY, foreign=2))
     assert found.doubt() == ""
     assert found.notes() == ["NVIDIA H200 was shared with 2 processes of others"]
 
 
-def test_lost_lanes_are_named() -> None:
+def test_fewer_pcie_lanes_are_a_note() -> None:
     facts = replace(FACTS, link=(5, 4))
     assert GpuConditions(facts, BEFORE).notes() == ["NVIDIA H200 has 4 of its 16 PCIe lanes"]
 
 
-def test_neighbours_that_worked_are_named_and_no_more() -> None:
+def test_busy_neighbours_are_only_a_note() -> None:
     looks = [replace(BUSY, busy_neighbours=count) for count in (0, 1, 2, None)]
     found = GpuConditions(FACTS, BEFORE, tuple(looks), neighbours=3)
     assert found.notes() == ["2 of 3 other GPUs worked too, in 67% of the readings there"]
@@ -127,7 +127,7 @@ def test_what_kept_the_device_time_from_being_recorded_is_said() -> None:
     assert (found.notes(), found.doubt()) == (["no device time: CUPTI refused"], "")
 
 
-def test_memory_is_the_workers_by_the_drivers_account_or_what_the_device_lost() -> None:
+def test_peak_memory_by_the_drivers_account_or_by_used_memory() -> None:
     assert conditions(replace(BUSY, own_bytes=5 << 30), replace(BUSY, own_bytes=6 << 30)).peak_bytes == 6 << 30
     assert conditions(BUSY).peak_bytes == 6400 << 20
     assert conditions(replace(BUSY, foreign=1)).peak_bytes is None

@@ -168,7 +168,7 @@ def test_a_divided_gpu_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> No
     assert whole.id != replace(whole, gpus=played(monkeypatch, [A100])).id
 
 
-def test_a_gpu_that_has_fallen_off_its_bus_keeps_nobody_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_does_not_answer_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert played(monkeypatch, [LOST, H200]) == ("NVIDIA H200 140 GiB",)
     with nvml.gpus() as found:
         assert len(found) == 1

@@ -27,15 +27,13 @@ SPIN = "import time\nend = time.process_time() + 0.2\nwhile time.process_time() 
         (3.0, 4, 2, 0.5),
     ],
 )
-def test_only_what_does_not_fit_beside_the_threads_crowds_them(
-    others: float, cores: int, threads: int, share: float
-) -> None:
+def test_only_work_beyond_the_free_cores_counts(others: float, cores: int, threads: int, share: float) -> None:
     before, after = Usage(100.0, 50.0, 0.0), Usage(100.0 + 10 * others + 7, 57.0, 10.0)
     assert crowding(before, after, cores, threads) == pytest.approx(share)
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6), st.floats(0, 1e3), st.integers(1, 256), st.integers(1, 256))
-def test_it_is_a_share(busy: float, own: float, seconds: float, cores: int, threads: int) -> None:
+def test_crowding_is_between_0_and_1(busy: float, own: float, seconds: float, cores: int, threads: int) -> None:
     assert 0 <= crowding(Usage(0, 0, 0), Usage(busy, own, seconds), cores, threads) <= 1
 
 
@@ -54,7 +52,7 @@ def test_a_live_child_is_its_own_too() -> None:
         child.communicate(b"\n")
 
 
-def test_what_others_do_is_not() -> None:
+def test_other_processes_work_is_foreign() -> None:
     """The machine's counter moves by all of it; in a quiet moment by what was started here, and nobody else's."""
     before = usage.now()
     subprocess.run([sys.executable, "-c", SPIN], check=True)

@@ -132,17 +132,17 @@ def measure(
 # Order
 
 
-def test_old_new_new_old_and_its_mirror_and_the_next_pair_the_other_way_round(stage: Stage) -> None:
+def test_samples_alternate_old_new_new_old_and_mirrored(stage: Stage) -> None:
     measure()
     assert stage.whos("pp512") == ("onnonoon" + "noononno") * (MIN_PAIRS // 2)
 
 
-def test_whoever_is_opened_and_warmed_first_changes_from_pair_to_pair(stage: Stage) -> None:
+def test_the_side_that_is_opened_first_changes_from_pair_to_pair(stage: Stage) -> None:
     measure()
     assert stage.whos("open") == stage.whos("warm") == "onno" * (MIN_PAIRS // 2)
 
 
-def test_nothing_tells_the_sides_apart_over_two_pairs(stage: Stage) -> None:
+def test_both_sides_have_the_same_predecessors_over_two_pairs(stage: Stage) -> None:
     """As often first, as often after the other, as often after oneself."""
     stage.counts = {"new": 5, "old": 9}
     measure()
@@ -291,7 +291,7 @@ def test_a_verdict_ends_it() -> None:
         ("pp512", WorkerDiedError("the worker was killed by SIGSEGV")),
     ],
 )
-def test_trouble_names_the_environment_it_is_in_and_ends_both(
+def test_an_error_names_its_environment_and_ends_both_workers(
     stage: Stage, who: str, what: str, error: RwkvPerfError
 ) -> None:
     stage.trouble[what, who] = error

@@ -199,7 +199,7 @@ class Seeing:
         ("vulkan:0", 0, ["warm up", "pp512", "energy", "finish", "end"]),
     ],
 )
-def test_what_may_end_a_worker_comes_after_all_that_is_kept_of_it(
+def test_device_time_is_recorded_after_everything_else(
     monkeypatch: pytest.MonkeyPatch, device: str, index: int, expected: list[str]
 ) -> None:
     asked: list[str] = []
@@ -267,7 +267,7 @@ def test_a_process_that_would_end_past_the_budget_is_not_begun() -> None:
     assert enough(runs, 80.1) == "budget"
 
 
-def test_there_is_an_end_to_it() -> None:
+def test_the_number_of_processes_is_limited() -> None:
     def restless(count: int) -> list[ProcessRun]:
         return [make_run(pp512=[10**6 << (number % 2)] * 3, tg128=[10**6]) for number in range(count)]
 

@@ -12,7 +12,7 @@ from pytest_rwkvperf.worker.environment import MORE, passed
     ["PATH", "HOME", "LD_LIBRARY_PATH", "PYTHONPATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "VK_DRIVER_FILES",
      "RWKV_CUDA_ON", "LC_ALL", "SYSTEMROOT", "XDG_CACHE_HOME", "WGPU_BACKEND", "GGML_VK_VISIBLE_DEVICES"],
 )  # fmt: skip
-def test_what_engines_and_systems_read_is_passed(name: str) -> None:
+def test_variables_of_engines_and_systems_are_passed(name: str) -> None:
     assert passed({name: "1"}) == {name: "1"}
 
 
@@ -22,10 +22,10 @@ def test_what_engines_and_systems_read_is_passed(name: str) -> None:
      "ANYTHING", "PYTHONDEVMODE", "PYTHONTRACEMALLOC", "COVERAGE_PROCESS_START", "COV_CORE_SOURCE", "PYTEST_ADDOPTS",
      "LD_AUDIT_TOKEN", "CUDA_API_KEY"],
 )  # fmt: skip
-def test_secrets_and_what_slows_down_is_not(name: str) -> None:
+def test_secrets_and_slowing_variables_are_not_passed(name: str) -> None:
     assert passed({name: "1"}) == {}
 
 
-def test_what_a_person_names_is_passed() -> None:
+def test_variables_named_by_the_user_are_passed() -> None:
     source = {MORE: "MYENGINE_*, HF_TOKEN", "MYENGINE_MODE": "fast", "HF_TOKEN": "hf_x", "OTHER": "1"}
     assert passed(source) == {"MYENGINE_MODE": "fast", "HF_TOKEN": "hf_x"}

@@ -36,7 +36,7 @@ def test_a_message_survives_the_trip_on_one_line(message: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_what_json_has_no_word_for_is_refused(value: float) -> None:
+def test_nan_and_infinity_are_refused(value: float) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         encode({"done": [value]})
 

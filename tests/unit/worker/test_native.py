@@ -68,26 +68,26 @@ def calls(backend: str, *workloads: Workload, chunk: int = 32) -> list[str]:
     return engine.calls
 
 
-def test_web_rwkvs_bench_warms_nothing_clears_nothing_and_feeds_its_own_tokens_back() -> None:
+def test_web_rwkv_bench_neither_warms_up_nor_clears() -> None:
     """Five prefills first, in whatever order the workloads were asked for, then five generations from token 0."""
     told = calls("web-rwkv", GENERATION, PREFILL)
     assert told == [*["probabilities 40"] * 5, *[f"token {0 if index % 3 == 0 else index + 5}" for index in range(15)]]
 
 
-def test_web_rwkvs_bench_prefills_single_tokens_where_only_generations_are_asked_for() -> None:
+def test_web_rwkv_bench_without_prefills_prefills_single_tokens() -> None:
     """As the program does, so that a cold start is in neither's generations."""
     told = calls("web-rwkv", GENERATION)
     assert [call.split()[0] for call in told[:5]] == ["token"] * 5
     assert told[5:] == [f"token {0 if index % 3 == 0 else index + 5}" for index in range(15)]
 
 
-def test_llama_bench_warms_with_a_whole_prompt_or_one_token_and_waits_as_it_does() -> None:
+def test_llama_bench_warm_up_and_waits() -> None:
     prompt, clear = ["prefill 32", "prefill 8", "wait"], ["clear"]
     assert calls("llama-cpp", PREFILL) == (clear + prompt) * 6
     assert calls("llama-cpp", GENERATION) == [*clear, "decode", "wait", *(clear + ["decode", "wait"] * 3) * 5]
 
 
-def test_context_goes_before_the_clock() -> None:
+def test_llama_bench_reads_the_context_before_the_clock() -> None:
     told = calls("llama-cpp", Workload("generation", 1, depth=40))
     assert told == ["clear", "decode", "wait", *["clear", "prefill 32", "prefill 8", "wait", "decode", "wait"] * 5]
 
@@ -103,21 +103,21 @@ def test_context_goes_before_the_clock() -> None:
         ("reference", "tg128", False),
     ],
 )
-def test_each_tool_measures_what_it_measures(backend: str, workload: str, measured: bool) -> None:  # noqa: FBT001
+def test_supported_workloads(backend: str, workload: str, measured: bool) -> None:  # noqa: FBT001
     assert native.supported(backend, Workload.parse(workload)) == measured
 
 
 # What a process counts as: the figure its tool prints
 
 
-def test_web_rwkv_tells_all_tokens_over_all_time_and_llama_bench_the_mean_speed() -> None:
+def test_figures_of_web_rwkv_bench_and_llama_bench() -> None:
     """One repetition of 1 s and one of 3 s: 2 tokens in 4 s, or the mean of 1 and 1/3 tokens/s."""
     times = [10**9, 3 * 10**9]
     assert 1e9 / native.figure("web-rwkv", times) == pytest.approx(0.5)
     assert 1e9 / native.figure("llama-cpp", times) == pytest.approx(2 / 3)
 
 
-def test_a_native_record_s_figure_is_the_tool_s_one_value_a_process() -> None:
+def test_native_record_has_one_figure_per_process() -> None:
     record = make_record(make_run(pp512=[10**9, 3 * 10**9]), make_run(pp512=[10**9, 3 * 10**9]), case=NATIVE)
     assert record.times(Workload("prefill", 512)) == ((1_500_000_000,), (1_500_000_000,))
     uniform = make_record(*record.runs)
@@ -129,7 +129,7 @@ def test_a_native_record_s_figure_is_the_tool_s_one_value_a_process() -> None:
 # Native figures and uniform ones are never compared
 
 
-def test_a_uniform_baseline_is_no_baseline_of_a_native_case() -> None:
+def test_native_case_is_not_compared_with_a_uniform_baseline() -> None:
     runs = [make_run(pp512=[10**9] * 3) for _ in range(3)]
     uniform, own = make_record(*runs), make_record(*runs, case=NATIVE)
     (stored,) = accept.stored_cases([uniform], {uniform.case.key: {"pp512"}}, "2026-11-23T16:00:00Z")
@@ -170,13 +170,13 @@ def test_workload_timed_in_both_protocols_has_a_ratio() -> None:
     assert native_ratio.sentence(report_record()) == ""
 
 
-def test_of_what_was_timed_both_ways_llama_benchs_format_tells_the_native_rows() -> None:
+def test_llama_bench_format_prefers_native_rows() -> None:
     run = make_run(pp512=[10**9])
     both = report_record(recorded(make_record(run)), recorded(make_record(run, case=replace(NATIVE, chunk=256))))
     assert [row.n_batch for row in llama_bench_rows.rows(both)] == [256]
 
 
-def test_a_uniform_case_s_name_is_what_it_was() -> None:
+def test_uniform_key_does_not_name_the_protocol() -> None:
     assert CASE.key == "llama-cpp | synthetic:nano | q8_0 | cpu | threads=2 chunk=512"
     assert NATIVE.key == f"{CASE.key} protocol=native"
     assert json.dumps(CASE.label) == '"llama-cpp-q8_0-cpu"'

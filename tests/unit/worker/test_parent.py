@@ -78,14 +78,14 @@ class TestRequests:
         with pytest.raises(errors.DeviceError, match="scripted was asked for spare:0 and took cpu"):
             worker.open(LOCATION, scripted.model, Case("scripted", "m", "fp16", "spare:0", 1, 64))
 
-    def test_what_start_up_files_print_is_no_message(self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_output_of_start_up_files_is_skipped(self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = scripted.model.parent / "start-up ü"
         folder.mkdir()
         (folder / "sitecustomize.py").write_text("print('welcome'); print('{}')", encoding="utf-8")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ["PYTHONPATH"]]))
         assert scripted.start().request("describe", 30, location=LOCATION)["versions"]
 
-    def test_a_safe_path_loses_no_folder(self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_python_safe_path_keeps_all_folders(self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PYTHONSAFEPATH", "1")
         assert scripted.start().request("describe", 30, location=LOCATION)["versions"]
 
@@ -122,12 +122,12 @@ class TestErrors:
             worker.request("describe", 30, location=LOCATION)
 
     @needs_shebang
-    def test_every_class_of_ours_is_rebuilt(self, impostor: Callable[[str], str]) -> None:
+    def test_errors_of_this_project_keep_their_class(self, impostor: Callable[[str], str]) -> None:
         for kind, error in zip(ERRORS, raised_by(impostor, [kind.__name__ for kind in ERRORS]), strict=True):
             assert (type(error), str(error)) == (kind, "it is so")
 
     @needs_shebang
-    def test_no_other_name_is_looked_up(self, impostor: Callable[[str], str]) -> None:
+    def test_other_class_names_are_not_looked_up(self, impostor: Callable[[str], str]) -> None:
         names = ["annotations", "__builtins__", "OSError", "Panic", ""]
         for name, error in zip(names, raised_by(impostor, names), strict=True):
             assert type(error) is errors.BackendError
@@ -234,7 +234,9 @@ class TestDeadline:
                 break
         assert len(tree) == 2, "a child and a grandchild were there to be ended"
 
-    def test_sigterm_is_enough_for_a_polite_one(self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_worker_that_obeys_sigterm_is_not_killed(
+        self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(parent, "_GRACE_SECONDS", 120.0)
         worker = scripted.start(fault="sleep@versions")
         with within(60), pytest.raises(errors.WorkerTimeoutError):
@@ -260,7 +262,7 @@ class TestDeadline:
         with pytest.raises(errors.WorkerTimeoutError):
             Worker(python=impostor(slow)).request("open", 0.2)
 
-    def test_a_flood_of_progress_is_no_progress(self, impostor: Callable[[str], str]) -> None:
+    def test_too_many_progress_messages_are_an_error(self, impostor: Callable[[str], str]) -> None:
         flood = "hello(); n = ask()['id']\nwhile True: say({'id': n, 'progress': ['x', 0]})"
         worker = Worker(python=impostor(flood))
         with within(30), pytest.raises(errors.ProtocolError, match="more than 1000 messages a second during open"):

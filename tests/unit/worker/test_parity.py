@@ -127,12 +127,12 @@ def test_the_deep_check_crosses_boundaries_of_the_case_s_chunks_and_of_odd_ones(
     assert engine.calls == ["clear", "prefill 512", "prefill 88", "clear", *odd, "clear"]
 
 
-def test_what_is_found_is_strict_json_whatever_it_is() -> None:
+def test_results_are_strict_json() -> None:
     wanted = right(parity.tokens(VOCABULARY, PROMPT))
     found = parity.short(Scripted("is not a number the third time"), 128, wanted, 1e-3)
     assert json.loads(json.dumps(asdict(found), allow_nan=False))["repeat"] == -1
 
 
-def test_the_prompt_is_the_measurements_own_kind_of_tokens() -> None:
+def test_prompt_is_made_of_the_measured_tokens() -> None:
     assert parity.tokens(VOCABULARY, 32) == protocol.token_ids(32, VOCABULARY)
     assert 0 not in parity.tokens(VOCABULARY, DEPTH)

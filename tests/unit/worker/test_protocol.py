@@ -123,7 +123,7 @@ def test_a_prefill_is_timed_from_an_idle_engine_to_its_last_logits(engine: Scrip
     assert sample == Sample(1234.5, 5 * 10**6 + 100 + 1, ())
 
 
-def test_a_generations_every_token_has_its_logits_on_the_host_and_its_share_of_the_time(engine: Scripted) -> None:
+def test_generation_times_every_token_with_its_logits(engine: Scripted) -> None:
     sample = protocol.run(engine, Workload("generation", 3), chunk=2, contexts=Contexts())
     ids = token_ids(3, VOCABULARY)
     steps = [one for token in ids for one in (("decode", (token,)), ("logits", ()), ("clock", ()))]
@@ -132,7 +132,7 @@ def test_a_generations_every_token_has_its_logits_on_the_host_and_its_share_of_t
     assert sample == Sample(1234.5, 3 * each, (each, each, each))
 
 
-def test_slices_of_a_generation_are_its_work_with_pauses(engine: Scripted) -> None:
+def test_slices_do_the_same_work_as_a_whole_generation(engine: Scripted) -> None:
     workload, contexts = Workload("generation", 5, depth=4), Contexts()
     whole = protocol.run(engine, workload, 3, contexts)
     after, engine.calls = engine.fed, []
@@ -191,7 +191,7 @@ def test_every_token_is_fed_once_and_in_order_in_chunks_as_large_as_allowed(work
         assert sum(sample.token_nanoseconds) == sample.nanoseconds
 
 
-def test_two_repetitions_ask_the_same_of_the_engine(engine: Scripted) -> None:
+def test_repetitions_make_the_same_calls(engine: Scripted) -> None:
     workload, contexts = Workload("generation", 4), Contexts()
     protocol.run(engine, workload, 2, contexts)
     first, engine.calls = engine.calls, []
@@ -202,12 +202,12 @@ def test_two_repetitions_ask_the_same_of_the_engine(engine: Scripted) -> None:
 # Tokens
 
 
-def test_token_ids_are_those_of_every_earlier_baseline() -> None:
+def test_token_ids_never_change() -> None:
     assert token_ids(8, VOCABULARY) == (21223, 9886, 42659, 4748, 35120, 23966, 3801, 33255)
     assert token_ids(4, 128) == (42, 20, 83, 10)
 
 
-def test_token_ids_neither_depend_on_what_was_drawn_before_nor_change_what_comes() -> None:
+def test_token_ids_do_not_use_the_global_random_state() -> None:
     expected = token_ids(50, VOCABULARY)
     random.seed(99)
     following = random.Random(99)

@@ -34,18 +34,18 @@ def test_an_endless_line_is_cut() -> None:
     assert line.endswith(" ...")
 
 
-def test_what_is_no_text_is_shown_as_such() -> None:
+def test_invalid_utf8_is_replaced() -> None:
     assert tail_of(b"caf\xe9 \x1b[31mred\x07\n") == ["caf\ufffd \\x1b[31mred\\x07"]
 
 
 @pytest.mark.parametrize("before", [0, 65_500, 65_530, 65_536, 100_000])
-def test_no_token_is_told_wherever_the_cut_runs(before: int) -> None:
+def test_tokens_are_hidden_wherever_the_text_is_cut(before: int) -> None:
     token = b"ghp_" + b"S3cr" * 9
     told = "\n".join(tail_of(b"y" * before + b" " + token + b"\n" + b"z" * 65_500 + b" " + token + b" end\n"))
     assert "S3crS3cr" not in told
 
 
-def test_a_key_of_many_lines_is_told_in_none() -> None:
+def test_private_keys_of_many_lines_are_hidden() -> None:
     key = (
         b"-----BEGIN OPENSSH PRIVATE KEY-----\n"
         + b"b3BlbnNzaC1rZXktdjEAAAA\n" * 20
