@@ -31,8 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
         settings = options.read(config)
     if settings.measuring:
         collection.unwind_on_sigterm(config)
-        collection.check_reports(config, settings)
-        collection.check_history(config, settings)
+        collection.check_outputs(config, settings)
         from pytest_rwkvperf.run import finish
         from pytest_rwkvperf.run.progress import Progress
         from pytest_rwkvperf.run.session import Session
@@ -50,13 +49,13 @@ def pytest_configure_node(node: collection.XdistNode) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: collection.XdistNode) -> None:
-    """A usage error that an xdist worker found is the run's."""
+    """Make an xdist worker's usage error the run's."""
     collection.relay_usage_error(node)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # noqa: ANN401 - xdist is optional
-    """Under `-n`, spread what is measured on several devices over them."""
+    """Under `-n`, measure several devices at the same time."""
     state = config.stash.get(SESSION, None)
     return None if state is None else collection.scheduler(config, log, state)
 
@@ -78,7 +77,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """While measuring: add the shipped suite, deselect what is not ours."""
+    """While measuring: add the shipped suite, deselect tests that do not measure."""
     if (state := config.stash.get(SESSION, None)) is not None:
         with collection.usage_errors(config):
             collection.arrange(session, state, items)

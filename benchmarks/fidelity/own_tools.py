@@ -32,7 +32,7 @@ from pytest_rwkvperf.core.samples import ToolResult
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure.process import typed
 from pytest_rwkvperf.models.model_store import ModelStore
-from pytest_rwkvperf.run.discovery import Found, discover
+from pytest_rwkvperf.run.discovery import FoundEngine, discover
 from pytest_rwkvperf.run.lease import lease
 from pytest_rwkvperf.worker import native
 from pytest_rwkvperf.worker.parent import SAMPLE_SECONDS, Worker
@@ -61,7 +61,7 @@ def web_rwkv_bench(release: str) -> Path:
 
 
 def native_times(
-    engine: Found, path: Path, case: Case, workloads: list[str], extra: Mapping[str, str] | None = None
+    engine: FoundEngine, path: Path, case: Case, workloads: list[str], extra: Mapping[str, str] | None = None
 ) -> dict[str, list[int]]:
     """Nanoseconds of each repetition of one invocation; `extra` is more environment for it."""
     with Worker(environment={**engine.backend.environment(case.device), **(extra or {})}) as worker:
@@ -70,7 +70,7 @@ def native_times(
     return {name: [one.nanoseconds for one in samples] for name, samples in taken.samples.items()}
 
 
-def uniform_times(engine: Found, path: Path, case: Case, workloads: list[str]) -> dict[str, list[int]]:
+def uniform_times(engine: FoundEngine, path: Path, case: Case, workloads: list[str]) -> dict[str, list[int]]:
     """The same by the protocol that all engines share, after two that warm the engine."""
     with Worker(environment=engine.backend.environment(case.device)) as worker:
         worker.open(engine.location, path, case)
@@ -88,11 +88,11 @@ def speed(backend: str, workload: str, times: list[int]) -> float:
     return Workload.parse(workload).tokens / native.figure(backend, times) * 1e9
 
 
-def found_as(text: str) -> Found:
+def found_as(text: str) -> FoundEngine:
     """One engine or program that is here."""
     chosen, by_hand = registry.choose(text)
     (answer,) = discover(chosen, by_hand=by_hand)
-    if not isinstance(answer, Found):
+    if not isinstance(answer, FoundEngine):
         raise SystemExit(answer.reason)
     return answer
 
@@ -101,7 +101,9 @@ def quiet(_sentence: str, _fraction: float) -> None:
     """Progress that is not shown."""
 
 
-def compare(engine: Found, program: Found, quant: str, options: argparse.Namespace) -> list[dict[str, object]]:
+def compare(
+    engine: FoundEngine, program: FoundEngine, quant: str, options: argparse.Namespace
+) -> list[dict[str, object]]:
     """All rounds of one engine."""
     models = ModelStore(WorkerTools(quiet), quiet)
     model = models.resolve(options.model)
@@ -217,7 +219,7 @@ def main() -> None:
     print(table(facts, rows))
 
 
-def executable(name: str, engine: Found, options: argparse.Namespace) -> Path:
+def executable(name: str, engine: FoundEngine, options: argparse.Namespace) -> Path:
     """The engine's own tool: the one given, or built."""
     if name == "llama-cpp":
         return (options.llama_bench or llama_bench()).absolute()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 WorkloadKind = Literal["prefill", "generation"]
 
 ProtocolName = Literal["uniform", "native"]
-"""How a case is timed: as every engine here is, or as the engine's own tool does."""
+"""How a case is timed: `uniform`, alike for all engines, or `native`, as the engine's own tool does."""
 
 _WORKLOAD = re.compile(r"(?P<kind>pp|tg)(?P<tokens>[1-9]\d{0,6})(?:@d(?P<depth>[1-9]\d{0,6}))?", re.ASCII)
 _KINDS: dict[str, WorkloadKind] = {"pp": "prefill", "tg": "generation"}
@@ -47,7 +47,7 @@ class Workload:
 
     @staticmethod
     def is_name(text: str) -> bool:
-        """Whether files call a workload so: what `str` gives, where `parse` forgives blanks around it."""
+        """Whether `str` of a workload gives this text; `parse` also takes blanks around it."""
         return _WORKLOAD.fullmatch(text) is not None
 
     def __str__(self) -> str:
@@ -87,7 +87,7 @@ class Case:
 
     @property
     def variant(self) -> str:
-        """The quant, and how it was timed where that was not as every engine is: a column of a table."""
+        """The quant, with the protocol where that is not the usual one: a column of a table."""
         return self.quant if self.protocol == "uniform" else f"{self.quant} ({self.protocol})"
 
 
@@ -112,21 +112,27 @@ class Question:
     tolerance: float
 
 
-def told_apart(cases: Iterable[Case]) -> dict[Case, Case]:
-    """Each case as people are shown it: one that runs with other threads too has them in its device (`cpu-t2`).
+def disambiguated(cases: Iterable[Case]) -> dict[Case, Case]:
+    """Each case as it is shown beside the others: where cases differ in threads, their device says so (`cpu-t2`).
 
-    Protocols and their chunks are one here, so that a case's two protocols stay beside each other.
+    A case's two protocols, which may differ in the chunk, stay together: both get the suffix or neither.
     """
-    alike: dict[Case, list[Case]] = {}
-    given = dict.fromkeys(cases)
-    for case in given:
-        alike.setdefault(replace(case, threads=0, chunk=0, protocol="uniform"), []).append(case)
-    several = {case for group in alike.values() if len({one.threads for one in group}) > 1 for case in group}
-    return {case: replace(case, device=f"{case.device}-t{case.threads}") if case in several else case for case in given}
+    unique = dict.fromkeys(cases)
+    threads: dict[Case, set[int]] = {}
+    for case in unique:
+        threads.setdefault(_without_threads(case), set()).add(case.threads)
+    several = {case for case in unique if len(threads[_without_threads(case)]) > 1}
+    return {
+        case: replace(case, device=f"{case.device}-t{case.threads}") if case in several else case for case in unique
+    }
+
+
+def _without_threads(case: Case) -> Case:
+    return replace(case, threads=0, chunk=0, protocol="uniform")
 
 
 def cross(cases: Iterable[Case], workloads: Iterable[Workload]) -> tuple[Item, ...]:
-    """Every workload of every case, cases outermost so that a case's items stand together."""
+    """Every workload of every case; a case's items follow each other."""
     chosen = tuple(workloads)
     return tuple(Item(case, workload) for case in cases for workload in chosen)
 

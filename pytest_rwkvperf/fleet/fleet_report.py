@@ -28,7 +28,7 @@ _FIGURES = (6, 7, 8, 9)
 def rows(merged: Merged) -> Iterator[tuple[str, ...]]:
     """The table's rows. No cell has text that a terminal would obey."""
     for run in merged.runs:
-        for case, item in run.told_apart().items():
+        for case, item in run.disambiguated().items():
             cells = {
                 **figures.item_cells(case, item),
                 "machine": run.fingerprint.id,
@@ -51,7 +51,7 @@ def as_markdown(merged: Merged) -> str:
     failed = [
         f"* {_text(run.fingerprint.id)}, {_text(figures.item_name(case, item))}: {_text(item.reason)}"
         for run in merged.runs
-        for case, item in run.told_apart().items()
+        for case, item in run.disambiguated().items()
         if item.fails
     ]
     if failed:

@@ -49,7 +49,7 @@ def add_summary(record: Record, environment: Mapping[str, str]) -> str:
 
 def errors_of(record: Record) -> Iterator[str]:
     """A workflow command for each failed item. If GitHub would drop some, the last command counts those left out."""
-    failed = [(case, item) for case, item in record.told_apart().items() if item.fails]
+    failed = [(case, item) for case, item in record.disambiguated().items() if item.fails]
     shown = failed if len(failed) <= ANNOTATIONS else failed[: ANNOTATIONS - 1]
     for case, item in shown:
         suffix = f" (x{figures.ratio(item.comparison.ratio)} of the baseline)" if item.comparison else ""

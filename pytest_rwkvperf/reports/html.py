@@ -51,7 +51,7 @@ class Html(Report):
 
     def render(self, record: Record, _language: Language, /) -> Mapping[str, str]:
         """The whole page."""
-        record = record.told_apart()
+        record = record.disambiguated()
         total = sum(len(run.samples.get(item.workload, ())) for case, item in record.items() for run in _runs(case))
         step = max(1, -(-total // _MAX_SAMPLES))
         items = [_item(index, case, item) for index, (case, item) in enumerate(record.items())]

@@ -131,7 +131,7 @@ def _performance(record: Record, template: Template, cases: Sequence[RecordedCas
     model = measured[0].model
     if (model.layers, model.width) != ACCEPTED or model.name.startswith("synthetic:"):
         parts.insert(0, f"> {texts.other_model.format(model=escape(model.name))}\n")
-    shown = replace(record, cases=tuple(cases)).told_apart()
+    shown = replace(record, cases=tuple(cases)).disambiguated()
     rows = [_row(case, item) for case, item in shown.items() if item.rate]
     parts.append(f"{texts.own_figures}\n\n" + table(texts.columns, rows, right=range(3, 10)))
     failures = [

@@ -26,7 +26,7 @@ class Summary(Report):
 
     def render(self, record: Record, _language: Language, /) -> Mapping[str, str]:
         """One text, also of a run that measured nothing."""
-        record = record.told_apart()
+        record = record.disambiguated()
         parts = [f"### RWKV-7 throughput: {_headline(record)}\n"]
         if any(item.rate for _, item in record.items()):
             items = [figures.item_cells(case, item) for case, item in record.items()]

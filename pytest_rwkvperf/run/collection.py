@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_rwkvperf.core.cases import Item, Question
-    from pytest_rwkvperf.run.discovery import Missing
+    from pytest_rwkvperf.run.discovery import MissingEngine
     from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.session import Session
 
@@ -28,7 +28,7 @@ UNWINDING_SECONDS = 30.0
 must have been caught by a test."""
 
 _ASKING = ("--rwkv-save-baseline", "--rwkv-ab", "--rwkv-aa")
-"""Options that ask for a measurement of their own; the others tell how any is made, and may wait in `addopts`."""
+"""Options that ask for a measurement. The others only say how to measure, and may always stand in `addopts`."""
 
 SUITE = Path(__file__).parent.parent / "suite" / "test_throughput.py"
 
@@ -48,18 +48,15 @@ def usage_errors(config: pytest.Config) -> Iterator[None]:
     except RwkvPerfError as error:
         from pytest_rwkvperf.core.text import printable
 
-        # It may quote a file, whose text no terminal should obey.
+        # It may quote a file, whose control characters must not reach the terminal.
         sentence = printable(str(error), keep="\n")
-        # In an xdist worker the exception itself goes nowhere.
+        # xdist does not pass a worker's exception on.
         getattr(config, "workeroutput", {})[PROPERTY] = sentence
         raise pytest.UsageError(sentence) from error
 
 
 def unwind_on_sigterm(config: pytest.Config) -> None:
-    """End the run at SIGTERM, which a cancelled CI job gets, as Ctrl-C does: with reports, leaving no temporary folder.
-
-    Until pytest is unconfigured.
-    """
+    """Until pytest is unconfigured, end the run at SIGTERM (a cancelled CI job) as at Ctrl-C: reports are written."""
     from pytest_rwkvperf.core.signals import first_signal_unwinds
 
     stack = ExitStack()
@@ -67,30 +64,26 @@ def unwind_on_sigterm(config: pytest.Config) -> None:
     config.add_cleanup(stack.close)
 
 
-def check_reports(config: pytest.Config, settings: Settings) -> None:
-    """Refuse reports that could not be written; the process that writes them asks."""
-    if settings.reports and not hasattr(config, "workerinput"):
-        from pytest_rwkvperf.reports import report_files
+def check_outputs(config: pytest.Config, settings: Settings) -> None:
+    """Refuse reports and a history that could not be written, in the process that writes them.
 
-        with usage_errors(config):
+    Whether the history's database answers shows when there is a run to send.
+    """
+    if hasattr(config, "workerinput"):
+        return
+    with usage_errors(config):
+        if settings.reports:
+            from pytest_rwkvperf.reports import report_files
+
             report_files.check(settings.reports)
+        if settings.history:
+            from pytest_rwkvperf.history import address
 
-
-def check_history(config: pytest.Config, settings: Settings) -> None:
-    """Refuse an address that no run could be stored at; whether it answers shows when there is something to send."""
-    if settings.history and not hasattr(config, "workerinput"):
-        from pytest_rwkvperf.history import address
-
-        with usage_errors(config):
             address.parse(settings.history, config.rootpath)
 
 
 def relay_usage_error(node: XdistNode) -> None:
-    """Raise what an xdist worker found, in the controller.
-
-    Raises:
-        UsageError: there is something.
-    """
+    """Raise an xdist worker's usage error in the controller."""
     if message := getattr(node, "workeroutput", {}).get(PROPERTY):
         raise pytest.UsageError(message)
 
@@ -114,7 +107,7 @@ def parametrize(metafunc: pytest.Metafunc, session: Session | None) -> None:
 
         try:
             request = read_marker(metafunc.definition.get_closest_marker("rwkv"))
-            parameters = session.items(request, _only(metafunc.fixturenames)) or [None]
+            parameters = session.engines.items(request, _only(metafunc.fixturenames)) or [None]
         except RwkvPerfError as error:
             _note_mistake(metafunc.config, f"{metafunc.definition.nodeid}: {error}")
     ids = ["off"] if parameters == [None] else _ids(parameters)
@@ -127,16 +120,16 @@ def _note_mistake(config: pytest.Config, mistake: str) -> None:
         mistakes.append(mistake)
 
 
-def _ids(parameters: Sequence[Item | Missing]) -> list[str]:
-    """What a test's items and its missing engines are called."""
-    from pytest_rwkvperf.core.cases import Item, told_apart
+def _ids(parameters: Sequence[Item | MissingEngine]) -> list[str]:
+    """The ids of a test's items and missing engines."""
+    from pytest_rwkvperf.core.cases import Item, disambiguated
 
-    shown = told_apart(item.case for item in parameters if isinstance(item, Item))
+    shown = disambiguated(item.case for item in parameters if isinstance(item, Item))
     return [replace(item, case=shown[item.case]).id if isinstance(item, Item) else item.name for item in parameters]
 
 
 def _only(names: Iterable[str]) -> str | None:
-    """The one backend that a test's fixtures restrict it to."""
+    """The backend that a test's fixtures restrict it to; None for all."""
     wanted = [backend for fixture, backend in BACKENDS.items() if fixture in names]
     if len(wanted) > 1:
         raise OptionError(f"a test may ask for one backend fixture, not for {' and '.join(wanted)}; split it")
@@ -144,7 +137,7 @@ def _only(names: Iterable[str]) -> str | None:
 
 
 def arrange(pytest_session: pytest.Session, session: Session, items: list[pytest.Item]) -> None:
-    """Keep what measures, add the shipped suite when it is wanted.
+    """Deselect the tests that do not measure; add the shipped suite when it is wanted.
 
     Raises:
         OptionError: a test's marker or fixtures contradict each other.
@@ -184,7 +177,7 @@ def _measures(item: pytest.Item, session: Session) -> bool:
     return "rwkv_perf" not in names or _parameter(item) is not None
 
 
-def _parameter(item: pytest.Item) -> Any:  # noqa: ANN401 - an Item, a Missing or None
+def _parameter(item: pytest.Item) -> Any:  # noqa: ANN401 - an Item, a MissingEngine or None
     callspec = getattr(item, "callspec", None)
     return None if callspec is None else callspec.params.get("rwkv_perf")
 
@@ -203,7 +196,7 @@ def questions(session: Session, items: Iterable[pytest.Item]) -> dict[str, Quest
 
 
 def scheduler(config: pytest.Config, log: Any, session: Session) -> Any:  # noqa: ANN401 - xdist is optional
-    """What gives tests to xdist's workers: None for xdist's own, else one that knows of several devices."""
+    """The scheduler that gives tests to xdist's workers; None for xdist's own, unless several devices are measured."""
     if config.getvalue("dist") != "load" or not session.settings.spreads:
         return None
     from pytest_rwkvperf.run.xdist import DeviceScheduling
@@ -212,7 +205,7 @@ def scheduler(config: pytest.Config, log: Any, session: Session) -> Any:  # noqa
 
 
 def announcement(config: pytest.Config, session: Session) -> list[str]:
-    """What will be measured and for how long, and which suite was chosen."""
+    """What will be measured, for how long, and with which suite."""
     from pytest_rwkvperf.machine.observers import watching
     from pytest_rwkvperf.measure.plan import MIN_PROCESSES
     from pytest_rwkvperf.measure.sampling import MIN_SAMPLES
@@ -239,6 +232,6 @@ def announcement(config: pytest.Config, session: Session) -> list[str]:
 
 
 def idle_options(config: pytest.Config) -> list[str]:
-    """A word on what was asked for while measuring is off: a run that saved and compared nothing looks like success."""
+    """Warn of options that do nothing while measuring is off: such a run would look like a success."""
     asked = [flag for flag in _ASKING if config.getoption(flag) not in (None, "", "no")]
     return [f"rwkvperf: {asked[0]} does nothing: {OFF}"] if asked else []

@@ -1,4 +1,4 @@
-"""Which of the chosen engines are here, asked of the engines themselves in worker processes."""
+"""Ask the chosen engines, in worker processes, for their versions and devices."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """An engine that answered; devices best first. The engine runs under `python`."""
+class FoundEngine:
+    """An installed engine; `python` is the interpreter that it runs under, `devices` are best first."""
 
     backend: Backend
     location: str
@@ -31,39 +31,41 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
-    """An engine that cannot run here, and why."""
+class MissingEngine:
+    """An engine that cannot run here, and why, as a sentence that says what to do."""
 
     name: str
     reason: str
 
 
-def discover(chosen: Mapping[str, str], *, by_hand: bool, python: str = sys.executable) -> list[Found | Missing]:
-    """Ask every chosen backend (name to location) for its version and devices, side by side.
+def discover(
+    chosen: Mapping[str, str], *, by_hand: bool, python: str = sys.executable
+) -> list[FoundEngine | MissingEngine]:
+    """Ask every chosen backend (name to location) for its versions and devices, all at the same time.
 
     Raises:
-        BackendMissingError: one that was named by hand cannot run.
+        BackendMissingError: `by_hand` (the user named each backend) and one of them cannot run.
     """
     with ThreadPoolExecutor(max_workers=len(chosen)) as pool:
         try:
             answers = list(pool.map(_ask, chosen, chosen.values(), repeat(python)))
         except BaseException:
-            end_all()  # Ctrl-C reaches this thread alone, and the others wait for their workers
+            end_all()  # Ctrl-C interrupts only this thread; the others wait for their workers
             raise
     for answer in answers:
-        if by_hand and isinstance(answer, Missing):
+        if by_hand and isinstance(answer, MissingEngine):
             raise BackendMissingError(f"--rwkv-backend={answer.name}: {answer.reason}")
     return answers
 
 
-def _ask(name: str, location: str, python: str) -> Found | Missing:
+def _ask(name: str, location: str, python: str) -> FoundEngine | MissingEngine:
     try:
         backend = registry.load(location)
         with Worker(python=python, environment=backend.environment(None)) as worker:
             answer = worker.request("describe", IMPORT_SECONDS, location=location)
     except RwkvPerfError as error:
-        return Missing(name, str(error))
+        return MissingEngine(name, str(error))
     devices = tuple(Device(**device) for device in answer["devices"])
     if not devices:
-        return Missing(name, f"{name} is installed and finds no device to run on; {backend.no_device}")
-    return Found(backend, location, python, answer["versions"], devices)
+        return MissingEngine(name, f"{name} is installed and finds no device to run on; {backend.no_device}")
+    return FoundEngine(backend, location, python, answer["versions"], devices)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.machine import fingerprint
-from pytest_rwkvperf.run.discovery import Found, Missing, discover
+from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine, discover
 from pytest_rwkvperf.run.selection import Request, check_chunk, check_devices, check_quants, items, unfit
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Engines:
         return [registry.load(location) for location in self.chosen.values()]
 
     @cached_property
-    def answers(self) -> list[Found | Missing]:
+    def answers(self) -> list[FoundEngine | MissingEngine]:
         """Every chosen backend, with its versions and devices or with the reason why it cannot measure.
 
         Raises:
@@ -56,66 +56,68 @@ class Engines:
         """
         answers = self._here
         if self._settings.ab:
-            lacking = {name: engine for name, engine in self._there.items() if isinstance(engine, Missing)}
+            lacking = {name: engine for name, engine in self._there.items() if isinstance(engine, MissingEngine)}
             if lacking and not self.old:
                 raise OptionError("\n".join(engine.reason for engine in lacking.values()))
             answers = [lacking.get(_name(answer), answer) for answer in answers]
         for answer in answers:
-            if self._named and isinstance(answer, Missing):
+            if self._named and isinstance(answer, MissingEngine):
                 raise OptionError(answer.reason)
         return answers
 
     @cached_property
-    def _here(self) -> list[Found | Missing]:
+    def _here(self) -> list[FoundEngine | MissingEngine]:
         """What this environment's engines answered, less those that the options leave nothing to do."""
         check_quants(self._settings, Request(), self._backends)
         check_chunk(self._settings, self._backends)
         if self._settings.ab and (programs := [name for name in self.chosen if name in registry.EXECUTABLES]):
             raise OptionError(f"--rwkv-ab alternates engines; {programs[0]} is a whole program, leave it out")
         answers = discover(self.chosen, by_hand=self._named)
-        check_devices(self._settings, [engine for engine in answers if isinstance(engine, Found)])
+        check_devices(self._settings, [engine for engine in answers if isinstance(engine, FoundEngine)])
         return [
-            answer if isinstance(answer, Missing) else unfit(self._settings, answer, self._model.limits) or answer
+            answer if isinstance(answer, MissingEngine) else unfit(self._settings, answer, self._model.limits) or answer
             for answer in answers
         ]
 
     @cached_property
-    def _there(self) -> dict[str, Found | Missing]:
+    def _there(self) -> dict[str, FoundEngine | MissingEngine]:
         """A/B: what the old environment has of the engines that can measure here."""
-        here = {engine.backend.name: engine for engine in self._here if isinstance(engine, Found)}
+        here = {engine.backend.name: engine for engine in self._here if isinstance(engine, FoundEngine)}
         if self._settings.aa or not here:
             return {**here}
         locations = {name: engine.location for name, engine in here.items()}
         answers = discover(locations, by_hand=False, python=self._settings.ab)
         prefix = f"--rwkv-ab={self._settings.ab}: "
         return {
-            _name(answer): Missing(answer.name, prefix + answer.reason) if isinstance(answer, Missing) else answer
+            _name(answer): MissingEngine(answer.name, prefix + answer.reason)
+            if isinstance(answer, MissingEngine)
+            else answer
             for answer in answers
         }
 
     @property
-    def found(self) -> dict[str, Found]:
+    def found(self) -> dict[str, FoundEngine]:
         """The engines that can measure, by name."""
-        return {engine.backend.name: engine for engine in self.answers if isinstance(engine, Found)}
+        return {engine.backend.name: engine for engine in self.answers if isinstance(engine, FoundEngine)}
 
     @property
-    def missing(self) -> list[Missing]:
+    def missing(self) -> list[MissingEngine]:
         """The chosen engines that cannot measure."""
-        return [engine for engine in self.answers if isinstance(engine, Missing)]
+        return [engine for engine in self.answers if isinstance(engine, MissingEngine)]
 
     @property
-    def old(self) -> dict[str, Found]:
+    def old(self) -> dict[str, FoundEngine]:
         """A/B: the engines of the old environment, by name; in A/A this environment's."""
-        return {name: engine for name, engine in self._there.items() if isinstance(engine, Found)}
+        return {name: engine for name, engine in self._there.items() if isinstance(engine, FoundEngine)}
 
-    def get(self, name: str) -> Found | Missing:
+    def get(self, name: str) -> FoundEngine | MissingEngine:
         """An engine by name, or why it cannot be used."""
         for answer in self.answers:
             if _name(answer) == name:
                 return answer
-        return Missing(name, f"{name} was not selected by --rwkv-backend={self._settings.backend}")
+        return MissingEngine(name, f"{name} was not selected by --rwkv-backend={self._settings.backend}")
 
-    def items(self, request: Request, only: str | None) -> list[Item | Missing]:
+    def items(self, request: Request, only: str | None) -> list[Item | MissingEngine]:
         """The parameters of a test: its items, and each missing engine once. Empty when `only` was not chosen.
 
         Raises:
@@ -123,7 +125,7 @@ class Engines:
         """
         if only is not None and only not in self.chosen:
             return []
-        # Missing engines count: a quant that only they know is no mistake, and their tests are skipped with the reason.
+        # Of missing engines too: a quant that only they know is no mistake, and their tests are skipped with a reason.
         check_quants(self._settings, request, self._backends)
         measured = [engine for name, engine in self.found.items() if only in (None, name)]
         missing = [engine for engine in self.missing if only in (None, engine.name)]
@@ -135,5 +137,5 @@ class Engines:
         return next(device for device in self.found[case.backend].devices if device.id == case.device)
 
 
-def _name(answer: Found | Missing) -> str:
-    return answer.name if isinstance(answer, Missing) else answer.backend.name
+def _name(answer: FoundEngine | MissingEngine) -> str:
+    return answer.name if isinstance(answer, MissingEngine) else answer.backend.name

@@ -34,10 +34,10 @@ OFF = "measuring is off; turn it on with --rwkv-backend=all (or rwkv, llama-cpp,
 def rwkv_perf(request: pytest.FixtureRequest) -> Perf:
     """Measures and judges one workload of one case; a test that asks for it runs once for each."""
     session = _session(request)
-    from pytest_rwkvperf.run.discovery import Missing
+    from pytest_rwkvperf.run.discovery import MissingEngine
     from pytest_rwkvperf.run.handles import Perf
 
-    if isinstance(request.param, Missing):
+    if isinstance(request.param, MissingEngine):
         _absent(session, request.param.reason)
     return Perf(session, request, session.selected.by_test[request.node.nodeid])
 
@@ -58,11 +58,11 @@ def _absent(session: Session, reason: str) -> NoReturn:
 
 def _backend(request: pytest.FixtureRequest, name: str) -> Iterator[BackendHandle]:
     session = _session(request)
-    from pytest_rwkvperf.run.discovery import Missing
+    from pytest_rwkvperf.run.discovery import MissingEngine
     from pytest_rwkvperf.run.handles import BackendHandle
 
     engine = session.engines.get(name)
-    if isinstance(engine, Missing):
+    if isinstance(engine, MissingEngine):
         _absent(session, engine.reason)
     with ExitStack() as stack:
         yield BackendHandle(engine, session, stack)

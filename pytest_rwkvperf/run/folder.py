@@ -16,7 +16,7 @@ from pytest_rwkvperf.core.atomic import write_atomically
 from pytest_rwkvperf.core.cases import Item
 from pytest_rwkvperf.measure import record
 from pytest_rwkvperf.measure.record import CaseRecord, Pairing
-from pytest_rwkvperf.run.discovery import Missing
+from pytest_rwkvperf.run.discovery import MissingEngine
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ class Outline:
     """What a run set out to do. An xdist controller collects nothing, and yet schedules tests and writes reports."""
 
     items: tuple[Item, ...] = ()
-    missing: tuple[Missing, ...] = ()
+    missing: tuple[MissingEngine, ...] = ()
     hardware: dict[str, str] = field(default_factory=dict)
     """The hardware (`lease.hardware`) that each test measures on, by node id."""
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Question
     from pytest_rwkvperf.core.engine import Device
     from pytest_rwkvperf.measure.measurement import Measurement
-    from pytest_rwkvperf.run.discovery import Found
+    from pytest_rwkvperf.run.discovery import FoundEngine
     from pytest_rwkvperf.run.session import Session
     from pytest_rwkvperf.verdict.judged import Judgement
 
@@ -126,7 +126,7 @@ def _token(value: SupportsIndex) -> int:
 class BackendHandle:
     """An engine, as a test may use it; its sessions end with the test."""
 
-    def __init__(self, engine: Found, session: Session, stack: ExitStack) -> None:
+    def __init__(self, engine: FoundEngine, session: Session, stack: ExitStack) -> None:
         self._engine = engine
         self._session = session
         self._stack = stack

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.engine import Device
     from pytest_rwkvperf.measure.process import Target
     from pytest_rwkvperf.oracle.checked import DeepCheckCache
-    from pytest_rwkvperf.run.discovery import Found
+    from pytest_rwkvperf.run.discovery import FoundEngine
     from pytest_rwkvperf.run.engines import Engines
     from pytest_rwkvperf.run.folder import Measured, RunFolder
     from pytest_rwkvperf.run.progress import Progress
@@ -125,7 +125,7 @@ class Launcher:
         return max(0.0, share.budget_seconds - sum(ended.values())) / max(1, share.cases - len(ended))
 
 
-def _same_device(device: Device, old: Found) -> Device:
+def _same_device(device: Device, old: FoundEngine) -> Device:
     """The old environment's own description of a device.
 
     Raises:

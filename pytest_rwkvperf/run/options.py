@@ -27,10 +27,10 @@ Save = Literal["no", "append", "replace"]
 Strictness = Literal["skip", "no-baseline", "inconclusive"]
 
 MAX_NUMBER = 9_999_999
-"""Of threads, tokens in a chunk and seconds: the bound that a workload's tokens have too."""
+"""Of threads, tokens in a chunk and seconds. A workload's tokens have the same bound."""
 
 EVERY = "all"
-"""After --rwkv-device=: every device that the engines list."""
+"""The value of --rwkv-device for every device that the engines list."""
 
 STRICTNESS: tuple[Strictness, ...] = ("skip", "no-baseline", "inconclusive")
 
@@ -44,9 +44,9 @@ class Option:
     help: str
     metavar: str
     bare: str | None = None
-    """What the option means when it stands without a value."""
+    """The value when the option is given without one."""
     repeatable: bool = False
-    """Whether it may stand several times, or on several lines of the ini file."""
+    """Whether it may be given several times, or on several lines of the ini file."""
 
     @property
     def flag(self) -> str:
@@ -176,12 +176,12 @@ class Settings:
     budget_seconds: float
     strict: frozenset[Strictness]
     ab: str
-    """The interpreter with the old version; empty when a baseline is what figures are compared with."""
+    """The interpreter with the old version; empty when figures are compared with a baseline."""
     reports: tuple[ReportRequest, ...]
     report_language: Language
     protocols: tuple[ProtocolName, ...]
     history: str = field(repr=False)
-    """The history's address as it was written, password and all; empty when none is kept."""
+    """The history's address with its password, if it has one; empty when no history is kept."""
 
     @property
     def aa(self) -> bool:
@@ -215,7 +215,7 @@ def declare(parser: pytest.Parser) -> None:
 
 
 def read(config: pytest.Config) -> Settings:
-    """The settings of a session; the command line goes before the ini file.
+    """The settings of a run; the command line overrides the ini file.
 
     Raises:
         OptionError: a value is not understood; the message names the option and what is allowed.
@@ -247,22 +247,22 @@ def read(config: pytest.Config) -> Settings:
 
 
 def _backend(config: pytest.Config, text: str) -> str:
-    """As it is. Empty, it overrules settings; with none to overrule, an unset variable would look like success."""
+    """The text as it is. An empty one turns settings off; with none, an unset variable would look like success."""
     if text or config.getoption("--rwkv-backend") is None or config.getini("rwkv_backend"):
         return text
-    if not any("--rwkv-backend" in one for one in (*config.getini("addopts"), os.environ.get("PYTEST_ADDOPTS", ""))):
+    if not any("--rwkv-backend" in text for text in (*config.getini("addopts"), os.environ.get("PYTEST_ADDOPTS", ""))):
         raise OptionError("--rwkv-backend is empty; name engines or write all, or leave it out to measure nothing")
     return text
 
 
 def _model(config: pytest.Config, text: str) -> str:
-    """As it is; a file that the ini file names lies in pytest's rootdir, whichever folder pytest is called from."""
-    there = config.rootpath / text
+    """The text as it is; a file that the ini file names is relative to pytest's rootdir."""
+    in_rootdir = config.rootpath / text
     from_ini = config.getoption("--rwkv-model") is None
     elsewhere = config.invocation_params.dir != config.rootpath
     try:
-        return str(there) if from_ini and elsewhere and there.is_file() else text
-    except OSError:  # a folder that one may not look into; who measures is told
+        return str(in_rootdir) if from_ini and elsewhere and in_rootdir.is_file() else text
+    except OSError:  # no permission to look: an error when the model is read
         return text
 
 
@@ -276,7 +276,7 @@ def _protocols(text: str, ab: str, aa: str) -> tuple[ProtocolName, ...]:
 
 
 def values(config: pytest.Config) -> dict[str, str]:
-    """Every option by name as it was written, the command line before the ini file; several values as lines."""
+    """Every option's text by name, the command line before the ini file; several values are lines."""
     return {option.name: _value(config, option) for option in OPTIONS}
 
 
@@ -289,15 +289,16 @@ def _other_python(ab: str, aa: str, save: str) -> str:
         raise OptionError("--rwkv-ab and --rwkv-aa compare two environments; run --rwkv-save-baseline by itself")
     if same or not ab:
         return sys.executable if same else ""
-    found = shutil.which(ab)
-    if found is None:
+    program = shutil.which(ab)
+    if program is None:
         raise OptionError(f"--rwkv-ab={ab!r} is no program; give a Python, such as old/.venv/bin/python")
-    # A test may change the folder. A link is kept: it is by its place that a virtual environment's Python knows it.
-    return str(Path(found).absolute())
+    # Absolute, since a test may change the folder. Links are not resolved: a virtual environment's Python is a link,
+    # and finds its environment by the link's place.
+    return str(Path(program).absolute())
 
 
 def share(option: str, text: str) -> float:
-    """Read `5%`, `2.5 %` or `0.05` as a share strictly between 0 and 1; `option` is what stands before it in errors.
+    """Read `5%`, `2.5 %` or `0.05` as a share strictly between 0 and 1; errors begin with `option`.
 
     Raises:
         OptionError: it is none of these.
@@ -316,8 +317,8 @@ def _value(config: pytest.Config, option: Option) -> str:
 
 
 def _reports(config: pytest.Config) -> tuple[ReportRequest, ...]:
-    """A relative file is in the folder that pytest was called from, or beside the ini file that names it."""
-    option = next(one for one in OPTIONS if one.name == "report")
+    """A relative path on the command line is relative to the current folder, in the ini file to the rootdir."""
+    option = next(option for option in OPTIONS if option.name == "report")
     given = config.getoption(option.flag)
     folder = config.rootpath if given is None else config.invocation_params.dir
     return tuple(formats.parse(text, folder) for text in _value(config, option).splitlines() if text.strip())
@@ -328,7 +329,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _quants(text: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """`f16,q8_0` for whoever knows them; `llama-cpp=f16+q8_0` for one backend."""
+    """Read `f16,q8_0`, for every backend that knows them, and `llama-cpp=f16+q8_0`, for one backend."""
     plain: list[str] = []
     by_backend: dict[str, tuple[str, ...]] = {}
     for word in _words(text):
@@ -345,7 +346,7 @@ def _quants(text: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
 
 def _choice(name: str, text: str, allowed: tuple[Any, ...]) -> Any:  # noqa: ANN401 - one of the literals given
     if text not in allowed:
-        # A bare --rwkv-save-baseline or --rwkv-strict takes the word behind it for its value.
+        # Without a value, --rwkv-save-baseline and --rwkv-strict take the next argument for it.
         hint = "; put test paths before the option" if "/" in text or text.endswith(".py") else ""
         raise OptionError(f"--rwkv-{name}={text!r} is unknown; allowed: {', '.join(allowed)}{hint}")
     return text
@@ -368,7 +369,7 @@ def positive(text: str, kind: Callable[[str], Any]) -> Any:  # noqa: ANN401 - in
         value = kind(text)
     except ValueError:
         value = 0
-    # Engines take 32-bit numbers and would cut larger ones short without a word; the budget may as well end there.
+    # Engines take 32-bit numbers and would silently truncate larger ones. The budget has the same bound.
     if not 0 < value <= MAX_NUMBER:
         raise ValueError(f"{text!r} is not a number above 0 and up to {MAX_NUMBER}")
     return value

@@ -1,4 +1,4 @@
-"""Which items a test gets: settings, the test's own marker and what the engines offer, brought together. Pure."""
+"""Which items a test gets, by the settings, its marker and what the engines offer. Pure: no engine, no file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.backends.registry import EXECUTABLES
-from pytest_rwkvperf.core.cases import Case, Item, Workload, cross, told_apart
+from pytest_rwkvperf.core.cases import Case, Item, Workload, cross, disambiguated
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.run.discovery import Found, Missing
+from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine
 from pytest_rwkvperf.run.options import EVERY, share
 from pytest_rwkvperf.worker import native
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.run.options import Settings
 
 DEFAULT_WORKLOADS = ("pp512", "tg128")
-"""llama-bench's two, which the guide's reports show."""
+"""llama-bench's defaults, which the guide's reports show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Selected:
     @cached_property
     def labels(self) -> Mapping[Case, str]:
         """What each case is called, so that no two are called the same."""
-        return {case: shown.label for case, shown in told_apart(self.questions).items()}
+        return {case: shown.label for case, shown in disambiguated(self.questions).items()}
 
 
 def read_marker(marker: pytest.Mark | None) -> Request:
@@ -132,30 +132,30 @@ def check_chunk(settings: Settings, backends: Sequence[Backend]) -> None:
             )
 
 
-def check_devices(settings: Settings, found: Sequence[Found]) -> None:
+def check_devices(settings: Settings, engines: Sequence[FoundEngine]) -> None:
     """Refuse a device that no engine lists.
 
     Raises:
         OptionError: naming the devices that are there.
     """
-    there = {engine.backend.name: [device.id for device in engine.devices] for engine in found}
+    available = {engine.backend.name: [device.id for device in engine.devices] for engine in engines}
     for wanted in settings.devices:
-        if wanted != EVERY and not any(_is_called(one, wanted) for ids in there.values() for one in ids):
-            listed = "; ".join(f"{name}: {', '.join(ids)}" for name, ids in there.items())
+        if wanted != EVERY and not any(_is_called(id_, wanted) for ids in available.values() for id_ in ids):
+            listed = "; ".join(f"{name}: {', '.join(ids)}" for name, ids in available.items())
             raise OptionError(f"--rwkv-device={wanted!r} is not a device of any engine here; there are {listed}")
 
 
 def items(
-    settings: Settings, request: Request, found: Iterable[Found], limits: ModelLimits, default_threads: int
+    settings: Settings, request: Request, engines: Iterable[FoundEngine], limits: ModelLimits, default_threads: int
 ) -> tuple[Item, ...]:
     """Every item of a test: cases of each engine that can serve the model, times workloads."""
     wanted = _both(settings.workloads, request.workloads)
     none_asked = not (settings.workloads or request.workloads)
     workloads = [Workload.parse(text) for text in (DEFAULT_WORKLOADS if none_asked else wanted)]
     threads = settings.threads or (default_threads,)
-    # Software adapters are so slow that their minimum uses up the budget: first, so that the others share what is left.
+    # Software adapters first: their minimum takes so long that it decides what is left of the budget for the others.
     places = sorted(
-        ((engine, device) for engine in found for device in devices(settings, engine)),
+        ((engine, device) for engine in engines for device in devices(settings, engine)),
         key=lambda place: place[1].kind != "software",
     )
     cases = [
@@ -175,50 +175,50 @@ def items(
 
 
 def protocols(settings: Settings, backend: str) -> tuple[ProtocolName, ...]:
-    """The protocols asked for that a backend has; a program on its own has its own alone."""
+    """Those of the chosen protocols that a backend has. A whole program (llama-bench) has only its own."""
     if backend in EXECUTABLES:
         return ("native",)
-    return tuple(one for one in settings.protocols if one == "uniform" or backend in native.TOOLS)
+    return tuple(name for name in settings.protocols if name == "uniform" or backend in native.TOOLS)
 
 
-def unfit(settings: Settings, engine: Found, limits: ModelLimits) -> Missing | None:
-    """Why an engine that is here has nothing to do, if so."""
+def unfit(settings: Settings, engine: FoundEngine, limits: ModelLimits) -> MissingEngine | None:
+    """Why an installed engine has nothing to measure; None when it has."""
     name = engine.backend.name
     if engine.backend.format not in limits.formats:
         have = ", ".join(sorted(limits.formats))
         reason = f"{name} reads .{engine.backend.format}, and {limits.name} can only be had as {have}"
-        return Missing(name, f"{reason}; give the model's .pth, .st or F16 .gguf file")
+        return MissingEngine(name, f"{reason}; give the model's .pth, .st or F16 .gguf file")
     if not devices(settings, engine):
         ids = ", ".join(device.id for device in engine.devices)
-        return Missing(name, f"{name} has none of --rwkv-device={','.join(settings.devices)}; it lists {ids}")
+        return MissingEngine(name, f"{name} has none of --rwkv-device={','.join(settings.devices)}; it lists {ids}")
     return _unfit_protocol(settings, name)
 
 
-def _unfit_protocol(settings: Settings, name: str) -> Missing | None:
-    """Why an engine's own tool has nothing to do, when it alone is asked for."""
+def _unfit_protocol(settings: Settings, name: str) -> MissingEngine | None:
+    """Why an engine has nothing to measure under the chosen protocols; None when it has."""
     chosen = protocols(settings, name)
     if not chosen:
-        return Missing(name, f"{name} has no tool of its own to measure as; --rwkv-protocol=uniform measures it")
+        return MissingEngine(name, f"{name} has no tool of its own to measure as; --rwkv-protocol=uniform measures it")
     wanted = [Workload.parse(text) for text in settings.workloads or DEFAULT_WORKLOADS]
-    if chosen == ("native",) and not any(native.supported(name, one) for one in wanted):
-        told = ", ".join(map(str, wanted))
-        return Missing(name, f"{name}'s own tool does not measure {told}; --rwkv-protocol=uniform does")
+    if chosen == ("native",) and not any(native.supported(name, workload) for workload in wanted):
+        names = ", ".join(map(str, wanted))
+        return MissingEngine(name, f"{name}'s own tool does not measure {names}; --rwkv-protocol=uniform does")
     return None
 
 
-def devices(settings: Settings, engine: Found) -> list[Device]:
+def devices(settings: Settings, engine: FoundEngine) -> list[Device]:
     """The devices an engine is measured on: those asked for that it lists, every one for `all`, or its best."""
     if not settings.devices:
         return [engine.devices[0]]
     if EVERY in settings.devices:
-        # One adapter for each piece of hardware: the same GPU under Gl beside Vulkan is no second device.
+        # A GPU that an engine lists under two APIs (OpenGL and Vulkan) is measured once, under the better one.
         named = {device.physical or device.id: device for device in reversed(engine.devices)}
         return [device for device in engine.devices if device in named.values()]
-    return [device for device in engine.devices if any(_is_called(device.id, one) for one in settings.devices)]
+    return [device for device in engine.devices if any(_is_called(device.id, wanted) for wanted in settings.devices)]
 
 
 def _is_called(device_id: str, wanted: str) -> bool:
-    """Whether a device is asked for by its id, or by its family's name for the first one: `metal` for `metal:0`."""
+    """Whether an option names a device: by its id, or without the number for the first one (`metal` for `metal:0`)."""
     return device_id in {wanted, f"{wanted}:0"}
 
 
@@ -241,16 +241,16 @@ def _quants(
 
 
 def _both(options: tuple[str, ...], marker: tuple[str, ...]) -> tuple[str, ...]:
-    """The marker's list, cut down to the option's where both are given."""
+    """What both lists name; of an empty list everything."""
     if not marker:
         return options
-    return tuple(one for one in marker if one in options) if options else marker
+    return tuple(value for value in marker if value in options) if options else marker
 
 
 def _strings(keywords: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """A marker's list without doubles: a test would be measured twice under one name."""
+    """A marker's list without duplicates, which would be two tests of one name."""
     value = keywords.get(name, ())
     values = (value,) if isinstance(value, str) else value
-    if not isinstance(values, (list, tuple)) or not all(isinstance(one, str) for one in values):
+    if not isinstance(values, (list, tuple)) or not all(isinstance(text, str) for text in values):
         raise OptionError(f"the rwkv marker's {name}= takes a list of strings, not {value!r}")
     return tuple(dict.fromkeys(values))

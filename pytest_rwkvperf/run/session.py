@@ -1,4 +1,4 @@
-"""One pytest run, in the order of its work: options → engines → items → measure → judge → save → report."""
+"""One pytest run: options → engines → items → measure → judge → save → report (the last two in `finish.py`)."""
 
 from __future__ import annotations
 
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.core.cases import Case, Item, Question
-    from pytest_rwkvperf.run.discovery import Missing
     from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.progress import Progress
-    from pytest_rwkvperf.run.selection import Request
     from pytest_rwkvperf.verdict.judged import Judgement, Reference
 
 
@@ -56,10 +54,6 @@ class Session:
         _ = self.engines.answers
         if self.settings.aa or not self.settings.ab:  # what A/A learns goes into the baseline
             _ = self._reference
-
-    def items(self, request: Request, only: str | None) -> list[Item | Missing]:
-        """What a test is parametrized over, as `Engines.items`."""
-        return self.engines.items(request, only)
 
     def select(self, questions: Mapping[str, Question]) -> None:
         """Fix, after collection, what is measured: the question that each test asks, by its node id."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.engine import Device
     from pytest_rwkvperf.models.header import Header
     from pytest_rwkvperf.models.model import Model, ModelFile
-    from pytest_rwkvperf.run.discovery import Found
+    from pytest_rwkvperf.run.discovery import FoundEngine
     from pytest_rwkvperf.run.folder import RunFolder
     from pytest_rwkvperf.run.progress import Progress
     from pytest_rwkvperf.run.tested_model import TestedModel
@@ -32,7 +32,7 @@ class Targets:
         self._model = model
         self._progress = progress
 
-    def prepare(self, case: Case, engine: Found, device: Device) -> tuple[process.Target, checked.DeepCheckCache]:
+    def prepare(self, case: Case, engine: FoundEngine, device: Device) -> tuple[process.Target, checked.DeepCheckCache]:
         """A case in an engine's environment, and where its deep check of the answers is remembered.
 
         Raises:

@@ -27,7 +27,7 @@ _COARSE = 2
 
 def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settings) -> None:
     """Print the section through pytest's reporter, so that capturing and xdist work; nothing if there is no result."""
-    record = result.record.told_apart() if result.record else None
+    record = result.record.disambiguated() if result.record else None
     judged = record is not None and any(item.verdict for _, item in record.items())
     if not (judged or result.troubles or result.reports or result.history):
         return

@@ -1,7 +1,7 @@
-"""Under pytest-xdist: each device's cases go to one worker, so that several devices are measured at the same time.
+"""Scheduling for pytest-xdist: one worker measures all cases of a device, so that devices are measured in parallel.
 
-xdist's own `load` hands out tests in the order they stand in. Cases of one device stand together, so two workers would
-get the same device's and one of them would wait for its lease while another device rests.
+xdist's own `load` gives out tests in order. Tests of one device follow each other, so two workers would get the same
+device, and one of them would wait for its lease while another device is idle.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.run.folder import RunFolder
 
 
-class DeviceScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist says nothing of its types
-    """A unit of work is everything that is measured on one piece of hardware, under whichever of its names.
+class DeviceScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """A unit of work is everything that is measured on one piece of hardware, whatever the engines call it.
 
-    Workers beyond the number of devices are sent home; with fewer of them, whoever is done first gets the next device.
+    Workers beyond the number of devices are shut down; with fewer workers, the first to finish gets the next device.
     """
 
     def __init__(self, config: pytest.Config, log: Any, folder: RunFolder) -> None:  # noqa: ANN401 - xdist's own type
@@ -31,16 +31,16 @@ class DeviceScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist says
 
     @cached_property
     def _hardware(self) -> Mapping[str, str]:
-        """By node id; every worker has left it in the run's folder before the first test is given out."""
+        """Hardware by node id. Every worker has written it to the run's folder before the first test is given out."""
         return self._folder.outline().hardware
 
     def _split_scope(self, nodeid: str) -> str:
         return self._hardware.get(nodeid, "")
 
     def remove_node(self, node: Any) -> str | None:  # noqa: ANN401 - as above
-        """A worker is gone: the test that it was at is lost and no other one.
+        """Give out the tests of a worker that died, except the one that it was running.
 
-        xdist's own would give that test out again, and a test that kills its worker would kill them all.
+        xdist's own method gives that one out again, and a test that kills its worker would kill all of them.
         """
         units = self.assigned_work.pop(node)
         left: list[tuple[dict[str, bool], str]] = [

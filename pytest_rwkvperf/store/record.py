@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pytest_rwkvperf.core import strict_json
-from pytest_rwkvperf.core.cases import Case, Workload, told_apart
+from pytest_rwkvperf.core.cases import Case, Workload, disambiguated
 from pytest_rwkvperf.core.errors import OptionError, RecordError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.machine.system import System
@@ -133,9 +133,9 @@ class Record:
     commit: str = ""
     schema: int = field(default=VERSION)
 
-    def told_apart(self) -> Record:
+    def disambiguated(self) -> Record:
         """The record with its cases as people are shown them: no two look alike."""
-        shown = told_apart(case.case for case in self.cases)
+        shown = disambiguated(case.case for case in self.cases)
         return replace(self, cases=tuple(replace(case, case=shown[case.case]) for case in self.cases))
 
     def items(self) -> Iterator[tuple[RecordedCase, RecordedItem]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pytest_rwkvperf.core.cases import Item, told_apart
+from pytest_rwkvperf.core.cases import Item, disambiguated
 from pytest_rwkvperf.stats.estimates import Rate
 from pytest_rwkvperf.stats.spread import PRIOR, Belief, Spread
 from pytest_rwkvperf.stats.verdicts import Comparison, Verdict, VoidedBy
@@ -117,7 +117,7 @@ def bound(value: float | None, spec: str) -> str:
 
 
 def with_distinct_cases(judgements: Iterable[Judgement]) -> list[Judgement]:
-    """Each with its case as people are shown it beside the others' (`cases.told_apart`)."""
+    """Each with its case as people are shown it beside the others' (`cases.disambiguated`)."""
     judgements = list(judgements)
-    shown = told_apart(judgement.item.case for judgement in judgements)
+    shown = disambiguated(judgement.item.case for judgement in judgements)
     return [replace(each, item=replace(each.item, case=shown[each.item.case])) for each in judgements]

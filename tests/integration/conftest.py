@@ -14,7 +14,7 @@ import pytest
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.models.model_store import ModelStore
-from pytest_rwkvperf.run.discovery import Found, Missing, discover
+from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine, discover
 from pytest_rwkvperf.worker.parent import Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 
@@ -53,13 +53,13 @@ class Engines:
     """Opens engines on the nano model; `cache` is what the user's cache folder is elsewhere."""
 
     cache: Path
-    found: dict[str, Found]
+    found: dict[str, FoundEngine]
 
-    def describe(self, name: str) -> Found:
+    def describe(self, name: str) -> FoundEngine:
         """The engine's answer about itself, asked once."""
         if name not in self.found:
             (answer,) = discover({name: registry.BUILT_IN[name]}, by_hand=True)
-            assert not isinstance(answer, Missing)
+            assert not isinstance(answer, MissingEngine)
             self.found[name] = answer
         return self.found[name]
 

@@ -13,7 +13,7 @@ from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.core.samples import ToolResult
 from pytest_rwkvperf.measure.process import typed
-from pytest_rwkvperf.run.discovery import Found, discover
+from pytest_rwkvperf.run.discovery import FoundEngine, discover
 from pytest_rwkvperf.worker.parent import SAMPLE_SECONDS, Worker
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def test_the_real_program(
         pytest.skip(f"{name} is not built here; benchmarks/fidelity/own_tools.py builds it")
     chosen, by_hand = registry.choose(f"{name}:{program}")
     (found,) = discover(chosen, by_hand=by_hand)
-    assert isinstance(found, Found)
+    assert isinstance(found, FoundEngine)
     device = found.devices[-1] if name == "llama-bench" else found.devices[0]
     with Worker() as worker:
         worker.open(found.location, engines.file(engine, quant).path, Case(name, "nano", quant, device.id, 2, 128))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.core.cases import Case, Item, Workload, WorkloadKind, cross, told_apart
+from pytest_rwkvperf.core.cases import Case, Item, Workload, WorkloadKind, cross, disambiguated
 from pytest_rwkvperf.core.errors import OptionError
 
 KINDS: tuple[WorkloadKind, ...] = ("prefill", "generation")
@@ -116,20 +116,20 @@ def test_ids_are_readable() -> None:
 
 def test_cases_that_differ_in_their_threads_alone_show_them() -> None:
     other = replace(CASE, quant="f16")
-    shown = told_apart([CASE, other, replace(CASE, threads=16), CASE])
+    shown = disambiguated([CASE, other, replace(CASE, threads=16), CASE])
     assert [*shown] == [CASE, other, replace(CASE, threads=16)]
     assert [one.label for one in shown.values()] == [
         "llama-cpp-q8_0-cpu-t2",
         "llama-cpp-f16-cpu",
         "llama-cpp-q8_0-cpu-t16",
     ]
-    assert told_apart([CASE, other]) == {CASE: CASE, other: other}
+    assert disambiguated([CASE, other]) == {CASE: CASE, other: other}
 
 
 def test_both_protocols_of_a_case_are_shown_with_their_threads_or_neither_is() -> None:
     native = replace(CASE, protocol="native", chunk=256)
-    assert told_apart([CASE, native]) == {CASE: CASE, native: native}
-    shown = told_apart([CASE, native, replace(CASE, threads=1)])
+    assert disambiguated([CASE, native]) == {CASE: CASE, native: native}
+    shown = disambiguated([CASE, native, replace(CASE, threads=1)])
     assert {one.device for one in shown.values()} == {"cpu-t2", "cpu-t1"}
     assert shown[native].device == "cpu-t2"
 

@@ -41,7 +41,7 @@ def of_annotations(record: Record, _form: str) -> str:
 
 
 def of_terminal(record: Record, _form: str) -> str:
-    return terminal_tables.verdicts(record.told_apart().items(), 120, colour=False)
+    return terminal_tables.verdicts(record.disambiguated().items(), 120, colour=False)
 
 
 @pytest.mark.parametrize(

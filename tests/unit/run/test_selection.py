@@ -15,7 +15,7 @@ from pytest_rwkvperf.backends import llama_cpp, rwkv_pip, web_rwkv
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.engine import Backend, Device
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.run.discovery import Found, Missing
+from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine
 from pytest_rwkvperf.run.options import Settings
 from pytest_rwkvperf.run.selection import (
     ModelLimits,
@@ -35,8 +35,8 @@ VULKAN = Device("vulkan:0", "NVIDIA H200", "gpu")
 LLVMPIPE = Device("vulkan:0", "llvmpipe", "software")
 
 
-def found(backend: Backend, *there: Device) -> Found:
-    return Found(backend, f"module:{backend.name}", "python", {backend.name: "1"}, there)
+def found(backend: Backend, *there: Device) -> FoundEngine:
+    return FoundEngine(backend, f"module:{backend.name}", "python", {backend.name: "1"}, there)
 
 
 RWKV = found(rwkv_pip.BACKEND, CPU)
@@ -74,7 +74,7 @@ DEFAULTS = Settings(
 def chosen(
     settings: Settings = DEFAULTS,
     request: Request | None = None,
-    engines: tuple[Found, ...] = ALL,
+    engines: tuple[FoundEngine, ...] = ALL,
     limits: ModelLimits = ANY_FORMAT,
 ) -> list[str]:
     return [item.id for item in items(settings, request or Request(), engines, limits, default_threads=2)]
@@ -298,7 +298,7 @@ def test_a_device_that_no_engine_lists_is_refused_with_those_that_are_there() ->
 def test_an_engine_without_the_device_asked_for_is_left_out_with_a_reason() -> None:
     settings = replace(DEFAULTS, devices=("vulkan:0", "cuda:0"))
     assert unfit(settings, WEB, ANY_FORMAT) is None
-    assert unfit(settings, RWKV, ANY_FORMAT) == Missing(
+    assert unfit(settings, RWKV, ANY_FORMAT) == MissingEngine(
         "rwkv", "rwkv has none of --rwkv-device=vulkan:0,cuda:0; it lists cpu"
     )
 
@@ -306,10 +306,10 @@ def test_an_engine_without_the_device_asked_for_is_left_out_with_a_reason() -> N
 def test_a_model_that_is_only_to_be_had_as_gguf_leaves_the_other_engines_out_with_a_reason() -> None:
     assert unfit(DEFAULTS, LLAMA, ONLY_GGUF) is None
     instead = "; give the model's .pth, .st or F16 .gguf file"
-    assert unfit(DEFAULTS, RWKV, ONLY_GGUF) == Missing(
+    assert unfit(DEFAULTS, RWKV, ONLY_GGUF) == MissingEngine(
         "rwkv", f"rwkv reads .pth, and mine.gguf can only be had as gguf{instead}"
     )
-    assert unfit(DEFAULTS, WEB, ONLY_GGUF) == Missing(
+    assert unfit(DEFAULTS, WEB, ONLY_GGUF) == MissingEngine(
         "web-rwkv", f"web-rwkv reads .st, and mine.gguf can only be had as gguf{instead}"
     )
     assert chosen(limits=ONLY_GGUF) == ["llama-cpp-q4_k_m-cpu-pp512", "llama-cpp-q4_k_m-cpu-tg128"]

@@ -29,7 +29,7 @@ def of_items(*items: RecordedItem) -> Record:
 
 def steps(record: Record, saved: Saved | None = None, *, ab: str = "", save: str = "no") -> list[str]:
     settings = cast("Settings", SimpleNamespace(ab=ab, save=save))
-    return terminal.next_steps(record.told_apart(), RunResult(record, saved), settings)
+    return terminal.next_steps(record.disambiguated(), RunResult(record, saved), settings)
 
 
 @pytest.mark.parametrize(
