@@ -33,7 +33,7 @@ EXECUTABLES = {
 
 def locations() -> dict[str, str]:
     """Where each backend lives, as `module:attribute`, built-in ones first."""
-    from importlib.metadata import entry_points  # a quarter of a worker's start, and no worker asks for locations
+    from importlib.metadata import entry_points  # slow to import, and no worker needs it
 
     known = dict(BUILT_IN)
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
@@ -45,7 +45,7 @@ def load(location: str) -> Backend:
     """Import a backend from `module:attribute`, or make one with `module:attribute:path`.
 
     Raises:
-        OptionError: nothing is there, or it is no backend.
+        OptionError: it cannot be imported, or is not a backend.
     """
     module_name, _, rest = location.partition(":")
     attribute, separator, path = rest.partition(":")

@@ -28,14 +28,14 @@ class Device:
     kind: DeviceKind
     detail: str = ""
     physical: str = ""
-    """PCI address (`0000:0a:00.0`) of the hardware, by which several engines' names for it are known to be one; empty
-    where the engine does not tell."""
+    """PCI address (`0000:0a:00.0`) of the hardware, which engines may name differently; empty where an engine does not
+    report it."""
 
 
 def pci_address(text: str | None) -> str:
-    """A PCI address as Linux writes it, `0000:0a:00.0`, from the forms in which drivers tell it; empty for none.
+    """A PCI address as Linux writes it, `0000:0a:00.0`, from the forms that drivers use; empty for anything else.
 
-    NVML has eight digits of domain and capitals, others leave the domain out.
+    NVML writes eight digits of domain and capitals, others omit the domain.
     """
     match = re.fullmatch(
         r"(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?", (text or "").strip().lower()
@@ -69,16 +69,16 @@ class Engine(Protocol):
 
     @property
     def device(self) -> Device:
-        """The device that really holds the model, as the engine tells it."""
+        """The device that really holds the model, as the engine reports it."""
 
     def clear(self) -> None:
-        """Put the recurrent state back to its initial value."""
+        """Reset the recurrent state to its initial value."""
 
     def save_state(self) -> Any:  # noqa: ANN401 - each engine's own
-        """A copy of the recurrent state that later calls leave alone, for `load_state`; waits for what is queued."""
+        """A copy of the recurrent state that later calls do not change, for `load_state`; waits for queued work."""
 
     def load_state(self, state: Any) -> None:  # noqa: ANN401 - each engine's own
-        """Put the recurrent state back to what `save_state` copied; the copy serves again."""
+        """Restore the recurrent state from `save_state`'s copy, which can be used again."""
 
     def prefill(self, tokens: Sequence[int]) -> None:
         """Advance the state by up to `chunk` tokens in one call; the last token's logits are wanted."""
@@ -99,12 +99,12 @@ class CompilesKernels(Protocol):
 
     @property
     def build_seconds(self) -> float:
-        """How long compiling them took, or loading them when built before; no part of the time to load the model."""
+        """Seconds of compiling them, or of loading built ones; not part of the time to load the model."""
 
 
 @runtime_checkable
 class Program(Protocol):
-    """A benchmark program that measures whole invocations by itself and tells no logits: it cannot be checked."""
+    """A benchmark program that measures whole invocations by itself. It gives no logits, so it cannot be checked."""
 
     @property
     def device(self) -> Device:
@@ -112,7 +112,7 @@ class Program(Protocol):
 
     @property
     def peak_rss_bytes(self) -> int:
-        """Largest resident memory of the invocations so far; 0 where the system does not tell."""
+        """Largest resident memory of the invocations so far; 0 where the system does not report it."""
 
     def bench(self, workloads: Sequence[Workload], report: Callable[[str, float], None]) -> ToolResult:
         """Measure workloads; `report` gets a sentence and the done share, 0..1.
@@ -140,11 +140,11 @@ class Backend(Protocol):
 
     @property
     def install(self) -> str:
-        """The command that installs the engine, for the sentence about a missing one."""
+        """The command that installs the engine, for the error about a missing one."""
 
     @property
     def no_device(self) -> str:
-        """What to do when the engine is there and finds no device."""
+        """What to do when the engine is installed and finds no device."""
 
     @property
     def quants(self) -> tuple[str, ...]:
@@ -152,7 +152,7 @@ class Backend(Protocol):
 
     @property
     def standard_chunk(self) -> int:
-        """Most tokens in one prefill call when nothing else is asked."""
+        """Most tokens in one prefill call by default."""
 
     @property
     def max_chunk(self) -> int | None:
@@ -172,7 +172,7 @@ class Backend(Protocol):
         """The quant that the model file itself must have, or None when the engine converts while loading."""
 
     def emulation(self, quant: str) -> str:
-        """How the engine changes the file's weights while loading, as `oracle.emulation` knows it; empty for not."""
+        """How the engine changes the file's weights while loading, as `oracle.emulation` names it, or empty."""
 
     def environment(self, device: str | None) -> Mapping[str, str]:
         """Environment variables the worker must start with, because the engine reads them at import."""
@@ -181,7 +181,7 @@ class Backend(Protocol):
         """What opening a quant does that takes unexpectedly long, for a line of progress; empty for nothing."""
 
     def versions(self) -> Mapping[str, str]:
-        """*worker* The engine's version first, then those of what it stands on."""
+        """*worker* The engine's version first, then those of its dependencies."""
 
     def devices(self) -> Sequence[Device]:
         """*worker* Every device the engine can run on, best first."""
@@ -190,13 +190,13 @@ class Backend(Protocol):
         """*worker* Load a model, or prepare a program that will.
 
         Raises:
-            DeviceError: the device is not there, or the engine took another.
+            DeviceError: the device does not exist, or the engine used another.
             ModelError: the engine cannot load the file.
         """
 
 
 class BackendDefaults:
-    """What most backends say to the parts of `Backend` that are listed here; inherit from it and override the rest."""
+    """Defaults for some parts of `Backend`: inherit from this class and override what differs."""
 
     max_chunk: int | None = None
     tells_logits: bool = True
