@@ -65,8 +65,8 @@ CRATE = "--manifest-path native/web-rwkv/Cargo.toml"
 COMMANDS = {  # the lines of the other commands, programs of .venv but for cargo
     "bench": "pytest --rwkv-backend=all",
     "test": f"cargo test {CRATE} --release --locked; "
-    # Two at a time, a file's tests in one process, which share engines and models; the long files come first.
-    "pytest -c native/web-rwkv/pyproject.toml native/web-rwkv/tests; pytest -n 2 --dist loadfile --no-loadscope-reorder",
+    "pytest -c native/web-rwkv/pyproject.toml native/web-rwkv/tests; "
+    "pytest -n 2 --dist loadfile --no-loadscope-reorder",  # a file's tests share engines; long files come first
     "lint": "ruff check .; ruff format --check .; lint-imports; "
     f"cargo fmt {CRATE} --check; cargo clippy {CRATE} --release --locked --all-targets -- -D warnings",
     "types": "mypy",
