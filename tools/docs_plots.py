@@ -159,7 +159,7 @@ def placement() -> dict[str, Any]:
             "x": {
                 "field": "handover",
                 "type": "quantitative",
-                "title": "hand-over, microseconds",
+                "title": "handover, microseconds",
                 "scale": {"zero": False},
             },
             "y": {

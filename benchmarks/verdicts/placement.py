@@ -3,7 +3,7 @@
     python benchmarks/verdicts/placement.py --seconds 180     # writes placement.md and placement.json
 
 Two workers of llama.cpp on the same file, one with two threads and one with one, take a prefill in turn; before each
-stands the hand-over of two threads, timed by this project's probe process without waiting. A process lives for
+stands the handover of two threads, timed by this project's probe process without waiting. A process lives for
 `--process` seconds. Nothing else may run.
 """
 
@@ -37,7 +37,7 @@ WORKLOAD = Workload("prefill", 256)
 
 
 def taken(seconds: float, process_seconds: float) -> list[tuple[int, int, int]]:
-    """Nanoseconds of the hand-over, of the prefill with two threads, and of the one with one, in order of time."""
+    """Nanoseconds of the handover, of the prefill with two threads, and of the one with one, in order of time."""
     two = make_target("synthetic:nano", "f16", 2)
     one = replace(two, case=replace(two.case, threads=1))
     rows, end = [], time.monotonic() + seconds
@@ -85,9 +85,9 @@ def main() -> None:
         "# Two threads and one, by where the processors stood",
         "",
         f"Made by `placement.py` in {options.seconds:.0f} s on {fingerprint.read().cpu}: llama.cpp, nano f16,",
-        "pp256, a pair of samples beside each hand-over. 5 % quantile, median and 95 % quantile, in milliseconds.",
+        "pp256, a pair of samples beside each handover. 5 % quantile, median and 95 % quantile, in milliseconds.",
         "",
-        "| processors | pairs | hand-over, median | two threads | one thread |",
+        "| processors | pairs | handover, median | two threads | one thread |",
         "|---|--:|--:|--:|--:|",
     ]
     for name, group in found.items():

@@ -4,7 +4,7 @@
     python benchmarks/verdicts/verdicts.py --recording FOLDER/one_thread.jsonl    # another; writes one_thread.* here
 
 Settings were chosen on recordings of another machine, of 23 and 24 November 2026: `one_thread.jsonl` with one thread,
-`before.jsonl` with two, before hand-overs were timed, and `crowded.jsonl`, before that, while builds and tests ran
+`before.jsonl` with two, before handovers were timed, and `crowded.jsonl`, before that, while builds and tests ran
 beside it. `sessions.jsonl` was recorded on 28 November with one thread, in the hours in which the project was worked
 on: never beside other work of this machine, between it. Of its sessions the first half decided how large a spread is
 held possible and that no chance within sessions is taken off; the second half decided nothing, but its rates had been

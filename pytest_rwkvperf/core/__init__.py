@@ -1,1 +1,1 @@
-"""What every other room stands on: errors, cases, the engine protocol, samples, text, folders, locks and files."""
+"""What every other folder uses: errors, cases, the engine protocols, text, folders, locks, files, subprocesses."""

@@ -1,4 +1,4 @@
-"""Fixed work that shows how fast the machine itself is: a matrix product, a memory sweep and a hand-over of threads.
+"""Fixed work that shows how fast the machine itself is: a matrix product, a memory sweep and a handover of threads.
 
 Each thread computes on its own arrays and the process has a BLAS of one thread: the threads of a BLAS would go on
 spinning during the sample that follows.
@@ -59,7 +59,7 @@ class Kernels:
         self._pools = [ThreadPoolExecutor(1) for _ in range(self.threads)]
 
     def time(self, kind: ProbeKind) -> int:
-        """How long the work took on all threads at once; of a hand-over, a step of the median round.
+        """How long the work took on all threads at once; of a handover, a step of the median round.
 
         The arrays are made before the first call's clock starts.
         """

@@ -40,7 +40,7 @@ ENOUGH_PROCESSES = 5
 MAX_PROCESSES = 20
 
 WAITING_SHARE = 1 / 4
-"""Of the budget: what a case may spend on waiting for fast hand-overs between its threads."""
+"""Of the budget: what a case may spend on waiting for fast handovers between its threads."""
 
 
 @dataclass(frozen=True, slots=True)

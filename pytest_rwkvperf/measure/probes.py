@@ -4,9 +4,9 @@ The process runs under this project's interpreter, never in the environment unde
 cannot influence it. A matrix product is timed before each prefill sample, a memory sweep before each generation sample:
 what bounds the two. They run on one thread, whatever the case has, to measure the machine.
 
-The hand-over between threads varies too. The host of a virtual machine moves its processors within seconds, and how
+The handover between threads varies too. The host of a virtual machine moves its processors within seconds, and how
 long they take to hand work to each other depends on where they are: with two threads a prefill of llama.cpp took 14 ms
-or 22 ms, with one always 23 ms (benchmarks/verdicts). So before each sample of several threads a hand-over is timed,
+or 22 ms, with one always 23 ms (benchmarks/verdicts). So before each sample of several threads a handover is timed,
 and while it takes longer than it is known to take here, the sample waits, for a limited time.
 """
 
@@ -45,7 +45,7 @@ _REACH_ROUNDS = 3
 class Prober:
     """A live probe process.
 
-    `max_wait` limits the seconds that all waiting may take. `known` is the hand-over in nanoseconds that this machine's
+    `max_wait` limits the seconds that all waiting may take. `known` is the handover in nanoseconds that this machine's
     stored sessions were measured at, by the probes' version.
     """
 
@@ -77,7 +77,7 @@ class Prober:
         return {kind: min(self._time(kind, self._threads) for _ in range(_REACH_ROUNDS)) for kind in kinds}
 
     def handover(self, waiting: Callable[[str], None]) -> int | None:
-        """Nanoseconds of a hand-over, after waiting for a fast one; None with one thread.
+        """Nanoseconds of a handover, after waiting for a fast one; None with one thread.
 
         Raises:
             WorkerError: the probe process failed.
@@ -90,7 +90,7 @@ class Prober:
             self._handovers.append(nanoseconds)
             if nanoseconds <= self._limit() or self._wait_left <= 0:
                 return nanoseconds
-            waiting(f"hand-overs between threads are slow, waiting {self._wait_left:.0f} s at most")
+            waiting(f"handovers between threads are slow, waiting {self._wait_left:.0f} s at most")
             time.sleep(_PAUSE_SECONDS)
             self._wait_left -= time.monotonic() - started
 
@@ -98,7 +98,7 @@ class Prober:
         return int(self._worker.request("probe", parent.QUICK_SECONDS, kind=kind, threads=threads))
 
     def _limit(self) -> float:
-        """The longest hand-over that is not slow: by this run's own, or by the stored ones where those were faster."""
+        """The longest handover that is not slow: by this run's own, or by the stored ones where those were faster."""
         own = handover_limit([self._handovers])
         return min(own, PLACEMENT_FACTOR * self._known) if self._known else own
 

@@ -75,7 +75,7 @@ class ProcessRun:
     turns: tuple[Turn, ...] = ()
     """The guide's chat (native protocol of the rwkv package)."""
     handovers: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """Nanoseconds of the hand-over between threads before each sample, by workload; empty with one thread."""
+    """Nanoseconds of the handover between threads before each sample, by workload; empty with one thread."""
     reach: dict[ProbeKind, int] = field(default_factory=dict)
     """Nanoseconds of the fixed work on all threads at once; empty without probes."""
     device_time: dict[str, DeviceTime] = field(default_factory=dict)
@@ -131,7 +131,7 @@ class CaseRecord:
         return max((float(pair.relative_l2) for pair in (*pairs, *deep)), default=None)
 
     def session_times(self, workload: Workload) -> SessionTimes:
-        """Nanoseconds per repetition with the hand-overs before them, and the medians of the probes, by process.
+        """Nanoseconds per repetition with the handovers before them, and the medians of the probes, by process.
 
         Raises:
             MeasurementError: as `times`.
@@ -140,7 +140,7 @@ class CaseRecord:
         return SessionTimes(self.times(workload), probes, self.conditions.foreign, self.handovers(workload))
 
     def handovers(self, workload: Workload) -> tuple[tuple[int, ...], ...]:
-        """Nanoseconds of the hand-over before each repetition, by process; empty if a process has none."""
+        """Nanoseconds of the handover before each repetition, by process; empty if a process has none."""
         rows = tuple(run.handovers.get(str(workload), ()) for run in self.runs)
         return rows if all(rows) else ()
 

@@ -1,1 +1,1 @@
-"""How results are shown: progress while measuring, the summary at the end."""
+"""Reports made from a measurement record, one module per format group; `formats` lists them."""

@@ -1,1 +1,1 @@
-"""Baselines on disk: schema, reading, merging, atomic writing."""
+"""Baselines and measurement records on disk: schemas, reading, merging, writing."""

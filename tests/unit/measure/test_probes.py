@@ -49,7 +49,7 @@ def test_the_reach_is_of_all_threads_and_the_fastest_of_a_few(monkeypatch: pytes
 
 
 class Slow:
-    """A probe process of a machine whose hand-overs take these nanoseconds, one after the other."""
+    """A probe process of a machine whose handovers take these nanoseconds, one after the other."""
 
     def __init__(self, *handovers: int) -> None:
         self.left = list(handovers)
@@ -73,7 +73,7 @@ def test_a_sample_waits_until_handovers_are_as_fast_as_they_were(waited: list[fl
     prober, told = prober_of(Slow(70, 71, 105, 104, 72, 70)), list[str]()
     assert [prober.handover(told.append) for _ in range(4)] == [70, 71, 72, 70]
     assert len(waited) == len(told) == 2
-    assert told[0] == "hand-overs between threads are slow, waiting 60 s at most"
+    assert told[0] == "handovers between threads are slow, waiting 60 s at most"
 
 
 def test_the_baselines_handovers_are_the_limit_from_the_start(waited: list[float]) -> None:
