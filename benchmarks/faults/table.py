@@ -49,7 +49,7 @@ ROWS = {
     "ctrl c while a save waits": 12,
     "sixteen savers at once": 13,
     "two sessions that save at once": 13,
-    "whoever holds the lock is named": 13,
+    "the holder of the lock is named": 13,
     "a malformed model file": 14,
     "a truncated gguf": 14,
     "an engine refuses a truncated file": 14,

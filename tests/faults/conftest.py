@@ -56,5 +56,5 @@ def nothing_left(
 
 
 def children() -> set[psutil.Process]:
-    """This process's is_running descendants."""
+    """This process's running descendants."""
     return {child for child in psutil.Process().children(recursive=True) if is_running(child)}

@@ -2,10 +2,11 @@
 
     python tests/faults/header_fuzzer.py --examples 10000
 
-Half of the inputs are whole files with damage, half are built from the formats' grammar with counts, lengths and types
-that lie. A reader must end within 5 s, with a model or with a ModelError that names the file; Python's and NumPy's
+Half of the inputs are whole files with damage, half are built from the formats' grammar with false counts, lengths
+and types. A reader must end within 5 s, with a model or with a ModelError that names the file; Python's and NumPy's
 allocations (tracemalloc) must stay under the file's size and 64 KiB, which the interpreter's own objects need for the
-smallest file. The process has 4 GiB of address space (RLIMIT_AS), so that what tracemalloc cannot see would end it.
+smallest file. The process has 4 GiB of address space (RLIMIT_AS), which also limits allocations that
+tracemalloc cannot see.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ TINY = Shape(layers=2, width=64, rank_w=16, rank_a=24, rank_v=8, rank_g=40, voca
 ADDRESS_SPACE = 4 << 30
 HANG_SECONDS = 5.0
 SLACK = 64 << 10
-"""Bytes that a reader may hold whatever the file's size: the interpreter's own objects, one text, the limits' slack."""
+"""Bytes that a reader may hold whatever the file's size is."""
 
 READERS: dict[str, Callable[[Path], object]] = {"st": safetensors.read_header, "gguf": gguf_header.read_header}
 
@@ -86,7 +87,7 @@ def _text(value: str) -> bytes:
 
 @st.composite
 def gguf_values(draw: st.DrawFn, kinds: range = range(14)) -> bytes:
-    """A typed value: scalar, text, array, or nonsense."""
+    """A typed value: scalar, text, array, or an invalid type."""
     kind = draw(st.sampled_from(kinds))
     widths = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
     if kind == _TEXT:
@@ -105,7 +106,7 @@ def gguf_values(draw: st.DrawFn, kinds: range = range(14)) -> bytes:
 
 @st.composite
 def gguf_files(draw: st.DrawFn) -> bytes:
-    """Magic, version, counts that need not be true, keys, tensors, and some data."""
+    """Magic, version, counts that may be false, keys, tensors, and some data."""
     keys = draw(st.lists(st.tuples(_NAMES, gguf_values()), max_size=8))
     tensors = draw(st.lists(st.tuples(_NAMES, st.lists(_SIZES, max_size=5), _SIZES, _SIZES), max_size=12))
     counts = draw(st.one_of(st.just((len(tensors), len(keys) + 1)), st.tuples(_SIZES, _SIZES)))
@@ -130,7 +131,7 @@ _ENTRIES = st.fixed_dictionaries(
 
 @st.composite
 def st_files(draw: st.DrawFn) -> bytes:
-    """A length that need not be true, a header of entries or of any JSON, and some data."""
+    """A length that may be false, a header of entries or of any JSON, and some data."""
     header = draw(st.one_of(st.dictionaries(_NAMES, st.one_of(_ENTRIES, _JSON), max_size=8), _JSON))
     text = json.dumps(header).encode(errors="replace")
     text *= draw(st.sampled_from([1, 1, 1, 0, 50]))
@@ -140,7 +141,7 @@ def st_files(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def damaged(draw: st.DrawFn, whole: bytes, header: int) -> bytes:
-    """A good file with a few bytes or numbers changed, and now and then an end that is missing."""
+    """A valid file with a few changed bytes or numbers, sometimes truncated."""
     raw = bytearray(whole)
     for _ in range(draw(st.integers(0, 6))):
         at = draw(st.integers(0, header - 1))
@@ -151,7 +152,7 @@ def damaged(draw: st.DrawFn, whole: bytes, header: int) -> bytes:
 
 @dataclass(slots=True)
 class Tally:
-    """What came of the inputs so far; `share` is the largest peak in parts of what was allowed."""
+    """The results so far; `largest_share` is the largest peak as a share of the allowed bytes."""
 
     inputs: int = 0
     models: int = 0
@@ -163,22 +164,22 @@ class Tally:
 
 
 def read_counted(kind: str, path: Path, tally: Tally) -> None:
-    """Read one header with every allocation counted. Anything but a ModelError is a crash and goes through."""
+    """Read one header and count its allocations. Any exception but a ModelError is a crash and propagates."""
     tracemalloc.start()
     started = time.perf_counter()
     signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
-    told = path.name
+    message = path.name
     try:
         READERS[kind](path)
         tally.models += 1
     except ModelError as error:
-        told = str(error)
+        message = str(error)
         tally.refused += 1
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert path.name in told, f"the file is not named: {told}"
+    assert path.name in message, f"the file is not named: {message}"
     allowed = path.stat().st_size + SLACK
     assert peak <= allowed, f"{peak} bytes were allocated for a file of {path.stat().st_size}"
     tally.inputs += 1
@@ -188,16 +189,16 @@ def read_counted(kind: str, path: Path, tally: Tally) -> None:
 
 
 def fuzz(kind: str, folder: Path, examples: int, number: int) -> Tally:
-    """Half of the examples each from damage and from grammar."""
+    """Read examples, half of them damaged files, half built from the grammar."""
     whole = folder / f"whole.{kind}"
     gguf.world_tokens = lambda: (b"<s>", b"a", b"b")  # type: ignore[assignment]  # a vocabulary that fits the tiny model
     derive.write(SyntheticModel("tiny", TINY), whole, kind, "tiny", lambda *_: None)  # type: ignore[arg-type]
     raw = whole.read_bytes()
     header = 8 + struct.unpack("<Q", raw[:8])[0] if kind == "st" else header_bytes(whole)
-    READERS[kind](whole)  # what the first reading imports is not the input's
+    READERS[kind](whole)  # so that its imports are not counted
     tally, path, started = Tally(), folder / f"input.{kind}", time.perf_counter()
 
-    def one(data: bytes) -> None:
+    def read(data: bytes) -> None:
         path.write_bytes(data)
         read_counted(kind, path, tally)
 
@@ -210,13 +211,13 @@ def fuzz(kind: str, folder: Path, examples: int, number: int) -> Tally:
             verbosity=Verbosity.quiet,
             suppress_health_check=list(HealthCheck),
         )
-        checks(seed(number)(given(strategy)(one)))()
+        checks(seed(number)(given(strategy)(read)))()
     tally.seconds = time.perf_counter() - started
     return tally
 
 
 def header_bytes(path: Path) -> int:
-    """Where the tensors begin."""
+    """The offset of the first tensor."""
     return min(tensor.start for tensor in gguf_header.read_header(path).tensors.values())
 
 
@@ -226,7 +227,7 @@ def hang(_number: int, _frame: object) -> NoReturn:
 
 
 def limit_memory() -> None:
-    """Less address space than a file could ask for, where the system has such a limit."""
+    """Limit the address space, where the system can."""
     if sys.platform != "win32":
         import resource
 

@@ -37,8 +37,7 @@ REFUSAL_SECONDS, STOP_SECONDS, RUN_SECONDS = 20.0, 4.0, 60.0
 after a fault."""
 
 SLACK = 5
-"""Tests allow this many times the promised seconds, since a shared machine is slow at times. An endless wait takes
-longer still."""
+"""Tests allow this many times the promised seconds, since a shared machine is slow at times."""
 
 
 def allowed(promised: float) -> float:

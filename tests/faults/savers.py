@@ -1,9 +1,10 @@
-"""Savers of baselines that are killed, stand in each other's way, or find no room. Run as a script, with a folder.
+"""Processes that save baselines, and are killed or compete with each other. Run as a script:
 
-    savers.py crash FOLDER      kill a save with SIGKILL before and after each call of the system that it makes
-    savers.py race FOLDER N S   N processes save at once for S seconds, each its own cases and one that all have
+    savers.py crash FOLDER      kill a save with SIGKILL before and after each of its system calls
+    savers.py race FOLDER N S   N processes save at once for S seconds: cases of their own and one that they share
 
-Each prints one line of JSON with what it found. Forked from one interpreter, so that a thousand kills take seconds.
+Both print their results as one line of JSON. Processes are forked from one interpreter, so that a thousand kills take
+seconds.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ with locks.hold(folders.lock_for(Path(sys.argv[1])), 0):
     print("held", flush=True)
     time.sleep(600)
 """
-"""A script that holds the lock of the file it is given, and says so."""
+"""A script that holds the lock of the given file, and prints `held`."""
 
 
 def stored(backend: str, nanoseconds: int = 1000, recorded: str = "now") -> StoredCase:
@@ -66,7 +67,7 @@ class Countdown:
 
 
 def save_and_stop(folder: Path, number: int) -> list[str]:
-    """Save one more case; dies at the n-th step."""
+    """Save one more case, and die at the n-th step; returns the steps."""
     countdown = Countdown(number)
     sys.setprofile(countdown)
     try:
@@ -76,20 +77,20 @@ def save_and_stop(folder: Path, number: int) -> list[str]:
     return countdown.names
 
 
-def forked(work: Any) -> int:  # noqa: ANN401 - a function without arguments
-    """Run something in a forked process; how it ended, as `os.waitstatus_to_exitcode` says."""
+def fork(work: Any) -> int:  # noqa: ANN401 - a function without arguments
+    """Run a function in a forked process; returns its id."""
     pid = os.fork()
     if pid == 0:
         try:
             work()
-        except BaseException:  # noqa: BLE001 - the other process is told by the exit code
+        except BaseException:  # noqa: BLE001 - the exit code reports it
             os._exit(1)
         os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return pid
 
 
 def crash(folder: Path) -> dict[str, Any]:
-    """At every step: the file is the old one or the new one, the lock is free, and the next save clears up."""
+    """Kill a save at every step, and save again."""
     path = files.save(folder, MACHINE, [stored("first")], replacing=False)
     old = path.read_bytes()
     steps = save_and_stop(folder, sys.maxsize)
@@ -99,21 +100,22 @@ def crash(folder: Path) -> dict[str, Any]:
     slowest = 0.0
     for number in range(1, len(steps) + 1):
         path.write_bytes(old)
-        code = forked(lambda number=number: save_and_stop(folder, number))
-        found = path.read_bytes()
-        if code != -signal.SIGKILL or found not in (old, new):
-            problems.append(f"{number} ({steps[number - 1]}): ended with {code}, file of {len(found)} bytes")
-        seen["old" if found == old else "new"] += 1
+        pid = fork(lambda number=number: save_and_stop(folder, number))
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        content = path.read_bytes()
+        if code != -signal.SIGKILL or content not in (old, new):
+            problems.append(f"{number} ({steps[number - 1]}): ended with {code}, file of {len(content)} bytes")
+        seen["old" if content == old else "new"] += 1
         started = time.monotonic()
         files.save(folder, MACHINE, [stored("third")], replacing=False)
         slowest = max(slowest, time.monotonic() - started)
-        if [one.name for one in folder.iterdir()] != [path.name]:
-            problems.append(f"{number} ({steps[number - 1]}): {sorted(one.name for one in folder.iterdir())}")
+        if (names := sorted(item.name for item in folder.iterdir())) != [path.name]:
+            problems.append(f"{number} ({steps[number - 1]}): {names}")
     return {"steps": steps, "seen": seen, "problems": problems, "slowest_next_save": slowest}
 
 
 def race(folder: Path, savers: int, seconds: float) -> dict[str, Any]:
-    """Every saver's cases and sessions are there at the end."""
+    """Save from many processes at once, and compare what is stored with what they saved."""
     notes = folders.cache() / "notes"
     notes.mkdir(parents=True)
     limit = time.monotonic() + seconds
@@ -130,45 +132,35 @@ def race(folder: Path, savers: int, seconds: float) -> dict[str, Any]:
             failed = f"{type(error).__name__}: {error}".replace(str(folder), "FOLDER")
             raise
         finally:
-            told = {"saves": count, "slowest": slowest, "failed": failed}
-            (notes / str(number)).write_text(json.dumps(told), encoding="utf-8")
+            note = {"saves": count, "slowest": slowest, "failed": failed}
+            (notes / str(number)).write_text(json.dumps(note), encoding="utf-8")
 
-    pids = []
-    for number in range(savers):
-        pid = os.fork()
-        if pid == 0:
-            code = 1
-            try:
-                save_often(number)
-                code = 0
-            finally:
-                os._exit(code)
-        pids.append(pid)
+    pids = [fork(lambda number=number: save_often(number)) for number in range(savers)]
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-    told = {int(note.name): json.loads(note.read_text(encoding="utf-8")) for note in notes.iterdir()}
-    counts = {number: one["saves"] for number, one in told.items()}
+    results = {int(note.name): json.loads(note.read_text(encoding="utf-8")) for note in notes.iterdir()}
+    counts = {number: result["saves"] for number, result in results.items()}
     baseline = files.read(files.path_for(folder, MACHINE))
     assert baseline is not None
-    found = {one.case.backend: [session.recorded for session in one.sessions] for one in baseline.cases.values()}
+    kept = {case.case.backend: [session.recorded for session in case.sessions] for case in baseline.cases.values()}
     lost = []
     for number, count in counts.items():
         for slot in range(min(8, count)):
             wanted = [f"{number}-{turn}" for turn in range(slot, count, 8)][-MAX_SESSIONS:]
-            if found.get(f"own-{number}-{slot}") != wanted:
+            if kept.get(f"own-{number}-{slot}") != wanted:
                 lost.append(f"own-{number}-{slot}")
     return {
         "exit_codes": codes,
-        "failures": [one["failed"] for one in told.values() if one["failed"]],
+        "failures": [result["failed"] for result in results.values() if result["failed"]],
         "saves": sum(counts.values()),
         "saves_of_one": [min(counts.values()), max(counts.values())],
-        "slowest_save_seconds": round(max(one["slowest"] for one in told.values()), 3),
+        "slowest_save_seconds": round(max(result["slowest"] for result in results.values()), 3),
         "lost": lost,
-        "shared": len(found.get("shared", [])),
+        "shared": len(kept.get("shared", [])),
         "files": sorted(path.name for path in folder.iterdir()),
     }
 
 
 if __name__ == "__main__":
     what, where, *rest = sys.argv[1:]
-    told = crash(Path(where)) if what == "crash" else race(Path(where), int(rest[0]), float(rest[1]))
-    sys.stdout.write(json.dumps(told) + "\n")
+    result = crash(Path(where)) if what == "crash" else race(Path(where), int(rest[0]), float(rest[1]))
+    sys.stdout.write(json.dumps(result) + "\n")

@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def shell(folder: Path, line: str, **variables: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a shell's command line, in which `rwkvperf` is the command."""
+    """Run a line of bash in which `rwkvperf` is the command."""
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), "XDG_CACHE_HOME": str(folder / "cache"), **variables}
     script = f'rwkvperf() {{ "{sys.executable}" -m pytest_rwkvperf.cli "$@"; }}\n{line}'
     done = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, check=False)
@@ -60,7 +60,7 @@ def test_a_command_works_with_closed_streams(folder: Path, streams: str) -> None
     assert (done.returncode, done.stderr) == (0, b"")
     assert json.loads((folder / "fleet.json").read_text("utf-8"))["runs"]
     (stored,) = (folder / "baselines").iterdir()
-    assert json.loads(stored.read_text("utf-8"))["cases"], "a file got a closed stream's descriptor and output"
+    assert json.loads(stored.read_text("utf-8"))["cases"], "a file got a closed stream's descriptor, and so its output"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
@@ -82,7 +82,7 @@ def test_a_full_disk_behind_stdout_is_an_error(folder: Path, command: str) -> No
         "report nothing-ü.json --format json",
     ],
 )
-def test_characters_outside_the_locale_are_no_crash(folder: Path, command: str, variables: dict[str, str]) -> None:
+def test_characters_outside_the_locale_do_not_crash(folder: Path, command: str, variables: dict[str, str]) -> None:
     done = shell(folder, f"rwkvperf {command}", **variables)
     assert done.returncode == (1 if "nothing" in command else 0)
     assert done.stdout or done.stderr
@@ -195,22 +195,21 @@ def test_ctrl_c_while_the_history_is_locked(folder: Path) -> None:
     other.execute("BEGIN EXCLUSIVE")
 
     def waits(process: subprocess.Popen[str]) -> bool:
-        opened = psutil.Process(process.pid).open_files()
-        found = any(one.path == str(folder / "history.db") for one in opened)
-        time.sleep(0.3 if found else 0.1)
-        return found
+        is_open = any(file.path == str(folder / "history.db") for file in psutil.Process(process.pid).open_files())
+        time.sleep(0.3 if is_open else 0.1)
+        return is_open
 
     def ended(command: str) -> tuple[int, str]:
         return interrupted(folder, f"history {command}", waits)
 
     commands = ["list history.db", "trend history.db -o page.html", "changes history.db", "send history.db"]
     commands += ["record history.db 0"]
-    with ThreadPoolExecutor(len(commands)) as pool:  # much of it is waiting
-        found = dict(zip(commands, pool.map(ended, commands), strict=True))
+    with ThreadPoolExecutor(len(commands)) as pool:  # they mostly wait
+        results = dict(zip(commands, pool.map(ended, commands), strict=True))
     other.close()
-    assert found == dict.fromkeys(commands, (130, "rwkvperf: interrupted; nothing was left behind\n"))
+    assert results == dict.fromkeys(commands, (130, "rwkvperf: interrupted; nothing was left behind\n"))
     assert (folder / "history.db").read_bytes() == before
-    assert {one.name for one in folder.iterdir()} == {"run.json", "history.db"}
+    assert {item.name for item in folder.iterdir()} == {"run.json", "history.db"}
 
 
 def path_with_module(module: str, lines: str, folder: Path) -> str:
@@ -223,7 +222,7 @@ def path_with_module(module: str, lines: str, folder: Path) -> str:
 SLOW = "import time\nopen({mark!r}, 'w').close()\ntime.sleep(600)\n"
 
 
-def test_ctrl_c_during_the_imports_is_no_traceback(folder: Path) -> None:
+def test_ctrl_c_during_the_imports_prints_no_traceback(folder: Path) -> None:
     mark = folder / "loading"
     path = path_with_module("rich", SLOW.format(mark=str(mark)), folder)
     code, text = interrupted(folder, "inspect x.st", lambda _: mark.exists(), PYTHONPATH=path)
@@ -261,7 +260,7 @@ def test_ctrl_c_during_an_installation_lets_pip_clean_up(folder: Path) -> None:
     code, text = interrupted(folder, command, lambda _: mark.exists(), PYTHONPATH=path)
     assert (code, text.splitlines()[-1]) == (130, "rwkvperf: interrupted; nothing was left behind")
     assert mark.read_text("utf-8") == "clean"
-    assert [one.name for one in (folder / "cache").rglob("bisect/*") if one.is_dir()] == []
+    assert [item.name for item in (folder / "cache").rglob("bisect/*") if item.is_dir()] == []
 
 
 RAY = """
@@ -286,7 +285,7 @@ sys.modules["ray.util.scheduling_strategies"].NodeAffinitySchedulingStrategy = l
 
 
 def test_ctrl_c_while_a_fleet_measures_leaves_the_cluster(folder: Path) -> None:
-    """Ray ends a driver's tasks when the driver leaves. A module stands in for Ray here."""
+    """Ray ends a driver's tasks when the driver leaves; a module stands in for Ray here."""
     mark, ended = folder / "measuring", folder / "left"
     path = path_with_module("ray", STRATEGIES + RAY.format(mark=str(mark), ended=str(ended)), folder)
     command = "fleet --address=auto -o fleet.md -- --rwkv-backend=scripted"

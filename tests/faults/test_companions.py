@@ -45,8 +45,8 @@ def opened(sandbox: Sandbox) -> list[str]:
     return [line.split()[1] for line in (sandbox.root / "trace").read_text("utf-8").splitlines()]
 
 
-def save_and_see(new_sandbox: SandboxFactory, *arguments: str) -> tuple[ObservedRun, list[str], int]:
-    """Run a wrong and a right case; returns the run, the models opened, and the sessions stored of the right one."""
+def save_two_cases(new_sandbox: SandboxFactory, *arguments: str) -> tuple[ObservedRun, list[str], int]:
+    """Save a case with wrong logits and a correct one; returns the run, the opened quants, the session count."""
     sandbox = new_sandbox()
     trace = str(sandbox.root / "trace")
     result = sandbox.run(
@@ -69,7 +69,7 @@ DISTRIBUTIONS = (("-n", "4", "--dist=loadgroup"), *([("-n", "4")] if "RWKVPERF_P
 
 @needs("xdist")
 def test_four_processes_give_the_verdicts_and_baselines_of_one(new_sandbox: SandboxFactory) -> None:
-    serial, opened_serially, stored = save_and_see(new_sandbox)
+    serial, opened_serially, stored = save_two_cases(new_sandbox)
     assert (serial.code, stored) == (1, 2)
     assert outcomes(serial) == {
         "scripted-int8-cpu-pp16]": "failed",
@@ -78,7 +78,7 @@ def test_four_processes_give_the_verdicts_and_baselines_of_one(new_sandbox: Sand
         "scripted-fp16-cpu-tg4]": "passed",
     }
     for distribution in DISTRIBUTIONS:
-        result, opened_now, stored = save_and_see(new_sandbox, *distribution)
+        result, opened_now, stored = save_two_cases(new_sandbox, *distribution)
         assert (result.code, stored) == (1, 2), result.text
         assert outcomes(result) == outcomes(serial)
         assert rows(result) == rows(serial)
@@ -92,7 +92,7 @@ def test_a_killed_xdist_worker_fails_one_test(new_sandbox: SandboxFactory) -> No
     sandbox = new_sandbox()
     trace = sandbox.root / "trace"
 
-    def kill_the_measuring_one(process: subprocess.Popen[str]) -> None:
+    def kill_measuring_worker(process: subprocess.Popen[str]) -> None:
         limit = time.monotonic() + TIMEOUT
         mark = sandbox.root / "mark-fp16"
         while not (mark.exists() and mark.read_text("ascii")):
@@ -109,7 +109,7 @@ def test_a_killed_xdist_worker_fails_one_test(new_sandbox: SandboxFactory) -> No
     before = sessions(sandbox)
     result = sandbox.run(
         TWO_CASES, "-n", "2", "--rwkv-save-baseline", saves=True, killed=True,
-        fault="sleep@open@fp16", trace=str(trace), meanwhile=kill_the_measuring_one,
+        fault="sleep@open@fp16", trace=str(trace), meanwhile=kill_measuring_worker,
     )  # fmt: skip
     assert result.code == 1, result.text
     assert "crashed while running" in result.text
@@ -118,7 +118,7 @@ def test_a_killed_xdist_worker_fails_one_test(new_sandbox: SandboxFactory) -> No
     assert all(name.startswith("rwkvperf-worker-") for name in left), "a later run removes what a killed process left"
     stored = sessions(sandbox)
     assert len(stored) == 2, "the other case was saved"
-    assert all(one in stored[name] for name, old in before.items() for one in old)
+    assert all(session in stored[name] for name, old in before.items() for session in old)
 
 
 @needs("pytest_randomly", "pytest_rerunfailures", "pytest_timeout", "pytest_cov")
@@ -130,7 +130,7 @@ def test_a_rerun_judges_the_same_figures_again(new_sandbox: SandboxFactory) -> N
     assert result.code == 1
     assert result.text.count("REGRESSION") >= 2
     assert re.search(r"2 failed, 4 rerun", result.text), result.text
-    assert len(opened(sandbox)) == 3, "three processes measured it once; no rerun measured it again"
+    assert len(opened(sandbox)) == 3, "one measurement of three processes; the reruns measured nothing"
 
 
 @needs("pytest_cov")
@@ -145,5 +145,5 @@ def test_under_coverage_no_verdict_passes_and_nothing_is_stored(new_sandbox: San
     assert refused.code == pytest.ExitCode.USAGE_ERROR
     assert "this process runs under coverage" in refused.sentence
     same = new_sandbox().run("--cov=.", "--cov-report=", "--rwkv-aa")
-    assert (same.code, len(rows(same))) == (0, 2), "measured, and nothing of it kept: `Sandbox.run` compares the files"
+    assert (same.code, len(rows(same))) == (0, 2), "measured, and nothing stored: `Sandbox.run` compares the files"
     assert "for later verdicts" not in same.text

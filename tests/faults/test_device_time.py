@@ -1,4 +1,4 @@
-"""Recording a case's device time: whatever happens to the worker then, its samples are kept and it is said."""
+"""Recording device time: if the worker fails then, its samples are kept and the reason is reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GPU = Device("cuda:0", "Scripted GPU", "gpu", physical="0000:00:06.0")
 
 
 class Watching(GpuWatch):
-    """A GPU that NVML shows and that counts no energy."""
+    """A GPU that NVML knows, without an energy counter."""
 
     def __init__(self) -> None:
         super().__init__(Device("cpu", "CPU", "cpu"))
@@ -48,7 +48,7 @@ def measured(tmp_path: Path, watching: GpuWatch, device: Device = GPU, index: in
     measured = MeasuredCase(target, [make_run()] * index)
     run_process(measured, [PREFILL, GENERATION, DEEP], lambda _sentence: None, gpu=watching)
     run = measured.runs[-1]
-    assert {name: len(taken) >= 3 for name, taken in run.samples.items()} == {
+    assert {name: len(samples) >= 3 for name, samples in run.samples.items()} == {
         "pp50": True, "tg20": True, "tg20@d50": True,
     }  # fmt: skip
     assert run.peak_rss_bytes > 0
@@ -57,7 +57,7 @@ def measured(tmp_path: Path, watching: GpuWatch, device: Device = GPU, index: in
 
 @pytest.fixture(autouse=True)
 def with_cupti(scripted_environment: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Workers find what stands for cupti-python."""
+    """Put the stand-in for cupti-python on the workers' path."""
     path = os.pathsep.join([os.environ["PYTHONPATH"], str(SCRIPTED / "with_cupti")])
     scripted_environment.setenv("PYTHONPATH", path)
     return scripted_environment
@@ -86,7 +86,7 @@ def test_each_workload_without_a_context_has_its_device_time(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "reason"),
     [
         ("refuse@activity_enable", "CUPTI refused activity_enable: ERROR_INSUFFICIENT_PRIVILEGES (35); let users"),
         ("abort@activity_flush_all", "the worker was ended by SIGABRT during device_time (60 s allowed)"),
@@ -96,15 +96,15 @@ def test_each_workload_without_a_context_has_its_device_time(tmp_path: Path) -> 
         ),
     ],
 )
-def test_a_worker_that_does_not_survive_it_loses_nothing_else(tmp_path: Path, script: str, told: str) -> None:
+def test_a_failed_recording_keeps_the_samples(tmp_path: Path, script: str, reason: str) -> None:
     watching = Watching()
     run = measured(tmp_path, watching, cupti=script)
     assert run.device_time == {}
-    assert watching.unrecorded.startswith(f"pp50: {told}")
+    assert watching.unrecorded.startswith(f"pp50: {reason}")
     assert "\n" not in watching.unrecorded
 
 
-def test_a_worker_that_hangs_in_it_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_hangs_while_recording_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parent, "DEVICE_TIME_SECONDS", 1.0)
     watching = Watching()
     run = measured(tmp_path, watching, cupti="hang@get_timestamp")
@@ -112,7 +112,7 @@ def test_a_worker_that_hangs_in_it_is_ended(tmp_path: Path, monkeypatch: pytest.
     assert watching.unrecorded.startswith("pp50: the worker did not finish device_time (1 s allowed)")
 
 
-def test_it_is_asked_once_a_case_and_of_cuda_alone(tmp_path: Path) -> None:
+def test_device_time_is_recorded_once_per_case_and_only_on_cuda(tmp_path: Path) -> None:
     watching = Watching()
     vulkan = Device("spare:0", "Scripted spare", "gpu")
     for device, index in ((GPU, 1), (vulkan, 0)):
@@ -120,7 +120,7 @@ def test_it_is_asked_once_a_case_and_of_cuda_alone(tmp_path: Path) -> None:
     assert watching.unrecorded == ""
 
 
-def test_without_cupti_python_there_is_no_figure_and_no_note(tmp_path: Path, with_cupti: pytest.MonkeyPatch) -> None:
+def test_without_cupti_python_there_is_no_device_time(tmp_path: Path, with_cupti: pytest.MonkeyPatch) -> None:
     with_cupti.setenv("PYTHONPATH", os.pathsep.join(map(str, [SCRIPTED.parents[1], SCRIPTED])))
     watching = Watching()
     assert measured(tmp_path, watching).device_time == {}

@@ -17,7 +17,7 @@ HEADER_FUZZER = Path(__file__).with_name("header_fuzzer.py")
 @pytest.mark.skipif(sys.platform == "win32", reason="no timer signals there")
 @pytest.mark.parametrize("examples", [50, pytest.param(10_000, marks=pytest.mark.prove)])
 def test_readers_of_model_headers_survive_damage(examples: int) -> None:
-    """In a process of its own, which limits its memory."""
+    """In a subprocess, which limits its own memory."""
     command = [sys.executable, str(HEADER_FUZZER), "--examples", str(examples), "--seed", "2"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="sandboxes are L
 
 
 class Touches:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -41,7 +41,7 @@ def hostile(path: Path, marker: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "reason"),
     [
         ("hostile.pth", b"", "posix.system"),
         ("pointer.gguf", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n", "Git LFS pointer"),
@@ -51,7 +51,7 @@ def hostile(path: Path, marker: Path) -> None:
     ids=["hostile", "pointer", "mislabelled", "endless"],
 )
 def test_a_malformed_model_file_is_a_usage_error(
-    new_sandbox: SandboxFactory, name: str, content: bytes, told: str
+    new_sandbox: SandboxFactory, name: str, content: bytes, reason: str
 ) -> None:
     sandbox = new_sandbox()
     model, marker = sandbox.folder / name, sandbox.root / "ran"
@@ -62,7 +62,7 @@ def test_a_malformed_model_file_is_a_usage_error(
     result = sandbox.run(f"--rwkv-model={model}")
     assert result.code == pytest.ExitCode.USAGE_ERROR, result.text
     assert name in result.text
-    assert told in result.sentence
+    assert reason in result.sentence
     assert "Traceback" not in result.text
     assert not marker.exists()
 

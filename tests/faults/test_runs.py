@@ -87,12 +87,12 @@ def test_sigterm_ends_a_run_as_ctrl_c_does(new_sandbox: SandboxFactory, phase: s
     record = sandbox.folder / "run.json"
     if phase == "versions":  # nothing was selected yet
         return
-    told = json.loads(record.read_text("utf-8"))
-    assert told["exit_status"] == pytest.ExitCode.INTERRUPTED
-    measured, cut_off = told["cases"]
+    written = json.loads(record.read_text("utf-8"))
+    assert written["exit_status"] == pytest.ExitCode.INTERRUPTED
+    measured, cut_off = written["cases"]
     assert measured["case"]["quant"] == "fp16"
     assert measured["measured"]["runs"]
-    assert {one["verdict"] for one in measured["items"]} == {"PASS"}
+    assert {item["verdict"] for item in measured["items"]} == {"PASS"}
     assert (cut_off["measured"], cut_off["items"][0]["reason"]) == (None, "the run ended before it")
 
 
@@ -101,18 +101,18 @@ def test_ctrl_c_while_another_session_has_the_device(new_sandbox: SandboxFactory
     holder = first.start(fault="sleep@decode@fp16")
     try:
         wait_until(lambda: any(first.root.glob("mark-*")), "the holder never measured")
-        told: list[str] = []
+        lines: list[str] = []
 
         def interrupt(process: subprocess.Popen[str]) -> None:
             assert process.stdout is not None
-            while "waiting for cpu" not in "".join(told):
-                told.append(process.stdout.readline())
-                assert told[-1], "".join(told)
+            while "waiting for cpu" not in "".join(lines):
+                lines.append(process.stdout.readline())
+                assert lines[-1], "".join(lines)
             second.happened = time.monotonic()
             process.send_signal(signal.SIGINT)
 
         result = second.run("--rwkv-save-baseline", meanwhile=interrupt)
-        assert f"waiting for cpu: another session measures on it (process {holder.pid} on " in "".join(told)
+        assert f"waiting for cpu: another session measures on it (process {holder.pid} on " in "".join(lines)
         assert result.code == pytest.ExitCode.INTERRUPTED, result.text
     finally:
         holder.send_signal(signal.SIGINT)
@@ -132,7 +132,7 @@ def test_ctrl_c_while_a_save_waits_loses_only_the_save(new_sandbox: SandboxFacto
             run = psutil.Process(process.pid)
             queue = f"{sandbox.path.name}-"  # a process that has the lock's queue open is waiting
             wait_until(
-                lambda: any(queue in one.path and one.path.endswith(".queue") for one in run.open_files()),
+                lambda: any(queue in file.path and file.path.endswith(".queue") for file in run.open_files()),
                 "the save never waited",
             )
             sandbox.happened = time.monotonic()
@@ -168,8 +168,8 @@ def age(path: Path, seconds: float) -> None:
 
 
 def test_worker_folders_of_a_killed_run_are_removed_after_a_minute(new_sandbox: SandboxFactory) -> None:
-    killed, is_running, later = new_sandbox(), new_sandbox(), new_sandbox()
-    for sandbox in (is_running, later):
+    killed, running, later = new_sandbox(), new_sandbox(), new_sandbox()
+    for sandbox in (running, later):
         sandbox.temporary = killed.temporary
     result = killed.run(fault="deaf@decode@fp16", meanwhile=sending(signal.SIGKILL, killed), killed=True)
     left = {*killed.temporary.glob("rwkvperf-worker-*")}
@@ -178,9 +178,9 @@ def test_worker_folders_of_a_killed_run_are_removed_after_a_minute(new_sandbox: 
         if path not in left:  # the run's own folder, which goes after a day
             age(path, 2 * 86400)
     # Its worker is asked for versions only: it needs no device, so the runs after it wait for none.
-    holder = is_running.start(fault="sleep@versions")
+    holder = running.start(fault="sleep@versions")
     try:
-        wait_until(lambda: any(is_running.root.glob("mark-*")), "the is_running run has no worker")
+        wait_until(lambda: any(running.root.glob("mark-*")), "the running run has no worker")
         used = {*killed.temporary.glob("rwkvperf-worker-*")} - left
         assert used
         for folder in left:
@@ -208,9 +208,9 @@ def test_no_secret_reaches_a_worker_a_terminal_or_a_file(new_sandbox: SandboxFac
     sandbox = new_sandbox()
     files = ["--rwkv-report=record.json", "--junitxml=junit.xml", "--rwkv-save-baseline"]
     sandbox.extra = {**SECRETS, "RWKVPERF_PASS_ENV": "HF_TOKEN"}
-    result = sandbox.run("--rwkv-quant=int8,fp16", *files, fault="tell@decode@int8", saves=True)
+    result = sandbox.run("--rwkv-quant=int8,fp16", *files, fault="print-secrets@decode@int8", saves=True)
     assert result.code == 1
-    assert "[HF_TOKEN]" in result.text, "this one was passed by name"
+    assert "[HF_TOKEN]" in result.text, "RWKVPERF_PASS_ENV passes this variable"
     assert "GITHUB_TOKEN" not in result.text
     assert "\x1b" not in result.text
     written = [path.read_text("utf-8") for path in sandbox.folder.rglob("*") if path.is_file()]
@@ -221,21 +221,21 @@ def test_no_secret_reaches_a_worker_a_terminal_or_a_file(new_sandbox: SandboxFac
 
 
 def test_two_sessions_that_save_at_once_are_both_stored(new_sandbox: SandboxFactory) -> None:
-    one, other = new_sandbox(), new_sandbox()
-    folder = f"--rwkv-baseline-dir={one.path.parent}"
-    told: list[str] = []
+    first, other = new_sandbox(), new_sandbox()
+    folder = f"--rwkv-baseline-dir={first.path.parent}"
+    output: list[str] = []
     with other.start("--rwkv-save-baseline", folder) as second:
 
         def wait_for_second(_: subprocess.Popen[str]) -> None:
             """Files that the second run still uses must not count as left by the first."""
-            told.append(second.communicate(timeout=TIMEOUT)[0])
+            output.append(second.communicate(timeout=TIMEOUT)[0])
 
-        result = one.run("--rwkv-save-baseline", folder, saves=True, meanwhile=wait_for_second)
-    assert (result.code, second.returncode, other.orphans()) == (0, 0, []), result.text + told[0]
-    cases = json.loads(one.path.read_text("utf-8"))["cases"].values()
+        result = first.run("--rwkv-save-baseline", folder, saves=True, meanwhile=wait_for_second)
+    assert (result.code, second.returncode, other.orphans()) == (0, 0, []), result.text + output[0]
+    cases = json.loads(first.path.read_text("utf-8"))["cases"].values()
     (sessions,) = (case["sessions"] for case in cases if case["case"]["device"] == "cpu")
     assert len(sessions) == 3
-    assert [path.name for path in one.path.parent.iterdir()] == [one.path.name]
+    assert [path.name for path in first.path.parent.iterdir()] == [first.path.name]
 
 
 def test_a_baseline_on_a_full_disk_is_an_error_beside_the_verdicts(new_sandbox: SandboxFactory, tmp_path: Path) -> None:

@@ -1,20 +1,19 @@
-"""A backend as a third party would offer one: it keeps its own time, and misbehaves when told to.
+"""A backend like a third party's, for tests: it has a clock of its own, and faults that its environment asks for.
 
-It computes nothing but the right answers to the parity checks, and those once for all its processes.
+It computes only the correct logits of the parity checks, once for all its processes.
 
-    SCRIPTED_FACTOR   how many times as long everything takes ("2")
-    SCRIPTED_FAULT    WHAT@WHERE, where WHERE is versions, open or a word of the Engine protocol ("abort@decode");
-                      with @QUANT after it, in cases of that quant only ("abort@decode@fp16"); several between ";"
-    SCRIPTED_NOTE     a file for what a fault has to tell, a folder for those that meet
+    SCRIPTED_FACTOR   everything takes this many times as long ("2")
+    SCRIPTED_FAULT    WHAT@WHERE, where WHERE is versions, open or a method of the Engine protocol ("abort@decode");
+                      `@QUANT` limits it to that quant ("abort@decode@fp16"); separate several with `;`
+    SCRIPTED_NOTE     a file for a fault's output, or, for `meet`, a folder in which engines wait for each other
     SCRIPTED_MARK     a file that gets the time just before a fault
-    SCRIPTED_CALM     a file that, once it is there, ends every misbehaviour of processes that start later
-    SCRIPTED_CGROUP   a control group of memory that the fault "starve" moves its process into
+    SCRIPTED_CALM     a file; once it exists, processes that start have no faults
+    SCRIPTED_CGROUP   a memory control group; the fault "starve" moves its process into it
     SCRIPTED_TRACE    a file that gets a line for each process that opens a model: its id and the quant
-    SCRIPTED_CLOCK    "real": sleep through the time that a token takes, where otherwise the worker's clock is moved on
+    SCRIPTED_CLOCK    "real": sleep as long as a token takes; otherwise only the worker's clock is moved forward
 
-NumPy and the oracle are imported where they are used: hundreds of workers are started that never get there.
-
-With the moved clock every figure is the same in every run, and a second of warm-up takes none.
+With the moved clock every run has the same figures, and a second of warm-up takes no time. NumPy and the oracle are
+imported in functions, since most of the hundreds of workers do not need them.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ VOCABULARY = 65536
 LOAD_SECONDS = 0.25
 PREFILL_SECONDS = 0.02
 DECODE_SECONDS = 0.1
-"""Per token. So slow that a few repetitions fill the second which a warm-up has to last."""
+"""Per token; so slow that a few repetitions fill the second of a warm-up."""
 NOISE_BYTES = 100 << 20
 CPU = Device("cpu", "Scripted processor", "cpu")
 SPARE = Device("spare:0", "Scripted spare", "cpu")
@@ -58,7 +57,7 @@ GPUS = (
 
 
 def _installed_factor() -> float:
-    """How slow the release of a package makes the engine: what a search for the slow one finds."""
+    """The slowness of the installed release, which tests of `rwkvperf bisect` search for."""
     try:
         import scripted_speed  # type: ignore[import-not-found]  # a wheel that a test makes
     except ModuleNotFoundError:
@@ -67,7 +66,7 @@ def _installed_factor() -> float:
 
 
 class Clock:
-    """A clock that moves when it is told to; in nanoseconds."""
+    """A clock in nanoseconds that is moved by its methods."""
 
     def __init__(self) -> None:
         self._now = 0.0
@@ -75,32 +74,32 @@ class Clock:
         self._real = os.environ.get("SCRIPTED_CLOCK") == "real"
 
     def install(self) -> None:
-        """Take the place of this process's clock."""
+        """Replace this process's clock."""
         if not self._real:
             self._now = float(time.perf_counter_ns())
             time.perf_counter_ns = self.read  # type: ignore[assignment]  # NaN is no int, which is the point
 
     def read(self) -> int | float:
-        """What `time.perf_counter_ns` gives."""
+        """The value of `time.perf_counter_ns`."""
         return int(self._now) if math.isfinite(self._now) else self._now
 
     def pass_time(self, seconds: float) -> None:
-        """Let so much time go by, times the factor."""
+        """Let this much time pass, times the factor."""
         if self._real:
             time.sleep(seconds * self._factor)
         else:
             self._now += seconds * self._factor * 1e9
 
     def stop(self) -> None:
-        """No time passes any more."""
+        """Let no more time pass."""
         self._factor = 0
 
     def run_backwards(self) -> None:
-        """Time is lost where it should pass."""
+        """Go backwards where time should pass."""
         self._factor = -abs(self._factor)
 
     def lose_count(self) -> None:
-        """The clock gives NaN from now on."""
+        """Give NaN from now on."""
         self._now = float("nan")
 
 
@@ -112,7 +111,7 @@ class EngineFailedError(Exception):
 
 
 class Panic(BaseException):
-    """What a Rust panic becomes in Python: no Exception."""
+    """A Rust panic as Python sees it: not an Exception."""
 
 
 def _abort() -> NoReturn:
@@ -141,16 +140,16 @@ def _hang() -> NoReturn:
 
 
 def _hang_with_child() -> NoReturn:
-    """Start a child that starts a grandchild in a session of its own, none of which heeds SIGTERM; then hang."""
-    deaf = "import signal, sys, time, subprocess; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    """Start a child that starts a grandchild in a session of its own; all ignore SIGTERM. Then hang."""
+    ignore = "import signal, sys, time, subprocess; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     sleep = "time.sleep(600)"
-    start = f"subprocess.Popen([sys.executable, '-c', {deaf + sleep!r}], start_new_session=True); "
-    subprocess.Popen([sys.executable, "-c", deaf + start + sleep])
+    start = f"subprocess.Popen([sys.executable, '-c', {ignore + sleep!r}], start_new_session=True); "
+    subprocess.Popen([sys.executable, "-c", ignore + start + sleep])
     _hang()
 
 
 def _orphan() -> NoReturn:
-    """Crash with a child running, whose id goes to the file SCRIPTED_NOTE."""
+    """Write the id of a running child to SCRIPTED_NOTE, and crash."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     Path(os.environ["SCRIPTED_NOTE"]).write_text(str(child.pid), encoding="utf-8")
     _abort()
@@ -161,7 +160,7 @@ def _sleep() -> None:
 
 
 def _hang_at_exit() -> None:
-    """As an engine's destructor may."""
+    """Hang at exit, as an engine's destructor may."""
     atexit.register(time.sleep, 600)
 
 
@@ -171,53 +170,53 @@ def _read_stdin() -> None:
 
 
 def _noise() -> None:
-    """Native code that prints on stdout: a hundred megabytes without a line break, then a broken answer."""
+    """Print on stdout as native code does: a hundred megabytes without a line break, then a broken answer."""
     for _ in range(NOISE_BYTES >> 20):
         os.write(1, b"x" * (1 << 20))
     os.write(1, b'\n{"id": 1, "done": 5}\n')
 
 
 def _deaf() -> NoReturn:
-    """As native code in an endless loop: every signal blocked, and Python's lock held, so that no thread can end it."""
+    """Hang as native code may: with all signals blocked and the GIL held, so that no thread can end the process."""
     signal.pthread_sigmask(signal.SIG_BLOCK, range(1, signal.NSIG))
     while True:
         ctypes.PyDLL(None).pause()
 
 
 def _flood() -> None:
-    """Two gigabytes on stdout, one of them in lines, and a hundred megabytes on stderr."""
+    """Write two gigabytes to stdout, one of them in lines, and a hundred megabytes to stderr."""
     lines = (b"x" * 127 + b"\n") * 8192
     for descriptor, megabytes, data in ((1, 1024, lines), (1, 1024, b"x" * (1 << 20)), (2, 100, lines)):
         for _ in range(megabytes):
             os.write(descriptor, data)
 
 
-def _tell() -> NoReturn:
-    """An engine that prints its environment, and a token that it has from elsewhere, before it crashes."""
+def _print_secrets() -> NoReturn:
+    """Print the environment and a token that is not in the environment, and crash."""
     sys.stderr.write(f"{dict(os.environ)}\n" + "refused: Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6.eyJzdWIi.c2ln\n")
     sys.stderr.write("\x1b[2J\x1b]0;owned\x07still here\n")
     raise EngineFailedError(f"401 for token {os.environ.get('HF_TOKEN')}")
 
 
 def _pipes() -> list[int]:
-    """Descriptors of the pipes behind stderr: the one that answers go through is among them."""
-    found = {int(path.name): os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()}
-    return [number for number, target in sorted(found.items()) if number > sys.stderr.fileno() and "pipe:" in target]
+    """Descriptors of the pipes above stderr; the worker's private pipe for answers is one of them."""
+    targets = {int(path.name): os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()}
+    return [number for number, target in sorted(targets.items()) if number > sys.stderr.fileno() and "pipe:" in target]
 
 
 def _garble() -> None:
-    """Memory gone wrong: bytes in the private pipe."""
+    """Write stray bytes into the private pipe."""
     os.write(_pipes()[-1], b"\x93NUMPY\x01\x00 not for you\n")
 
 
 def _huge() -> None:
-    """An answer without an end."""
+    """Write an endless answer."""
     while True:
         os.write(_pipes()[-1], b'{"id": 1, "done": "' + b"x" * (8 << 20))
 
 
 def _exhaust() -> None:
-    """Ask for more memory than the process may have."""
+    """Allocate more memory than the process's limit."""
     import resource
 
     import numpy as np
@@ -227,7 +226,7 @@ def _exhaust() -> None:
 
 
 def _starve() -> None:
-    """Take more memory than the control group has, so that the kernel ends this process."""
+    """Use more memory than the control group allows, so that the kernel kills this process."""
     import numpy as np
 
     Path(os.environ["SCRIPTED_CGROUP"], "cgroup.procs").write_text(str(os.getpid()), encoding="ascii")
@@ -237,7 +236,7 @@ def _starve() -> None:
 
 
 def _ggml_assert() -> None:
-    """A real assertion of llama.cpp's: there is no device of this number."""
+    """Fail a real assertion of llama.cpp: there is no device of this number."""
     import importlib
 
     importlib.import_module("llama_cpp")
@@ -247,7 +246,7 @@ def _ggml_assert() -> None:
 
 
 def _rust_panic() -> None:
-    """A real one, of a Rust extension module that comes with the rwkv package."""
+    """Cause a real panic in a Rust extension module that is installed with the rwkv package."""
     from tokenizers.pre_tokenizers import FixedLength
 
     FixedLength(0).pre_tokenize_str("hello")
@@ -266,18 +265,18 @@ def _missing() -> NoReturn:
 
 
 def _meet() -> None:
-    """Wait until the engine of another device is here as well: a run that measures them in turn ends in an error."""
+    """Wait for the engine of another device; this fails if the run measures devices one after the other."""
     here = Path(os.environ["SCRIPTED_NOTE"])
     (here / os.environ["SCRIPTED_DEVICE"].replace(":", "-")).touch()
     limit = time.monotonic() + 120
     while len([*here.iterdir()]) < 2:
         if time.monotonic() > limit:
-            raise EngineFailedError("nobody else came")
+            raise EngineFailedError("the engine of the other device did not come")
         time.sleep(0.02)
 
 
 def _nothing() -> None:
-    """For what is looked up with `Script.says` instead."""
+    """These faults are looked up with `Script.has` instead."""
 
 
 FAULTS = {
@@ -294,7 +293,7 @@ FAULTS = {
     "read-stdin": _read_stdin,
     "deaf": _deaf,
     "flood": _flood,
-    "tell": _tell,
+    "print-secrets": _print_secrets,
     "garble": _garble,
     "huge": _huge,
     "exhaust": _exhaust,
@@ -332,7 +331,7 @@ class Fault:
         return cls(what, where, quant)
 
     def play(self) -> None:
-        """Misbehave, and say beforehand when."""
+        """Write the time to SCRIPTED_MARK, and cause the fault."""
         mark = Path(os.environ.get("SCRIPTED_MARK", os.devnull) + self.quant)
         if "SCRIPTED_MARK" in os.environ and not mark.exists():
             mark.write_text(str(time.time()), encoding="ascii")
@@ -341,7 +340,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What SCRIPTED_FAULT says."""
+    """The faults in SCRIPTED_FAULT."""
 
     faults: tuple[Fault, ...]
 
@@ -349,22 +348,22 @@ class Script:
     def read(cls) -> Script:
         """From the environment."""
         calm = Path(os.environ.get("SCRIPTED_CALM", "/nowhere")).exists()
-        told = "" if calm else os.environ.get("SCRIPTED_FAULT", "")
-        return cls(tuple(Fault.read(text) for text in told.split(";") if text))
+        script = "" if calm else os.environ.get("SCRIPTED_FAULT", "")
+        return cls(tuple(Fault.read(text) for text in script.split(";") if text))
 
-    def says(self, what: str, quant: str = "") -> bool:
-        """Whether this fault is asked for, wherever."""
+    def has(self, what: str, quant: str = "") -> bool:
+        """Whether the script has this fault, in any place."""
         return any(fault.what == what and fault.quant in {"", quant} for fault in self.faults)
 
     def play(self, where: str, quant: str = "") -> None:
-        """Misbehave, if this is the place."""
+        """Cause the faults of this place."""
         for fault in self.faults:
             if fault.where == where and fault.quant in {"", quant}:
                 fault.play()
 
 
-def right_answer(model: Path, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-    """What RWKV-7 says after some tokens; kept beside the model."""
+def correct_logits(model: Path, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+    """RWKV-7's logits after these tokens; cached beside the model."""
     import numpy as np
 
     digest = hashlib.sha256(repr(tuple(tokens)).encode()).hexdigest()[:16]
@@ -376,12 +375,12 @@ def right_answer(model: Path, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         temporary = path.with_suffix(f".{os.getpid()}.npy")
         np.save(temporary, Oracle(st.read_header(model).weights()).forward(tokens))
         temporary.replace(path)
-    answer: npt.NDArray[np.float32] = np.load(path)
-    return answer
+    logits: npt.NDArray[np.float32] = np.load(path)
+    return logits
 
 
 class ScriptedEngine:
-    """The tokens since the last clear are its state, and their sum is its logits."""
+    """An engine whose state is the tokens since the last clear; its logits are their sum."""
 
     vocabulary = VOCABULARY
 
@@ -402,7 +401,7 @@ class ScriptedEngine:
         return list(self._tokens)
 
     def load_state(self, state: list[int]) -> None:
-        """These tokens again."""
+        """Restore these tokens."""
         self._tokens = list(state)
 
     def prefill(self, tokens: Sequence[int]) -> None:
@@ -419,11 +418,11 @@ class ScriptedEngine:
         self._tokens.append(token)
 
     def synchronise(self) -> None:
-        """Nothing is queued."""
+        """Wait for nothing: no work is queued."""
         self._play("synchronise")
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """The sum, modulo a thousand, everywhere; the right answer where that is checked."""
+        """The tokens' sum modulo 1000 as every logit; for the prompts of the parity checks, the correct logits."""
         import numpy as np
 
         from pytest_rwkvperf.worker import parity
@@ -431,8 +430,8 @@ class ScriptedEngine:
         self._play("logits")
         count = len(self._tokens)
         if count in {PROMPT, DEPTH} and tuple(self._tokens) == parity.tokens(VOCABULARY, count):
-            right = right_answer(self._request.path, self._tokens)
-            return right + 1 if Script.read().says("wrong", self._request.quant) else right
+            correct = correct_logits(self._request.path, self._tokens)
+            return correct + 1 if Script.read().has("wrong", self._request.quant) else correct
         return np.full(VOCABULARY, sum(self._tokens) % 1000, dtype=np.float32)
 
     def _play(self, where: str) -> None:
@@ -441,7 +440,7 @@ class ScriptedEngine:
 
 @dataclass(frozen=True, slots=True)
 class Scripted:
-    """The backend, under the name and with the rules that the tests give it."""
+    """The backend; tests change its fields."""
 
     name: str = "scripted"
     format: Format = "st"
@@ -452,40 +451,40 @@ class Scripted:
     quants: tuple[str, ...] = ("fp16", "int8")
 
     def accepts(self, quant: str) -> bool:
-        """The two, and `int8@...`."""
+        """Also accept `int8@...`, so that a run can have many cases."""
         return quant in self.quants or quant.startswith("int8@")
 
     def standard_quants(self, device: Device) -> tuple[str, ...]:
-        """One on the spare device, so that tests can tell that they were asked per device."""
+        """One on the spare device, so that a test sees that quants are asked for per device."""
         return ("fp16",) if device.id == SPARE.id else self.quants
 
     def file_quant(self, quant: str) -> str | None:  # noqa: ARG002 - the Protocol's signature
-        """It converts while loading."""
+        """None: it converts while loading."""
         return None
 
     def emulation(self, quant: str) -> str:  # noqa: ARG002 - the Protocol's signature
-        """The file's own numbers."""
+        """Empty: nothing is emulated."""
         return ""
 
     def environment(self, device: str | None) -> Mapping[str, str]:
-        """The script; and the device, as CUDA_VISIBLE_DEVICES would be."""
+        """The script, and the device, as CUDA_VISIBLE_DEVICES would name it."""
         script = {name: value for name, value in os.environ.items() if name.startswith("SCRIPTED_")}
         return script if device is None else {**script, "SCRIPTED_DEVICE": device}
 
     def versions(self) -> Mapping[str, str]:
-        """The version is what the tests say it is: baselines are keyed by it."""
+        """SCRIPTED_VERSION, which baselines store."""
         Script.read().play("versions")
         return {"scripted": os.environ.get("SCRIPTED_VERSION", "1.0")}
 
     def devices(self) -> Sequence[Device]:
-        """A best one and a spare one; or two GPUs and the processor."""
+        """The CPU and a spare device; with `two-gpus`, two GPUs and the CPU."""
         script = Script.read()
-        if script.says("two-gpus"):
+        if script.has("two-gpus"):
             return (*GPUS, CPU)
-        return () if script.says("no-device") else (SPARE,) if script.says("spare-only") else (CPU, SPARE)
+        return () if script.has("no-device") else (SPARE,) if script.has("spare-only") else (CPU, SPARE)
 
     def open(self, request: OpenRequest) -> ScriptedEngine:
-        """Open without reading: only what a header would tell matters here."""
+        """Open without reading the file's weights."""
         script = Script.read()
         if _installed_factor() < 0:
             raise RuntimeError("no such thing in this release")
@@ -494,12 +493,9 @@ class Scripted:
             with Path(trace).open("a", encoding="utf-8") as file:
                 file.write(f"{os.getpid()} {request.quant} {request.device}\n")
         script.play("open", request.quant)
-        device = (
-            CPU
-            if script.says("other-device", request.quant)
-            else {one.id: one for one in (CPU, SPARE, *GPUS)}[request.device]
-        )
-        return ScriptedEngine(request, device)
+        devices = {device.id: device for device in (CPU, SPARE, *GPUS)}
+        id_ = CPU.id if script.has("other-device", request.quant) else request.device
+        return ScriptedEngine(request, devices[id_])
 
 
 BACKEND = Scripted()

@@ -1,13 +1,14 @@
-"""As much of cupti-python as this project uses. Its names, the form of its errors, its clock and where the fields of
-records lie are the package's (13.0.1, read from its wheel, and called as far as that goes without a driver); what is
-recorded is made up, and written into the caller's buffer as CUPTI does.
+"""A stand-in for the part of cupti-python that this project uses.
+
+Its names, errors, clock and the layout of its records are the package's (13.0.1, from its wheel and from calls that
+work without a driver). The records are invented, and are written into the caller's buffer as CUPTI writes them.
 
     SCRIPTED_CUPTI    WHAT@FUNCTION: `refuse`, `abort` or `hang` when that function is called; `strange` records from
                       cuptiActivityGetNextRecord
-                      absent: CUPTI lacks the functions that are called by their addresses
+                      `absent`: CUPTI lacks the functions that are called by their addresses
 
-The device computes for the first half of every repetition, with one kernel that starts before and one that is in a
-CUDA graph with a copy. Other kernels lie before and after.
+The device is busy for the first half of every repetition: one kernel starts before it, one is in a CUDA graph together
+with a copy. Further kernels run before and after the repetition.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _stamps: list[int] = []
 
 
 class ActivityKind(enum.IntEnum):
-    """CUpti_ActivityKind, as far as it is used."""
+    """The part of CUpti_ActivityKind that is used."""
 
     MEMCPY = 1
     MEMSET = 2
@@ -36,7 +37,7 @@ class ActivityKind(enum.IntEnum):
 
 
 class Result(enum.IntEnum):
-    """CUptiResult, as far as it is used."""
+    """The part of CUptiResult that is used."""
 
     ERROR_INVALID_PARAMETER = 1
     ERROR_MAX_LIMIT_REACHED = 12
@@ -44,7 +45,7 @@ class Result(enum.IntEnum):
 
 
 class cuptiError(Exception):  # noqa: N801 - the package's name
-    """A status that is not success; the text is the package's."""
+    """A status other than success, with the package's text."""
 
     def __init__(self, status: int) -> None:
         self.status = status
@@ -52,7 +53,7 @@ class cuptiError(Exception):  # noqa: N801 - the package's name
 
 
 def check_status(status: int) -> int:
-    """Raise what is not success."""
+    """Raise any status other than success."""
     if status:
         raise cuptiError(status)
     return status
@@ -62,7 +63,7 @@ def check_status(status: int) -> int:
 
 
 class _Kernel(ctypes.Structure):
-    """CUpti_ActivityKernel10, as far as it is used."""
+    """The part of CUpti_ActivityKernel10 that is used."""
 
     _fields_ = (
         ("kind", _int32), ("_to_start", _pad * 12), ("start", _uint64), ("end", _uint64),
@@ -71,8 +72,8 @@ class _Kernel(ctypes.Structure):
     )  # fmt: skip
 
 
-def _nameless(size: int) -> tuple[tuple[str, Any], ...]:
-    """The fields of CUpti_ActivityMemcpy6 and CUpti_ActivityMemset4, as far as they are used."""
+def _fields_without_name(size: int) -> tuple[tuple[str, Any], ...]:
+    """The fields of CUpti_ActivityMemcpy6 and CUpti_ActivityMemset4 that are used."""
     return (
         ("kind", _int32), ("_to_start", _pad * 12), ("start", _uint64), ("end", _uint64),
         ("_to_launch", _pad * 12), ("correlation_id", _uint32), ("_rest", _pad * (size - 48)),
@@ -80,20 +81,21 @@ def _nameless(size: int) -> tuple[tuple[str, Any], ...]:
 
 
 class _Copy(ctypes.Structure):
-    _fields_ = _nameless(96)
+    _fields_ = _fields_without_name(96)
 
 
 class _Fill(ctypes.Structure):
-    _fields_ = _nameless(88)
+    _fields_ = _fields_without_name(88)
 
 
-def _dtype(made: type[ctypes.Structure]) -> SimpleNamespace:
-    """As much of a NumPy type as is used: by the field's name what is in it, and where."""
-    return SimpleNamespace(fields={field[0]: (field[1], getattr(made, field[0]).offset) for field in made._fields_})
+def _dtype(record: type[ctypes.Structure]) -> SimpleNamespace:
+    """A stand-in for a NumPy dtype: the type and the offset of each field."""
+    return SimpleNamespace(fields={field[0]: (field[1], getattr(record, field[0]).offset) for field in record._fields_})
 
 
 activity_kernel10_dtype = _dtype(_Kernel)
-activity_kernel9_dtype = SimpleNamespace(fields={})  # the package has one alone; an older one would be this one's elder
+# The package has only 10; 9 stands for an older version that must not be chosen.
+activity_kernel9_dtype = SimpleNamespace(fields={})
 activity_memcpy6_dtype = _dtype(_Copy)
 activity_memcpy_pto_p4_dtype = SimpleNamespace(fields={})
 activity_memset4_dtype = _dtype(_Fill)
@@ -110,7 +112,7 @@ _SIZES = {
 
 
 def _play(function: str) -> str:
-    """Misbehave where that is asked for; what is left to the caller."""
+    """Misbehave if asked to; return faults that the caller must play."""
     what, _, where = os.environ.get("SCRIPTED_CUPTI", "").partition("@")
     if where != function:
         return ""
@@ -127,7 +129,7 @@ def _refusing(function: str) -> None:
 
 
 def _register(requested: int, completed: int) -> int:
-    """Keep both."""
+    """Keep both callbacks."""
     if _play("activity_register_callbacks") == "refuse":
         return Result.ERROR_INSUFFICIENT_PRIVILEGES
     pointer = ctypes.POINTER
@@ -139,7 +141,7 @@ def _register(requested: int, completed: int) -> int:
 
 
 def _next_record(buffer: int, valid: int, record: ctypes._Pointer[ctypes.c_void_p]) -> int:
-    """The first record, or the one behind that which the caller has."""
+    """Give the record after the caller's, or the first."""
     if _play("cuptiActivityGetNextRecord") == "strange":
         return Result.ERROR_INVALID_PARAMETER
     last = record[0]
@@ -159,7 +161,7 @@ _functions = {
 
 
 def _inspect_function_pointers() -> dict[str, int]:
-    """Where CUPTI's functions lie."""
+    """The addresses of CUPTI's functions."""
     if os.environ.get("SCRIPTED_CUPTI") == "absent":
         return dict.fromkeys(_functions, 0)
     return {name: ctypes.cast(function, ctypes.c_void_p).value or 0 for name, function in _functions.items()}
@@ -173,7 +175,7 @@ def activity_enable(kind: int) -> int:
 
 
 def activity_disable(kind: int) -> int:
-    """No more of a kind."""
+    """Stop recording a kind."""
     _refusing("activity_disable")
     _enabled.remove(kind)
     return 0
@@ -187,7 +189,7 @@ def get_timestamp() -> int:
 
 
 def activity_flush_all(flag: int) -> int:
-    """Hand over what was recorded since the last time."""
+    """Hand over the records since the last call."""
     assert flag == 1
     assert _enabled == {ActivityKind.MEMCPY, ActivityKind.MEMSET, ActivityKind.CONCURRENT_KERNEL}
     _refusing("activity_flush_all")
@@ -207,7 +209,7 @@ def activity_flush_all(flag: int) -> int:
 
 
 def _kernel(start: int, end: int, correlation_id: int, name: bytes) -> bytes:
-    _names.append(ctypes.create_string_buffer(name))  # the record has its address
+    _names.append(ctypes.create_string_buffer(name))  # the record holds its address
     kind, address = ActivityKind.CONCURRENT_KERNEL, ctypes.cast(_names[-1], ctypes.c_char_p)
     return bytes(_Kernel(kind=kind, start=start, end=end, correlation_id=correlation_id, name=address))
 
@@ -216,7 +218,7 @@ _names: list[Any] = []
 
 
 def _hand_over(*records: bytes) -> None:
-    """Ask for a buffer, fill it and give it back."""
+    """Request a buffer, fill it and complete it."""
     buffer, size, most = ctypes.c_void_p(), ctypes.c_size_t(), ctypes.c_size_t(7)
     requested, completed = _callbacks
     requested(ctypes.byref(buffer), ctypes.byref(size), ctypes.byref(most))
