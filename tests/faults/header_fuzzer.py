@@ -48,23 +48,12 @@ _SIZES = st.one_of(
     st.sampled_from([2**k + d for k in (8, 16, 24, 31, 32, 40, 63) for d in (-1, 0, 1)]),
     st.sampled_from([2**64 - 1, 2**64 - 24, 10**9]),
 )
-_NAMES = st.one_of(
-    st.sampled_from(
-        [
-            "emb.weight",
-            "blocks.0.att.r_k",
-            "blocks.9999.att.w1",
-            "blocks.0.att.w1",
-            "token_embd.weight",
-            "output.weight",
-            "blk.0.time_mix_w1.weight",
-            "blk.9999.channel_mix_key.weight",
-            "__metadata__",
-            "",
-        ]
-    ),
-    st.text(max_size=80),
-)
+_NAMES = st.text(max_size=80) | st.sampled_from(
+    [
+        "emb.weight", "blocks.0.att.r_k", "blocks.9999.att.w1", "blocks.0.att.w1", "token_embd.weight", "output.weight",
+        "blk.0.time_mix_w1.weight", "blk.9999.channel_mix_key.weight", "__metadata__", "",
+    ]
+)  # fmt: skip
 
 
 _TEXT, _ARRAY = 8, 9  # .gguf's numbers of these types

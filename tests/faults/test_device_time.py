@@ -86,30 +86,27 @@ def test_each_workload_without_a_context_has_its_device_time(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("script", "reason"),
+    ("script", "seconds", "reason"),
     [
-        ("refuse@activity_enable", "CUPTI refused activity_enable: ERROR_INSUFFICIENT_PRIVILEGES (35); let users"),
-        ("abort@activity_flush_all", "the worker was ended by SIGABRT during device_time (60 s allowed)"),
+        ("refuse@activity_enable", 60, "CUPTI refused activity_enable: ERROR_INSUFFICIENT_PRIVILEGES (35); let users"),
+        ("abort@activity_flush_all", 60, "the worker was ended by SIGABRT during device_time (60 s allowed)"),
         (
             "strange@cuptiActivityGetNextRecord",
+            60,
             "CUPTI's records cannot be read: cuptiError: ERROR_INVALID_PARAMETER (1)",
         ),
+        ("hang@get_timestamp", 1, "the worker did not finish device_time (1 s allowed)"),
     ],
 )
-def test_a_failed_recording_keeps_the_samples(tmp_path: Path, script: str, reason: str) -> None:
+def test_a_failed_recording_keeps_the_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, seconds: float, reason: str
+) -> None:
+    monkeypatch.setattr(parent, "DEVICE_TIME_SECONDS", seconds)
     watching = Watching()
     run = measured(tmp_path, watching, cupti=script)
     assert run.device_time == {}
     assert watching.unrecorded.startswith(f"pp50: {reason}")
     assert "\n" not in watching.unrecorded
-
-
-def test_a_worker_that_hangs_while_recording_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parent, "DEVICE_TIME_SECONDS", 1.0)
-    watching = Watching()
-    run = measured(tmp_path, watching, cupti="hang@get_timestamp")
-    assert run.device_time == {}
-    assert watching.unrecorded.startswith("pp50: the worker did not finish device_time (1 s allowed)")
 
 
 def test_device_time_is_recorded_once_per_case_and_only_on_cuda(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from pytest_rwkvperf.core.engine import Device, OpenRequest
 from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -279,40 +279,19 @@ def _nothing() -> None:
     """These faults are looked up with `Script.has` instead."""
 
 
-FAULTS = {
-    "abort": _abort,
-    "segfault": _segfault,
-    "exit3": _exit3,
-    "killed": _killed,
-    "hang": _hang,
-    "hang-with-child": _hang_with_child,
-    "hang-at-exit": _hang_at_exit,
-    "noise": _noise,
-    "orphan": _orphan,
-    "sleep": _sleep,
-    "read-stdin": _read_stdin,
-    "deaf": _deaf,
-    "flood": _flood,
-    "print-secrets": _print_secrets,
-    "garble": _garble,
-    "huge": _huge,
-    "exhaust": _exhaust,
-    "starve": _starve,
-    "ggml-assert": _ggml_assert,
-    "panic": _panic,
-    "rust-panic": _rust_panic,
-    "raise": _raise,
-    "missing": _missing,
-    "meet": _meet,
+_FUNCTIONS = (
+    _abort, _segfault, _exit3, _killed, _hang, _hang_with_child, _hang_at_exit, _noise, _orphan, _sleep, _read_stdin,
+    _deaf, _flood, _print_secrets, _garble, _huge, _exhaust, _starve, _ggml_assert, _panic, _rust_panic, _raise,
+    _missing, _meet,
+)  # fmt: skip
+FAULTS: dict[str, Callable[[], object]] = {
+    **{function.__name__[1:].replace("_", "-"): function for function in _FUNCTIONS},
     "stopped-clock": CLOCK.stop,
     "backward-clock": CLOCK.run_backwards,
     "nan-clock": CLOCK.lose_count,
-    "no-device": _nothing,
-    "spare-only": _nothing,
-    "two-gpus": _nothing,
-    "other-device": _nothing,
-    "wrong": _nothing,
+    **dict.fromkeys(("no-device", "spare-only", "two-gpus", "other-device", "wrong"), _nothing),
 }
+"""The faults by their names in SCRIPTED_FAULT; `_rust_panic` is `rust-panic`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`rwkvperf compare`: the verdicts and exit codes of a run, from stored files of either kind."""
+"""`rwkvperf compare`: verdicts and exit codes for two records or baselines."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     Writer = Callable[[Path, CaseRecord], str]
 
-TAKEN = make_record(*(make_run(pp16=[10**7, 10**7 + 9, 10**7 + 5], tg4=[10**8 + index] * 3) for index in range(5)))
-RECORD = report_record(recorded(TAKEN))
+MEASURED = make_record(*(make_run(pp16=[10**7, 10**7 + 9, 10**7 + 5], tg4=[10**8 + index] * 3) for index in range(5)))
+RECORD = report_record(recorded(MEASURED))
 
 
 @pytest.fixture(autouse=True)
@@ -32,16 +32,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def as_record(path: Path, taken: CaseRecord) -> str:
+def as_record(path: Path, measured: CaseRecord) -> str:
     (case,) = RECORD.cases
-    path.write_text(records.dumps(replace(RECORD, cases=(replace(case, measured=taken),))), encoding="utf-8")
+    path.write_text(records.dumps(replace(RECORD, cases=(replace(case, measured=measured),))), encoding="utf-8")
     return str(path)
 
 
-def as_baseline(path: Path, *taken: CaseRecord) -> str:
+def as_baseline(path: Path, *measured: CaseRecord) -> str:
     baseline = baselines.Baseline(RECORD.fingerprint)
-    for number, one in enumerate(taken):
-        (stored,) = stored_cases([one], {one.case.key: {"pp16", "tg4"}}, f"2026-01-0{number + 1}T00:00:00Z")
+    for number, record in enumerate(measured):
+        (stored,) = stored_cases([record], {record.case.key: {"pp16", "tg4"}}, f"2026-01-0{number + 1}T00:00:00Z")
         baseline = baseline.with_case(stored, replacing=False)
     path.write_text(baselines.dumps(baseline), encoding="utf-8")
     return str(path)
@@ -59,7 +59,7 @@ def test_records_and_baselines_can_be_compared(
     verdict: str,
     status: int,
 ) -> None:
-    old, new = old_kind(folder / "old.json", TAKEN), new_kind(folder / "new.json", slower(TAKEN, factor))
+    old, new = old_kind(folder / "old.json", MEASURED), new_kind(folder / "new.json", slower(MEASURED, factor))
     before = [(folder / name).read_bytes() for name in ("old.json", "new.json")]
     assert main(["compare", old, new]) == status
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("llama-cpp")]
@@ -67,44 +67,44 @@ def test_records_and_baselines_can_be_compared(
     assert [(folder / name).read_bytes() for name in ("old.json", "new.json")] == before
 
 
-def test_explanations_name_the_threads_where_they_tell_cases_apart(
+def test_explanations_name_the_threads_of_cases_that_differ_only_in_them(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    one, two = (replace(TAKEN, case=replace(TAKEN.case, threads=count)) for count in (1, 2))
-    for name, second in (("old", two), ("new", slower(two, 2))):
-        both = report_record(recorded(one), recorded(second))
+    first, second = (replace(MEASURED, case=replace(MEASURED.case, threads=count)) for count in (1, 2))
+    for name, record in (("old", second), ("new", slower(second, 2))):
+        both = report_record(recorded(first), recorded(record))
         (folder / f"{name}.json").write_text(records.dumps(both), encoding="utf-8")
     assert main(["compare", "old.json", "new.json"]) == 1
     assert "REGRESSION: llama-cpp-q8_0-cpu-t2 pp16" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("side", "where"), [("new", "  NVIDIA"), ("old", "  in the old file NVIDIA")])
-def test_no_verdict_rests_on_what_a_throttled_gpu_was_measured_at(
+def test_figures_of_a_throttled_gpu_are_inconclusive(
     folder: Path, capsys: pytest.CaptureFixture[str], side: str, where: str
 ) -> None:
-    taken = {"old": TAKEN, "new": slower(TAKEN, 2)}
-    taken[side] = throttled(taken[side])
-    files = [as_record(folder / f"{name}.json", one) for name, one in taken.items()]
+    sides = {"old": MEASURED, "new": slower(MEASURED, 2)}
+    sides[side] = throttled(sides[side])
+    files = [as_record(folder / f"{name}.json", record) for name, record in sides.items()]
     assert main(["compare", *files]) == 0
     assert main(["compare", *files, "--strict=inconclusive"]) == 1
-    told = capsys.readouterr().out
-    assert "REGRESSION" not in told
-    assert f"{where} H200 was throttled (hardware slowdown) in 100% of the readings under load" in told
+    out = capsys.readouterr().out
+    assert "REGRESSION" not in out
+    assert f"{where} H200 was throttled (hardware slowdown) in 100% of the readings under load" in out
 
 
 def test_the_newest_session_of_the_new_side_is_judged(folder: Path) -> None:
-    old = as_baseline(folder / "old.json", TAKEN)
-    assert main(["compare", old, as_baseline(folder / "new.json", TAKEN, slower(TAKEN, 2))]) == 1
-    assert main(["compare", old, as_baseline(folder / "new.json", slower(TAKEN, 2), TAKEN)]) == 0
+    old = as_baseline(folder / "old.json", MEASURED)
+    assert main(["compare", old, as_baseline(folder / "new.json", MEASURED, slower(MEASURED, 2))]) == 1
+    assert main(["compare", old, as_baseline(folder / "new.json", slower(MEASURED, 2), MEASURED)]) == 0
     by_hand = json.loads((folder / "new.json").read_text("utf-8"))
     (case,) = by_hand["cases"].values()
     case["sessions"].reverse()
     (folder / "new.json").write_text(json.dumps(by_hand), encoding="utf-8")
-    assert main(["compare", old, str(folder / "new.json")]) == 0, "newest by its date, wherever it stands"
+    assert main(["compare", old, str(folder / "new.json")]) == 0, "the newest by date, not by position"
 
 
 def test_tolerance_and_strictness(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    old, new = as_record(folder / "old.json", TAKEN), as_record(folder / "new.json", slower(TAKEN, 1.5))
+    old, new = as_record(folder / "old.json", MEASURED), as_record(folder / "new.json", slower(MEASURED, 1.5))
     assert main(["compare", old, new, "--tolerance", "90%"]) == 0
     assert main(["compare", old, new, "--tolerance", "50%"]) == 0
     assert "INCONCLUSIVE" in capsys.readouterr().out
@@ -114,8 +114,8 @@ def test_tolerance_and_strictness(folder: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err.startswith("rwkvperf: --tolerance='much' is not a share between 0 and 100 %")
 
 
-def test_another_machine_is_no_baseline(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    new = as_record(folder / "new.json", TAKEN)
+def test_another_machine_is_not_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = as_record(folder / "new.json", MEASURED)
     other = replace(RECORD, fingerprint=replace(RECORD.fingerprint, cores=99))
     (folder / "old.json").write_text(records.dumps(other), encoding="utf-8")
     assert main(["compare", "old.json", new]) == 0
@@ -124,22 +124,24 @@ def test_another_machine_is_no_baseline(folder: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "cause"),
     [(None, "cannot be read"), ("{", "is not valid JSON"), ("[]", "is neither a baseline nor a record; ")],
 )
-def test_other_files_are_refused(folder: Path, text: str | None, said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    new = as_record(folder / "new.json", TAKEN)
+def test_other_files_are_refused(
+    folder: Path, text: str | None, cause: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = as_record(folder / "new.json", MEASURED)
     if text is not None:
         (folder / "old.json").write_text(text, encoding="utf-8")
     assert main(["compare", "old.json", new]) == 1
-    told = capsys.readouterr().err
-    assert "old.json" in told
-    assert said in told
-    assert told.endswith("; give what --rwkv-save-baseline or --rwkv-report=FILE.json wrote\n")
+    err = capsys.readouterr().err
+    assert "old.json" in err
+    assert cause in err
+    assert err.endswith("; give what --rwkv-save-baseline or --rwkv-report=FILE.json wrote\n")
 
 
 def test_an_invalid_stored_workload_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    name = as_baseline(folder / "stored.json", TAKEN)
+    name = as_baseline(folder / "stored.json", MEASURED)
     spoilt = (folder / "stored.json").read_text("utf-8").replace('"pp16"', '" pp16"')
     (folder / "stored.json").write_text(spoilt, "utf-8")
     assert main(["compare", name, name]) == 1

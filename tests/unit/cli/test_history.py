@@ -57,24 +57,24 @@ def test_a_page_has_every_point_and_change_point(history: str, here: Path, capsy
     text = (here / "trend.html").read_text(encoding="utf-8")
     data = Parsed(text).data("data")
     (((_, points),)) = Database(address.parse(history, here)).series().items()
-    assert [one["rate"] for one in data[0]["points"]] == [point.tokens_per_second for point in points]
+    assert [item["rate"] for item in data[0]["points"]] == [point.tokens_per_second for point in points]
     assert data[0]["turns"] == [{"at": 24.5}]
     assert "from run 25 on (2026-01-25T12:00:00Z, 00000000): 8.0% slower" in text
     assert "llama.cpp b1 -&gt; b2" in text
 
 
-def test_a_page_is_written_where_any_report_is(history: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_is_written_into_a_new_folder(history: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["history", "trend", history, "-o", "new/folder/trend.html"]) == 0
     (here / "file").touch()
     capsys.readouterr()
     assert main(["history", "trend", "no.db", "-o", "file/trend.html"]) == 2
-    told = capsys.readouterr().err
-    assert "-o file/trend.html cannot be written" in told
-    assert ".tmp" not in told
+    err = capsys.readouterr().err
+    assert "-o file/trend.html cannot be written" in err
+    assert ".tmp" not in err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
-def test_a_page_goes_through_a_link(history: str, here: Path) -> None:
+def test_a_page_is_written_through_a_link(history: str, here: Path) -> None:
     (here / "page.html").touch()
     (here / "link.html").symlink_to("page.html")
     assert main(["history", "trend", history, "-o", "link.html"]) == 0
@@ -92,17 +92,17 @@ def test_changes_of_all_workloads_are_listed(history: str, capsys: pytest.Captur
 def test_an_added_record_is_printed_unchanged(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = records.dumps(run_number(7))
     (here / "run.json").write_text(text, encoding="utf-8")
-    for said in ("1 runs stored", "0 runs stored"):
+    for message in ("1 runs stored", "0 runs stored"):
         assert main(["history", "add", "sub/new.db", "run.json"]) == 0
-        assert said in capsys.readouterr().out
+        assert message in capsys.readouterr().out
     assert main(["history", "record", "sub/new.db", "0000"]) == 0
     assert capsys.readouterr().out == text
 
 
-def test_another_run_under_a_stored_id_is_refused_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_another_run_with_a_stored_id_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = [run_number(1), run_number(1, seconds=2.0), run_number(2)]
-    for number, one in enumerate(given):
-        (here / f"{number}.json").write_text(records.dumps(one), "utf-8")
+    for number, record in enumerate(given):
+        (here / f"{number}.json").write_text(records.dumps(record), "utf-8")
     assert main(["history", "add", "new.db", "0.json", "1.json", "2.json"]) == 1
     out, err = capsys.readouterr()
     assert "2 runs stored" in out
@@ -119,7 +119,7 @@ def test_waiting_runs_are_counted_and_sent(history: str, here: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "says"),
+    ("arguments", "status", "message"),
     [
         (("list", "none.db"), 1, "there is no history sqlite:///"),
         (("send", "none.db"), 1, "there is no history sqlite:///"),
@@ -133,11 +133,11 @@ def test_waiting_runs_are_counted_and_sent(history: str, here: Path, capsys: pyt
     ],
 )
 def test_mistakes_are_one_line(
-    arguments: tuple[str, ...], status: int, says: str, here: Path, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], status: int, message: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stored(address.parse("history.db", here), [run_number(1), run_number(2)])
     assert main(["history", *arguments]) == status
     captured = capsys.readouterr()
-    assert captured.err.startswith(f"rwkvperf: {says}")
+    assert captured.err.startswith(f"rwkvperf: {message}")
     assert "hush" not in captured.err + captured.out
     assert not [*here.glob("none.*")]

@@ -50,8 +50,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
             status = main(arguments)
         except SystemExit as ended:
             status = int(ended.code or 0)
-        told = capsys.readouterr()
-        return status, told.out, told.err
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
 
     return call
 
@@ -160,8 +160,8 @@ class TestConvert:
     def test_mistakes(self, arguments: list[str], status: int, reason: str, run: Run, place: Path) -> None:
         run("synth", "tiny", "--output", "a.st")
         Path("folder.gguf").mkdir()
-        found, out, err = run("convert", *arguments)
-        assert (found, out) == (status, "")
+        code, out, err = run("convert", *arguments)
+        assert (code, out) == (status, "")
         assert reason.format(here=place) in err.splitlines()[-1]
         assert sorted(path.name for path in place.iterdir()) == ["a.st", "folder.gguf"]
 
@@ -182,15 +182,15 @@ class TestInspect:
     def test_what_a_file_holds(self, kind: str, run: Run) -> None:
         run("synth", "tiny", "--output", f"a.{kind}")
         status, out, _ = run("inspect", f"a.{kind}")
-        told = dict(line.split("  ", 1) for line in out.splitlines())
+        values = dict(line.split("  ", 1) for line in out.splitlines())
         assert status == 0
-        assert told["shape"].strip() == "2 layers, width 64, 1 heads of 64"
-        assert told["ranks"].strip() == "w 16, a 24, v 8, g 40"
-        assert told["quant"].strip() == "f16"
-        assert told["parameters"].strip().startswith(f"{TINY.parameters:,}")
-        assert len(told["content hash"].strip()) == 64
+        assert values["shape"].strip() == "2 layers, width 64, 1 heads of 64"
+        assert values["ranks"].strip() == "w 16, a 24, v 8, g 40"
+        assert values["quant"].strip() == "f16"
+        assert values["parameters"].strip().startswith(f"{TINY.parameters:,}")
+        assert len(values["content hash"].strip()) == 64
 
-    def test_one_hash_for_all_formats(self, run: Run) -> None:
+    def test_the_hash_is_the_same_in_all_formats(self, run: Run) -> None:
         hashes = set()
         for kind in ("st", "gguf"):
             run("synth", "tiny", "--output", f"a.{kind}")
@@ -203,11 +203,11 @@ class TestInspect:
         listed = [line.split() for line in run("inspect", "a.gguf", "--tensors")[1].splitlines()]
         assert ["blk.1.channel_mix_key.weight", "f16", "256", "×", "64", "32,768"] in listed  # noqa: RUF001
 
-    def test_synthetic_weights_are_no_file(self, run: Run) -> None:
+    def test_a_synthetic_model_is_refused(self, run: Run) -> None:
         status, _, err = run("inspect", "synthetic:tiny")
         assert (status, "is not a file" in err) == (2, True)
 
-    def test_a_file_that_is_no_model(self, run: Run) -> None:
+    def test_a_file_that_is_not_a_model(self, run: Run) -> None:
         Path("a.st").write_text("<html>")
         status, out, err = run("inspect", "a.st")
         assert (status, out) == (1, "")
@@ -249,14 +249,14 @@ def test_an_invalid_fleet_timeout_is_refused(seconds: str, run: Run) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM ends a process without a word")
 @pytest.mark.parametrize(
-    ("first", "code", "said"),
+    ("first", "code", "message"),
     [
         (signal.SIGINT, 130, "rwkvperf: interrupted; nothing was left behind\n"),
         (signal.SIGTERM, 143, ""),
     ],
 )
 def test_a_sigterm_after_another_signal_is_ignored(
-    first: signal.Signals, code: int, said: str, run: Run, monkeypatch: pytest.MonkeyPatch
+    first: signal.Signals, code: int, message: str, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tidied = []
 
@@ -271,7 +271,7 @@ def test_a_sigterm_after_another_signal_is_ignored(
     monkeypatch.setattr(inspect, "run", work)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     status, _, err = run("inspect", "a.st")
-    assert (status, err, tidied) == (code, said, [first])
+    assert (status, err, tidied) == (code, message, [first])
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 

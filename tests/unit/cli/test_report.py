@@ -1,4 +1,4 @@
-"""`rwkvperf report`: a stored record becomes the report that the run would have written."""
+"""`rwkvperf report` makes reports of stored records."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "error"),
     [
         (["run.json"], 2, "no format is given"),
         ([], 2, "no RECORD is given"),
@@ -60,8 +60,10 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["broken.json", "--format", "json"], 1, "record broken.json is not valid JSON"),
     ],
 )
-def test_mistakes(path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, said: str) -> None:
+def test_mistakes(
+    path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, error: str
+) -> None:
     (path.parent / "broken.json").write_text("{")
     (path.parent / "taken").mkdir()
     assert main(["report", *arguments]) == status
-    assert said in capsys.readouterr().err
+    assert error in capsys.readouterr().err

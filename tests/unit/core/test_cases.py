@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -45,36 +45,12 @@ def test_a_workload_has_one_text_only(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        " ",
-        "pp",
-        "tg",
-        "512",
-        "PP512",
-        "pp0",
-        "tg0",
-        "pp012",
-        "pp-1",
-        "pp+1",
-        "pp1.5",
-        "pp1e3",
-        "pp1_000",
-        "pp10000000",
-        "tg128@",
-        "tg128@d",
-        "tg128@d0",
-        "tg128@4096",
-        "tg128@d10000000",
-        "tg128@d1@d1",
-        "pp512,tg128",
-        "pp512+tg128",
-        "pg512",
-        "pp 512",
-        "pp1\u0662",  # digits of other scripts, which Python's int() takes
-        "pp\uff1512",
-        "tg128@d\u096a",
+        "", " ", "pp", "tg", "512", "PP512", "pp0", "tg0", "pp012", "pp-1", "pp+1", "pp1.5", "pp1e3", "pp1_000",
+        "pp10000000", "tg128@", "tg128@d", "tg128@d0", "tg128@4096", "tg128@d10000000", "tg128@d1@d1", "pp512,tg128",
+        "pp512+tg128", "pg512", "pp 512",
+        "pp1\u0662", "pp\uff1512", "tg128@d\u096a",  # digits of other scripts, which Python's int() takes
     ],
-)
+)  # fmt: skip
 def test_a_malformed_workload_is_refused_and_named(text: str) -> None:
     with pytest.raises(OptionError, match="is not understood; write ppN") as caught:
         Workload.parse(text)
@@ -95,17 +71,10 @@ def test_every_text_is_a_workload_or_refused(text: str) -> None:
         assert repr(text) in str(caught.value)
 
 
-def test_the_key_names_everything_that_makes_a_case() -> None:
+def test_the_key_contains_every_field_of_a_case() -> None:
     assert CASE.key == "llama-cpp | synthetic:nano | q8_0 | cpu | threads=2 chunk=512"
     other = Case("rwkv", "m.pth", "fp32", "cuda:0", 1, 128)
-    changed = [
-        Case(other.backend, CASE.model, CASE.quant, CASE.device, CASE.threads, CASE.chunk),
-        Case(CASE.backend, other.model, CASE.quant, CASE.device, CASE.threads, CASE.chunk),
-        Case(CASE.backend, CASE.model, other.quant, CASE.device, CASE.threads, CASE.chunk),
-        Case(CASE.backend, CASE.model, CASE.quant, other.device, CASE.threads, CASE.chunk),
-        Case(CASE.backend, CASE.model, CASE.quant, CASE.device, other.threads, CASE.chunk),
-        Case(CASE.backend, CASE.model, CASE.quant, CASE.device, CASE.threads, other.chunk),
-    ]
+    changed = [replace(CASE, **{name: value}) for name, value in asdict(other).items()]
     assert len({CASE.key, *(case.key for case in changed)}) == 7
 
 
@@ -114,11 +83,11 @@ def test_ids_are_readable() -> None:
     assert Item(CASE, Workload("generation", 128, 4096)).id == "llama-cpp-q8_0-cpu-tg128@d4096"
 
 
-def test_cases_that_differ_in_their_threads_alone_show_them() -> None:
+def test_cases_that_differ_only_in_threads_show_them() -> None:
     other = replace(CASE, quant="f16")
     shown = disambiguated([CASE, other, replace(CASE, threads=16), CASE])
     assert [*shown] == [CASE, other, replace(CASE, threads=16)]
-    assert [one.label for one in shown.values()] == [
+    assert [case.label for case in shown.values()] == [
         "llama-cpp-q8_0-cpu-t2",
         "llama-cpp-f16-cpu",
         "llama-cpp-q8_0-cpu-t16",
@@ -126,21 +95,17 @@ def test_cases_that_differ_in_their_threads_alone_show_them() -> None:
     assert disambiguated([CASE, other]) == {CASE: CASE, other: other}
 
 
-def test_both_protocols_of_a_case_are_shown_with_their_threads_or_neither_is() -> None:
+def test_both_protocols_of_a_case_show_their_threads_or_neither_does() -> None:
     native = replace(CASE, protocol="native", chunk=256)
     assert disambiguated([CASE, native]) == {CASE: CASE, native: native}
     shown = disambiguated([CASE, native, replace(CASE, threads=1)])
-    assert {one.device for one in shown.values()} == {"cpu-t2", "cpu-t1"}
+    assert {case.device for case in shown.values()} == {"cpu-t2", "cpu-t1"}
     assert shown[native].device == "cpu-t2"
 
 
 def test_the_cross_product_keeps_a_cases_items_together() -> None:
     second = Case("rwkv", "synthetic:nano", "fp32", "cpu", 2, 512)
     prefill, generation = Workload("prefill", 512), Workload("generation", 128)
-    assert cross([CASE, second], iter([prefill, generation])) == (
-        Item(CASE, prefill),
-        Item(CASE, generation),
-        Item(second, prefill),
-        Item(second, generation),
-    )
+    items = [Item(case, workload) for case in (CASE, second) for workload in (prefill, generation)]
+    assert cross([CASE, second], iter([prefill, generation])) == tuple(items)
     assert cross([], [prefill]) == ()

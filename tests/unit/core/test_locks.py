@@ -49,8 +49,8 @@ def process(program: str, *arguments: Path) -> Iterator[subprocess.Popen[bytes]]
             started.kill()
 
 
-def taken(turns: Path, more_than: int = -1) -> int:
-    """Wait until the greedy process has held the lock more often than that; returns how often."""
+def count_turns(turns: Path, more_than: int = -1) -> int:
+    """Wait until the greedy process has had more turns than that; returns their number."""
     limit = time.monotonic() + 300
     while (count := turns.read_text("utf-8").count("turn") if turns.exists() else 0) <= more_than:
         assert time.monotonic() < limit
@@ -64,16 +64,16 @@ def test_a_greedy_process_does_not_starve_a_waiting_one(tmp_path: Path) -> None:
     with process(GREEDY, lock, turns):
         for _ in range(50):
             before: list[int] = []
-            taken(turns, taken(turns))
-            with locks.hold(lock, 60, lambda _: before.append(taken(turns))):  # noqa: B023 - called within
-                passed += [taken(turns) - count for count in before]
+            count_turns(turns, count_turns(turns))
+            with locks.hold(lock, 60, lambda _: before.append(count_turns(turns))):  # noqa: B023 - called within
+                passed += [count_turns(turns) - count for count in before]
             if len(passed) == 5:
                 break
     assert len(passed) == 5, "the greedy process usually holds the lock"
-    assert max(passed) <= 3, "the holder, and one that was earlier in the queue"
+    assert max(passed) <= 3, "the holder's turn, and those of processes earlier in the queue"
 
 
-def test_the_timeout_begins_anew_with_each_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timeout_restarts_with_each_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_STEP_SECONDS", 0.1)
     lock = tmp_path / "lock"
     free = threading.Event()
@@ -98,17 +98,17 @@ def test_the_timeout_begins_anew_with_each_holder(tmp_path: Path, monkeypatch: p
 
 def test_a_timeout_names_the_holder(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
-    said: list[str] = []
+    notes: list[str] = []
     started = time.monotonic()
     with (
         locks.hold(lock),
         pytest.raises(LockedError, match=rf"process {os.getpid()} on "),
-        locks.hold(lock, 0.3, said.append),
+        locks.hold(lock, 0.3, notes.append),
     ):
         pytest.fail("two holders")
     assert 0.3 <= time.monotonic() - started < 60
-    assert len(said) == 1
-    assert f"process {os.getpid()} on " in said[0]
+    assert len(notes) == 1
+    assert f"process {os.getpid()} on " in notes[0]
     with locks.hold(lock, 0):
         pass
 

@@ -24,25 +24,27 @@ TOKENS = [
 @pytest.mark.parametrize("token", TOKENS)
 @pytest.mark.parametrize("sentence", ["error: {} is refused", "token={}", "'{}'", "{}"])
 def test_tokens_are_redacted(token: str, sentence: str) -> None:
-    told = redacted(sentence.format(token), {})
-    assert token[6:] not in told
-    assert "[redacted]" in told
+    text = redacted(sentence.format(token), {})
+    assert token[6:] not in text
+    assert "[redacted]" in text
 
 
-def test_passwords_in_addresses_and_headers_are_redacted() -> None:
-    told = redacted("https://me:hunter2@hub.example/x Authorization: Bearer abcdef123456abcdef", {})
-    assert told == "https://[redacted]@hub.example/x Authorization: Bearer [redacted]"
-
-
-def test_private_keys_are_redacted() -> None:
-    told = redacted("x\n-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY-----\ny", {})
-    assert told == "x\n[redacted]\ny"
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://me:hunter2@hub.example/x", "https://[redacted]@hub.example/x"),
+        ("/x Authorization: Bearer abcdef123456abcdef", "/x Authorization: Bearer [redacted]"),
+        ("x\n-----BEGIN RSA PRIVATE KEY-----\nMIIE\nabc\n-----END RSA PRIVATE KEY-----\ny", "x\n[redacted]\ny"),
+    ],
+)
+def test_passwords_in_addresses_and_headers_and_private_keys_are_redacted(text: str, shown: str) -> None:
+    assert redacted(text, {}) == shown
 
 
 def test_values_of_secret_variables_become_their_names() -> None:
     environment = {"MY_API_TOKEN": "correct horse", "DB_PASSWORD": "staple", "EDITOR": "battery", "A_TOKEN": "4"}
-    told = redacted("correct horse battery staple, 4 of them", environment)
-    assert told == "[MY_API_TOKEN] battery [DB_PASSWORD], 4 of them"
+    text = redacted("correct horse battery staple, 4 of them", environment)
+    assert text == "[MY_API_TOKEN] battery [DB_PASSWORD], 4 of them"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Baselines to store, and a cache folder (where locks live) of the test's own."""
+"""Baselines to store, and a separate cache folder, which holds the locks, for each test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def machine() -> Fingerprint:
 
 @pytest.fixture
 def make_stored() -> Callable[..., StoredCase]:
-    """A stored case with one session; keywords say what is not as usual."""
+    """Make a stored case with one session; keywords change the defaults."""
 
     def make(
         backend: str = "llama-cpp",

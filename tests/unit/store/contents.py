@@ -1,4 +1,4 @@
-"""Baselines of every content, as Hypothesis strategies."""
+"""Hypothesis strategies that make baselines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Baselines of every content, damaged in every way, and what reading one must come to."""
+"""A Hypothesis strategy of damaged baseline files, and a check of how reading one ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOSTILE = (
     "=cmd|' /C calc'!A0", "<script>alert(1)</script>", "${HOME}", "{{7*7}}", "__import__('os').system('true')",
     "\\ud800", "'; DROP TABLE cases; --", "|", "`", "\n# heading",
 )  # fmt: skip
-"""What a stranger may write where a name is expected."""
+"""Texts with which an attacker may replace a name."""
 
 _FRAGMENTS = st.sampled_from(
     ["-", "null", "9" * 30, "1e400", "-0", '"', "]", "{}", "[]", "\\ud800", "\x00", ",", "NaN", "true", "\ufeff"]
@@ -38,7 +38,7 @@ _VALUES = st.one_of(
 def _places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:  # noqa: ANN401 - JSON
     """Every place in a JSON value, as keys and numbers."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [place, *(inner for key, one in items for inner in _places(one, (*place, key)))]
+    return [place, *(inner for key, item in items for inner in _places(item, (*place, key)))]
 
 
 @st.composite
@@ -82,15 +82,15 @@ def _repeated(text: str, draw: st.DrawFn) -> str:
 
 
 def _whole(text: str, draw: st.DrawFn) -> str:
-    changes: list[Callable[[str], str]] = [str.upper, str.strip, lambda one: one[::-1], lambda one: one * 2]
+    changes: list[Callable[[str], str]] = [str.upper, str.strip, lambda text: text[::-1], lambda text: text * 2]
     return draw(st.sampled_from(changes))(text)
 
 
 def outcome(text: str) -> str:
-    """How reading ended, in a few words.
+    """Describe how reading ended.
 
     Raises:
-        AssertionError: neither as a clean error nor as all of what the file says.
+        AssertionError: reading gave neither a clear error nor everything that is in the file.
     """
     try:
         baseline = stored_form.loads(text, PATH)
@@ -99,7 +99,7 @@ def outcome(text: str) -> str:
         assert message.startswith(f"baseline {PATH}"), message
         assert "\x1b" not in message
         reasons = (
-            "is not valid JSON",
+            "not valid JSON",
             "no valid schema number",
             "upgrade",
             "does not follow its schema",
@@ -107,15 +107,15 @@ def outcome(text: str) -> str:
         )
         return next((f"refused: {reason}" for reason in reasons if reason in message), "refused: other")
     raw = json.loads(text)
-    assert _within(raw, msgspec.to_builtins(baseline)), "something that the file says was left out"
+    assert _within(raw, msgspec.to_builtins(baseline)), "part of the file was left out"
     assert stored_form.loads(stored_form.dumps(baseline), PATH) == baseline
-    return "read, with all that it says"
+    return "read whole"
 
 
 def _within(raw: Any, known: Any) -> bool:  # noqa: ANN401 - JSON
     """Whether everything in `raw` is in `known`, which may have more fields."""
     if isinstance(raw, dict):
-        return isinstance(known, dict) and all(key in known and _within(one, known[key]) for key, one in raw.items())
+        return isinstance(known, dict) and all(key in known and _within(raw[key], known[key]) for key in raw)
     if isinstance(raw, list):
         return len(raw) == len(known) and all(_within(*pair) for pair in zip(raw, known, strict=True))
     return bool(raw == known) or re.fullmatch(r"-?0", str(raw)) is not None

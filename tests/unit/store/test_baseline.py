@@ -1,4 +1,4 @@
-"""What a baseline file holds: the same after a round trip, readable in a diff, small, refused when it is none."""
+"""The format of baseline files: round trips, readable diffs, size, merging, and refusal of invalid files."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_baseline_is_the_same_after_a_round_trip(baseline: Baseline) -> None:
 
 @settings(max_examples=30)
 @given(baselines())
-def test_the_order_of_keys_does_not_depend_on_who_came_first(baseline: Baseline) -> None:
+def test_insertion_order_does_not_change_the_file(baseline: Baseline) -> None:
     backwards = replace(
         baseline,
         cases={
@@ -83,13 +83,21 @@ def test_adding_a_session_adds_lines_and_changes_none(machine: Fingerprint, make
     after = before.with_case(make_stored(recorded="2026-02-02T00:00:00Z"), replacing=False)
     old_lines, new_lines = dumps(before).splitlines(), dumps(after).splitlines()
     rest = iter(new_lines)
-    # A comma after the old session is the one change.
+    # Only a comma is added after the old session.
     assert all(any(line.rstrip(",") == old.rstrip(",") for line in rest) for old in old_lines)
 
 
-def full(processes: int, samples: int) -> Baseline:
-    """As many sessions as are kept of twelve cases with two workloads, as many samples as quick ones get."""
+def full(processes: int) -> Baseline:
+    """Twelve cases with two workloads, the most sessions that are kept, and the samples of quick workloads."""
     source = random.Random(1)
+
+    def rows(low: int, high: int) -> dict[str, tuple[tuple[int, ...], ...]]:
+        """A number for each repetition of each process."""
+        return {
+            name: tuple(tuple(source.randrange(low, high) for _ in range(10)) for _ in range(processes))
+            for name in ("pp512", "tg128")
+        }
+
     baseline = Baseline(Fingerprint("Linux", "x86_64", "AMD EPYC 9B14", "family 25 model 17 stepping 1", 2, 1))
     for number in range(12):
         case = Case("llama-cpp", "synthetic:nano", f"q{number}_k_m", "vulkan:0", 2, 512)
@@ -100,18 +108,10 @@ def full(processes: int, samples: int) -> Baseline:
                 1,
                 1.25,
                 0.0125,
-                {
-                    name: tuple(tuple(source.randrange(10**7, 10**8) for _ in range(samples)) for _ in range(processes))
-                    for name in ("pp512", "tg128")
-                },
+                rows(10**7, 10**8),
                 "77b8a379667f",
                 {name: tuple(source.randrange(10**6, 10**8) for _ in range(processes)) for name in ("pp512", "tg128")},
-                handovers={
-                    name: tuple(
-                        tuple(source.randrange(60_000, 200_000) for _ in range(samples)) for _ in range(processes)
-                    )
-                    for name in ("pp512", "tg128")
-                },
+                handovers=rows(60_000, 200_000),
             )
             for day in range(MAX_SESSIONS)
         )
@@ -122,53 +122,48 @@ def full(processes: int, samples: int) -> Baseline:
     return baseline
 
 
-def test_a_full_baseline_stays_under_its_documented_size() -> None:
-    text = dumps(full(processes=5, samples=10))
-    assert loads(text, PATH).cases.keys() == full(5, 10).cases.keys()
-    assert len(text.encode()) < 360_000
+@pytest.mark.parametrize(("processes", "limit"), [(5, 360_000), (20, 1_150_000)])
+def test_a_full_baseline_stays_under_its_documented_size(processes: int, limit: int) -> None:
+    baseline = full(processes)
+    text = dumps(baseline)
+    assert loads(text, PATH).cases.keys() == baseline.cases.keys()
+    assert len(text.encode()) < limit
 
 
-def test_even_with_the_most_processes_a_file_stays_under_its_documented_size() -> None:
-    assert len(dumps(full(processes=20, samples=10)).encode()) < 1_150_000
-
-
-@pytest.mark.parametrize("probes", [(5,), (5, 6, 7), (5, 0), (5, -1)])
-def test_probe_times_that_fit_no_process_are_refused(
-    probes: tuple[int, ...], machine: Fingerprint, make_stored: MakeStored
+@pytest.mark.parametrize(
+    ("field", "called", "valid", "invalid"),
+    [
+        ("probes", "probe times", (5, 6), [(5,), (5, 6, 7), (5, 0), (5, -1)]),
+        (
+            "handovers", "handovers", ((5, 6), (7, 8)),
+            [((5, 6),), ((5, 6), (7, 8), (9, 9)), ((5, 6), (7,)), ((5, 6), (7, 0))],
+        ),
+    ],
+)  # fmt: skip
+def test_probes_and_handovers_that_do_not_fit_the_times_are_refused(
+    field: str, called: str, valid: object, invalid: list[object], machine: Fingerprint, make_stored: MakeStored
 ) -> None:
-    def text(probes: tuple[int, ...]) -> str:
+    def read(values: object) -> None:
         stored = make_stored()
-        probed = replace(stored.sessions[0], probe_version="1", probes={"pp512": probes})
-        return dumps(Baseline(machine).with_case(replace(stored, sessions=(probed,)), replacing=False))
+        changed: dict[str, Any] = {field: {"pp512": values}}
+        session = replace(stored.sessions[0], probe_version="1", workloads={"pp512": ((1, 2), (3, 4))}, **changed)
+        loads(dumps(Baseline(machine).with_case(replace(stored, sessions=(session,)), replacing=False)), PATH)
 
-    loads(text((5, 6)), PATH)
-    with pytest.raises(BaselineError, match=r"pp512 has unusable probe times; restore it"):
-        loads(text(probes), PATH)
-
-
-@pytest.mark.parametrize("rows", [((5, 6),), ((5, 6), (7, 8), (9, 9)), ((5, 6), (7,)), ((5, 6), (7, 0))])
-def test_hand_overs_that_fit_no_repetition_are_refused(
-    rows: tuple[tuple[int, ...], ...], machine: Fingerprint, make_stored: MakeStored
-) -> None:
-    def text(rows: tuple[tuple[int, ...], ...]) -> str:
-        stored = make_stored()
-        session = replace(stored.sessions[0], workloads={"pp512": ((1, 2), (3, 4))}, handovers={"pp512": rows})
-        return dumps(Baseline(machine).with_case(replace(stored, sessions=(session,)), replacing=False))
-
-    loads(text(((5, 6), (7, 8))), PATH)
-    with pytest.raises(BaselineError, match=r"pp512 has unusable handovers; restore it"):
-        loads(text(rows), PATH)
+    read(valid)
+    for values in invalid:
+        with pytest.raises(BaselineError, match=rf"pp512 has unusable {called}; restore it"):
+            read(values)
 
 
-def test_the_nearest_hand_over_is_known_by_threads_and_version(machine: Fingerprint, make_stored: MakeStored) -> None:
+def test_the_fastest_handover_is_found_by_threads_and_version(machine: Fingerprint, make_stored: MakeStored) -> None:
     def stored(threads: int, version: str, *handovers: int) -> StoredCase:
         case = make_stored()
         session = replace(case.sessions[0], probe_version=version, handovers={"pp512": (handovers,)})
         return replace(case, case=replace(case.case, threads=threads), sessions=(session,))
 
     baseline = Baseline(machine)
-    for one in (stored(2, "v", 70, 105), stored(2, "w", 60, 61), stored(2, "v", 71, 72), stored(4, "v", 50, 50)):
-        baseline = baseline.with_case(one, replacing=False)
+    for case in (stored(2, "v", 70, 105), stored(2, "w", 60, 61), stored(2, "v", 71, 72), stored(4, "v", 50, 50)):
+        baseline = baseline.with_case(case, replacing=False)
     assert baseline.fastest_handovers(2) == {"v": 70, "w": 60.5}
     assert baseline.fastest_handovers(4) == {"v": 50}
     assert baseline.fastest_handovers(1) == {}
@@ -178,8 +173,8 @@ def test_the_nearest_hand_over_is_known_by_threads_and_version(machine: Fingerpr
 
 
 def test_saving_one_case_leaves_the_others(machine: Fingerprint, make_stored: MakeStored) -> None:
-    one, other = make_stored("rwkv"), make_stored("web-rwkv")
-    baseline = Baseline(machine).with_case(one, replacing=False).with_case(other, replacing=False)
+    changed, other = make_stored("rwkv"), make_stored("web-rwkv")
+    baseline = Baseline(machine).with_case(changed, replacing=False).with_case(other, replacing=False)
     for replacing in (False, True):
         after = baseline.with_case(make_stored("rwkv", recorded="later"), replacing=replacing)
         assert after.cases[other.case.key] == other
@@ -195,7 +190,7 @@ def test_sessions_are_kept_in_order_up_to_the_limit(machine: Fingerprint, make_s
     assert [session.recorded for session in stored.sessions] == kept
 
 
-def test_an_old_run_that_is_stored_late_is_not_the_newest(machine: Fingerprint, make_stored: MakeStored) -> None:
+def test_sessions_are_ordered_by_date(machine: Fingerprint, make_stored: MakeStored) -> None:
     new, old = make_stored(recorded="2026", version="2"), make_stored(recorded="2025", version="1")
     baseline = Baseline(machine).with_case(new, replacing=False).with_case(old, replacing=False)
     (stored,) = baseline.cases.values()
@@ -205,7 +200,7 @@ def test_an_old_run_that_is_stored_late_is_not_the_newest(machine: Fingerprint, 
     assert by_hand.reference("pp512") == new.sessions
 
 
-def test_sessions_of_one_workload_push_out_no_other_workload_s(machine: Fingerprint, make_stored: MakeStored) -> None:
+def test_sessions_are_limited_per_workload(machine: Fingerprint, make_stored: MakeStored) -> None:
     baseline = Baseline(machine).with_case(make_stored(recorded="00", tg128=((5,),)), replacing=False)
     for number in range(1, MAX_SESSIONS + 1):
         newer = make_stored(recorded=f"{number:02}", pp512=None, tg128=((6,),))
@@ -230,27 +225,17 @@ def test_replacing_drops_the_workloads_it_timed_and_no_others(machine: Fingerpri
     ]
 
 
-ANOTHER = pytest.mark.parametrize(
+@pytest.mark.parametrize(
     "changed", [{"model_hash": "b" * 64}, {"device": Device("cpu", "another CPU", "cpu")}], ids=["model", "device"]
 )
-
-
-@ANOTHER
-def test_another_model_or_device_under_the_same_name_is_stored_by_replacing(
+def test_another_model_or_device_under_the_same_name_is_stored_only_by_replacing(
     changed: dict[str, Any], machine: Fingerprint, make_stored: MakeStored
 ) -> None:
     old, new = make_stored(recorded="old", tg128=((5,),)), make_stored(recorded="new", **changed)
-    baseline = Baseline(machine).with_case(old, replacing=False).with_case(new, replacing=True)
-    assert baseline.cases == {new.case.key: new}
-
-
-@ANOTHER
-def test_appending_another_model_or_device_under_the_same_name_is_refused(
-    changed: dict[str, Any], machine: Fingerprint, make_stored: MakeStored
-) -> None:
-    baseline = Baseline(machine).with_case(make_stored(), replacing=False)
+    baseline = Baseline(machine).with_case(old, replacing=False)
+    assert baseline.with_case(new, replacing=True).cases == {new.case.key: new}
     with pytest.raises(BaselineError, match="--rwkv-save-baseline=replace drops those sessions"):
-        baseline.with_case(make_stored(**changed), replacing=False)
+        baseline.with_case(new, replacing=False)
 
 
 def test_a_device_with_a_newer_driver_is_the_same_device(machine: Fingerprint, make_stored: MakeStored) -> None:
@@ -269,7 +254,7 @@ def test_the_reference_is_the_newest_software_that_timed_the_workload(make_store
         make_stored(recorded="3", version="2", tg128=((1,),)),
         make_stored(recorded="4", version="3"),
     ]
-    stored = replace(made[0], sessions=tuple(one.sessions[0] for one in made))
+    stored = replace(made[0], sessions=tuple(case.sessions[0] for case in made))
     assert [session.recorded for session in stored.reference("tg128")] == ["1", "3"]
     assert [session.recorded for session in stored.reference("pp512")] == ["4"]
     assert stored.reference("pp16") == ()
@@ -277,11 +262,11 @@ def test_the_reference_is_the_newest_software_that_timed_the_workload(make_store
 
 def test_sessions_of_another_protocol_are_no_reference(make_stored: MakeStored) -> None:
     made = [make_stored(recorded="0", protocol=1), make_stored(recorded="1", protocol=2)]
-    stored = replace(made[0], sessions=tuple(one.sessions[0] for one in made))
+    stored = replace(made[0], sessions=tuple(case.sessions[0] for case in made))
     assert [session.recorded for session in stored.reference("pp512")] == ["1"]
 
 
-# What is no baseline
+# Invalid files
 
 
 @pytest.fixture
@@ -296,7 +281,7 @@ def refused(text: str, message: str) -> None:
     assert str(caught.value).startswith(f"baseline {PATH}")
 
 
-def test_a_file_that_breaks_off_anywhere_is_refused(good: str) -> None:
+def test_a_truncated_file_is_refused(good: str) -> None:
     whole = good.rstrip()
     for length in range(0, len(whole), 7):
         refused(whole[:length], "is not valid JSON .*; restore it from version control or move it away")
@@ -305,31 +290,19 @@ def test_a_file_that_breaks_off_anywhere_is_refused(good: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "\0" * 64,
-        "<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> other\n",
-        "[" * 100_000,
-        '{"schema": NaN}',
-        '{"schema": -Infinity}',
-        '{"schema": 1e999}',
-        '\ufeff{"schema": 1}',
-        '{"\\ud800": 1}',
-        '{"schema": ["\\udfff"]}',
+        "", "\0" * 64, "<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> other\n", "[" * 100_000, '{"schema": NaN}',
+        '{"schema": -Infinity}', '{"schema": 1e999}',
+        '\ufeff{"schema": 1}', '{"\\ud800": 1}', '{"schema": ["\\udfff"]}',
     ],
     ids=["empty", "zeros", "conflict", "deep", "NaN", "Infinity", "overflow", "BOM", "surrogate key", "surrogate"],
-)
-def test_what_is_not_json_is_refused(text: str) -> None:
+)  # fmt: skip
+def test_invalid_json_is_refused(text: str) -> None:
     refused(text, "is not valid JSON")
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '"text"', "{}", "1"])
 def test_json_without_a_schema_is_refused(text: str) -> None:
     refused(text, "has no valid schema number")
-
-
-@pytest.mark.parametrize("value", ["1", True, 0, -1, 1.0, None, [1]])
-def test_a_schema_that_is_no_number_is_refused(value: object, good: str) -> None:
-    refused(json.dumps({**json.loads(good), "schema": value}), "has no valid schema number")
 
 
 @pytest.mark.parametrize("value", [VERSION + 1, 99, 10**30])
@@ -353,9 +326,9 @@ def damaged(good: str, place: tuple[Any, ...], value: object) -> str:
     return json.dumps(raw)
 
 
-@pytest.mark.parametrize(
-    ("place", "value"),
-    [
+REFUSED: dict[str, list[tuple[tuple[Any, ...], object]]] = {
+    "has no valid schema number": [(("schema",), value) for value in ("1", True, 0, -1, 1.0, None, [1])],
+    r"does not follow its schema: .* - at `\$\.": [
         (("cases",), []),
         (("cases",), None),
         (("fingerprint",), {}),
@@ -377,48 +350,41 @@ def damaged(good: str, place: tuple[Any, ...], value: object) -> str:
         ((*SAMPLES, 0, 0), None),
         ((*SAMPLES, 0, 0), True),
     ],
+    "unknown key ''": [(("fingerprint", ""), [])],
+    r"llama-cpp \| .*.*, .pp512. holds no usable times": [
+        *(((*SAMPLES, 1, 0), value) for value in (0, -1, MAX_NANOSECONDS + 1, 10**300)),
+        *((SAMPLES, rows) for rows in ((), [()], [(1,), ()])),
+    ],
+    "is no spread of prefill times": [
+        (("noise",), {"prefill": {"recorded": "2026-11-29T00:00:00Z", "spread": spread, "freedom": 3.0}})
+        for spread in (0.0, -0.1, 42.0, 1e200)
+    ],
+    "case 'llama-cpp .* f16 .*' describes 'llama-cpp .* q8_0": [((*CASE, "case", "quant"), "q8_0")],
+}
+
+
+@pytest.mark.parametrize(
+    ("message", "place", "value"), [(message, *change) for message, changes in REFUSED.items() for change in changes]
 )
-def test_a_field_of_another_type_is_refused_and_named(place: tuple[Any, ...], value: object, good: str) -> None:
-    refused(damaged(good, place, value), r"does not follow its schema: .* - at `\$\.")
+def test_an_invalid_value_is_refused(message: str, place: tuple[Any, ...], value: object, good: str) -> None:
+    refused(damaged(good, place, value), message)
 
 
-@pytest.mark.parametrize("field", ["fingerprint"])
-def test_a_missing_field_is_refused_and_named(field: str, good: str) -> None:
+def test_a_missing_field_is_refused_and_named(good: str) -> None:
     raw = json.loads(good)
-    del raw[field]
-    refused(json.dumps(raw), f"does not follow its schema: .*{field}")
-
-
-@pytest.mark.parametrize("value", [0, -1, MAX_NANOSECONDS + 1, 10**300])
-def test_a_time_that_is_none_is_refused_with_its_case_and_workload(value: int, good: str) -> None:
-    refused(damaged(good, (*SAMPLES, 1, 0), value), r"llama-cpp \| .*.*, .pp512. holds no usable times")
-
-
-@pytest.mark.parametrize("spread", [0.0, -0.1, 42.0, 1e200])
-def test_a_spread_that_no_times_have_is_refused(spread: float, good: str) -> None:
-    raw = json.loads(good)
-    raw["noise"] = {"prefill": {"recorded": "2026-11-29T00:00:00Z", "spread": spread, "freedom": 3.0}}
-    refused(json.dumps(raw), "is no spread of prefill times")
-
-
-@pytest.mark.parametrize("runs", [[], [[]], [[1], []]])
-def test_a_workload_without_times_is_refused(runs: list[list[int]], good: str) -> None:
-    refused(damaged(good, SAMPLES, runs), "pp512. holds no usable times")
+    del raw["fingerprint"]
+    refused(json.dumps(raw), "does not follow its schema: .*fingerprint")
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "-1e999", str(10**400)])
-def test_conditions_that_are_no_numbers_are_refused(value: str, good: str) -> None:
+def test_conditions_that_are_not_numbers_are_refused(value: str, good: str) -> None:
     refused(good.replace('"load_before": 0.5', f'"load_before": {value}', 1), "is not valid JSON")
-
-
-def test_a_case_under_another_cases_key_is_refused(good: str) -> None:
-    refused(damaged(good, (*CASE, "case", "quant"), "q8_0"), "case 'llama-cpp .* f16 .*' describes 'llama-cpp .* q8_0")
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(damaged_files())
 def test_a_damaged_file_is_refused_or_read_with_all_that_it_says(text: str) -> None:
-    """A small share of what `make prove ARGS=store` reads."""
+    """`make prove ARGS=store` reads many more."""
     outcome(text)
 
 
@@ -434,14 +400,7 @@ def test_nothing_that_a_file_names_is_opened(good: str) -> None:
             opened.append(f"{event} {arguments[0]!r}")
 
     watching = True
-    sys.addaudithook(lambda *told: watch(*told) if watching else None)  # there is no way to take one away
+    sys.addaudithook(lambda *call: watch(*call) if watching else None)  # audit hooks cannot be removed
     loads(json.dumps(raw), PATH)
     watching = False
     assert opened == []
-
-
-def test_a_key_without_a_name_is_an_unknown_one() -> None:
-    fingerprint = {"system": "Linux", "architecture": "", "cpu": "", "cpu_model": "", "cores": 1, "physical_cores": 1}
-    text = json.dumps({"cases": {}, "fingerprint": {**fingerprint, "": []}, "schema": 1})
-    with pytest.raises(BaselineError, match="unknown key ''"):
-        loads(text, PATH)

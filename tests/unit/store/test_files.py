@@ -1,10 +1,10 @@
-"""Reading and writing baseline files: nothing lost, whatever the disk does and whoever else writes."""
+"""Reading and writing baseline files: failed reads and saves change nothing."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder such as people have."""
+    """A folder with a space and characters outside ASCII."""
     made = tmp_path / "meine Läufe 龙"
     made.mkdir()
     return made
@@ -53,30 +53,28 @@ def test_no_file_is_no_baseline(tmp_path: Path) -> None:
     assert files.read(tmp_path / "nothing.json") is None
 
 
-@pytest.mark.parametrize("data", [b"\xff\xfe", b"{", b""], ids=["bytes", "brace", "empty"])
-def test_a_file_that_cannot_be_used_is_named_and_left_as_it_is(
-    data: bytes, saved: Path, machine: Fingerprint, make_stored: MakeStored
+RESTORE = "restore it from version control"
+
+
+@pytest.mark.parametrize(
+    ("data", "advice"),
+    [(b"\xff\xfe", RESTORE), (b"{", RESTORE), (b"", RESTORE), (b'{"schema": 2}', "upgrade pytest-rwkvperf")],
+    ids=["bytes", "brace", "empty", "newer"],
+)
+def test_an_unusable_file_is_named_and_left_unchanged(
+    data: bytes, advice: str, saved: Path, machine: Fingerprint, make_stored: MakeStored
 ) -> None:
     saved.write_bytes(data)
-    with pytest.raises(BaselineError, match="restore it from version control") as caught:
+    message = f"{re.escape(str(saved))}.*{advice}"
+    with pytest.raises(BaselineError, match=message):
         files.read(saved)
-    assert str(saved) in str(caught.value)
-    with pytest.raises(BaselineError) as caught:
+    with pytest.raises(BaselineError, match=message):
         files.save(saved.parent, machine, [make_stored("rwkv")], replacing=True)
-    assert str(saved) in str(caught.value)
     assert saved.read_bytes() == data
     assert listing(saved.parent) == [saved.name]
 
 
-def test_a_newer_releases_file_is_left_as_it_is(saved: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
-    newer = json.dumps({**json.loads(saved.read_text("utf-8")), "schema": 2}).encode()
-    saved.write_bytes(newer)
-    with pytest.raises(BaselineError, match="upgrade pytest-rwkvperf"):
-        files.save(saved.parent, machine, [make_stored()], replacing=True)
-    assert saved.read_bytes() == newer
-
-
-def test_a_folder_in_a_files_place_is_no_baseline(folder: Path) -> None:
+def test_a_folder_instead_of_a_file_is_refused(folder: Path) -> None:
     with pytest.raises(BaselineError, match="make that possible, or name another path") as caught:
         files.read(folder)
     assert str(folder) in str(caught.value)
@@ -85,16 +83,14 @@ def test_a_folder_in_a_files_place_is_no_baseline(folder: Path) -> None:
 def test_the_machines_most_alike_come_first(folder: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
     near = replace(machine, cores=4)
     far = Fingerprint("Darwin", "arm64", "Apple M3", "", 8, 8)
-    for one in (far, near, machine):
-        files.save(folder, one, [make_stored()], replacing=False)
+    for fingerprint in (far, near, machine):
+        files.save(folder, fingerprint, [make_stored()], replacing=False)
     assert files.others(folder, machine) == [near, far]
     assert files.others(folder / "missing", machine) == []
 
 
-def test_what_is_no_baseline_beside_it_is_passed_over(
-    folder: Path, machine: Fingerprint, make_stored: MakeStored
-) -> None:
-    """Another machine's damaged file is none of this run's business, nor is a record that lies there."""
+def test_other_files_in_the_folder_are_ignored(folder: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
+    """They are damaged baselines of other machines, or records."""
     near = replace(machine, cores=4)
     files.save(folder, near, [make_stored()], replacing=False)
     (folder / "a.json").write_text("{", "utf-8")
@@ -111,6 +107,9 @@ def test_what_is_saved_is_read_again(saved: Path, machine: Fingerprint, make_sto
     assert baseline is not None
     assert baseline.fingerprint == machine
     assert baseline.cases == {make_stored().case.key: make_stored()}
+    assert listing(saved.parent) == [saved.name]
+    if os.name == "posix":
+        assert stat.S_IMODE(saved.stat().st_mode) == 0o644
 
 
 def test_saving_merges_with_what_is_there(saved: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
@@ -125,7 +124,7 @@ def test_saving_merges_with_what_is_there(saved: Path, machine: Fingerprint, mak
 
 @pytest.fixture
 def link(saved: Path) -> Path:
-    """The baseline's place, from which a link leads to the file."""
+    """A link to the baseline, in the baseline's place."""
     elsewhere = saved.parent.parent / "shared"
     elsewhere.mkdir()
     saved.rename(elsewhere / "machine.json")
@@ -134,9 +133,7 @@ def link(saved: Path) -> Path:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
-def test_a_link_stays_one_and_its_target_gets_what_is_saved(
-    link: Path, machine: Fingerprint, make_stored: MakeStored
-) -> None:
+def test_saving_through_a_link_changes_its_target(link: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
     assert files.save(link.parent, machine, [make_stored("rwkv")], replacing=False) == link
     assert link.is_symlink()
     assert not link.resolve().is_symlink()
@@ -147,9 +144,7 @@ def test_a_link_stays_one_and_its_target_gets_what_is_saved(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
-def test_a_link_that_leads_nowhere_is_named_and_nothing_is_made_there(
-    link: Path, machine: Fingerprint, make_stored: MakeStored
-) -> None:
+def test_a_dangling_link_is_refused(link: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
     target = link.resolve()
     target.unlink()
     with pytest.raises(BaselineError, match=r"is a link to .*, which is not there") as caught:
@@ -159,12 +154,6 @@ def test_a_link_that_leads_nowhere_is_named_and_nothing_is_made_there(
         files.save(link.parent, machine, [make_stored()], replacing=True)
     assert not target.exists()
     assert link.is_symlink()
-
-
-def test_saving_leaves_one_file_that_others_may_read(saved: Path) -> None:
-    assert listing(saved.parent) == [saved.name]
-    if os.name == "posix":
-        assert stat.S_IMODE(saved.stat().st_mode) == 0o644
 
 
 def test_the_folder_is_made(tmp_path: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
@@ -180,7 +169,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path, machine: Fingerpr
 
 
 @pytest.mark.parametrize("spread", [0.0, -0.1])
-def test_what_could_not_be_read_again_is_not_written(saved: Path, machine: Fingerprint, spread: float) -> None:
+def test_a_value_that_could_not_be_read_again_is_not_written(saved: Path, machine: Fingerprint, spread: float) -> None:
     before = saved.read_bytes()
     advice = "nothing was saved, since it could not be read again"
     with pytest.raises(BaselineError, match=rf": {spread} from 3 is no spread of generation times; {advice}$"):
@@ -188,7 +177,7 @@ def test_what_could_not_be_read_again_is_not_written(saved: Path, machine: Finge
     assert saved.read_bytes() == before
 
 
-def test_a_machine_whose_processes_differ_threefold_keeps_that(saved: Path, machine: Fingerprint) -> None:
+def test_a_large_spread_is_stored(saved: Path, machine: Fingerprint) -> None:
     noise = Noise("2026-01-01T00:00:00Z", 1.176, 3)
     files.save_noise(saved.parent, machine, {"generation": noise})
     baseline = files.read(saved)
@@ -197,7 +186,7 @@ def test_a_machine_whose_processes_differ_threefold_keeps_that(saved: Path, mach
     assert baseline.cases
 
 
-def test_a_name_that_is_no_text_is_refused(saved: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
+def test_a_name_that_is_not_unicode_is_refused(saved: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
     before = saved.read_bytes()
     stored = make_stored()
     # How Python reads a file name on Linux that is not UTF-8 (PEP 383); `models.resolve` gives models no such name.
@@ -208,7 +197,7 @@ def test_a_name_that_is_no_text_is_refused(saved: Path, machine: Fingerprint, ma
     assert listing(saved.parent) == [saved.name]
 
 
-def test_what_a_killed_writer_left_is_removed_by_the_next_save(
+def test_files_of_a_killed_writer_are_removed_by_the_next_save(
     saved: Path, machine: Fingerprint, make_stored: MakeStored
 ) -> None:
     (saved.parent / f".{saved.name}.abc123.tmp").write_bytes(b"{")
@@ -217,7 +206,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_save(
     assert listing(saved.parent) == [".other.json.abc123.tmp", saved.name]
 
 
-def test_one_file_has_one_lock_outside_its_folder_however_it_is_spelt(folder: Path, own_cache: Path) -> None:
+def test_a_file_has_one_lock_outside_its_folder_however_its_path_is_written(folder: Path, own_cache: Path) -> None:
     path = folder / "here.json"
     lock = folders.lock_for(path)
     assert lock == folders.lock_for(folder / ".." / folder.name / "here.json")
@@ -227,40 +216,35 @@ def test_one_file_has_one_lock_outside_its_folder_however_it_is_spelt(folder: Pa
         assert lock.is_relative_to(own_cache)
 
 
-# The disk refuses
-
-
-def no_space(*_: Any, **__: Any) -> NoReturn:  # noqa: ANN401 - in the place of several functions
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def interrupted(*_: Any, **__: Any) -> NoReturn:  # noqa: ANN401 - as above
-    raise KeyboardInterrupt
+# Failing disks
 
 
 @pytest.mark.parametrize(
-    ("where", "name"), [(os, "fsync"), (Path, "chmod"), (Path, "replace")], ids=["fsync", "chmod", "replace"]
+    ("where", "name", "error"),
+    [(os, "fsync", OSError), (Path, "chmod", OSError), (Path, "replace", OSError), (os, "fsync", KeyboardInterrupt)],
+    ids=["fsync", "chmod", "replace", "interrupt"],
 )
-def test_a_disk_that_refuses_leaves_the_old_file_and_nothing_else(
-    where: object,
-    name: str,
-    saved: Path,
-    machine: Fingerprint,
-    make_stored: MakeStored,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_failed_save_leaves_the_old_file_and_no_other(
+    where: object, name: str, error: type[BaseException], saved: Path, machine: Fingerprint, make_stored: MakeStored
 ) -> None:
+    def fail(*_: Any, **__: Any) -> NoReturn:  # noqa: ANN401 - in the place of several functions
+        raise error(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     before = saved.read_bytes()
-    monkeypatch.setattr(where, name, no_space)
-    with pytest.raises(BaselineError, match=r"cannot be written: .*No space left on device") as caught:
+    message = f"{re.escape(str(saved))} cannot be written: .*No space left on device"
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(BaselineError, match=message) if error is OSError else pytest.raises(KeyboardInterrupt),
+    ):
+        patch.setattr(where, name, fail)
         files.save(saved.parent, machine, [make_stored("rwkv")], replacing=False)
-    assert str(saved) in str(caught.value)
     assert saved.read_bytes() == before
     assert listing(saved.parent) == [saved.name]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="folders are flushed on POSIX")
 @pytest.mark.parametrize("number", [errno.EIO, errno.EINVAL])
-def test_a_folder_that_cannot_be_flushed_is_told_with_the_new_file_in_place(
+def test_a_folder_that_cannot_be_flushed_is_an_error_after_the_file_was_written(
     saved: Path, machine: Fingerprint, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     flush = os.fsync
@@ -274,26 +258,14 @@ def test_a_folder_that_cannot_be_flushed_is_told_with_the_new_file_in_place(
     if number == errno.EINVAL:  # a file system without such a step
         files.save(saved.parent, machine, [make_stored("rwkv")], replacing=False)
     else:
-        with pytest.raises(
-            StorageError, match=r"was written, but .* could not be flushed .*Input/output error"
-        ) as told:
+        message = r"was written, but .* could not be flushed .*Input/output error"
+        with pytest.raises(StorageError, match=message) as caught:
             files.save(saved.parent, machine, [make_stored("rwkv")], replacing=False)
-        assert "left as it is" not in str(told.value)
-        assert str(saved) in str(told.value)
+        assert "left as it is" not in str(caught.value)
+        assert str(saved) in str(caught.value)
     baseline = files.read(saved)
     assert baseline is not None
     assert len(baseline.cases) == 2
-    assert listing(saved.parent) == [saved.name]
-
-
-def test_an_interrupt_in_the_middle_leaves_the_old_file_and_nothing_else(
-    saved: Path, machine: Fingerprint, make_stored: MakeStored, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = saved.read_bytes()
-    monkeypatch.setattr(os, "fsync", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        files.save(saved.parent, machine, [make_stored("rwkv")], replacing=False)
-    assert saved.read_bytes() == before
     assert listing(saved.parent) == [saved.name]
 
 
@@ -314,7 +286,7 @@ except BaselineError as error:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits on file sizes are POSIX's")
-def test_a_file_that_the_system_will_not_let_grow_leaves_the_old_one(saved: Path) -> None:
+def test_a_file_size_limit_leaves_the_old_file(saved: Path) -> None:
     before = saved.read_bytes()
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_ROOM, str(saved)], capture_output=True, text=True, timeout=300, check=False

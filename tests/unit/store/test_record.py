@@ -1,4 +1,4 @@
-"""The record on disk: read back as it was, refused when it is anything else, and described by the published schema."""
+"""The format of records: round trips, refusal of invalid files, and the published schema."""
 
 from __future__ import annotations
 
@@ -31,54 +31,45 @@ FULL = report_record(
 TURN = {"tokens": 5, "nanoseconds": 0, "rss_bytes": 1}
 
 
-def changed(**fields: Any) -> str:  # noqa: ANN401 - anything that JSON has
-    return json.dumps({**json.loads(records.dumps(FULL)), **fields})
-
-
-def at(raw: Any, *path: str | int) -> Any:  # noqa: ANN401 - anything that JSON has
-    for step in path:
-        raw = raw[step]
-    return raw
-
-
 def with_value(value: object, *path: str | int) -> str:
-    raw = json.loads(records.dumps(FULL))
-    at(raw, *path[:-1])[path[-1]] = value
+    """The full record's JSON with another value at a path."""
+    raw: Any = json.loads(records.dumps(FULL))
+    inner = raw
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = value
     return json.dumps(raw)
 
 
-def test_it_is_read_back_as_it_was() -> None:
-    assert records.loads(records.dumps(FULL), PATH) == FULL
-
-
-def test_its_schema_comes_first_and_a_process_s_times_stand_on_one_line() -> None:
+def test_a_record_survives_a_round_trip_with_its_schema_first_and_times_on_one_line() -> None:
     text = records.dumps(FULL)
+    assert records.loads(text, PATH) == FULL
     assert text.startswith('{\n  "schema": 1,\n')
     assert '"token_nanoseconds": [10000000, 10000000, 10000000, 10000000]' in text
 
 
-def test_what_a_later_release_adds_with_a_default_may_be_absent() -> None:
+def test_fields_with_a_default_may_be_absent() -> None:
     raw = json.loads(records.dumps(FULL))
     for name in ("commit", "skipped"):
         del raw[name]
     assert records.loads(json.dumps(raw), PATH) == replace(FULL, commit="", skipped=())
 
 
-# What is refused
+# Invalid files
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         ("", "not valid JSON"),
         ("[]", "no valid schema number"),
-        (changed(schema=True), "no valid schema number"),
-        (changed(schema=2), "schema 2, this release reads up to 1; upgrade"),
-        (changed(seconds="a minute"), "$.seconds"),
-        (changed(seconds=math.nan), "NaN is not a number"),
-        (changed(seconds=0).replace('"seconds": 0', '"seconds": 1e999'), "too large"),
-        (changed(speed=9), "unknown key 'speed'"),
-        (changed(commit="\ud800"), "not valid JSON"),
+        (with_value(True, "schema"), "no valid schema number"),  # noqa: FBT003 - a JSON value
+        (with_value(2, "schema"), "schema 2, this release reads up to 1; upgrade"),
+        (with_value("a minute", "seconds"), "$.seconds"),
+        (with_value(math.nan, "seconds"), "NaN is not a number"),
+        (with_value(0, "seconds").replace('"seconds": 0', '"seconds": 1e999'), "too large"),
+        (with_value(9, "speed"), "unknown key 'speed'"),
+        (with_value("\ud800", "commit"), "not valid JSON"),
         (with_value("FASTER", "cases", 0, "items", 0, "verdict"), "$.cases[0].items[0].verdict"),
         (with_value("pp", "cases", 0, "items", 0, "workload"), "workload 'pp' is not understood"),
         (with_value(" pp16", "cases", 0, "items", 0, "workload"), "' pp16' names no workload"),
@@ -94,16 +85,14 @@ def test_what_a_later_release_adds_with_a_default_may_be_absent() -> None:
         (with_value(10**19, "cases", 0, "old", "runs", 0, "samples", "pp16", 0, "nanoseconds"), "no usable times"),
     ],
 )
-def test_what_is_no_record_is_refused_with_the_file_and_the_place(text: str, said: str) -> None:
+def test_an_invalid_record_is_refused_with_the_file_and_the_field(text: str, reason: str) -> None:
     with pytest.raises(RecordError) as caught:
         records.loads(text, PATH)
-    assert said in str(caught.value)
+    assert reason in str(caught.value)
     assert "run.json" in str(caught.value)
 
 
-def test_a_file_that_is_not_there_or_too_large_or_no_text_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_undecodable_or_too_large_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ü.json"
     with pytest.raises(RecordError, match=r"ü\.json is not there; give the file"):
         records.read(path)
@@ -117,7 +106,7 @@ def test_a_file_that_is_not_there_or_too_large_or_no_text_is_refused(
 
 @settings(max_examples=50)
 @given(text=st.text() | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps))
-def test_any_other_text_is_a_clear_error(text: str) -> None:
+def test_any_other_text_is_refused(text: str) -> None:
     with pytest.raises(RecordError):
         records.loads(text, PATH)
 
@@ -125,20 +114,20 @@ def test_any_other_text_is_a_clear_error(text: str) -> None:
 # The published schema
 
 
-def test_the_published_schema_is_that_of_the_types() -> None:
+def test_the_published_schema_is_up_to_date() -> None:
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     assert published == records.json_schema(), "renew it: rwkvperf report --schema > docs/record.schema.json"
 
 
-def test_a_validator_accepts_records_and_refuses_what_is_none() -> None:
+def test_a_validator_accepts_records_and_refuses_invalid_ones() -> None:
     schema = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     validator.validate(json.loads(records.dumps(FULL)))
     for text in (
-        changed(schema=2),
-        changed(speed=9),
-        changed(seconds="a minute"),
+        with_value(2, "schema"),
+        with_value(9, "speed"),
+        with_value("a minute", "seconds"),
         with_value("FASTER", "cases", 0, "items", 0, "verdict"),
         with_value(1, "cases", 0, "measured", "runs", 0, "speed"),
     ):

@@ -23,7 +23,7 @@ def test_there_is_a_file_of_every_version() -> None:
 
 
 @pytest.mark.parametrize("number", range(1, baselines.VERSION + 1))
-def test_a_file_of_an_earlier_release_is_read_with_all_its_figures(number: int) -> None:
+def test_a_file_of_an_earlier_release_is_read_whole(number: int) -> None:
     path = VERSIONS / f"{number}.json"
     baseline = baselines.loads(path.read_text("utf-8"), path)
     assert baseline.schema == baselines.VERSION
@@ -37,7 +37,7 @@ def test_a_file_of_an_earlier_release_is_read_with_all_its_figures(number: int) 
 
 
 @pytest.mark.parametrize("number", range(1, baselines.VERSION + 1))
-def test_reading_leaves_the_file_and_saving_renews_it(
+def test_reading_keeps_the_old_schema_and_saving_updates_it(
     number: int, tmp_path: Path, make_stored: Callable[..., baselines.StoredCase]
 ) -> None:
     old = (VERSIONS / f"{number}.json").read_bytes()

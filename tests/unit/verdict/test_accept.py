@@ -1,4 +1,4 @@
-"""What of a run goes into the baseline."""
+"""Which of a run's figures are stored in the baseline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from tests.unit.building import CASE, CPU, MODEL, make_record, make_run
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Case
-    from pytest_rwkvperf.measure.record import ProcessRun
     from pytest_rwkvperf.stats.verdicts import Verdict
 
 PREFILL, GENERATION = Workload("prefill", 512), Workload("generation", 128)
@@ -37,7 +36,7 @@ def judged(verdict: Verdict, workload: Workload = PREFILL, case: Case = CASE) ->
         ("INVALID", False, False),
     ],
 )
-def test_a_regression_is_stored_only_by_replacing_and_an_invalid_figure_never(
+def test_a_regression_is_stored_only_by_replacing_and_an_invalid_item_never(
     verdict: Verdict, *, appending: bool, replacing: bool
 ) -> None:
     stored = {CASE.key: {"pp512"}}
@@ -45,7 +44,7 @@ def test_a_regression_is_stored_only_by_replacing_and_an_invalid_figure_never(
     assert accepted([judged(verdict)], replacing=True) == (stored if replacing else {})
 
 
-def test_a_workload_is_refused_without_its_case() -> None:
+def test_other_workloads_of_a_case_with_a_regression_are_stored() -> None:
     keep = accepted([judged("REGRESSION"), judged("PASS", GENERATION), judged("PASS", case=OTHER)], replacing=False)
     assert keep == {CASE.key: {"tg128"}, OTHER.key: {"pp512"}}
 
@@ -53,7 +52,7 @@ def test_a_workload_is_refused_without_its_case() -> None:
 RECORD = make_record(make_run(tg128=[300, 200], pp512=[10, 20]), make_run(pp512=[30], tg128=[400]))
 
 
-def test_what_is_stored_is_the_raw_times_by_process_with_what_was_under_test() -> None:
+def test_raw_times_of_each_process_are_stored_with_versions_and_conditions() -> None:
     (stored,) = stored_cases([RECORD], {CASE.key: {"pp512", "tg128"}}, "2026-01-01T00:00:00Z")
     times: dict[str, tuple[tuple[int, ...], ...]] = {"pp512": ((10, 20), (30,)), "tg128": ((300, 200), (400,))}
     session = BaselineEntry("2026-01-01T00:00:00Z", {"llama-cpp": "1"}, 1, 0.25, 0.01, times)
@@ -61,7 +60,7 @@ def test_what_is_stored_is_the_raw_times_by_process_with_what_was_under_test() -
     assert list(stored.sessions[0].workloads) == ["pp512", "tg128"]
 
 
-def test_only_what_is_to_be_kept_is_stored() -> None:
+def test_only_accepted_workloads_are_stored() -> None:
     other = replace(RECORD, case=OTHER)
     (stored,) = stored_cases([RECORD, other], {OTHER.key: {"tg128"}}, "now")
     assert stored.case == OTHER
@@ -70,7 +69,7 @@ def test_only_what_is_to_be_kept_is_stored() -> None:
     assert stored_cases([RECORD], {CASE.key: set()}, "now") == []
 
 
-def test_hand_overs_are_stored_beside_each_repetition() -> None:
+def test_a_handover_is_stored_for_each_repetition() -> None:
     record = make_record(
         replace(make_run(pp512=[10, 20]), handovers={"pp512": (70_000, 74_000)}),
         replace(make_run(pp512=[30]), handovers={"pp512": (105_000,)}),
@@ -82,14 +81,9 @@ def test_hand_overs_are_stored_beside_each_repetition() -> None:
     assert record.session_times(PREFILL).handovers == ((70_000, 74_000), (105_000,))
 
 
-def test_probes_are_stored_as_each_process_s_median_and_only_where_all_were_probed() -> None:
-    def probed(one: ProcessRun, **probes: tuple[int, ...]) -> ProcessRun:
-        return replace(one, probes=probes)
-
-    runs = (
-        probed(RECORD.runs[0], pp512=(7, 9, 8), tg128=(5, 6)),
-        probed(RECORD.runs[1], pp512=(4,)),
-    )
+def test_probes_are_stored_as_medians_where_every_process_was_probed() -> None:
+    probes: list[dict[str, tuple[int, ...]]] = [{"pp512": (7, 9, 8), "tg128": (5, 6)}, {"pp512": (4,)}]
+    runs = tuple(replace(run, probes=times) for run, times in zip(RECORD.runs, probes, strict=True))
     record = replace(RECORD, runs=runs, probe_version="v")
     (stored,) = stored_cases([record], {CASE.key: {"pp512", "tg128"}}, "2026-01-01T00:00:00Z")
     assert (stored.sessions[0].probe_version, stored.sessions[0].probes) == ("v", {"pp512": (8, 4)})

@@ -1,4 +1,4 @@
-"""The verdict on an item against what is stored, and how it is said."""
+"""The verdict on an item against a baseline, and its description."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RECORD = record_of(TIMES)
 
 
 def stored(**changed: Any) -> StoredCase:  # noqa: ANN401 - fields of two classes
-    """The record above as it is stored; keywords change its session, or the case beside it."""
+    """RECORD as it is stored; keywords change its session, or its model or device."""
     (case,) = stored_cases([RECORD], {CASE.key: {"pp512"}}, "then")
     outer = {name: changed.pop(name) for name in ("model_hash", "device") if name in changed}
     return replace(case, sessions=(replace(case.sessions[0], **changed),), **outer)
@@ -39,7 +39,7 @@ def stored(**changed: Any) -> StoredCase:  # noqa: ANN401 - fields of two classe
 
 NOISE = Noise("then", 0.03, 20)
 KNOWN = PRIOR.after(Spread(NOISE.spread**2, NOISE.freedom))
-"""What the machine of these tests is known to move by, whatever is assumed of others."""
+"""The spread that is known of these tests' machine."""
 
 
 def against(*cases: StoredCase, noise: Noise | None = NOISE) -> Reference:
@@ -80,7 +80,7 @@ def test_the_same_machine_and_case_are_compared(factor: float, verdict: str, rea
     assert (judgement.item, judgement.tolerance, judgement.parity) == (ITEM, 0.25, new.parity)
 
 
-def test_processors_that_stood_apart_are_named() -> None:
+def test_a_high_handover_latency_is_named() -> None:
     runs = tuple(replace(run, handovers={"pp512": (105_000,) * len(run.samples["pp512"])}) for run in RECORD.runs)
     old = stored(handovers={"pp512": tuple((70_000,) * len(row) for row in TIMES)})
     judgement = judge(replace(slower(RECORD, 50.0), runs=runs), ITEM, against(old), 0.25, items=1)
@@ -91,7 +91,7 @@ def test_processors_that_stood_apart_are_named() -> None:
     )
 
 
-def test_a_machine_without_an_a_a_run_is_assumed_to_move() -> None:
+def test_without_an_a_a_run_the_prior_spread_is_assumed() -> None:
     assert against(stored(), noise=None).belief(PREFILL) == PRIOR
     assert against(stored()).belief(PREFILL) == KNOWN
 
@@ -107,16 +107,14 @@ def test_all_sessions_of_the_newest_software_count() -> None:
     assert judgement.old.processes == 2 * len(TIMES)
 
 
-def test_other_software_is_what_is_under_test() -> None:
-    assert judge(RECORD, ITEM, against(stored(versions={"llama-cpp": "9"})), 0.25, items=1).verdict == "PASS"
+@pytest.mark.parametrize(
+    "changed", [{"versions": {"llama-cpp": "9"}}, {"device": replace(RECORD.device, detail="another driver")}]
+)
+def test_other_software_or_another_driver_is_compared(changed: dict[str, Any]) -> None:
+    assert judge(RECORD, ITEM, against(stored(**changed)), 0.25, items=1).verdict == "PASS"
 
 
-def test_a_device_with_another_driver_is_compared() -> None:
-    device = Device(RECORD.device.id, RECORD.device.name, "cpu", "another driver")
-    assert judge(RECORD, ITEM, against(stored(device=device)), 0.25, items=1).verdict == "PASS"
-
-
-def test_figures_that_carry_no_verdict_are_an_error() -> None:
+def test_unusable_times_are_an_error() -> None:
     with pytest.raises(MeasurementError):
         judge(record_of([[1], [0]]), ITEM, against(stored()), 0.05, items=1)
     with pytest.raises(MeasurementError):
@@ -126,73 +124,57 @@ def test_figures_that_carry_no_verdict_are_an_error() -> None:
 # Nothing to compare with
 
 
-def test_no_baseline_at_all() -> None:
-    judgement = judge(RECORD, ITEM, Reference(HERE, None, None), 0.05, items=1)
-    assert judgement.verdict == "NO-BASELINE"
-    assert judgement.reason == "no baseline is stored yet; --rwkv-save-baseline stores one"
-    assert judgement.new == estimate_rate(TIMES, 512)
+MODEL = "model content (bbbbbbbbbbbb stored, aaaaaaaaaaaa here)"
+PROTOCOL = "protocol (0 stored, 1 here)"
+REPLACE = "--rwkv-save-baseline=replace stores it anew"
+
+
+@pytest.mark.parametrize(
+    ("reference", "reason"),
+    [
+        (Reference(HERE, None, None), "no baseline is stored yet; --rwkv-save-baseline stores one"),
+        (
+            Reference(HERE, None, THERE),
+            (
+                "the stored machines differ from this one in cpu ('Intel(R) Xeon(R)' stored, 'AMD EPYC 9B14' here), "
+                "cores (8 stored, 2 here); --rwkv-save-baseline stores this one's beside them"
+            ),
+        ),
+        (
+            Reference(HERE, None, replace(HERE, gpus=("NVIDIA H200", "NVIDIA H200"))),
+            (
+                "the stored machines differ from this one in gpus ('NVIDIA H200' and 'NVIDIA H200' stored, none here); "
+                "--rwkv-save-baseline stores this one's beside them"
+            ),
+        ),
+        (against(), f"this machine's baseline lacks the case {CASE.key!r}; --rwkv-save-baseline adds it"),
+        (against(stored(model_hash="b" * 64)), f"the stored case differs in {MODEL}; {REPLACE}"),
+        (
+            against(stored(device=Device("cpu", "another", "cpu"))),
+            f"the stored case differs in device (another stored, CPU here); {REPLACE}",
+        ),
+        (against(stored(protocol=0)), f"the stored case differs in {PROTOCOL}; {REPLACE}"),
+        (
+            against(stored(protocol=0, model_hash="b" * 64)),
+            f"the stored case differs in {MODEL}, {PROTOCOL}; {REPLACE}",
+        ),
+        (
+            against(stored(workloads={"tg128": ((1,),)})),
+            "the stored case has no pp512; --rwkv-save-baseline adds it",
+        ),
+    ],
+    ids=["nothing", "machine", "gpus", "case", "model", "device", "protocol", "two", "workload"],
+)
+def test_anything_else_is_not_compared_and_the_differences_are_named(reference: Reference, reason: str) -> None:
+    new = slower(RECORD, 100)
+    judgement = judge(new, ITEM, reference, 0.05, items=1)
+    assert (judgement.verdict, judgement.reason) == ("NO-BASELINE", reason)
+    assert judgement.new == estimate_rate(new.times(PREFILL), 512)
     assert judgement.old is None
     assert judgement.comparison is None
 
 
-def test_another_machines_baseline_is_not_compared_with_and_the_differences_are_named() -> None:
-    judgement = judge(slower(RECORD, 100), ITEM, Reference(HERE, None, THERE), 0.05, items=1)
-    assert judgement.verdict == "NO-BASELINE"
-    assert judgement.reason == (
-        "the stored machines differ from this one in cpu ('Intel(R) Xeon(R)' stored, 'AMD EPYC 9B14' here), "
-        "cores (8 stored, 2 here); --rwkv-save-baseline stores this one's beside them"
-    )
-
-
-def test_the_gpus_that_another_machine_has_are_named_in_words() -> None:
-    there = replace(HERE, gpus=("NVIDIA H200", "NVIDIA H200"))
-    judgement = judge(RECORD, ITEM, Reference(HERE, None, there), 0.05, items=1)
-    assert "in gpus ('NVIDIA H200' and 'NVIDIA H200' stored, none here);" in judgement.reason
-
-
-@pytest.mark.parametrize(
-    ("there", "reason"),
-    [
-        ([], f"this machine's baseline lacks the case {CASE.key!r}; --rwkv-save-baseline adds it"),
-        (
-            [stored(model_hash="b" * 64)],
-            (
-                "the stored case differs in model content (bbbbbbbbbbbb stored, aaaaaaaaaaaa here); "
-                "--rwkv-save-baseline=replace stores it anew"
-            ),
-        ),
-        (
-            [stored(device=Device("cpu", "another", "cpu"))],
-            "the stored case differs in device (another stored, CPU here); --rwkv-save-baseline=replace stores it anew",
-        ),
-        (
-            [stored(protocol=0)],
-            "the stored case differs in protocol (0 stored, 1 here); --rwkv-save-baseline=replace stores it anew",
-        ),
-        (
-            [stored(protocol=0, model_hash="b" * 64)],
-            (
-                "the stored case differs in model content (bbbbbbbbbbbb stored, aaaaaaaaaaaa here), "
-                "protocol (0 stored, 1 here); --rwkv-save-baseline=replace stores it anew"
-            ),
-        ),
-        (
-            [stored(workloads={"tg128": ((1,),)})],
-            "the stored case has no pp512; --rwkv-save-baseline adds it",
-        ),
-    ],
-    ids=["case", "model", "device", "protocol", "two", "workload"],
-)
-def test_a_case_that_is_not_the_same_is_not_compared_and_the_reason_is_said(
-    there: list[StoredCase], reason: str
-) -> None:
-    judgement = judge(slower(RECORD, 100), ITEM, against(*there), 0.05, items=1)
-    assert (judgement.verdict, judgement.reason) == ("NO-BASELINE", reason)
-    assert judgement.new is not None
-    assert judgement.comparison is None
-
-
-# How it is said
+# Descriptions
 
 
 JUDGEMENTS = {
@@ -204,7 +186,7 @@ JUDGEMENTS = {
 
 
 @pytest.mark.parametrize("name", JUDGEMENTS)
-def test_a_judgement_is_the_same_after_its_way_through_json(name: str) -> None:
+def test_a_judgement_survives_a_round_trip_through_json(name: str) -> None:
     assert from_json(to_json(JUDGEMENTS[name])) == JUDGEMENTS[name]
 
 
@@ -217,7 +199,7 @@ def test_one_process_is_judged_without_a_bound() -> None:
     assert describe(judgement).endswith("smallest slowdown found 19 times in 20: none")
 
 
-def test_a_machine_that_others_worked_on_is_named_with_what_helps() -> None:
+def test_load_by_other_processes_is_named_with_advice() -> None:
     crowded = replace(RECORD, conditions=replace(RECORD.conditions, foreign=0.4))
     judgement = judge(crowded, ITEM, against(stored()), 0.25, items=1)
     assert judgement.reason == (
@@ -244,7 +226,7 @@ def test_junit_properties_are_the_figures() -> None:
     assert dict(junit_properties(JUDGEMENTS["one process"]))["rwkv_ratio_high"] == "inf"
 
 
-def test_a_regressions_description_has_old_new_ratio_bounds_and_how_sure_it_is() -> None:
+def test_a_regression_is_described_with_its_figures() -> None:
     judgement = JUDGEMENTS["regression"]
     new, old, comparison = judgement.new, judgement.old, judgement.comparison
     assert new is not None
@@ -263,7 +245,7 @@ def test_a_regressions_description_has_old_new_ratio_bounds_and_how_sure_it_is()
     ]
 
 
-def test_an_invalid_figures_description_is_its_reason() -> None:
+def test_an_invalid_item_is_described_by_its_reason() -> None:
     judgement = JUDGEMENTS["invalid"]
     assert judgement == Judgement(ITEM, "INVALID", "a wrong answer", 0.05)
     assert describe(judgement) == "INVALID: llama-cpp-q8_0-cpu pp512\n  a wrong answer"
@@ -277,7 +259,7 @@ def test_no_verdict_rests_on_a_throttled_gpu() -> None:
     assert judgement.comparison.verdict == "REGRESSION"
 
 
-def test_a_stored_text_moves_no_cursor() -> None:
+def test_terminal_sequences_in_stored_text_are_escaped() -> None:
     judgement = Judgement(ITEM, "NO-BASELINE", "the stored case differs in device (\x1b[2J stored)", 0.05)
     assert "\x1b" not in describe(judgement)
     assert "\\x1b[2J stored" in describe(judgement)
