@@ -190,7 +190,7 @@ class Sandbox:
         self.name = uuid.uuid4().hex[:12]
         self.extra: dict[str, str] = {}
         """Further variables of the run's environment."""
-        self.happened = 0.0
+        self.timed_from = 0.0
         """When the run was sent a signal, or else when it began, by the monotonic clock."""
         self._factory = factory
         self.root = factory.folder / self.name
@@ -272,7 +272,7 @@ class Sandbox:
             (Path(option.partition("=")[2]) for option in arguments if "-baseline-dir=" in option), self.path.parent
         )
         before, there = contents(folder), self._temporary()
-        self.happened = time.monotonic()
+        self.timed_from = time.monotonic()
         with self.start(*arguments, **script) as process:
             try:
                 if meanwhile is not None:
@@ -281,7 +281,7 @@ class Sandbox:
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
-        seconds = time.monotonic() - self.happened
+        seconds = time.monotonic() - self.timed_from
         after = contents(folder)
         changed = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
         stray = {str(folder / name) for name in after if name not in before and not name.endswith(".json")}

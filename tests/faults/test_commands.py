@@ -76,15 +76,11 @@ def test_a_full_disk_behind_stdout_is_an_error(folder: Path, command: str) -> No
 @pytest.mark.parametrize("variables", [ASCII, {"PYTHONIOENCODING": "cp1252"}], ids=["C", "cp1252"])
 @pytest.mark.parametrize(
     "command",
-    [
-        "report run.json --format issue --language zh",
-        "compare run.json run.json",
-        "report nothing-ü.json --format json",
-    ],
+    ["report run.json --format issue --language zh", "compare run.json run.json", "report ü.json --format json"],
 )
 def test_characters_outside_the_locale_do_not_crash(folder: Path, command: str, variables: dict[str, str]) -> None:
     done = shell(folder, f"rwkvperf {command}", **variables)
-    assert done.returncode == (1 if "nothing" in command else 0)
+    assert done.returncode == (1 if "ü" in command else 0)
     assert done.stdout or done.stderr
 
 
@@ -181,7 +177,7 @@ def test_ctrl_c_while_a_command_reads_leaves_nothing(folder: Path, command: str)
 
 
 @pytest.mark.parametrize("command", ["synth 0.1b --output new.st", "convert synthetic:0.1b new.gguf"])
-def test_ctrl_c_while_a_model_is_written_leaves_no_part_of_it(folder: Path, command: str) -> None:
+def test_ctrl_c_while_a_model_is_written_leaves_nothing(folder: Path, command: str) -> None:
     before = {*folder.iterdir()}
     code, text = interrupted(folder, command, lambda _: len({*folder.iterdir()} - before - {folder / "cache"}))
     assert code == 130, text
@@ -203,7 +199,7 @@ def test_ctrl_c_while_the_history_is_locked(folder: Path) -> None:
         return interrupted(folder, f"history {command}", waits)
 
     commands = ["list history.db", "trend history.db -o page.html", "changes history.db", "send history.db"]
-    commands += ["record history.db 0"]
+    commands.append("record history.db 0")
     with ThreadPoolExecutor(len(commands)) as pool:  # they mostly wait
         results = dict(zip(commands, pool.map(ended, commands), strict=True))
     other.close()
@@ -320,7 +316,7 @@ sys.exit(main(["inspect", "x.st"]))
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_ends_a_program_sooner(second: signal.Signals) -> None:
+def test_a_second_signal_ends_a_command_sooner(second: signal.Signals) -> None:
     command = [sys.executable, "-c", WAITING]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

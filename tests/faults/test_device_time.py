@@ -30,7 +30,7 @@ DEEP = Workload("generation", 20, 50)
 GPU = Device("cuda:0", "Scripted GPU", "gpu", physical="0000:00:06.0")
 
 
-class Watching(GpuWatch):
+class WatchedGpu(GpuWatch):
     """A GPU that NVML knows, without an energy counter."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Watching(GpuWatch):
         self.gpu = cast("Gpu", SimpleNamespace(millijoules=lambda: None))
 
 
-def measured(tmp_path: Path, watching: GpuWatch, device: Device = GPU, index: int = 0, **script: str) -> ProcessRun:
+def measured(tmp_path: Path, watch: GpuWatch, device: Device = GPU, index: int = 0, **script: str) -> ProcessRun:
     """One process of the scripted engine."""
     model = tmp_path / "model.st"
     model.touch()
@@ -46,7 +46,7 @@ def measured(tmp_path: Path, watching: GpuWatch, device: Device = GPU, index: in
     environment = {f"SCRIPTED_{name.upper()}": value for name, value in script.items()}
     target = Target(case, "scripted_backend:BACKEND", environment, sys.executable, MODEL, model, device, (), None)
     measured = MeasuredCase(target, [make_run()] * index)
-    run_process(measured, [PREFILL, GENERATION, DEEP], lambda _sentence: None, gpu=watching)
+    run_process(measured, [PREFILL, GENERATION, DEEP], lambda _sentence: None, gpu=watch)
     run = measured.runs[-1]
     assert {name: len(samples) >= 3 for name, samples in run.samples.items()} == {
         "pp50": True, "tg20": True, "tg20@d50": True,
@@ -64,9 +64,9 @@ def with_cupti(scripted_environment: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_each_workload_without_a_context_has_its_device_time(tmp_path: Path) -> None:
-    watching = Watching()
-    run = measured(tmp_path, watching)
-    assert watching.unrecorded == ""
+    watch = WatchedGpu()
+    run = measured(tmp_path, watch)
+    assert watch.unrecorded == ""
     assert {*run.device_time} == {"pp50", "tg20"}
     half = 16 * 10**8 // 2  # of sixteen tokens of 100 ms, by the scripted clock
     assert run.device_time["tg20"] == DeviceTime(
@@ -102,23 +102,23 @@ def test_a_failed_recording_keeps_the_samples(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, seconds: float, reason: str
 ) -> None:
     monkeypatch.setattr(parent, "DEVICE_TIME_SECONDS", seconds)
-    watching = Watching()
-    run = measured(tmp_path, watching, cupti=script)
+    watch = WatchedGpu()
+    run = measured(tmp_path, watch, cupti=script)
     assert run.device_time == {}
-    assert watching.unrecorded.startswith(f"pp50: {reason}")
-    assert "\n" not in watching.unrecorded
+    assert watch.unrecorded.startswith(f"pp50: {reason}")
+    assert "\n" not in watch.unrecorded
 
 
 def test_device_time_is_recorded_once_per_case_and_only_on_cuda(tmp_path: Path) -> None:
-    watching = Watching()
+    watch = WatchedGpu()
     vulkan = Device("spare:0", "Scripted spare", "gpu")
     for device, index in ((GPU, 1), (vulkan, 0)):
-        assert measured(tmp_path, watching, device, index, cupti="abort@get_timestamp").device_time == {}
-    assert watching.unrecorded == ""
+        assert measured(tmp_path, watch, device, index, cupti="abort@get_timestamp").device_time == {}
+    assert watch.unrecorded == ""
 
 
 def test_without_cupti_python_there_is_no_device_time(tmp_path: Path, with_cupti: pytest.MonkeyPatch) -> None:
     with_cupti.setenv("PYTHONPATH", os.pathsep.join(map(str, [SCRIPTED.parents[1], SCRIPTED])))
-    watching = Watching()
-    assert measured(tmp_path, watching).device_time == {}
-    assert watching.unrecorded == ""
+    watch = WatchedGpu()
+    assert measured(tmp_path, watch).device_time == {}
+    assert watch.unrecorded == ""

@@ -48,7 +48,7 @@ def sending(number: signal.Signals, sandbox: Sandbox) -> Callable[[subprocess.Po
     def send(process: subprocess.Popen[str]) -> None:
         wait_until(lambda: any(sandbox.root.glob("mark-*")), "the fault never happened")
         time.sleep(0.2)
-        sandbox.happened = time.monotonic()
+        sandbox.timed_from = time.monotonic()
         process.send_signal(number)
 
     return send
@@ -108,7 +108,7 @@ def test_ctrl_c_while_another_session_has_the_device(new_sandbox: SandboxFactory
             while "waiting for cpu" not in "".join(lines):
                 lines.append(process.stdout.readline())
                 assert lines[-1], "".join(lines)
-            second.happened = time.monotonic()
+            second.timed_from = time.monotonic()
             process.send_signal(signal.SIGINT)
 
         result = second.run("--rwkv-save-baseline", meanwhile=interrupt)
@@ -135,7 +135,7 @@ def test_ctrl_c_while_a_save_waits_loses_only_the_save(new_sandbox: SandboxFacto
                 lambda: any(queue in file.path and file.path.endswith(".queue") for file in run.open_files()),
                 "the save never waited",
             )
-            sandbox.happened = time.monotonic()
+            sandbox.timed_from = time.monotonic()
             process.send_signal(signal.SIGINT)
 
         try:

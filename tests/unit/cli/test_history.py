@@ -132,7 +132,7 @@ def test_waiting_runs_are_counted_and_sent(history: str, here: Path, capsys: pyt
         (("send", "postgresql://me:hush@127.0.0.1:1/db"), 1, "the history postgresql://me:***@127.0.0.1:1/db failed"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_invalid_arguments_are_refused(
     arguments: tuple[str, ...], status: int, message: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stored(address.parse("history.db", here), [run_number(1), run_number(2)])

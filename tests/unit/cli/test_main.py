@@ -64,7 +64,7 @@ def wide(path: str) -> None:
 
 
 class TestSynth:
-    def test_the_default_is_a_pth_in_this_folder(self, run: Run) -> None:
+    def test_the_default_is_a_pth_in_the_working_folder(self, run: Run) -> None:
         status, out, _ = run("synth", "tiny")
         assert status == 0
         assert out.startswith("synthetic-tiny.pth: ")
@@ -92,7 +92,7 @@ class TestSynth:
             (["tiny", "--output", "a.st", "--precision", "bf16"], "web-rwkv reads f16 only"),
         ],
     )
-    def test_mistakes(self, arguments: list[str], reason: str, run: Run, place: Path) -> None:
+    def test_invalid_arguments_are_refused(self, arguments: list[str], reason: str, run: Run, place: Path) -> None:
         status, out, err = run("synth", *arguments)
         assert (status, out) == (2, "")
         assert reason in err
@@ -119,12 +119,12 @@ class TestConvert:
         assert f" of {total:,} values, in " in out
         assert "were rounded to nearest even" in out
 
-    def test_the_precision_is_the_users(self, run: Run) -> None:
+    def test_the_precision_can_be_chosen(self, run: Run) -> None:
         run("synth", "tiny", "--output", "a.st")
         assert run("convert", "a.st", "b.gguf", "--precision", "f32")[0] == 0
         assert read_header(Path("b.gguf")).quant == "f32"
 
-    def test_a_synthetic_reference_is_a_source(self, run: Run) -> None:
+    def test_a_synthetic_model_can_be_converted(self, run: Run) -> None:
         assert run("convert", "synthetic:tiny", "b.st")[0] == 0
         assert read_header(Path("b.st")).shape == TINY
 
@@ -157,7 +157,9 @@ class TestConvert:
             (["a.st", "b.gguf", "--precision", "q8_0"], 2, "invalid choice: 'q8_0'"),
         ],
     )
-    def test_mistakes(self, arguments: list[str], status: int, reason: str, run: Run, place: Path) -> None:
+    def test_invalid_arguments_are_refused(
+        self, arguments: list[str], status: int, reason: str, run: Run, place: Path
+    ) -> None:
         run("synth", "tiny", "--output", "a.st")
         Path("folder.gguf").mkdir()
         code, out, err = run("convert", *arguments)
@@ -179,7 +181,7 @@ class TestConvert:
 
 class TestInspect:
     @pytest.mark.parametrize("kind", ["st", "gguf"])
-    def test_what_a_file_holds(self, kind: str, run: Run) -> None:
+    def test_a_file_is_described(self, kind: str, run: Run) -> None:
         run("synth", "tiny", "--output", f"a.{kind}")
         status, out, _ = run("inspect", f"a.{kind}")
         values = dict(line.split("  ", 1) for line in out.splitlines())
@@ -203,15 +205,14 @@ class TestInspect:
         listed = [line.split() for line in run("inspect", "a.gguf", "--tensors")[1].splitlines()]
         assert ["blk.1.channel_mix_key.weight", "f16", "256", "×", "64", "32,768"] in listed  # noqa: RUF001
 
-    def test_a_synthetic_model_is_refused(self, run: Run) -> None:
-        status, _, err = run("inspect", "synthetic:tiny")
-        assert (status, "is not a file" in err) == (2, True)
-
-    def test_a_file_that_is_not_a_model(self, run: Run) -> None:
+    @pytest.mark.parametrize(
+        ("model", "status", "reason"), [("synthetic:tiny", 2, "is not a file"), ("a.st", 1, "is a web page")]
+    )
+    def test_invalid_models_are_refused(self, model: str, status: int, reason: str, run: Run) -> None:
         Path("a.st").write_text("<html>")
-        status, out, err = run("inspect", "a.st")
-        assert (status, out) == (1, "")
-        assert "is a web page" in err.splitlines()[-1]
+        code, out, err = run("inspect", model)
+        assert (code, out) == (status, "")
+        assert reason in err.splitlines()[-1]
 
 
 def test_help_names_every_command(run: Run) -> None:
@@ -228,13 +229,13 @@ def test_each_command_has_help_with_an_example(name: str, run: Run) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["nope"], ["--nope"], ["inspect"], ["inspect", "a", "--tensor"]])
-def test_mistakes_are_one_line(arguments: list[str], run: Run) -> None:
+def test_invalid_arguments_are_one_line_of_error(arguments: list[str], run: Run) -> None:
     status, out, err = run(*arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("a.PTH", "pth"), ("a.safetensors", "st"), ("b.c.gguf", "gguf")])
-def test_suffixes(name: str, kind: str) -> None:
+def test_the_format_follows_from_the_suffix(name: str, kind: str) -> None:
     assert output.format_of(Path(name)) == kind
     with pytest.raises(OptionError):
         output.format_of(Path(name + "x"))

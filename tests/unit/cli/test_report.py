@@ -30,7 +30,7 @@ def test_json_is_the_record_itself(path: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == path.read_text(encoding="utf-8")
 
 
-def test_with_an_output_the_suffix_or_the_format_decides(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_format_of_an_output_is_its_suffix_or_the_option(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "run.json", "-o", "new/copy.json"]) == 0
     assert main(["report", "run.json", "--format", "json", "-o", "other"]) == 0
     assert capsys.readouterr().out.split() == ["new/copy.json", "other"]
@@ -60,7 +60,7 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["broken.json", "--format", "json"], 1, "record broken.json is not valid JSON"),
     ],
 )
-def test_mistakes(
+def test_invalid_arguments_are_refused(
     path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], status: int, error: str
 ) -> None:
     (path.parent / "broken.json").write_text("{")

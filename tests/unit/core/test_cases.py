@@ -33,12 +33,12 @@ def test_a_workload_is_read_as_llama_bench_writes_it(text: str, expected: Worklo
 
 
 @given(WORKLOADS)
-def test_a_workload_survives_being_written_and_read(workload: Workload) -> None:
+def test_a_workload_survives_a_round_trip(workload: Workload) -> None:
     assert Workload.parse(str(workload)) == workload
 
 
 @given(st.from_regex(GRAMMAR, fullmatch=True, alphabet=st.characters(codec="ascii")))
-def test_a_workload_has_one_text_only(text: str) -> None:
+def test_a_workload_has_only_one_text(text: str) -> None:
     assert str(Workload.parse(text)) == text
 
 

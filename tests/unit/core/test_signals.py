@@ -1,4 +1,4 @@
-"""SIGTERM unwinds a process as Ctrl-C does: once, without replacing the handlers of others."""
+"""SIGTERM unwinds a process as Ctrl-C does: once, without replacing other handlers."""
 
 from __future__ import annotations
 
@@ -54,17 +54,17 @@ def test_ctrl_c_always_interrupts_and_a_sigterm_soon_after_it_is_ignored(monkeyp
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_handlers_of_others_stay() -> None:
-    def theirs(*_: object) -> None:
-        """Theirs."""
+def test_other_handlers_are_kept() -> None:
+    def other(*_: object) -> None:
+        """Another handler."""
 
-    signal.signal(signal.SIGTERM, theirs)
+    signal.signal(signal.SIGTERM, other)
     with first_signal_unwinds(EndedError(), math.inf):
-        assert signal.getsignal(signal.SIGTERM) is theirs
+        assert signal.getsignal(signal.SIGTERM) is other
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with first_signal_unwinds(EndedError(), math.inf):
-        signal.signal(signal.SIGTERM, theirs)
-    assert signal.getsignal(signal.SIGTERM) is theirs
+        signal.signal(signal.SIGTERM, other)
+    assert signal.getsignal(signal.SIGTERM) is other
 
 
 FORKS = """

@@ -55,7 +55,7 @@ def test_values_of_secret_variables_become_their_names() -> None:
      "DOCKER_AUTH_CONFIG",
      "APIKEY", "GITLAB_PAT"],
 )  # fmt: skip
-def test_secret_names(name: str) -> None:
+def test_names_of_secrets_are_recognised(name: str) -> None:
     assert is_secret(name)
 
 
@@ -63,7 +63,7 @@ def test_secret_names(name: str) -> None:
     "name",
     ["PATH", "HOME", "CUDA_VISIBLE_DEVICES", "GIT_AUTHOR_NAME", "KEYBOARD", "PWD", "OLDPWD", "MONKEY", "PATTERN"],
 )
-def test_other_names(name: str) -> None:
+def test_other_names_are_not_secret(name: str) -> None:
     assert not is_secret(name)
 
 
@@ -96,7 +96,7 @@ def test_control_characters_become_escapes(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
-def test_kept_characters_stay() -> None:
+def test_characters_can_be_kept() -> None:
     assert printable("a\n\tb\x07", keep="\n\t") == "a\n\tb\\x07"
 
 

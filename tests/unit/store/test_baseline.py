@@ -37,7 +37,7 @@ LIKE_A_LIST = Baseline(Fingerprint("Linux", "[ 1,  2 ]", "[\n 3 ]", "[\t4]", 1, 
 @settings(max_examples=50)
 @given(baselines())
 @example(LIKE_A_LIST)
-def test_a_baseline_is_the_same_after_a_round_trip(baseline: Baseline) -> None:
+def test_a_baseline_survives_a_round_trip(baseline: Baseline) -> None:
     assert loads(dumps(baseline), PATH) == baseline
 
 
@@ -64,7 +64,7 @@ def test_insertion_order_does_not_change_the_file(baseline: Baseline) -> None:
     assert dumps(backwards) == dumps(baseline)
 
 
-def test_a_file_reads_well_in_a_diff(machine: Fingerprint, make_stored: MakeStored) -> None:
+def test_each_process_has_one_line_and_keys_are_sorted(machine: Fingerprint, make_stored: MakeStored) -> None:
     stored = make_stored(tg128=((7, 8, 9),))
     text = dumps(Baseline(machine).with_case(stored, replacing=False))
     assert text.endswith("}\n")
@@ -260,7 +260,7 @@ def test_the_reference_is_the_newest_software_that_timed_the_workload(make_store
     assert stored.reference("pp16") == ()
 
 
-def test_sessions_of_another_protocol_are_no_reference(make_stored: MakeStored) -> None:
+def test_sessions_of_another_protocol_are_not_the_reference(make_stored: MakeStored) -> None:
     made = [make_stored(recorded="0", protocol=1), make_stored(recorded="1", protocol=2)]
     stored = replace(made[0], sessions=tuple(case.sessions[0] for case in made))
     assert [session.recorded for session in stored.reference("pp512")] == ["1"]
@@ -306,7 +306,7 @@ def test_json_without_a_schema_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [VERSION + 1, 99, 10**30])
-def test_a_newer_schema_is_refused_with_the_way_out(value: int, good: str) -> None:
+def test_a_newer_schema_is_refused_with_advice(value: int, good: str) -> None:
     newer = {"schema": value, "something": "else"}
     for text in (json.dumps(newer), json.dumps({**json.loads(good), **newer})):
         refused(text, f"has schema {value}, this release reads up to {VERSION}; upgrade pytest-rwkvperf")
@@ -383,12 +383,12 @@ def test_conditions_that_are_not_numbers_are_refused(value: str, good: str) -> N
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(damaged_files())
-def test_a_damaged_file_is_refused_or_read_with_all_that_it_says(text: str) -> None:
+def test_a_damaged_file_is_refused_or_read_whole(text: str) -> None:
     """`make prove ARGS=store` reads many more."""
     outcome(text)
 
 
-def test_nothing_that_a_file_names_is_opened(good: str) -> None:
+def test_reading_opens_no_path_that_the_file_names(good: str) -> None:
     raw = json.loads(good)
     stored = next(iter(raw["cases"].values()))
     stored["model_hash"] = stored["device"]["name"] = stored["sessions"][0]["recorded"] = "/etc/passwd"

@@ -49,7 +49,7 @@ def listing(folder: Path) -> list[str]:
 # Reading
 
 
-def test_no_file_is_no_baseline(tmp_path: Path) -> None:
+def test_a_missing_file_is_none(tmp_path: Path) -> None:
     assert files.read(tmp_path / "nothing.json") is None
 
 
@@ -80,7 +80,7 @@ def test_a_folder_instead_of_a_file_is_refused(folder: Path) -> None:
     assert str(folder) in str(caught.value)
 
 
-def test_the_machines_most_alike_come_first(folder: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
+def test_the_most_similar_machines_come_first(folder: Path, machine: Fingerprint, make_stored: MakeStored) -> None:
     near = replace(machine, cores=4)
     far = Fingerprint("Darwin", "arm64", "Apple M3", "", 8, 8)
     for fingerprint in (far, near, machine):

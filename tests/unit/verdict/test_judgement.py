@@ -165,7 +165,9 @@ REPLACE = "--rwkv-save-baseline=replace stores it anew"
     ],
     ids=["nothing", "machine", "gpus", "case", "model", "device", "protocol", "two", "workload"],
 )
-def test_anything_else_is_not_compared_and_the_differences_are_named(reference: Reference, reason: str) -> None:
+def test_another_machine_or_case_is_not_compared_and_the_differences_are_named(
+    reference: Reference, reason: str
+) -> None:
     new = slower(RECORD, 100)
     judgement = judge(new, ITEM, reference, 0.05, items=1)
     assert (judgement.verdict, judgement.reason) == ("NO-BASELINE", reason)
