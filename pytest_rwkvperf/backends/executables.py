@@ -224,6 +224,7 @@ class LlamaBench(LlamaCpp):
     install: str = "build llama.cpp's target llama-bench"
     no_device: str = "run it with --list-devices"
     path: str = ""
+    distributions: tuple[str, ...] = ()
     tells_logits: bool = False
 
     def versions(self) -> Mapping[str, str]:
@@ -235,6 +236,10 @@ class LlamaBench(LlamaCpp):
         match = _VERSION.search(ended.stdout + ended.stderr)
         version = f"{match[1]} {match[3] or ''}".strip() if match else "unknown"
         return {"llama-bench": version, "executable": _digest(self.path)}
+
+    def build(self) -> str:
+        """Known by its bytes."""
+        return f"executable = {_digest(self.path)}"
 
     def devices(self) -> Sequence[Device]:
         """Its GPUs, then the CPU."""
@@ -266,12 +271,17 @@ class WebRwkvBench(WebRwkv):
     name: str = "web-rwkv-bench"
     install: str = "cargo install web-rwkv --version 0.10.20 --example bench --locked"
     path: str = ""
+    distributions: tuple[str, ...] = ()
     tells_logits: bool = False
 
     def versions(self) -> Mapping[str, str]:
         """The crate's."""
         match = _VERSION.search(_run([self.path, "--version"], _QUERY_SECONDS).stdout)
         return {"web-rwkv-bench": match[1] if match else "unknown", "executable": _digest(self.path)}
+
+    def build(self) -> str:
+        """Known by its bytes."""
+        return f"executable = {_digest(self.path)}"
 
     def devices(self) -> Sequence[Device]:
         """The adapter that `--adapter` selects: the binding's first, because the program cannot list them."""

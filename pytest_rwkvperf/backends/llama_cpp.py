@@ -245,6 +245,7 @@ class LlamaCpp(BackendDefaults):
     no_device: str = "reinstall llama-cpp-python"
     standard_chunk: int = 512
     quants: tuple[str, ...] = tuple(FILE_TYPES)
+    distributions: tuple[str, ...] = ("llama-cpp-python",)
 
     def accepts(self, quant: str) -> bool:
         """llama.cpp's own names, in lower case."""
@@ -264,6 +265,11 @@ class LlamaCpp(BackendDefaults):
         llama_version = getattr(library, "llama_version", None)
         inner = {} if llama_version is None else {"llama.cpp": llama_version().decode()}
         return {"llama-cpp-python": version("llama-cpp-python"), **inner}
+
+    def build(self) -> str:
+        """The instruction sets and options that it was compiled with."""
+        account: bytes = import_module("llama_cpp.llama_cpp").llama_print_system_info()
+        return account.decode(errors="replace")
 
     def devices(self) -> Sequence[Device]:
         """GPUs first, then the CPU."""

@@ -142,6 +142,7 @@ class RwkvPip(BackendDefaults):
     no_device: str = "reinstall torch"
     standard_chunk: int = 512
     quants: tuple[str, ...] = _DTYPES
+    distributions: tuple[str, ...] = ("rwkv", "torch")  # rwkv does not declare torch
 
     def accepts(self, quant: str) -> bool:
         """The three dtypes of its RWKV-7 class, each optionally with `@kernels` for its CUDA kernels."""
@@ -166,6 +167,14 @@ class RwkvPip(BackendDefaults):
     def versions(self) -> Mapping[str, str]:
         """The package and torch."""
         return {"rwkv": version("rwkv"), "torch": version("torch")}
+
+    def build(self) -> str:
+        """Of torch: compilers, flags, libraries."""
+        import torch
+
+        import_module("rwkv.model")  # so that what is loaded is all that computes
+        account: str = torch.__config__.show()
+        return account
 
     def devices(self) -> Sequence[Device]:
         """CUDA devices as torch lists them, then the CPU."""

@@ -110,6 +110,7 @@ class WebRwkv(BackendDefaults):
     standard_chunk: int = 128
     max_chunk: int | None = 224
     quants: tuple[str, ...] = _QUANTS
+    distributions: tuple[str, ...] = ("rwkvperf-web-rwkv",)
 
     def accepts(self, quant: str) -> bool:
         """A quant, optionally with the number of first layers that it covers: `int8@31`."""

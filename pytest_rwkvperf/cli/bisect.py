@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.bisect import environments, release_check, search
+from pytest_rwkvperf.bisect import release_check, search
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.environments import build, index, requirements
 
 if TYPE_CHECKING:
     import argparse
@@ -47,10 +48,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise OptionError(f"no backend is known for {options.package}; add --backend")
     if options.package in BACKENDS:  # any other package may provide the backend itself, in its releases alone
         registry.choose(backend, "--backend")  # refuse an unknown name before anything is installed
-    versions = environments.releases(options.package, oldest, newest)
+    versions = index.releases(options.package, oldest, newest)
     console.text(f"{len(versions)} releases: {', '.join(versions)}\n")
-    console.progress(f"installing {options.package} {versions[0]}", 0.0)
-    oldest_python = environments.python_of(options.package, versions[0])
+    oldest_python = _python_of(options.package, versions[0], console)
 
     answers: set[Answer] = set()
 
@@ -79,10 +79,19 @@ def run(options: argparse.Namespace, console: Console) -> int:
 def _ask(
     options: argparse.Namespace, version: str, oldest_python: str, backend: str, console: Console
 ) -> tuple[Answer, str]:
-    console.progress(f"installing {options.package} {version}", 0.0)
     try:
-        python = environments.python_of(options.package, version)
-    except environments.BuildError as error:
+        python = _python_of(options.package, version, console)
+    except build.BuildError as error:
         return "skip", str(error)
     console.progress(f"measuring {options.package} {version} in alternation with the oldest", 0.0)
     return release_check.compare(python, oldest_python, backend, options.passed_on)
+
+
+def _python_of(package: str, version: str, console: Console) -> str:
+    """The interpreter of an environment with a release.
+
+    Raises:
+        BuildError: it cannot be installed.
+    """
+    requirement = requirements.of_text(f"{package}=={version}")
+    return build.python_of([requirement], lambda sentence: console.progress(sentence, 0.0))

@@ -159,6 +159,10 @@ class Backend(Protocol):
         """Largest chunk that gives right answers, None when there is no limit."""
 
     @property
+    def distributions(self) -> tuple[str, ...]:
+        """The installed distributions that are the engine; what they require counts as part of it."""
+
+    @property
     def tells_logits(self) -> bool:
         """Whether `open` gives an Engine, whose answers can be checked; False for a Program."""
 
@@ -183,6 +187,9 @@ class Backend(Protocol):
     def versions(self) -> Mapping[str, str]:
         """*worker* The engine's version first, then those of its dependencies."""
 
+    def build(self) -> str:
+        """*worker* The engine's own account of how it was built; empty where it gives none."""
+
     def devices(self) -> Sequence[Device]:
         """*worker* Every device the engine can run on, best first."""
 
@@ -199,6 +206,7 @@ class BackendDefaults:
     """Defaults for some parts of `Backend`: inherit from this class and override what differs."""
 
     max_chunk: int | None = None
+    distributions: tuple[str, ...] = ()
     tells_logits: bool = True
 
     def file_quant(self, quant: str) -> str | None:  # noqa: ARG002 - the Protocol's signature
@@ -215,4 +223,8 @@ class BackendDefaults:
 
     def announcement(self, quant: str) -> str:  # noqa: ARG002 - the Protocol's signature
         """Nothing takes unexpectedly long."""
+        return ""
+
+    def build(self) -> str:
+        """It gives no account of its build."""
         return ""

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+_PROGRESS_SECONDS = 20.0
 _AFTER_INTERRUPT, _AFTER_TERM = 2.0, 10.0
 """Seconds that a program gets to end. Ctrl-C in a terminal reaches the program too; SIGINT sent to this process alone
 does not."""
@@ -58,7 +59,23 @@ def run(command: Sequence[str], *, capture: bool = False) -> subprocess.Complete
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def _end(process: subprocess.Popen[str], seconds: float) -> None:
+def run_into(log: Path, command: Sequence[str], still_running: Callable[[], None]) -> int:
+    """Run a program to its end with its output in a file; its exit code. `still_running` is called every 20 seconds."""
+    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(_PROGRESS_SECONDS)
+                still_running()
+        except KeyboardInterrupt:
+            _end(process, _AFTER_INTERRUPT)
+            raise
+        except BaseException:
+            _end(process, 0)
+            raise
+
+
+def _end(process: subprocess.Popen[str] | subprocess.Popen[bytes], seconds: float) -> None:
     """Wait, then terminate and wait, then kill. Another Ctrl-C cuts a wait short: leaving `Popen` waits for ever."""
     with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
         process.communicate(timeout=seconds)

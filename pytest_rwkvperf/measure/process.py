@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.cases import Case, Workload
     from pytest_rwkvperf.core.engine import Device
+    from pytest_rwkvperf.core.software import Software
     from pytest_rwkvperf.machine.conditions import Watch
     from pytest_rwkvperf.machine.roofline import Ceilings, Work
     from pytest_rwkvperf.machine.watching import GpuWatch
@@ -48,6 +49,7 @@ class Target:
     """What an earlier deep check of the same engine, file, quant and device found."""
     work: Work | None = None
     ceilings: Ceilings | None = None
+    software: Software | None = None
 
 
 class Process:
@@ -145,6 +147,7 @@ class MeasuredCase:
             gpu=gpu.conditions(),
             work=target.work,
             ceilings=target.ceilings,
+            software=target.software,
         )
 
 

@@ -12,6 +12,7 @@ from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.core.samples import Sample, Turn
+from pytest_rwkvperf.core.software import Software
 from pytest_rwkvperf.machine.conditions import Conditions
 from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.machine.kernels import ProbeKind
@@ -116,6 +117,8 @@ class CaseRecord:
     gpu: GpuConditions | None = None
     work: Work | None = None
     ceilings: Ceilings | None = None
+    software: Software | None = None
+    """What was loaded; None in records of earlier releases."""
 
     @property
     def doubt(self) -> str:

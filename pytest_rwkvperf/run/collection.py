@@ -210,7 +210,6 @@ def announcement(config: pytest.Config, session: Session) -> list[str]:
     from pytest_rwkvperf.measure.plan import MIN_PROCESSES
     from pytest_rwkvperf.measure.sampling import MIN_SAMPLES
     from pytest_rwkvperf.stats.paired import MIN_PAIRS
-    from pytest_rwkvperf.stats.verdicts import ALPHA
 
     selected, settings = session.selected, session.settings
     if not selected.items:
@@ -226,7 +225,8 @@ def announcement(config: pytest.Config, session: Session) -> list[str]:
     return [
         f"rwkvperf: {settings.model}, {counts}, {suite} (--rwkv-suite={settings.suite})",
         f"rwkvperf: about {settings.budget_seconds / 60:.1f} min ({share}; {minimum}), {against}",
-        f"rwkvperf: chance that unchanged code is called a regression anywhere in this run: {ALPHA:.0%}",
+        f"rwkvperf: chance of a regression anywhere in this run of unchanged code: {settings.false_alarms:.2%}",
+        f"rwkvperf: chance that a workload slower than its tolerance passes: {settings.wrong_pass:.2%}",
         *([f"rwkvperf: under {watchers}, so no verdict will count (pytest-cov: --no-cov)"] if watchers else []),
     ]
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import repeat
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import BackendMissingError, RwkvPerfError
+from pytest_rwkvperf.core.software import Software
+from pytest_rwkvperf.environments.sides import Side
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker, end_all
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ class FoundEngine:
     python: str
     versions: Mapping[str, str]
     devices: tuple[Device, ...]
+    software: Software
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """What its workers get beside what the backend asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +43,15 @@ class MissingEngine:
     reason: str
 
 
-def discover(
-    chosen: Mapping[str, str], *, by_hand: bool, python: str = sys.executable
-) -> list[FoundEngine | MissingEngine]:
-    """Ask every chosen backend (name to location) for its versions and devices, all at the same time.
+def discover(chosen: Mapping[str, str], *, by_hand: bool) -> list[FoundEngine | MissingEngine]:
+    """Ask every chosen backend (name to location) in this environment, all at the same time.
 
     Raises:
         BackendMissingError: `by_hand` (the user named each backend) and one of them cannot run.
     """
     with ThreadPoolExecutor(max_workers=len(chosen)) as pool:
         try:
-            answers = list(pool.map(_ask, chosen, chosen.values(), repeat(python)))
+            answers = list(pool.map(ask, chosen, chosen.values(), repeat(Side(sys.executable))))
         except BaseException:
             end_all()  # Ctrl-C interrupts only this thread; the others wait for their workers
             raise
@@ -58,14 +61,17 @@ def discover(
     return answers
 
 
-def _ask(name: str, location: str, python: str) -> FoundEngine | MissingEngine:
+def ask(name: str, location: str, side: Side) -> FoundEngine | MissingEngine:
+    """Ask a backend on one side for its versions, devices and software."""
     try:
         backend = registry.load(location)
-        with Worker(python=python, environment=backend.environment(None)) as worker:
+        environment = {**backend.environment(None), **side.variables}
+        with Worker(python=side.python, environment=environment) as worker:
             answer = worker.request("describe", IMPORT_SECONDS, location=location)
     except RwkvPerfError as error:
         return MissingEngine(name, str(error))
     devices = tuple(Device(**device) for device in answer["devices"])
     if not devices:
         return MissingEngine(name, f"{name} is installed and finds no device to run on; {backend.no_device}")
-    return FoundEngine(backend, location, python, answer["versions"], devices)
+    software = Software.from_json(answer["software"])
+    return FoundEngine(backend, location, side.python, answer["versions"], devices, software, side.variables)

@@ -7,23 +7,29 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.environments import requirements
+from pytest_rwkvperf.environments.build import BuildError
+from pytest_rwkvperf.environments.sides import side_of
 from pytest_rwkvperf.machine import fingerprint
-from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine, discover
+from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine, ask, discover
 from pytest_rwkvperf.run.selection import Request, check_chunk, check_devices, check_quants, items, unfit
+from pytest_rwkvperf.store import recipe
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Case, Item
     from pytest_rwkvperf.core.engine import Backend, Device
     from pytest_rwkvperf.run.options import Settings
+    from pytest_rwkvperf.run.progress import Progress
     from pytest_rwkvperf.run.tested_model import TestedModel
 
 
 class Engines:
     """The backends that `--rwkv-backend` chose, in this environment and, in A/B, in the old one. Each is asked once."""
 
-    def __init__(self, settings: Settings, model: TestedModel) -> None:
+    def __init__(self, settings: Settings, model: TestedModel, progress: Progress) -> None:
         self._settings = settings
         self._model = model
+        self._progress = progress
 
     @cached_property
     def _choice(self) -> tuple[dict[str, str], bool]:
@@ -85,15 +91,24 @@ class Engines:
         here = {engine.backend.name: engine for engine in self._here if isinstance(engine, FoundEngine)}
         if self._settings.aa or not here:
             return {**here}
-        locations = {name: engine.location for name, engine in here.items()}
-        answers = discover(locations, by_hand=False, python=self._settings.ab)
-        prefix = f"--rwkv-ab={self._settings.ab}: "
-        return {
-            _name(answer): MissingEngine(answer.name, prefix + answer.reason)
-            if isinstance(answer, MissingEngine)
-            else answer
-            for answer in answers
-        }
+        return {name: self._on_the_other_side(engine) for name, engine in here.items()}
+
+    def _on_the_other_side(self, engine: FoundEngine) -> FoundEngine | MissingEngine:
+        """An engine as what `--rwkv-ab` names has it.
+
+        Raises:
+            OptionError: it names nothing that can be used.
+        """
+        settings, name = self._settings, engine.backend.name
+        reference = requirements.parse(settings.ab)
+        recorded = recipe.read(settings.baseline_dir).backends.get(name) if reference.kind == "baseline" else None
+        try:
+            side = side_of(reference, recorded, engine.software, wheels=settings.keep_wheels, say=self._progress.line)
+        except BuildError as error:
+            return MissingEngine(name, f"--rwkv-ab={settings.ab}: {error}")
+        answer = ask(name, engine.location, side)
+        prefix = f"--rwkv-ab={settings.ab}: "
+        return MissingEngine(name, prefix + answer.reason) if isinstance(answer, MissingEngine) else answer
 
     @property
     def found(self) -> dict[str, FoundEngine]:

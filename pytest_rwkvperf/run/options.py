@@ -109,9 +109,12 @@ OPTIONS = (
     Option(
         "ab",
         "",
-        "compare with another interpreter's environment instead of with a baseline: both are measured in alternation, "
-        "which is what a shared machine needs. PYTHON has the old version, this interpreter the new one",
-        "PYTHON",
+        "compare with another build of the engine instead of with stored figures: both are measured in alternation, "
+        "which is what a shared machine needs. The old build is another interpreter's (PYTHON); what the stored "
+        "baseline was measured with (baseline); a requirement that is installed into an environment of its own "
+        "(llama-cpp-python==0.3.35, 'rwkv @ git+https://HOST/REPO@COMMIT', a wheel, a source folder); or llama.cpp's "
+        "libraries in a folder (lib:FOLDER)",
+        "PYTHON|baseline|REQUIREMENT|lib:FOLDER",
     ),
     Option(
         "aa",
@@ -122,6 +125,20 @@ OPTIONS = (
         bare="yes",
     ),
     Option("baseline-dir", "baselines", "folder of the baselines, relative to the rootdir", "DIR"),
+    Option(
+        "keep-wheels",
+        "",
+        "a folder for wheels of what is installed from no index: --rwkv-save-baseline puts them there, and "
+        "--rwkv-ab=baseline finds them by their hash",
+        "DIR",
+    ),
+    Option(
+        "false-alarms",
+        "1%",
+        "how often a run of unchanged code may have a REGRESSION anywhere",
+        "PERCENT",
+    ),
+    Option("wrong-pass", "5%", "how often a workload that is slower than the tolerance may PASS", "PERCENT"),
     Option("tolerance", "5%", "slowdown that counts, as a share of the time", "PERCENT"),
     Option("precision", "2%", "stop a case when its interval's half-width is under this", "PERCENT"),
     Option(
@@ -175,8 +192,11 @@ class Settings:
     precision: float
     budget_seconds: float
     strict: frozenset[Strictness]
+    false_alarms: float
+    wrong_pass: float
     ab: str
-    """The interpreter with the old version; empty when figures are compared with a baseline."""
+    """The old build; this interpreter in A/A, empty when stored figures are what is compared with."""
+    keep_wheels: Path | None
     reports: tuple[ReportRequest, ...]
     report_language: Language
     protocols: tuple[ProtocolName, ...]
@@ -237,7 +257,10 @@ def read(config: pytest.Config) -> Settings:
         tolerance=share("--rwkv-tolerance=", raw["tolerance"]),
         precision=share("--rwkv-precision=", raw["precision"]),
         budget_seconds=_number("budget", raw["budget"], float),
-        ab=_other_python(raw["ab"], raw["aa"], raw["save-baseline"]),
+        false_alarms=share("--rwkv-false-alarms=", raw["false-alarms"]),
+        wrong_pass=share("--rwkv-wrong-pass=", raw["wrong-pass"]),
+        ab=_old_build(raw["ab"], raw["aa"], raw["save-baseline"]),
+        keep_wheels=config.rootpath / raw["keep-wheels"] if raw["keep-wheels"] else None,
         strict=frozenset(_choice("strict", word, STRICTNESS) for word in _words(raw["strict"])),
         reports=_reports(config),
         history=raw["history"],
@@ -280,21 +303,24 @@ def values(config: pytest.Config) -> dict[str, str]:
     return {option.name: _value(config, option) for option in OPTIONS}
 
 
-def _other_python(ab: str, aa: str, save: str) -> str:
-    """The other side's interpreter; this one for A/A."""
+def _old_build(ab: str, aa: str, save: str) -> str:
+    """The other side as it was named, an interpreter by its full path; this interpreter for A/A."""
     same = _choice("aa", aa, ("yes", "no")) == "yes"
     if same and ab:
         raise OptionError(f"--rwkv-aa compares this interpreter with itself, --rwkv-ab={ab} with another; choose one")
     if (same or ab) and save != "no":
-        raise OptionError("--rwkv-ab and --rwkv-aa compare two environments; run --rwkv-save-baseline by itself")
-    if same or not ab:
-        return sys.executable if same else ""
-    program = shutil.which(ab)
-    if program is None:
-        raise OptionError(f"--rwkv-ab={ab!r} is no program; give a Python, such as old/.venv/bin/python")
-    # Absolute, since a test may change the folder. Links are not resolved: a virtual environment's Python is a link,
-    # and finds its environment by the link's place.
-    return str(Path(program).absolute())
+        raise OptionError("--rwkv-ab and --rwkv-aa compare two builds; run --rwkv-save-baseline by itself")
+    if same:
+        return sys.executable
+    if not ab:
+        return ""
+    if found := shutil.which(ab):
+        # A test may change the folder. A link is kept: a virtual environment's Python is known by its place.
+        return str(Path(found).absolute())
+    from pytest_rwkvperf.environments import requirements
+
+    requirements.parse(ab)  # for its error: what it names is built later
+    return ab
 
 
 def share(option: str, text: str) -> float:

@@ -6,14 +6,16 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.environments import wheels
 from pytest_rwkvperf.machine import fingerprint, observers
 from pytest_rwkvperf.run.result import KeptNoise, Saved
-from pytest_rwkvperf.store import files
+from pytest_rwkvperf.store import files, recipe
 from pytest_rwkvperf.verdict import accept
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
+    from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.run.folder import RunFolder
     from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.verdict.judged import Judgement
@@ -33,7 +35,21 @@ def save(settings: Settings, folder: RunFolder, judgements: Collection[Judgement
     if not stored:
         return Saved(None, 0) if any(record.doubt for record in records) else None
     path = files.save(settings.baseline_dir, fingerprint.read(), stored, replacing=replacing)
+    _save_recipe(settings, [record for record in records if record.case.key in accepted])
     return Saved(path, sum(len(case.sessions[0].workloads) for case in stored))
+
+
+def _save_recipe(settings: Settings, records: Iterable[CaseRecord]) -> None:
+    """Store beside the figures what they were measured with, and keep wheels of what no index has.
+
+    Raises:
+        RwkvPerfError: the recipe cannot be read or written, or a wheel not kept.
+    """
+    software = {record.case.backend: record.software for record in records if record.software is not None}
+    recipe.save(settings.baseline_dir, software)
+    if settings.keep_wheels is not None:
+        for engine in software.values():
+            wheels.keep(settings.keep_wheels, [each for each in engine.distributions if each.off_index])
 
 
 def keep_noise(settings: Settings, folder: RunFolder) -> KeptNoise | None:

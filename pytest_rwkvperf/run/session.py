@@ -18,6 +18,7 @@ from pytest_rwkvperf.run.lease import hardware
 from pytest_rwkvperf.run.selection import Selected
 from pytest_rwkvperf.run.tested_model import TestedModel
 from pytest_rwkvperf.run.verdicts import Verdicts, read_reference
+from pytest_rwkvperf.stats.verdicts import ErrorRates
 from pytest_rwkvperf.verdict import judgement
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Session:
         self.progress = progress
         self.folder = RunFolder(shared) if shared else RunFolder.new()
         self.model = TestedModel(settings.model, progress)
-        self.engines = Engines(settings, self.model)
+        self.engines = Engines(settings, self.model, progress)
         self.selected = Selected({})
         self.watched = bool(observers.watching())  # asked now: pytest-cov has stopped when the run ends
         self._launcher = Launcher(self.folder, self.engines, self.model, progress)
@@ -107,7 +108,8 @@ class Session:
 
     @property
     def _verdicts(self) -> Verdicts:
-        return Verdicts(lambda: self._reference, len(self.selected.items))
+        rates = ErrorRates(self.settings.false_alarms, self.settings.wrong_pass)
+        return Verdicts(lambda: self._reference, len(self.selected.items), rates)
 
     @cached_property
     def _reference(self) -> Reference:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.core import errors
@@ -40,9 +39,7 @@ class Targets:
         """
         file = self._model.file_of(engine.backend, case.quant)
         model = self._model.model
-        # Another environment may have another build of the same version, so it remembers checks of its own.
-        build = {} if engine.python == sys.executable else {"interpreter": engine.python}
-        memo = checked.DeepCheckCache({**engine.versions, **build}, file.content_hash, case.quant, device, case.chunk)
+        memo = checked.DeepCheckCache(engine.software.identity, file.content_hash, case.quant, device, case.chunk)
         known = memo.load()
         emulation = engine.backend.emulation(case.quant)
         answers = (
@@ -53,7 +50,7 @@ class Targets:
         return process.Target(
             case=case,
             location=engine.location,
-            environment=engine.backend.environment(case.device),
+            environment={**engine.backend.environment(case.device), **engine.variables},
             python=engine.python,
             model=_facts(model, file, self._model.header(file)),
             path=file.path,
@@ -62,6 +59,7 @@ class Targets:
             known_deep=known,
             work=roofline.work_of(model.shape, file, case.quant, case.backend, device.kind),
             ceilings=self._ceilings(device),
+            software=engine.software,
         ), memo
 
     def _ceilings(self, device: Device) -> roofline.Ceilings | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.cases import Question
     from pytest_rwkvperf.run.options import Settings
-    from pytest_rwkvperf.stats.verdicts import Verdict
+    from pytest_rwkvperf.stats.verdicts import ErrorRates, Verdict
     from pytest_rwkvperf.verdict.judged import Judgement
 
 _FAILING = ("REGRESSION", "INVALID")
@@ -30,9 +30,10 @@ _DECIDED = ("PASS", "REGRESSION", "IMPROVEMENT")
 class Verdicts:
     """Answers a run's questions. The error rate is spread over the run's `items`, of which there is at least one."""
 
-    def __init__(self, reference: Callable[[], Reference], items: int) -> None:
+    def __init__(self, reference: Callable[[], Reference], items: int, rates: ErrorRates) -> None:
         self._reference = reference
         self._items = items
+        self._rates = rates
 
     def judge(self, question: Question, measured: CaseRecord | Pairing) -> Judgement:
         """The verdict; INCONCLUSIVE while a debugger or a coverage tool watches this process.
@@ -41,7 +42,7 @@ class Verdicts:
             MeasurementError: the samples carry no figure.
         """
         if isinstance(measured, Pairing):
-            judged = judgement.judge_pairs(measured, question.item, question.tolerance, self._items)
+            judged = judgement.judge_pairs(measured, question.item, question.tolerance, self._items, rates=self._rates)
         else:
             judged = self._against_baseline(question, measured)
         watchers = observers.watching()
@@ -54,11 +55,13 @@ class Verdicts:
     def _verdict_so_far(self, question: Question, measured: CaseRecord | Pairing) -> Verdict:
         if isinstance(measured, Pairing):
             ratios = measured.log_ratios(question.item.workload)
-            return compare_pairs(ratios, question.tolerance, self._items).verdict
+            return compare_pairs(ratios, question.tolerance, self._items, rates=self._rates).verdict
         return self._against_baseline(question, measured).verdict
 
     def _against_baseline(self, question: Question, record: CaseRecord) -> Judgement:
-        return judgement.judge(record, question.item, self._reference(), question.tolerance, self._items)
+        return judgement.judge(
+            record, question.item, self._reference(), question.tolerance, self._items, rates=self._rates
+        )
 
 
 def fails(judged: Judgement, settings: Settings) -> bool:

@@ -27,7 +27,12 @@ VoidedBy = Literal["", "watched", "gpu"]
 """Why a verdict that the figures allow does not count: a debugger or a coverage tool was active, or the GPU's state."""
 
 ALPHA = 0.01
-"""Probability that a whole run of unchanged code has a REGRESSION; each of its m items gets ALPHA / m."""
+"""Probability that a whole run of unchanged code has a REGRESSION, unless `--rwkv-false-alarms` says otherwise; each of
+its m items gets ALPHA / m."""
+
+WRONG_PASS = 0.05
+"""Probability that an item passes whose slowdown exceeds the tolerance, unless `--rwkv-wrong-pass` says otherwise. It
+is each item's own: a wrong PASS of one item and a false alarm of a whole run are different harms."""
 
 POWER = 0.95
 """Probability with which the smallest detectable slowdown is found."""
@@ -81,14 +86,28 @@ def classify(low: float, high: float | None, tolerance: float) -> Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """New over old tokens per second with one-sided bounds, each wrong with probability `alpha`.
+class ErrorRates:
+    """How often verdicts may be wrong: a REGRESSION anywhere in a run of unchanged code, a PASS of an item."""
 
-    `low` is 0 and `high` None (null in JSON) where there is no bound. `detectable` is the smallest slowdown, as a share
-    of the time, that such a comparison calls a REGRESSION with probability POWER; None where no slowdown is. `drift` is
-    the part of the new log time that the probes account for. `settled_by` is the number of baseline sessions with which
-    this ratio would have had another verdict than INCONCLUSIVE; None where no number would, or where it has another.
-    `paired` says that two environments were measured in alternation (A/B).
+    false_alarms: float = ALPHA
+    wrong_pass: float = WRONG_PASS
+
+
+DEFAULT_RATES = ErrorRates()
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """New over old tokens per second with one-sided bounds.
+
+    `high` is wrong with probability `alpha`, `low` with probability `wrong_pass` (in records without one: `alpha`).
+    `probability_exceeded` is that of a slowdown beyond the tolerance, given these times (a confidence distribution;
+    Cox, Annals of Mathematical Statistics 29, 1958); None where nothing bounds it. `low` is 0 and `high` None (null in
+    JSON) where there is no bound. `detectable` is the smallest slowdown, as a share of the time, that such a comparison
+    calls a REGRESSION with probability POWER; None where no slowdown is. `drift` is the part of the new log time that
+    the probes account for. `settled_by` is the number of baseline sessions with which this ratio would have had another
+    verdict than INCONCLUSIVE; None where no number would, or where it has another. `paired` says that two environments
+    were measured in alternation (A/B).
     """
 
     ratio: float
@@ -101,6 +120,8 @@ class Comparison:
     settled_by: int | None = None
     paired: bool = False
     mean: MeanRatio | None = None
+    wrong_pass: float | None = None
+    probability_exceeded: float | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -137,9 +158,15 @@ class StoredSessions:
 
 
 def compare(
-    new: SessionTimes, stored: StoredSessions, tolerance: float, items: int, *, at_look: bool = False
+    new: SessionTimes,
+    stored: StoredSessions,
+    tolerance: float,
+    items: int,
+    *,
+    rates: ErrorRates = DEFAULT_RATES,
+    at_look: bool = False,
 ) -> Comparison:
-    """Compare a new session with stored ones at ALPHA / items; `at_look` says that it is not the run's end.
+    """Compare a new session with stored ones at `rates`; `at_look` says that it is not the run's end.
 
     The bounds are on the difference of log levels. Its variance is the spread between sessions, once for the new
     session and once shared by the k stored ones, plus the standard errors within them.
@@ -149,11 +176,10 @@ def compare(
     """
     if not stored.sessions:
         raise MeasurementError("no session to compare with; store one")
-    alpha = ALPHA / items
     share = LOOK_SHARE if at_look else 1 - LOOK_SHARE * len(LOOKS)
-    rule = Rule(tolerance, alpha, alpha * share * (1 - MEAN_SHARE))
+    rule = Rule.of(tolerance, items, rates, share)
     fast, mean = _log_ratio(new, stored, "fast"), _log_ratio(new, stored, "mean")
-    of_mean = mean.compare(mean.sessions, replace(rule, alpha_of_look=alpha * share * MEAN_SHARE))
+    of_mean = mean.compare(mean.sessions, rule.for_mean())
     comparison = replace(with_mean(fast.compare(fast.sessions, rule), of_mean), drift=fast.drift)
     settled = _settled_by(fast, rule) if comparison.verdict == "INCONCLUSIVE" else None
     return replace(comparison, settled_by=settled)
@@ -172,34 +198,64 @@ def machine_slowdown(new: SessionTimes, stored: StoredSessions) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a comparison is held to: the tolerance, the error rate stated, and the part of it that this look may use."""
+    """What a comparison is held to: the tolerance, the error rates stated, and the parts of them for this look."""
 
     tolerance: float
     alpha: float
+    wrong_pass: float
     alpha_of_look: float
+    wrong_pass_of_look: float
+
+    @classmethod
+    def of(cls, tolerance: float, items: int, rates: ErrorRates, share: float) -> Rule:
+        """One of `items` items, at a look with this share of the error rates; of most repetitions."""
+        alpha = rates.false_alarms / items
+        return cls(tolerance, alpha, rates.wrong_pass, alpha * share * (1 - MEAN_SHARE), rates.wrong_pass * share)
+
+    def for_mean(self) -> Rule:
+        """The rule for the means of all repetitions, of which only a REGRESSION counts."""
+        return replace(self, alpha_of_look=self.alpha_of_look * MEAN_SHARE / (1 - MEAN_SHARE))
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorDistribution:
+    """A symmetric distribution of a log-ratio's error: its upper quantiles by their tails, and the tails beyond."""
+
+    quantile: Callable[[float], float]
+    tail: Callable[[float], float]
 
 
 def compare_log_ratio(
     log_ratio: float,
-    quantile: Callable[[float], float],
+    error: ErrorDistribution,
     rule: Rule,
     *,
     contention: float = 0.0,
     slowdown: float = 0.0,
 ) -> Comparison:
-    """The comparison that a log-ratio of speeds makes; `quantile` gives its error's upper quantiles by their tails.
+    """The comparison that a log-ratio of speeds makes, whose error has this distribution.
 
     Both bounds are wider by `contention`; by `slowdown`, of the machine, the upper one where it is positive and the
     lower one where it is negative. The smallest detectable slowdown s solves log(1 + s) = log(1 + tolerance) +
     contention + slowdown + q_alpha + q_power: the normal-theory formula (Cohen, Statistical Power Analysis, 1988,
     section 2.4) with the error's own quantiles.
     """
-    reach, power_reach = quantile(rule.alpha_of_look) + contention, quantile(1 - POWER)
-    low = _exp(log_ratio - reach + min(0.0, slowdown)) or 0.0
+    reach, power_reach = error.quantile(rule.alpha_of_look) + contention, error.quantile(1 - POWER)
+    low = _exp(log_ratio - error.quantile(rule.wrong_pass_of_look) - contention + min(0.0, slowdown)) or 0.0
     high = _exp(log_ratio + reach + max(0.0, slowdown))
     factor = _exp(reach + max(0.0, slowdown) + power_reach)
     detectable = None if factor is None else (1 + rule.tolerance) * factor - 1
-    return Comparison(math.exp(log_ratio), low, high, rule.tolerance, rule.alpha, detectable)
+    above_floor = log_ratio + math.log1p(rule.tolerance)
+    return Comparison(
+        math.exp(log_ratio),
+        low,
+        high,
+        rule.tolerance,
+        rule.alpha,
+        detectable,
+        wrong_pass=rule.wrong_pass,
+        probability_exceeded=error.tail(above_floor) if math.isfinite(reach) else None,
+    )
 
 
 def _exp(power: float) -> float | None:
@@ -209,9 +265,13 @@ def _exp(power: float) -> float | None:
     return math.exp(power)
 
 
-def student_quantile(error: float, freedom: float) -> Callable[[float], float]:
-    """The upper quantiles of Student's distribution, by their tails, scaled by a standard error."""
-    return lambda tail: -float(stdtrit(freedom, tail)) * error
+def student(error: float, freedom: float) -> ErrorDistribution:
+    """Student's distribution, scaled by a standard error that may be 0 or infinite."""
+
+    def tail(reach: float) -> float:
+        return float(stdtr(freedom, -reach / error)) if error > 0 else float(reach < 0)
+
+    return ErrorDistribution(lambda tail: -float(stdtrit(freedom, tail)) * error, tail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,12 +295,12 @@ class _LogRatio:
         """As if so many sessions were stored, further ones as far apart as is believed now."""
         belief = self.belief.after(Spread(self.belief.variance, sessions - self.sessions))
         stored = Spread(self.stored.variance / sessions, self.stored.freedom * sessions / self.sessions)
-        quantile = _mixture_quantile(belief, 1 + 1 / sessions, (self.new, stored))
-        return compare_log_ratio(self.value, quantile, rule, contention=self.contention, slowdown=self.slowdown)
+        error = _mixture(belief, 1 + 1 / sessions, (self.new, stored))
+        return compare_log_ratio(self.value, error, rule, contention=self.contention, slowdown=self.slowdown)
 
 
-def _mixture_quantile(belief: Belief, scale: float, within: Sequence[Spread]) -> Callable[[float], float]:
-    """The upper quantiles, by their tails, of a difference of levels: a mixture over the possible spreads.
+def _mixture(belief: Belief, scale: float, within: Sequence[Spread]) -> ErrorDistribution:
+    """The distribution of a difference of levels' error: a mixture over the possible spreads.
 
     Given a spread, the difference is Student's. Its variance is `scale` times the spread's, which is then known, plus
     the variances `within` sessions; Satterthwaite's formula (Biometrics Bulletin 2, 1946) gives the freedom.
@@ -249,7 +309,7 @@ def _mixture_quantile(belief: Belief, scale: float, within: Sequence[Spread]) ->
     variances = np.array([spread**2 * scale for spread in SPREADS]) + sum(part.variance for part in within)
     uncertainty = sum(part.variance**2 / part.freedom for part in within)
     if not math.isfinite(uncertainty):
-        return lambda _tail: math.inf
+        return ErrorDistribution(lambda _tail: math.inf, lambda _reach: 0.5)
     freedoms = np.minimum(variances**2 / max(uncertainty, _TINY), _MAX_FREEDOM)
     errors = np.sqrt(variances)
 
@@ -262,7 +322,7 @@ def _mixture_quantile(belief: Belief, scale: float, within: Sequence[Spread]) ->
             brentq(lambda reach: tail_beyond(reach) - tail, 0.0, largest * BRACKET_SLACK, xtol=_ROOT_TOLERANCE)
         )
 
-    return quantile
+    return ErrorDistribution(quantile, tail_beyond)
 
 
 def uncontended(sessions: Sequence[SessionTimes]) -> Sequence[SessionTimes]:

@@ -22,7 +22,8 @@ from pytest_rwkvperf.store.versioned import Format
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSION = 1
+VERSION = 2
+"""2: `software` of an entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class BaselineEntry:
     """Share, 0 to 1, of the processor time that the case's threads wanted and other processes took."""
     handovers: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     """Nanoseconds of the handover before each repetition, as `workloads`; empty with one thread."""
+    software: str = ""
+    """What was loaded of the engine (`Software.identity`); empty in entries of earlier releases."""
 
     def session_times(self, workload: str, probe_version: str) -> SessionTimes:
         """A workload's times, with probes and handovers if they are of this version."""
@@ -77,10 +80,10 @@ class StoredCase:
         """A workload's sessions with the newest one's protocol, grouped by software versions, newest group first."""
         # Sorted here too: files are merged by hand and by git.
         newest_first = [session for session in _by_date(self.sessions) if workload in session.workloads][::-1]
-        groups: dict[tuple[tuple[str, str], ...], list[BaselineEntry]] = {}
+        groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[BaselineEntry]] = {}
         for session in newest_first:
             if session.protocol == newest_first[0].protocol:
-                groups.setdefault(tuple(sorted(session.versions.items())), []).append(session)
+                groups.setdefault((session.software, tuple(sorted(session.versions.items()))), []).append(session)
         return [tuple(reversed(group)) for group in groups.values()]
 
 

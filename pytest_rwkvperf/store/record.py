@@ -27,7 +27,7 @@ from pytest_rwkvperf.store.versioned import Format
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSION = 1
+VERSION = 2
 
 _YEAR_10000 = 253_402_300_800
 """In Unix seconds: no calendar here goes on."""

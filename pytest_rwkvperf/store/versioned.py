@@ -78,6 +78,7 @@ class Format(Generic[T]):
                 f"{self.name} {path} has schema {number}, this release reads up to {self.version}; "
                 "upgrade pytest-rwkvperf"
             )
+        raw["schema"] = self.version  # what an earlier one lacks has a default
         try:
             content = msgspec.convert(raw, type=self.content)
         except msgspec.ValidationError as error:

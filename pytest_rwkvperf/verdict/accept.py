@@ -58,6 +58,7 @@ def _entry(record: CaseRecord, names: set[str], recorded: str) -> BaselineEntry:
         probes,
         conditions.foreign,
         handovers,
+        record.software.identity if record.software else "",
     )
 
 

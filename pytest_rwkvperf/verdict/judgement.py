@@ -12,20 +12,28 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.stats.estimates import estimate_rate
 from pytest_rwkvperf.stats.paired import compare_pairs
-from pytest_rwkvperf.stats.verdicts import compare
+from pytest_rwkvperf.stats.verdicts import DEFAULT_RATES, compare
 from pytest_rwkvperf.verdict import reasons
 from pytest_rwkvperf.verdict.judged import Judgement, NewTimes
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Item
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
-    from pytest_rwkvperf.stats.verdicts import VoidedBy
+    from pytest_rwkvperf.stats.verdicts import ErrorRates, VoidedBy
     from pytest_rwkvperf.store.baseline import StoredCase
     from pytest_rwkvperf.verdict.judged import Reference
 
 
-def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float, items: int) -> Judgement:
-    """Compare one workload of a record with its baseline at ALPHA / items.
+def judge(
+    record: CaseRecord,
+    item: Item,
+    reference: Reference,
+    tolerance: float,
+    items: int,
+    *,
+    rates: ErrorRates = DEFAULT_RATES,
+) -> Judgement:
+    """Compare one workload of a record with its baseline, as one of so many items.
 
     Raises:
         MeasurementError: unusable new samples.
@@ -37,10 +45,18 @@ def judge(record: CaseRecord, item: Item, reference: Reference, tolerance: float
         (record.model.content_hash, record.device.name, record.protocol),
         ended_early=record.ended_by == "verdict",
     )
-    return void(replace(_judge(new, reference, tolerance, items), parity=record.parity), "gpu", record.doubt)
+    return void(replace(_judge(new, reference, tolerance, items, rates), parity=record.parity), "gpu", record.doubt)
 
 
-def judge_stored(stored: StoredCase, item: Item, reference: Reference, tolerance: float, items: int) -> Judgement:
+def judge_stored(
+    stored: StoredCase,
+    item: Item,
+    reference: Reference,
+    tolerance: float,
+    items: int,
+    *,
+    rates: ErrorRates = DEFAULT_RATES,
+) -> Judgement:
     """Compare a stored case's newest session that timed the workload, as at a run's end.
 
     Raises:
@@ -52,10 +68,12 @@ def judge_stored(stored: StoredCase, item: Item, reference: Reference, tolerance
     new = NewTimes(
         item, newest.session_times(name, newest.probe_version), newest.probe_version, facts, ended_early=False
     )
-    return _judge(new, reference, tolerance, items)
+    return _judge(new, reference, tolerance, items, rates)
 
 
-def judge_pairs(pairing: Pairing, item: Item, tolerance: float, items: int) -> Judgement:
+def judge_pairs(
+    pairing: Pairing, item: Item, tolerance: float, items: int, *, rates: ErrorRates = DEFAULT_RATES
+) -> Judgement:
     """Compare two environments that were measured in alternation; no baseline is needed.
 
     A doubt about the GPU does not void this verdict: both sides alternate under the same conditions.
@@ -65,12 +83,12 @@ def judge_pairs(pairing: Pairing, item: Item, tolerance: float, items: int) -> J
     """
     tokens = item.workload.tokens
     new, old = (estimate_rate(side.times(item.workload), tokens) for side in (pairing.new, pairing.old))
-    comparison = compare_pairs(pairing.log_ratios(item.workload), tolerance, items)
+    comparison = compare_pairs(pairing.log_ratios(item.workload), tolerance, items, rates=rates)
     reason = reasons.compared_pairs(comparison, pairing)
     return Judgement(item, comparison.verdict, reason, tolerance, new, old, comparison, pairing.new.parity)
 
 
-def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int) -> Judgement:
+def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, rates: ErrorRates) -> Judgement:
     item, tokens = new.item, new.item.workload.tokens
     new_rate = estimate_rate(new.times.times, tokens)
     stored = reference.baseline.cases.get(item.case.key) if reference.baseline else None
@@ -81,7 +99,7 @@ def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int) ->
         stored.sessions_of(str(item.workload), new.probe_version), belief=reference.belief(item.workload)
     )
     old_rate = estimate_rate([row for session in sessions.sessions for row in session.times], tokens)
-    comparison = compare(new.times, sessions, tolerance, items, at_look=new.ended_early)
+    comparison = compare(new.times, sessions, tolerance, items, rates=rates, at_look=new.ended_early)
     reason = reasons.compared(comparison, new.times, sessions)
     return Judgement(item, comparison.verdict, reason, tolerance, new_rate, old_rate, comparison)
 

@@ -78,11 +78,15 @@ def compared_pairs(comparison: Comparison, pairing: Pairing) -> str:
 
 
 def _versions(pairing: Pairing) -> str:
-    new, old = pairing.new.versions, pairing.old.versions
-    names = sorted(name for name in {*new, *old} if new.get(name) != old.get(name))
-    if not names:
-        return "the same versions on both sides"
-    return ", ".join(f"{name} {old.get(name, 'none')} -> {new.get(name, 'none')}" for name in names)
+    """What differs between the sides: releases, and builds of one release by what was loaded."""
+    new, old = pairing.new, pairing.old
+    names = sorted(name for name in {*new.versions, *old.versions} if new.versions.get(name) != old.versions.get(name))
+    changes = [f"{name} {old.versions.get(name, 'none')} → {new.versions.get(name, 'none')}" for name in names]
+    if new.software is None or old.software is None:
+        return ", ".join(changes) or "the same versions on both sides"
+    return ", ".join(dict.fromkeys([*changes, *old.software.differences(new.software)])) or (
+        "the same software on both sides"
+    )
 
 
 def _bounds(comparison: Comparison) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import platform
 import queue
 import sys
 import threading
@@ -23,7 +22,7 @@ from pytest_rwkvperf.core import errors
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.engine import CompilesKernels, OpenRequest, Program
 from pytest_rwkvperf.machine.memory import peak_rss_bytes
-from pytest_rwkvperf.worker import native, protocol
+from pytest_rwkvperf.worker import installed, native, protocol
 from pytest_rwkvperf.worker.messages import decode, encode
 
 if TYPE_CHECKING:
@@ -53,7 +52,8 @@ class Child:
         return {
             "versions": dict(backend.versions()),
             "devices": [asdict(device) for device in backend.devices()],
-            "python": platform.python_version(),
+            # Last: by now everything of the engine is loaded.
+            "software": installed.read(backend.distributions, backend.build(), backend.environment(None)).to_json(),
         }
 
     def open(self, *, location: str, path: str, quant: str, device: str, threads: int, chunk: int) -> dict[str, Any]:

@@ -172,7 +172,7 @@ class SandboxFactory:
         sandbox = Sandbox(self)
         result = sandbox.run("--rwkv-save-baseline", "--rwkv-device=cpu,spare:0", saves=True)
         assert result.code == 0, result.text
-        (self.baseline,) = (sandbox.folder / "baselines").iterdir()
+        (self.baseline,) = (sandbox.folder / "baselines").glob("*-*.json")
 
     def __call__(self) -> Sandbox:
         """A sandbox with a copy of the baseline."""

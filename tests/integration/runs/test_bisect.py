@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pytest_rwkvperf.bisect import environments, release_check
+from pytest_rwkvperf.bisect import release_check
 from pytest_rwkvperf.cli.main import main
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.environments.index import releases
 from pytest_rwkvperf.history import address
 from pytest_rwkvperf.history.database import Database
 from pytest_rwkvperf.machine import fingerprint
@@ -115,16 +116,16 @@ def test_an_engine_missing_from_the_oldest_release_is_an_error_about_it(
 @pytest.mark.usefixtures("index")
 def test_unknown_packages_and_versions_are_refused(package: str, oldest: str, newest: str, said: str) -> None:
     with pytest.raises(OptionError, match=said):
-        environments.releases(package, oldest, newest)
+        releases(package, oldest, newest)
 
 
 @pytest.mark.parametrize(("oldest", "newest"), [("1.4", "1.0"), ("1.0", "1.0"), ("1.0", "1")])
 def test_a_range_that_is_not_ascending_is_refused_without_asking_the_index(
     oldest: str, newest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environments, "_pip", lambda *_: pytest.fail("the index was asked"))
+    monkeypatch.setattr("pytest_rwkvperf.environments.index._pip", lambda *_: pytest.fail("the index was asked"))
     with pytest.raises(OptionError, match=rf"{oldest}\.\.{newest}: OLD must be older than NEW; write for example"):
-        environments.releases("scripted-speed", oldest, newest)
+        releases("scripted-speed", oldest, newest)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_a_range_that_is_not_ascending_is_refused_without_asking_the_index(
 def test_wrong_arguments_are_refused_without_asking_the_index(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environments, "_pip", lambda *_: pytest.fail("the index was asked"))
+    monkeypatch.setattr("pytest_rwkvperf.environments.index._pip", lambda *_: pytest.fail("the index was asked"))
     assert main(["bisect", *arguments]) == 2
     assert said in capsys.readouterr().err
 

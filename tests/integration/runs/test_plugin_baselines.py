@@ -36,7 +36,7 @@ def saved(runs: Runs, first: dict[str, bytes]) -> Path:
 
 
 def the_file(runs: Runs) -> Path:
-    (path,) = (runs.pytester.path / "baselines").iterdir()
+    (path,) = (runs.pytester.path / "baselines").glob("*-*.json")
     return path
 
 
@@ -196,7 +196,7 @@ class TestSaving:
     def test_the_folder_may_be_elsewhere_with_a_strange_name(self, runs: Runs, tmp_path: Path) -> None:
         folder = tmp_path / "Meß werte" / "ü"
         assert runs.measuring(SAVE, f"--rwkv-baseline-dir={folder}").ret == 0
-        assert len([*folder.iterdir()]) == 1
+        assert len([*folder.glob("*-*.json")]) == 1
         assert verdict(runs.measuring(f"--rwkv-baseline-dir={folder}")) == "PASS"
 
 
@@ -207,8 +207,8 @@ class TestSaving:
         (lambda _: "", "is not valid JSON"),
         (lambda _: "\0\0\0", "is not valid JSON"),
         (lambda text: text.replace('"cores": ', '"cores": -Infinity, "x": '), "is not a number in JSON"),
-        (lambda text: text.replace('"schema": 1', '"schema": 99'), "has schema 99"),
-        (lambda text: text.replace('"schema": 1', '"schema": "1"'), "no valid schema number"),
+        (lambda text: text.replace('"schema": 2', '"schema": 99'), "has schema 99"),
+        (lambda text: text.replace('"schema": 2', '"schema": "1"'), "no valid schema number"),
         (lambda text: text.replace("320000000", "-320000000"), "no usable times"),
         (lambda text: text.replace('"sessions"', '"session"'), "does not follow its schema"),
     ],
@@ -229,7 +229,7 @@ def test_an_unusable_file_is_a_usage_error_and_stays_as_it_is(
         assert complaint in message
         assert "Traceback" not in result.stderr.str()
         assert saved.read_text(encoding="utf-8") == damaged
-    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+    assert [path.name for path in saved.parent.glob("*-*.json")] == [saved.name]
 
 
 def test_a_baseline_folder_that_is_a_file_is_a_usage_error(runs: Runs) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FOUND = Deep(Agreement(finite=True, relative_l2=1e-3, kl=1e-6, top_matches=None), 2e-4)
 KEY: dict[str, Any] = {
-    "versions": {"engine": "1"},
+    "engine": "1",
     "content_hash": "abc",
     "quant": "f16",
     "device": Device("cpu", "CPU", "cpu"),
@@ -44,7 +44,7 @@ def test_stored_result_is_loaded() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"versions": {"engine": "2"}},
+        {"engine": "2"},
         {"content_hash": "abd"},
         {"quant": "q8_0"},
         {"device": Device("cpu", "CPU", "cpu", "driver 2")},

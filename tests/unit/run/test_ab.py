@@ -73,8 +73,8 @@ def test_the_other_interpreter_stays_what_it_is_when_a_test_changes_the_folder(
         (["--rwkv-aa", "--rwkv-ab=python3"], r"--rwkv-aa .*--rwkv-ab=python3 .*choose one"),
         (["--rwkv-aa", "--rwkv-save-baseline"], "run --rwkv-save-baseline by itself"),
         (["--rwkv-ab=python3", "--rwkv-save-baseline=replace"], "run --rwkv-save-baseline by itself"),
-        (["--rwkv-ab=no/such/python"], r"'no/such/python' is no program; give a Python"),
-        (["--rwkv-ab=."], r"'\.' is no program"),
+        (["--rwkv-ab=no/such/python"], r"no/such/python is no program that can be run; write a Python"),
+        (["--rwkv-ab=."], r"\. has neither pyproject\.toml nor setup\.py"),
         (["--rwkv-aa=maybe"], "'maybe' is unknown; allowed: yes, no"),
     ],
 )
@@ -93,7 +93,7 @@ def test_a_judgement_has_both_sides_and_what_differs_between_them() -> None:
     new = replace(slower(OLD, 2), versions={"llama-cpp": "2", "llama.cpp": "9"})
     found = judge_pairs(Pairing(new, replace(OLD, versions={"llama-cpp": "1"})), ITEM, 0.05, 4)
     assert found.verdict == "REGRESSION"
-    assert found.reason == ("the ratio lies wholly below 0.952; 6 pairs, llama-cpp 1 -> 2, llama.cpp none -> 9")
+    assert found.reason == ("the ratio lies wholly below 0.952; 6 pairs, llama-cpp 1 → 2, llama.cpp none → 9")
     assert found.new is not None
     assert found.old is not None
     assert found.old.median == pytest.approx(2 * found.new.median)

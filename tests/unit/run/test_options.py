@@ -74,6 +74,9 @@ def test_without_options_nothing_is_measured_and_the_defaults_are_the_documented
         precision=0.02,
         budget_seconds=240.0,
         strict=frozenset(),
+        false_alarms=0.01,
+        wrong_pass=0.05,
+        keep_wheels=None,
         ab="",
         reports=(),
         report_language="en",
@@ -98,6 +101,9 @@ INI = {
     "rwkv_budget": "30",
     "rwkv_strict": "skip",
     "rwkv_ab": "",
+    "rwkv_keep_wheels": "wheels",
+    "rwkv_false_alarms": "2%",
+    "rwkv_wrong_pass": "0.1",
     "rwkv_aa": "no",
     "rwkv_report": "from-ini.json",
     "rwkv_report_language": "zh",
@@ -124,6 +130,9 @@ def test_every_option_has_an_ini_twin(pytester: pytest.Pytester) -> None:
         precision=0.03,
         budget_seconds=30.0,
         strict=frozenset({"skip"}),
+        false_alarms=0.02,
+        wrong_pass=0.1,
+        keep_wheels=pytester.path / "wheels",
         ab="",
         reports=(ReportRequest("json", pytester.path / "from-ini.json"),),
         report_language="zh",
@@ -141,6 +150,8 @@ COMMAND_LINE = {
     "--rwkv-device": ("cpu", "devices", ("cpu",)),
     "--rwkv-threads": ("1,2", "threads", (1, 2)),
     "--rwkv-chunk": ("32", "chunk", 32),
+    "--rwkv-false-alarms": ("3%", "false_alarms", 0.03),
+    "--rwkv-wrong-pass": ("4%", "wrong_pass", 0.04),
     "--rwkv-suite": ("yes", "suite", "yes"),
     "--rwkv-save-baseline": ("no", "save", "no"),
     "--rwkv-tolerance": ("1%", "tolerance", 0.01),
@@ -158,12 +169,13 @@ COMMAND_LINE = {
 def test_the_command_line_goes_before_the_ini_file(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\n" + "\n".join(f"{name} = {value}" for name, value in INI.items()))
     flags = [f"{flag}={value}" for flag, (value, _, _) in COMMAND_LINE.items()]
-    places = ("--rwkv-baseline-dir=elsewhere", "--rwkv-report=other.json")
+    places = ("--rwkv-baseline-dir=elsewhere", "--rwkv-report=other.json", "--rwkv-keep-wheels=others")
     settings = options.read(pytester.parseconfig(*flags, *places))
     for flag, (_, field, expected) in COMMAND_LINE.items():
         assert getattr(settings, field) == expected, flag
     assert settings.quants_by_backend == {"rwkv": ("bf16", "fp16")}
     assert settings.baseline_dir == pytester.path / "elsewhere"
+    assert settings.keep_wheels == pytester.path / "others"
     assert settings.reports == (ReportRequest("json", pytester.path / "other.json"),)
     assert len(flags) + len(places) == len(options.OPTIONS)
 

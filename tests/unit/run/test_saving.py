@@ -34,7 +34,7 @@ def saved(records: Sequence[CaseRecord], folder: Path, monkeypatch: pytest.Monke
     for record in records:
         run.keep(record.case, record)
     items = [Item(record.case, Workload("prefill", 16)) for record in records]
-    settings = SimpleNamespace(save="append", baseline_dir=folder / "baselines")
+    settings = SimpleNamespace(save="append", baseline_dir=folder / "baselines", keep_wheels=None)
     judgements = [Judgement(item, "NO-BASELINE", "", 0.05) for item in items]
     return save(settings, run, judgements)  # type: ignore[arg-type]
 

@@ -15,6 +15,7 @@ from pytest_rwkvperf.backends import llama_cpp, rwkv_pip, web_rwkv
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.engine import Backend, Device
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.core.software import Software
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine
 from pytest_rwkvperf.run.options import Settings
 from pytest_rwkvperf.run.selection import (
@@ -36,7 +37,14 @@ LLVMPIPE = Device("vulkan:0", "llvmpipe", "software")
 
 
 def found(backend: Backend, *there: Device) -> FoundEngine:
-    return FoundEngine(backend, f"module:{backend.name}", "python", {backend.name: "1"}, there)
+    return FoundEngine(
+        backend,
+        f"module:{backend.name}",
+        "python",
+        {backend.name: "1"},
+        there,
+        Software("CPython 3.11.7", "linux-x86_64"),
+    )
 
 
 RWKV = found(rwkv_pip.BACKEND, CPU)
@@ -63,6 +71,9 @@ DEFAULTS = Settings(
     precision=0.02,
     budget_seconds=240,
     strict=frozenset(),
+    false_alarms=0.01,
+    wrong_pass=0.05,
+    keep_wheels=None,
     ab="",
     reports=(),
     report_language="en",

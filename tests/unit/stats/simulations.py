@@ -13,7 +13,7 @@ from scipy import stats
 from pytest_rwkvperf.stats.levels import SessionTimes
 from pytest_rwkvperf.stats.paired import LOOKS, PairRatio, compare_pairs
 from pytest_rwkvperf.stats.spread import PRIOR, SPREADS
-from pytest_rwkvperf.stats.verdicts import StoredSessions, compare
+from pytest_rwkvperf.stats.verdicts import ALPHA, DEFAULT_RATES, MEAN_SHARE, ErrorRates, StoredSessions, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,9 +87,14 @@ def alternating(random: np.random.Generator, size: int) -> npt.NDArray[np.float6
 DRAWS: tuple[Draw, ...] = (normal, interrupted, alternating)
 
 
-def compared(ratios: Sequence[float], tolerance: float, items: int) -> Comparison:
+def compared(ratios: Sequence[float], tolerance: float, items: int, rates: ErrorRates = DEFAULT_RATES) -> Comparison:
     """Pairs whose every repetition says the same."""
-    return compare_pairs([PairRatio(one, one) for one in ratios], tolerance, items)
+    return compare_pairs([PairRatio(one, one) for one in ratios], tolerance, items, rates=rates)
+
+
+def even_rates(items: int) -> ErrorRates:
+    """Error rates at which both bounds of one of `items` items are as far out."""
+    return ErrorRates(ALPHA, ALPHA / items * (1 - MEAN_SHARE))
 
 
 @cache

@@ -1,0 +1,137 @@
+"""Environments that differ from this one in some distributions: made by pip, content-addressed, complete or absent.
+
+`cache()/environments/KEY` is a virtual environment that holds the asked distributions alone; everything else comes from
+the environment that this process runs in, whose folders follow on the path. KEY is a hash of what was asked and of all
+that changes the result, so an environment is never changed once it is complete. The folder may be kept between CI jobs
+(actions/cache).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import site
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.core import folders, locks, subprocesses
+from pytest_rwkvperf.core.errors import RwkvPerfError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from pytest_rwkvperf.environments.requirements import Requirement
+
+    Say = Callable[[str], None]
+
+_BUILD_VARIABLES = (
+    "CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "CMAKE_ARGS", "CMAKE_GENERATOR", "CMAKE_BUILD_TYPE", "FORCE_CMAKE",
+    "CUDACXX", "CUDAFLAGS", "RUSTFLAGS", "CARGO_BUILD_TARGET", "MACOSX_DEPLOYMENT_TARGET",
+)  # fmt: skip
+"""What compilers and build back ends read: part of an environment's key."""
+
+_LAST_LINES = 12
+
+
+class BuildError(RwkvPerfError):
+    """An environment cannot be made; the message has pip's last lines and the place of the log."""
+
+
+def location() -> Path:
+    """The folder that holds every environment, each under its key."""
+    return folders.cache() / "environments"
+
+
+def key_of(requirements: Iterable[Requirement]) -> str:
+    """The name of the environment with these requirements on top of this one."""
+    base = [sys.prefix, sysconfig.get_platform(), sys.version]
+    variables = {name: os.environ[name] for name in _BUILD_VARIABLES if name in os.environ}
+    asked = sorted(requirement.identity for requirement in requirements)
+    return hashlib.sha256(json.dumps([base, variables, asked], sort_keys=True).encode()).hexdigest()[:24]
+
+
+def python_of(requirements: Sequence[Requirement], say: Say) -> str:
+    """The interpreter of the environment with these requirements, made now unless it is there.
+
+    Args:
+        requirements: what differs from this environment; nothing else is installed, not even what they require.
+        say: told what is being made, and every 20 s that it still is.
+
+    Raises:
+        BuildError: pip cannot install them.
+    """
+    folder = location() / key_of(requirements)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    names = ", ".join(str(requirement) for requirement in requirements)
+    with locks.hold(
+        folder.with_name(f"{folder.name}.lock"), on_wait=lambda who: say(f"waiting for {who}: it builds {names}")
+    ):
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _make(folder, python, requirements, names, say)
+            (folder / "complete").touch()
+    return str(python)
+
+
+def _make(folder: Path, python: Path, requirements: Sequence[Requirement], names: str, say: Say) -> None:
+    """Make it; one that could not be made is removed, and its log is kept beside it."""
+    log = folder.with_suffix(".log")
+    try:
+        made = subprocesses.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], capture=True)
+        _check(made.returncode, f"no virtual environment for {names}: {last_lines(made.stderr)}; is venv installed?")
+        _install(python, [requirement.argument for requirement in requirements], names, log, say)
+        _append_own_folders(python)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _install(python: Path, arguments: Sequence[str], names: str, log: Path, say: Say) -> None:
+    started = time.monotonic()
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
+    command = [*pip, "install", "--no-deps", "--no-input", *arguments]
+
+    def still_running() -> None:
+        say(f"building an environment with {names}: {time.monotonic() - started:.0f} s so far")
+
+    say(f"building an environment with {names} (log: {log})")
+    code = subprocesses.run_into(log, command, still_running)
+    told = last_lines(log.read_text(encoding="utf-8", errors="replace"))
+    _check(code, f"{names} cannot be installed: {told}\n  everything that pip printed: {log}")
+
+
+def _check(code: int, message: str) -> None:
+    """Raise what a program that ended with `code` means.
+
+    Raises:
+        BuildError: it failed.
+    """
+    if code != 0:
+        raise BuildError(message)
+
+
+def _append_own_folders(python: Path) -> None:
+    """Let the new environment find what it does not hold in this one."""
+    asked = subprocess.run(
+        [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # `addsitedir`, not the folder's name alone: what is installed here in editable mode has .pth files of its own.
+    own = dict.fromkeys([*site.getsitepackages(), sysconfig.get_path("purelib")])
+    lines = "".join(f"import site; site.addsitedir({folder!r})\n" for folder in own)
+    Path(asked.stdout.strip(), "rwkvperf_base.pth").write_text(lines, encoding="utf-8")
+
+
+def last_lines(text: str) -> str:
+    """The end of what a program printed, as one line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "; ".join(lines[-_LAST_LINES:]) or "it printed nothing"

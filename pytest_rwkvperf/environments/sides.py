@@ -1,0 +1,61 @@
+"""From what `--rwkv-ab` names to the interpreter of the other side and the variables that its workers get."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.environments import build, recipe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from pytest_rwkvperf.core.software import Software
+    from pytest_rwkvperf.environments.requirements import Reference
+
+_LIBRARIES = "LLAMA_CPP_LIB_PATH"
+"""Where llama-cpp-python looks for llama.cpp's libraries instead of in itself (its llama_cpp/llama_cpp.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """An interpreter, and the variables that an engine under it gets beside its own."""
+
+    python: str
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+def side_of(
+    reference: Reference,
+    recorded: Software | None,
+    here: Software,
+    *,
+    wheels: Path | None,
+    say: Callable[[str], None],
+) -> Side:
+    """The side that a reference names, for one engine; built when it is needed for the first time.
+
+    Args:
+        reference: what the user named.
+        recorded: the engine's software as the baseline's recipe has it; None where that does not know it.
+        here: the same engine's in this environment.
+        wheels: the folder of `--rwkv-keep-wheels`.
+        say: shows progress.
+
+    Raises:
+        OptionError: the baseline is named and its recipe does not know the engine.
+        BuildError: the software cannot be had again, or not installed.
+    """
+    if reference.kind == "interpreter":
+        return Side(reference.text)
+    if reference.kind == "libraries":
+        return Side(sys.executable, {_LIBRARIES: reference.text})
+    if reference.requirement is not None:
+        return Side(build.python_of([reference.requirement], say))
+    if recorded is None:
+        raise OptionError("the stored baseline does not say what it was measured with; save one with this release")
+    requirements = recipe.requirements_of(recorded, here, wheels)
+    return Side(build.python_of(requirements, say) if requirements else sys.executable)
