@@ -56,21 +56,21 @@ def pytest_testnodedown(node: collection.XdistNode) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # noqa: ANN401 - xdist is optional
     """Under `-n`, measure several devices at the same time."""
-    state = config.stash.get(SESSION, None)
-    return None if state is None else collection.scheduler(config, log, state)
+    session = config.stash.get(SESSION, None)
+    return None if session is None else collection.scheduler(config, log, session)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """Ask the engines before collecting, so that a wrong option is a usage error."""
-    state = session.config.stash.get(SESSION, None)
-    if state is not None and not session.config.pluginmanager.hasplugin("dsession"):
-        with collection.usage_errors(session.config):
-            state.prepare()
+    config = session.config
+    if SESSION in config.stash and not config.pluginmanager.hasplugin("dsession"):
+        with collection.usage_errors(config):
+            config.stash[SESSION].prepare()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize `rwkv_perf` over backend, quant and workload."""
+    """Parametrize `rwkv_perf` over its items."""
     if "rwkv_perf" in metafunc.fixturenames:
         collection.parametrize(metafunc, metafunc.config.stash.get(SESSION, None))
 
@@ -78,45 +78,47 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """While measuring: add the shipped suite, deselect tests that do not measure."""
-    if (state := config.stash.get(SESSION, None)) is not None:
+    pytest_session = session
+    if SESSION in config.stash:
         with collection.usage_errors(config):
-            collection.arrange(session, state, items)
+            collection.arrange(pytest_session, config.stash[SESSION], items)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Fix what is measured."""
-    if (state := session.config.stash.get(SESSION, None)) is not None:
-        with collection.usage_errors(session.config):
-            state.select(collection.questions(state, session.items))
+    pytest_session, config = session, session.config
+    if SESSION in config.stash:
+        with collection.usage_errors(config):
+            config.stash[SESSION].select(collection.questions(config.stash[SESSION], pytest_session.items))
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     """Say what will be measured and for how long."""
-    state = config.stash.get(SESSION, None)
-    return collection.idle_options(config) if state is None else collection.announcement(config, state)
+    session = config.stash.get(SESSION, None)
+    return collection.idle_options(config) if session is None else collection.announcement(config, session)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Save and report, where asked; exit 5 when nothing was measured."""
-    state = session.config.stash.get(SESSION, None)
-    if state is not None and not hasattr(session.config, "workerinput"):
+    pytest_session, config = session, session.config
+    if SESSION in config.stash and not hasattr(config, "workerinput"):
         from pytest_rwkvperf.run import finish
 
-        session.config.stash[finish.RESULT] = finish.finish(session, state)
+        config.stash[finish.RESULT] = finish.finish(pytest_session, config.stash[SESSION])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The table, and one sentence for what to do next."""
-    if (state := config.stash.get(SESSION, None)) is not None:
+    if (session := config.stash.get(SESSION, None)) is not None:
         from pytest_rwkvperf.run import finish, terminal
 
         if (result := config.stash.get(finish.RESULT, None)) is not None:
-            terminal.write(terminalreporter, result, state.settings)
+            terminal.write(terminalreporter, result, session.settings)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Leave nothing behind."""
-    if (state := config.stash.get(SESSION, None)) is not None:
-        state.close()
+    if (session := config.stash.get(SESSION, None)) is not None:
+        session.close()

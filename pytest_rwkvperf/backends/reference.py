@@ -58,7 +58,7 @@ class ReferenceEngine:
 
 
 @dataclass(frozen=True, slots=True)
-class Reference(BackendDefaults):
+class ReferenceBackend(BackendDefaults):
     """This project's own RWKV-7."""
 
     name: str = "reference"
@@ -94,4 +94,4 @@ class Reference(BackendDefaults):
         return ReferenceEngine(Oracle(dequantized.read(request.path, self.format)))
 
 
-BACKEND = Reference()
+BACKEND = ReferenceBackend()

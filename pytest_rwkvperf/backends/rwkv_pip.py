@@ -71,7 +71,7 @@ class RwkvEngine:
             # The package's kernels run on torch's current device, not on their tensors' device.
             torch.cuda.set_device(request.device)
         dtype, kernels = _parse(request.quant)
-        # The path must come without its suffix, and the package reads RWKV_V7_ON at import (backends.environment).
+        # The path must come without its suffix, and the package reads RWKV_V7_ON at import (`RwkvPip.environment`).
         module, seconds = _import_model(kernels=kernels)
         self.build_seconds = seconds if kernels else 0.0
         model_class = module.RWKV
@@ -134,7 +134,7 @@ class RwkvEngine:
 
 @dataclass(frozen=True, slots=True)
 class RwkvPip(BackendDefaults):
-    """The torch engine of the guide's second method."""
+    """The `rwkv` package on torch, as the community guide uses it."""
 
     name: str = "rwkv"
     format: Format = "pth"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.reports import terminal_tables
-from pytest_rwkvperf.run.options import share
+from pytest_rwkvperf.run.options import read_share
 from pytest_rwkvperf.store.record import RecordedCase
 from pytest_rwkvperf.verdict import comparing
 from pytest_rwkvperf.verdict.judged import recorded_item, with_distinct_cases
@@ -43,7 +43,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, console: Console) -> int:
     """Print the table, and the reason of each verdict other than PASS."""
     pair = comparing.Pair(comparing.read(options.old), comparing.read(options.new))
-    judgements = with_distinct_cases(comparing.compare(pair, share("--tolerance=", options.tolerance)))
+    judgements = with_distinct_cases(comparing.compare(pair, read_share("--tolerance=", options.tolerance)))
     reasons = [describe(item) + "\n" for item in judgements if item.verdict != "PASS"]
     items = [(RecordedCase(each.item.case, None, None, ()), recorded_item(each, fails=False)) for each in judgements]
     table = terminal_tables.verdicts(items, console.width, colour=False)

@@ -14,7 +14,7 @@ from pytest_rwkvperf.core.errors import HistoryError, OptionError, RecordError
 from pytest_rwkvperf.history import page, spool, trends
 from pytest_rwkvperf.history.address import parse
 from pytest_rwkvperf.reports import report_files
-from pytest_rwkvperf.run.options import share
+from pytest_rwkvperf.run.options import read_share
 from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _changes(options: argparse.Namespace, console: Console, address: Address) ->
 
 
 def _trends(options: argparse.Namespace, address: Address, words: Sequence[str]) -> list[Trend]:
-    smallest = share("--at-least=", options.at_least)
+    smallest = read_share("--at-least=", options.at_least)
     chosen = trends.choose(_open(address).series(), words)
     found = [trends.trend(series, points, smallest) for series, points in chosen.items()]
     return sorted(found, key=lambda trend: (trend.series.label, trend.series.machine))

@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="of the matrices in a .gguf, of everything in a .pth; default f16 in a .gguf, and in a .pth what each"
-        " tensor has now. A .st is always f16, all that web-rwkv reads",
+        help="precision of the matrices (.gguf) or of all tensors (.pth); default: f16 in a .gguf, unchanged in a .pth."
+        " A .st is always f16, all that web-rwkv reads",
     )
     parser.add_argument("--force", action="store_true", help="replace the target if it exists")
 

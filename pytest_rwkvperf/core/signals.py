@@ -20,9 +20,9 @@ def first_signal_unwinds(ending: BaseException, unwinding_seconds: float) -> Ite
 
     CI runners send SIGTERM to the process group and then to its leader, or after Ctrl-C; the second signal must not cut
     off the tidying that the first one started. So a SIGTERM within `unwinding_seconds` of Ctrl-C is ignored too; after
-    that time the KeyboardInterrupt must have been caught. Ctrl-C itself always raises KeyboardInterrupt, also for the
-    second time, for a person who does not want to wait. Handlers that others have set stay. A forked process dies of
-    SIGTERM as it would without this.
+    that we assume a test caught the KeyboardInterrupt, and SIGTERM ends the run. Ctrl-C itself always raises
+    KeyboardInterrupt, also for the second time, for a person who does not want to wait. Handlers that others have set
+    stay. A forked process dies of SIGTERM as it would without this.
     """
     is_ours = threading.current_thread() is threading.main_thread()
     if not is_ours or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:

@@ -1,4 +1,4 @@
-"""One report of a fleet, as Markdown, CSV or JSON: every machine's figures, and what is missing."""
+"""A fleet's report, as Markdown, CSV or JSON: every machine's figures, and what is missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 from pytest_rwkvperf.core import strict_json
 from pytest_rwkvperf.core.text import csv_cell, redacted, safe
-from pytest_rwkvperf.reports import figures, markdown
+from pytest_rwkvperf.reports import figures, markdown_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +56,8 @@ def as_markdown(merged: Merged) -> str:
     ]
     if failed:
         lines += ["## Failed", "", *failed, ""]
-    cells = [[markdown.escape(cell) for cell in row] for row in rows(merged)]
-    lines += ["## Figures", "", markdown.table(COLUMNS, cells, right=_FIGURES)]
+    cells = [[markdown_text.escape(cell) for cell in row] for row in rows(merged)]
+    lines += ["## Figures", "", markdown_text.table(COLUMNS, cells, right=_FIGURES)]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -81,4 +81,4 @@ FORMATS = {".md": as_markdown, ".csv": as_csv, ".json": as_json}
 
 
 def _text(text: str) -> str:
-    return markdown.escape(redacted(text))
+    return markdown_text.escape(redacted(text))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.store.baseline import Baseline, StoredCase
-    from pytest_rwkvperf.store.record import Record, RecordedItem
+    from pytest_rwkvperf.store.record import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,8 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 def save(merged: Merged, folder: Path, *, replacing: bool) -> tuple[list[Path], list[Missing]]:
     """Store each run's sound figures in its own machine's baseline; returns the files, and what could not be stored.
 
-    As after a run, INVALID is never stored, and REGRESSION only when replacing. A session that is already stored is
-    not stored again, so merging twice does no harm.
+    As after a run, INVALID and voided figures are never stored, and REGRESSION only when replacing. A session that is
+    already stored is not stored again, so merging twice does no harm.
     """
     written: dict[Path, None] = {}
     failed: list[Missing] = []
@@ -113,7 +113,7 @@ def save(merged: Merged, folder: Path, *, replacing: bool) -> tuple[list[Path], 
 def _save_one(run: Record, folder: Path, *, replacing: bool) -> Path | None:
     keep: dict[str, set[str]] = {}
     for case, item in run.items():
-        if _is_sound(item, replacing=replacing):
+        if accept.is_accepted(item, replacing=replacing):
             keep.setdefault(case.case.key, set()).add(item.workload)
     measured = [case.measured for case in run.cases if case.measured is not None and case.old is None]
     stored = accept.stored_cases([record for record in measured if not record.doubt], keep, run.started)
@@ -129,7 +129,7 @@ def _save_one(run: Record, folder: Path, *, replacing: bool) -> Path | None:
 
 
 def _fresh(case: StoredCase, known: StoredCase | None, *, replacing: bool) -> StoredCase | None:
-    """What of a case's only session is not stored yet; None if all of it is.
+    """The part of a new one-session case that the baseline lacks; None if it lacks nothing.
 
     Sessions are compared by their times in nanoseconds: the run may have saved them itself under another date, and some
     workloads of a stored session may have been removed since. When replacing, nothing else may be stored.
@@ -142,7 +142,3 @@ def _fresh(case: StoredCase, known: StoredCase | None, *, replacing: bool) -> St
     known_names = {name for name in times if any(other.get(name) == times[name] for other in stored)}
     sessions = baselines.without(case.sessions, known_names)
     return replace(case, sessions=sessions) if sessions else None
-
-
-def _is_sound(item: RecordedItem, *, replacing: bool) -> bool:
-    return item.verdict not in {None, "INVALID"} and (replacing or item.verdict != "REGRESSION")

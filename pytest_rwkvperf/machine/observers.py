@@ -11,7 +11,7 @@ _TOOLS = {"coverage": "coverage", "pydevd": "a debugger", "debugpy": "a debugger
 _MONITORING_IDS = range(6)
 
 
-def watching() -> list[str]:
+def names() -> list[str]:
     """Names of the tools that may slow this process down or stop it; usually empty.
 
     They do not observe the workers, to which no variable that turns tracing on is passed. But a parent that is slow, or

@@ -107,7 +107,7 @@ class Prober:
 def probing(
     device: Device, threads: int, max_wait: float = 0.0, known: Mapping[str, float] | None = None
 ) -> Iterator[Prober | None]:
-    """A probe process for the length of a block; None on a GPU, whose speed a probe on the host does not show."""
+    """A probe process that ends with the `with` block; None on a GPU, whose speed a probe on the host does not show."""
     if device.kind == "gpu":
         yield None
         return

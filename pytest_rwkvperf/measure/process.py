@@ -118,7 +118,7 @@ class MeasuredCase:
 
     @property
     def deep_due(self) -> bool:
-        """Whether the next process makes the deep check: the first one does, unless an earlier session has."""
+        """Whether the next process makes the deep check: the first one does, unless an earlier run has."""
         return not self.runs and self.target.known_deep is None
 
     def add(self, process: Process, run: ProcessRun) -> None:
@@ -153,7 +153,7 @@ class MeasuredCase:
 
 @contextmanager
 def running(target: Target, *, deep_due: bool) -> Iterator[Process]:
-    """A process for the length of a block.
+    """A process that ends with the `with` block.
 
     Raises:
         WorkerError: the worker died, hung or broke the protocol.

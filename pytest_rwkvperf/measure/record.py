@@ -100,7 +100,7 @@ def medians(readings: Sequence[Mapping[str, Sequence[int]]], workload: str) -> t
 
 @dataclass(frozen=True, slots=True)
 class CaseRecord:
-    """Everything measured for one case in one session."""
+    """Everything measured for one case in one run."""
 
     case: Case
     model: ModelFacts

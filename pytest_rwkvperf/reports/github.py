@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.reports import figures, summary
-from pytest_rwkvperf.reports.markdown import clean
+from pytest_rwkvperf.reports.markdown_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.errors import ReportError
 from pytest_rwkvperf.reports import figures, tool_output
 from pytest_rwkvperf.reports.issue_texts import TEXTS, Texts
-from pytest_rwkvperf.reports.markdown import clean, escape, table
+from pytest_rwkvperf.reports.markdown_text import clean, escape, table
 from pytest_rwkvperf.reports.report import Report
 
 if TYPE_CHECKING:

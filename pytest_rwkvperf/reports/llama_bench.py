@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, get_type_hints
 from pytest_rwkvperf.core.errors import ReportError
 from pytest_rwkvperf.core.text import csv_cell
 from pytest_rwkvperf.reports.llama_bench_rows import FIELDS, Row, rows
-from pytest_rwkvperf.reports.markdown import escape
+from pytest_rwkvperf.reports.markdown_text import escape
 from pytest_rwkvperf.reports.report import Report
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.reports import figures, native_ratio
-from pytest_rwkvperf.reports.markdown import escape, table
+from pytest_rwkvperf.reports.markdown_text import escape, table
 from pytest_rwkvperf.reports.report import Report
 
 if TYPE_CHECKING:

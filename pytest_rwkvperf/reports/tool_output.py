@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.reports import llama_bench, llama_bench_rows
-from pytest_rwkvperf.reports.markdown import escape
+from pytest_rwkvperf.reports.markdown_text import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

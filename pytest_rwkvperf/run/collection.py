@@ -24,8 +24,8 @@ XdistNode = Any
 """xdist's WorkerController; typed loosely because xdist is optional."""
 
 UNWINDING_SECONDS = 30.0
-"""A SIGTERM this soon after Ctrl-C is ignored. Ending workers and writing reports takes far less. Later the interrupt
-must have been caught by a test."""
+"""A SIGTERM this soon after Ctrl-C is ignored. Ending workers and writing reports takes far less. After that we
+assume that a test caught the KeyboardInterrupt."""
 
 _ASKING = ("--rwkv-save-baseline", "--rwkv-ab", "--rwkv-aa")
 """Options that ask for a measurement. The others only say how to measure, and may always stand in `addopts`."""
@@ -206,7 +206,7 @@ def scheduler(config: pytest.Config, log: Any, session: Session) -> Any:  # noqa
 
 def announcement(config: pytest.Config, session: Session) -> list[str]:
     """What will be measured, for how long, and with which suite."""
-    from pytest_rwkvperf.machine.observers import watching
+    from pytest_rwkvperf.machine import observers
     from pytest_rwkvperf.measure.plan import MIN_PROCESSES
     from pytest_rwkvperf.measure.sampling import MIN_SAMPLES
     from pytest_rwkvperf.stats.paired import MIN_PAIRS
@@ -221,7 +221,7 @@ def announcement(config: pytest.Config, session: Session) -> list[str]:
     least = f"{MIN_PAIRS} pairs of" if settings.ab else f"{MIN_PROCESSES}"
     minimum = f"at least {least} processes x {MIN_SAMPLES} samples each, for which slow engines need longer"
     against = f"in alternation with {settings.ab}" if settings.ab else f"against {settings.baseline_dir}"
-    watchers = " and ".join(watching())
+    watchers = " and ".join(observers.names())
     return [
         f"rwkvperf: {settings.model}, {counts}, {suite} (--rwkv-suite={settings.suite})",
         f"rwkvperf: about {settings.budget_seconds / 60:.1f} min ({share}; {minimum}), {against}",

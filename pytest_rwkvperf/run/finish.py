@@ -61,17 +61,18 @@ def gather(config: pytest.Config) -> None:
     config.pluginmanager.register(gatherer, "rwkvperf-gatherer")
 
 
-def finish(run: pytest.Session, session: Session) -> RunResult:
+def finish(pytest_session: pytest.Session, session: Session) -> RunResult:
     """Save and report what there is, however the run ended, and set the exit status."""
-    judgements = run.config.stash[_GATHERER].judgements()
-    result = _saved(run, session, judgements)
+    judgements = pytest_session.config.stash[_GATHERER].judgements()
+    result = _saved(pytest_session, session, judgements)
     # A case counts as measured when it has a record, judged or not: a test may call measure() alone.
-    if run.exitstatus == pytest.ExitCode.OK and not _collects_only(run) and not session.folder.anything_measured():
-        run.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
-    if _collects_only(run) or run.exitstatus == pytest.ExitCode.USAGE_ERROR:
+    collects_only = pytest_session.config.option.collectonly
+    if pytest_session.exitstatus == pytest.ExitCode.OK and not (collects_only or session.folder.anything_measured()):
+        pytest_session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+    if collects_only or pytest_session.exitstatus == pytest.ExitCode.USAGE_ERROR:
         return result
-    record = recording.of_run(run, session, judgements)
-    result = _published(run, session, record, replace(result, record=record))
+    record = recording.of_run(pytest_session, session, judgements)
+    result = _published(pytest_session, session, record, replace(result, record=record))
     if github.is_active(os.environ):
         trouble = github.add_summary(record, os.environ)
         session.progress.command(github.errors_of(record))
@@ -79,7 +80,7 @@ def finish(run: pytest.Session, session: Session) -> RunResult:
     return result
 
 
-def _saved(run: pytest.Session, session: Session, judgements: Mapping[Item, Judgement]) -> RunResult:
+def _saved(pytest_session: pytest.Session, session: Session, judgements: Mapping[Item, Judgement]) -> RunResult:
     """Store the figures, or in A/A the noise, as the baseline where that was asked for."""
     result, settings = RunResult(), session.settings
     if not judgements:
@@ -87,38 +88,34 @@ def _saved(run: pytest.Session, session: Session, judgements: Mapping[Item, Judg
     try:
         if settings.save != "no":
             return replace(result, saved=saving.save(settings, session.folder, judgements.values()))
-        if settings.aa and not session.watched:
+        if settings.aa and not session.observed:
             return replace(result, noise=saving.keep_noise(settings, session.folder))
     except RwkvPerfError as error:
-        _mark_failed(run)
+        _mark_failed(pytest_session)
         return replace(result, troubles=(str(error) if isinstance(error, StorageError) else f"not saved: {error}",))
     except KeyboardInterrupt:  # from here on it would cost the tables and the reports
-        run.exitstatus = pytest.ExitCode.INTERRUPTED
+        pytest_session.exitstatus = pytest.ExitCode.INTERRUPTED
         sentence = "interrupted while saving: the baseline is as it was, or has all of this run"
         return replace(result, troubles=(sentence,))
     return result
 
 
-def _published(run: pytest.Session, session: Session, record: Record, result: RunResult) -> RunResult:
+def _published(pytest_session: pytest.Session, session: Session, record: Record, result: RunResult) -> RunResult:
     """Write the reports and send the run to its history, where that was asked for."""
     settings = session.settings
     reports, troubles = report_files.write_all(record, settings.reports, settings.report_language)
     history: tuple[str, ...] = ()
     if settings.history and any(case.measured for case in record.cases):
         try:
-            history = spool.store(record, address.parse(settings.history, run.config.rootpath))
+            history = spool.store(record, address.parse(settings.history, pytest_session.config.rootpath))
         except RwkvPerfError as error:
             troubles.append(str(error))
     if troubles:
-        _mark_failed(run)
+        _mark_failed(pytest_session)
     return replace(result, reports=tuple(reports), history=history, troubles=(*result.troubles, *troubles))
 
 
-def _collects_only(run: pytest.Session) -> bool:
-    return bool(run.config.option.collectonly)
-
-
-def _mark_failed(run: pytest.Session) -> None:
+def _mark_failed(pytest_session: pytest.Session) -> None:
     """Set exit code 1 unless another non-zero code is set."""
-    if run.exitstatus == pytest.ExitCode.OK:
-        run.exitstatus = pytest.ExitCode.TESTS_FAILED
+    if pytest_session.exitstatus == pytest.ExitCode.OK:
+        pytest_session.exitstatus = pytest.ExitCode.TESTS_FAILED

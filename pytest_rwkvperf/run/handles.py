@@ -47,7 +47,7 @@ class Perf:
         self._published = False
 
     def measure(self) -> Measurement:
-        """Samples, throughput with its interval, memory and conditions; measured once per case and session."""
+        """Samples, throughput with its interval, memory and conditions; measured once per case and run."""
         with clean_failure():
             measurement = self._session.measure(self.item)
             if not self._published:
@@ -56,7 +56,10 @@ class Perf:
             return measurement
 
     def check(self) -> Judgement:
-        """The verdict against this machine's baseline; fails the test on a regression or an invalid figure."""
+        """The verdict against this machine's baseline, or in A/B the old build.
+
+        Fails the test on a regression or an invalid figure, and as `--rwkv-strict` says.
+        """
         with clean_failure():
             judged = self._session.judge(self._question)
         if judged.new is not None:

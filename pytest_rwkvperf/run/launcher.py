@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class CaseRequest:
     """What a case is measured for, and the budget that it shares with the run's other cases."""
 
     label: str
@@ -42,7 +42,7 @@ class Share:
 
 
 class Launcher:
-    """Measures cases for a session. Several processes may share `folder` (pytest-xdist)."""
+    """Measures cases for a run. Several processes may share `folder` (pytest-xdist)."""
 
     def __init__(self, folder: RunFolder, engines: Engines, model: TestedModel, progress: Progress) -> None:
         self._folder = folder
@@ -50,8 +50,10 @@ class Launcher:
         self._targets = Targets(folder, model, progress)
         self._progress = progress
 
-    def record(self, case: Case, share: Share, decided: Callable[[CaseRecord], bool] | None) -> CaseRecord:
-        """The case's record. Measuring it may end early when `decided` says so of what there is.
+    def measure_record(
+        self, case: Case, request: CaseRequest, decided: Callable[[CaseRecord], bool] | None
+    ) -> CaseRecord:
+        """Measure the case, once per run. Measuring may end early when `decided` says so of what there is.
 
         Raises:
             RwkvPerfError: measuring failed, here or in the process that tried first.
@@ -61,20 +63,20 @@ class Launcher:
             engine = self._engines.found[case.backend]
             target, memo = self._targets.prepare(case, engine, self._engines.device(case))
             if note := engine.backend.announcement(case.quant):
-                self._progress.line(f"{share.label}: {note}")
-            limits = plan.Plan(share.precision, self._budget(share), decided, share.handovers)
-            taken = plan.measure(target, share.workloads, limits, self._saying(share.label))
+                self._progress.line(f"{request.label}: {note}")
+            limits = plan.Plan(request.precision, self._budget(request), decided, request.handovers)
+            taken = plan.measure(target, request.workloads, limits, self._saying(request.label))
             _keep_deep(memo, target, taken)
             return taken
 
-        return self._once(case, share.label, CaseRecord, measured)
+        return self._once(case, request.label, CaseRecord, measured)
 
-    def pairing(self, case: Case, share: Share, decided: Callable[[Pairing], bool]) -> Pairing:
-        """The case measured in alternation with the old environment; else as `record`.
+    def measure_pairing(self, case: Case, request: CaseRequest, decided: Callable[[Pairing], bool]) -> Pairing:
+        """Measure the case in alternation with the old environment; else as `measure_record`.
 
         Raises:
             DeviceError: the old environment's engine does not list the case's device.
-            RwkvPerfError: as `record`.
+            RwkvPerfError: as `measure_record`.
         """
 
         def measured() -> Pairing:
@@ -82,19 +84,19 @@ class Launcher:
             device = self._engines.device(case)
             sides = [self._targets.prepare(case, *side) for side in ((new, device), (old, _same_device(device, old)))]
             (new_target, _), (old_target, _) = sides
-            budget, progress = self._budget(share), self._saying(share.label)
+            budget, progress = self._budget(request), self._saying(request.label)
             taken = pairs.measure_pairs(
-                new_target, old_target, share.workloads, budget_seconds=budget, decided=decided, progress=progress
+                new_target, old_target, request.workloads, budget_seconds=budget, decided=decided, progress=progress
             )
             for (target, memo), side in zip(sides, (taken.new, taken.old), strict=True):
                 _keep_deep(memo, target, side)
             return taken
 
-        return self._once(case, share.label, Pairing, measured)
+        return self._once(case, request.label, Pairing, measured)
 
     def _once(self, case: Case, label: str, kind: type[Measured], measure: Callable[[], Measured]) -> Measured:
         """What the run's folder has of a case, else what `measure` gives under the lease of the case's device."""
-        # Before the lease is asked for: another session may hold it for as long as it measures.
+        # Before the lease is asked for: another run may hold it for as long as it measures.
         if (known := self._folder.measured(case, kind)) is not None:
             return known
         with lease(self._engines.device(case), self._progress.line, self._gpus()):
@@ -119,10 +121,10 @@ class Launcher:
     def _saying(self, label: str) -> Callable[[str], None]:
         return lambda sentence: self._progress(f"{label}: {sentence}")
 
-    def _budget(self, share: Share) -> float:
+    def _budget(self, request: CaseRequest) -> float:
         """An equal part of what the cases before have left of the budget; nothing when they have overdrawn it."""
         ended = self._folder.seconds_by_case()
-        return max(0.0, share.budget_seconds - sum(ended.values())) / max(1, share.cases - len(ended))
+        return max(0.0, request.budget_seconds - sum(ended.values())) / max(1, request.cases - len(ended))
 
 
 def _same_device(device: Device, old: FoundEngine) -> Device:

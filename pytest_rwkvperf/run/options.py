@@ -254,11 +254,11 @@ def read(config: pytest.Config) -> Settings:
         suite=_choice("suite", raw["suite"], ("auto", "yes", "no")),
         save=_choice("save-baseline", raw["save-baseline"], ("no", "append", "replace")),
         baseline_dir=config.rootpath / raw["baseline-dir"],
-        tolerance=share("--rwkv-tolerance=", raw["tolerance"]),
-        precision=share("--rwkv-precision=", raw["precision"]),
+        tolerance=read_share("--rwkv-tolerance=", raw["tolerance"]),
+        precision=read_share("--rwkv-precision=", raw["precision"]),
         budget_seconds=_number("budget", raw["budget"], float),
-        false_alarms=share("--rwkv-false-alarms=", raw["false-alarms"]),
-        wrong_pass=share("--rwkv-wrong-pass=", raw["wrong-pass"]),
+        false_alarms=read_share("--rwkv-false-alarms=", raw["false-alarms"]),
+        wrong_pass=read_share("--rwkv-wrong-pass=", raw["wrong-pass"]),
         ab=_old_build(raw["ab"], raw["aa"], raw["save-baseline"]),
         keep_wheels=config.rootpath / raw["keep-wheels"] if raw["keep-wheels"] else None,
         strict=frozenset(_choice("strict", word, STRICTNESS) for word in _words(raw["strict"])),
@@ -323,7 +323,7 @@ def _old_build(ab: str, aa: str, save: str) -> str:
     return ab
 
 
-def share(option: str, text: str) -> float:
+def read_share(option: str, text: str) -> float:
     """Read `5%`, `2.5 %` or `0.05` as a share strictly between 0 and 1; errors begin with `option`.
 
     Raises:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def save(settings: Settings, folder: RunFolder, judgements: Collection[Judgement]) -> Saved | None:
-    """Store a run's sound figures; None when it has none.
+    """Store a run's valid figures; None if nothing was judged valid; without a path if only doubtful cases were.
 
     Raises:
         RwkvPerfError: the baseline cannot be read or written.
@@ -70,7 +70,7 @@ def check_unwatched(settings: Settings) -> None:
     Raises:
         OptionError: the figures are to be stored, and could not be trusted.
     """
-    if settings.save != "no" and (watchers := observers.watching()):
+    if settings.save != "no" and (watchers := observers.names()):
         raise OptionError(
             f"--rwkv-save-baseline: this process runs under {' and '.join(watchers)}, so its figures do not count; "
             "save without it (pytest-cov: --no-cov)"

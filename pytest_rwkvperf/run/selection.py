@@ -10,7 +10,7 @@ from pytest_rwkvperf.backends.registry import EXECUTABLES
 from pytest_rwkvperf.core.cases import Case, Item, Workload, cross, disambiguated
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine
-from pytest_rwkvperf.run.options import EVERY, share
+from pytest_rwkvperf.run.options import EVERY, read_share
 from pytest_rwkvperf.worker import native
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def read_marker(marker: pytest.Mark | None) -> Request:
     return Request(
         _strings(marker.kwargs, "quant"),
         _strings(marker.kwargs, "workload"),
-        None if tolerance is None else share("the rwkv marker's tolerance=", str(tolerance)),
+        None if tolerance is None else read_share("the rwkv marker's tolerance=", str(tolerance)),
     )
 
 

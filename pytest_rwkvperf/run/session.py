@@ -13,7 +13,7 @@ from pytest_rwkvperf.measure.record import CaseRecord, Pairing
 from pytest_rwkvperf.run import saving
 from pytest_rwkvperf.run.engines import Engines
 from pytest_rwkvperf.run.folder import Outline, RunFolder
-from pytest_rwkvperf.run.launcher import Launcher, Share
+from pytest_rwkvperf.run.launcher import CaseRequest, Launcher
 from pytest_rwkvperf.run.lease import hardware
 from pytest_rwkvperf.run.selection import Selected
 from pytest_rwkvperf.run.tested_model import TestedModel
@@ -42,11 +42,13 @@ class Session:
         self.model = TestedModel(settings.model, progress)
         self.engines = Engines(settings, self.model, progress)
         self.selected = Selected({})
-        self.watched = bool(observers.watching())  # asked now: pytest-cov has stopped when the run ends
+        self.observed = bool(observers.names())  # asked now: pytest-cov has stopped when the run ends
         self._launcher = Launcher(self.folder, self.engines, self.model, progress)
 
     def prepare(self) -> None:
         """Ask the engines and read the baseline, so that a mistake in the options costs no measurement.
+
+        May download the model, whose limits the engines are checked against.
 
         Raises:
             RwkvPerfError: an option names something that is not there, or the baseline cannot be used.
@@ -68,7 +70,7 @@ class Session:
         Raises:
             RwkvPerfError: measuring failed.
         """
-        measured = self._measured(item.case)
+        measured = self._measure_once(item.case)
         return Measurement(measured.new if isinstance(measured, Pairing) else measured, item.workload)
 
     def judge(self, question: Question) -> Judgement:
@@ -78,7 +80,7 @@ class Session:
             RwkvPerfError: measuring failed.
         """
         try:
-            return self._verdicts.judge(question, self._measured(question.item.case))
+            return self._verdicts.judge(question, self._measure_once(question.item.case))
         except MeasurementError as error:
             return judgement.invalid(question.item, question.tolerance, str(error))
 
@@ -86,14 +88,14 @@ class Session:
         """Leave nothing behind."""
         self.folder.remove()
 
-    def _measured(self, case: Case) -> CaseRecord | Pairing:
-        """What was measured of a case: its record, or in A/B those of both environments.
+    def _measure_once(self, case: Case) -> CaseRecord | Pairing:
+        """Measure a case, unless that has been done: its record, or in A/B those of both environments.
 
         Measuring ends early once every question about the case has its verdict, unless the run saves.
         """
         questions = self.selected.questions[case]
         baseline = None if self.settings.ab else self._reference.baseline
-        share = Share(
+        request = CaseRequest(
             label=self.selected.labels[case],
             workloads=tuple(dict.fromkeys(question.item.workload for question in questions)),
             precision=self.settings.precision,
@@ -103,8 +105,8 @@ class Session:
         )
         decided = partial(self._verdicts.all_decided, questions)
         if self.settings.ab:
-            return self._launcher.pairing(case, share, decided)
-        return self._launcher.record(case, share, decided if self.settings.save == "no" else None)
+            return self._launcher.measure_pairing(case, request, decided)
+        return self._launcher.measure_record(case, request, decided if self.settings.save == "no" else None)
 
     @property
     def _verdicts(self) -> Verdicts:

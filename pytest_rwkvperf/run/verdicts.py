@@ -45,7 +45,7 @@ class Verdicts:
             judged = judgement.judge_pairs(measured, question.item, question.tolerance, self._items, rates=self._rates)
         else:
             judged = self._against_baseline(question, measured)
-        watchers = observers.watching()
+        watchers = observers.names()
         return judgement.void(judged, "watched", f"measured under {' and '.join(watchers)}" if watchers else "")
 
     def all_decided(self, questions: Iterable[Question], measured: CaseRecord | Pairing) -> bool:

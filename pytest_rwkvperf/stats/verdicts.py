@@ -1,6 +1,7 @@
-"""Where a verdict is decided: `compare` bounds the ratio of new to stored speed, `classify` reads the verdict off it.
+"""Where a verdict is decided: `compare` bounds the ratio of new to stored speed.
 
-`verdict/judgement.py` calls them with a run's times and a baseline's; `paired.py` does the same for A/B.
+`Comparison.verdict` reads the verdict off the bounds: by `classify`, or REGRESSION by the mean.
+`verdict/judgement.py` calls `compare` with a run's times and a baseline's; `paired.py` does the same for A/B.
 """
 
 from __future__ import annotations
@@ -373,7 +374,10 @@ def contention_margin(session: SessionTimes) -> float:
 
 
 def _settled_by(log_ratio: _LogRatio, rule: Rule) -> int | None:
-    """The fewest stored sessions, up to MAX_SESSIONS, that would bring a verdict if the ratio stayed; None: too few."""
+    """The fewest stored sessions that would bring a verdict if the ratio stayed.
+
+    None if more than MAX_SESSIONS would be needed.
+    """
     more = range(log_ratio.sessions + 1, MAX_SESSIONS + 1)
     if not more or log_ratio.compare(MAX_SESSIONS, rule).verdict == "INCONCLUSIVE":
         return None

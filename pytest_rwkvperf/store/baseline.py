@@ -64,7 +64,7 @@ class StoredCase:
     device: Device
     sessions: tuple[BaselineEntry, ...] = ()
 
-    def reference(self, workload: str) -> tuple[BaselineEntry, ...]:
+    def comparable_sessions(self, workload: str) -> tuple[BaselineEntry, ...]:
         """The sessions to compare with: those of the workload with the newest one's software versions and protocol."""
         return next(iter(self._by_software(workload)), ())
 

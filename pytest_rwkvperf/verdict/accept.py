@@ -1,6 +1,6 @@
 """What of a run is stored in the baseline: every valid figure, a REGRESSION only where the user replaces.
 
-Callers must leave out doubtful records (`CaseRecord.doubt`): they would contaminate later verdicts.
+Whoever stores the result must leave out doubtful records (`CaseRecord.doubt`): they would contaminate later verdicts.
 """
 
 from __future__ import annotations
@@ -19,17 +19,23 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.cases import WorkloadKind
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
+    from pytest_rwkvperf.store.record import RecordedItem
     from pytest_rwkvperf.verdict.judged import Judgement
 
 
 def accepted(judgements: Iterable[Judgement], *, replacing: bool) -> dict[str, set[str]]:
-    """Workloads to store by case key. INVALID never; REGRESSION only where the user replaces."""
-    refused = {"INVALID"} if replacing else {"INVALID", "REGRESSION"}
+    """Workloads to store by case key."""
     keep: dict[str, set[str]] = {}
     for judgement in judgements:
-        if judgement.verdict not in refused:
+        if is_accepted(judgement, replacing=replacing):
             keep.setdefault(judgement.item.case.key, set()).add(str(judgement.item.workload))
     return keep
+
+
+def is_accepted(judged: Judgement | RecordedItem, *, replacing: bool) -> bool:
+    """Whether to store an item's figures: it has a verdict, not INVALID or voided; REGRESSION only when replacing."""
+    refused = {None, "INVALID"} if replacing else {None, "INVALID", "REGRESSION"}
+    return judged.verdict not in refused and not judged.voided
 
 
 def stored_cases(records: Iterable[CaseRecord], keep: dict[str, set[str]], recorded: str) -> list[StoredCase]:

@@ -63,7 +63,7 @@ def judge_stored(
         MeasurementError: unusable stored times.
     """
     name = str(item.workload)
-    newest = stored.reference(name)[-1]
+    newest = stored.comparable_sessions(name)[-1]
     facts = (stored.model_hash, stored.device.name, newest.protocol)
     new = NewTimes(
         item, newest.session_times(name, newest.probe_version), newest.probe_version, facts, ended_early=False

@@ -169,7 +169,7 @@ def no_reference(new: NewTimes, reference: Reference, stored: StoredCase | None)
         "model content": (stored.model_hash[:12], content[:12]),
         "device": (stored.device.name, device),
     }
-    sessions = stored.reference(str(new.item.workload))
+    sessions = stored.comparable_sessions(str(new.item.workload))
     if sessions:
         pairs["protocol"] = (str(sessions[-1].protocol), str(protocol))
     differing = [f"{name} ({old} stored, {here} here)" for name, (old, here) in pairs.items() if old != here]

@@ -33,7 +33,7 @@ class WorkerTools:
         format: Format,  # noqa: A002 - the design's word
         precision: Precision | None = None,
     ) -> Written:
-        """Write another format from a `.pth`; returns what that changed in the weights."""
+        """Write another format from a `.pth`; returns how the weights were changed (rounded, replaced)."""
         answer = self._ask("convert_pth", source=str(source), target=str(target), format=format, precision=precision)
         return Written(**{**answer, "placeholders": tuple(answer["placeholders"])})
 
@@ -42,7 +42,7 @@ class WorkerTools:
         self._ask("quantize", source=str(source), target=str(target), quant=quant)
 
     def solve(self, file: ModelFile, emulation: str, count: int, target: Path) -> None:
-        """Run the oracle."""
+        """Write the oracle's logits for a file to `target`."""
         self._progress(f"computing the oracle's logits for {file.path.name}", 0.0)
         self._ask(
             "solve", path=str(file.path), format=file.format, emulation=emulation, count=count, target=str(target)

@@ -72,13 +72,13 @@ def problem(name: str, quant: str, path: Path, wanted: list[Path]) -> str:
     location = registry.BUILT_IN[name]
     backend = registry.load(location)
     with Worker(environment=backend.environment(None)) as worker:
-        found = [Device(**one) for one in worker.request("describe", IMPORT_SECONDS, location=location)["devices"]]
-        device = next((one for one in found if one.kind == "cpu"), found[0])
+        devices = [Device(**each) for each in worker.request("describe", IMPORT_SECONDS, location=location)["devices"]]
+        device = next((each for each in devices if each.kind == "cpu"), devices[0])
         worker.open(location, path, Case(name, "planted", quant, device.id, 2, backend.standard_chunk))
         bound = bounds.bound_for(name, quant)
-        found = worker.request("parity", SAMPLE_SECONDS, expected=[str(one) for one in wanted], noise=bound.relative_l2)
-    deep = msgspec.convert(found["deep"], type=Deep) if found["deep"] else None
-    return bounds.broken_short(msgspec.convert(found["short"], type=Short), bound) or (
+        answer = worker.request("parity", SAMPLE_SECONDS, expected=[*map(str, wanted)], noise=bound.relative_l2)
+    deep = msgspec.convert(answer["deep"], type=Deep) if answer["deep"] else None
+    return bounds.broken_short(msgspec.convert(answer["short"], type=Short), bound) or (
         bounds.broken_deep(deep, bound) if deep else ""
     )
 
@@ -103,13 +103,13 @@ def test_rwkv_passes(quant: str, folder: Path) -> None:
 
 @pytest.mark.engine("rwkv")
 @pytest.mark.parametrize("bug", bugs.IN_FILES)
-def test_rwkv_fails_on_a_planted_file(bug: str, folder: Path) -> None:
+def test_rwkv_fails_on_a_file_with_a_planted_bug(bug: str, folder: Path) -> None:
     path = written(bugs.IN_FILES[bug](SMALL), folder, "pth")
     assert problem("rwkv", "fp16", path, solved(SMALL, folder, deep=False))
 
 
 @pytest.mark.engine("llama-cpp")
-def test_llama_cpp_passes_and_fails_on_a_planted_file(folder: Path) -> None:
+def test_llama_cpp_passes_and_fails_on_a_file_with_a_planted_bug(folder: Path) -> None:
     wanted = solved(NANO, folder, deep=False)
     assert problem("llama-cpp", "f16", written(NANO, folder, "gguf"), wanted) == ""
     planted = written(bugs.IN_FILES["one LoRA transposed"](NANO), folder, "gguf")

@@ -288,6 +288,12 @@ def test_case_timed_in_both_protocols_is_two() -> None:
     assert [row[3] for row in fleet_report.rows(merged)] == ["q8_0", "q8_0 (native)"]
 
 
+@pytest.mark.parametrize("replacing", [False, True])
+def test_voided_figures_are_not_stored(tmp_path: Path, *, replacing: bool) -> None:
+    observed = with_item(of_machine(1), verdict="INCONCLUSIVE", voided="watched")
+    assert merge.save(merge.join([observed], []), tmp_path / "baselines", replacing=replacing) == ([], [])
+
+
 def test_figures_of_a_throttled_gpu_are_not_stored(tmp_path: Path) -> None:
     merged = merge.Merged((report_record(recorded(throttled(MEASURED))),), ())
     assert merge.save(merged, tmp_path / "baselines", replacing=False) == ([], [])

@@ -262,15 +262,15 @@ def test_quants_for_nobody_and_no_quants_for_somebody_are_refused(text: str) -> 
     [("5%", 0.05), ("2.5 %", 0.025), ("0.05", 0.05), (".05", 0.05), (" 99.9% ", 0.999), ("0.01%", 0.0001)],
 )
 def test_a_share_is_read(text: str, expected: float) -> None:
-    assert options.share("--rwkv-tolerance=", text) == pytest.approx(expected)
+    assert options.read_share("--rwkv-tolerance=", text) == pytest.approx(expected)
 
 
 @given(st.floats(1e-6, 0.999999))
 def test_a_share_means_the_same_in_both_notations(value: float) -> None:
     decimal = f"{value:.12f}"
-    assert options.share("--rwkv-tolerance=", decimal) == float(decimal)
+    assert options.read_share("--rwkv-tolerance=", decimal) == float(decimal)
     percent = f"{value * 100:.10f} %"
-    assert options.share("--rwkv-tolerance=", percent) == pytest.approx(value, rel=1e-5)
+    assert options.read_share("--rwkv-tolerance=", percent) == pytest.approx(value, rel=1e-5)
 
 
 NO_SHARE = [
@@ -290,7 +290,7 @@ def test_what_is_no_share_is_refused(option: str, text: str) -> None:
 @given(st.text())
 def test_every_text_is_a_share_between_0_and_1_or_refused(text: str) -> None:
     with suppress(OptionError):  # and nothing else
-        assert 0 < options.share("--rwkv-tolerance=", text) < 1
+        assert 0 < options.read_share("--rwkv-tolerance=", text) < 1
 
 
 # Numbers and choices

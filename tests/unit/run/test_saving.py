@@ -29,7 +29,7 @@ THROTTLED = throttled(make_record(make_run(pp16=[10**7] * 3), case=replace(CASE,
 
 def saved(records: Sequence[CaseRecord], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Saved | None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    monkeypatch.setattr(observers, "watching", list)
+    monkeypatch.setattr(observers, "names", list)
     run = RunFolder(folder / "run")
     for record in records:
         run.keep(record.case, record)

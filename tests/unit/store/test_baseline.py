@@ -195,9 +195,9 @@ def test_sessions_are_ordered_by_date(machine: Fingerprint, make_stored: MakeSto
     baseline = Baseline(machine).with_case(new, replacing=False).with_case(old, replacing=False)
     (stored,) = baseline.cases.values()
     assert [session.recorded for session in stored.sessions] == ["2025", "2026"]
-    assert stored.reference("pp512") == new.sessions
+    assert stored.comparable_sessions("pp512") == new.sessions
     by_hand = replace(stored, sessions=(*new.sessions, *old.sessions))
-    assert by_hand.reference("pp512") == new.sessions
+    assert by_hand.comparable_sessions("pp512") == new.sessions
 
 
 def test_sessions_are_limited_per_workload(machine: Fingerprint, make_stored: MakeStored) -> None:
@@ -208,7 +208,7 @@ def test_sessions_are_limited_per_workload(machine: Fingerprint, make_stored: Ma
     (stored,) = baseline.cases.values()
     assert len(stored.sessions) == MAX_SESSIONS + 1
     assert [list(session.workloads) for session in stored.sessions] == [["pp512"]] + [["tg128"]] * MAX_SESSIONS
-    assert [session.recorded for session in stored.reference("pp512")] == ["00"]
+    assert [session.recorded for session in stored.comparable_sessions("pp512")] == ["00"]
 
 
 def test_replacing_drops_the_workloads_it_timed_and_no_others(machine: Fingerprint, make_stored: MakeStored) -> None:
@@ -255,15 +255,15 @@ def test_the_reference_is_the_newest_software_that_timed_the_workload(make_store
         make_stored(recorded="4", version="3"),
     ]
     stored = replace(made[0], sessions=tuple(case.sessions[0] for case in made))
-    assert [session.recorded for session in stored.reference("tg128")] == ["1", "3"]
-    assert [session.recorded for session in stored.reference("pp512")] == ["4"]
-    assert stored.reference("pp16") == ()
+    assert [session.recorded for session in stored.comparable_sessions("tg128")] == ["1", "3"]
+    assert [session.recorded for session in stored.comparable_sessions("pp512")] == ["4"]
+    assert stored.comparable_sessions("pp16") == ()
 
 
 def test_sessions_of_another_protocol_are_not_the_reference(make_stored: MakeStored) -> None:
     made = [make_stored(recorded="0", protocol=1), make_stored(recorded="1", protocol=2)]
     stored = replace(made[0], sessions=tuple(case.sessions[0] for case in made))
-    assert [session.recorded for session in stored.reference("pp512")] == ["1"]
+    assert [session.recorded for session in stored.comparable_sessions("pp512")] == ["1"]
 
 
 # Invalid files
