@@ -80,11 +80,11 @@ class SetupError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A part of the set-up. `prepare` gives the installer's arguments and environment variables."""
+    """A part of the set-up. `prepare` returns the installer's arguments."""
 
     name: str
     typical: str
-    prepare: Callable[[], tuple[list[str], dict[str, str]]]
+    prepare: Callable[[], list[str]]
     distribution: str
     files: tuple[str, ...] = ("constraints.txt",)
 
@@ -108,7 +108,7 @@ def run(name: str, title: str, *command: str | Path, **variables: str) -> None:
     started, log = time.monotonic(), VENV / "rwkvperf-setup-logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     pins = {f"{tool}_BUILD_CONSTRAINT": str(ROOT / "constraints.txt") for tool in ("UV", "PIP")}
-    environment = {**os.environ, "PIP_NO_INPUT": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1", **pins, **variables}
+    environment = {**os.environ, **CARGO, **pins, "PIP_NO_INPUT": "1", **variables}
     with log.open("a", encoding="utf-8", errors="backslashreplace") as written:
         print(f"\n$ {shlex.join(map(str, command))}", file=written, flush=True)
         process = subprocess.Popen(
@@ -159,42 +159,42 @@ def apt_install(why: str, *packages: str) -> None:
     run("apt", f"{why}: `sudo {command}`", "env", *root, "sh", "-c", script)
 
 
-def prepare_core() -> tuple[list[str], dict[str, str]]:
+def prepare_core() -> list[str]:
     """This project as an editable install, with its tools; with lent packages, what compiles llama.cpp beside them."""
     programs = [name for name in ("cmake", "ninja") if not shutil.which(name)]
     lent = ["--editable", str(ROOT), "scikit-build-core>=0.9.2", *programs]
-    return (lent if read_stamps()["lender"] else ["--editable", f"{ROOT}[dev]"]), {}
+    return lent if read_stamps()["lender"] else ["--editable", f"{ROOT}[dev]"]
 
 
-def prepare_web_rwkv() -> tuple[list[str], dict[str, str]]:
+def prepare_web_rwkv() -> list[str]:
     """The web-rwkv binding by its path: the name is never looked up on an index."""
     folders = os.environ.get("PIP_FIND_LINKS", "").split()
     wheels = [str(wheel) for folder in folders for wheel in Path(folder).glob("rwkvperf_web_rwkv-*.whl")]
     if wheels and not shutil.which("cargo"):
         say(f"There is no cargo: {wheels[-1]} is installed, whatever sources it was made from.")
-        return wheels[-1:], {}
+        return wheels[-1:]
     need("cargo", "native/web-rwkv is compiled and", RUSTUP)
-    return [str(ROOT / "native" / "web-rwkv")], CARGO
+    return [str(ROOT / "native" / "web-rwkv")]
 
 
-def prepare_llama_cpp() -> tuple[list[str], dict[str, str]]:
-    """llama-cpp-python, compiled from its sdist with `llama_cpp_variables`."""
+def prepare_llama_cpp() -> list[str]:
+    """The wheel of llama-cpp-python, compiled with `llama_cpp_variables` unless a clone has done so before."""
     need(CXX[0], "llama-cpp-python is compiled and", COMPILER)
-    # The package has no use for llama.cpp's `common` (chat templates, HTTP: half of what there is to compile), but sets
-    # LLAMA_BUILD_COMMON in CMake's cache by force. A variable goes before the cache (policies CMP0126 and CMP0077).
-    lean = CACHE / "llama-cpp-without-common.cmake"
-    lean.parent.mkdir(parents=True, exist_ok=True)
-    lean.write_text("set(LLAMA_BUILD_COMMON OFF)\n", encoding="utf-8")
-    # The variable that CMake ignores tells builds apart in uv's cache, which looks at -C and at no other input.
-    build = digest(os.environ.get("CMAKE_ARGS", ""), *re.findall(r"^flags.*", PROCESSOR, re.MULTILINE)[:1])
-    variables = {"CMAKE_PROJECT_llama_cpp_INCLUDE": lean.as_posix(), "RWKVPERF_BUILD": build, **llama_cpp_variables()}
-    options = [f"-Ccmake.define.{name}={value}" for name, value in variables.items()]
-    environment = {"PIP_CACHE_DIR": str(Path(os.environ.get("PIP_CACHE_DIR") or CACHE, f"pip-{digest(*options)}"))}
-    if read_stamps()["cuda"]:  # a wheel from a folder is most likely for the CPU
-        environment |= {"PIP_NO_BINARY": "llama-cpp-python", "UV_NO_BINARY_PACKAGE": "llama-cpp-python"}
-    if read_stamps()["lender"]:  # a lent cmake does not start in a build environment of pip's
-        options.append("--no-build-isolation")
-    return [*options, "llama-cpp-python"], environment
+    options = [f"-Ccmake.define.{name}={value}" for name, value in llama_cpp_variables().items()]
+    options += ["--no-binary=llama-cpp-python"] if read_stamps()["cuda"] else []  # a wheel is most likely for the CPU
+    options += ["--no-build-isolation"] if read_stamps()["lender"] else []  # in which a lent cmake does not start
+    # pip's cache does not look at -C, and uv's is of no use where an index does not let it keep sdists.
+    (pin,) = re.findall(r"^llama-cpp-python==\S+", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    inputs = [pin, *options, os.environ.get("CMAKE_ARGS", ""), (ROOT / LEAN).read_text(encoding="utf-8")]
+    wheels = CACHE / f"llama-cpp-{digest(*inputs, *re.findall('^flags.*', PROCESSOR, re.MULTILINE)[:1])}"
+    if not any(wheels.glob("*.whl")):
+        fresh = wheels.with_suffix(f".{os.getpid()}")
+        options.append(f"-Ccmake.define.CMAKE_PROJECT_llama_cpp_INCLUDE={(ROOT / LEAN).as_posix()}")
+        pip = [str(PYTHON), "-m", "pip", "wheel", "--no-deps", "--no-cache-dir", "--wheel-dir", str(fresh), *options]
+        run("llama-cpp", "Compiling llama-cpp (3 to 6 min on 2 cores, 30 with CUDA)", *pip, pin)
+        with contextlib.suppress(OSError):  # another clone was faster
+            fresh.replace(wheels)
+    return [str(next(wheels.glob("*.whl")))]
 
 
 def llama_cpp_variables() -> dict[str, str]:
@@ -232,9 +232,10 @@ RUSTUP = "Get Rust with rustup (https://rustup.rs)"
 COMPILER = "Debian has it in g++, macOS by `xcode-select --install`, Windows in Visual Studio's Build Tools"
 SOURCES = tuple(f"native/web-rwkv/{each}" for each in ("*.toml", "*.lock", "*.rs", "src/*.rs", "python/*/*.py*"))
 CORE = Step("core", "1 min", prepare_core, "pytest_rwkvperf", ("pyproject.toml", "constraints.txt"))
-RWKV = Step("rwkv", "1 to 5 min, torch is 2 GB on Linux", lambda: (["rwkv", "torch"], {}), "rwkv")
+RWKV = Step("rwkv", "1 to 5 min, torch is 2 GB on Linux", lambda: ["rwkv", "torch"], "rwkv")
 WEB_RWKV = Step("web-rwkv", "2 to 5 min on 2 cores", prepare_web_rwkv, "rwkvperf_web_rwkv", SOURCES)
-LLAMA_CPP = Step("llama-cpp", "3 to 6 min on 2 cores, 30 with CUDA", prepare_llama_cpp, "llama_cpp_python")
+LEAN = "tools/llama_cpp.cmake"
+LLAMA_CPP = Step("llama-cpp", "1 s", prepare_llama_cpp, "llama_cpp_python", ("constraints.txt", LEAN))
 ENGINES = (RWKV, WEB_RWKV, LLAMA_CPP)
 CHECKS = {  # code that ends with an error where an installed step does not work
     "core": "import pytest_rwkvperf",
@@ -318,10 +319,7 @@ def install_uv() -> None:
 
 
 def installer(step: Step) -> tuple[list[str], dict[str, str]]:
-    """The command that installs packages, and environment variables.
-
-    uv reads none of pip's settings, so those that say where packages are go to it; and it sees no lent packages.
-    """
+    """The command that installs packages, and its variables: uv reads none of pip's settings and sees nothing lent."""
     uv = shutil.which("uv", path=str(PYTHON.parent)) or shutil.which("uv")
     lines = [line.partition("=") for line in output(PYTHON, "-m", "pip", "config", "list").splitlines()]
     settings = {name.rpartition(".")[2]: ast.literal_eval(value).split() for name, _, value in reversed(lines)}
@@ -340,11 +338,11 @@ def bring(step: Step) -> None:
     """Install a step that is not finished, check that it can be imported, and note that it is finished."""
     if finished(step):
         return
-    (arguments, variables), (command, own) = step.prepare(), installer(step)
+    arguments, (command, variables) = step.prepare(), installer(step)
     pins = VENV / "rwkvperf-constraints.txt" if read_stamps()["lender"] else ROOT / "constraints.txt"
     if step in {WEB_RWKV, LLAMA_CPP} and has(step.distribution):  # another build of the same version would be kept
         run(step.name, f"Removing {step.name}", PYTHON, "-m", "pip", "uninstall", "-y", step.distribution)
-    run(step.name, f"Installing {step.name} ({step.typical})", *command, "-c", pins, *arguments, **(own | variables))
+    run(step.name, f"Installing {step.name} ({step.typical})", *command, "-c", pins, *arguments, **variables)
     code = CHECKS["cuda" if step is LLAMA_CPP and read_stamps()["cuda"] else step.name]
     check = (step.name, f"Checking {step.name}", PYTHON, "-c", code)
     try:

@@ -42,10 +42,10 @@ def dev(tmp_path: Path, monkeypatch: Patch) -> ModuleType:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root = tmp_path / "mein Ordner ü"
     (root / "native" / "web-rwkv" / "src").mkdir(parents=True)
-    (root / "constraints.txt").write_text("pip==26.3\nuv==0.13.9\nrwkv==0.8.32\ntorch==2.13.0\n", encoding="utf-8")
-    (root / "tools").mkdir()
-    script = shutil.copy(ROOT / "tools" / "dev.py", root / "tools")
-    spec = importlib.util.spec_from_file_location("dev_of_a_checkout", script)
+    pins = "pip==26.3\nuv==0.13.9\nllama-cpp-python==0.3.36\ntorch==2.13.0\n"
+    (root / "constraints.txt").write_text(pins, encoding="utf-8")
+    shutil.copytree(ROOT / "tools", root / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    spec = importlib.util.spec_from_file_location("dev_of_a_checkout", root / "tools" / "dev.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -73,6 +73,10 @@ def ran(venv: ModuleType, monkeypatch: Patch) -> Ran:
 
     def run(name: str, _title: str, *command: str | Path, **variables: str) -> None:
         commands.append(([*map(str, command)], variables))
+        if "wheel" in command:
+            folder = Path(command[command.index("--wheel-dir") + 1])
+            folder.mkdir(parents=True)
+            (folder / "llama_cpp_python.whl").touch()
         if "install" in command:
             pretend_installed(venv, *(step.distribution for step in (venv.CORE, *venv.ENGINES) if step.name == name))
 
@@ -122,9 +126,9 @@ def test_amx_is_left_out_where_the_compiler_gets_it_wrong(
     assert dev.llama_cpp_variables().get("GGML_NATIVE") == native
 
 
-def test_each_build_has_its_own_place_in_the_caches(venv: ModuleType, monkeypatch: Patch) -> None:
-    keys, builds = [], []
-    for change in ("nothing", "CMAKE_ARGS", "CUDA", "processor"):
+def test_each_build_is_compiled_once(venv: ModuleType, ran: Ran, monkeypatch: Patch) -> None:
+    keys, wheels = [], []
+    for change in ("nothing", "still nothing", "CMAKE_ARGS", "CUDA", "processor"):
         if change == "CMAKE_ARGS":
             monkeypatch.setenv("CMAKE_ARGS", "-DGGML_VULKAN=ON")
         elif change == "CUDA":
@@ -132,12 +136,12 @@ def test_each_build_has_its_own_place_in_the_caches(venv: ModuleType, monkeypatc
         elif change == "processor":
             monkeypatch.setattr(venv, "PROCESSOR", "flags : avx512f\n")
         keys.append(venv.key_of(venv.LLAMA_CPP))
-        arguments, variables = venv.prepare_llama_cpp()
-        builds.append((*arguments, variables["PIP_CACHE_DIR"]))
-    assert keys[0] == keys[1], "CMAKE_ARGS of one set-up need not be repeated at the next"
+        wheels += venv.prepare_llama_cpp()
+    assert keys[:2] == keys[1:3], "CMAKE_ARGS of one set-up need not be repeated at the next"
     assert len({*keys}) == 2
-    assert len({build[:-1] for build in builds}) == len({build[-1] for build in builds}) == 4
-    assert str(venv.ROOT) not in str(builds), "clones share what was built"
+    assert len(ran) == len({*wheels}) == 4
+    assert "-Ccmake.define.GGML_CUDA=ON" in ran[2][0]
+    assert str(venv.ROOT) not in str(wheels), "clones share what was built"
 
 
 # When a step is done again
@@ -242,7 +246,7 @@ def test_a_wheel_from_a_folder_is_taken_without_cargo(venv: ModuleType, monkeypa
     wheel.touch()
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("PIP_FIND_LINKS", f"{tmp_path / 'nowhere'} {tmp_path}")
-    assert venv.prepare_web_rwkv() == ([str(wheel)], {})
+    assert venv.prepare_web_rwkv() == [str(wheel)]
 
 
 # uv or pip
@@ -378,18 +382,16 @@ def nvcc(venv: ModuleType, tmp_path: Path, monkeypatch: Patch) -> Path:
 @POSIX
 def test_llama_cpp_is_compiled_for_the_gpus_and_stays_so(venv: ModuleType, nvcc: Path, ran: Ran) -> None:
     assert venv.main(["setup-cuda"]) == 0
-    ((command, variables),) = (each for each in ran if each[0][-1] == "llama-cpp-python")
+    (command,) = (command for command, _ in ran if "wheel" in command)
     flags = ("GGML_CUDA=ON", "CMAKE_CUDA_ARCHITECTURES=90", f"CMAKE_CUDA_COMPILER={nvcc}")
-    assert {f"-Ccmake.define.{flag}" for flag in flags} < {*command}
-    assert variables["UV_NO_BINARY_PACKAGE"] == variables["PIP_NO_BINARY"] == "llama-cpp-python"
+    assert {*(f"-Ccmake.define.{flag}" for flag in flags), "--no-binary=llama-cpp-python"} < {*command}
     assert "lists no CUDA device" in ran[-1][0][-1]
     ran.clear()
     assert venv.main(["setup-cuda"]) == venv.main(["setup"]) == venv.set_up() == 0
     assert ran == []
     nvcc.write_text("#!/bin/sh\necho another release\n")
     assert venv.main(["setup-cuda"]) == 0
-    assert [command[-1] for command, _ in ran[:2]] == ["llama_cpp_python", "llama-cpp-python"]
-    assert "uninstall" in ran[0][0], "another build of the same version would be kept"
+    assert [command[3] for command, _ in ran[:2]] == ["wheel", "uninstall"], "pip keeps one of the same version"
 
 
 @POSIX
@@ -431,9 +433,8 @@ def lent(dev: ModuleType, monkeypatch: Patch, tmp_path: Path) -> ModuleType:
 def test_lent_packages_are_seen_and_not_pinned(lent: ModuleType) -> None:
     subprocess.run([lent.PYTHON, "-c", "import lent_to_us"], check=True)
     pins = (lent.VENV / "rwkvperf-constraints.txt").read_text(encoding="utf-8").splitlines()
-    assert pins == ["uv==0.13.9", "rwkv==0.8.32"]
-    assert lent.prepare_core()[0][1] == str(lent.ROOT), "without the tools"
-    assert "--no-build-isolation" in lent.prepare_llama_cpp()[0]
+    assert pins == ["uv==0.13.9", "llama-cpp-python==0.3.36"]
+    assert lent.prepare_core()[1] == str(lent.ROOT), "without the tools"
     assert lent.main(["test"]) == 1
 
 
