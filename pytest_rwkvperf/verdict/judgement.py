@@ -105,9 +105,11 @@ def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, ra
 
 
 def void(judgement: Judgement, by: VoidedBy, why: str) -> Judgement:
-    """INCONCLUSIVE where there is a reason `why`; unchanged where nothing was compared."""
-    if not why or judgement.comparison is None:
+    """INCONCLUSIVE where there is a reason `why`; where nothing was compared, marked so that it is not stored."""
+    if not why:
         return judgement
+    if judgement.comparison is None:
+        return replace(judgement, voided=by)
     reason = f"{why}, so no verdict rests on these figures ({judgement.reason})"
     return replace(judgement, verdict="INCONCLUSIVE", reason=reason, voided=by)
 

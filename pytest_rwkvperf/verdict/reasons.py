@@ -40,7 +40,8 @@ def describe(judgement: Judgement) -> str:
         lines.append(
             f"  ratio  {comparison.ratio:.3f} (new / old, of {_repetitions(comparison)}), "
             f"bounds {comparison.low:.3f} to {bound(comparison.high, '.3f')}, "
-            f"each wrong with a chance of {comparison.alpha:.2%}; tolerance {comparison.tolerance:.1%}, "
+            f"wrong with a chance of {comparison.wrong_pass or comparison.alpha:.2%} and {comparison.alpha:.2%}; "
+            f"tolerance {comparison.tolerance:.1%}, {_probability(comparison)}"
             f"smallest slowdown found 19 times in 20: {_detectable(comparison)}"
         )
     return "\n".join(lines)
@@ -56,6 +57,11 @@ def _rate(rate: Rate) -> str:
 def _repetitions(comparison: Comparison) -> str:
     """Which repetitions the ratio is of; the table's figures are medians of all."""
     return "most repetitions" if comparison.paired else "the fast repetitions"
+
+
+def _probability(comparison: Comparison) -> str:
+    probability = comparison.probability_exceeded
+    return "" if probability is None else f"exceeded with a probability of {probability:.2%}; "
 
 
 def _detectable(comparison: Comparison) -> str:

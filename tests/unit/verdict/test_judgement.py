@@ -18,7 +18,7 @@ from pytest_rwkvperf.stats.verdicts import ALPHA, StoredSessions, compare
 from pytest_rwkvperf.store.baseline import Baseline, Noise, StoredCase
 from pytest_rwkvperf.verdict.accept import stored_cases
 from pytest_rwkvperf.verdict.judged import Judgement, Reference, from_json, junit_properties, to_json
-from pytest_rwkvperf.verdict.judgement import invalid, judge
+from pytest_rwkvperf.verdict.judgement import invalid, judge, void
 from pytest_rwkvperf.verdict.reasons import describe
 from tests.unit.building import CASE, record_of, slower, throttled
 
@@ -241,7 +241,8 @@ def test_a_regression_is_described_with_its_figures() -> None:
         f"  old    {old.median:.2f} tokens/s, 95 % interval {old.low:.2f} to {old.high:.2f} (5 processes, 6 samples)",
         (
             "  ratio  0.500 (new / old, of the fast repetitions), "
-            f"bounds {comparison.low:.3f} to {comparison.high:.3f}, each wrong with a chance of 0.08%; tolerance 5.0%, "
+            f"bounds {comparison.low:.3f} to {comparison.high:.3f}, wrong with a chance of 5.00% and 0.08%; "
+            f"tolerance 5.0%, exceeded with a probability of {comparison.probability_exceeded:.2%}; "
             f"smallest slowdown found 19 times in 20: {comparison.detectable:.1%}"
         ),
     ]
@@ -265,3 +266,9 @@ def test_terminal_sequences_in_stored_text_are_escaped() -> None:
     judgement = Judgement(ITEM, "NO-BASELINE", "the stored case differs in device (\x1b[2J stored)", 0.05)
     assert "\x1b" not in describe(judgement)
     assert "\\x1b[2J stored" in describe(judgement)
+
+
+def test_an_uncompared_item_under_a_debugger_is_marked() -> None:
+    judgement = Judgement(ITEM, "NO-BASELINE", "nothing is stored", 0.05)
+    assert void(judgement, "watched", "measured under a debugger") == replace(judgement, voided="watched")
+    assert void(judgement, "watched", "") == judgement
