@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import time
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.core.engine import BackendDefaults, Device, OpenRequest
@@ -169,12 +171,17 @@ class RwkvPip(BackendDefaults):
         return {"rwkv": version("rwkv"), "torch": version("torch")}
 
     def build(self) -> str:
-        """Of torch: compilers, flags, libraries."""
+        """Of torch: compilers, flags, libraries; and a hash of the package's files.
+
+        The package's model is not imported for that: it reads at import which kernels it compiles, and opening a quant
+        decides that.
+        """
         import torch
 
-        import_module("rwkv.model")  # so that what is loaded is all that computes
-        account: str = torch.__config__.show()
-        return account
+        folder = Path(str(import_module("rwkv").__file__)).parent
+        sources = sorted(path for path in folder.rglob("*") if path.suffix in {".py", ".cpp", ".cu", ".so"})
+        digest = hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in sources)).hexdigest()
+        return f"{torch.__config__.show()}\nrwkv = {digest}"
 
     def devices(self) -> Sequence[Device]:
         """CUDA devices as torch lists them, then the CPU."""

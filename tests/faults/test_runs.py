@@ -265,7 +265,7 @@ def test_a_cache_on_a_full_disk_is_an_error(new_sandbox: SandboxFactory, tmp_pat
 def test_an_unusable_baseline_is_a_usage_error(new_sandbox: SandboxFactory, content: str) -> None:
     sandbox = new_sandbox()
     whole = sandbox.path.read_text("utf-8")
-    text = whole[: len(whole) // 2] if content == "truncated" else whole.replace('"schema": 1', '"schema": 99')
+    text = whole[: len(whole) // 2] if content == "truncated" else whole.replace('"schema": 2', '"schema": 99')
     sandbox.path.write_text(text, "utf-8")
     result = sandbox.run("--rwkv-save-baseline=replace")
     assert result.code == pytest.ExitCode.USAGE_ERROR
