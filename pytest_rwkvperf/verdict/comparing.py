@@ -95,7 +95,7 @@ def compare(pair: Pair, tolerance: float) -> list[Judgement]:
     reference = Reference(new.fingerprint, old if same else None, None if same else old.fingerprint)
 
     def judge(item: Item, share: int) -> Judgement:
-        judged = judgement.judge_stored(stored[item], item, reference, tolerance, share)
+        judged = judgement.judge(stored[item], item, reference, tolerance, share)
         return judgement.void(judged, "gpu", pair.doubt(item))
 
     compared = [item for item in stored if judge(item, len(stored)).comparison is not None]

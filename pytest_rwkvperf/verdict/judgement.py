@@ -13,6 +13,7 @@ from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.stats.estimates import estimate_rate
 from pytest_rwkvperf.stats.paired import compare_pairs
 from pytest_rwkvperf.stats.verdicts import DEFAULT_RATES, compare
+from pytest_rwkvperf.store.baseline import StoredCase
 from pytest_rwkvperf.verdict import reasons
 from pytest_rwkvperf.verdict.judged import Judgement, NewTimes
 
@@ -20,12 +21,11 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Item
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
     from pytest_rwkvperf.stats.verdicts import ErrorRates, VoidedBy
-    from pytest_rwkvperf.store.baseline import StoredCase
     from pytest_rwkvperf.verdict.judged import Reference
 
 
 def judge(
-    record: CaseRecord,
+    measured: CaseRecord | StoredCase,
     item: Item,
     reference: Reference,
     tolerance: float,
@@ -33,42 +33,37 @@ def judge(
     *,
     rates: ErrorRates = DEFAULT_RATES,
 ) -> Judgement:
-    """Compare one workload of a record with its baseline, as one of so many items.
+    """Compare one workload with its baseline, as one of so many items.
+
+    Args:
+        measured: a run's record, or a stored case, of which the newest session that timed the workload is compared.
+        item: the workload and its case.
+        reference: what it is compared with.
+        tolerance: the relative slowdown that is allowed.
+        items: how many items share the error rates.
+        rates: the error rates of all items together.
 
     Raises:
-        MeasurementError: unusable new samples.
+        MeasurementError: unusable times.
     """
-    new = NewTimes(
-        item,
-        record.session_times(item.workload),
-        record.probe_version,
-        (record.model.content_hash, record.device.name, record.protocol),
-        ended_early=record.ended_by == "verdict",
-    )
-    return void(replace(_judge(new, reference, tolerance, items, rates), parity=record.parity), "gpu", record.doubt)
+    if isinstance(measured, StoredCase):
+        return _judge(_stored_times(measured, item), reference, tolerance, items, rates)
+    judgement = _judge(_measured_times(measured, item), reference, tolerance, items, rates)
+    return void(replace(judgement, parity=measured.parity), "gpu", measured.doubt)
 
 
-def judge_stored(
-    stored: StoredCase,
-    item: Item,
-    reference: Reference,
-    tolerance: float,
-    items: int,
-    *,
-    rates: ErrorRates = DEFAULT_RATES,
-) -> Judgement:
-    """Compare a stored case's newest session that timed the workload, as at a run's end.
+def _measured_times(record: CaseRecord, item: Item) -> NewTimes:
+    facts = (record.model.content_hash, record.device.name, record.protocol)
+    times = record.session_times(item.workload)
+    return NewTimes(item, times, record.probe_version, facts, ended_early=record.ended_by == "verdict")
 
-    Raises:
-        MeasurementError: unusable stored times.
-    """
+
+def _stored_times(stored: StoredCase, item: Item) -> NewTimes:
     name = str(item.workload)
     newest = stored.comparable_sessions(name)[-1]
     facts = (stored.model_hash, stored.device.name, newest.protocol)
-    new = NewTimes(
-        item, newest.session_times(name, newest.probe_version), newest.probe_version, facts, ended_early=False
-    )
-    return _judge(new, reference, tolerance, items, rates)
+    times = newest.session_times(name, newest.probe_version)
+    return NewTimes(item, times, newest.probe_version, facts, ended_early=False)
 
 
 def judge_pairs(
