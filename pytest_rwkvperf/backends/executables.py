@@ -5,7 +5,6 @@ They print speeds and no logits, so their answers cannot be checked. Their cases
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.backends.llama_cpp import LlamaCpp, ranked
 from pytest_rwkvperf.backends.web_rwkv import WebRwkv
+from pytest_rwkvperf.core.digest import sha256_of
 from pytest_rwkvperf.core.engine import Device, OpenRequest
 from pytest_rwkvperf.core.errors import BackendError, DeviceError, OptionError
 from pytest_rwkvperf.core.samples import REPETITIONS, Sample, ToolResult
@@ -82,11 +82,7 @@ def _run(command: Sequence[str | Path], seconds: float | None = None) -> subproc
 
 def _digest(path: str) -> str:
     """Identifies the build: two builds of one version may differ."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:12]
+    return sha256_of(Path(path))[:12]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ _STEP_SECONDS = 1.0
 
 @contextmanager
 def hold(lock_file: Path, timeout: float | None = None, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold a lock for the length of a block.
+    """Hold a lock while a `with` block runs.
 
     The operating system gives a free lock to whichever process asks first, and waiting processes ask only now and
     then: a process that takes the lock again and again would starve them. So there is a second lock, the queue: only

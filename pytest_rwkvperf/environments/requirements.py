@@ -15,6 +15,7 @@ from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 
+from pytest_rwkvperf.core.digest import sha256_of
 from pytest_rwkvperf.core.errors import OptionError
 
 ReferenceKind = Literal["interpreter", "baseline", "requirement", "libraries"]
@@ -125,7 +126,7 @@ def wheel(path: Path) -> Requirement:
     """
     try:
         name, version, *_ = parse_wheel_filename(path.name)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = sha256_of(path)
     except InvalidWheelFilename as error:
         raise OptionError(f"{path} is no wheel: {error}; give one as pip makes it") from None
     except OSError as error:
@@ -144,5 +145,5 @@ def source_folder(path: Path) -> Requirement:
     total = hashlib.sha256()
     for file in sorted(path.rglob("*")):
         if file.is_file() and not _NOT_SOURCES.intersection(file.relative_to(path).parts):
-            total.update(f"{file.relative_to(path)} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+            total.update(f"{file.relative_to(path)} {sha256_of(file)}\n".encode())
     return Requirement(str(path), str(path.resolve()), f"{path.resolve().name} sha256:{total.hexdigest()}")

@@ -178,7 +178,7 @@ def _total(sizes: Sequence[int | None]) -> int | None:
 
 
 class GpuWatch:
-    """Reads a device's GPU for the length of a block, in a thread; `gpu` is None where NVML lists none."""
+    """Reads a device's GPU in a thread while a `with` block runs; `gpu` is None where NVML lists none."""
 
     def __init__(self, device: Device, opened: Callable[[], AbstractContextManager[list[Gpu]]] = nvml.gpus) -> None:
         self._opened = opened

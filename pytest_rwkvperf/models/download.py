@@ -7,7 +7,6 @@ server is downloaded again.
 from __future__ import annotations
 
 import errno
-import hashlib
 import http.client
 import os
 import re
@@ -17,6 +16,7 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from pytest_rwkvperf.core.digest import sha256_of
 from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models import cache
 
@@ -174,7 +174,7 @@ class _Download:
                 f"{self._name} came with more bytes than the hub announced; nothing was kept, run it again"
             )
         digest = answer.identity.strip('"')
-        if re.fullmatch(r"[0-9a-f]{64}", digest) and self._sha256() != digest:
+        if re.fullmatch(r"[0-9a-f]{64}", digest) and sha256_of(self._part) != digest:
             self._discard()
             raise ModelError(
                 f"{self._name} arrived damaged: its SHA-256 is not the hub's; nothing was kept, run it again"
@@ -184,13 +184,6 @@ class _Download:
         self._part.replace(self._target)
         cache.write_json(self._note, {"identity": answer.identity, "size": answer.total})
         self._part_note.unlink(missing_ok=True)
-
-    def _sha256(self) -> str:
-        with self._part.open("rb") as file:
-            whole = hashlib.sha256()
-            while block := file.read(_BLOCK):
-                whole.update(block)
-        return whole.hexdigest()
 
     def _received(self) -> int:
         return self._part.stat().st_size if self._part.exists() else 0

@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_rwkvperf.core import folders, locks
+from pytest_rwkvperf.core.atomic import remove_leftovers, replacing
 from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _solved(file: ModelFile, emulation: str, count: int, solver: Solver) -> Path
     target = folder / f"{name}.npy"
     with locks.hold(folders.lock_for(target)):
         if not target.exists():
-            temporary = target.with_suffix(".tmp.npy")
-            solver.solve(file, emulation, count, temporary)
-            temporary.replace(target)
+            remove_leftovers(target)
+            with replacing(target) as temporary:
+                solver.solve(file, emulation, count, temporary)
     return target

@@ -7,9 +7,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from pytest_rwkvperf.core import strict_json
 from pytest_rwkvperf.core.cases import Case, Workload, WorkloadKind
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import BaselineError
@@ -213,8 +210,4 @@ FORMAT = Format(
     _problem,
 )
 loads = FORMAT.loads
-
-
-def dumps(baseline: Baseline) -> str:
-    """A baseline's text: sorted keys, two-space indent, one process's samples on one line."""
-    return strict_json.dumps(msgspec.to_builtins(baseline), sort_keys=True)
+dumps = FORMAT.dumps

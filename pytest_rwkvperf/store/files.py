@@ -6,10 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core import locks
-from pytest_rwkvperf.core.atomic import destination, remove_leftovers, write_atomically
-from pytest_rwkvperf.core.errors import BaselineError, LockedError
-from pytest_rwkvperf.core.folders import lock_for
+from pytest_rwkvperf.core.errors import BaselineError
 from pytest_rwkvperf.store import baseline as baselines
 
 if TYPE_CHECKING:
@@ -19,8 +16,6 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import WorkloadKind
     from pytest_rwkvperf.machine.fingerprint import Fingerprint
     from pytest_rwkvperf.store.baseline import Baseline, Noise, StoredCase
-
-LOCK_SECONDS = 60.0
 
 
 def path_for(folder: Path, fingerprint: Fingerprint) -> Path:
@@ -83,29 +78,8 @@ def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], 
     """Apply `change` to a machine's baseline under its lock; None if that changed nothing, else the file's path.
 
     Raises:
-        BaselineError: the lock is taken, the file is unusable, or the disk refuses; the file is unchanged.
-        StorageError: the new file is in place, and its folder cannot be flushed to the disk.
+        BaselineError: as `Format.update`.
+        StorageError: as `Format.update`.
     """
     path = path_for(folder, fingerprint)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locks.hold(lock_for(path), LOCK_SECONDS):
-            before = read(path) or baselines.Baseline(fingerprint)
-            if (after := change(before)) == before:
-                return None
-            text = baselines.dumps(after)
-            data = text.encode()
-            # The next run must be able to read the new file.
-            baselines.loads(text, path, "nothing was saved, since it could not be read again")
-            target = destination(path)
-            remove_leftovers(target)
-            write_atomically(target, data)
-    except LockedError as error:
-        message = (
-            f"baseline {path} has been locked by {error}, for more than {LOCK_SECONDS:.0f} s; it was left as it is"
-        )
-        raise BaselineError(f"{message}: try again when that has ended") from error
-    except (OSError, UnicodeEncodeError) as error:
-        message = f"baseline {path} cannot be written: {error}; it was left as it is"
-        raise BaselineError(f"{message}; make that possible, or name another folder") from error
-    return path
+    return path if baselines.FORMAT.update(path, baselines.Baseline(fingerprint), change) else None

@@ -8,12 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from pytest_rwkvperf.core import locks, strict_json
-from pytest_rwkvperf.core.atomic import destination, write_atomically
-from pytest_rwkvperf.core.errors import BaselineError, LockedError
-from pytest_rwkvperf.core.folders import lock_for
+from pytest_rwkvperf.core.errors import BaselineError
 from pytest_rwkvperf.core.software import Software
 from pytest_rwkvperf.store.versioned import Format
 
@@ -23,7 +18,6 @@ if TYPE_CHECKING:
 
 
 VERSION = 1
-LOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +51,9 @@ def save(folder: Path, software: Mapping[str, Software]) -> Path:
     """Store the software of these backends in place of what was stored of them.
 
     Raises:
-        BaselineError: the lock is taken, the file is unusable, or the disk refuses; the file is unchanged.
-        StorageError: the new file is in place, and its folder cannot be flushed to the disk.
+        BaselineError: as `Format.update`.
+        StorageError: as `Format.update`.
     """
     path = path_in(folder)
-    try:
-        with locks.hold(lock_for(path), LOCK_SECONDS):
-            recipe = Recipe({**read(folder).backends, **software})
-            text = strict_json.dumps(msgspec.to_builtins(recipe), sort_keys=True)
-            write_atomically(destination(path), text.encode())
-    except LockedError as error:
-        raise BaselineError(f"recipe {path} is locked by {error}; try again when that has ended") from error
-    except OSError as error:
-        raise BaselineError(f"recipe {path} cannot be written: {error}; it was left as it is") from error
+    FORMAT.update(path, Recipe(), lambda recipe: Recipe({**recipe.backends, **software}))
     return path

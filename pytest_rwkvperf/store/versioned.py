@@ -1,4 +1,4 @@
-"""Reading files that are kept, baselines and records: JSON with a schema number, read without trusting it.
+"""Files that are kept, baselines, recipes and records: JSON with a schema number, read without trusting it.
 
 A change of what a field means gets a new schema number and a step that reads the older one. A new field gets a default,
 and a new number too: an earlier release then asks to be upgraded, where it would call the field unknown.
@@ -7,11 +7,14 @@ and a new number too: an earlier release then asks to be upgraded, where it woul
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from pytest_rwkvperf.core import strict_json
+from pytest_rwkvperf.core import locks, strict_json
+from pytest_rwkvperf.core.atomic import destination, remove_leftovers, write_atomically
+from pytest_rwkvperf.core.errors import LockedError
+from pytest_rwkvperf.core.folders import lock_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.errors import RwkvPerfError
 
 T = TypeVar("T")
+
+LOCK_SECONDS = 60.0
+"""How long an update waits for one and the same holder of a file's lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,14 @@ class Format(Generic[T]):
             raw = strict_json.loads(text, clean=self.clean)
         except ValueError as error:
             raise self._unusable(path, f" is not valid JSON ({error})", advice) from error
+        return self.convert(raw, path, advice)
+
+    def convert(self, raw: Any, path: Path, advice: str = "") -> T:  # noqa: ANN401 - JSON
+        """A file's content from its parsed text; as `loads`.
+
+        Raises:
+            RwkvPerfError: this format's error: not its schema, a newer schema, or unusable figures.
+        """
         number = raw.get("schema") if isinstance(raw, dict) else None
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise self._unusable(path, " has no valid schema number", advice)
@@ -89,6 +103,45 @@ class Format(Generic[T]):
         if problem := self.problem(content):
             raise self._unusable(path, f": {problem}", advice)
         return content
+
+    def dumps(self, content: T) -> str:
+        """A file's text: sorted keys, two-space indent, each list of numbers on one line."""
+        return strict_json.dumps(msgspec.to_builtins(content), sort_keys=True)
+
+    def update(self, path: Path, empty: T, change: Callable[[T], T]) -> bool:
+        """Apply `change` to a file's content, or to `empty` where there is no file; False if that changed nothing.
+
+        The file's lock is held, and the new text is read again before it is written: the next run must be able to.
+
+        Raises:
+            RwkvPerfError: this format's error: the lock is taken, the file is unusable, or the disk refuses; the file
+                is unchanged.
+            StorageError: the new file is in place, and its folder cannot be flushed to the disk.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with locks.hold(lock_for(path), LOCK_SECONDS):
+                found = self.read(path)
+                before = empty if found is None else found
+                if (after := change(before)) == before:
+                    return False
+                text = self.dumps(after)
+                data = text.encode()
+                self.loads(text, path, "nothing was saved, since it could not be read again")
+                target = destination(path)
+                remove_leftovers(target)
+                write_atomically(target, data)
+        except LockedError as error:
+            raise self.error(
+                f"{self.name} {path} has been locked by {error}, for more than {LOCK_SECONDS:.0f} s; "
+                "it was left as it is: try again when that has ended"
+            ) from error
+        except (OSError, UnicodeEncodeError) as error:
+            raise self.error(
+                f"{self.name} {path} cannot be written: {error}; it was left as it is; "
+                "make that possible, or name another folder"
+            ) from error
+        return True
 
     def _unusable(self, path: Path, what: str, advice: str = "") -> RwkvPerfError:
         return self.error(f"{self.name} {path}{what}; {advice or self.advice}")

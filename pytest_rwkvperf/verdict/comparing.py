@@ -44,16 +44,16 @@ def read(path: Path) -> Side:
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path} cannot be read: {error}; {_EITHER}") from error
     try:
-        raw = strict_json.loads(text)
+        raw = strict_json.loads(text, clean=True)  # what is compared is shown and not written back
     except ValueError as error:
         raise RecordError(
             f"{path} is neither a baseline nor a record: it is not valid JSON ({error}); {_EITHER}"
         ) from error
     cases = raw.get("cases") if isinstance(raw, dict) else None
     if isinstance(cases, list):
-        return _of_record(records.loads(text, path))
+        return _of_record(records.FORMAT.convert(raw, path))
     if isinstance(cases, dict):
-        return Side(baselines.loads(text, path))
+        return Side(baselines.FORMAT.convert(raw, path))
     raise RecordError(f"{path} is neither a baseline nor a record; {_EITHER}")
 
 

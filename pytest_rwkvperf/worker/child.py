@@ -146,7 +146,9 @@ class Child:
         from pytest_rwkvperf.worker import parity
 
         oracle = Oracle(emulations.applied(dequantized.read(Path(path), format), emulation))
-        np.save(target, oracle.forward(parity.tokens(oracle.shape.vocabulary, count)), allow_pickle=False)
+        logits = oracle.forward(parity.tokens(oracle.shape.vocabulary, count))
+        with Path(target).open("wb") as file:  # by its name, np.save would write to another one that ends in .npy
+            np.save(file, logits, allow_pickle=False)
 
     def memory(self) -> dict[str, int]:
         """Peak resident memory so far: of this process, or of the program that it runs."""

@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.core.digest import sha256_of
 from pytest_rwkvperf.core.software import Distribution, Software
 
 if TYPE_CHECKING:
@@ -147,14 +148,6 @@ def _mapped() -> list[str]:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _in_pieces(file)
+        return sha256_of(path)
     except OSError:  # a module of a zip file, or one that has been removed since
         return ""
-
-
-def _in_pieces(file: object) -> str:
-    total = hashlib.sha256()
-    for piece in iter(lambda: file.read(1 << 20), b""):  # type: ignore[attr-defined]
-        total.update(piece)
-    return total.hexdigest()

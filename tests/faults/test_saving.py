@@ -13,7 +13,7 @@ import pytest
 
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.errors import BaselineError, StorageError
-from pytest_rwkvperf.store import files
+from pytest_rwkvperf.store import files, versioned
 from tests.faults.disks import small_disk
 from tests.faults.sandbox import TIMEOUT
 from tests.faults.savers import HOLDER, MACHINE, stored
@@ -51,7 +51,7 @@ def test_a_save_that_is_killed_at_any_step_leaves_the_old_file_or_the_new_one(fo
     assert all(f"{when} {call}" in steps for when in ("call", "return") for call in ("write", "fsync", "replace"))
     assert result["problems"] == []
     assert min(result["seen"].values()) > 1, "some saves die before the rename, some after it"
-    assert result["slowest_next_save"] < files.LOCK_SECONDS / 2, "a killed holder's lock is free"
+    assert result["slowest_next_save"] < versioned.LOCK_SECONDS / 2, "a killed holder's lock is free"
 
 
 @posix
@@ -72,7 +72,7 @@ def test_the_holder_of_the_lock_is_named_and_loses_it_when_killed(
 ) -> None:
     path = files.save(folder, MACHINE, [stored("first")], replacing=False)
     before = path.read_bytes()
-    monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(versioned, "LOCK_SECONDS", 0.1)
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
