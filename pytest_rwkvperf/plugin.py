@@ -36,7 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_rwkvperf.run.progress import Progress
         from pytest_rwkvperf.run.session import Session
 
-        config.stash[SESSION] = Session(settings, Progress(config), collection.shared_folder(config))
+        with collection.usage_errors(config):
+            config.stash[SESSION] = Session(settings, Progress(config), collection.shared_folder(config))
         finish.gather(config)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.bisect.search import Answer
 
-_PREFIX = "rwkvperf-bisect-"
+_KIND = "bisect"
 _NOT_SLOWER = {"PASS", "IMPROVEMENT"}
 
 
@@ -27,7 +27,7 @@ def check_oldest(python: str, backend: str, options: Sequence[str]) -> None:
     Raises:
         OldestReleaseError: it does not, or selects nothing to measure.
     """
-    with subprocesses.isolated_pytest(python, _PREFIX) as (pytest, _):
+    with subprocesses.isolated_pytest(python, _KIND) as (pytest, _):
         command = [*pytest, "-q", "--collect-only", f"--rwkv-backend={backend}", *options]
         ended = subprocesses.run(command, capture=True)
     if ended.returncode != 0:
@@ -43,7 +43,7 @@ def compare(new: str, oldest: str, backend: str, options: Sequence[str]) -> tupl
     Raises:
         OldestReleaseError: nothing was measured, because of the oldest release.
     """
-    with subprocesses.isolated_pytest(new, _PREFIX) as (pytest, folder):
+    with subprocesses.isolated_pytest(new, _KIND) as (pytest, folder):
         path = folder / "run.json"
         own = ("-q", f"--rwkv-ab={oldest}", f"--rwkv-backend={backend}", f"--rwkv-report=json:{path}")
         ended = subprocesses.run([*pytest, *own, *options], capture=True)

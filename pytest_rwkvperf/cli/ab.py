@@ -35,7 +35,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Run pytest with its output shown."""
     console.text("")
     mode = f"--rwkv-ab={options.old}" if options.old else "--rwkv-aa"
-    with subprocesses.isolated_pytest(sys.executable, "rwkvperf-ab-") as (pytest, _):
+    with subprocesses.isolated_pytest(sys.executable, "ab") as (pytest, _):
         command = [*pytest, mode, f"--rwkv-backend={options.backend}", *options.passed_on]
         code = subprocesses.run(command).returncode
     return code if code >= 0 else 128 - code  # ended by a signal: as shells report it

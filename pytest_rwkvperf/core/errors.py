@@ -72,7 +72,11 @@ class ReportError(RwkvPerfError):
 
 
 class StorageError(RwkvPerfError):
-    """A file could not be written, or was written and could not be flushed to the disk."""
+    """A file or folder cannot be made or written, or a file was written and could not be flushed to the disk."""
+
+
+class RefusedError(StorageError):
+    """The system refuses a folder or a lock that is needed before anything can be written."""
 
 
 class FleetError(RwkvPerfError):

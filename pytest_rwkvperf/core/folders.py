@@ -9,20 +9,24 @@ import shutil
 import tempfile
 import time
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path, user_data_path
 
 from pytest_rwkvperf.core import locks
-from pytest_rwkvperf.core.errors import LockedError, StorageError
+from pytest_rwkvperf.core.errors import LockedError, RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _MAX_AGE_SECONDS = 24 * 3600.0
-"""After this a folder is a killed run's: no run lasts so long."""
+"""After this a folder without an owner's lock file, of an earlier release, is a killed run's."""
 
 _STARTING_SECONDS = 60.0
-"""Younger folders of workers are kept: their owner may not have locked them yet."""
+"""Younger folders are kept: their owner may not have locked them yet."""
 
 _TEMPORARY = re.compile(r"rwkvperf-(worker|fleet|ab|bisect)-[a-z0-9_]{8}")
 """This project's temporary folders, as `tempfile` completes their names. Other folders called rwkvperf-… are the
@@ -30,32 +34,146 @@ user's."""
 
 _OWNER = ".owner"
 
+_PARTS = ("runs", "locks", "leases", "oracle", "parity", "models")
+"""The folders of the cache that a run needs."""
+
 
 def cache() -> Path:
-    """The user's cache folder for this project."""
-    return user_cache_path("pytest-rwkvperf", appauthor=False)
+    """The user's cache folder for this project.
+
+    Raises:
+        RefusedError: there is no home and no variable that names another folder.
+    """
+    return _user_folder(user_cache_path, "XDG_CACHE_HOME")
 
 
 def data() -> Path:
-    """The user's data folder for this project, for files that clearing the cache must not remove."""
-    return user_data_path("pytest-rwkvperf", appauthor=False)
+    """The user's data folder for this project, for files that clearing the cache must not remove.
 
-
-def new_run_folder() -> Path:
-    """A name for the folder in which the processes of one run share their records; removes what killed runs left.
-
-    Folders of killed workers are removed after a minute, all others after a day.
+    Raises:
+        RefusedError: there is no home and no variable that names another folder.
     """
-    runs = cache() / "runs"
+    return _user_folder(user_data_path, "XDG_DATA_HOME")
+
+
+def _user_folder(folder: Callable[..., Path], variable: str) -> Path:
+    try:
+        path = folder("pytest-rwkvperf", appauthor=False)
+        if path.is_absolute():  # platformdirs before 4.1 gives `~/.cache` where there is no home
+            return path
+        reason = f"{path} is no full path"
+    except RuntimeError as error:
+        reason = str(error)
+    raise RefusedError(f"this user has no home folder to keep files in ({reason}); set HOME, or {variable} on Linux")
+
+
+def in_cache(name: str) -> Path:
+    """A folder of the cache, made if need be.
+
+    Raises:
+        RefusedError: it cannot be made, or not written to.
+    """
+    folder = cache() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RefusedError(f"{folder} cannot be made: {error.strerror}; {locks.ELSEWHERE}") from error
+    _check_access(folder, os.R_OK | os.W_OK | os.X_OK)
+    return folder
+
+
+def check_cache() -> None:
+    """Check what a run will need of the cache, so that a refusal costs no measurement.
+
+    Raises:
+        RefusedError: a folder or a device's lock cannot be used.
+    """
+    for part in _PARTS:
+        in_cache(part)
+    for file in (cache() / "leases").iterdir():
+        _check_access(file, os.R_OK | os.W_OK)
+
+
+def _check_access(path: Path, mode: int) -> None:
+    if path.exists() and not os.access(path, mode):
+        raise RefusedError(
+            f"{path} cannot be written: it belongs to another user (a run under sudo?) or the disk is read-only; "
+            f"chown it, or {locks.ELSEWHERE}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedFolder:
+    """A folder of this process's, and the lock that tells other runs that it is in use."""
+
+    path: Path
+    _lock: ExitStack
+
+    def remove(self) -> None:
+        """Remove the folder, ignoring what the system refuses to delete."""
+        self._lock.close()  # first: Windows does not delete open files
+        remove(self.path)
+
+
+def new_run_folder() -> OwnedFolder:
+    """Make a folder in which the processes of one run share their records; remove what killed runs left.
+
+    A killed run's folder is one that is older than a minute and whose lock nobody holds; dates alone say nothing of a
+    long run, or of one whose clock was put right meanwhile.
+
+    Raises:
+        RefusedError: the cache takes no folder, or no lock.
+    """
+    runs = in_cache("runs")
     named_ours = Path(tempfile.gettempdir()).glob("rwkvperf-*/")
-    temporary = [folder for folder in named_ours if _TEMPORARY.fullmatch(folder.name)]
-    for folder in (*runs.glob("*"), *temporary):
-        if _is_older(folder, _MAX_AGE_SECONDS):
-            remove(folder)
-    for folder in temporary:
+    for folder in (*runs.glob("*"), *(folder for folder in named_ours if _TEMPORARY.fullmatch(folder.name))):
         if _is_older(folder, _STARTING_SECONDS) and _is_abandoned(folder):
             remove(folder)
-    return runs / uuid.uuid4().hex
+    path = runs / uuid.uuid4().hex
+    try:
+        path.mkdir()
+    except OSError as error:
+        raise RefusedError(f"{path} cannot be made: {error.strerror}; {locks.ELSEWHERE}") from error
+    return _owned(path)
+
+
+def new_temporary_folder(kind: str) -> OwnedFolder:
+    """Make a temporary folder, closed to other users; `kind` is `worker`, `fleet`, `ab` or `bisect`.
+
+    It is marked as used by a lock and not by a process id, which says nothing about processes of other containers that
+    share the temporary folder.
+
+    Raises:
+        RefusedError: there is no room for it, or no lock.
+    """
+    try:
+        path = Path(tempfile.mkdtemp(prefix=f"rwkvperf-{kind}-"))
+    except OSError as error:
+        raise RefusedError(f"no temporary folder: {error}; make room or change TMPDIR") from error
+    return _owned(path)
+
+
+@contextmanager
+def temporary(kind: str) -> Iterator[Path]:
+    """A temporary folder for the length of a block; as `new_temporary_folder`."""
+    folder = new_temporary_folder(kind)
+    try:
+        yield folder.path
+    finally:
+        folder.remove()
+
+
+def _owned(path: Path) -> OwnedFolder:
+    lock = ExitStack()
+    try:
+        lock.enter_context(locks.hold(path / _OWNER, timeout=0))
+    except LockedError as error:  # nobody knows the folder yet but one who looks for abandoned ones
+        remove(path)
+        raise RefusedError(f"{path} was locked by {error} as soon as it was made; try again") from error
+    except BaseException:
+        remove(path)
+        raise
+    return OwnedFolder(path, lock)
 
 
 def _is_older(folder: Path, seconds: float) -> bool:
@@ -69,53 +187,14 @@ def _is_older(folder: Path, seconds: float) -> bool:
 
 
 def _is_abandoned(folder: Path) -> bool:
-    """Whether a folder is a worker's and no process holds its lock: the process that started the worker was killed."""
+    """Whether no process holds a folder's lock: its owner was killed. By its age where it has no lock file."""
+    if not (folder / _OWNER).is_file():
+        return _is_older(folder, _MAX_AGE_SECONDS)
     try:
-        if (folder / _OWNER).is_file():
-            with locks.hold(folder / _OWNER, timeout=0):
-                return True
-    except (LockedError, OSError):
-        pass
-    return False
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerFolder:
-    """One worker's folder for temporary files, and the lock that tells other runs that it is in use."""
-
-    path: Path
-    _lock: ExitStack
-
-    def remove(self) -> None:
-        """Remove the folder, ignoring what the system refuses to delete."""
-        self._lock.close()  # first: Windows does not delete open files
-        remove(self.path)
-
-
-def new_worker_folder() -> WorkerFolder:
-    """Make a folder for one worker's temporary files, closed to other users.
-
-    It is marked as used by a lock and not by a process id, which says nothing about processes of other containers that
-    share the temporary folder.
-
-    Raises:
-        StorageError: there is no room for it.
-    """
-    try:
-        path = Path(tempfile.mkdtemp(prefix="rwkvperf-worker-"))
-    except OSError as error:
-        raise _no_room(error) from error
-    lock = ExitStack()
-    try:
-        lock.enter_context(locks.hold(path / _OWNER, timeout=0))
-    except (LockedError, OSError) as error:
-        remove(path)
-        raise _no_room(error) from error
-    return WorkerFolder(path, lock)
-
-
-def _no_room(error: Exception) -> StorageError:
-    return StorageError(f"no temporary folder for a worker: {error}; make room or change TMPDIR")
+        with locks.hold(folder / _OWNER, timeout=0):
+            return True
+    except (LockedError, RefusedError):
+        return False
 
 
 def remove(folder: Path) -> None:
@@ -124,8 +203,10 @@ def remove(folder: Path) -> None:
 
 
 def lock_for(path: Path) -> Path:
-    """The lock file for a path. It is in the cache, so that no lock files appear in repositories."""
-    folder = cache() / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
+    """The lock file for a path. It is in the cache, so that no lock files appear in repositories.
+
+    Raises:
+        RefusedError: the cache cannot be used.
+    """
     digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
-    return folder / f"{path.name}-{digest}.lock"
+    return in_cache("locks") / f"{path.name}-{digest}.lock"

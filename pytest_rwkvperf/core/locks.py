@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -13,15 +14,25 @@ from typing import TYPE_CHECKING
 import psutil
 from filelock import FileLock, Timeout
 
-from pytest_rwkvperf.core.errors import LockedError
+from pytest_rwkvperf.core.errors import LockedError, RefusedError
 from pytest_rwkvperf.core.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+ELSEWHERE = "point the cache elsewhere (XDG_CACHE_HOME on Linux; TMPDIR for temporary files)"
+"""What to do where the disk refuses something below the user's folders."""
+
 _STEP_SECONDS = 1.0
 """How often a waiting process checks whether the holder has changed."""
+
+
+class _SystemLock(FileLock):
+    """A lock of the operating system's, or none: a mere file would stay locked when its holder is killed."""
+
+    def _fallback_to_soft_lock(self) -> None:
+        raise OSError(errno.ENOSYS, "this file system has no locks")
 
 
 @contextmanager
@@ -39,11 +50,11 @@ def hold(lock_file: Path, timeout: float | None = None, on_wait: Callable[[str],
 
     Raises:
         LockedError: one holder kept the lock for `timeout` seconds; the message is the holder.
-        OSError: the file system refuses.
+        RefusedError: the file system refuses; the message names the file.
     """
     # Not thread_local: a block may be left by another thread than the one that entered it.
-    lock = FileLock(lock_file, thread_local=False)
-    queue = FileLock(_beside(lock_file, "queue"), thread_local=False)
+    lock = _SystemLock(lock_file, thread_local=False)
+    queue = _SystemLock(_beside(lock_file, "queue"), thread_local=False)
     try:
         if not (_acquire(queue, 0) and _acquire(lock, 0)):
             if on_wait is not None:
@@ -82,7 +93,15 @@ def _acquire(lock: FileLock, seconds: float) -> bool:
         lock.acquire(timeout=seconds)
     except Timeout:
         return False
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: filelock of a time before soft locks
+        raise RefusedError(f"{lock.lock_file} cannot be locked: {_refusal(error)}") from error
     return True
+
+
+def _refusal(error: Exception) -> str:
+    if isinstance(error, PermissionError):
+        return f"{error.strerror}; it belongs to another user (a run under sudo?): chown or remove it, or {ELSEWHERE}"
+    return f"{getattr(error, 'strerror', None) or error}; {ELSEWHERE}"
 
 
 def _hold_id(lock_file: Path) -> int | None:

@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.core.text import printable_json
@@ -46,7 +47,7 @@ def read_text(path: Path) -> str:
 
 
 def loads(text: str, *, clean: bool = False) -> Any:  # noqa: ANN401 - JSON
-    """Parse JSON without NaN, infinity, numbers beyond floats, half surrogate pairs and too deep nesting.
+    """Parse JSON without NaN, infinity, numbers beyond floats, half surrogate pairs, repeated keys and deep nesting.
 
     With `clean`, control characters in its text are escaped: for content that is shown and not written back.
 
@@ -54,7 +55,13 @@ def loads(text: str, *, clean: bool = False) -> Any:  # noqa: ANN401 - JSON
         ValueError: it is not such JSON.
     """
     try:
-        raw = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_whole)
+        raw = json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_whole,
+            object_pairs_hook=_without_repeats,
+        )
         json.dumps(raw, ensure_ascii=False).encode()  # half a surrogate pair is valid JSON, but cannot be encoded
         raw = printable_json(raw) if clean else raw
     except RecursionError as error:
@@ -72,6 +79,15 @@ def stray_key(raw: object, known: object) -> str | None:
     elif isinstance(raw, list) and isinstance(known, (list, tuple)):
         pairs = zip(raw, known, strict=False)
     return next((key for pair in pairs if (key := stray_key(*pair)) is not None), None)
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's members. A file merged with both sides' lines may have a key twice, and Python keeps the last one."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        raise ValueError(f"the key {counts.most_common(1)[0][0]!r} stands twice in one object")
+    return members
 
 
 def _refuse_constant(name: str) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.core import folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -18,21 +19,22 @@ does not."""
 
 
 @contextmanager
-def isolated_pytest(python: str, prefix: str) -> Iterator[tuple[list[str], Path]]:
+def isolated_pytest(python: str, kind: str) -> Iterator[tuple[list[str], Path]]:
     """The first words of a command that runs pytest with no project's tests and settings.
 
-    Tests and settings come from a temporary folder, which is yielded too. The rootdir is the current folder all the
-    same, since relative paths in options and of stored files refer to it. Leaving the block removes the temporary
-    folder, and the .benchmarks folder that pytest-benchmark makes here if that is new and empty.
+    Tests and settings come from a temporary folder of this kind (`folders.temporary`), which is yielded too. The
+    rootdir is the current folder all the same, since relative paths in options and of stored files refer to it. Leaving
+    the block removes the temporary folder, and the .benchmarks folder that pytest-benchmark makes here if that is new
+    and empty.
     """
     benchmarks = Path(".benchmarks")
     existed = benchmarks.exists()
-    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+    with folders.temporary(kind) as folder:
         settings = Path(folder, "pytest.ini")
         settings.write_text("[pytest]\n", encoding="utf-8")
-        folders = [f"--rootdir={Path()}", f"--confcutdir={folder}", folder]
+        places = [f"--rootdir={Path()}", f"--confcutdir={folder}", str(folder)]
         try:
-            yield [python, "-m", "pytest", "-p", "no:cacheprovider", "-c", str(settings), *folders], Path(folder)
+            yield [python, "-m", "pytest", "-p", "no:cacheprovider", "-c", str(settings), *places], folder
         finally:
             if not existed:
                 with suppress(OSError):  # it does not exist, or is not empty

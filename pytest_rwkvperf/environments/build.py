@@ -36,6 +36,9 @@ _BUILD_VARIABLES = (
 )  # fmt: skip
 """What compilers and build back ends read: part of an environment's key."""
 
+_FOLDER = "environments"
+"""Below the cache."""
+
 _LAST_LINES = 12
 
 
@@ -45,7 +48,7 @@ class BuildError(RwkvPerfError):
 
 def location() -> Path:
     """The folder that holds every environment, each under its key."""
-    return folders.cache() / "environments"
+    return folders.cache() / _FOLDER
 
 
 def key_of(requirements: Iterable[Requirement]) -> str:
@@ -66,8 +69,7 @@ def python_of(requirements: Sequence[Requirement], say: Say) -> str:
     Raises:
         BuildError: pip cannot install them.
     """
-    folder = location() / key_of(requirements)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder = folders.in_cache(_FOLDER) / key_of(requirements)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     names = ", ".join(str(requirement) for requirement in requirements)
     with locks.hold(

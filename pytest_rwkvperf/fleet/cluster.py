@@ -9,13 +9,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.errors import FleetError, OptionError, RecordError
 from pytest_rwkvperf.core.text import safe
 from pytest_rwkvperf.fleet.merge import Merged, Missing, join
@@ -60,8 +60,8 @@ class Node:
 
 def measure(arguments: Sequence[str], folder: str, deadline: float) -> Answer:
     """Run pytest on the node this is called on, in `folder` or, if that is empty, in an empty temporary one."""
-    with tempfile.TemporaryDirectory(prefix="rwkvperf-fleet-") as temporary:
-        record = Path(temporary, "record.json")
+    with folders.temporary("fleet") as temporary:
+        record = temporary / "record.json"
         command = [
             sys.executable,
             "-m",

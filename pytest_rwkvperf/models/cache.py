@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.core import atomic, folders, locks
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.models.streams import Progress
 
-_ELSEWHERE = "point the cache elsewhere (XDG_CACHE_HOME on Linux)"
 _SPARE_BYTES = 64 << 20  # left free beside a written file
 
 
@@ -32,19 +31,19 @@ def locked(target: Path, progress: Progress, lock_file: Path | None = None) -> I
     The lock is a file beside `target` unless another is named.
 
     Raises:
-        ModelError: the folder cannot be made or written.
+        ModelError: the folder cannot be made.
+        RefusedError: it takes no lock.
     """
 
     def wait(holder: str) -> None:
         progress(f"waiting for {holder} to finish {target.name}", 0.0)
 
-    with ExitStack() as stack:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locks.hold(lock_file or target.with_name(f"{target.name}.lock"), on_wait=wait))
-        except OSError as error:
-            message = f"the model cache {str(target.parent)!r} cannot be written: {error}; {_ELSEWHERE}"
-            raise ModelError(message) from None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"the model cache {str(target.parent)!r} cannot be written: {error}; {locks.ELSEWHERE}"
+        raise ModelError(message) from None
+    with locks.hold(lock_file or target.with_name(f"{target.name}.lock"), on_wait=wait):
         yield
 
 
@@ -60,7 +59,7 @@ def replacing(target: Path, needed: int) -> Iterator[Path]:
     if free < needed + _SPARE_BYTES:
         raise ModelError(
             f"writing {str(target)!r} needs {needed} bytes and {_SPARE_BYTES} to spare, {free} are free;"
-            f" free some space, or if it is in the model cache {_ELSEWHERE}"
+            f" free some space, or if it is in the model cache {locks.ELSEWHERE}"
         )
     try:
         with atomic.replacing(target) as temporary:
@@ -70,10 +69,10 @@ def replacing(target: Path, needed: int) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A record of the cache; None when it is absent or damaged, which is the same: it will be made again."""
+    """A record of the cache; None when it is absent, damaged or closed to this user: it will be made again."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None
 

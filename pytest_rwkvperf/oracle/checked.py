@@ -14,6 +14,7 @@ import msgspec
 
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.atomic import write_atomically
+from pytest_rwkvperf.core.errors import StorageError
 from pytest_rwkvperf.oracle import bounds
 from pytest_rwkvperf.oracle.agreement import DEPTH, ODD_CHUNK, Deep
 from pytest_rwkvperf.oracle.expected import VERSION
@@ -35,10 +36,17 @@ class DeepCheckCache:
         """The result; None when the check has not passed yet or the file is unreadable."""
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=Deep)
-        except (FileNotFoundError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError):
             return None
 
     def store(self, result: Deep) -> None:
-        """Store the result of a check that passed."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._path, msgspec.json.encode(result))
+        """Store the result of a check that passed.
+
+        Raises:
+            StorageError: the disk refuses; the next run repeats the check.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._path, msgspec.json.encode(result))
+        except OSError as error:
+            raise StorageError(f"{self._path} cannot be written: {error}") from error

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_rwkvperf.core import folders, locks
 from pytest_rwkvperf.core.atomic import remove_leftovers, replacing
+from pytest_rwkvperf.core.errors import RefusedError
 from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
 
 if TYPE_CHECKING:
@@ -38,19 +40,22 @@ def logits_files(file: ModelFile, emulation: str, *, deep: bool, solver: Solver)
         ModelError: the file cannot be read.
         BackendError: the emulation is unknown.
         WorkerError: the oracle's process failed.
+        RefusedError: the cache cannot be written.
     """
     counts = (PROMPT, DEPTH) if deep else (PROMPT,)
     return [_solved(file, emulation, count, solver) for count in counts]
 
 
 def _solved(file: ModelFile, emulation: str, count: int, solver: Solver) -> Path:
-    folder = folders.cache() / "oracle"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folders.in_cache("oracle")
     name = hashlib.sha256(f"{VERSION} {file.content_hash} {emulation} {count}".encode()).hexdigest()[:32]
     target = folder / f"{name}.npy"
     with locks.hold(folders.lock_for(target)):
-        if not target.exists():
-            remove_leftovers(target)
-            with replacing(target) as temporary:
-                solver.solve(file, emulation, count, temporary)
+        if not os.access(target, os.R_OK):  # absent, or of another user
+            try:
+                remove_leftovers(target)
+                with replacing(target) as temporary:
+                    solver.solve(file, emulation, count, temporary)
+            except OSError as error:
+                raise RefusedError(f"{target} cannot be written: {error}; {locks.ELSEWHERE}") from error
     return target

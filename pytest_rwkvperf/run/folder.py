@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from pytest_rwkvperf.core import errors, folders
+from pytest_rwkvperf.core import errors, folders, locks
 from pytest_rwkvperf.core.atomic import write_atomically
 from pytest_rwkvperf.core.cases import Item
 from pytest_rwkvperf.measure import record
@@ -47,15 +47,20 @@ class RunFolder:
     Reading raises a MeasurementError where a record is damaged, writing a StorageError where the disk refuses.
     """
 
-    def __init__(self, path: Path, *, owned: bool = False) -> None:
+    def __init__(self, path: Path, owner: folders.OwnedFolder | None = None) -> None:
         self.path = path
-        self._owned = owned
+        self._owner = owner
         self._seconds: dict[str, float] = {}
 
     @classmethod
     def new(cls) -> RunFolder:
-        """A folder for a new run; the process that made it removes it."""
-        return cls(folders.new_run_folder(), owned=True)
+        """A folder for a new run; the process that made it removes it.
+
+        Raises:
+            StorageError: the cache takes no folder, or no lock.
+        """
+        owned = folders.new_run_folder()
+        return cls(owned.path, owned)
 
     def measured(self, case: Case, kind: type[Measured]) -> Measured | None:
         """What was measured of a case; None before that."""
@@ -120,8 +125,8 @@ class RunFolder:
 
     def remove(self) -> None:
         """Remove the folder, in the process that made it."""
-        if self._owned:
-            folders.remove(self.path)
+        if self._owner is not None:
+            self._owner.remove()
 
     def _path_of(self, case: Case, suffix: str) -> Path:
         return self.path / f"{hashlib.sha256(case.key.encode()).hexdigest()[:24]}{suffix}"
@@ -138,9 +143,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(path, data)
         except OSError as error:
-            raise errors.StorageError(
-                f"{path} cannot be written: {error}; make room, or point the cache elsewhere (XDG_CACHE_HOME on Linux)"
-            ) from error
+            raise errors.StorageError(f"{path} cannot be written: {error}; make room, or {locks.ELSEWHERE}") from error
 
 
 def _seconds(path: Path) -> float | None:

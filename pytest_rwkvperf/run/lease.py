@@ -27,9 +27,11 @@ def lease(device: Device, say: Callable[[str], None], gpus: Iterable[str] = ()) 
     The locks are the operating system's, which frees them when their holder is killed. CPU and software adapters are
     one device, and a process that measures on it holds every GPU too: `gpus`, by `hardware`'s names, and those that
     were leased before. An engine on a GPU needs a processor to launch its kernels, one on the CPU needs all of them.
+
+    Raises:
+        StorageError: the cache takes no lock.
     """
-    folder = folders.cache() / "leases"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = folders.in_cache("leases")
     names = [hardware(device)]
     if names == [_PROCESSOR]:
         known = {path.stem for path in folder.glob("*.lock")} | set(gpus)

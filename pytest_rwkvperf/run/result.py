@@ -20,6 +20,8 @@ class Saved:
 
     path: Path | None
     stored: int
+    ahead: str = ""
+    """The date under which the sessions were stored, where that is later than this machine's clock."""
 
 
 @dataclass(frozen=True, slots=True)

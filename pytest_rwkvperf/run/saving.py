@@ -14,10 +14,12 @@ from pytest_rwkvperf.verdict import accept
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from pathlib import Path
 
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.run.folder import RunFolder
     from pytest_rwkvperf.run.options import Settings
+    from pytest_rwkvperf.store.baseline import StoredCase
     from pytest_rwkvperf.verdict.judged import Judgement
 
 
@@ -31,12 +33,21 @@ def save(settings: Settings, folder: RunFolder, judgements: Collection[Judgement
     replacing = settings.save == "replace"
     accepted = accept.accepted(judgements, replacing=replacing)
     records = folder.records()
-    stored = accept.stored_cases([record for record in records if not record.doubt], accepted, _now())
+    now = _now()
+    stored = accept.stored_cases([record for record in records if not record.doubt], accepted, now)
     if not stored:
         return Saved(None, 0) if any(record.doubt for record in records) else None
     path = files.save(settings.baseline_dir, fingerprint.read(), stored, replacing=replacing)
     _save_recipe(settings, [record for record in records if record.case.key in accepted])
-    return Saved(path, sum(len(case.sessions[0].workloads) for case in stored))
+    count = sum(len(case.sessions[0].workloads) for case in stored)
+    return Saved(path, count, _date_ahead(path, stored, now))
+
+
+def _date_ahead(path: Path, stored: Iterable[StoredCase], now: str) -> str:
+    """The latest date under which sessions of this run were stored; empty when that is now."""
+    cases = baseline.cases if (baseline := files.read(path)) is not None else {}
+    dates = [session.recorded for case in stored for session in cases[case.case.key].sessions]
+    return max(dates) if max(dates) > now else ""
 
 
 def _save_recipe(settings: Settings, records: Iterable[CaseRecord]) -> None:

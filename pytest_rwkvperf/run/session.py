@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.machine import observers
 from pytest_rwkvperf.measure.measurement import Measurement
@@ -53,6 +54,7 @@ class Session:
         Raises:
             RwkvPerfError: an option names something that is not there, or the baseline cannot be used.
         """
+        folders.check_cache()
         saving.check_unwatched(self.settings)
         _ = self.engines.answers
         if self.settings.aa or not self.settings.ab:  # what A/A learns goes into the baseline

@@ -80,6 +80,11 @@ def _saved(record: Record, saved: Saved, settings: Settings) -> list[str]:
 
 def _stored(record: Record, saved: Saved) -> list[str]:
     steps = [f"Saved {saved.stored} workloads to {saved.path}; commit it."]
+    if saved.ahead:
+        steps.append(
+            f"Stored sessions are dated up to {saved.ahead}, later than this machine's clock: this one was stored "
+            "under that date, as the newest. Check the clock."
+        )
     rates = [item.rate for _, item in record.items() if item.verdict and item.rate]
     noisy = [rate for rate in rates if rate.half_width is None or rate.half_width > _NOISY]
     if noisy:

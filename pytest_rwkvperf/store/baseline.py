@@ -28,6 +28,7 @@ class BaselineEntry:
     """What one run stored of a case: when, with what software, and its times."""
 
     recorded: str
+    """When its run stored it, or the date of the newest session before it where that is later (`stored_last`)."""
     versions: dict[str, str]
     protocol: int
     load_before: float
@@ -114,6 +115,17 @@ class Baseline:
                 for rows in session.handovers.values():
                     fastest[session.probe_version] = known = min(known, typical_handover(rows))
         return fastest
+
+    def stored_last(self, stored: StoredCase) -> StoredCase:
+        """A case of a run that ends now, dated so that its sessions are the newest.
+
+        Sessions with later dates were stored while the machine's clock was ahead, or it is behind now. In the order of
+        dates they would push out every session that is stored until that date.
+        """
+        old = self.cases.get(stored.case.key)
+        newest = max((session.recorded for session in old.sessions), default="") if old is not None else ""
+        sessions = (replace(session, recorded=max(newest, session.recorded)) for session in stored.sessions)
+        return replace(stored, sessions=tuple(sessions))
 
     def with_case(self, stored: StoredCase, *, replacing: bool) -> Baseline:
         """The baseline with a case's new session appended, or in place of the stored times of its workloads.

@@ -47,7 +47,7 @@ def others(folder: Path, fingerprint: Fingerprint) -> list[Fingerprint]:
 
 
 def save(folder: Path, fingerprint: Fingerprint, stored: Iterable[StoredCase], *, replacing: bool) -> Path:
-    """Merge cases into a machine's baseline.
+    """Merge the cases of a run that ends now into a machine's baseline.
 
     Raises:
         BaselineError: as `update`.
@@ -56,7 +56,7 @@ def save(folder: Path, fingerprint: Fingerprint, stored: Iterable[StoredCase], *
 
     def with_cases(baseline: Baseline) -> Baseline:
         for case in stored:
-            baseline = baseline.with_case(case, replacing=replacing)
+            baseline = baseline.with_case(baseline.stored_last(case), replacing=replacing)
         return baseline
 
     update(folder, fingerprint, with_cases)

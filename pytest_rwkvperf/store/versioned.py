@@ -13,7 +13,7 @@ import msgspec
 
 from pytest_rwkvperf.core import locks, strict_json
 from pytest_rwkvperf.core.atomic import destination, remove_leftovers, write_atomically
-from pytest_rwkvperf.core.errors import LockedError
+from pytest_rwkvperf.core.errors import LockedError, RefusedError
 from pytest_rwkvperf.core.folders import lock_for
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Format(Generic[T]):
                 f"{self.name} {path} has been locked by {error}, for more than {LOCK_SECONDS:.0f} s; "
                 "it was left as it is: try again when that has ended"
             ) from error
-        except (OSError, UnicodeEncodeError) as error:
+        except (OSError, UnicodeEncodeError, RefusedError) as error:
             raise self.error(
                 f"{self.name} {path} cannot be written: {error}; it was left as it is; "
                 "make that possible, or name another folder"

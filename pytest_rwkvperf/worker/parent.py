@@ -73,7 +73,7 @@ class Worker:
     """One process that runs one engine. Use it as a context manager; leaving it ends the process."""
 
     def __init__(self, *, python: str = sys.executable, environment: Mapping[str, str] | None = None) -> None:
-        self._folder = folders.new_worker_folder()
+        self._folder = folders.new_temporary_folder("worker")
         self._kills_before = starting.oom_kills()
         own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._folder.path))
         variables = {**passed(), **_FOR_LAST_LINES, **own, **(environment or {})}

@@ -102,5 +102,5 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(folder: Path) -> None:
 def test_a_full_temporary_folder_is_a_storage_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with small_disk(folder, "4k,nr_inodes=1"):
         monkeypatch.setattr("tempfile.tempdir", str(folder))
-        with pytest.raises(StorageError, match=r"no temporary folder for a worker: .*TMPDIR"):
-            folders.new_worker_folder()
+        with pytest.raises(StorageError, match=r"no temporary folder: .*TMPDIR"):
+            folders.new_temporary_folder("worker")

@@ -96,6 +96,12 @@ def test_saving_run_says_what_it_saved_and_where() -> None:
     assert steps(record, saved=saved, save="append") == [f"Saved 3 workloads to {saved.path}; commit it."]
 
 
+def test_a_date_ahead_of_the_clock_is_said() -> None:
+    record = of_items(with_verdict("PASS"))
+    saved = Saved(Path("here.json"), 3, ahead="2031-01-10T00:00:00Z")
+    assert "dated up to 2031-01-10T00:00:00Z, later than" in steps(record, saved, save="append")[1]
+
+
 def test_doubtful_case_is_named_as_not_saved() -> None:
     record = report_record(recorded(throttled(MEASURED), with_verdict("NO-BASELINE")))
     (sentence,) = steps(record, saved=Saved(None, 0), save="append")

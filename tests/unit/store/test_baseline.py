@@ -292,12 +292,21 @@ def test_a_truncated_file_is_refused(good: str) -> None:
     [
         "", "\0" * 64, "<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> other\n", "[" * 100_000, '{"schema": NaN}',
         '{"schema": -Infinity}', '{"schema": 1e999}',
-        '\ufeff{"schema": 1}', '{"\\ud800": 1}', '{"schema": ["\\udfff"]}',
+        '\ufeff{"schema": 1}', '{"\\ud800": 1}', '{"schema": ["\\udfff"]}', '{"schema": 2, "schema": 2}',
     ],
-    ids=["empty", "zeros", "conflict", "deep", "NaN", "Infinity", "overflow", "BOM", "surrogate key", "surrogate"],
+    ids=[
+        "empty", "zeros", "conflict", "deep", "NaN", "Infinity", "overflow", "BOM", "surrogate key", "surrogate",
+        "repeated",
+    ],
 )  # fmt: skip
 def test_invalid_json_is_refused(text: str) -> None:
     refused(text, "is not valid JSON")
+
+
+def test_a_key_that_stands_twice_is_refused_and_named(good: str) -> None:
+    """As git's union merge leaves it: two branches' lines in one object."""
+    line = next(line for line in good.splitlines() if '"recorded"' in line)
+    refused(good.replace(line, f"{line}\n{line}", 1), "the key 'recorded' stands twice in one object.*restore it")
 
 
 @pytest.mark.parametrize("text", ["[]", "null", '"text"', "{}", "1"])

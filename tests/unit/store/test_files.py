@@ -17,6 +17,7 @@ import pytest
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.errors import BaselineError, StorageError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
+from pytest_rwkvperf.stats.verdicts import MAX_SESSIONS
 from pytest_rwkvperf.store import files
 from pytest_rwkvperf.store.baseline import Noise
 
@@ -120,6 +121,22 @@ def test_saving_merges_with_what_is_there(saved: Path, machine: Fingerprint, mak
     first, second = (baseline.cases[make_stored(name).case.key] for name in ("llama-cpp", "rwkv"))
     assert [session.recorded for session in first.sessions] == ["2026-01-01T00:00:00Z", "later"]
     assert [list(session.workloads) for session in second.sessions] == [["pp512"], ["tg128"]]
+
+
+def test_a_run_is_stored_as_the_newest_where_stored_dates_are_later(
+    folder: Path, machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    dates = [f"2031-01-{day:02}T00:00:00Z" for day in range(1, MAX_SESSIONS + 1)]
+    for date in dates:
+        files.save(folder, machine, [make_stored(recorded=date)], replacing=False)
+    for time in (7, 8):
+        new = make_stored(recorded="2026-11-30T00:00:00Z", pp512=((time,),), version="2")
+        files.save(folder, machine, [new], replacing=False)
+    baseline = files.read(files.path_for(folder, machine))
+    assert baseline is not None
+    (stored,) = baseline.cases.values()
+    assert [session.recorded for session in stored.sessions] == [*dates[2:], dates[-1], dates[-1]]
+    assert [session.workloads["pp512"] for session in stored.comparable_sessions("pp512")] == [((7,),), ((8,),)]
 
 
 @pytest.fixture
