@@ -46,9 +46,7 @@ def read(path: Path) -> Side:
     try:
         raw = strict_json.loads(text, clean=True)  # what is compared is shown and not written back
     except ValueError as error:
-        raise RecordError(
-            f"{path} is not valid JSON ({error}): restore it from version control; {_EITHER}"
-        ) from error
+        raise RecordError(f"{path} is not valid JSON ({error}): restore it from version control; {_EITHER}") from error
     cases = raw.get("cases") if isinstance(raw, dict) else None
     if isinstance(cases, list):
         return _of_record(records.FORMAT.convert(raw, path))
