@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import stdtr, stdtrit
 
 from pytest_rwkvperf.core.errors import MeasurementError
@@ -318,6 +317,8 @@ def _mixture(belief: Belief, scale: float, within: Sequence[Spread]) -> ErrorDis
         return float(probabilities @ stdtr(freedoms, -reach / errors))
 
     def quantile(tail: float) -> float:
+        from scipy.optimize import brentq  # loads for a quarter of a second, which runs without a comparison save
+
         largest = float(np.max(-stdtrit(freedoms, tail) * errors))
         return float(
             brentq(lambda reach: tail_beyond(reach) - tail, 0.0, largest * BRACKET_SLACK, xtol=_ROOT_TOLERANCE)

@@ -133,7 +133,7 @@ def test_each_test_has_its_own_tolerance(runs: Runs, other_python: OtherPython) 
     result.assert_outcomes(passed=1, failed=1)
 
 
-def test_a_measurement_is_the_new_side(runs: Runs, other_python: OtherPython) -> None:
+def test_measure_returns_the_new_side(runs: Runs, other_python: OtherPython) -> None:
     runs.pytester.makepyfile(
         """
         def test_it(rwkv_perf):
@@ -145,7 +145,7 @@ def test_a_measurement_is_the_new_side(runs: Runs, other_python: OtherPython) ->
     runs.measuring(f"--rwkv-ab={other_python(factor='3')}").assert_outcomes(passed=1)
 
 
-def test_no_baseline_is_needed_or_read_for_a_strict_run(runs: Runs, other_python: OtherPython) -> None:
+def test_ab_neither_needs_nor_reads_a_baseline(runs: Runs, other_python: OtherPython) -> None:
     damaged = files.path_for(runs.pytester.path / "baselines", fingerprint.read())
     damaged.parent.mkdir()
     damaged.write_text("{", encoding="utf-8")
@@ -154,7 +154,7 @@ def test_no_baseline_is_needed_or_read_for_a_strict_run(runs: Runs, other_python
     assert "is not valid JSON" in usage_error(runs.measuring("--rwkv-aa"))  # which would write there
 
 
-def test_an_a_a_run_keeps_what_it_saw_of_the_machine(runs: Runs) -> None:
+def test_an_a_a_run_stores_the_machines_noise(runs: Runs) -> None:
     result = runs.measuring("--rwkv-aa", "--rwkv-workload=pp16,tg4")
     result.stdout.re_match_lines(
         [r"Processes of the same code differ here by generation 0\.1%, prefill 0\.1%; kept in "]
@@ -168,7 +168,7 @@ def test_an_a_a_run_keeps_what_it_saw_of_the_machine(runs: Runs) -> None:
     }
 
 
-def test_under_xdist_each_case_is_still_measured_once(runs: Runs, other_python: OtherPython, tmp_path: Path) -> None:
+def test_under_xdist_each_case_is_measured_once(runs: Runs, other_python: OtherPython, tmp_path: Path) -> None:
     pytest.importorskip("xdist")
     other = other_python(factor="0.5", trace=str(tmp_path / "old"))
     runs.environment.setenv("PYTHONWARNINGS", "ignore")
@@ -188,20 +188,18 @@ def usage_error(result: pytest.RunResult) -> str:
     return " ".join(text.split())
 
 
-def test_an_engine_that_is_not_there_is_a_usage_error_that_names_the_interpreter(
-    runs: Runs, other_python: OtherPython
-) -> None:
+def test_a_missing_engine_is_a_usage_error_that_names_the_interpreter(runs: Runs, other_python: OtherPython) -> None:
     other = other_python(fault="missing@versions")
     message = usage_error(runs.measuring(f"--rwkv-ab={other}"))
     assert f"--rwkv-ab={other}: scripted is not installed for " in message
     assert "pip install scripted-native" in message
 
 
-def test_a_program_that_is_no_python_is_a_usage_error(runs: Runs) -> None:
+def test_a_program_other_than_python_is_a_usage_error(runs: Runs) -> None:
     assert "during its first message" in usage_error(runs.measuring("--rwkv-ab=/bin/true"))
 
 
-def test_a_device_that_is_not_there_is_named(runs: Runs, other_python: OtherPython) -> None:
+def test_a_missing_device_is_named(runs: Runs, other_python: OtherPython) -> None:
     other = other_python(fault="spare-only@")
     result = runs.measuring(f"--rwkv-ab={other}")
     assert result.ret == 1
@@ -210,7 +208,7 @@ def test_a_device_that_is_not_there_is_named(runs: Runs, other_python: OtherPyth
     )
 
 
-def test_a_wrong_answer_in_the_other_environment_is_no_speed(runs: Runs, other_python: OtherPython) -> None:
+def test_a_wrong_answer_of_the_old_side_is_invalid(runs: Runs, other_python: OtherPython) -> None:
     other = other_python(fault="wrong@")
     result = runs.measuring(f"--rwkv-ab={other}")
     assert result.ret == 1

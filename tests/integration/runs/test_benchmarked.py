@@ -21,7 +21,7 @@ MEASURE_AND_COMPARE = """
 """
 
 
-def test_its_json_holds_our_samples_in_order(runs: Runs) -> None:
+def test_the_json_has_the_samples_in_order(runs: Runs) -> None:
     runs.pytester.makepyfile(MEASURE_AND_COMPARE)
     result = runs.measuring("--benchmark-json=out.json", "--rwkv-workload=pp16,tg4")
     assert result.ret == 0
@@ -37,13 +37,13 @@ def test_its_json_holds_our_samples_in_order(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("option", ["--benchmark-disable", "--benchmark-skip", "-pno:benchmark"])
-def test_without_it_or_with_it_switched_off_verdicts_are_the_same(runs: Runs, option: str) -> None:
+def test_verdicts_do_not_depend_on_pytest_benchmark(runs: Runs, option: str) -> None:
     runs.pytester.makepyfile(MEASURE_AND_COMPARE)
     result = runs.measuring(option)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*NO-BASELINE*"])
 
 
-def test_a_test_may_use_the_fixture_for_something_of_its_own(runs: Runs) -> None:
+def test_a_test_may_use_the_benchmark_fixture_itself(runs: Runs) -> None:
     runs.pytester.makepyfile("def test_it(rwkv_perf, benchmark): rwkv_perf.check(); benchmark(lambda: None)")
     runs.measuring().assert_outcomes(passed=1)

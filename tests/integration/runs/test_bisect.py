@@ -95,7 +95,7 @@ def test_a_wrong_pytest_option_ends_the_search(
     assert list(Path.cwd().iterdir()) == [], "it left something behind"
 
 
-def test_an_engine_missing_from_the_oldest_release_is_an_error_about_it(
+def test_an_engine_missing_from_the_oldest_release_is_an_error(
     scripted_environment: pytest.MonkeyPatch,
 ) -> None:
     scripted_environment.delenv("PYTHONPATH", raising=False)
@@ -120,7 +120,7 @@ def test_unknown_packages_and_versions_are_refused(package: str, oldest: str, ne
 
 
 @pytest.mark.parametrize(("oldest", "newest"), [("1.4", "1.0"), ("1.0", "1.0"), ("1.0", "1")])
-def test_a_range_that_is_not_ascending_is_refused_without_asking_the_index(
+def test_a_descending_range_is_refused_without_asking_the_index(
     oldest: str, newest: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pytest_rwkvperf.environments.index._pip", lambda *_: pytest.fail("the index was asked"))

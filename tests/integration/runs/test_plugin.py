@@ -43,7 +43,7 @@ def test_every_option_is_in_the_help(runs: Runs) -> None:
     assert len(OPTIONS) >= 14
 
 
-def test_without_the_option_tests_are_skipped_and_told_how_to_measure(runs: Runs) -> None:
+def test_without_a_backend_tests_are_skipped_with_advice(runs: Runs) -> None:
     runs.pytester.makepyfile("def test_perf(rwkv_perf): rwkv_perf.check()\ndef test_other(): pass")
     result = runs("-rs")
     result.assert_outcomes(passed=1, skipped=1)
@@ -51,7 +51,7 @@ def test_without_the_option_tests_are_skipped_and_told_how_to_measure(runs: Runs
     assert "rwkvperf:" not in result.stdout.str()
 
 
-def test_what_was_asked_for_while_measuring_is_off_is_told(runs: Runs) -> None:
+def test_ignored_options_are_reported_while_measuring_is_off(runs: Runs) -> None:
     runs.pytester.makepyfile("def test_other(): pass")
     result = runs("--rwkv-strict=skip", "--rwkv-aa=no", "--rwkv-save-baseline")
     result.assert_outcomes(passed=1)
@@ -60,7 +60,7 @@ def test_what_was_asked_for_while_measuring_is_off_is_told(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("fixture", ["llama_cpp", "rwkv_pip", "web_rwkv", "pth_model", "gguf_model", "st_model"])
-def test_without_the_option_every_fixture_skips(runs: Runs, fixture: str) -> None:
+def test_without_a_backend_every_fixture_skips(runs: Runs, fixture: str) -> None:
     runs.pytester.makepyfile(f"def test_it({fixture}): assert False")
     runs("-rs").assert_outcomes(skipped=1)
 
@@ -106,9 +106,7 @@ def test_measuring_runs_the_shipped_suite_and_prints_the_table(runs: Runs) -> No
         (["--rwkv-model=nano"], ["'nano'", "synthetic:SHAPE"]),
     ],
 )
-def test_a_wrong_value_is_a_usage_error_that_names_the_allowed_ones(
-    runs: Runs, options: list[str], named: list[str]
-) -> None:
+def test_a_wrong_value_is_a_usage_error_with_the_allowed_ones(runs: Runs, options: list[str], named: list[str]) -> None:
     message = usage_error(runs.measuring(*options))
     assert [word for word in named if word not in message] == [], message
 
@@ -125,13 +123,13 @@ def test_a_missing_engine_is_skipped_under_all(runs: Runs) -> None:
         result.stdout.fnmatch_lines([f"SKIPPED*{name} is not installed for *{command}*"])
 
 
-def test_a_missing_engine_named_by_hand_is_a_usage_error(runs: Runs) -> None:
+def test_a_missing_engine_named_explicitly_is_a_usage_error(runs: Runs) -> None:
     message = usage_error(runs("--rwkv-backend=llama-cpp,scripted"))
     assert "--rwkv-backend=llama-cpp: llama-cpp is not installed for" in message
     assert "pip install 'pytest-rwkvperf[llama-cpp]'" in message
 
 
-def test_a_third_partys_missing_engine_is_told_with_its_own_command(runs: Runs) -> None:
+def test_a_third_partys_missing_engine_has_its_install_command(runs: Runs) -> None:
     message = usage_error(runs.measuring(fault="missing@versions"))
     assert "No module named 'scripted_native'" in message
     assert "pip install scripted-native" in message
@@ -142,7 +140,7 @@ def test_an_engine_without_a_device_is_missing(runs: Runs) -> None:
     assert "finds no device to run on; plug in a scripted device" in message
 
 
-def test_a_quant_of_a_missing_engine_is_no_mistake(runs: Runs) -> None:
+def test_a_quant_of_a_missing_engine_is_accepted(runs: Runs) -> None:
     result = runs.measuring("--rwkv-backend=all", "--rwkv-quant=q8_0", "-rs")
     result.assert_outcomes(skipped=3)
     result.stdout.fnmatch_lines(["SKIPPED*llama-cpp is not installed for*"])
@@ -154,14 +152,14 @@ def test_nothing_measured_is_exit_5(runs: Runs) -> None:
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
-def test_nothing_measured_stays_exit_5_where_a_report_has_nothing_to_tell(runs: Runs) -> None:
+def test_nothing_measured_with_a_report_is_exit_5(runs: Runs) -> None:
     result = runs.measuring("-k", "nothing", "--rwkv-report=issue.md")
     assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
     result.stdout.fnmatch_lines(["nothing was measured, *"])
     result.stdout.no_fnmatch_line("*Nothing got slower*")
 
 
-def test_strict_skip_fails_what_would_be_skipped(runs: Runs) -> None:
+def test_strict_skip_fails_skipped_tests(runs: Runs) -> None:
     result = runs.measuring("--rwkv-backend=all", "--rwkv-strict=skip")
     result.assert_outcomes(passed=1, errors=3)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -169,13 +167,13 @@ def test_strict_skip_fails_what_would_be_skipped(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("strict", ["--rwkv-strict=no-baseline", "--rwkv-strict"])
-def test_strict_no_baseline_fails_what_cannot_be_compared(runs: Runs, strict: str) -> None:
+def test_strict_no_baseline_fails_uncompared_items(runs: Runs, strict: str) -> None:
     result = runs.measuring(strict)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*NO-BASELINE: scripted-fp16-cpu pp16*"])
 
 
-def test_strict_says_only_what_it_lists(runs: Runs) -> None:
+def test_strict_fails_only_the_listed_verdicts(runs: Runs) -> None:
     assert runs.measuring("--rwkv-strict=skip,inconclusive").ret == 0
 
 
@@ -190,7 +188,7 @@ class TestSuite:
             ("no", 2, "your own tests (--rwkv-suite=no)"),
         ],
     )
-    def test_beside_a_test_of_the_users_own(self, runs: Runs, choice: str, passed: int, said: str) -> None:
+    def test_suite_choice_beside_a_users_test(self, runs: Runs, choice: str, passed: int, said: str) -> None:
         runs.pytester.makepyfile(OWN_TEST)
         result = runs.measuring("--rwkv-quant=", "--rwkv-workload=pp16,tg4", f"--rwkv-suite={choice}", "-k", "not fp16")
         # The suite has int8 too: two more tests, of the same items.
@@ -198,27 +196,27 @@ class TestSuite:
         assert result.ret == 0
         assert said in result.stdout.str()
 
-    def test_no_without_own_tests_measures_nothing(self, runs: Runs) -> None:
+    def test_suite_no_without_own_tests_measures_nothing(self, runs: Runs) -> None:
         runs.pytester.makepyfile("def test_other(): pass")
         result = runs.measuring("--rwkv-suite=no")
         assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
         result.stdout.fnmatch_lines(["rwkvperf: nothing to measure: no selected test asks *--rwkv-suite=yes adds *"])
 
-    def test_auto_takes_the_suite_when_no_test_asks_for_rwkv_perf(self, runs: Runs) -> None:
+    def test_suite_auto_adds_the_suite_without_rwkv_perf_tests(self, runs: Runs) -> None:
         runs.pytester.makepyfile("def test_other(): pass\ndef test_model(st_model): assert st_model.format == 'st'")
         result = runs.measuring()
         result.assert_outcomes(passed=2, deselected=1)
         assert "the shipped suite (--rwkv-suite=auto)" in result.stdout.str()
 
 
-def test_the_users_own_test_measures_what_its_marker_says(runs: Runs) -> None:
+def test_a_marker_selects_what_its_test_measures(runs: Runs) -> None:
     runs.pytester.makepyfile(OWN_TEST)
     result = runs.measuring("--rwkv-quant=", "--rwkv-workload=", "-v")
     result.assert_outcomes(passed=2, deselected=1)
     result.stdout.fnmatch_lines(["*::test_mine[[]scripted-int8-cpu-pp16]*", "*::test_mine[[]scripted-int8-cpu-tg4]*"])
 
 
-def test_options_cut_the_markers_lists_down(runs: Runs) -> None:
+def test_options_narrow_a_markers_lists(runs: Runs) -> None:
     runs.pytester.makepyfile(OWN_TEST)
     result = runs.measuring("--rwkv-quant=int8,fp16", "--rwkv-workload=tg4,tg8", "-v")
     result.assert_outcomes(passed=1, deselected=1)
@@ -274,7 +272,7 @@ def test_a_selected_backend_that_is_missing_skips_its_tests(runs: Runs) -> None:
     result.stdout.fnmatch_lines(["SKIPPED*llama-cpp is not installed*", "SKIPPED*web-rwkv is not installed*"])
 
 
-def test_standard_quants_and_devices_are_asked_of_the_engine(runs: Runs) -> None:
+def test_default_quants_and_devices_come_from_the_engine(runs: Runs) -> None:
     result = runs("--rwkv-backend=scripted", "--collect-only", "-q", "--rwkv-device=spare:0,cpu")
     ids = re.findall(r"\[(.*)\]", result.stdout.str())
     assert ids == [
@@ -284,14 +282,14 @@ def test_standard_quants_and_devices_are_asked_of_the_engine(runs: Runs) -> None
     ]
 
 
-def test_several_threads_stand_in_the_ids(runs: Runs) -> None:
+def test_thread_counts_are_in_the_ids(runs: Runs) -> None:
     result = runs("--rwkv-backend=scripted", "--collect-only", "-q", "--rwkv-threads=1,2", "--rwkv-workload=pp16")
     ids = re.findall(r"\[(.*)\]", result.stdout.str())
     assert ids == [f"scripted-{quant}-cpu-t{count}-pp16" for quant in ("fp16", "int8") for count in (1, 2)]
 
 
 @pytest.mark.parametrize("options", [(), ("--rwkv-aa", "--rwkv-tolerance=10%")])
-def test_several_threads_stand_in_the_lines_of_progress(runs: Runs, options: tuple[str, ...]) -> None:
+def test_thread_counts_are_in_the_progress_lines(runs: Runs, options: tuple[str, ...]) -> None:
     result = runs.measuring("--rwkv-threads=1,2", *options)
     lines = [line for line in result.stdout.lines if ", ended by " in line]
     assert [line.split(":")[0] for line in lines] == ["scripted-fp16-cpu-t1", "scripted-fp16-cpu-t2"]
@@ -305,13 +303,13 @@ def test_collect_only_measures_nothing(runs: Runs) -> None:
     assert not trace.exists()
 
 
-def test_a_quant_may_be_said_for_one_backend(runs: Runs) -> None:
+def test_a_quant_may_be_given_for_one_backend(runs: Runs) -> None:
     runs("--rwkv-backend=scripted", "--rwkv-quant=scripted=int8+fp16", "--collect-only", "-q").stdout.re_match_lines(
         [r".*\[scripted-int8-cpu-pp512\]", r".*\[scripted-int8-cpu-tg128\]", r".*\[scripted-fp16-cpu-pp512\]"]
     )
 
 
-def test_a_selected_keyword_selects_what_is_measured(runs: Runs) -> None:
+def test_a_keyword_selects_what_is_measured(runs: Runs) -> None:
     trace = runs.pytester.path / "trace"
     result = runs.measuring(
         "--rwkv-quant=fp16,int8", "--rwkv-workload=pp16,tg4", "-k", "int8 and tg4", trace=str(trace)
@@ -338,7 +336,7 @@ def test_quiet_prints_no_progress(runs: Runs) -> None:
     assert "NO-BASELINE" in quiet
 
 
-def test_ini_twins_say_the_same_and_the_command_line_goes_first(runs: Runs) -> None:
+def test_ini_options_work_and_the_command_line_overrides_them(runs: Runs) -> None:
     runs.pytester.makeini(
         "[pytest]\nrwkv_backend = scripted\nrwkv_quant = int8\nrwkv_workload = pp16, tg4\nrwkv_budget = 0.01\n"
         "rwkv_tolerance = 40%\nrwkv_suite = yes\nrwkv_strict = no-baseline\nrwkv_baseline_dir = figures\n"
@@ -384,7 +382,7 @@ def test_the_measurement_has_samples_memory_and_latencies(runs: Runs) -> None:
     assert result.ret == 0
 
 
-def test_with_the_real_clock_the_figures_are_those_of_the_engine(runs: Runs) -> None:
+def test_the_real_clock_gives_the_engines_times(runs: Runs) -> None:
     runs.pytester.makepyfile(
         """
         def test_it(rwkv_perf):

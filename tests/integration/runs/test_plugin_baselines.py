@@ -70,7 +70,7 @@ def test_a_baseline_holds_raw_samples_and_the_machine(runs: Runs) -> None:
     assert all(value == pytest.approx(16 * 0.02e9) for row in session["workloads"]["pp16"] for value in row)
 
 
-def test_the_unchanged_engine_passes_and_nothing_is_written(runs: Runs, saved: Path) -> None:
+def test_an_unchanged_engine_passes_and_writes_nothing(runs: Runs, saved: Path) -> None:
     before = saved.read_bytes()
     result = runs.measuring("--rwkv-strict")
     assert (result.ret, verdict(result)) == (0, "PASS")
@@ -78,7 +78,7 @@ def test_the_unchanged_engine_passes_and_nothing_is_written(runs: Runs, saved: P
     assert saved.read_bytes() == before
 
 
-def test_a_regression_fails_its_test_and_says_how_much(runs: Runs, saved: Path) -> None:
+def test_a_regression_fails_its_test_with_the_ratio(runs: Runs, saved: Path) -> None:
     before = saved.read_bytes()
     result = runs.measuring(factor="2")
     result.assert_outcomes(failed=1)
@@ -96,7 +96,7 @@ def test_a_regression_fails_its_test_and_says_how_much(runs: Runs, saved: Path) 
     assert saved.read_bytes() == before
 
 
-def test_a_markers_tolerance_goes_before_the_options(runs: Runs, saved: Path) -> None:  # noqa: ARG001 - is there
+def test_a_markers_tolerance_overrides_the_option(runs: Runs, saved: Path) -> None:  # noqa: ARG001 - is there
     runs.pytester.makepyfile(
         "import pytest\n@pytest.mark.rwkv(tolerance='90%')\ndef test_mine(rwkv_perf): rwkv_perf.check()"
     )
@@ -110,7 +110,7 @@ def test_a_faster_engine_is_an_improvement(runs: Runs, saved: Path) -> None:  # 
     assert (result.ret, verdict(result)) == (0, "IMPROVEMENT")
 
 
-def test_what_noise_may_hide_is_inconclusive_and_fails_only_if_asked(runs: Runs, saved: Path) -> None:  # noqa: ARG001
+def test_noise_is_inconclusive_and_fails_only_if_strict(runs: Runs, saved: Path) -> None:  # noqa: ARG001
     result = runs.measuring("--rwkv-tolerance=2%")
     assert (result.ret, verdict(result)) == (0, "INCONCLUSIVE")
     result.stdout.fnmatch_lines(["Noise hides the answer for some: raise --rwkv-budget, or --rwkv-tolerance.*"])
@@ -132,13 +132,13 @@ class TestSaving:
         assert sessions(saved) == first
         assert list(sessions(saved, "int8")[0]["workloads"]) == ["tg4"]
 
-    def test_a_regression_is_refused_and_the_file_stays(self, runs: Runs, saved: Path) -> None:
+    def test_a_regression_is_not_stored(self, runs: Runs, saved: Path) -> None:
         before = saved.read_bytes()
         result = runs.measuring(SAVE, factor="2")
         assert (result.ret, verdict(result)) == (1, "REGRESSION")
         assert saved.read_bytes() == before
 
-    def test_beside_a_refused_regression_the_sound_case_is_stored(self, runs: Runs, saved: Path) -> None:
+    def test_a_passing_case_is_stored_beside_a_regression(self, runs: Runs, saved: Path) -> None:
         result = runs.measuring(SAVE, "--rwkv-quant=fp16,int8", factor="2")
         assert result.ret == 1
         result.stdout.fnmatch_lines(
@@ -149,7 +149,7 @@ class TestSaving:
         )
         assert (len(sessions(saved)), len(sessions(saved, "int8"))) == (1, 1)
 
-    def test_replace_takes_the_regression_as_the_new_level(self, runs: Runs, saved: Path) -> None:
+    def test_replace_stores_a_regression(self, runs: Runs, saved: Path) -> None:
         result = runs.measuring(REPLACE, factor="2")
         assert (result.ret, verdict(result)) == (0, "REGRESSION")
         (session,) = sessions(saved)
@@ -162,9 +162,7 @@ class TestSaving:
         times = [list(session["workloads"]) for session in sessions(saved)]
         assert times == [["pp16"], ["pp16"], ["tg4"]]
 
-    def test_a_new_software_version_is_compared_with_the_old_and_then_stands_alone(
-        self, runs: Runs, saved: Path
-    ) -> None:
+    def test_a_new_software_version_starts_its_own_sessions(self, runs: Runs, saved: Path) -> None:
         result = runs.measuring(SAVE, version="2.0", factor="1.1")
         assert (result.ret, verdict(result)) == (0, "PASS")
         assert [session["versions"]["scripted"] for session in sessions(saved)] == ["1.0", "2.0"]
@@ -178,12 +176,12 @@ class TestSaving:
             stored["case"]["quant"] for stored in json.loads(the_file(runs).read_text("utf-8"))["cases"].values()
         } == {"fp16"}
 
-    def test_nothing_sound_writes_nothing(self, runs: Runs) -> None:
+    def test_without_storable_figures_no_file_is_written(self, runs: Runs) -> None:
         result = runs.measuring(SAVE, fault="stopped-clock@open")
         assert result.ret == 1
         assert not (runs.pytester.path / "baselines").exists()
 
-    def test_a_folder_that_cannot_be_written_fails_the_run(self, runs: Runs) -> None:
+    def test_an_unwritable_folder_fails_the_run(self, runs: Runs) -> None:
         runs.pytester.makepyfile(
             "from pathlib import Path\n"
             "def test_mine(rwkv_perf): rwkv_perf.check(); Path('late').write_text('no folder', encoding='utf-8')"
@@ -193,7 +191,7 @@ class TestSaving:
         assert result.ret == 1
         result.stdout.fnmatch_lines(["not saved: baseline */late/*.json cannot be written: *"])
 
-    def test_the_folder_may_be_elsewhere_with_a_strange_name(self, runs: Runs, tmp_path: Path) -> None:
+    def test_the_folder_may_be_elsewhere_with_an_unusual_name(self, runs: Runs, tmp_path: Path) -> None:
         folder = tmp_path / "Meß werte" / "ü"
         assert runs.measuring(SAVE, f"--rwkv-baseline-dir={folder}").ret == 0
         assert len([*folder.glob("*-*.json")]) == 1
@@ -214,7 +212,7 @@ class TestSaving:
     ],
     ids=["truncated", "empty", "zeros", "infinite", "newer", "text", "negative", "misspelt"],
 )
-def test_an_unusable_file_is_a_usage_error_and_stays_as_it_is(
+def test_an_unusable_file_is_a_usage_error_and_unchanged(
     runs: Runs, saved: Path, damage: Callable[[str], str], complaint: str
 ) -> None:
     text = saved.read_text(encoding="utf-8")

@@ -29,7 +29,7 @@ def modules(folder: Path, *arguments: str) -> set[str]:
     return set(names)
 
 
-def test_an_unused_plugin_loads_nothing_of_others(tmp_path: Path) -> None:
+def test_an_unused_plugin_imports_no_dependencies(tmp_path: Path) -> None:
     added = modules(tmp_path) - modules(tmp_path, "-p", "no:rwkvperf")
     ours = {name for name in added if name.partition(".")[0] == "pytest_rwkvperf"}
     assert "pytest_rwkvperf.plugin" in ours, "the entry point was loaded"
@@ -37,7 +37,7 @@ def test_an_unused_plugin_loads_nothing_of_others(tmp_path: Path) -> None:
     assert len(ours) <= 10, sorted(ours)
 
 
-def test_no_engine_is_loaded_by_a_whole_measuring_session() -> None:
+def test_a_measuring_session_imports_no_engine() -> None:
     """The session's own modules: none of them imports an engine, at whatever depth."""
     code = (
         "import sys, pytest_rwkvperf.run.session, pytest_rwkvperf.run.terminal, pytest_rwkvperf.backends.rwkv_pip, "

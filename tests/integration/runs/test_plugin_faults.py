@@ -37,7 +37,7 @@ def traced(path: Path) -> list[str]:
         ("wrong@logits", ["gives a wrong answer, so its speed counts for nothing"]),
     ],
 )
-def test_a_failing_engine_fails_its_own_tests_and_says_why(runs: Runs, fault: str, told: list[str]) -> None:
+def test_a_failing_engine_fails_its_own_tests_with_a_reason(runs: Runs, fault: str, told: list[str]) -> None:
     trace = runs.pytester.path / "trace"
     device = "--rwkv-device=spare:0" if "device" in fault else "--rwkv-device=cpu"
     result = runs.measuring(*TWO_CASES, "--rwkv-save-baseline", device, "-v", fault=f"{fault}@int8", trace=str(trace))
@@ -57,7 +57,7 @@ def test_a_failing_engine_fails_its_own_tests_and_says_why(runs: Runs, fault: st
 class TestXdist:
     """Mistakes that an xdist worker finds are the run's; what it measures is tried in tests/faults."""
 
-    def test_a_wrong_marker_is_a_usage_error_here_too(self, runs: Runs) -> None:
+    def test_a_wrong_marker_is_a_usage_error(self, runs: Runs) -> None:
         runs.pytester.makepyfile("import pytest\n@pytest.mark.rwkv(wrong=1)\ndef test_mine(rwkv_perf): pass")
         result = runs.measuring("-n", "2", apart=True)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -99,7 +99,7 @@ def worker_of(process: subprocess.Popen[str], trace: Path) -> psutil.Process:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-def test_a_killed_run_leaves_no_process_and_the_next_one_clears_its_folder(
+def test_a_killed_run_leaves_no_process_and_the_next_removes_its_folder(
     runs: Runs, measuring_run: subprocess.Popen[str]
 ) -> None:
     worker = worker_of(measuring_run, runs.pytester.path / "trace")

@@ -20,7 +20,7 @@ def data_home(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("XDG_DATA_HOME", str(pytester.path / "data"))
 
 
-def test_a_run_is_stored_as_its_record_says(runs: Runs) -> None:
+def test_the_stored_run_equals_its_record(runs: Runs) -> None:
     runs.pytester.makeini("[pytest]\nrwkv_history = sub/history.db")
     result = runs.measuring("--rwkv-workload=pp16,tg4", "--rwkv-report=run.json")
     assert result.ret == 0

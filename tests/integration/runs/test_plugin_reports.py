@@ -38,7 +38,7 @@ def left_by(runs: Runs, name: str = "run.json") -> Record:
     return records.read(runs.pytester.path / name)
 
 
-def test_a_record_holds_what_the_tests_saw(runs: Runs) -> None:
+def test_a_record_has_what_the_tests_measured(runs: Runs) -> None:
     runs.pytester.makepyfile(COMPARE)
     result = runs.measuring("--rwkv-report=new/run.json", "--rwkv-workload=pp16,tg4")
     assert result.ret == 0
@@ -63,7 +63,7 @@ def test_a_record_holds_what_the_tests_saw(runs: Runs) -> None:
     assert "--rwkv-report=new/run.json" in record.command
 
 
-def test_of_several_workers_the_controller_writes_what_all_have_measured(runs: Runs) -> None:
+def test_under_xdist_the_controller_writes_one_report(runs: Runs) -> None:
     reports = ("--rwkv-report=run.json", "--rwkv-report=json:copy")
     result = runs("-n2", *runs.options, "--rwkv-backend=all", *reports, apart=True, fault="abort@decode@int8")
     assert result.ret == 1
@@ -79,7 +79,7 @@ def test_of_several_workers_the_controller_writes_what_all_have_measured(runs: R
     assert all("pip install" in one.reason for one in record.skipped)
 
 
-def test_both_sides_of_a_b_are_there(runs: Runs) -> None:
+def test_a_record_has_both_sides_of_ab(runs: Runs) -> None:
     assert runs.measuring("--rwkv-aa", "--rwkv-report=run.json").ret == 0
     (case,) = left_by(runs).cases
     assert case.measured is not None
@@ -89,7 +89,7 @@ def test_both_sides_of_a_b_are_there(runs: Runs) -> None:
     assert case.items[0].baseline is not None
 
 
-def test_an_interrupted_run_leaves_what_it_had(runs: Runs, tmp_path: Path) -> None:
+def test_an_interrupted_run_writes_its_finished_cases(runs: Runs, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rwkv-backend=scripted", *runs.options]
     note = tmp_path / "trace"
     environment = {**os.environ, "SCRIPTED_FAULT": "sleep@decode@int8", "SCRIPTED_TRACE": str(note)}
@@ -112,7 +112,7 @@ def test_an_interrupted_run_leaves_what_it_had(runs: Runs, tmp_path: Path) -> No
     ("name", "said"),
     [("taken", "is a folder"), ("file/run.json", "cannot be written"), ("run.docx", "no such format")],
 )
-def test_a_report_that_cannot_be_written_stops_the_run_before_it_measures(runs: Runs, name: str, said: str) -> None:
+def test_an_unwritable_report_stops_the_run_before_measuring(runs: Runs, name: str, said: str) -> None:
     (runs.pytester.path / "taken").mkdir()
     (runs.pytester.path / "file").touch()
     trace = runs.pytester.path / "trace"
@@ -123,13 +123,13 @@ def test_a_report_that_cannot_be_written_stops_the_run_before_it_measures(runs: 
     assert not trace.exists()
 
 
-def test_a_mistake_in_another_option_leaves_an_older_report_alone(runs: Runs) -> None:
+def test_an_error_in_another_option_keeps_an_older_report(runs: Runs) -> None:
     (runs.pytester.path / "run.json").write_text("old")
     assert runs.measuring("--rwkv-report=run.json", "--rwkv-quant=q9").ret == pytest.ExitCode.USAGE_ERROR
     assert (runs.pytester.path / "run.json").read_text() == "old"
 
 
-def test_a_disk_that_fails_at_the_end_fails_the_run_and_says_so(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_error_at_the_end_fails_the_run(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     runs.pytester.makeconftest("""
         import pytest
         from pytest_rwkvperf.reports import report_files
@@ -146,7 +146,7 @@ def test_a_disk_that_fails_at_the_end_fails_the_run_and_says_so(runs: Runs, monk
     result.stdout.fnmatch_lines(["report *run.json cannot be written: *No space left*"])
 
 
-def test_on_github_the_job_gets_a_summary_and_an_annotation_and_junit_the_figures(
+def test_github_gets_a_summary_and_annotations_and_junit_figures(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
@@ -165,7 +165,7 @@ def test_on_github_the_job_gets_a_summary_and_an_annotation_and_junit_the_figure
     assert float(properties["rwkv_ratio"] or 0) == pytest.approx(0.25)
 
 
-def test_elsewhere_nothing_is_said_to_github(runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_github_no_annotations_are_printed(runs: Runs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary"))
     result = runs.measuring(fault="abort@decode")
@@ -178,7 +178,7 @@ def test_elsewhere_nothing_is_said_to_github(runs: Runs, monkeypatch: pytest.Mon
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a pseudo-terminal is Unix's")
-def test_without_colours_a_terminal_still_gets_the_live_line_and_no_escape(runs: Runs) -> None:
+def test_a_terminal_without_colours_has_a_live_line(runs: Runs) -> None:
     import pty
 
     (runs.pytester.path / "empty").mkdir()
@@ -200,13 +200,13 @@ def test_without_colours_a_terminal_still_gets_the_live_line_and_no_escape(runs:
 
 
 @pytest.mark.parametrize("options", [["-p", "no:terminal"], ["-qq"]])
-def test_the_record_does_not_depend_on_what_is_shown(runs: Runs, options: list[str]) -> None:
+def test_the_record_does_not_depend_on_the_output(runs: Runs, options: list[str]) -> None:
     result = runs.measuring(*options, "--rwkv-report=run.json")
     assert result.ret == 0
     assert left_by(runs).cases[0].items[0].verdict == "NO-BASELINE"
 
 
-def test_forced_colours_make_no_live_line_of_a_log(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forced_colours_give_a_log_no_live_line(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PY_COLORS", "1")
     text = runs.measuring().stdout.str()
     assert "\x1b[" in text

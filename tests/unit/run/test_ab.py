@@ -24,7 +24,7 @@ from tests.unit.building import CASE, record_of, slower, throttled
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the other interpreter is a shell script")
 
 
-def test_an_older_python_is_told_what_is_needed(tmp_path: Path) -> None:
+def test_a_python_below_3_10_is_told_what_a_worker_needs(tmp_path: Path) -> None:
     bootstrap = Path(options.__file__).parent.parent / "worker" / "bootstrap.py"
     old = tmp_path / "old.py"
     text = bootstrap.read_text(encoding="utf-8").replace("sys.version_info", "(3, 9)")
@@ -34,7 +34,7 @@ def test_an_older_python_is_told_what_is_needed(tmp_path: Path) -> None:
     assert "a worker needs 3.10 or newer" in ended.stderr
 
 
-def test_an_older_binding_that_cannot_tell_its_llama_cpp_can_be_the_old_side(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_binding_without_llama_version_can_be_the_old_side(monkeypatch: pytest.MonkeyPatch) -> None:
     """llama-cpp-python 0.3.30 has no llama_version."""
     library = SimpleNamespace()
     monkeypatch.setattr(llama_cpp, "import_module", lambda _name: library)
@@ -56,7 +56,7 @@ def test_aa_is_ab_with_this_interpreter(pytester: pytest.Pytester) -> None:
     assert read(pytester, "--rwkv-aa=no").ab == read(pytester).ab == ""
 
 
-def test_the_other_interpreter_stays_what_it_is_when_a_test_changes_the_folder(
+def test_a_relative_interpreter_is_resolved_at_the_start(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     linked = pytester.path / "old" / "python"
@@ -78,7 +78,9 @@ def test_the_other_interpreter_stays_what_it_is_when_a_test_changes_the_folder(
         (["--rwkv-aa=maybe"], "'maybe' is unknown; allowed: yes, no"),
     ],
 )
-def test_what_contradicts_itself_is_refused(pytester: pytest.Pytester, arguments: list[str], message: str) -> None:
+def test_contradicting_and_invalid_options_are_refused(
+    pytester: pytest.Pytester, arguments: list[str], message: str
+) -> None:
     with pytest.raises(OptionError, match=message):
         read(pytester, *arguments)
 
@@ -89,7 +91,7 @@ ITEM = Item(CASE, Workload("prefill", 512))
 OLD = record_of([[1_000_000 + 1000 * index, 1_000_500] for index in range(6)])
 
 
-def test_a_judgement_has_both_sides_and_what_differs_between_them() -> None:
+def test_a_judgement_has_both_rates_and_the_differing_versions() -> None:
     new = replace(slower(OLD, 2), versions={"llama-cpp": "2", "llama.cpp": "9"})
     found = judge_pairs(Pairing(new, replace(OLD, versions={"llama-cpp": "1"})), ITEM, 0.05, 4)
     assert found.verdict == "REGRESSION"
@@ -104,12 +106,12 @@ def test_a_judgement_has_both_sides_and_what_differs_between_them() -> None:
     assert "ratio  0.500 (new / old, of most repetitions)" in describe(found)
 
 
-def test_a_throttled_gpu_takes_no_verdict_from_pairs_which_alternate_under_it() -> None:
+def test_a_throttled_gpu_does_not_void_pairs() -> None:
     found = judge_pairs(Pairing(throttled(slower(OLD, 2)), throttled(OLD)), ITEM, 0.05, 1)
     assert (found.verdict, found.voided) == ("REGRESSION", "")
 
 
-def test_the_same_on_both_sides_is_said() -> None:
+def test_equal_versions_are_mentioned() -> None:
     found = judge_pairs(Pairing(OLD, OLD), ITEM, 0.05, 1)
     assert (found.verdict, found.reason) == (
         "PASS",
@@ -117,10 +119,10 @@ def test_the_same_on_both_sides_is_said() -> None:
     )
 
 
-# What the other environment need not have
+# What a worker imports
 
 
-def test_a_worker_imports_the_standard_library_and_numpy_alone() -> None:
+def test_a_worker_imports_only_the_standard_library_and_numpy() -> None:
     """Without its site-packages, and with a NumPy that is an empty module; a `.pth` is looked at without NumPy too."""
     script = (
         f"import sys, types; sys.path.insert(0, {str(Path(options.__file__).parents[2])!r})\n"

@@ -28,10 +28,10 @@ def gathered(*verdicts: Judgement) -> Judgement:
 
 
 @pytest.mark.parametrize("order", [(0.03, 0.1, 0.05), (0.1, 0.05, 0.03)])
-def test_of_several_verdicts_on_an_item_the_strictest_counts(order: tuple[float, ...]) -> None:
+def test_the_strictest_verdict_on_an_item_counts(order: tuple[float, ...]) -> None:
     verdicts = [Judgement(ITEM, "REGRESSION" if share < 0.05 else "PASS", "", share) for share in order]
     assert gathered(*verdicts).verdict == "REGRESSION"
 
 
-def test_of_a_test_that_was_run_again_the_last_verdict_counts() -> None:
+def test_the_last_verdict_of_a_rerun_test_counts() -> None:
     assert gathered(*(Judgement(ITEM, "PASS", reason, 0.05) for reason in ("first", "second"))).reason == "second"

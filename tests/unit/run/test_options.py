@@ -53,7 +53,7 @@ def read(**command_line: str) -> Settings:
 # Where a value comes from: pytest's own parser and ini file
 
 
-def test_without_options_nothing_is_measured_and_the_defaults_are_the_documented_ones(
+def test_defaults_measure_nothing(
     pytester: pytest.Pytester,
 ) -> None:
     settings = options.read(pytester.parseconfig())
@@ -166,7 +166,7 @@ COMMAND_LINE = {
 }
 
 
-def test_the_command_line_goes_before_the_ini_file(pytester: pytest.Pytester) -> None:
+def test_the_command_line_overrides_the_ini_file(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\n" + "\n".join(f"{name} = {value}" for name, value in INI.items()))
     flags = [f"{flag}={value}" for flag, (value, _, _) in COMMAND_LINE.items()]
     places = ("--rwkv-baseline-dir=elsewhere", "--rwkv-report=other.json", "--rwkv-keep-wheels=others")
@@ -180,21 +180,21 @@ def test_the_command_line_goes_before_the_ini_file(pytester: pytest.Pytester) ->
     assert len(flags) + len(places) == len(options.OPTIONS)
 
 
-def test_an_option_given_empty_overrules_the_ini_file(pytester: pytest.Pytester) -> None:
+def test_an_empty_option_overrides_the_ini_file(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nrwkv_backend = all\nrwkv_strict = skip\n")
     settings = options.read(pytester.parseconfig("--rwkv-backend=", "--rwkv-strict="))
     assert not settings.measuring
     assert settings.strict == frozenset()
 
 
-def test_an_engine_that_a_variable_left_empty_is_a_mistake(pytester: pytest.Pytester) -> None:
+def test_an_empty_backend_is_refused_unless_it_overrides_one(pytester: pytest.Pytester) -> None:
     with pytest.raises(OptionError, match="--rwkv-backend is empty; name engines or write all"):
         options.read(pytester.parseconfig("--rwkv-backend="))
     pytester.makeini("[pytest]\naddopts = --rwkv-backend=all\n")
     assert not options.read(pytester.parseconfig("--rwkv-backend=")).measuring, "it overrules these"
 
 
-def test_a_model_of_the_ini_file_is_found_from_any_folder(
+def test_an_ini_files_model_path_is_relative_to_the_ini_file(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytester.makeini("[pytest]\nrwkv_model = models/x.gguf\n")
@@ -206,7 +206,7 @@ def test_a_model_of_the_ini_file_is_found_from_any_folder(
     assert options.read(pytester.parseconfig("--rwkv-model=x.gguf")).model == "x.gguf"
 
 
-def test_a_model_of_the_ini_file_that_cannot_be_looked_for_stops_no_run(
+def test_an_ini_files_model_path_too_long_for_the_system_is_kept(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"{'x' * 5000}.gguf"
@@ -215,13 +215,13 @@ def test_a_model_of_the_ini_file_that_cannot_be_looked_for_stops_no_run(
     assert options.read(pytester.parseconfig()).model == name
 
 
-def test_options_that_may_stand_alone(pytester: pytest.Pytester) -> None:
+def test_options_without_a_value(pytester: pytest.Pytester) -> None:
     settings = options.read(pytester.parseconfig("--rwkv-save-baseline", "--rwkv-strict"))
     assert settings.save == "append"
     assert settings.strict == {"skip", "no-baseline", "inconclusive"}
 
 
-def test_an_absolute_baseline_folder_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_an_absolute_baseline_folder_is_kept(tmp_path: Path) -> None:
     assert read(baseline_dir=str(tmp_path)).baseline_dir == tmp_path
 
 
@@ -229,13 +229,13 @@ def test_an_absolute_baseline_folder_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 @given(WORDS, st.sampled_from([",", " ", ", ", "\n", ",,"]))
-def test_a_list_keeps_its_order_and_drops_doubles(words: list[str], separator: str) -> None:
+def test_a_list_keeps_its_order_and_drops_duplicates(words: list[str], separator: str) -> None:
     settings = read(quant=separator.join(words + words))
     assert settings.quants == tuple(words)
 
 
 @given(WORDS, st.dictionaries(st.sampled_from(["rwkv", "llama-cpp", "my-engine"]), WORDS.filter(bool)))
-def test_quants_for_all_and_for_one_backend_stand_in_one_list(plain: list[str], named: dict[str, list[str]]) -> None:
+def test_a_list_of_quants_mixes_general_and_backend_quants(plain: list[str], named: dict[str, list[str]]) -> None:
     text = ",".join([*plain, *(f"{backend}={'+'.join(quants)}" for backend, quants in named.items())])
     settings = read(quant=text)
     assert settings.quants == tuple(plain)
@@ -248,7 +248,7 @@ def test_a_backend_named_twice_gets_all_its_quants_once() -> None:
 
 
 @pytest.mark.parametrize("text", ["llama-cpp=", "=f16", "=", "llama-cpp=+", "f16,rwkv="])
-def test_quants_for_nobody_and_no_quants_for_somebody_are_refused(text: str) -> None:
+def test_quants_without_a_backend_and_backends_without_quants_are_refused(text: str) -> None:
     with pytest.raises(OptionError, match="write for example llama-cpp=f16") as caught:
         read(quant=text)
     assert repr(text.rpartition(",")[2]) in str(caught.value)
@@ -261,12 +261,12 @@ def test_quants_for_nobody_and_no_quants_for_somebody_are_refused(text: str) -> 
     ("text", "expected"),
     [("5%", 0.05), ("2.5 %", 0.025), ("0.05", 0.05), (".05", 0.05), (" 99.9% ", 0.999), ("0.01%", 0.0001)],
 )
-def test_a_share_is_read(text: str, expected: float) -> None:
+def test_a_share_is_parsed(text: str, expected: float) -> None:
     assert options.read_share("--rwkv-tolerance=", text) == pytest.approx(expected)
 
 
 @given(st.floats(1e-6, 0.999999))
-def test_a_share_means_the_same_in_both_notations(value: float) -> None:
+def test_percent_and_fraction_mean_the_same(value: float) -> None:
     decimal = f"{value:.12f}"
     assert options.read_share("--rwkv-tolerance=", decimal) == float(decimal)
     percent = f"{value * 100:.10f} %"
@@ -281,7 +281,7 @@ NO_SHARE = [
 
 @pytest.mark.parametrize("text", NO_SHARE)
 @pytest.mark.parametrize("option", ["tolerance", "precision"])
-def test_what_is_no_share_is_refused(option: str, text: str) -> None:
+def test_an_invalid_share_is_refused(option: str, text: str) -> None:
     with pytest.raises(OptionError, match=r"is not a share between 0 and 100 %; write 5% or 0\.05") as caught:
         read(**{option: text})
     assert f"--rwkv-{option}={text!r}" in str(caught.value)
@@ -298,14 +298,14 @@ def test_every_text_is_a_share_between_0_and_1_or_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "-inf", "1e300", "10000000", "9" * 30, "9" * 5000, "four"])
 @pytest.mark.parametrize("option", ["threads", "chunk", "budget"])
-def test_numbers_that_no_engine_can_take_are_refused(option: str, text: str) -> None:
+def test_invalid_numbers_are_refused(option: str, text: str) -> None:
     with pytest.raises(OptionError, match="is not a number above 0 and up to 9999999") as caught:
         read(**{option: text})
     assert f"--rwkv-{option}={text!r}" in str(caught.value)
 
 
 @pytest.mark.parametrize("option", ["threads", "chunk"])
-def test_threads_and_chunks_are_whole(option: str) -> None:
+def test_threads_and_chunks_are_integers(option: str) -> None:
     with pytest.raises(OptionError, match=f"--rwkv-{option}='1.5'"):
         read(**{option: "1.5"})
 
@@ -325,7 +325,7 @@ def test_every_text_is_a_budget_or_refused(text: str) -> None:
         ("strict", "skip,never", "skip, no-baseline, inconclusive"),
     ],
 )
-def test_a_choice_that_is_unknown_is_refused_with_the_known_ones(option: str, text: str, allowed: str) -> None:
+def test_an_unknown_choice_is_refused_with_the_allowed_ones(option: str, text: str, allowed: str) -> None:
     flag = f"--rwkv-{option.replace('_', '-')}"
     with pytest.raises(OptionError) as caught:
         read(**{option: text})
@@ -335,7 +335,7 @@ def test_a_choice_that_is_unknown_is_refused_with_the_known_ones(option: str, te
 # Reports
 
 
-def test_a_report_may_be_asked_for_several_times_in_a_folder_of_the_caller(pytester: pytest.Pytester) -> None:
+def test_several_reports_are_relative_to_the_callers_folder(pytester: pytest.Pytester) -> None:
     folder = pytester.mkdir("below")
     pytester.makeini("[pytest]")
     pytester.chdir()
@@ -372,7 +372,7 @@ def test_a_report_is_a_file_or_a_format_and_a_file(text: str, wanted: ReportRequ
         ("json:out/", "names no file"),
     ],
 )
-def test_a_report_of_no_known_format_is_refused(text: str, hint: str) -> None:
+def test_an_unknown_report_format_is_refused(text: str, hint: str) -> None:
     with pytest.raises(OptionError, match="--rwkv-report") as caught:
         read(report=text)
     assert hint in str(caught.value)

@@ -39,7 +39,7 @@ def saved(records: Sequence[CaseRecord], folder: Path, monkeypatch: pytest.Monke
     return save(settings, run, judgements)  # type: ignore[arg-type]
 
 
-def test_what_a_throttled_gpu_was_measured_at_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_of_a_throttled_gpu_are_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = saved([SOUND, THROTTLED], tmp_path, monkeypatch)
     assert found is not None
     assert found.path is not None
@@ -48,7 +48,7 @@ def test_what_a_throttled_gpu_was_measured_at_is_not_stored(tmp_path: Path, monk
     assert (found.stored, [*baseline.cases]) == (1, [SOUND.case.key])
 
 
-def test_where_nothing_else_was_measured_there_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_storable_figures_no_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = saved([THROTTLED], tmp_path, monkeypatch)
     assert found is not None
     assert (found.path, found.stored) == (None, 0)

@@ -98,7 +98,7 @@ def quants_of(ids: list[str], backend: str) -> list[str]:
 # Defaults
 
 
-def test_without_options_every_engine_runs_its_standard_quants_on_llama_benchs_workloads() -> None:
+def test_defaults_are_standard_quants_and_pp512_tg128() -> None:
     assert chosen() == [
         "web-rwkv-fp16-vulkan:0-pp512",
         "web-rwkv-fp16-vulkan:0-tg128",
@@ -115,13 +115,13 @@ def test_without_options_every_engine_runs_its_standard_quants_on_llama_benchs_w
     ]
 
 
-def test_software_adapters_come_first_and_the_rest_in_the_engines_order() -> None:
+def test_software_adapters_come_first() -> None:
     software = found(rwkv_pip.BACKEND, Device("gl:0", "llvmpipe", "software"))
     ids = chosen(replace(DEFAULTS, quants=("fp16", "f16"), workloads=("pp1",)), engines=(LLAMA, WEB, software))
     assert ids == ["web-rwkv-fp16-vulkan:0-pp1", "rwkv-fp16-gl:0-pp1", "llama-cpp-f16-cpu-pp1"]
 
 
-def test_a_case_has_the_models_name_the_machines_threads_and_the_engines_chunk() -> None:
+def test_a_case_has_the_models_name_and_default_threads_and_chunk() -> None:
     cases = {item.case.backend: item.case for item in items(DEFAULTS, Request(), ALL, ANY_FORMAT, default_threads=6)}
     assert {case.model for case in cases.values()} == {"synthetic:nano"}
     assert {case.threads for case in cases.values()} == {6}
@@ -136,7 +136,7 @@ def test_standard_quants_depend_on_the_device() -> None:
     assert quants_of(chosen(), "web-rwkv") == ["fp16", "int8"]
 
 
-def test_an_engine_runs_on_its_best_device_unless_others_are_asked_for() -> None:
+def test_the_default_device_is_the_engines_first() -> None:
     engine = found(rwkv_pip.BACKEND, GPU, CPU)
     assert devices(DEFAULTS, engine) == [GPU]
     assert devices(replace(DEFAULTS, devices=("cpu",)), engine) == [CPU]
@@ -156,32 +156,32 @@ def test_lists_of_threads_and_devices_multiply() -> None:
 # Quants
 
 
-def test_a_quant_goes_to_the_engines_that_know_it() -> None:
+def test_a_quant_selects_the_engines_that_know_it() -> None:
     ids = chosen(replace(DEFAULTS, quants=("fp16", "q8_0", "int8@2")))
     assert quants_of(ids, "rwkv") == ["fp16"]
     assert quants_of(ids, "llama-cpp") == ["q8_0"]
     assert quants_of(ids, "web-rwkv") == ["fp16", "int8@2"]
 
 
-def test_an_engine_that_knows_none_of_the_quants_asked_for_has_no_items() -> None:
+def test_an_engine_without_the_selected_quants_has_no_items() -> None:
     assert {one.split("-")[0] for one in chosen(replace(DEFAULTS, quants=("q8_0",)))} == {"llama"}
 
 
-def test_quants_for_one_backend_leave_the_others_at_their_standard_ones() -> None:
+def test_quants_for_one_backend_do_not_change_the_others() -> None:
     ids = chosen(replace(DEFAULTS, quants_by_backend={"llama-cpp": ("f16", "q5_k_m")}))
     assert quants_of(ids, "llama-cpp") == ["f16", "q5_k_m"]
     assert quants_of(ids, "rwkv") == ["fp32", "bf16"]
     assert quants_of(ids, "web-rwkv") == ["fp16", "int8"]
 
 
-def test_quants_for_one_backend_go_before_the_general_ones() -> None:
+def test_quants_for_one_backend_override_the_general_ones() -> None:
     ids = chosen(replace(DEFAULTS, quants=("fp16",), quants_by_backend={"rwkv": ("fp32",)}))
     assert quants_of(ids, "rwkv") == ["fp32"]
     assert quants_of(ids, "web-rwkv") == ["fp16"]
 
 
 @pytest.mark.parametrize("quant", ["q9_9", "FP16", "fp16 ", "int8@0", "int8@-1", "int8@", "int8@x", "fp16@3", "int8@٣"])
-def test_a_quant_that_nobody_knows_is_refused_with_the_known_ones(quant: str) -> None:
+def test_an_unknown_quant_is_refused_with_the_known_ones(quant: str) -> None:
     for settings, request in (
         (replace(DEFAULTS, quants=("fp16", quant)), Request()),
         (DEFAULTS, Request(quants=(quant,))),
@@ -191,14 +191,14 @@ def test_a_quant_that_nobody_knows_is_refused_with_the_known_ones(quant: str) ->
         assert repr(quant) in str(caught.value)
 
 
-def test_quants_for_a_backend_that_is_not_in_use_or_not_its_own_are_refused() -> None:
+def test_quants_for_an_unused_backend_or_unknown_to_it_are_refused() -> None:
     with pytest.raises(OptionError, match=r"'vllm', which --rwkv-backend did not select \(rwkv, llama-cpp, web-rwkv\)"):
         check_quants(replace(DEFAULTS, quants_by_backend={"vllm": ("f16",)}), Request(), BACKENDS)
     with pytest.raises(OptionError, match=r"--rwkv-quant=rwkv=q8_0: unknown to it; allowed: rwkv: fp32"):
         check_quants(replace(DEFAULTS, quants_by_backend={"rwkv": ("q8_0",)}), Request(), BACKENDS)
 
 
-def test_a_quant_that_a_backend_of_its_own_list_would_miss_is_refused_with_what_to_write() -> None:
+def test_a_general_quant_missing_from_a_backends_own_list_is_refused() -> None:
     settings = replace(DEFAULTS, quants=("fp32", "q8_0"), quants_by_backend={"llama-cpp": ("f16", "q5_k_m")})
     with pytest.raises(
         OptionError, match=r"=q8_0 would be left out, as llama-cpp .*; instead of it write llama-cpp=f16\+q5_k_m\+q8_0$"
@@ -206,7 +206,7 @@ def test_a_quant_that_a_backend_of_its_own_list_would_miss_is_refused_with_what_
         check_quants(settings, Request(), BACKENDS)
 
 
-def test_known_quants_pass() -> None:
+def test_known_quants_are_accepted() -> None:
     settings = replace(DEFAULTS, quants=("fp32", "q8_0", "nf4"), quants_by_backend={"web-rwkv": ("int8@31", "nf4")})
     check_quants(settings, Request(quants=("f16",)), BACKENDS)
 
@@ -224,11 +224,11 @@ def test_a_markers_lists_replace_the_defaults() -> None:
     assert chosen(request=request) == ["llama-cpp-q8_0-cpu-tg8", "llama-cpp-q8_0-cpu-pp8@d4"]
 
 
-def test_no_marker_and_an_empty_one_ask_for_nothing() -> None:
+def test_an_empty_marker_equals_none() -> None:
     assert read_marker(None) == marked() == Request()
 
 
-def test_a_word_stands_for_a_list_of_one_and_doubles_count_once() -> None:
+def test_a_marker_takes_a_word_and_drops_duplicates() -> None:
     assert marked(quant="f16", workload=("pp1", "tg1", "pp1"), tolerance=0.02) == Request(
         ("f16",), ("pp1", "tg1"), 0.02
     )
@@ -263,7 +263,7 @@ TEXTS = st.lists(st.sampled_from(["pp512", "tg128", "pp16", "tg8@d4"]), unique=T
 
 
 @given(QUANTS.filter(bool), QUANTS.filter(bool), TEXTS.filter(bool), TEXTS.filter(bool))
-def test_options_cut_a_markers_lists_down(
+def test_options_narrow_a_markers_lists(
     asked: tuple[str, ...], marker: tuple[str, ...], workloads: tuple[str, ...], own: tuple[str, ...]
 ) -> None:
     settings = replace(DEFAULTS, quants=asked, workloads=workloads)
@@ -272,7 +272,7 @@ def test_options_cut_a_markers_lists_down(
     assert [(item.case.quant, str(item.workload)) for item in cut] == expected
 
 
-def test_a_marker_is_cut_down_by_its_own_backends_quants() -> None:
+def test_a_backends_quants_narrow_its_marker() -> None:
     settings = replace(DEFAULTS, quants_by_backend={"llama-cpp": ("q8_0",)})
     ids = chosen(settings, Request(quants=("f16", "q8_0", "fp32")))
     assert quants_of(ids, "llama-cpp") == ["q8_0"]
@@ -282,7 +282,7 @@ def test_a_marker_is_cut_down_by_its_own_backends_quants() -> None:
 # Chunks, devices, models
 
 
-def test_a_chunk_that_an_engine_computes_wrongly_is_refused() -> None:
+def test_an_unsupported_chunk_is_refused() -> None:
     limit = web_rwkv.BACKEND.max_chunk
     assert limit is not None
     check_chunk(replace(DEFAULTS, chunk=limit), BACKENDS)
@@ -291,12 +291,12 @@ def test_a_chunk_that_an_engine_computes_wrongly_is_refused() -> None:
         check_chunk(replace(DEFAULTS, chunk=limit + 1), BACKENDS)
 
 
-def test_a_chunk_asked_for_goes_to_every_engine() -> None:
+def test_a_given_chunk_applies_to_every_engine() -> None:
     cut = items(replace(DEFAULTS, chunk=64), Request(), ALL, ANY_FORMAT, default_threads=2)
     assert {item.case.chunk for item in cut} == {64}
 
 
-def test_a_device_that_no_engine_lists_is_refused_with_those_that_are_there() -> None:
+def test_an_unknown_device_is_refused_with_the_known_ones() -> None:
     check_devices(replace(DEFAULTS, devices=("cpu", "vulkan:0")), ALL)
     with pytest.raises(OptionError) as caught:
         check_devices(replace(DEFAULTS, devices=("cpu", "cuda:7")), ALL)
@@ -306,7 +306,7 @@ def test_a_device_that_no_engine_lists_is_refused_with_those_that_are_there() ->
     )
 
 
-def test_an_engine_without_the_device_asked_for_is_left_out_with_a_reason() -> None:
+def test_an_engine_without_the_device_is_left_out_with_a_reason() -> None:
     settings = replace(DEFAULTS, devices=("vulkan:0", "cuda:0"))
     assert unfit(settings, WEB, ANY_FORMAT) is None
     assert unfit(settings, RWKV, ANY_FORMAT) == MissingEngine(
@@ -314,7 +314,7 @@ def test_an_engine_without_the_device_asked_for_is_left_out_with_a_reason() -> N
     )
 
 
-def test_a_model_that_is_only_to_be_had_as_gguf_leaves_the_other_engines_out_with_a_reason() -> None:
+def test_a_gguf_only_model_leaves_the_other_engines_out() -> None:
     assert unfit(DEFAULTS, LLAMA, ONLY_GGUF) is None
     instead = "; give the model's .pth, .st or F16 .gguf file"
     assert unfit(DEFAULTS, RWKV, ONLY_GGUF) == MissingEngine(
@@ -326,16 +326,16 @@ def test_a_model_that_is_only_to_be_had_as_gguf_leaves_the_other_engines_out_wit
     assert chosen(limits=ONLY_GGUF) == ["llama-cpp-q4_k_m-cpu-pp512", "llama-cpp-q4_k_m-cpu-tg128"]
 
 
-def test_a_finished_files_own_quant_is_the_default_and_can_be_overruled() -> None:
+def test_a_quantized_files_quant_is_the_default() -> None:
     assert quants_of(chosen(replace(DEFAULTS, quants=("q4_0",)), limits=ONLY_GGUF), "llama-cpp") == ["q4_0"]
 
 
-def test_every_item_names_a_workload_once() -> None:
+def test_items_are_unique() -> None:
     cut = items(replace(DEFAULTS, workloads=("tg3@d2",)), Request(), ALL, ANY_FORMAT, default_threads=2)
     assert {item.workload for item in cut} == {Workload("generation", 3, 2)}
 
 
-def test_all_is_every_device_and_each_piece_of_hardware_once() -> None:
+def test_all_selects_each_hardware_device_once() -> None:
     gpu = replace(VULKAN, physical="0000:00:06.0")
     under_gl = replace(gpu, id="gl:0")
     engine = found(web_rwkv.BACKEND, gpu, under_gl, LLVMPIPE)
@@ -347,7 +347,7 @@ def test_all_is_every_device_and_each_piece_of_hardware_once() -> None:
     ("wanted", "ids"),
     [("metal", ["metal:0"]), ("metal:0", ["metal:0"]), ("sycl", ["sycl:0"]), ("sycl:1", ["sycl:1"]), ("cpu", ["cpu"])],
 )
-def test_a_familys_name_is_its_first_device(wanted: str, ids: list[str]) -> None:
+def test_a_device_family_means_its_first_device(wanted: str, ids: list[str]) -> None:
     there = [Device(one, "a GPU", "gpu") for one in ("metal:0", "sycl:0", "sycl:1")]
     engine = found(llama_cpp.BACKEND, *there, CPU)
     settings = replace(DEFAULTS, devices=(wanted,))

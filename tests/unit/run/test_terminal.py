@@ -45,7 +45,7 @@ def steps(record: Record, saved: Saved | None = None, *, ab: str = "", save: str
         ),
     ],
 )
-def test_gravest_verdict_has_the_sentence(verdicts: tuple[Verdict, ...], sentence: str) -> None:
+def test_the_sentence_is_about_the_gravest_verdict(verdicts: tuple[Verdict, ...], sentence: str) -> None:
     assert steps(of_items(*map(with_verdict, verdicts))) == [sentence]
 
 
@@ -55,7 +55,7 @@ def unbounded(verdict: Verdict = "INCONCLUSIVE", detectable: float | None = None
     return replace(item, comparison=replace(item.comparison, low=0.0, high=None, detectable=detectable))
 
 
-def test_no_budget_is_advised_if_the_machine_allowed_no_verdict() -> None:
+def test_no_budget_is_advised_on_a_machine_that_allows_no_verdict() -> None:
     (sentence,) = steps(of_items(with_verdict("PASS"), unbounded()))
     assert sentence.startswith("The machine allowed no verdict")
     assert "--rwkv-budget" not in sentence

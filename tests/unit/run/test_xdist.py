@@ -58,14 +58,14 @@ def started(scheduling: DeviceScheduling, count: int) -> list[Any]:
     return nodes
 
 
-def test_every_name_of_a_gpu_goes_to_one_worker(scheduling: DeviceScheduling) -> None:
+def test_all_names_of_a_gpu_go_to_one_worker(scheduling: DeviceScheduling) -> None:
     first, second = started(scheduling, 2)
     assert {TESTS[name] for name in first.given} == {FIRST}
     assert {TESTS[name] for name in second.given} == {SECOND}
     assert sorted(first.given + second.given) == sorted(TESTS)
 
 
-def test_workers_without_a_device_are_sent_home(scheduling: DeviceScheduling) -> None:
+def test_workers_without_a_device_are_shut_down(scheduling: DeviceScheduling) -> None:
     first, second, spare = started(scheduling, 3)
     assert scheduling.nodes == [first, second]
     assert (spare.given, spare.shutting_down) == ([], True)
@@ -78,7 +78,7 @@ def test_one_worker_takes_one_device_after_the_other(scheduling: DeviceSchedulin
     assert [TESTS[name] for name in node.given] == [FIRST] * 4 + [SECOND] * 3
 
 
-def test_a_worker_that_dies_costs_the_test_that_it_was_at(scheduling: DeviceScheduling) -> None:
+def test_a_dead_worker_costs_only_its_current_test(scheduling: DeviceScheduling) -> None:
     first, _second = started(scheduling, 2)
     scheduling.mark_test_complete(first, list(TESTS).index(first.given[0]))
     assert scheduling.remove_node(first) == first.given[1]

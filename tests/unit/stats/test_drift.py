@@ -1,4 +1,4 @@
-"""Drift: a probe that the workload follows explains a slow session; one that it does not follow changes nothing."""
+"""Drift: how much of a slow session a probe explains, for workloads that follow the probe and for others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def session(
     return Level(float(times.mean()), 0.0, tuple(times), tuple(probes), float(probes.mean()))
 
 
-def test_a_slow_machine_is_taken_out_of_a_time_that_follows_the_probe() -> None:
+def test_drift_shown_by_the_probe_is_removed() -> None:
     random = np.random.default_rng(1)
     old, new = session(random, 0.0, 0.6), session(random, 0.3, 0.6)
     found = drift(new, [old], PRIOR)
@@ -31,7 +31,7 @@ def test_a_slow_machine_is_taken_out_of_a_time_that_follows_the_probe() -> None:
     assert 0 < found.variance < 0.03**2
 
 
-def test_code_that_got_slower_is_not_taken_for_drift() -> None:
+def test_slower_code_is_not_taken_for_drift() -> None:
     """Only differences within sessions are fitted."""
     random = np.random.default_rng(2)
     old, new = session(random, 0.0, 0.6), session(random, 0.0, 0.6)
@@ -49,12 +49,12 @@ def spread_with_and_without(follows: float) -> tuple[float, float]:
     return float(np.std(after)), float(np.std(before))
 
 
-def test_it_helps_where_the_workload_follows_the_probe() -> None:
+def test_the_correction_helps_where_times_follow_the_probe() -> None:
     after, before = spread_with_and_without(0.8)
     assert after < 0.7 * before
 
 
-def test_it_does_no_harm_where_it_does_not() -> None:
+def test_the_correction_does_no_harm_elsewhere() -> None:
     """Dividing would add the probe's own 7 % to a spread of 1.4 %."""
     after, before = spread_with_and_without(0.0)
     assert after < 1.35 * before
@@ -80,7 +80,7 @@ def test_without_probes_on_both_sides_there_is_no_drift(missing: str) -> None:
     assert drift(sides["new"], [sides["old"]], PRIOR) == Drift()
 
 
-def test_what_no_coefficient_took_is_left_as_an_excuse() -> None:
+def test_drift_that_is_not_removed_is_unexplained() -> None:
     random = np.random.default_rng(7)
     still = [
         Level(value, 0.0, (value,) * 3, (probe,) * 3, probe) for value, probe in ((0.3, 0.2), (0.0, 0.1), (0.0, -0.1))
@@ -93,14 +93,14 @@ def test_what_no_coefficient_took_is_left_as_an_excuse() -> None:
     assert fitted.unexplained == pytest.approx((1 - fitted.coefficient) / fitted.coefficient * fitted.shift)
 
 
-def test_three_processes_fit_no_line() -> None:
+def test_two_processes_per_session_give_no_coefficient() -> None:
     random = np.random.default_rng(6)
     three, two = ([session(random, slow, 1.0, processes=count) for slow in (0.3, 0.0)] for count in (3, 2))
     assert drift(three[0], three[1:], PRIOR).coefficient > 0
     assert drift(two[0], two[1:], PRIOR).coefficient == 0
 
 
-def test_a_probe_that_never_moves_says_nothing() -> None:
+def test_a_constant_probe_gives_no_coefficient() -> None:
     still = Level(0.0, 0.0, (0.0, 0.1, 0.2, 0.0), (math.log(2),) * 4)
     assert drift(still, [still], PRIOR).coefficient == 0
     assert drift(still, [still] * 5, PRIOR).coefficient == 0
@@ -110,7 +110,7 @@ def test_a_probe_that_never_moves_says_nothing() -> None:
 
 
 def steady(slow: float, follows: float, noise: float = 0.0) -> Level:
-    """A session in which the machine stood still, `slow` (log) by its probe."""
+    """A session of equal processes, on a machine that is `slow` (log) by its probe."""
     time = follows * slow + noise
     return Level(time, 0.0, (time,) * 3, (slow,) * 3, slow)
 
@@ -118,35 +118,35 @@ def steady(slow: float, follows: float, noise: float = 0.0) -> Level:
 SLOW = (0.0, 0.1, 0.2, -0.1, 0.15)
 
 
-def test_what_stored_sessions_followed_is_taken_out_of_a_new_one() -> None:
+def test_the_coefficient_of_stored_sessions_corrects_a_new_one() -> None:
     found = drift(steady(0.2, 0.8), [steady(one, 0.8) for one in SLOW], PRIOR)
     assert found.coefficient == pytest.approx(0.8, abs=0.03)
     assert found.shift + found.unexplained == pytest.approx(0.2 - 0.07)
     assert 0 < found.variance < 0.03**2
 
 
-def test_stored_sessions_that_scatter_around_their_line_are_trusted_less() -> None:
+def test_scatter_of_stored_sessions_widens_the_variance_of_drift() -> None:
     noise = (0.05, -0.05, 0.02, -0.02, 0.0)
     scattered = [steady(slow, 0.8, extra) for slow, extra in zip(SLOW, noise, strict=True)]
     exact = drift(steady(0.2, 0.8), [steady(slow, 0.8) for slow in SLOW], PRIOR)
     assert drift(steady(0.2, 0.8), scattered, PRIOR).variance > 1.5 * exact.variance
 
 
-def test_the_new_session_has_no_say_in_what_the_stored_ones_followed() -> None:
+def test_the_new_session_does_not_change_the_stored_coefficient() -> None:
     old = [steady(one, 0.8) for one in SLOW]
     assert drift(steady(0.2, 0.8, noise=0.5), old, PRIOR) == drift(steady(0.2, 0.8), old, PRIOR)
 
 
-def test_two_stored_sessions_fit_no_line() -> None:
+def test_two_stored_sessions_give_no_coefficient() -> None:
     assert drift(steady(0.2, 0.8), [steady(one, 0.8) for one in SLOW[:2]], PRIOR).coefficient == 0
     assert drift(steady(0.2, 0.8), [steady(one, 0.8) for one in SLOW[:3]], PRIOR).coefficient > 0
 
 
-def test_a_spread_as_assumed_hides_what_a_probe_that_hardly_moved_says() -> None:
+def test_a_barely_moving_probe_gives_no_coefficient() -> None:
     assert drift(steady(0.2, 0.8), [steady(one / 20, 0.8) for one in SLOW], PRIOR).coefficient == 0
 
 
-def test_stored_sessions_that_do_not_follow_the_probe_take_nothing() -> None:
+def test_sessions_that_do_not_follow_the_probe_are_not_corrected() -> None:
     random = np.random.default_rng(8)
     taken = [
         drift(steady(0.1, 0.0), [steady(one, 0.0, random.normal(0, 0.02)) for one in SLOW], PRIOR).shift

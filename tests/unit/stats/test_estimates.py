@@ -39,7 +39,7 @@ def test_an_example_by_hand() -> None:
 
 
 @given(st.lists(NANOSECONDS, min_size=2, max_size=20))
-def test_the_interval_is_scipys(times: list[int]) -> None:
+def test_the_interval_equals_scipys(times: list[int]) -> None:
     logs = np.log(np.array(times, float))
     assume(logs.std() > 1e-6)  # with less, both would compare rounding errors
     low, high = stats.t.interval(CONFIDENCE, len(logs) - 1, loc=logs.mean(), scale=stats.sem(logs))
@@ -59,7 +59,7 @@ def coverage(processes: int, simulations: int, seed: int) -> float:
 
 
 @pytest.mark.parametrize("processes", [3, 5])
-def test_the_interval_holds_the_truth_95_times_in_100(processes: int) -> None:
+def test_the_interval_covers_the_truth_95_times_in_100(processes: int) -> None:
     simulations = 2000
     # The share's own standard error is sqrt(0.95 * 0.05 / 2000) = 0.49 %; three of them are allowed either way.
     error = 3 * math.sqrt(CONFIDENCE * (1 - CONFIDENCE) / simulations)
@@ -97,14 +97,14 @@ def test_the_order_of_processes_and_repetitions_does_not_matter(times: list[list
     assert after.high == pytest.approx(before.high)
 
 
-def test_one_process_bounds_nothing() -> None:
+def test_one_process_has_no_bounds() -> None:
     estimate = estimate_rate([[1_000_000_000, 1_000_000_001]], 5)
     assert estimate.median == pytest.approx(5)
     assert (estimate.low, estimate.high, estimate.half_width) == (0, None, None)
     assert interval_reach(LogTimes(0.0, math.inf, 1)) == math.inf
 
 
-def test_processes_that_agree_exactly_have_no_interval() -> None:
+def test_equal_processes_have_an_interval_of_no_width() -> None:
     estimate = estimate_rate([[1000]] * 4, 1)
     assert estimate.low == estimate.median == estimate.high
 
@@ -114,7 +114,7 @@ UNUSABLE = [math.nan, math.inf, -math.inf, 0, 0.0, -1, -0.0, MAX_NANOSECONDS + 1
 
 @pytest.mark.parametrize("value", UNUSABLE, ids=repr)
 @pytest.mark.parametrize("place", [(0, 0), (0, 1), (1, 0)])
-def test_times_that_are_none_are_refused_wherever_they_stand(value: float, place: tuple[int, int]) -> None:
+def test_unusable_times_are_refused_in_any_place(value: float, place: tuple[int, int]) -> None:
     times: list[list[float]] = [[10, 11, 12], [13, 14]]
     times[place[0]][place[1]] = value
     with pytest.raises(MeasurementError, match="not positive, or longer than 30 years; measure again"):
@@ -122,6 +122,6 @@ def test_times_that_are_none_are_refused_wherever_they_stand(value: float, place
 
 
 @pytest.mark.parametrize("times", [[], [[]], [[1, 2], []], ()])
-def test_nothing_is_not_averaged(times: list[list[int]]) -> None:
+def test_no_times_are_refused(times: list[list[int]]) -> None:
     with pytest.raises(MeasurementError, match="a process without samples; measure again"):
         estimate_rate(times, 1)

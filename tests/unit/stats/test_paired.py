@@ -55,14 +55,14 @@ def test_a_pair_by_hand() -> None:
 
 
 @given(TIMES, st.data())
-def test_swapping_the_sides_turns_the_ratio_over(new: list[float], data: st.DataObject) -> None:
+def test_swapping_the_sides_inverts_the_ratio(new: list[float], data: st.DataObject) -> None:
     old = data.draw(st.lists(st.floats(1e-3, 1e12), min_size=len(new), max_size=len(new)))
     there, back = pair_ratio(new, old), pair_ratio(old, new)
     assert (there.trimmed, there.mean) == pytest.approx((-back.trimmed, -back.mean))
 
 
 @given(st.integers(1, 6), st.floats(-0.5, 0.5), st.floats(0.2, 5))
-def test_a_drift_that_is_linear_over_each_four_cancels_exactly(blocks: int, drift: float, slowdown: float) -> None:
+def test_linear_drift_over_four_samples_cancels(blocks: int, drift: float, slowdown: float) -> None:
     """In the order in which `measure.pairs` takes them: a b b a, and its mirror in turn."""
     new, old = [], []
     for index in range(4 * blocks):
@@ -77,7 +77,7 @@ def test_a_drift_that_is_linear_over_each_four_cancels_exactly(blocks: int, drif
 
 
 @pytest.mark.parametrize("order", ["oonn", "onon"])
-def test_no_other_order_does_that(order: str) -> None:
+def test_other_orders_do_not_cancel_linear_drift(order: str) -> None:
     times: dict[str, list[float]] = {"o": [], "n": []}
     for index, side in enumerate(order):
         times[side].append(math.exp(0.01 * index))
@@ -94,12 +94,12 @@ def test_no_other_order_does_that(order: str) -> None:
         *(([1.0, 1.0], [bad, 1.0]) for bad in (0.0, -1.0, math.nan, math.inf)),
     ],
 )
-def test_samples_that_carry_no_ratio_are_refused(new: list[float], old: list[float]) -> None:
+def test_unusable_samples_are_refused(new: list[float], old: list[float]) -> None:
     with pytest.raises(MeasurementError, match="measure again"):
         pair_ratio(new, old)
 
 
-def test_most_of_a_pair_is_the_middle_half_of_its_differences() -> None:
+def test_the_trimmed_ratio_is_the_mean_of_the_middle_half() -> None:
     # New takes e^0.1 to e^0.8 as long: without the two at either end the mean of 0.3, 0.4, 0.5 and 0.6.
     assert TRIMMED_SHARE == 1 / 4
     found = pair_ratio([math.exp(one / 10) for one in (4, 8, 1, 6, 3, 7, 2, 5)], [1.0] * 8)
@@ -110,9 +110,7 @@ def test_most_of_a_pair_is_the_middle_half_of_its_differences() -> None:
 
 
 @given(st.lists(st.floats(0.9, 1.1), min_size=8, max_size=12), st.integers(0, 7), st.floats(1, 1e6))
-def test_what_falls_on_one_repetition_moves_most_of_the_pair_by_no_more_than_its_neighbours(
-    new: list[float], hit: int, factor: float
-) -> None:
+def test_one_slow_repetition_moves_the_trimmed_ratio_little(new: list[float], hit: int, factor: float) -> None:
     disturbed = [time * (factor if index == hit else 1.0) for index, time in enumerate(new)]
     same = [1.0] * len(new)
     assert abs(pair_ratio(disturbed, same).trimmed - pair_ratio(new, same).trimmed) <= math.log(1.1 / 0.9)
@@ -138,7 +136,7 @@ def test_an_example_by_hand() -> None:
 
 
 @given(RATIOS, TOLERANCES, st.integers(1, 20))
-def test_the_bounds_are_those_of_scipys_regression(ratios: list[float], tolerance: float, items: int) -> None:
+def test_the_bounds_equal_scipys_regression(ratios: list[float], tolerance: float, items: int) -> None:
     assume(len(ratios) >= MIN_PAIRS and len(ratios) % 2 == 0)
     order = [1.0, -1.0] * (len(ratios) // 2)
     fit = stats.linregress(order, ratios)
@@ -157,7 +155,7 @@ def test_which_side_is_opened_first_does_not_matter(ratios: list[float], toleran
 
 
 @given(RATIOS, TOLERANCES)
-def test_swapping_the_environments_turns_the_verdict_over(ratios: list[float], tolerance: float) -> None:
+def test_swapping_the_environments_inverts_the_verdict(ratios: list[float], tolerance: float) -> None:
     even = even_rates(3)
     there, back = compared(ratios, tolerance, 3, even), compared([-ratio for ratio in ratios], tolerance, 3, even)
     assert back.ratio == pytest.approx(1 / there.ratio)
@@ -176,7 +174,7 @@ def test_more_items_or_a_wider_tolerance_never_make_a_regression(ratios: list[fl
         assert compared(ratios, tolerance * 1.5, 1).verdict != "REGRESSION"
 
 
-def test_a_slowdown_that_only_some_repetitions_show_is_one_of_the_tail() -> None:
+def test_a_slowdown_of_some_repetitions_is_one_of_the_mean() -> None:
     pairs = [PairRatio(0.001 * sign, -0.2 + 0.001 * sign) for sign in (1, -1) * 4]
     found = compare_pairs(pairs, 0.05, 1)
     assert (found.verdict, found.only_mean_regressed) == ("REGRESSION", True)
@@ -194,7 +192,7 @@ def test_both_questions_share_the_error_rate() -> None:
     assert sum(float(stats.t.sf(one, 2)) for one in errors) == pytest.approx(ALPHA / 3 / len(LOOKS))
 
 
-def test_one_pair_bounds_nothing() -> None:
+def test_one_pair_has_no_bounds() -> None:
     found = compared([-3.0], 0.05, 1)
     assert (found.verdict, found.low, found.high, found.detectable) == ("INCONCLUSIVE", 0.0, None, None)
 
@@ -221,17 +219,17 @@ def test_false_alarms_of_the_whole_procedure_stay_under_alpha(draw: Draw) -> Non
     assert ends(1 / 1.05, draw, 0.05, RUNS)["REGRESSION"] <= allowed(ALPHA, RUNS)
 
 
-def test_whatever_chooses_the_last_look_false_alarms_stay_under_alpha() -> None:
+def test_false_alarms_stay_under_alpha_for_any_stopping_rule() -> None:
     """The budget does, and the other items of a case: here an opponent who stops as soon as it looks bad."""
     assert chosen_alarms(1 / 1.05, 0.05, RUNS) <= allowed(ALPHA, RUNS)
 
 
 @pytest.mark.parametrize("draw", DRAWS)
-def test_a_slowdown_beyond_the_tolerance_passes_no_more_often_than_stated(draw: Draw) -> None:
+def test_a_large_slowdown_passes_no_more_often_than_stated(draw: Draw) -> None:
     assert ends(1 / 1.05, draw, 0.05, RUNS)["PASS"] <= allowed(WRONG_PASS, RUNS)
 
 
-def test_looks_that_are_not_paid_for_would_break_it() -> None:
+def test_looks_without_their_share_exceed_alpha() -> None:
     """The simulation would notice: the same looks at the full ALPHA each."""
     random = np.random.default_rng(5)
     ratios = random.normal(0, 0.03, (RUNS, LOOKS[-1]))

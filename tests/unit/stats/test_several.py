@@ -34,10 +34,10 @@ def textbook(values: list[float]) -> set[int]:
 
 
 @given(st.lists(st.floats(0, 0.2), max_size=12))
-def test_it_finds_what_the_textbook_does(values: list[float]) -> None:
+def test_holm_finds_what_the_textbook_does(values: list[float]) -> None:
     assert found(values) == textbook(values)
 
 
-def test_one_that_is_found_leaves_its_share_to_the_rest() -> None:
+def test_a_found_item_leaves_its_share_to_the_rest() -> None:
     assert found([0.001, 0.03]) == {0, 1}
     assert found([0.03, 0.03]) == set()

@@ -53,11 +53,11 @@ END = (1 - LOOK_SHARE * len(LOOKS)) * (1 - MEAN_SHARE)
 """What the fast level may use of an item's error rate at the end of a run."""
 
 KNOWN = Belief(tuple(float(spread == 0.02) for spread in SPREADS))
-"""A machine that is known to move by 2 %, whatever is assumed of others."""
+"""A machine whose sessions are known to spread by 2 %."""
 
 
 def mixture(belief: Belief, times: float, chance: float, doubt: float) -> Callable[[float], float]:
-    """The tail beyond a reach, with SciPy's distributions: each spread's own, by its chance.
+    """The probability beyond a reach, with SciPy's distributions: a mixture over the spreads.
 
     `chance` is the variance of chance within sessions, `doubt` the sum of its parts' squares over their freedoms.
     """
@@ -90,7 +90,7 @@ def judged(
 
 
 @given(TOLERANCES)
-def test_bounds_that_touch_a_margin_have_not_passed_it(tolerance: float) -> None:
+def test_a_bound_at_the_margin_is_inside(tolerance: float) -> None:
     floor, ceiling = 1 / (1 + tolerance), 1 + tolerance
     below, above = math.nextafter(floor, 0), math.nextafter(floor, 1)
     assert classify(0.0, below, tolerance) == "REGRESSION"
@@ -103,7 +103,7 @@ def test_bounds_that_touch_a_margin_have_not_passed_it(tolerance: float) -> None
 
 
 @given(st.floats(0, 10), st.floats(0, 10), TOLERANCES)
-def test_every_pair_of_bounds_gets_the_one_verdict_of_the_design(one: float, other: float, tolerance: float) -> None:
+def test_every_pair_of_bounds_has_one_verdict(one: float, other: float, tolerance: float) -> None:
     low, upper = sorted((one, other))
     floor, ceiling = 1 / (1 + tolerance), 1 + tolerance
     verdict = classify(low, upper, tolerance)
@@ -119,7 +119,7 @@ def test_every_pair_of_bounds_gets_the_one_verdict_of_the_design(one: float, oth
 @pytest.mark.parametrize(
     ("factor", "verdict"), [(2.0, "REGRESSION"), (1.5, "REGRESSION"), (1.0, "PASS"), (0.5, "IMPROVEMENT")]
 )
-def test_what_is_plain_is_said(factor: float, verdict: str) -> None:
+def test_clear_differences_get_clear_verdicts(factor: float, verdict: str) -> None:
     comparison = judged(slowed(STEADY, factor), [STEADY], 0.25, items=12, belief=KNOWN)
     assert comparison.verdict == verdict
     assert comparison.ratio == pytest.approx(1 / factor)
@@ -127,7 +127,7 @@ def test_what_is_plain_is_said(factor: float, verdict: str) -> None:
     assert comparison.tolerance == 0.25
 
 
-def test_a_clear_doubling_of_the_time_is_a_regression_at_the_default_tolerance_even_with_noise() -> None:
+def test_a_doubled_time_is_a_regression_despite_noise() -> None:
     noisy = [[1e6, 1.1e6], [1.05e6], [0.95e6], [1.02e6], [1.08e6]]
     assert judged(slowed(noisy, 2), [noisy], 0.05, items=12).verdict == "REGRESSION"
 
@@ -150,13 +150,13 @@ def test_an_example_by_hand() -> None:
     assert beyond(math.log((1 + detectable(found)) / 1.05) - reach) == pytest.approx(0.05)
 
 
-def test_without_any_spread_within_the_sessions_the_believed_spread_between_them_remains() -> None:
+def test_the_spread_between_sessions_remains_without_any_within() -> None:
     found = judged([[1000]] * 3, [[[1000]] * 3], 0.05, items=1, rates=even_rates(1))
     assert found.low * high(found) == pytest.approx(1)
     assert mixture(PRIOR, 2, 0, 0)(math.log(high(found))) == pytest.approx(ALPHA * END, rel=1e-4)
 
 
-def test_a_machine_that_is_known_to_be_quiet_passes() -> None:
+def test_unchanged_code_passes_on_a_known_quiet_machine() -> None:
     quiet = PRIOR.after(Spread(0.001**2, 40))
     found = judged([[1000]] * 3, [[[1000]] * 3], 0.05, items=1, belief=quiet)
     assert high(found) == pytest.approx(math.exp(stats.norm.isf(ALPHA * END) * math.sqrt(2) * SPREADS[0]), abs=1e-4)
@@ -169,7 +169,7 @@ def near(random: np.random.Generator, spread: float) -> SessionTimes:
 
 
 @pytest.mark.parametrize(("sessions", "least", "most"), [(1, 0, 24), (7, 32, 40), (10, 38, 40)])
-def test_unchanged_code_passes_once_sessions_have_shown_a_quiet_machine(sessions: int, least: int, most: int) -> None:
+def test_unchanged_code_passes_after_enough_quiet_sessions(sessions: int, least: int, most: int) -> None:
     """At the default tolerance; one session alone cannot tell, and should not."""
     random = np.random.default_rng(11)
     found = [
@@ -182,14 +182,14 @@ def test_unchanged_code_passes_once_sessions_have_shown_a_quiet_machine(sessions
     assert "REGRESSION" not in found
 
 
-def test_a_look_has_less_of_the_error_rate_and_wider_bounds() -> None:
+def test_a_look_has_a_smaller_error_rate_and_wider_bounds() -> None:
     look, end = judged(STEADY, [STEADY], 0.05, 3, at_look=True), judged(STEADY, [STEADY], 0.05, 3)
     assert look.low < end.low < high(end) < high(look)
     assert look.alpha == end.alpha
     assert LOOK_SHARE * len(LOOKS) < 1
 
 
-def test_looks_and_the_end_and_both_questions_share_the_error_rate() -> None:
+def test_looks_and_both_questions_share_the_error_rate() -> None:
     """Bonferroni: the tails that are used add up to the item's."""
     found = judged(STEADY, [STEADY], 0.05, 1)
     assert found.mean is not None
@@ -211,7 +211,7 @@ def with_tail(times: Times, factor: float, every: int = 3) -> Times:
 MANY: Times = [[1e6 + 1e3 * (7 * row + index) for index in range(9)] for row in range(5)]
 
 
-def test_a_slowdown_of_a_third_of_the_repetitions_is_seen_and_named() -> None:
+def test_a_slowdown_of_a_third_of_the_repetitions_is_a_regression() -> None:
     found = judged(with_tail(MANY, 5), [MANY], 0.05, items=1)
     assert found.verdict == "REGRESSION"
     assert high(found) > 1 / 1.05
@@ -220,7 +220,7 @@ def test_a_slowdown_of_a_third_of_the_repetitions_is_seen_and_named() -> None:
     assert found.mean.ratio == pytest.approx(1 / (1 + 4 / 3), rel=0.01)
 
 
-def test_a_tail_alone_never_is_an_improvement() -> None:
+def test_a_faster_tail_alone_is_no_improvement() -> None:
     assert judged(MANY, [with_tail(MANY, 5)], 0.05, items=1).verdict != "IMPROVEMENT"
 
 
@@ -228,7 +228,7 @@ def test_a_tail_alone_never_is_an_improvement() -> None:
 
 
 @pytest.mark.parametrize("which", ["new", "old"])
-def test_what_others_may_have_cost_widens_both_bounds(which: str) -> None:
+def test_contention_widens_both_bounds(which: str) -> None:
     shares = {"new": 0.0, "old": 0.0, which: 0.1}
     plain = judged(STEADY, [STEADY], 0.05, items=1)
     busy = compare(
@@ -243,26 +243,26 @@ def test_what_others_may_have_cost_widens_both_bounds(which: str) -> None:
     assert detectable(busy) > detectable(plain)
 
 
-def test_a_systems_own_services_excuse_nothing() -> None:
+def test_contention_of_system_services_is_ignored() -> None:
     quiet = compare(SessionTimes(STEADY, (), MIN_CONTENTION), StoredSessions([SessionTimes(STEADY)]), 0.05, 1)
     assert quiet == judged(STEADY, [STEADY], 0.05, 1)
 
 
-def test_crowded_sessions_of_the_baseline_count_only_where_there_are_no_others() -> None:
+def test_crowded_stored_sessions_count_only_without_others() -> None:
     crowded, calm = SessionTimes(slowed(STEADY, 3), (), 0.5), SessionTimes(STEADY)
     assert compare(calm, StoredSessions([crowded, calm]), 0.05, 1) == compare(calm, StoredSessions([calm]), 0.05, 1)
     assert compare(calm, StoredSessions([crowded]), 0.05, 1).verdict == "INCONCLUSIVE"
 
 
-def test_a_crowded_machine_proves_nothing() -> None:
+def test_a_crowded_machine_is_inconclusive() -> None:
     found = compare(SessionTimes(slowed(STEADY, 50), (), 0.11), StoredSessions([SessionTimes(STEADY)]), 0.05, 1)
     assert found.verdict == "INCONCLUSIVE"
 
 
-# A machine that moved by its probes
+# A machine that is slower or faster by its probes
 
 
-def test_a_slower_machine_excuses_a_slower_time_and_no_faster_one() -> None:
+def test_a_slower_or_faster_machine_widens_one_bound() -> None:
     old = StoredSessions([SessionTimes(STEADY, [1.0] * len(STEADY))])
     sessions = [SessionTimes(STEADY, [probe] * len(STEADY)) for probe in (1.0, 1.2, 1 / 1.2)]
     plain, slower, faster = (compare(session, old, 0.05, 1) for session in sessions)
@@ -274,12 +274,12 @@ def test_a_slower_machine_excuses_a_slower_time_and_no_faster_one() -> None:
     assert slowdowns == pytest.approx([0, math.log(1.2), -math.log(1.2)])
 
 
-# Processors that stand apart
+# Slow handovers between processors
 
 NEAR, APART = ([[one] * len(row) for row in STEADY] for one in (70.0, 105.0))
 
 
-def test_no_verdict_rests_on_processors_that_stood_otherwise_in_every_stored_session() -> None:
+def test_no_verdict_without_a_stored_session_of_similar_handovers() -> None:
     old = SessionTimes(STEADY, handovers=NEAR)
     found = compare(SessionTimes(slowed(STEADY, 50), handovers=APART), StoredSessions([old]), 0.05, 1)
     assert (found.verdict, found.low, found.high) == ("INCONCLUSIVE", 0, None)
@@ -289,7 +289,7 @@ def test_no_verdict_rests_on_processors_that_stood_otherwise_in_every_stored_ses
     )
 
 
-def test_only_stored_sessions_that_stood_alike_count() -> None:
+def test_only_stored_sessions_with_similar_handovers_count() -> None:
     near, apart = SessionTimes(STEADY, handovers=NEAR), SessionTimes(slowed(STEADY, 1.6), handovers=APART)
     assert compare(near, StoredSessions([near, apart], [[apart]]), 0.05, 1) == compare(
         near, StoredSessions([near]), 0.05, 1
@@ -297,16 +297,16 @@ def test_only_stored_sessions_that_stood_alike_count() -> None:
     assert compare(apart, StoredSessions([near, apart]), 0.05, 1) == compare(apart, StoredSessions([apart]), 0.05, 1)
 
 
-def test_a_process_whose_processors_stood_apart_moves_nothing() -> None:
+def test_a_process_with_slow_handovers_changes_nothing() -> None:
     mixed = SessionTimes([*STEADY, *slowed(STEADY, 1.6)], handovers=NEAR + APART)
     near = SessionTimes(STEADY, handovers=NEAR)
     assert compare(mixed, StoredSessions([near]), 0.05, 1) == compare(near, StoredSessions([near]), 0.05, 1)
 
 
-# What would settle it
+# How many sessions would be enough
 
 
-def test_the_number_of_sessions_that_would_settle_a_doubt_settles_it() -> None:
+def test_the_advised_number_of_sessions_is_enough() -> None:
     slow = slowed(STEADY, 1.125)
     found = judged(slow, [STEADY], 0.05, items=1, belief=KNOWN)
     assert (found.verdict, found.settled_by) == ("INCONCLUSIVE", 2)
@@ -317,7 +317,7 @@ def test_the_number_of_sessions_that_would_settle_a_doubt_settles_it() -> None:
     assert verdicts == ["INCONCLUSIVE", "REGRESSION"]
 
 
-def test_on_the_margin_no_number_of_sessions_would() -> None:
+def test_no_number_of_sessions_is_enough_at_the_margin() -> None:
     found = judged(slowed(STEADY, 1.05), [STEADY], 0.05, items=1)
     assert (found.verdict, found.settled_by) == ("INCONCLUSIVE", None)
     assert judged(slowed(STEADY, 1.05), [STEADY] * MAX_SESSIONS, 0.05, items=1).verdict == "INCONCLUSIVE"
@@ -326,7 +326,7 @@ def test_on_the_margin_no_number_of_sessions_would() -> None:
 @settings(max_examples=40)
 @example([[1], [1]], [[1], [719_944_118]], 0.5, 1)  # a bound at the end of the floats
 @given(PROCESSES, PROCESSES, TOLERANCES, st.integers(1, 100))
-def test_swapping_new_and_old_turns_the_bounds_over(one: Times, other: Times, tolerance: float, items: int) -> None:
+def test_swapping_new_and_old_inverts_the_bounds(one: Times, other: Times, tolerance: float, items: int) -> None:
     even = even_rates(items)
     forth, back = (judged(new, [old], tolerance, items, rates=even) for new, old in ((one, other), (other, one)))
     assert back.ratio == pytest.approx(1 / forth.ratio)
@@ -370,7 +370,7 @@ def test_more_sessions_narrow_the_bounds() -> None:
     assert width(1) > width(2) > width(5) > 1
 
 
-# Too little, and nonsense
+# Too few times, and unusable ones
 
 
 @pytest.mark.parametrize("factor", [0.1, 1, 10])
@@ -388,7 +388,7 @@ UNUSABLE = [math.nan, math.inf, -math.inf, 0.0, -1.0, 10**400]
 
 
 @pytest.mark.parametrize("value", UNUSABLE, ids=repr)
-def test_times_that_are_none_get_no_verdict(value: float) -> None:
+def test_unusable_times_are_refused(value: float) -> None:
     broken = [[1.0, value], [2.0]]
     with pytest.raises(MeasurementError):
         judged(broken, [STEADY], 0.05, 1)
@@ -397,7 +397,7 @@ def test_times_that_are_none_get_no_verdict(value: float) -> None:
 
 
 @pytest.mark.parametrize("nothing", [[], [[]], [[1.0], []]])
-def test_nothing_gets_no_verdict(nothing: Times) -> None:
+def test_no_times_are_refused(nothing: Times) -> None:
     with pytest.raises(MeasurementError):
         judged(nothing, [STEADY], 0.05, 1)
     with pytest.raises(MeasurementError):
@@ -412,12 +412,12 @@ RUNS = 300
 
 
 @pytest.mark.parametrize("sessions", [1, 3])
-def test_a_slowdown_of_just_the_tolerance_is_called_a_regression_no_oftener_than_alpha(sessions: int) -> None:
+def test_a_slowdown_at_the_tolerance_is_a_regression_at_most_alpha_often(sessions: int) -> None:
     """The worst case of unchanged enough code: the truth lies on the margin itself."""
     assert regressions(0.05, 0.05, sessions, RUNS) <= allowed(ALPHA, RUNS)
 
 
-def test_unchanged_code_is_called_a_regression_far_less_often_than_alpha() -> None:
+def test_unchanged_code_is_a_regression_far_less_often_than_alpha() -> None:
     assert regressions(0.0, 0.05, 1, RUNS) <= ALPHA * RUNS / 2
 
 
