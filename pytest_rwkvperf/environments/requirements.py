@@ -48,7 +48,15 @@ class Reference:
 
     kind: ReferenceKind
     text: str
+    """As the user wrote it; of an interpreter its whole path, of libraries their folder's."""
     requirement: Requirement | None = None
+
+    def __str__(self) -> str:
+        return "the baseline's software" if self.kind == "baseline" else self.text
+
+    def is_interpreter(self, path: str) -> bool:
+        """Whether it is the interpreter at this path."""
+        return self.kind == "interpreter" and self.text == path
 
 
 def parse(text: str) -> Reference:

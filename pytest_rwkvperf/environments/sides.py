@@ -25,7 +25,8 @@ class Side:
     """An interpreter, and the variables that an engine under it gets beside its own."""
 
     python: str
-    variables: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str | None] = field(default_factory=dict)
+    """None unsets one."""
 
 
 def side_of(
@@ -58,4 +59,5 @@ def side_of(
     if recorded is None:
         raise OptionError("the stored baseline does not say what it was measured with; save one with this release")
     requirements = recipe.requirements_of(recorded, here, wheels)
-    return Side(build.python_of(requirements, say) if requirements else sys.executable)
+    python = build.python_of(requirements, say) if requirements else sys.executable
+    return Side(python, {name: recorded.environment.get(name) for name in {*recorded.environment, *here.environment}})

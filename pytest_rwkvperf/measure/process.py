@@ -38,7 +38,7 @@ class Target:
 
     case: Case
     location: str
-    environment: Mapping[str, str]
+    environment: Mapping[str, str | None]
     python: str
     model: ModelFacts
     path: Path

@@ -129,7 +129,8 @@ def _policy(scripts: list[str]) -> str:
 
 
 def _runs(case: RecordedCase) -> list[ProcessRun]:
-    return [run for side in (case.measured, case.old) if side for run in side.runs]
+    settled = (case.settled.new, case.settled.old) if case.settled else ()
+    return [run for side in (case.measured, case.old, *settled) if side for run in side.runs]
 
 
 def _item(index: int, case: RecordedCase, item: RecordedItem) -> dict[str, Any]:
@@ -178,7 +179,7 @@ def _samples(case: RecordedCase, item: RecordedItem, step: int) -> dict[str, lis
     tokens = Workload.parse(item.workload).tokens
     rows = sorted(
         row
-        for side, record in (("this run", case.measured), ("old", case.old))
+        for side, record in zip(("this run", "old"), case.sides(item), strict=True)
         if record
         for row in _rows(record, item.workload, tokens, side)
     )[::step]

@@ -221,12 +221,14 @@ def announcement(config: pytest.Config, session: Session) -> list[str]:
     least = f"{MIN_PAIRS} pairs of" if settings.ab else f"{MIN_PROCESSES}"
     minimum = f"at least {least} processes x {MIN_SAMPLES} samples each, for which slow engines need longer"
     against = f"in alternation with {settings.ab}" if settings.ab else f"against {settings.baseline_dir}"
+    steps = [f"rwkvperf: {sentence}" for sentence in session.plan()]
     watchers = " and ".join(observers.names())
     return [
         f"rwkvperf: {settings.model}, {counts}, {suite} (--rwkv-suite={settings.suite})",
         f"rwkvperf: about {settings.budget_seconds / 60:.1f} min ({share}; {minimum}), {against}",
         f"rwkvperf: chance of a regression anywhere in this run of unchanged code: {settings.false_alarms:.2%}",
         f"rwkvperf: chance that a workload slower than its tolerance passes: {settings.wrong_pass:.2%}",
+        *steps,
         *([f"rwkvperf: under {watchers}, so no verdict will count (pytest-cov: --no-cov)"] if watchers else []),
     ]
 

@@ -31,8 +31,8 @@ class FoundEngine:
     versions: Mapping[str, str]
     devices: tuple[Device, ...]
     software: Software
-    variables: Mapping[str, str] = field(default_factory=dict)
-    """What its workers get beside what the backend asks for."""
+    variables: Mapping[str, str | None] = field(default_factory=dict)
+    """What its workers get beside what the backend asks for; None unsets a variable."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.environments import requirements
+from pytest_rwkvperf.core.errors import BackendMissingError, OptionError
 from pytest_rwkvperf.environments.build import BuildError
+from pytest_rwkvperf.environments.requirements import Reference
 from pytest_rwkvperf.environments.sides import side_of
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine, ask, discover
@@ -18,9 +18,11 @@ from pytest_rwkvperf.store import recipe
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Case, Item
     from pytest_rwkvperf.core.engine import Backend, Device
+    from pytest_rwkvperf.core.software import Software
     from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.progress import Progress
     from pytest_rwkvperf.run.tested_model import TestedModel
+    from pytest_rwkvperf.store.recipe import Recipe
 
 
 class Engines:
@@ -30,6 +32,7 @@ class Engines:
         self._settings = settings
         self._model = model
         self._progress = progress
+        self._rebuilt: dict[str, FoundEngine | MissingEngine] = {}
 
     @cached_property
     def _choice(self) -> tuple[dict[str, str], bool]:
@@ -99,16 +102,66 @@ class Engines:
         Raises:
             OptionError: it names nothing that can be used.
         """
-        settings, name = self._settings, engine.backend.name
-        reference = requirements.parse(settings.ab)
-        recorded = recipe.read(settings.baseline_dir).backends.get(name) if reference.kind == "baseline" else None
+        assert self._settings.ab is not None  # noqa: S101 - asked in A/B alone
+        name = engine.backend.name
+        recorded = self.recipe.backends.get(name)
+        return self._built(engine, self._settings.ab, recorded, f"--rwkv-ab={self._settings.ab.text}: ")
+
+    def _built(
+        self, engine: FoundEngine, reference: Reference, recorded: Software | None, prefix: str
+    ) -> FoundEngine | MissingEngine:
+        """An engine as a reference has it, in an environment that is made now unless it is there."""
+        name, wheels = engine.backend.name, self._settings.keep_wheels
         try:
-            side = side_of(reference, recorded, engine.software, wheels=settings.keep_wheels, say=self._progress.line)
+            side = side_of(reference, recorded, engine.software, wheels=wheels, say=self._progress.line)
         except BuildError as error:
-            return MissingEngine(name, f"--rwkv-ab={settings.ab}: {error}")
+            return MissingEngine(name, f"{prefix}{error}")
         answer = ask(name, engine.location, side)
-        prefix = f"--rwkv-ab={settings.ab}: "
         return MissingEngine(name, prefix + answer.reason) if isinstance(answer, MissingEngine) else answer
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """What the baselines were measured with.
+
+        Raises:
+            BaselineError: its file cannot be used.
+        """
+        return recipe.read(self._settings.baseline_dir)
+
+    def recorded(self, name: str) -> Software | None:
+        """What the baseline was measured with; None where that is not known or the engine is a whole program."""
+        return None if name in registry.EXECUTABLES else self.recipe.backends.get(name)
+
+    def changed(self, case: Case) -> bool:
+        """Whether the baseline was measured with other software, which A/B can measure again."""
+        recorded = self.recorded(case.backend)
+        engine = self.found[case.backend]
+        return case.protocol == "uniform" and recorded is not None and recorded.identity != engine.software.identity
+
+    def rebuilt(self, name: str) -> FoundEngine:
+        """An engine as the baseline was measured with, rebuilt when it is asked for the first time.
+
+        Raises:
+            BackendMissingError: it cannot be rebuilt, or does not run.
+        """
+        if name not in self._rebuilt:
+            engine, recorded = self.found[name], self.recorded(name)
+            answer = self._built(engine, Reference("baseline", "baseline"), recorded, "")
+            if isinstance(answer, FoundEngine) and recorded is not None:
+                answer = self._checked(answer, recorded, engine.software)
+            self._rebuilt[name] = answer
+        if isinstance(known := self._rebuilt[name], MissingEngine):
+            raise BackendMissingError(known.reason)
+        return known
+
+    def _checked(self, rebuilt: FoundEngine, recorded: Software, here: Software) -> FoundEngine | MissingEngine:
+        """What was rebuilt, unless it is only what this environment has; what it lacks of the recorded is said."""
+        name, lacking = rebuilt.backend.name, ", ".join(recorded.differences(rebuilt.software))
+        if rebuilt.software.identity == here.identity:
+            return MissingEngine(name, f"no installation brings back what the baseline was measured with: {lacking}")
+        if lacking:
+            self._progress.line(f"{name}: the rebuilt software differs from the baseline's: {lacking}")
+        return rebuilt
 
     @property
     def found(self) -> dict[str, FoundEngine]:

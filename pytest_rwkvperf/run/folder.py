@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Measured = TypeVar("Measured", CaseRecord, Pairing)
 
 _SUFFIXES: Mapping[type[CaseRecord | Pairing], str] = {CaseRecord: ".json", Pairing: ".pair"}
-_FAILURE, _CEILINGS, _OUTLINE = ".failure", ".ceilings", "outline"
+_FAILURES: Mapping[type[CaseRecord | Pairing], str] = {CaseRecord: ".failure", Pairing: ".pair-failure"}
+_CEILINGS, _OUTLINE = ".ceilings", "outline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,9 @@ class Outline:
 class RunFolder:
     """A run's folder. Only this class knows its layout.
 
-    `HASH.json` is the record of a case, `HASH.pair` its records of both environments in A/B, `HASH.failure` the reason
-    why measuring it failed, as `ERROR: sentence`; `ADDRESS.ceilings` is what a GPU can reach, `outline` an Outline.
+    `HASH.json` is the record of a case, `HASH.pair` its records of both environments in A/B, `HASH.failure` and
+    `HASH.pair-failure` the reason why measuring these failed, as `ERROR: sentence`; `ADDRESS.ceilings` is what a GPU
+    can reach, `outline` an Outline.
     Reading raises a MeasurementError where a record is damaged, writing a StorageError where the disk refuses.
     """
 
@@ -71,15 +73,15 @@ class RunFolder:
         """Keep what was measured of a case."""
         self._write(self._path_of(case, _SUFFIXES[type(measured)]), record.to_json(measured))
 
-    def failure(self, case: Case) -> str:
+    def failure(self, case: Case, kind: type[CaseRecord | Pairing]) -> str:
         """Why measuring a case failed, as `ERROR: sentence`; empty when it did not."""
-        path = self._path_of(case, _FAILURE)
+        path = self._path_of(case, _FAILURES[kind])
         return path.read_text(encoding="utf-8") if path.exists() else ""
 
-    def keep_failure(self, case: Case, error: errors.RwkvPerfError) -> None:
+    def keep_failure(self, case: Case, kind: type[CaseRecord | Pairing], error: errors.RwkvPerfError) -> None:
         """Keep why measuring a case failed, so that no other process of the run tries again."""
         sentence = f"{type(error).__name__}: {error}"
-        self._write(self._path_of(case, _FAILURE), sentence.encode(errors="backslashreplace"))
+        self._write(self._path_of(case, _FAILURES[kind]), sentence.encode(errors="backslashreplace"))
 
     def records(self) -> list[CaseRecord]:
         """Every case's record, in a stable order; none in A/B."""
@@ -89,21 +91,21 @@ class RunFolder:
         """Every case's pairing of an A/B run, in a stable order."""
         return self._all(Pairing)
 
-    def new_records(self) -> list[CaseRecord]:
-        """The record of this environment for every case, in A/B too."""
-        return [*self.records(), *(pairing.new for pairing in self.pairings())]
-
     def anything_measured(self) -> bool:
         """Whether a case was measured, judged or not: a test may call measure() alone."""
         return any(next(self.path.glob(f"*{suffix}"), None) for suffix in _SUFFIXES.values())
 
-    def seconds_by_case(self) -> Mapping[str, float]:
-        """What each case that has ended took, by file; failed ones took nothing. Every record is read only once."""
+    def spent(self, case: Case) -> tuple[float, int]:
+        """The seconds that all cases took until now, and how many others than `case` were begun.
+
+        Failed ones took nothing. Every record is read only once.
+        """
         with os.scandir(self.path) as entries:
             for entry in entries:
                 if entry.name not in self._seconds and (seconds := _seconds(Path(entry.path))) is not None:
                     self._seconds[entry.name] = seconds
-        return self._seconds
+        others = {Path(name).stem for name in self._seconds} - {_stem(case)}
+        return sum(self._seconds.values()), len(others)
 
     def ceilings(self, address: str) -> dict[str, Any] | None:
         """What the GPU at a PCI address can reach; None before it was timed, empty where it could not be."""
@@ -129,7 +131,7 @@ class RunFolder:
             self._owner.remove()
 
     def _path_of(self, case: Case, suffix: str) -> Path:
-        return self.path / f"{hashlib.sha256(case.key.encode()).hexdigest()[:24]}{suffix}"
+        return self.path / f"{_stem(case)}{suffix}"
 
     def _ceilings_of(self, address: str) -> Path:
         return self.path / f"{address.replace(':', '-')}{_CEILINGS}"
@@ -146,10 +148,14 @@ class RunFolder:
             raise errors.StorageError(f"{path} cannot be written: {error}; make room, or {locks.ELSEWHERE}") from error
 
 
+def _stem(case: Case) -> str:
+    return hashlib.sha256(case.key.encode()).hexdigest()[:24]
+
+
 def _seconds(path: Path) -> float | None:
     """What measuring the case of a file took; None where it is no case's file."""
     if path.suffix == _SUFFIXES[CaseRecord]:
         return record.from_json(path.read_bytes(), CaseRecord).seconds
     if path.suffix == _SUFFIXES[Pairing]:
         return record.from_json(path.read_bytes(), Pairing).new.seconds
-    return 0.0 if path.suffix == _FAILURE else None
+    return 0.0 if path.suffix in _FAILURES.values() else None

@@ -64,15 +64,18 @@ class Launcher:
             target, memo = self._targets.prepare(case, engine, self._engines.device(case))
             if note := engine.backend.announcement(case.quant):
                 self._progress.line(f"{request.label}: {note}")
-            limits = plan.Plan(request.precision, self._budget(request), decided, request.handovers)
+            budget = self._budget(case, request) if request.budget_seconds else 0.0
+            limits = plan.Plan(request.precision, budget, decided, request.handovers)
             taken = plan.measure(target, request.workloads, limits, self._saying(request.label))
             _keep_deep(memo, target, taken)
             return taken
 
         return self._once(case, request.label, CaseRecord, measured)
 
-    def measure_pairing(self, case: Case, request: CaseRequest, decided: Callable[[Pairing], bool]) -> Pairing:
-        """Measure the case in alternation with the old environment; else as `measure_record`.
+    def measure_pairing(
+        self, case: Case, request: CaseRequest, old: FoundEngine, decided: Callable[[Pairing], bool]
+    ) -> Pairing:
+        """Measure the case in alternation with an `old` environment's engine; else as `measure_record`.
 
         Raises:
             DeviceError: the old environment's engine does not list the case's device.
@@ -80,11 +83,11 @@ class Launcher:
         """
 
         def measured() -> Pairing:
-            new, old = self._engines.found[case.backend], self._engines.old[case.backend]
+            new = self._engines.found[case.backend]
             device = self._engines.device(case)
             sides = [self._targets.prepare(case, *side) for side in ((new, device), (old, _same_device(device, old)))]
             (new_target, _), (old_target, _) = sides
-            budget, progress = self._budget(request), self._saying(request.label)
+            budget, progress = self._budget(case, request), self._saying(request.label)
             taken = pairs.measure_pairs(
                 new_target, old_target, request.workloads, budget_seconds=budget, decided=decided, progress=progress
             )
@@ -102,13 +105,13 @@ class Launcher:
         with lease(self._engines.device(case), self._progress.line, self._gpus()):
             if (known := self._folder.measured(case, kind)) is not None:
                 return known
-            if failure := self._folder.failure(case):
+            if failure := self._folder.failure(case, kind):
                 error, _, sentence = failure.partition(": ")
                 raise errors.from_name(error, sentence)
             try:
                 measured = measure()
             except errors.RwkvPerfError as error:
-                self._folder.keep_failure(case, error)
+                self._folder.keep_failure(case, kind, error)
                 raise
             self._folder.keep(case, measured)
             self._progress.line(measurement.summary(measured, label))
@@ -121,10 +124,10 @@ class Launcher:
     def _saying(self, label: str) -> Callable[[str], None]:
         return lambda sentence: self._progress(f"{label}: {sentence}")
 
-    def _budget(self, request: CaseRequest) -> float:
+    def _budget(self, case: Case, request: CaseRequest) -> float:
         """An equal part of what the cases before have left of the budget; nothing when they have overdrawn it."""
-        ended = self._folder.seconds_by_case()
-        return max(0.0, request.budget_seconds - sum(ended.values())) / max(1, request.cases - len(ended))
+        seconds, begun = self._folder.spent(case)
+        return max(0.0, request.budget_seconds - seconds) / max(1, request.cases - begun)
 
 
 def _same_device(device: Device, old: FoundEngine) -> Device:

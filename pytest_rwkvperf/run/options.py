@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.reports import formats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     import pytest
 
     from pytest_rwkvperf.core.cases import ProtocolName
+    from pytest_rwkvperf.environments.requirements import Reference
     from pytest_rwkvperf.reports.formats import ReportRequest
     from pytest_rwkvperf.reports.report import Language
 
 Suite = Literal["auto", "yes", "no"]
 Save = Literal["no", "append", "replace"]
+Compare = Literal["auto", "stored", "ab"]
 Strictness = Literal["skip", "no-baseline", "inconclusive"]
 
 MAX_NUMBER = 9_999_999
@@ -117,6 +118,14 @@ OPTIONS = (
         "PYTHON|baseline|REQUIREMENT|lib:FOLDER",
     ),
     Option(
+        "compare",
+        "auto",
+        "what decides. auto: software that is the same as the baseline's passes; else stored figures, and where they "
+        "leave something open, A/B against the baseline's software, rebuilt from baselines/reference.json. stored: "
+        "stored figures alone. ab: A/B alone, as --rwkv-ab=baseline. --rwkv-ab and --rwkv-aa go before it",
+        "auto|stored|ab",
+    ),
+    Option(
         "aa",
         "no",
         "as --rwkv-ab with this same interpreter on both sides: shows what this machine's noise hides and whether "
@@ -194,8 +203,9 @@ class Settings:
     strict: frozenset[Strictness]
     false_alarms: float
     wrong_pass: float
-    ab: str
-    """The old build; this interpreter in A/A, empty when stored figures are what is compared with."""
+    ab: Reference | None
+    """The old build of an A/B run, this interpreter in A/A; None when stored figures are compared with first."""
+    compare: Compare
     keep_wheels: Path | None
     reports: tuple[ReportRequest, ...]
     report_language: Language
@@ -206,7 +216,12 @@ class Settings:
     @property
     def aa(self) -> bool:
         """Whether this interpreter is measured against itself."""
-        return self.ab == sys.executable
+        return self.ab is not None and self.ab.is_interpreter(sys.executable)
+
+    @property
+    def settles(self) -> bool:
+        """Whether A/B against the baseline's software may decide what stored figures leave open."""
+        return self.compare == "auto" and self.ab is None and self.save == "no"
 
     @property
     def spreads(self) -> bool:
@@ -259,13 +274,14 @@ def read(config: pytest.Config) -> Settings:
         budget_seconds=_number("budget", raw["budget"], float),
         false_alarms=read_share("--rwkv-false-alarms=", raw["false-alarms"]),
         wrong_pass=read_share("--rwkv-wrong-pass=", raw["wrong-pass"]),
-        ab=_old_build(raw["ab"], raw["aa"], raw["save-baseline"]),
+        ab=_old_build(raw),
+        compare=_choice("compare", raw["compare"], ("auto", "stored", "ab")),
         keep_wheels=config.rootpath / raw["keep-wheels"] if raw["keep-wheels"] else None,
         strict=frozenset(_choice("strict", word, STRICTNESS) for word in _words(raw["strict"])),
         reports=_reports(config),
         history=raw["history"],
         report_language=_choice("report-language", raw["report-language"], ("en", "zh")),
-        protocols=_protocols(raw["protocol"], raw["ab"], raw["aa"]),
+        protocols=_protocols(raw),
     )
 
 
@@ -289,9 +305,9 @@ def _model(config: pytest.Config, text: str) -> str:
         return text
 
 
-def _protocols(text: str, ab: str, aa: str) -> tuple[ProtocolName, ...]:
-    chosen = tuple(_choice("protocol", word, ("uniform", "native")) for word in _words(text)) or ("uniform",)
-    if "native" in chosen and (ab or aa == "yes"):
+def _protocols(raw: Mapping[str, str]) -> tuple[ProtocolName, ...]:
+    chosen = tuple(_choice("protocol", word, ("uniform", "native")) for word in _words(raw["protocol"])) or ("uniform",)
+    if "native" in chosen and (raw["ab"] or raw["aa"] == "yes" or raw["compare"] == "ab"):
         raise OptionError(
             "--rwkv-protocol=native times whole invocations of a tool, which cannot alternate; leave --rwkv-ab out"
         )
@@ -303,24 +319,19 @@ def values(config: pytest.Config) -> dict[str, str]:
     return {option.name: _value(config, option) for option in OPTIONS}
 
 
-def _old_build(ab: str, aa: str, save: str) -> str:
-    """The other side as it was named, an interpreter by its full path; this interpreter for A/A."""
-    same = _choice("aa", aa, ("yes", "no")) == "yes"
+def _old_build(raw: Mapping[str, str]) -> Reference | None:
+    """The old build that `--rwkv-ab`, `--rwkv-aa` and `--rwkv-compare` ask for; this interpreter for A/A."""
+    same, ab, compare = _choice("aa", raw["aa"], ("yes", "no")) == "yes", raw["ab"], raw["compare"]
     if same and ab:
         raise OptionError(f"--rwkv-aa compares this interpreter with itself, --rwkv-ab={ab} with another; choose one")
-    if (same or ab) and save != "no":
+    text = sys.executable if same else ab or ("baseline" if compare == "ab" else "")
+    if not text:
+        return None
+    if raw["save-baseline"] != "no":
         raise OptionError("--rwkv-ab and --rwkv-aa compare two builds; run --rwkv-save-baseline by itself")
-    if same:
-        return sys.executable
-    if not ab:
-        return ""
-    if found := shutil.which(ab):
-        # A test may change the folder. A link is kept: a virtual environment's Python is known by its place.
-        return str(Path(found).absolute())
     from pytest_rwkvperf.environments import requirements
 
-    requirements.parse(ab)  # for its error: what it names is built later
-    return ab
+    return requirements.parse(text)
 
 
 def read_share(option: str, text: str) -> float:

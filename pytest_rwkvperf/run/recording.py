@@ -12,6 +12,7 @@ from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.text import safe, without_passwords
 from pytest_rwkvperf.machine import fingerprint, system
 from pytest_rwkvperf.measure.measurement import Measurement
+from pytest_rwkvperf.measure.record import CaseRecord, Pairing
 from pytest_rwkvperf.run import options, verdicts
 from pytest_rwkvperf.store.record import CaseFigures, InterToken, Record, RecordedCase, RecordedItem, SkippedEngine
 from pytest_rwkvperf.verdict.judged import recorded_item
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_rwkvperf.core.cases import Case, Item
-    from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.run.session import Session
     from pytest_rwkvperf.verdict.judged import Judgement
 
@@ -70,7 +70,8 @@ def _commit(folder: Path) -> str:
 
 def _cases(session: Session, items: Sequence[Item], judgements: Mapping[Item, Judgement]) -> tuple[RecordedCase, ...]:
     pairings = {pairing.new.case: pairing for pairing in session.folder.pairings()}
-    sides = {measured.case: measured for measured in session.folder.new_records()}
+    records = {record.case: record for record in session.folder.records()}
+    kind = Pairing if session.settings.ab else CaseRecord
     # Judged items are planned ones, unless the outline was lost with an xdist worker.
     chosen = dict.fromkeys([*items, *judgements])
     by_case: dict[Case, list[Item]] = {}
@@ -78,16 +79,19 @@ def _cases(session: Session, items: Sequence[Item], judgements: Mapping[Item, Ju
         by_case.setdefault(item.case, []).append(item)
     cases = []
     for case, own in by_case.items():
-        measured, failure = sides.get(case), session.folder.failure(case)
+        record, pairing, failure = records.get(case), pairings.get(case), session.folder.failure(case, kind)
+        measured, old = (pairing.new, pairing.old) if pairing and record is None else (record, None)
+        recorded = RecordedCase(
+            case=case,
+            measured=measured,
+            figures=figures_of(measured) if measured else None,
+            items=(),
+            old=old,
+            failure=failure,
+            settled=pairing if record else None,
+        )
         cases.append(
-            RecordedCase(
-                case=case,
-                measured=measured,
-                figures=figures_of(measured) if measured else None,
-                items=tuple(_item(session, item, judgements.get(item), measured, failure) for item in own),
-                old=pairings[case].old if case in pairings else None,
-                failure=failure,
-            )
+            replace(recorded, items=tuple(_item(session, item, judgements.get(item), recorded) for item in own))
         )
     return tuple(cases)
 
@@ -105,14 +109,13 @@ def figures_of(measured: CaseRecord) -> CaseFigures:
     )
 
 
-def _item(
-    session: Session, item: Item, judged: Judgement | None, measured: CaseRecord | None, failure: str
-) -> RecordedItem:
+def _item(session: Session, item: Item, judged: Judgement | None, case: RecordedCase) -> RecordedItem:
     if judged is None:
-        reason = failure or (_NOT_JUDGED if measured else _NOT_REACHED)
-        recorded = RecordedItem(str(item.workload), None, reason, fails=bool(failure))
+        reason = case.failure or (_NOT_JUDGED if case.measured else _NOT_REACHED)
+        recorded = RecordedItem(str(item.workload), None, reason, fails=bool(case.failure))
     else:
         recorded = recorded_item(judged, fails=verdicts.fails(judged, session.settings))
+    measured, _ = case.sides(recorded)
     return with_figures(recorded, Measurement(measured, item.workload)) if measured else recorded
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import folders
-from pytest_rwkvperf.core.errors import MeasurementError
+from pytest_rwkvperf.core.errors import MeasurementError, RwkvPerfError
 from pytest_rwkvperf.machine import observers
 from pytest_rwkvperf.measure.measurement import Measurement
-from pytest_rwkvperf.measure.record import CaseRecord, Pairing
 from pytest_rwkvperf.run import saving
 from pytest_rwkvperf.run.engines import Engines
 from pytest_rwkvperf.run.folder import Outline, RunFolder
@@ -19,14 +19,14 @@ from pytest_rwkvperf.run.lease import hardware
 from pytest_rwkvperf.run.selection import Selected
 from pytest_rwkvperf.run.tested_model import TestedModel
 from pytest_rwkvperf.run.verdicts import Verdicts, read_reference
-from pytest_rwkvperf.stats.verdicts import ErrorRates
-from pytest_rwkvperf.verdict import judgement
+from pytest_rwkvperf.verdict import judgement, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from pytest_rwkvperf.core.cases import Case, Item, Question
+    from pytest_rwkvperf.measure.record import CaseRecord, Pairing
     from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.progress import Progress
     from pytest_rwkvperf.verdict.judged import Judgement, Reference
@@ -58,7 +58,7 @@ class Session:
         saving.check_unwatched(self.settings)
         _ = self.engines.answers
         if self.settings.aa or not self.settings.ab:  # what A/A learns goes into the baseline
-            _ = self._reference
+            _ = self._reference, self.engines.recipe
 
     def select(self, questions: Mapping[str, Question]) -> None:
         """Fix, after collection, what is measured: the question that each test asks, by its node id."""
@@ -66,14 +66,19 @@ class Session:
         places = {test: hardware(self.engines.device(asked.item.case)) for test, asked in questions.items()}
         self.folder.keep_outline(Outline(self.selected.items, tuple(self.engines.missing), places))
 
+    def plan(self) -> list[str]:
+        """Of each engine whose software is not the baseline's: which steps decide, and how they share the risk."""
+        changed = {case.backend for case in self.selected.questions if self._verdicts.ab_may_follow(case)}
+        return [self._verdicts.plan(backend) for backend in sorted(changed)]
+
     def measure(self, item: Item) -> Measurement:
         """Measure an item's case with all its selected workloads, unless that has been done.
 
         Raises:
             RwkvPerfError: measuring failed.
         """
-        measured = self._measure_once(item.case)
-        return Measurement(measured.new if isinstance(measured, Pairing) else measured, item.workload)
+        record = self._pairing(item.case).new if self.settings.ab else self._record(item.case)
+        return Measurement(record, item.workload)
 
     def judge(self, question: Question) -> Judgement:
         """The verdict on an item; measures first if need be.
@@ -81,39 +86,68 @@ class Session:
         Raises:
             RwkvPerfError: measuring failed.
         """
+        case = question.item.case
         try:
-            return self._verdicts.judge(question, self._measure_once(question.item.case))
+            if self.settings.ab:
+                return self._verdicts.of_pairs(question, self._pairing(case))
+            judged = self._verdicts.of_stored(question, self._record(case))
+            if self._verdicts.ab_may_follow(case) and steps.is_open(judged):
+                return self._settle(question, judged)
         except MeasurementError as error:
             return judgement.invalid(question.item, question.tolerance, str(error))
+        return judged
 
     def close(self) -> None:
         """Leave nothing behind."""
         self.folder.remove()
 
-    def _measure_once(self, case: Case) -> CaseRecord | Pairing:
-        """Measure a case, unless that has been done: its record, or in A/B those of both environments.
+    def _record(self, case: Case) -> CaseRecord:
+        """Measure a case for comparing with stored figures, unless that has been done.
 
-        Measuring ends early once every question about the case has its verdict, unless the run saves.
+        Measuring ends early once every question about the case has its verdict, unless the run saves. Where A/B may
+        follow, it gets the time that the budget leaves.
         """
+        questions, baseline = self.selected.questions[case], self._reference.baseline
+        handovers = baseline.fastest_handovers(case.threads) if baseline else {}
+        request = replace(self._request(case, questions), handovers=handovers)
+        if self._verdicts.ab_may_follow(case):
+            request = replace(request, budget_seconds=0.0)
+        decided = partial(self._verdicts.stored_decide, questions) if self.settings.save == "no" else None
+        return self._launcher.measure_record(case, request, decided)
+
+    def _pairing(self, case: Case) -> Pairing:
+        """Measure a case in alternation with what `--rwkv-ab` names, unless that has been done."""
         questions = self.selected.questions[case]
-        baseline = None if self.settings.ab else self._reference.baseline
-        request = CaseRequest(
+        decided = partial(self._verdicts.pairs_decide, questions)
+        return self._launcher.measure_pairing(
+            case, self._request(case, questions), self.engines.old[case.backend], decided
+        )
+
+    def _settle(self, question: Question, stored: Judgement) -> Judgement:
+        """What A/B against the baseline's software says where stored figures leave the case's questions open."""
+        case = question.item.case
+        record, verdicts = self._record(case), self._verdicts
+        left = [each for each in self.selected.questions[case] if steps.is_open(verdicts.of_stored(each, record))]
+        try:
+            rebuilt = self.engines.rebuilt(case.backend)
+            decided = partial(verdicts.pairs_decide, left)
+            pairing = self._launcher.measure_pairing(case, self._request(case, left), rebuilt, decided)
+        except RwkvPerfError as error:
+            return steps.undecided_by_ab(verdicts.of_stored(question, record, whole=True), str(error))
+        return steps.decided_by_ab(stored, verdicts.of_pairs(question, pairing))
+
+    def _request(self, case: Case, questions: Iterable[Question]) -> CaseRequest:
+        return CaseRequest(
             label=self.selected.labels[case],
             workloads=tuple(dict.fromkeys(question.item.workload for question in questions)),
             precision=self.settings.precision,
             budget_seconds=self.settings.budget_seconds,
             cases=len(self.selected.questions),
-            handovers=baseline.fastest_handovers(case.threads) if baseline else {},
         )
-        decided = partial(self._verdicts.all_decided, questions)
-        if self.settings.ab:
-            return self._launcher.measure_pairing(case, request, decided)
-        return self._launcher.measure_record(case, request, decided if self.settings.save == "no" else None)
 
-    @property
+    @cached_property
     def _verdicts(self) -> Verdicts:
-        rates = ErrorRates(self.settings.false_alarms, self.settings.wrong_pass)
-        return Verdicts(lambda: self._reference, len(self.selected.items), rates)
+        return Verdicts(lambda: self._reference, self.engines, self.settings, len(self.selected.items))
 
     @cached_property
     def _reference(self) -> Reference:

@@ -101,7 +101,7 @@ def _stored(record: Record, saved: Saved) -> list[str]:
 def _gravest(record: Record, counts: Counter[Verdict], settings: Settings) -> str:
     """What follows from the gravest verdict."""
     if counts["REGRESSION"] and settings.ab:
-        return f"Something is slower here than in {settings.ab}: rerun to confirm, then bisect."
+        return f"Something is slower here than with {settings.ab}: rerun to confirm, then bisect."
     if counts["REGRESSION"]:
         return "Something got slower: rerun to confirm, then bisect; --rwkv-save-baseline=replace accepts it."
     if counts["INVALID"]:

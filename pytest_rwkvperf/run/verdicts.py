@@ -1,4 +1,4 @@
-"""Judging what was measured: against this machine's baseline, or in A/B against the old environment."""
+"""Judging what was measured: by its software, against this machine's baseline, or in A/B against an old build."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import BaselineError
 from pytest_rwkvperf.machine import fingerprint, observers
-from pytest_rwkvperf.measure.record import CaseRecord, Pairing
 from pytest_rwkvperf.stats.paired import compare_pairs
+from pytest_rwkvperf.stats.verdicts import ErrorRates
 from pytest_rwkvperf.store import files
-from pytest_rwkvperf.verdict import judgement
+from pytest_rwkvperf.verdict import judgement, steps
 from pytest_rwkvperf.verdict.judged import Reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from pytest_rwkvperf.core.cases import Question
+    from pytest_rwkvperf.core.cases import Case, Item, Question
+    from pytest_rwkvperf.measure.record import CaseRecord, Pairing
+    from pytest_rwkvperf.run.engines import Engines
     from pytest_rwkvperf.run.options import Settings
-    from pytest_rwkvperf.stats.verdicts import ErrorRates, Verdict
     from pytest_rwkvperf.verdict.judged import Judgement
 
 _FAILING = ("REGRESSION", "INVALID")
+
+_NAMED_CHANGES = 3
 
 _DECIDED = ("PASS", "REGRESSION", "IMPROVEMENT")
 """Verdicts that end a case's measurement; without one, time is spent on precision."""
@@ -30,38 +33,82 @@ _DECIDED = ("PASS", "REGRESSION", "IMPROVEMENT")
 class Verdicts:
     """Answers a run's questions. The error rate is spread over the run's `items`, of which there is at least one."""
 
-    def __init__(self, reference: Callable[[], Reference], items: int, rates: ErrorRates) -> None:
+    def __init__(self, reference: Callable[[], Reference], engines: Engines, settings: Settings, items: int) -> None:
         self._reference = reference
+        self._engines = engines
+        self._settings = settings
         self._items = items
-        self._rates = rates
+        self._rates = ErrorRates(settings.false_alarms, settings.wrong_pass)
 
-    def judge(self, question: Question, measured: CaseRecord | Pairing) -> Judgement:
-        """The verdict; INCONCLUSIVE while a debugger or a coverage tool watches this process.
+    def ab_may_follow(self, case: Case) -> bool:
+        """Whether A/B against the baseline's software may decide what stored figures leave open.
+
+        It is fixed before anything is measured, since the error rates are shared accordingly.
+        """
+        return self._settings.settles and not observers.names() and self._engines.changed(case)
+
+    def plan(self, backend: str) -> str:
+        """How the steps share the error rates for an engine whose software is not the baseline's."""
+        recorded, engine = self._engines.recorded(backend), self._engines.found[backend]
+        changes = recorded.differences(engine.software) if recorded else []
+        named = ", ".join(changes[:_NAMED_CHANGES]) + (", …" if len(changes) > _NAMED_CHANGES else "")
+        return (
+            f"{backend} differs from the baseline's ({named}): what stored figures leave open, or find slower, is "
+            f"decided by A/B against the baseline's software (of the chance of a wrong PASS stored figures have "
+            f"{steps.STORED_SHARE:.0%}; of a false regression A/B has all)"
+        )
+
+    def of_stored(self, question: Question, record: CaseRecord, *, whole: bool = False) -> Judgement:
+        """The verdict by stored figures, or by the software where that is the same.
+
+        With the `whole` error rates where A/B does not follow after all; INCONCLUSIVE under a debugger.
 
         Raises:
             MeasurementError: the samples carry no figure.
         """
-        if isinstance(measured, Pairing):
-            judged = judgement.judge_pairs(measured, question.item, question.tolerance, self._items, rates=self._rates)
-        else:
-            judged = self._against_baseline(question, measured)
-        watchers = observers.names()
-        return judgement.void(judged, "watched", f"measured under {' and '.join(watchers)}" if watchers else "")
+        item, reference = question.item, self._reference()
+        rates = self._rates if whole or not self.ab_may_follow(item.case) else steps.rates_of_stored(self._rates)
+        judged = judgement.judge(record, item, reference, question.tolerance, self._items, rates=rates)
+        if self._settings.compare == "auto" and not judged.voided and self._same_software(item, record, reference):
+            judged = steps.decided_by_identity(judged)
+        return _watched(judged)
 
-    def all_decided(self, questions: Iterable[Question], measured: CaseRecord | Pairing) -> bool:
+    def _same_software(self, item: Item, record: CaseRecord, reference: Reference) -> bool:
+        stored = reference.baseline.cases.get(item.case.key) if reference.baseline else None
+        recorded = self._engines.recorded(item.case.backend)
+        return steps.same_software(record, stored, str(item.workload), recorded.identity if recorded else "")
+
+    def of_pairs(self, question: Question, pairing: Pairing) -> Judgement:
+        """The verdict by A/B; INCONCLUSIVE under a debugger.
+
+        Raises:
+            MeasurementError: the samples carry no figure.
+        """
+        item, tolerance, rates = question.item, question.tolerance, self._rates_of_pairs
+        return _watched(judgement.judge_pairs(pairing, item, tolerance, self._items, rates=rates))
+
+    @property
+    def _rates_of_pairs(self) -> ErrorRates:
+        return self._rates if self._settings.ab else steps.rates_of_ab(self._rates)
+
+    def stored_decide(self, questions: Iterable[Question], record: CaseRecord) -> bool:
         """Whether every question about a case has a verdict, so that its measurement may end."""
-        return all(self._verdict_so_far(question, measured) in _DECIDED for question in questions)
+        return all(self.of_stored(question, record).verdict in _DECIDED for question in questions)
 
-    def _verdict_so_far(self, question: Question, measured: CaseRecord | Pairing) -> Verdict:
-        if isinstance(measured, Pairing):
-            ratios = measured.log_ratios(question.item.workload)
-            return compare_pairs(ratios, question.tolerance, self._items, rates=self._rates).verdict
-        return self._against_baseline(question, measured).verdict
-
-    def _against_baseline(self, question: Question, record: CaseRecord) -> Judgement:
-        return judgement.judge(
-            record, question.item, self._reference(), question.tolerance, self._items, rates=self._rates
+    def pairs_decide(self, questions: Iterable[Question], pairing: Pairing) -> bool:
+        """Whether A/B answers every one of these questions about a case, so that its measurement may end."""
+        compared = (
+            compare_pairs(
+                pairing.log_ratios(question.item.workload), question.tolerance, self._items, rates=self._rates_of_pairs
+            )
+            for question in questions
         )
+        return all(comparison.verdict in _DECIDED for comparison in compared)
+
+
+def _watched(judged: Judgement) -> Judgement:
+    watchers = observers.names()
+    return judgement.void(judged, "watched", f"measured under {' and '.join(watchers)}" if watchers else "")
 
 
 def fails(judged: Judgement, settings: Settings) -> bool:

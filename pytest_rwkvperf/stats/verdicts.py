@@ -26,6 +26,9 @@ Verdict = Literal["PASS", "REGRESSION", "IMPROVEMENT", "INCONCLUSIVE", "NO-BASEL
 VoidedBy = Literal["", "watched", "gpu"]
 """Why a verdict that the figures allow does not count: a debugger or a coverage tool was active, or the GPU's state."""
 
+Step = Literal["", "identity", "stored", "ab"]
+"""What decided: that the software is the same, stored figures, or A/B; empty where nothing did."""
+
 ALPHA = 0.01
 """Probability that a whole run of unchanged code has a REGRESSION, unless `--rwkv-false-alarms` says otherwise; each of
 its m items gets ALPHA / m."""

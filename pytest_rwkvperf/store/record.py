@@ -19,9 +19,9 @@ from pytest_rwkvperf.core.cases import Case, Workload, disambiguated
 from pytest_rwkvperf.core.errors import OptionError, RecordError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.machine.system import System
-from pytest_rwkvperf.measure.record import CaseRecord, ProcessRun
+from pytest_rwkvperf.measure.record import CaseRecord, Pairing, ProcessRun
 from pytest_rwkvperf.stats.estimates import MAX_NANOSECONDS, Rate
-from pytest_rwkvperf.stats.verdicts import Comparison, Verdict, VoidedBy
+from pytest_rwkvperf.stats.verdicts import Comparison, Step, Verdict, VoidedBy
 from pytest_rwkvperf.store.versioned import Format
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class RecordedItem:
     device_seconds_per_token: float | None = None
     device_share: float | None = None
     voided: VoidedBy = ""
+    step: Step = ""
+    """What decided; empty in records of earlier releases, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,8 @@ class CaseFigures:
 class RecordedCase:
     """One engine set up one way: raw samples of this run's side, in A/B also of the `old` one, figures and verdicts.
 
-    `measured` and `figures` are null where measuring failed; `failure` then says why.
+    `measured` and `figures` are null where measuring failed; `failure` then says why. `settled` has both sides of the
+    A/B that decided what stored figures left open, of those items alone.
     """
 
     case: Case
@@ -96,6 +99,11 @@ class RecordedCase:
     items: tuple[RecordedItem, ...]
     old: CaseRecord | None = None
     failure: str = ""
+    settled: Pairing | None = None
+
+    def sides(self, item: RecordedItem) -> tuple[CaseRecord | None, CaseRecord | None]:
+        """Where an item's figures come from: this run's side, and in A/B the old one."""
+        return (self.settled.new, self.settled.old) if item.step == "ab" and self.settled else (self.measured, self.old)
 
     def times(self, workload: str) -> tuple[tuple[int, ...], ...]:
         """Nanoseconds per repetition by process; empty where there are none."""
@@ -156,7 +164,8 @@ def _problem(record: Record) -> str:
 
 
 def _case_problem(case: RecordedCase) -> str:
-    for side in filter(None, (case.measured, case.old)):
+    settled = (case.settled.new, case.settled.old) if case.settled else ()
+    for side in filter(None, (case.measured, case.old, *settled)):
         if side.case != case.case:
             return f"its samples are those of {side.case.key}"
         if not side.runs:

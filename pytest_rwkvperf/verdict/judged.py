@@ -10,7 +10,7 @@ import msgspec
 from pytest_rwkvperf.core.cases import Item, disambiguated
 from pytest_rwkvperf.stats.estimates import Rate
 from pytest_rwkvperf.stats.spread import PRIOR, Belief, Spread
-from pytest_rwkvperf.stats.verdicts import Comparison, Verdict, VoidedBy
+from pytest_rwkvperf.stats.verdicts import Comparison, Step, Verdict, VoidedBy
 from pytest_rwkvperf.store.record import RecordedItem
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Judgement:
     comparison: Comparison | None = None
     parity: float | None = None
     voided: VoidedBy = ""
+    step: Step = ""
 
 
 def recorded_item(judgement: Judgement, *, fails: bool) -> RecordedItem:
@@ -82,6 +83,7 @@ def recorded_item(judgement: Judgement, *, fails: bool) -> RecordedItem:
         baseline=judgement.old,
         comparison=judgement.comparison,
         voided=judgement.voided,
+        step=judgement.step,
     )
 
 
@@ -98,6 +100,7 @@ def from_json(text: str) -> Judgement:
 def junit_properties(judgement: Judgement) -> Iterator[tuple[str, str]]:
     """The properties of a test in a JUnit file, by name; other programs plot them."""
     yield "rwkv_verdict", judgement.verdict
+    yield "rwkv_decided_by", judgement.step
     for name, rate in (("rwkv", judgement.new), ("rwkv_baseline", judgement.old)):
         if rate is not None:
             yield f"{name}_tokens_per_second", f"{rate.median:.6g}"

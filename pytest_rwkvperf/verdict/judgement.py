@@ -80,7 +80,8 @@ def judge_pairs(
     new, old = (estimate_rate(side.times(item.workload), tokens) for side in (pairing.new, pairing.old))
     comparison = compare_pairs(pairing.log_ratios(item.workload), tolerance, items, rates=rates)
     reason = reasons.compared_pairs(comparison, pairing)
-    return Judgement(item, comparison.verdict, reason, tolerance, new, old, comparison, pairing.new.parity)
+    parity = pairing.new.parity
+    return Judgement(item, comparison.verdict, reason, tolerance, new, old, comparison, parity, step="ab")
 
 
 def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, rates: ErrorRates) -> Judgement:
@@ -96,7 +97,7 @@ def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, ra
     old_rate = estimate_rate([row for session in sessions.sessions for row in session.times], tokens)
     comparison = compare(new.times, sessions, tolerance, items, rates=rates, at_look=new.ended_early)
     reason = reasons.compared(comparison, new.times, sessions)
-    return Judgement(item, comparison.verdict, reason, tolerance, new_rate, old_rate, comparison)
+    return Judgement(item, comparison.verdict, reason, tolerance, new_rate, old_rate, comparison, step="stored")
 
 
 def void(judgement: Judgement, by: VoidedBy, why: str) -> Judgement:

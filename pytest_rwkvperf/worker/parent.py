@@ -70,13 +70,17 @@ def end_all() -> None:
 
 
 class Worker:
-    """One process that runs one engine. Use it as a context manager; leaving it ends the process."""
+    """One process that runs one engine. Use it as a context manager; leaving it ends the process.
 
-    def __init__(self, *, python: str = sys.executable, environment: Mapping[str, str] | None = None) -> None:
+    `environment` is added to what `passed` gives; None unsets a variable.
+    """
+
+    def __init__(self, *, python: str = sys.executable, environment: Mapping[str, str | None] | None = None) -> None:
         self._folder = folders.new_temporary_folder("worker")
         self._kills_before = starting.oom_kills()
         own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._folder.path))
-        variables = {**passed(), **_FOR_LAST_LINES, **own, **(environment or {})}
+        given = {**passed(), **_FOR_LAST_LINES, **own, **(environment or {})}
+        variables = {name: value for name, value in given.items() if value is not None}
         try:
             self._process = starting.start([python, str(_BOOTSTRAP)], variables)
         except BaseException:

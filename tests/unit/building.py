@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from pytest_rwkvperf.core.cases import Case, Workload
@@ -17,6 +18,7 @@ from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts, ProcessRun
 from pytest_rwkvperf.oracle.agreement import Agreement, Short
 from pytest_rwkvperf.run import recording
+from pytest_rwkvperf.run.options import Settings
 from pytest_rwkvperf.stats.estimates import Rate
 from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
 from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
@@ -29,6 +31,34 @@ CASE = Case("llama-cpp", "synthetic:nano", "q8_0", "cpu", 2, 512)
 CPU = Device("cpu", "CPU", "cpu")
 MODEL = ModelFacts("synthetic:nano", "a" * 64, 36_000_000, 72_000_000)
 RIGHT = Agreement(finite=True, relative_l2=1e-4, kl=1e-7, top_matches=True)
+
+SETTINGS = Settings(
+    backend="",
+    model="synthetic:nano",
+    quants=(),
+    quants_by_backend={},
+    workloads=(),
+    devices=(),
+    threads=(),
+    chunk=None,
+    suite="auto",
+    save="no",
+    baseline_dir=Path("baselines"),
+    tolerance=0.05,
+    precision=0.02,
+    budget_seconds=240.0,
+    strict=frozenset(),
+    false_alarms=0.01,
+    wrong_pass=0.05,
+    keep_wheels=None,
+    ab=None,
+    compare="auto",
+    reports=(),
+    report_language="en",
+    protocols=("uniform",),
+    history="",
+)
+"""What the options are when none is given."""
 
 
 def make_run(load: int = 10**9, peak: int = 2**30, **times: Sequence[int]) -> ProcessRun:

@@ -83,7 +83,7 @@ def test_another_interpreter_is_the_old_side(
     """Its engine takes `old` times as long, so that the ratio of speeds, new over old, is the same number."""
     result = runs.measuring(f"--rwkv-ab={other_python(factor=old)}", "--rwkv-tolerance=5%")
     assert (result.ret, only(result)) == (code, (ratio, verdict))
-    assert (f"Something is slower here than in {tmp_path}" in result.stdout.str()) == (verdict == "REGRESSION")
+    assert (f"Something is slower here than with {tmp_path}" in result.stdout.str()) == (verdict == "REGRESSION")
     assert "save-baseline" not in result.stdout.str()
     ((new, _, before, *_),) = rows(result)
     assert float(new) == 50

@@ -13,6 +13,7 @@ import pytest
 from pytest_rwkvperf.backends import llama_cpp
 from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.environments.requirements import Reference
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.run import options
 from pytest_rwkvperf.stats.verdicts import ALPHA
@@ -52,8 +53,14 @@ def read(pytester: pytest.Pytester, *arguments: str) -> options.Settings:
 
 
 def test_aa_is_ab_with_this_interpreter(pytester: pytest.Pytester) -> None:
-    assert read(pytester, "--rwkv-aa").ab == sys.executable
-    assert read(pytester, "--rwkv-aa=no").ab == read(pytester).ab == ""
+    assert read(pytester, "--rwkv-aa").ab == Reference("interpreter", sys.executable)
+    assert read(pytester, "--rwkv-aa=no").ab is read(pytester).ab is None
+
+
+def test_compare_ab_is_ab_with_the_baseline_and_ab_goes_before_compare(pytester: pytest.Pytester) -> None:
+    assert read(pytester, "--rwkv-compare=ab").ab == Reference("baseline", "baseline")
+    named = read(pytester, "--rwkv-compare=stored", f"--rwkv-ab={sys.executable}").ab
+    assert named == Reference("interpreter", sys.executable)
 
 
 def test_a_relative_interpreter_is_resolved_at_the_start(
@@ -64,7 +71,7 @@ def test_a_relative_interpreter_is_resolved_at_the_start(
     linked.symlink_to(sys.executable)
     monkeypatch.chdir(pytester.path)
     # Not what the link leads to: a virtual environment's Python is a link.
-    assert read(pytester, "--rwkv-ab=old/python").ab == str(linked)
+    assert read(pytester, "--rwkv-ab=old/python").ab == Reference("interpreter", str(linked))
 
 
 @pytest.mark.parametrize(

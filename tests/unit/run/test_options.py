@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -14,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.environments.requirements import Reference
 from pytest_rwkvperf.reports.formats import ReportRequest
 from pytest_rwkvperf.run import options
+from tests.unit.building import SETTINGS
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.run.options import Settings
@@ -58,31 +61,7 @@ def test_defaults_measure_nothing(
 ) -> None:
     settings = options.read(pytester.parseconfig())
     assert not settings.measuring
-    assert settings == options.Settings(
-        backend="",
-        model="synthetic:nano",
-        quants=(),
-        quants_by_backend={},
-        workloads=(),
-        devices=(),
-        threads=(),
-        chunk=None,
-        suite="auto",
-        save="no",
-        baseline_dir=pytester.path / "baselines",
-        tolerance=0.05,
-        precision=0.02,
-        budget_seconds=240.0,
-        strict=frozenset(),
-        false_alarms=0.01,
-        wrong_pass=0.05,
-        keep_wheels=None,
-        ab="",
-        reports=(),
-        report_language="en",
-        protocols=("uniform",),
-        history="",
-    )
+    assert settings == replace(SETTINGS, baseline_dir=pytester.path / "baselines")
 
 
 INI = {
@@ -101,6 +80,7 @@ INI = {
     "rwkv_budget": "30",
     "rwkv_strict": "skip",
     "rwkv_ab": "",
+    "rwkv_compare": "stored",
     "rwkv_keep_wheels": "wheels",
     "rwkv_false_alarms": "2%",
     "rwkv_wrong_pass": "0.1",
@@ -133,7 +113,8 @@ def test_every_option_has_an_ini_twin(pytester: pytest.Pytester) -> None:
         false_alarms=0.02,
         wrong_pass=0.1,
         keep_wheels=pytester.path / "wheels",
-        ab="",
+        ab=None,
+        compare="stored",
         reports=(ReportRequest("json", pytester.path / "from-ini.json"),),
         report_language="zh",
         protocols=("native", "uniform"),
@@ -158,8 +139,9 @@ COMMAND_LINE = {
     "--rwkv-precision": ("9%", "precision", 0.09),
     "--rwkv-budget": ("0.5", "budget_seconds", 0.5),
     "--rwkv-strict": ("no-baseline", "strict", frozenset({"no-baseline"})),
-    "--rwkv-ab": (sys.executable, "ab", sys.executable),
-    "--rwkv-aa": ("no", "ab", sys.executable),
+    "--rwkv-compare": ("auto", "compare", "auto"),
+    "--rwkv-ab": (sys.executable, "ab", Reference("interpreter", sys.executable)),
+    "--rwkv-aa": ("no", "ab", Reference("interpreter", sys.executable)),
     "--rwkv-report-language": ("en", "report_language", "en"),
     "--rwkv-protocol": ("uniform", "protocols", ("uniform",)),
     "--rwkv-history": ("other.db", "history", "other.db"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +16,6 @@ from pytest_rwkvperf.core.engine import Backend, Device
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.software import Software
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine
-from pytest_rwkvperf.run.options import Settings
 from pytest_rwkvperf.run.selection import (
     ModelLimits,
     Request,
@@ -29,6 +27,10 @@ from pytest_rwkvperf.run.selection import (
     read_marker,
     unfit,
 )
+from tests.unit.building import SETTINGS
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.run.options import Settings
 
 CPU = Device("cpu", "CPU", "cpu")
 GPU = Device("cuda:0", "NVIDIA H200", "gpu")
@@ -55,31 +57,7 @@ BACKENDS = tuple(engine.backend for engine in ALL)
 ANY_FORMAT = ModelLimits("synthetic:nano", frozenset({"pth", "gguf", "st"}))
 ONLY_GGUF = ModelLimits("mine.gguf", frozenset({"gguf"}), "q4_k_m")
 
-DEFAULTS = Settings(
-    backend="all",
-    model="synthetic:nano",
-    quants=(),
-    quants_by_backend={},
-    workloads=(),
-    devices=(),
-    threads=(),
-    chunk=None,
-    suite="auto",
-    save="no",
-    baseline_dir=Path("baselines"),
-    tolerance=0.05,
-    precision=0.02,
-    budget_seconds=240,
-    strict=frozenset(),
-    false_alarms=0.01,
-    wrong_pass=0.05,
-    keep_wheels=None,
-    ab="",
-    reports=(),
-    report_language="en",
-    protocols=("uniform",),
-    history="",
-)
+DEFAULTS = replace(SETTINGS, backend="all")
 
 
 def chosen(
