@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from pytest_rwkvperf.core.cases import Case, Item, Question
+    from pytest_rwkvperf.core.cases import Case, Question
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
     from pytest_rwkvperf.run.engines import Engines
     from pytest_rwkvperf.run.options import Settings
@@ -69,14 +69,11 @@ class Verdicts:
         item, reference = question.item, self._reference()
         rates = self._rates if whole or not self.ab_may_follow(item.case) else steps.rates_of_stored(self._rates)
         judged = judgement.judge(record, item, reference, question.tolerance, self._items, rates=rates)
-        if self._settings.compare == "auto" and not judged.voided and self._same_software(item, record, reference):
-            judged = steps.decided_by_identity(judged)
-        return _watched(judged)
-
-    def _same_software(self, item: Item, record: CaseRecord, reference: Reference) -> bool:
         stored = reference.baseline.cases.get(item.case.key) if reference.baseline else None
         recorded = self._engines.recorded(item.case.backend)
-        return steps.same_software(record, stored, str(item.workload), recorded.identity if recorded else "")
+        if self._settings.compare == "auto" and steps.same_software(judged, record, stored, recorded):
+            judged = steps.decided_by_identity(judged)
+        return _watched(judged)
 
     def of_pairs(self, question: Question, pairing: Pairing) -> Judgement:
         """The verdict by A/B; INCONCLUSIVE under a debugger.

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pytest_rwkvperf.core.software import Software
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.stats.verdicts import ErrorRates
     from pytest_rwkvperf.store.baseline import StoredCase
@@ -37,18 +38,20 @@ def is_open(judged: Judgement) -> bool:
     return judged.verdict in ("INCONCLUSIVE", "NO-BASELINE", "REGRESSION") and judged.voided != "watched"
 
 
-def same_software(record: CaseRecord, stored: StoredCase | None, workload: str, recipe_identity: str) -> bool:
+def same_software(judged: Judgement, record: CaseRecord, stored: StoredCase | None, recorded: Software | None) -> bool:
     """Whether a case was measured with the very software that its newest stored figures were, driver included.
 
-    Where the baseline has no figures of the workload, the recipe's software counts.
+    Where nothing is stored of the case, the recipe's software counts; where what is stored differs in more, nothing.
     """
-    if record.software is None:
+    if record.software is None or judged.voided:
         return False
     identity = record.software.identity
-    sessions = stored.comparable_sessions(workload) if stored else ()
-    if stored is None or not sessions:
-        return identity == recipe_identity
-    return identity == sessions[-1].software and stored.device.detail == record.device.detail
+    if stored is None:
+        return recorded is not None and identity == recorded.identity
+    if judged.comparison is None:
+        return False
+    newest = stored.comparable_sessions(str(judged.item.workload))[-1]
+    return identity == newest.software and stored.device.detail == record.device.detail
 
 
 def decided_by_identity(judged: Judgement) -> Judgement:
