@@ -55,7 +55,7 @@ def session(asked: argparse.Namespace) -> dict[str, Any]:
                 *OPTIONS,
                 f"--rwkv-budget={asked.budget:g}",
             ),
-            *("--rwkv-save-baseline=replace", f"--rwkv-baseline-dir={folder}/baselines", *asked.options),
+            *("--rwkv-save-baseline=replace,crowded", f"--rwkv-baseline-dir={folder}/baselines", *asked.options),
         ]
         ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         if ended.returncode != 0:

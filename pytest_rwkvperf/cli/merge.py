@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.fleet import fleet_report, merge
 from pytest_rwkvperf.reports import report_files
+from pytest_rwkvperf.run.options import read_save
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
@@ -44,8 +46,9 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE", type=Path, action="append", default=[], help=f"{kinds}; may be repeated"
     )
     parser.add_argument(
-        "--save-baseline", nargs="?", const="append", choices=("append", "replace"), metavar="append|replace",
-        help="store reliable figures, each in its machine's baseline",
+        "--save-baseline", nargs="?", const="append", metavar="append|replace[,crowded]",
+        help="store reliable figures, each in its machine's baseline; with ,crowded also what was measured beside "
+        "other busy processes",
     )  # fmt: skip
     parser.add_argument("--baseline-dir", type=Path, default=Path("baselines"), metavar="DIR", help="of baselines")
 
@@ -60,8 +63,10 @@ def check_outputs(options: argparse.Namespace) -> None:
     """Refuse output files that could not be written, before measuring begins.
 
     Raises:
-        OptionError: the suffix is unknown, or the path cannot be written.
+        OptionError: the suffix is unknown, or the path cannot be written; or --save-baseline has an unknown value.
     """
+    if options.save_baseline:
+        read_save("--save-baseline=", options.save_baseline)
     for path in options.output:
         if path.suffix.lower() not in fleet_report.FORMATS:
             raise OptionError(f"-o {path}: write a file ending in {', '.join(fleet_report.FORMATS)}")
@@ -71,10 +76,13 @@ def check_outputs(options: argparse.Namespace) -> None:
 def finish(merged: Merged, options: argparse.Namespace, console: Console) -> int:
     """Store and write what the options ask for; returns 0 if every machine is there and nothing failed."""
     missing = merged.missing
-    if options.save_baseline:
-        written, failed = merge.save(merged, options.baseline_dir, replacing=options.save_baseline == "replace")
+    mode, crowded = read_save("--save-baseline=", options.save_baseline or "no")
+    if mode != "no":
+        written, failed = merge.save(merged, options.baseline_dir, replacing=mode == "replace", crowded=crowded)
         for path in written:
             console.text(f"{path}\n")
+        for refusal in merge.refusals(merged, crowded=crowded):
+            console.text(printable(f"Not saved: {refusal}.\n", keep="\n"))
         missing = (*missing, *failed)
     complete = merge.Merged(merged.runs, missing)
     for path in options.output:

@@ -92,17 +92,18 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
             raise OptionError(f"{path} does not exist; give records, or folders with records in them")
 
 
-def save(merged: Merged, folder: Path, *, replacing: bool) -> tuple[list[Path], list[Missing]]:
+def save(merged: Merged, folder: Path, *, replacing: bool, crowded: bool = False) -> tuple[list[Path], list[Missing]]:
     """Store each run's sound figures in its own machine's baseline; returns the files, and what could not be stored.
 
-    As after a run, INVALID and voided figures are never stored, and REGRESSION only when replacing. A session that is
+    As after a run, INVALID and voided figures are never stored, REGRESSION only when replacing, and what was measured
+    beside other busy processes only when `crowded` ones are asked for. A session that is
     already stored is not stored again, so merging twice does no harm.
     """
     written: dict[Path, None] = {}
     failed: list[Missing] = []
     for run in merged.runs:
         try:
-            path = _save_one(run, folder, replacing=replacing)
+            path = _save_one(run, folder, replacing=replacing, crowded=crowded)
         except RwkvPerfError as error:  # noqa: PERF203 - one machine's error must not stop the others
             failed.append(Missing(run.fingerprint.id, str(error)))
         else:
@@ -110,13 +111,23 @@ def save(merged: Merged, folder: Path, *, replacing: bool) -> tuple[list[Path], 
     return [*written], failed
 
 
-def _save_one(run: Record, folder: Path, *, replacing: bool) -> Path | None:
+def refusals(merged: Merged, *, crowded: bool) -> list[str]:
+    """Which cases `save` leaves out for what the machine did meanwhile, and why, in sentences."""
+    measured = ((run.fingerprint.id, case.case.label, case.measured) for run in merged.runs for case in run.cases)
+    reasons = (
+        (f"{name}: {label}", accept.refusal(record, crowded=crowded)) for name, label, record in measured if record
+    )
+    return [f"{name}: {reason}" for name, reason in reasons if reason]
+
+
+def _save_one(run: Record, folder: Path, *, replacing: bool, crowded: bool) -> Path | None:
     keep: dict[str, set[str]] = {}
     for case, item in run.items():
         if accept.is_accepted(item, replacing=replacing):
             keep.setdefault(case.case.key, set()).add(item.workload)
     measured = [case.measured for case in run.cases if case.measured is not None and case.old is None]
-    stored = accept.stored_cases([record for record in measured if not record.doubt], keep, run.started)
+    sound = [record for record in measured if not accept.refusal(record, crowded=crowded)]
+    stored = accept.stored_cases(sound, keep, run.started)
 
     def with_fresh(baseline: Baseline) -> Baseline:
         """Choose under the lock: another merge may have stored the same sessions meanwhile."""

@@ -21,6 +21,7 @@ from pytest_rwkvperf.machine.watching import GpuConditions
 from pytest_rwkvperf.oracle.agreement import Deep, Short
 from pytest_rwkvperf.stats.levels import SessionTimes
 from pytest_rwkvperf.stats.paired import PairRatio, pair_ratio
+from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION
 from pytest_rwkvperf.worker import native
 
 if TYPE_CHECKING:
@@ -124,6 +125,11 @@ class CaseRecord:
     def doubt(self) -> str:
         """Why no verdict may rest on these figures, now or later; empty when one may."""
         return self.gpu.doubt() if self.gpu else ""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether other processes took so much of the processor that no comparison with these figures is bounded."""
+        return self.conditions.foreign > MAX_CONTENTION
 
     @property
     def parity(self) -> float | None:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.reports import formats
@@ -26,6 +26,8 @@ Suite = Literal["auto", "yes", "no"]
 Save = Literal["no", "append", "replace"]
 Compare = Literal["auto", "stored", "ab"]
 Strictness = Literal["skip", "no-baseline", "inconclusive"]
+
+_SAVES = ("no", "append", "replace", "append,crowded", "replace,crowded")
 
 MAX_NUMBER = 9_999_999
 """Of threads, tokens in a chunk and seconds. A workload's tokens have the same bound."""
@@ -103,8 +105,9 @@ OPTIONS = (
     Option(
         "save-baseline",
         "no",
-        "store this run as this machine's baseline, beside older sessions; a regression is stored with replace only",
-        "append|replace",
+        "store this run as this machine's baseline, beside older sessions; a regression is stored with replace only, "
+        "and what was measured beside other busy processes only with ,crowded (append,crowded)",
+        "append|replace[,crowded]",
         bare="append",
     ),
     Option(
@@ -196,6 +199,8 @@ class Settings:
     chunk: int | None
     suite: Suite
     save: Save
+    save_crowded: bool
+    """Whether to store also what was measured while other processes took much of the processor."""
     baseline_dir: Path
     tolerance: float
     precision: float
@@ -257,6 +262,7 @@ def read(config: pytest.Config) -> Settings:
     """
     raw = values(config)
     quants, quants_by_backend = _quants(raw["quant"])
+    save, save_crowded = read_save("--rwkv-save-baseline=", raw["save-baseline"])
     return Settings(
         backend=_backend(config, raw["backend"]),
         model=_model(config, raw["model"]),
@@ -267,7 +273,8 @@ def read(config: pytest.Config) -> Settings:
         threads=tuple(_number("threads", word, int) for word in _words(raw["threads"])),
         chunk=_number("chunk", raw["chunk"], int) if raw["chunk"] else None,
         suite=_choice("suite", raw["suite"], ("auto", "yes", "no")),
-        save=_choice("save-baseline", raw["save-baseline"], ("no", "append", "replace")),
+        save=save,
+        save_crowded=save_crowded,
         baseline_dir=config.rootpath / raw["baseline-dir"],
         tolerance=read_share("--rwkv-tolerance=", raw["tolerance"]),
         precision=read_share("--rwkv-precision=", raw["precision"]),
@@ -334,6 +341,21 @@ def _old_build(raw: Mapping[str, str]) -> Reference | None:
     return requirements.parse(text)
 
 
+def read_save(option: str, text: str) -> tuple[Save, bool]:
+    """How to save, and whether crowded sessions too: `append`, `replace,crowded`; errors begin with `option`.
+
+    `crowded` is a word of this value, not an option of its own: it is asked for with each save, and an ini file cannot
+    turn it on unnoticed.
+
+    Raises:
+        OptionError: it is none of these.
+    """
+    mode, _, crowded = text.partition(",")
+    if text not in _SAVES:
+        raise OptionError(f"{option}{text!r} is unknown; allowed: {', '.join(_SAVES)}{_path_hint(text)}")
+    return cast("Save", mode), bool(crowded)
+
+
 def read_share(option: str, text: str) -> float:
     """Read `5%`, `2.5 %` or `0.05` as a share strictly between 0 and 1; errors begin with `option`.
 
@@ -383,10 +405,13 @@ def _quants(text: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
 
 def _choice(name: str, text: str, allowed: tuple[Any, ...]) -> Any:  # noqa: ANN401 - one of the literals given
     if text not in allowed:
-        # Without a value, --rwkv-save-baseline and --rwkv-strict take the next argument for it.
-        hint = "; put test paths before the option" if "/" in text or text.endswith(".py") else ""
-        raise OptionError(f"--rwkv-{name}={text!r} is unknown; allowed: {', '.join(allowed)}{hint}")
+        raise OptionError(f"--rwkv-{name}={text!r} is unknown; allowed: {', '.join(allowed)}{_path_hint(text)}")
     return text
+
+
+def _path_hint(text: str) -> str:
+    """Without a value, --rwkv-save-baseline and --rwkv-strict take the next argument for it."""
+    return "; put test paths before the option" if "/" in text or text.endswith(".py") else ""
 
 
 def _number(name: str, text: str, kind: Callable[[str], Any]) -> Any:  # noqa: ANN401 - int or float, as asked

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def save(settings: Settings, folder: RunFolder, judgements: Collection[Judgement]) -> Saved | None:
-    """Store a run's valid figures; None if nothing was judged valid; without a path if only doubtful cases were.
+    """Store a run's valid figures; None if nothing was judged valid; without a path if only refused cases were.
 
     Raises:
         RwkvPerfError: the baseline cannot be read or written.
@@ -32,11 +32,12 @@ def save(settings: Settings, folder: RunFolder, judgements: Collection[Judgement
     check_unwatched(settings)
     replacing = settings.save == "replace"
     accepted = accept.accepted(judgements, replacing=replacing)
-    records = folder.records()
+    measured = folder.records()
+    records = [record for record in measured if not accept.refusal(record, crowded=settings.save_crowded)]
     now = _now()
-    stored = accept.stored_cases([record for record in records if not record.doubt], accepted, now)
+    stored = accept.stored_cases(records, accepted, now)
     if not stored:
-        return Saved(None, 0) if any(record.doubt for record in records) else None
+        return Saved(None, 0) if len(records) < len(measured) else None
     path = files.save(settings.baseline_dir, fingerprint.read(), stored, replacing=replacing)
     _save_recipe(settings, [record for record in records if record.case.key in accepted])
     count = sum(len(case.sessions[0].workloads) for case in stored)
@@ -66,10 +67,12 @@ def _save_recipe(settings: Settings, records: Iterable[CaseRecord]) -> None:
 def keep_noise(settings: Settings, folder: RunFolder) -> KeptNoise | None:
     """After an A/A run, store how much processes of the same code differ here; None when it has no figures for that.
 
+    Crowded cases give none: what others did then says nothing about this machine.
+
     Raises:
         RwkvPerfError: the baseline cannot be read or written, or a record carries no figure.
     """
-    noise = accept.noise_of(folder.pairings(), _now())
+    noise = accept.noise_of([pairing for pairing in folder.pairings() if not pairing.new.crowded], _now())
     if not noise:
         return None
     return KeptNoise(files.save_noise(settings.baseline_dir, fingerprint.read(), noise), noise)

@@ -9,6 +9,7 @@ from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.reports import native_ratio, terminal_tables
 from pytest_rwkvperf.reports.figures import UNBOUNDED, item_name, number
 from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION
+from pytest_rwkvperf.verdict import accept
 
 if TYPE_CHECKING:
     import pytest
@@ -62,15 +63,21 @@ def next_steps(record: Record, result: RunResult, settings: Settings) -> list[st
     steps += _detectable(record, settings)
     if result.noise is not None:
         steps.append(_noise(result.noise))
+    elif settings.aa and any(case.measured and case.measured.crowded for case in record.cases):
+        steps.append(
+            "How much processes of the same code differ was not kept: other processes took more than "
+            f"{MAX_CONTENTION:.0%} of the processor meanwhile. Run --rwkv-aa again when they have ended."
+        )
     ratios = native_ratio.sentence(record)
     return [*steps, ratios] if ratios else steps
 
 
 def _saved(record: Record, saved: Saved, settings: Settings) -> list[str]:
     """What went into the baseline, what of it will be of no use there, and what did not go in."""
-    steps = [] if saved.path is None else _stored(record, saved)
+    steps = [] if saved.path is None else _stored(record, saved, settings)
     sides = [(case.case.label, case.measured) for case in record.cases if case.measured]
-    steps += [f"Not saved: {label}: {measured.doubt}." for label, measured in sides if measured.doubt]
+    refusals = ((label, accept.refusal(measured, crowded=settings.save_crowded)) for label, measured in sides)
+    steps += [f"Not saved: {label}: {reason}." for label, reason in refusals if reason]
     regressions = [item_name(case, item) for case, item in record.items() if item.verdict == "REGRESSION"]
     if regressions and settings.save != "replace":
         names = ", ".join(regressions)
@@ -78,8 +85,10 @@ def _saved(record: Record, saved: Saved, settings: Settings) -> list[str]:
     return steps
 
 
-def _stored(record: Record, saved: Saved) -> list[str]:
-    steps = [f"Saved {saved.stored} workloads to {saved.path}; commit it."]
+def _stored(record: Record, saved: Saved, settings: Settings) -> list[str]:
+    crowded = max((case.measured.conditions.foreign for case in record.cases if case.measured), default=0.0)
+    as_asked = crowded > MAX_CONTENTION and settings.save_crowded
+    steps = [f"Saved {saved.stored} workloads to {saved.path}{'' if as_asked else '; commit it'}."]
     if saved.ahead:
         steps.append(
             f"Stored sessions are dated up to {saved.ahead}, later than this machine's clock: this one was stored "
@@ -89,11 +98,10 @@ def _stored(record: Record, saved: Saved) -> list[str]:
     noisy = [rate for rate in rates if rate.half_width is None or rate.half_width > _NOISY]
     if noisy:
         steps.append(f"{len(noisy)} of them have an interval beyond ± {_NOISY:.0%}: save again on a quieter machine.")
-    crowded = max((case.measured.conditions.foreign for case in record.cases if case.measured), default=0.0)
-    if crowded > MAX_CONTENTION:
+    if as_asked:
         steps.append(
-            f"Other processes took {crowded:.0%} of the processor meanwhile, and no verdict rests on such a session: "
-            "save again when the machine is idle."
+            f"Other processes took {crowded:.0%} of the processor meanwhile. The session is stored as you asked; no "
+            "verdict rests on it, and it is not used once a calm one is stored."
         )
     return steps
 

@@ -346,7 +346,8 @@ def _log_ratio(new: SessionTimes, stored: StoredSessions, statistic: Statistic) 
     reference = same or uncontended(stored.sessions)
     levels = [level(drop_slow_handovers(session), statistic) for session in reference]
     # Only sessions that can be compared with each other show the spread.
-    versions = [group for version in stored.other_versions if (group := comparable(new, version))]
+    calm = [[session for session in version if session.foreign <= MAX_CONTENTION] for version in stored.other_versions]
+    versions = [group for version in calm if (group := comparable(new, version))]
     others = [[level(drop_slow_handovers(session), statistic) for session in group] for group in versions]
     belief = stored.belief.after_sessions([levels, *others])
     drifted = drift(new_level, levels, belief)

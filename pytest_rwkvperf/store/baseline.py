@@ -13,7 +13,7 @@ from pytest_rwkvperf.core.errors import BaselineError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.stats.estimates import MAX_NANOSECONDS
 from pytest_rwkvperf.stats.levels import SessionTimes, typical_handover
-from pytest_rwkvperf.stats.verdicts import MAX_SESSIONS, StoredSessions
+from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION, MAX_SESSIONS, StoredSessions
 from pytest_rwkvperf.store.versioned import Format
 
 if TYPE_CHECKING:
@@ -45,6 +45,11 @@ class BaselineEntry:
     software: str = ""
     """What was loaded of the engine (`Software.identity`); empty in entries of earlier releases."""
 
+    @property
+    def crowded(self) -> bool:
+        """Whether other processes took so much of the processor that no comparison with these times is bounded."""
+        return self.foreign > MAX_CONTENTION
+
     def session_times(self, workload: str, probe_version: str) -> SessionTimes:
         """A workload's times, with probes and handovers if they are of this version."""
         times = SessionTimes(self.workloads[workload], foreign=self.foreign)
@@ -63,7 +68,10 @@ class StoredCase:
     sessions: tuple[BaselineEntry, ...] = ()
 
     def comparable_sessions(self, workload: str) -> tuple[BaselineEntry, ...]:
-        """The sessions to compare with: those of the workload with the newest one's software versions and protocol."""
+        """The sessions to compare with: those of the workload with the newest one's software versions and protocol.
+
+        Crowded sessions are used only where the workload has no others, of any software.
+        """
         return next(iter(self._by_software(workload)), ())
 
     def sessions_of(self, workload: str, probe_version: str) -> StoredSessions:
@@ -77,7 +85,8 @@ class StoredCase:
     def _by_software(self, workload: str) -> list[tuple[BaselineEntry, ...]]:
         """A workload's sessions with the newest one's protocol, grouped by software versions, newest group first."""
         # Sorted here too: files are merged by hand and by git.
-        newest_first = [session for session in _by_date(self.sessions) if workload in session.workloads][::-1]
+        every = [session for session in _by_date(self.sessions) if workload in session.workloads][::-1]
+        newest_first = [session for session in every if not session.crowded] or every
         groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[BaselineEntry]] = {}
         for session in newest_first:
             if session.protocol == newest_first[0].protocol:
@@ -110,7 +119,8 @@ class Baseline:
         """The fastest typical handover of a stored session with so many threads, by the probes' version."""
         fastest: dict[str, float] = {}
         for stored in self.cases.values():
-            for session in stored.sessions if stored.case.threads == threads else ():
+            calm = (session for session in stored.sessions if not session.crowded)
+            for session in calm if stored.case.threads == threads else ():
                 known = fastest.get(session.probe_version, math.inf)
                 for rows in session.handovers.values():
                     fastest[session.probe_version] = known = min(known, typical_handover(rows))
@@ -155,13 +165,17 @@ def _by_date(sessions: tuple[BaselineEntry, ...]) -> tuple[BaselineEntry, ...]:
 
 
 def _limited(sessions: tuple[BaselineEntry, ...]) -> tuple[BaselineEntry, ...]:
-    """The newest MAX_SESSIONS of each workload: ten sessions of one do not drop the only one of another."""
+    """The newest MAX_SESSIONS of each workload: ten sessions of one do not drop the only one of another.
+
+    Crowded ones are the first to be dropped: they must not push out those that verdicts rest on.
+    """
     counts: Counter[str] = Counter()
     kept: list[BaselineEntry] = []
-    for session in reversed(sessions):
+    newest_first = sessions[::-1]
+    for session in sorted(newest_first, key=lambda session: session.crowded):
         counts.update(list(session.workloads))
         kept += without((session,), {name for name in session.workloads if counts[name] > MAX_SESSIONS})
-    return tuple(reversed(kept))
+    return _by_date(tuple(kept[::-1]))
 
 
 def without(sessions: tuple[BaselineEntry, ...], workloads: set[str]) -> tuple[BaselineEntry, ...]:

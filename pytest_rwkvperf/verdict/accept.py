@@ -1,6 +1,6 @@
 """What of a run is stored in the baseline: every valid figure, a REGRESSION only where the user replaces.
 
-Whoever stores the result must leave out doubtful records (`CaseRecord.doubt`): they would contaminate later verdicts.
+Whoever stores the result must leave out the records that `refusal` names: they would contaminate later verdicts.
 """
 
 from __future__ import annotations
@@ -36,6 +36,16 @@ def is_accepted(judged: Judgement | RecordedItem, *, replacing: bool) -> bool:
     """Whether to store an item's figures: it has a verdict, not INVALID or voided; REGRESSION only when replacing."""
     refused = {None, "INVALID"} if replacing else {None, "INVALID", "REGRESSION"}
     return judged.verdict not in refused and not judged.voided
+
+
+def refusal(record: CaseRecord, *, crowded: bool) -> str:
+    """Why a case's figures are not stored, in words; empty where they are. `crowded`: store also crowded sessions."""
+    if record.crowded and not crowded and not record.doubt:
+        return (
+            f"other processes took {record.conditions.foreign:.0%} of the processor meanwhile, and no verdict rests on "
+            "such figures; end those processes and save again (or save append,crowded to store them all the same)"
+        )
+    return record.doubt
 
 
 def stored_cases(records: Iterable[CaseRecord], keep: dict[str, set[str]], recorded: str) -> list[StoredCase]:

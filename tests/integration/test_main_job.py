@@ -60,7 +60,7 @@ def test_all_engines_save_a_baseline_and_are_compared_with_it(
     tmp_path: Path, measure: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     quants = "--rwkv-quant=rwkv=fp32,llama-cpp=f16+q8_0,web-rwkv=fp16"
-    first = measure("--rwkv-backend=all", quants, "--rwkv-save-baseline", "--rwkv-strict=skip")
+    first = measure("--rwkv-backend=all", quants, "--rwkv-save-baseline=append,crowded", "--rwkv-strict=skip")
     assert first.returncode == 0, first.stdout + first.stderr
     verdicts = rows(first.stdout)
     cases = {case[:2] for case in verdicts}

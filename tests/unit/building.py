@@ -43,6 +43,7 @@ SETTINGS = Settings(
     chunk=None,
     suite="auto",
     save="no",
+    save_crowded=False,
     baseline_dir=Path("baselines"),
     tolerance=0.05,
     precision=0.02,

@@ -297,3 +297,18 @@ def test_voided_figures_are_not_stored(tmp_path: Path, *, replacing: bool) -> No
 def test_figures_of_a_throttled_gpu_are_not_stored(tmp_path: Path) -> None:
     merged = merge.Merged((report_record(recorded(throttled(MEASURED))),), ())
     assert merge.save(merged, tmp_path / "baselines", replacing=False) == ([], [])
+
+
+def test_a_crowded_machines_figures_are_stored_only_where_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crowded = replace(MEASURED, conditions=replace(MEASURED.conditions, foreign=0.45))
+    (tmp_path / "run.json").write_text(records.dumps(report_record(recorded(crowded))), "utf-8")
+    command = ["merge", str(tmp_path / "run.json"), f"--baseline-dir={tmp_path / 'baselines'}"]
+    assert main([*command, "--save-baseline"]) == 0
+    assert "llama-cpp-q8_0-cpu: other processes took 45% of the processor meanwhile" in capsys.readouterr().out
+    assert not (tmp_path / "baselines").exists()
+    assert main([*command, "--save-baseline=append,crowded"]) == 0
+    assert "Not saved" not in capsys.readouterr().out
+    assert len([*(tmp_path / "baselines").glob("*-*.json")]) == 1
+    assert main([*command, "--save-baseline=sometimes"]) == 2

@@ -105,6 +105,7 @@ def test_every_option_has_an_ini_twin(pytester: pytest.Pytester) -> None:
         chunk=64,
         suite="no",
         save="replace",
+        save_crowded=False,
         baseline_dir=pytester.path / "from-ini",
         tolerance=0.07,
         precision=0.03,
@@ -201,6 +202,26 @@ def test_options_without_a_value(pytester: pytest.Pytester) -> None:
     settings = options.read(pytester.parseconfig("--rwkv-save-baseline", "--rwkv-strict"))
     assert settings.save == "append"
     assert settings.strict == {"skip", "no-baseline", "inconclusive"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("append", ("append", False)),
+        ("append,crowded", ("append", True)),
+        ("replace,crowded", ("replace", True)),
+        ("no", ("no", False)),
+    ],
+)
+def test_crowded_sessions_are_saved_only_where_the_value_says_so(text: str, expected: tuple[str, bool]) -> None:
+    settings = read(save_baseline=text)
+    assert (settings.save, settings.save_crowded) == expected
+
+
+@pytest.mark.parametrize("text", ["crowded", "append,replace", "no,crowded", "append,crowd", ""])
+def test_other_words_about_saving_are_refused(text: str) -> None:
+    with pytest.raises(OptionError, match=r"is unknown; allowed: no, append, replace, append,crowded"):
+        read(save_baseline=text)
 
 
 def test_an_absolute_baseline_folder_is_kept(tmp_path: Path) -> None:
@@ -303,7 +324,7 @@ def test_every_text_is_a_budget_or_refused(text: str) -> None:
     [
         ("suite", "maybe", "auto, yes, no"),
         ("suite", "", "auto, yes, no"),
-        ("save_baseline", "yes", "no, append, replace"),
+        ("save_baseline", "yes", "no, append, replace, append,crowded, replace,crowded"),
         ("strict", "skip,never", "skip, no-baseline, inconclusive"),
     ],
 )

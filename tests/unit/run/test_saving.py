@@ -6,35 +6,39 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import pytest
+
 from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.machine import observers
+from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.run.folder import RunFolder
-from pytest_rwkvperf.run.saving import save
+from pytest_rwkvperf.run.saving import keep_noise, save
 from pytest_rwkvperf.store import files
 from pytest_rwkvperf.verdict.judged import Judgement
-from tests.unit.building import CASE, make_record, make_run, throttled
+from tests.unit.building import CASE, make_record, make_run, record_of, throttled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import pytest
-
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.run.result import Saved
 
+CROWDED = 0.45
 SOUND = make_record(make_run(pp16=[10**7] * 3))
 THROTTLED = throttled(make_record(make_run(pp16=[10**7] * 3), case=replace(CASE, quant="f16")))
 
 
-def saved(records: Sequence[CaseRecord], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Saved | None:
+def saved(
+    records: Sequence[CaseRecord], folder: Path, monkeypatch: pytest.MonkeyPatch, *, crowded: bool = False
+) -> Saved | None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     monkeypatch.setattr(observers, "names", list)
     run = RunFolder(folder / "run")
     for record in records:
         run.keep(record.case, record)
     items = [Item(record.case, Workload("prefill", 16)) for record in records]
-    settings = SimpleNamespace(save="append", baseline_dir=folder / "baselines", keep_wheels=None)
+    settings = SimpleNamespace(save="append", save_crowded=crowded, baseline_dir=folder / "baselines", keep_wheels=None)
     judgements = [Judgement(item, "NO-BASELINE", "", 0.05) for item in items]
     return save(settings, run, judgements)  # type: ignore[arg-type]
 
@@ -53,3 +57,34 @@ def test_without_storable_figures_no_file_is_written(tmp_path: Path, monkeypatch
     assert found is not None
     assert (found.path, found.stored) == (None, 0)
     assert not (tmp_path / "baselines").exists()
+
+
+def beside_others(record: CaseRecord) -> CaseRecord:
+    return replace(record, conditions=replace(record.conditions, foreign=CROWDED))
+
+
+def test_what_was_measured_beside_busy_processes_is_stored_only_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowded = beside_others(SOUND)
+    refused = saved([crowded], tmp_path, monkeypatch)
+    assert refused is not None
+    assert (refused.path, refused.stored) == (None, 0)
+    assert not (tmp_path / "baselines").exists()
+    asked = saved([crowded], tmp_path, monkeypatch, crowded=True)
+    assert asked is not None
+    assert asked.path is not None
+    baseline = files.read(asked.path)
+    assert baseline is not None
+    assert baseline.cases[SOUND.case.key].sessions[0].foreign == CROWDED
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_a_crowded_a_a_run_leaves_no_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crowded: bool) -> None:  # noqa: FBT001 - a parameter
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    run, measured = RunFolder(tmp_path / "run"), record_of([[10**7 + number] * 3 for number in range(4)], "pp16")
+    side = beside_others(measured) if crowded else measured
+    run.keep(side.case, Pairing(side, measured))
+    settings = SimpleNamespace(baseline_dir=tmp_path / "baselines")
+    assert (keep_noise(settings, run) is None) == crowded  # type: ignore[arg-type]
+    assert (tmp_path / "baselines").exists() != crowded

@@ -27,8 +27,9 @@ def of_items(*items: RecordedItem) -> Record:
     return report_record(RecordedCase(CASE, None, None, items))
 
 
-def steps(record: Record, saved: Saved | None = None, *, ab: str = "", save: str = "no") -> list[str]:
-    settings = cast("Settings", SimpleNamespace(ab=ab, save=save))
+def steps(record: Record, saved: Saved | None = None, **changed: Any) -> list[str]:  # noqa: ANN401 - settings
+    defaults = {"ab": "", "aa": False, "save": "no", "save_crowded": False}
+    settings = cast("Settings", SimpleNamespace(**{**defaults, **changed}))
     return terminal.next_steps(record.disambiguated(), RunResult(record, saved), settings)
 
 
@@ -108,16 +109,28 @@ def test_doubtful_case_is_named_as_not_saved() -> None:
     assert sentence.startswith("Not saved: llama-cpp-q8_0-cpu: NVIDIA H200 was throttled")
 
 
-def test_saving_on_a_crowded_machine_is_pointed_out() -> None:
-    crowded = replace(MEASURED, conditions=replace(MEASURED.conditions, foreign=0.45))
-    calm_steps, crowded_steps = (
-        steps(
-            report_record(recorded(measured, with_verdict("NO-BASELINE"))), Saved(Path("here.json"), 1), save="append"
-        )
-        for measured in (MEASURED, crowded)
-    )
-    assert calm_steps == ["Saved 1 workloads to here.json; commit it."] == crowded_steps[:1]
-    assert crowded_steps[1].startswith("Other processes took 45% of the processor meanwhile")
+CROWDED = replace(MEASURED, conditions=replace(MEASURED.conditions, foreign=0.45))
+
+
+def test_a_crowded_session_is_named_as_not_saved_with_what_to_do() -> None:
+    record = report_record(recorded(CROWDED, with_verdict("NO-BASELINE")))
+    (sentence,) = steps(record, Saved(None, 0), save="append")
+    assert sentence.startswith("Not saved: llama-cpp-q8_0-cpu: other processes took 45% of the processor meanwhile")
+    assert "end those processes and save again (or save append,crowded" in sentence
+
+
+def test_a_crowded_session_that_was_asked_for_is_not_advised_to_be_committed() -> None:
+    record = report_record(recorded(CROWDED, with_verdict("NO-BASELINE")))
+    saving, why = steps(record, Saved(Path("here.json"), 1), save="append", save_crowded=True)
+    assert saving == "Saved 1 workloads to here.json."
+    assert why.startswith("Other processes took 45% of the processor meanwhile.")
+
+
+def test_an_a_a_run_says_that_a_crowded_machine_left_no_noise() -> None:
+    record = report_record(recorded(CROWDED, with_verdict("PASS")))
+    told = [step for step in steps(record, ab="python", aa=True) if "was not kept" in step]
+    (sentence,) = told
+    assert sentence.endswith("of the processor meanwhile. Run --rwkv-aa again when they have ended.")
 
 
 def test_regressions_are_named_as_not_saved_unless_replacing() -> None:
@@ -157,7 +170,7 @@ class Reporter:
 
 
 def written(**result: Any) -> list[str]:  # noqa: ANN401 - the result's fields
-    reporter, settings = Reporter(), SimpleNamespace(ab="", save="no")
+    reporter, settings = Reporter(), SimpleNamespace(ab="", aa=False, save="no")
     terminal.write(cast("pytest.TerminalReporter", reporter), RunResult(**result), cast("Settings", settings))
     return [line.rstrip() for line in reporter.lines]
 

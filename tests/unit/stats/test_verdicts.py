@@ -254,6 +254,11 @@ def test_crowded_stored_sessions_count_only_without_others() -> None:
     assert compare(calm, StoredSessions([crowded]), 0.05, 1).verdict == "INCONCLUSIVE"
 
 
+def test_crowded_sessions_of_other_software_say_nothing_of_the_spread() -> None:
+    calm, crowded = SessionTimes(STEADY), [SessionTimes(slowed(STEADY, factor), (), 0.5) for factor in (1, 3, 9)]
+    assert compare(calm, StoredSessions([calm], [crowded]), 0.05, 1) == compare(calm, StoredSessions([calm]), 0.05, 1)
+
+
 def test_a_crowded_machine_is_inconclusive() -> None:
     found = compare(SessionTimes(slowed(STEADY, 50), (), 0.11), StoredSessions([SessionTimes(STEADY)]), 0.05, 1)
     assert found.verdict == "INCONCLUSIVE"

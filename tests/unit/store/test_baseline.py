@@ -413,3 +413,52 @@ def test_reading_opens_no_path_that_the_file_names(good: str) -> None:
     loads(json.dumps(raw), PATH)
     watching = False
     assert opened == []
+
+
+# Sessions that were measured beside other busy processes
+
+
+def dated(day: int, foreign: float, software: str = "") -> BaselineEntry:
+    recorded = f"2026-01-{day:02}T00:00:00Z"
+    return BaselineEntry(
+        recorded, {"engine": "1"}, 1, 0.0, 0.0, {"pp512": ((day,),)}, foreign=foreign, software=software
+    )
+
+
+def days(sessions: tuple[BaselineEntry, ...]) -> list[int]:
+    return [int(session.recorded[8:10]) for session in sessions]
+
+
+def test_crowded_sessions_are_never_pooled_with_calm_ones(make_stored: MakeStored) -> None:
+    stored = replace(make_stored(), sessions=(dated(1, 0.5), dated(2, 0.0), dated(3, 0.11), dated(4, 0.02)))
+    assert days(stored.comparable_sessions("pp512")) == [2, 4]
+    assert [session.times for session in stored.sessions_of("pp512", "").sessions] == [((2,),), ((4,),)]
+
+
+def test_a_crowded_session_of_newer_software_hides_no_calm_one(make_stored: MakeStored) -> None:
+    stored = replace(make_stored(), sessions=(dated(1, 0.0, "old"), dated(2, 0.5, "new")))
+    assert days(stored.comparable_sessions("pp512")) == [1]
+    alone = replace(stored, sessions=stored.sessions[1:])
+    assert days(alone.comparable_sessions("pp512")) == [2], "the only one is shown, though no verdict rests on it"
+
+
+def test_crowded_sessions_push_out_no_calm_ones(machine: Fingerprint, make_stored: MakeStored) -> None:
+    baseline = Baseline(machine)
+    for day in range(1, MAX_SESSIONS + 4):
+        crowded = day > 3
+        session = dated(day, 0.5 if crowded else 0.0)
+        baseline = baseline.with_case(replace(make_stored(), sessions=(session,)), replacing=False)
+    (stored,) = baseline.cases.values()
+    assert days(stored.sessions) == [1, 2, 3, *range(7, MAX_SESSIONS + 4)]
+
+
+def test_handovers_beside_other_processes_are_not_taken_for_this_machines(
+    machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    sessions = tuple(
+        replace(dated(day, foreign), probe_version="p", handovers={"pp512": ((handover,),)})
+        for day, foreign, handover in ((1, 0.5, 50), (2, 0.0, 70))
+    )
+    stored = replace(make_stored(), sessions=sessions)
+    baseline = Baseline(machine, cases={stored.case.key: stored})
+    assert baseline.fastest_handovers(stored.case.threads) == {"p": 70}
