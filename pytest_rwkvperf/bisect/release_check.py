@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import subprocesses
 from pytest_rwkvperf.core.errors import RwkvPerfError
+from pytest_rwkvperf.stats.slowdown import percent_slower
 from pytest_rwkvperf.store import record
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _lines(text: str) -> list[str]:
 def _answer(run: record.Record, failures: list[str]) -> tuple[Answer, str]:
     verdicts = {item.verdict for _, item in run.items()}
     figures = ", ".join(
-        f"{case.case.quant} {item.workload} {item.verdict} {item.comparison.ratio:.3f}"
+        f"{case.case.quant} {item.workload} {item.verdict} {percent_slower(item.comparison.deciding.ratio)}"
         for case, item in run.items()
         if item.comparison is not None
     )

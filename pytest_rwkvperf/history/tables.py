@@ -80,7 +80,8 @@ def run_row(record: Record) -> Row:
 def figure_rows(record: Record) -> Iterator[Row]:
     """The run's speeds as rows of `FIGURES`. Failed cases and wrong answers have none."""
     for case, item in record.items():
-        if case.measured is None or item.rate is None or item.verdict == "INVALID":
+        rate = item.typical_rate
+        if case.measured is None or rate is None or item.verdict == "INVALID":
             continue
         yield {
             "run": record.id,
@@ -91,11 +92,11 @@ def figure_rows(record: Record) -> Iterator[Row]:
             "model_hash": case.measured.model.content_hash,
             "device_name": case.measured.device.name,
             "protocol": case.measured.protocol,
-            "tokens_per_second": item.rate.median,
-            "low": item.rate.low,
-            "high": item.rate.high,
+            "tokens_per_second": rate.median,
+            "low": rate.low,
+            "high": rate.high,
             "verdict": item.verdict,
-            "ratio": item.comparison.ratio if item.comparison else None,
+            "ratio": item.comparison.deciding.ratio if item.comparison else None,
             "peak_rss_bytes": max(process.peak_rss_bytes for process in case.measured.runs),
         }
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.history import changes
+from pytest_rwkvperf.stats.slowdown import percent_slower, slowdown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,9 +68,9 @@ def choose(points_by_series: Mapping[Series, Sequence[Point]], words: Sequence[s
 
 
 def trend(series: Series, points: Sequence[Point], smallest: float) -> Trend:
-    """A series with its change points of at least `smallest`, as a share of the speed."""
+    """A series with its change points of at least `smallest`, a slowdown or speed-up as verdicts have it."""
     every = changes.find([point.tokens_per_second for point in points])
-    turns = tuple(_turn(points, change) for change in every if abs(change.ratio - 1) >= smallest)
+    turns = tuple(_turn(points, change) for change in every if abs(slowdown(change.ratio)) >= smallest)
     return Trend(series, tuple(points), turns)
 
 
@@ -91,12 +92,9 @@ def differences(before: Point, after: Point) -> tuple[Difference, ...]:
 
 def describe(turn: Turn) -> list[str]:
     """A change point in words: when, by how much, and what changed there."""
-    change, ratio = turn.change, turn.change.ratio
-    word = "faster" if ratio > 1 else "slower"
-    # A slowdown is a share of the time, as in verdicts.
-    share = ratio - 1 if ratio > 1 else 1 / ratio - 1
+    change = turn.change
     when = f"from run {change.index + 1} on ({turn.point.started}, {turn.point.run[:8]})"
-    first = f"{when}: {share:.1%} {word}, {change.before:.1f} -> {change.after:.1f} tokens/s"
+    first = f"{when}: {percent_slower(change.ratio)}, {change.before:.1f} -> {change.after:.1f} tokens/s"
     if not turn.differences:
         return [first, "  no recorded version changed there"]
     where = {0: "", -1: " (one run before)", 1: " (one run after)"}[turn.away]

@@ -181,14 +181,23 @@ class Pairing:
     old: CaseRecord
 
     def log_ratios(self, workload: Workload) -> list[PairRatio]:
-        """Log of new over old throughput, by pair: token by token where tokens were timed, else by repetitions.
+        """Log of new over old throughput, by pair.
+
+        Raises:
+            MeasurementError: the samples carry no figure.
+        """
+        return [pair_ratio(*pair) for pair in self.pairs(workload)[0]]
+
+    def pairs(self, workload: Workload) -> tuple[list[tuple[Sequence[int], Sequence[int]]], int]:
+        """Each pair's new and old times: token by token where tokens were timed, else by repetitions; tokens of each.
 
         Raises:
             MeasurementError: the samples carry no figure.
         """
         sides = [side.times(workload) for side in (self.new, self.old)]
         tokens = [side.token_times(workload) for side in (self.new, self.old)]
-        return [pair_ratio(*pair) for pair in zip(*(tokens if all(map(all, tokens)) else sides), strict=True)]
+        by_token = all(map(all, tokens))
+        return [*zip(*(tokens if by_token else sides), strict=True)], 1 if by_token else workload.tokens
 
 
 _Stored = TypeVar("_Stored", CaseRecord, Pairing)

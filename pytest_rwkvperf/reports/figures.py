@@ -9,7 +9,7 @@ from pytest_rwkvperf.core.cases import Workload
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import WorkloadKind
     from pytest_rwkvperf.stats.verdicts import Comparison
-    from pytest_rwkvperf.store.record import RecordedCase, RecordedItem
+    from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
 UNBOUNDED = 10.0
 """A comparison that detects only slowdowns beyond tenfold detects nothing."""
@@ -61,9 +61,22 @@ def parity(value: float | None) -> str:
 
 def bounds(comparison: Comparison | None) -> str:
     """The bounds of a ratio; empty if it has no upper one."""
-    if comparison is None or comparison.high is None:
+    if comparison is None or comparison.deciding.high is None:
         return ""
-    return f"{comparison.low:.2f}-{comparison.high:.2f}"
+    return f"{comparison.deciding.low:.2f}-{comparison.deciding.high:.2f}"
+
+
+def mixed_rates(record: Record) -> str:
+    """A sentence for a table in which some speeds were compared, and are therefore of another statistic than the rest.
+
+    Empty where all are of the same.
+    """
+    if len({item.rate.statistic for _, item in record.items() if item.rate}) < 2:  # noqa: PLR2004 - to differ
+        return ""
+    return (
+        "In a row with a ratio, t/s and baseline are what the ratio is of (the fast repetitions, in A/B the middle "
+        "half); other rows show the median."
+    )
 
 
 def item_name(case: RecordedCase, item: RecordedItem) -> str:
@@ -86,7 +99,7 @@ def item_cells(case: RecordedCase, item: RecordedItem) -> dict[str, str]:
         "t/s": speed(item.rate.median if item.rate else None),
         "± 95 %": percent(item.rate.half_width if item.rate else None),
         "baseline": speed(item.baseline.median if item.baseline else None),
-        "ratio": ratio(comparison.ratio if comparison else None),
+        "ratio": ratio(comparison.deciding.ratio if comparison else None),
         "bounds": bounds(comparison),
         "finds": number(detectable, ".0%") if detectable is None or detectable < UNBOUNDED else "",
         "parity": parity(case.figures.parity if case.figures else None),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.reports import figures, summary
 from pytest_rwkvperf.reports.markdown_text import clean
+from pytest_rwkvperf.stats.slowdown import percent_slower
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,7 +53,8 @@ def errors_of(record: Record) -> Iterator[str]:
     failed = [(case, item) for case, item in record.disambiguated().items() if item.fails]
     shown = failed if len(failed) <= ANNOTATIONS else failed[: ANNOTATIONS - 1]
     for case, item in shown:
-        suffix = f" (x{figures.ratio(item.comparison.ratio)} of the baseline)" if item.comparison else ""
+        ratio = item.comparison.deciding.ratio if item.comparison else None
+        suffix = f" ({percent_slower(ratio)} than the baseline, ratio {figures.ratio(ratio)})" if ratio else ""
         title = f"{item.verdict or 'FAILED'} {figures.item_name(case, item)}"
         yield command("error", title, f"{item.reason}{suffix}")
     if rest := len(failed) - len(shown):

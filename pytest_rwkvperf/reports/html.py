@@ -135,7 +135,8 @@ def _runs(case: RecordedCase) -> list[ProcessRun]:
 
 def _item(index: int, case: RecordedCase, item: RecordedItem) -> dict[str, Any]:
     """A workload's figures under the names that the charts and filters read."""
-    rate, comparison, of_case = item.rate, item.comparison, case.figures
+    rate, of_case = item.typical_rate, case.figures
+    deciding = item.comparison.deciding if item.comparison else None
     return {
         "id": index,
         "backend": case.case.backend,
@@ -148,9 +149,9 @@ def _item(index: int, case: RecordedCase, item: RecordedItem) -> dict[str, Any]:
         "rate": rate.median if rate else None,
         "low": rate.low if rate else None,
         "high": rate.high if rate else None,
-        "ratio": comparison.ratio if comparison else None,
-        "ratio_low": comparison.low if comparison else None,
-        "ratio_high": comparison.high if comparison else None,
+        "ratio": deciding.ratio if deciding else None,
+        "ratio_low": deciding.low if deciding else None,
+        "ratio_high": deciding.high if deciding else None,
         "tolerance": item.tolerance,
         "rss": _mebibytes(of_case.peak_rss_bytes if of_case else None),
         "parity": of_case.parity if of_case else None,

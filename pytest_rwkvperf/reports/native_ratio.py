@@ -18,7 +18,8 @@ def sentence(record: Record) -> str:
 
     Chunks may differ.
     """
-    rates = {(case.case, item.workload): item.rate.median for case, item in record.items() if item.rate}
+    speeds = {(case.case, item.workload): item.typical_rate for case, item in record.items()}
+    rates = {key: rate.median for key, rate in speeds.items() if rate}
     uniform = {(_setting(case), name): rate for (case, name), rate in rates.items() if case.protocol == "uniform"}
     ratios = [
         f"{case.label} {name} x{rate / uniform[key]:.2f}"

@@ -32,6 +32,8 @@ class Summary(Report):
             items = [figures.item_cells(case, item) for case, item in record.items()]
             marked = [{**cells, "verdict": _MARKS.get(cells["verdict"], "") + cells["verdict"]} for cells in items]
             parts.append(_table(_COLUMNS, marked))
+            if note := figures.mixed_rates(record):
+                parts.append(f"{note}\n")
             parts.append(_table(_CASE_COLUMNS, [figures.case_cells(case) for case in record.cases]))
         if ratios := native_ratio.sentence(record):
             parts.append(f"{escape(ratios)}\n")

@@ -124,7 +124,8 @@ def with_figures(item: RecordedItem, measurement: Measurement) -> RecordedItem:
     between = measurement.inter_token_latency_seconds()
     return replace(
         item,
-        rate=measurement.tokens_per_second,
+        rate=item.rate if item.comparison else measurement.tokens_per_second,
+        median_rate=measurement.tokens_per_second,
         first_token_seconds=measurement.time_to_first_token_seconds,
         inter_token_seconds=InterToken(*between) if between else None,
         roofline_share=measurement.roofline_share,

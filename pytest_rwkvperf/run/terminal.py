@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.text import printable
-from pytest_rwkvperf.reports import native_ratio, terminal_tables
+from pytest_rwkvperf.reports import figures, native_ratio, terminal_tables
 from pytest_rwkvperf.reports.figures import UNBOUNDED, item_name, number
 from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION
 from pytest_rwkvperf.verdict import accept
@@ -38,7 +38,7 @@ def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settin
         writer = reporter.config.get_terminal_writer()
         verdicts = terminal_tables.verdicts(record.items(), writer.fullwidth, colour=writer.hasmarkup)
         reporter.write("\n".join(filter(None, [verdicts, terminal_tables.cases(record), terminal_tables.gpus(record)])))
-        for sentence in _gpu_notes(record):
+        for sentence in [*filter(None, [figures.mixed_rates(record)]), *_gpu_notes(record)]:
             reporter.write_line(printable(sentence, keep="\n"))
         steps = next_steps(record, result, settings) if judged else []
     for sentence in [*result.troubles, *steps, *(f"Wrote {path}" for path in result.reports), *result.history]:
@@ -94,7 +94,7 @@ def _stored(record: Record, saved: Saved, settings: Settings) -> list[str]:
             f"Stored sessions are dated up to {saved.ahead}, later than this machine's clock: this one was stored "
             "under that date, as the newest. Check the clock."
         )
-    rates = [item.rate for _, item in record.items() if item.verdict and item.rate]
+    rates = [rate for _, item in record.items() if item.verdict and (rate := item.typical_rate)]
     noisy = [rate for rate in rates if rate.half_width is None or rate.half_width > _NOISY]
     if noisy:
         steps.append(f"{len(noisy)} of them have an interval beyond ± {_NOISY:.0%}: save again on a quieter machine.")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy.special import stdtrit
 
 from pytest_rwkvperf.core.errors import MeasurementError
+from pytest_rwkvperf.stats.spread import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,15 +18,24 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 """Of reported intervals; verdicts have an error rate of their own."""
 
+_MAX_REACH = 300.0
+"""Of an interval on the log scale: beyond it there is no bound."""
+
 MAX_NANOSECONDS = 10**18
 """30 years: a longer time is a mistake, and figures made of it leave the range of floats."""
 
 
+RateStatistic = Literal["median", "fast", "mean", "middle"]
+"""Of which times a speed is: the geometric mean of the processes' medians; the fast repetitions, or the mean of all
+(`levels`); in A/B the middle half of the neighbours' differences (`paired`), or the geometric mean of all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Tokens per second: `median` is the geometric mean of the processes' medians, with its 95 % interval.
+    """Tokens per second with the 95 % interval.
 
-    With one process there is no interval: `low` is 0 and `high` None (null in JSON).
+    `median` is the speed: that of the processes' medians, or of the `statistic` that was compared. With one process
+    there is no interval: `low` is 0 and `high` None (null in JSON).
     """
 
     median: float
@@ -33,6 +43,7 @@ class Rate:
     high: float | None
     processes: int
     samples: int
+    statistic: RateStatistic = "median"
 
     @property
     def half_width(self) -> float | None:
@@ -47,6 +58,11 @@ class LogTimes:
     mean: float
     variance: float
     count: int
+
+    @property
+    def error(self) -> Spread:
+        """The spread of the mean's error."""
+        return Spread(self.variance / self.count, self.count - 1)
 
 
 def log_times(times: Sequence[Sequence[float]]) -> LogTimes:
@@ -81,15 +97,24 @@ def estimate_rate(times: Sequence[Sequence[float]], tokens: int) -> Rate:
         MeasurementError: as `check_times`.
     """
     moments = log_times(times)
-    rate = tokens / math.exp(moments.mean) * 1e9
-    reach = interval_reach(moments)
-    high = rate * math.exp(reach) if math.isfinite(reach) else None
-    return Rate(rate, rate * math.exp(-reach), high, moments.count, sum(len(row) for row in times))
+    return rate_of(moments.mean, moments.error, tokens, times)
+
+
+def rate_of(
+    log_time: float, error: Spread, tokens: int, times: Sequence[Sequence[float]], statistic: RateStatistic = "median"
+) -> Rate:
+    """Tokens per second from a log time in nanoseconds, the spread of its error, and the times that it is of."""
+    rate, reach = tokens / math.exp(log_time) * 1e9, _reach(error)
+    high = rate * math.exp(reach) if reach < _MAX_REACH else None
+    return Rate(rate, rate * math.exp(-reach), high, len(times), sum(len(row) for row in times), statistic)
 
 
 def interval_reach(moments: LogTimes) -> float:
     """Half the two-sided 95 % interval on the log scale; infinite with one process."""
-    if moments.count < 2:  # noqa: PLR2004 - a variance needs two
+    return _reach(moments.error)
+
+
+def _reach(error: Spread) -> float:
+    if not error.freedom or not math.isfinite(error.variance):
         return math.inf
-    quantile = float(stdtrit(moments.count - 1, (1 + CONFIDENCE) / 2))
-    return quantile * math.sqrt(moments.variance / moments.count)
+    return float(stdtrit(error.freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(error.variance)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_rwkvperf.core.errors import MeasurementError
+from pytest_rwkvperf.stats.estimates import Rate, RateStatistic, rate_of
+from pytest_rwkvperf.stats.spread import Spread
 from pytest_rwkvperf.stats.verdicts import (
     DEFAULT_RATES,
     Comparison,
@@ -60,13 +62,43 @@ def pair_ratio(new: Sequence[float], old: Sequence[float]) -> PairRatio:
     """
     if len(new) != len(old) or not len(new):
         raise MeasurementError(f"a pair of {len(new)} and {len(old)} samples; measure again")
+    logs = _logs(new, old)
+    trimmed, whole = (np.mean(logs[:, _middle(logs, share)], axis=1) for share in (TRIMMED_SHARE, 0.0))
+    return PairRatio(float(trimmed[1] - trimmed[0]), float(whole[1] - whole[0]))
+
+
+def _logs(new: Sequence[float], old: Sequence[float]) -> npt.NDArray[np.float64]:
     times = np.array([new, old], dtype=np.float64)
     if not (np.isfinite(times).all() and (times > 0).all()):
         raise MeasurementError("a time that is not finite and positive; measure again")
-    differences = np.sort(np.log(times[1]) - np.log(times[0]))
-    dropped = int(TRIMMED_SHARE * differences.size)
-    middle = differences[dropped : differences.size - dropped]
-    return PairRatio(float(np.mean(middle)), float(np.mean(differences)))
+    return np.log(times)
+
+
+def _middle(logs: npt.NDArray[np.float64], share: float) -> npt.NDArray[np.intp]:
+    """Where the differences are that remain after dropping a share of them at either end."""
+    dropped = int(share * logs.shape[1])
+    return np.argsort(logs[1] - logs[0], kind="stable")[dropped : logs.shape[1] - dropped]
+
+
+def compared_rates(
+    pairs: Sequence[tuple[Sequence[float], Sequence[float]]], comparison: Comparison, tokens: int
+) -> tuple[Rate, Rate]:
+    """New and old tokens per second of the statistic that decided: their quotient is the ratio of `deciding`.
+
+    They are geometric means over the same repetitions or tokens, of so many `tokens` each, that the ratio is of.
+    """
+    whole = comparison.only_mean_regressed
+    logs = [_logs(*pair) for pair in pairs]
+    kept = [one[:, _middle(one, 0.0 if whole else TRIMMED_SHARE)] for one in logs]
+    levels = np.array([np.mean(one, axis=1) for one in kept]).T
+    count, new_level = len(pairs), float(np.mean(levels[0]))
+    errors = [Spread(float(np.var(side, ddof=1)) / count if count > 1 else math.inf, count - 1) for side in levels]
+    new_times, old_times = ([pair[side] for pair in pairs] for side in (0, 1))
+    statistic: RateStatistic = "mean" if whole else "middle"
+    return (
+        rate_of(new_level, errors[0], tokens, new_times, statistic),
+        rate_of(new_level + math.log(comparison.deciding.ratio), errors[1], tokens, old_times, statistic),
+    )
 
 
 def compare_pairs(

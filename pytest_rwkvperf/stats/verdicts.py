@@ -15,7 +15,8 @@ from scipy.special import stdtr, stdtrit
 
 from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.stats.drift import drift
-from pytest_rwkvperf.stats.levels import SessionTimes, Statistic, drop_slow_handovers, level, same_placement
+from pytest_rwkvperf.stats.estimates import Rate, rate_of
+from pytest_rwkvperf.stats.levels import Level, SessionTimes, Statistic, drop_slow_handovers, level, same_placement
 from pytest_rwkvperf.stats.spread import PRIOR, SPREADS, Belief, Spread
 
 if TYPE_CHECKING:
@@ -127,6 +128,11 @@ class Comparison:
     probability_exceeded: float | None = None
 
     @property
+    def deciding(self) -> Comparison | MeanRatio:
+        """The ratio with its bounds that the verdict rests on: of the mean where that alone regressed."""
+        return self.mean if self.mean and self.only_mean_regressed else self
+
+    @property
     def verdict(self) -> Verdict:
         """What the bounds allow, or REGRESSION where the mean of all repetitions regressed."""
         return "REGRESSION" if self.mean and self.mean.regression else classify(self.low, self.high, self.tolerance)
@@ -192,6 +198,23 @@ def with_mean(comparison: Comparison, of_mean: Comparison) -> Comparison:
     """The comparison with that of the means of all repetitions, of which only a REGRESSION counts."""
     mean = MeanRatio(of_mean.ratio, of_mean.low, of_mean.high, of_mean.verdict == "REGRESSION")
     return replace(comparison, mean=mean)
+
+
+def compared_rates(new: SessionTimes, stored: StoredSessions, comparison: Comparison, tokens: int) -> tuple[Rate, Rate]:
+    """New and old tokens per second of the statistic that decided: their quotient is the ratio of `deciding`.
+
+    The new one is as it was measured. The old one is that of the stored sessions' mean level, at the machine's speed of
+    now: it has the drift, which the ratio is free of.
+    """
+    statistic: Statistic = "mean" if comparison.only_mean_regressed else "fast"
+    found = _log_ratio(new, stored, statistic)
+    old_times = [row for session in found.old_times for row in session.times]
+    new_error = Spread(found.level.error**2, found.new.freedom)
+    old_error = Spread(found.stored.variance / found.sessions, found.stored.freedom)
+    return (
+        rate_of(found.level.value, new_error, tokens, found.new_times.times, statistic),
+        rate_of(found.level.value + found.value, old_error, tokens, old_times, statistic),
+    )
 
 
 def machine_slowdown(new: SessionTimes, stored: StoredSessions) -> float:
@@ -283,6 +306,7 @@ class _LogRatio:
 
     `new` and `stored` are the variances within the new session and within a stored one. `contention` is what other
     processes could have cost, `slowdown` how much slower the probes were beyond the drift, both logs of a factor.
+    `level` is the new session's; `new_times` and `old_times` are those that the levels are of.
     """
 
     value: float
@@ -293,6 +317,9 @@ class _LogRatio:
     drift: float
     contention: float
     slowdown: float
+    level: Level
+    new_times: SessionTimes
+    old_times: Sequence[SessionTimes]
 
     def compare(self, sessions: int, rule: Rule) -> Comparison:
         """As if so many sessions were stored, further ones as far apart as is believed now."""
@@ -341,10 +368,12 @@ def comparable(new: SessionTimes, sessions: Sequence[SessionTimes]) -> Sequence[
 
 
 def _log_ratio(new: SessionTimes, stored: StoredSessions, statistic: Statistic) -> _LogRatio:
-    new_level = level(drop_slow_handovers(new), statistic)
+    new_times = drop_slow_handovers(new)
+    new_level = level(new_times, statistic)
     same = comparable(new, stored.sessions)
     reference = same or uncontended(stored.sessions)
-    levels = [level(drop_slow_handovers(session), statistic) for session in reference]
+    old_times = [drop_slow_handovers(session) for session in reference]
+    levels = [level(session, statistic) for session in old_times]
     # Only sessions that can be compared with each other show the spread.
     calm = [[session for session in version if session.foreign <= MAX_CONTENTION] for version in stored.other_versions]
     versions = [group for version in calm if (group := comparable(new, version))]
@@ -363,6 +392,9 @@ def _log_ratio(new: SessionTimes, stored: StoredSessions, statistic: Statistic) 
         drift=drifted.shift,
         contention=contention,
         slowdown=drifted.unexplained,
+        level=new_level,
+        new_times=new_times,
+        old_times=old_times,
     )
 
 

@@ -46,7 +46,10 @@ class RecordedItem:
     """One workload of a case, with its verdict.
 
     `verdict` is null where the test ended before it had one; `reason` then says why. `fails` is whether it failed its
-    test. `rate` is this run's figure, `baseline` what it was compared with: the stored one, in A/B the old side's.
+    test. `rate` is this run's speed, `baseline` what it was compared with: the stored one, with the machine's drift, or
+    in A/B the old side's. Both are of the statistic that was compared, so that their quotient is `comparison`'s ratio
+    (the mean's, where that alone regressed). `median_rate` is of the processes' medians: cases and runs are compared by
+    it.
     `voided` says what made a verdict INCONCLUSIVE that the figures allow.
     """
 
@@ -69,6 +72,12 @@ class RecordedItem:
     voided: VoidedBy = ""
     step: Step = ""
     """What decided; empty in records of earlier releases, too."""
+    median_rate: Rate | None = None
+
+    @property
+    def typical_rate(self) -> Rate | None:
+        """The speed to set beside other cases' and runs': of the medians, as `rate` was in earlier records."""
+        return self.median_rate or self.rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,9 @@ class Reference:
 class Judgement:
     """One item's verdict with everything that reports say about it.
 
-    `new` and `old` are in tokens per second, `reason` is one sentence for a person, `parity` the largest relative L2 of
-    the engine's logits from the oracle's.
+    `new` and `old` are in tokens per second, of the statistic that decided, so that their quotient is the ratio
+    `comparison.deciding`; where nothing was compared, `new` is of the processes' medians. `reason` is one sentence for
+    a person, `parity` the largest relative L2 of the engine's logits from the oracle's.
     """
 
     item: Item
@@ -107,9 +108,9 @@ def junit_properties(judgement: Judgement) -> Iterator[tuple[str, str]]:
             yield f"{name}_tokens_per_second_low", f"{rate.low:.6g}"
             yield f"{name}_tokens_per_second_high", bound(rate.high, ".6g")
     if (comparison := judgement.comparison) is not None:
-        yield "rwkv_ratio", f"{comparison.ratio:.6g}"
-        yield "rwkv_ratio_low", f"{comparison.low:.6g}"
-        yield "rwkv_ratio_high", bound(comparison.high, ".6g")
+        yield "rwkv_ratio", f"{comparison.deciding.ratio:.6g}"
+        yield "rwkv_ratio_low", f"{comparison.deciding.low:.6g}"
+        yield "rwkv_ratio_high", bound(comparison.deciding.high, ".6g")
     if judgement.parity is not None:
         yield "rwkv_parity", f"{judgement.parity:.3g}"
 

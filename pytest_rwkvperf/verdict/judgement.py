@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.text import printable
+from pytest_rwkvperf.stats import paired
 from pytest_rwkvperf.stats.estimates import estimate_rate
 from pytest_rwkvperf.stats.paired import compare_pairs
-from pytest_rwkvperf.stats.verdicts import DEFAULT_RATES, compare
+from pytest_rwkvperf.stats.verdicts import DEFAULT_RATES, compare, compared_rates
 from pytest_rwkvperf.store.baseline import StoredCase
 from pytest_rwkvperf.verdict import reasons
 from pytest_rwkvperf.verdict.judged import Judgement, NewTimes
@@ -76,9 +77,9 @@ def judge_pairs(
     Raises:
         MeasurementError: unusable samples.
     """
-    tokens = item.workload.tokens
-    new, old = (estimate_rate(side.times(item.workload), tokens) for side in (pairing.new, pairing.old))
     comparison = compare_pairs(pairing.log_ratios(item.workload), tolerance, items, rates=rates)
+    pairs, tokens = pairing.pairs(item.workload)
+    new, old = paired.compared_rates(pairs, comparison, tokens)
     reason = reasons.compared_pairs(comparison, pairing)
     parity = pairing.new.parity
     return Judgement(item, comparison.verdict, reason, tolerance, new, old, comparison, parity, step="ab")
@@ -86,16 +87,15 @@ def judge_pairs(
 
 def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, rates: ErrorRates) -> Judgement:
     item, tokens = new.item, new.item.workload.tokens
-    new_rate = estimate_rate(new.times.times, tokens)
     stored = reference.baseline.cases.get(item.case.key) if reference.baseline else None
     reason = printable(reasons.no_reference(new, reference, stored))  # it may name a stored device
     if stored is None or reason:
-        return Judgement(item, "NO-BASELINE", reason, tolerance, new_rate)
+        return Judgement(item, "NO-BASELINE", reason, tolerance, estimate_rate(new.times.times, tokens))
     sessions = replace(
         stored.sessions_of(str(item.workload), new.probe_version), belief=reference.belief(item.workload)
     )
-    old_rate = estimate_rate([row for session in sessions.sessions for row in session.times], tokens)
     comparison = compare(new.times, sessions, tolerance, items, rates=rates, at_look=new.ended_early)
+    new_rate, old_rate = compared_rates(new.times, sessions, comparison, tokens)
     reason = reasons.compared(comparison, new.times, sessions)
     return Judgement(item, comparison.verdict, reason, tolerance, new_rate, old_rate, comparison, step="stored")
 

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.text import printable
+from pytest_rwkvperf.stats.slowdown import percent_slower
 from pytest_rwkvperf.stats.verdicts import (
     MAX_CONTENTION,
     MAX_SESSIONS,
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.verdict.judged import Judgement, NewTimes, Reference
 
 
+_TOLD_DRIFT = 1e-3
+"""Of a log time: less is not seen in the digits that are printed."""
+
+
 def describe(judgement: Judgement) -> str:
     """Old, new, ratio and interval: what a failing test prints."""
     lines = [
@@ -35,11 +40,15 @@ def describe(judgement: Judgement) -> str:
     if judgement.new is not None:
         lines.append(f"  new    {_rate(judgement.new)}")
     if judgement.old is not None:
-        lines.append(f"  old    {_rate(judgement.old)}")
+        drift = judgement.comparison.drift if judgement.comparison else 0.0
+        now = f", with the machine's drift: {percent_slower(math.exp(-drift))}" if abs(drift) >= _TOLD_DRIFT else ""
+        lines.append(f"  old    {_rate(judgement.old)}{now}")
     if (comparison := judgement.comparison) is not None:
+        deciding = comparison.deciding
+        of = "all repetitions' mean" if comparison.only_mean_regressed else _repetitions(comparison)
         lines.append(
-            f"  ratio  {comparison.ratio:.3f} (new / old, of {_repetitions(comparison)}), "
-            f"bounds {comparison.low:.3f} to {bound(comparison.high, '.3f')}, "
+            f"  ratio  {deciding.ratio:.3f} (new / old, of {of}), "
+            f"bounds {deciding.low:.3f} to {bound(deciding.high, '.3f')}, "
             f"wrong with a chance of {comparison.wrong_pass or comparison.alpha:.2%} and {comparison.alpha:.2%}; "
             f"tolerance {comparison.tolerance:.1%}, {_probability(comparison)}"
             f"smallest slowdown found 19 times in 20: {_detectable(comparison)}"
@@ -55,7 +64,7 @@ def _rate(rate: Rate) -> str:
 
 
 def _repetitions(comparison: Comparison) -> str:
-    """Which repetitions the ratio is of; the table's figures are medians of all."""
+    """Which repetitions the ratio is of, and with it the speeds beside it."""
     return "most repetitions" if comparison.paired else "the fast repetitions"
 
 
@@ -128,9 +137,8 @@ def _slowdown(log_factor: float) -> str:
     """That the probes were slower or faster than in the stored sessions; empty where they hardly were."""
     if abs(log_factor) <= MIN_CONTENTION:
         return ""
-    how, which = ("slower", "upper") if log_factor > 0 else ("faster", "lower")
-    by = math.expm1(abs(log_factor))
-    return f"; by its probes the machine was {by:.0%} {how}, which widens the {which} bound"
+    how, which = percent_slower(math.exp(-log_factor)), "upper" if log_factor > 0 else "lower"
+    return f"; by its probes the machine was {how}, which widens the {which} bound"
 
 
 def _contention(new: SessionTimes, stored: StoredSessions) -> str:

@@ -8,9 +8,10 @@ Bonferroni's inequality an item's risk stays under the whole.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.stats.slowdown import percent_slower
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.software import Software
@@ -60,8 +61,7 @@ def decided_by_identity(judged: Judgement) -> Judgement:
     if comparison is None:
         meanwhile = f"nothing stored shows how fast it was on this machine ({judged.reason})"
     else:
-        slower = math.expm1(-math.log(comparison.ratio))
-        how = f"{abs(slower):.1%} {'slower' if slower > 0 else 'faster'}"
+        how = percent_slower(comparison.deciding.ratio)
         meanwhile = f"this machine is {how} than when it was stored, which is the machine's doing"
     reason = f"the same software as the baseline's, to the byte; {meanwhile}"
     return replace(judged, verdict="PASS", reason=reason, step="identity")
@@ -69,7 +69,7 @@ def decided_by_identity(judged: Judgement) -> Judgement:
 
 def decided_by_ab(stored: Judgement, ab: Judgement) -> Judgement:
     """What A/B says, which has the last word, beside what stored figures said."""
-    ratio = "" if stored.comparison is None else f" at {stored.comparison.ratio:.3f}"
+    ratio = "" if stored.comparison is None else f" at {stored.comparison.deciding.ratio:.3f}"
     return replace(ab, reason=f"{ab.reason}; stored figures: {stored.verdict}{ratio}", step="ab")
 
 

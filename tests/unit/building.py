@@ -141,6 +141,7 @@ def _passed(measurement: Measurement) -> RecordedItem:
         "PASS",
         workload=str(measurement.workload),
         reason="the ratio lies wholly above 0.952",
+        rate=rate,
         baseline=replace(rate, median=rate.median / 2),
         comparison=Comparison(2.0, 1.9, 2.1, 0.05, 0.01, 0.2),
     )

@@ -28,7 +28,9 @@ def test_failure_is_one_escaped_line() -> None:
     match = LINE.fullmatch(line)
     assert match
     assert match[1] == "REGRESSION llama-cpp-q8_0-cpu pp16"
-    assert match[2] == "100 %25 slower,%0Areally%3A 50%25 (x2.000 of the baseline)".replace("%3A", ":")
+    assert match[2] == "100 %25 slower,%0Areally%3A 50%25 (100.0%25 faster than the baseline, ratio 2.000)".replace(
+        "%3A", ":"
+    )
 
 
 @pytest.mark.parametrize(
