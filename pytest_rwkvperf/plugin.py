@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +17,9 @@ from pytest_rwkvperf.run.fixtures import (  # noqa: F401 - pytest finds fixtures
     st_model,
     web_rwkv,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,8 +69,17 @@ def pytest_collection(session: pytest.Session) -> None:
     """Ask the engines before collecting, so that a wrong option is a usage error."""
     config = session.config
     if SESSION in config.stash and not config.pluginmanager.hasplugin("dsession"):
+        collection.name_suites_tests(config)
         with collection.usage_errors(config):
             config.stash[SESSION].prepare()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class) -> Generator[None, Any, Any]:
+    """Leave out what the markers on a test's other parameters do not ask for."""
+    made = yield
+    session = collector.config.stash.get(SESSION, None)
+    return made if session is None or not isinstance(made, list) else collection.without_unasked(session, made)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -90,6 +102,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Fix what is measured."""
     pytest_session, config = session, session.config
     if SESSION in config.stash:
+        collection.hide_benchmarks(config)
         with collection.usage_errors(config):
             config.stash[SESSION].select(collection.questions(config.stash[SESSION], pytest_session.items))
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Item, Question
     from pytest_rwkvperf.run.discovery import MissingEngine
     from pytest_rwkvperf.run.options import Settings
+    from pytest_rwkvperf.run.selection import Request
     from pytest_rwkvperf.run.session import Session
 
 XdistNode = Any
@@ -30,7 +31,12 @@ assume that a test caught the KeyboardInterrupt."""
 _ASKING = ("--rwkv-save-baseline", "--rwkv-ab", "--rwkv-aa")
 """Options that ask for a measurement. The others only say how to measure, and may always stand in `addopts`."""
 
-SUITE = Path(__file__).parent.parent / "suite" / "test_throughput.py"
+SUITE = "rwkvperf"
+"""The name of the shipped suite: the first part of its tests' ids, and a path below the rootdir that need not exist."""
+
+_MARKER = "rwkv"
+
+_PARAMETER_SET = type(pytest.param())
 
 _MISTAKES: pytest.StashKey[list[str]] = pytest.StashKey()
 """On the config: wrong markers and fixtures of tests, until collection ends. Raised earlier, they would be collection
@@ -38,6 +44,15 @@ errors and no usage error."""
 
 _WITH_SUITE: pytest.StashKey[bool] = pytest.StashKey()
 """On the config: whether the shipped suite was added."""
+
+_SUITE_IDS: pytest.StashKey[list[str]] = pytest.StashKey()
+"""On the config: the ids of the shipped suite's tests that the command line names."""
+
+_SHOWN: pytest.StashKey[list[list[str]]] = pytest.StashKey()
+"""On the config, until collection ends: the lists of fixtures to which pytest-benchmark's was added."""
+
+_BENCHMARK = "benchmark"
+"""The fixture by which pytest-benchmark knows what --benchmark-only leaves."""
 
 
 @contextmanager
@@ -100,18 +115,92 @@ def share_folder(node: XdistNode, session: Session) -> None:
 
 
 def parametrize(metafunc: pytest.Metafunc, session: Session | None) -> None:
-    """Give `rwkv_perf` its items."""
+    """Give `rwkv_perf` its items; where markers stand on other parameters, all that any of them asks for."""
     parameters: list[Any] = [None]
     if session is not None:
-        from pytest_rwkvperf.run.selection import read_marker
+        from pytest_rwkvperf.run.selection import read_markers
 
+        only, own = _only(metafunc.fixturenames), [*metafunc.definition.iter_markers(_MARKER)]
         try:
-            request = read_marker(metafunc.definition.get_closest_marker("rwkv"))
-            parameters = session.engines.items(request, _only(metafunc.fixturenames)) or [None]
+            found = {
+                item: None
+                for marks in _parameters_marks(metafunc)
+                for item in session.engines.items(read_markers([*marks, *own]), only)
+            }
+            parameters = [*found] or [None]
         except RwkvPerfError as error:
             _note_mistake(metafunc.config, f"{metafunc.definition.nodeid}: {error}")
     ids = ["off"] if parameters == [None] else _ids(parameters)
     metafunc.parametrize("rwkv_perf", parameters, ids=ids, indirect=True)
+
+
+def _parameters_marks(metafunc: pytest.Metafunc) -> list[list[pytest.Mark]]:
+    """This project's markers on each set of values that `parametrize` markers give; one empty list if there are none.
+
+    Several `parametrize` markers make every combination, and so do the lists here.
+    """
+    combinations: list[list[pytest.Mark]] = [[]]
+    for parametrized in metafunc.definition.iter_markers("parametrize"):
+        values = parametrized.args[1] if len(parametrized.args) > 1 else parametrized.kwargs.get("argvalues", ())
+        if not isinstance(values, (list, tuple)):
+            continue  # pytest reads it once
+        sets = [_own_marks(value.marks) if isinstance(value, _PARAMETER_SET) else [] for value in values]
+        marked = [*filter(None, sets)]
+        if marked:
+            unmarked: list[list[pytest.Mark]] = [[]] if len(marked) < len(sets) else []
+            combinations = [[*marks, *own] for marks in combinations for own in (*marked, *unmarked)]
+    return combinations
+
+
+def _own_marks(marks: Iterable[pytest.Mark | pytest.MarkDecorator]) -> list[pytest.Mark]:
+    plain = (mark.mark if isinstance(mark, pytest.MarkDecorator) else mark for mark in marks)
+    return [mark for mark in plain if mark.name == _MARKER]
+
+
+def _request(item: pytest.Item) -> Request:
+    """What the markers of a test ask for: those on its parameters before its own, its class's and its module's.
+
+    Raises:
+        OptionError: an argument is unknown or malformed.
+    """
+    from pytest_rwkvperf.run.selection import read_markers
+
+    callspec = getattr(item, "callspec", None)
+    on_parameters = _own_marks(callspec.marks) if callspec is not None else []
+    return read_markers([*on_parameters, *item.iter_markers(_MARKER)])
+
+
+def without_unasked(session: Session, items: Sequence[pytest.Item]) -> list[pytest.Item]:
+    """The tests of one function that the markers on their parameters ask for."""
+    given = {_parameter(item) for item in items}
+    kept = []
+    for item in items:
+        try:
+            asked = _asked_by_parameters(session, item)
+        except RwkvPerfError as error:
+            _note_mistake(item.config, f"{item.nodeid}: {error}")
+            continue
+        if asked and given.isdisjoint(asked):
+            _note_mistake(
+                item.config,
+                f"{item.nodeid}: the rwkv marker on a fixture's parameter comes too late for quant= and workload=; "
+                "put it on the test or on a parameter of its parametrize",
+            )
+        if asked is None or _parameter(item) in asked:
+            kept.append(item)
+    return kept
+
+
+def _asked_by_parameters(session: Session, item: pytest.Item) -> list[Item | MissingEngine] | None:
+    """What a test may measure by its markers; None where none stands on a parameter, or it measures nothing.
+
+    Raises:
+        OptionError: an argument is unknown or malformed.
+    """
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or _parameter(item) is None or not _own_marks(callspec.marks):
+        return None
+    return session.engines.items(_request(item), _only(_fixtures(item)))
 
 
 def _note_mistake(config: pytest.Config, mistake: str) -> None:
@@ -136,6 +225,19 @@ def _only(names: Iterable[str]) -> str | None:
     return wanted[0] if wanted else None
 
 
+def _check_fixtures(item: pytest.Item) -> None:
+    """Refuse a test whose fixtures cannot be what it means.
+
+    Raises:
+        OptionError: it asks for two backends, or for `rwkv_perf` where nothing can be parametrized.
+    """
+    _only(_fixtures(item))
+    if "rwkv_perf" in _fixtures(item) and not hasattr(item, "callspec"):
+        raise OptionError(
+            "a unittest.TestCase cannot be parametrized, and rwkv_perf is; write a function or plain class"
+        )
+
+
 def arrange(pytest_session: pytest.Session, session: Session, items: list[pytest.Item]) -> None:
     """Deselect the tests that do not measure; add the shipped suite when it is wanted.
 
@@ -144,14 +246,17 @@ def arrange(pytest_session: pytest.Session, session: Session, items: list[pytest
     """
     config = pytest_session.config
     users_own = any("rwkv_perf" in _fixtures(item) for item in items)
-    with_suite = session.settings.suite == "yes" or (session.settings.suite == "auto" and not users_own)
-    config.stash[_WITH_SUITE] = with_suite
+    named = config.stash.get(_SUITE_IDS, [])
+    auto = session.settings.suite == "auto" and not users_own
+    config.stash[_WITH_SUITE] = with_suite = session.settings.suite == "yes" or auto or bool(named)
     if with_suite:
-        module = pytest.Module.from_parent(pytest_session, path=SUITE, nodeid="rwkvperf")
-        items.extend(pytest_session.genitems(module))
+        added = [*pytest_session.genitems(_suite(pytest_session))]
+        items.extend(item for item in added if not named or _is_named(item, named))
+        if unknown := [name for name in named if not any(_is_named(item, [name]) for item in added)]:
+            raise OptionError(f"{unknown[0]} is no test of the shipped suite with these options; --co lists them")
     for item in items:
         try:
-            _only(_fixtures(item))
+            _check_fixtures(item)
         except OptionError as error:  # noqa: PERF203 - every mistake is reported
             _note_mistake(config, f"{item.nodeid}: {error}")
     if mistakes := config.stash.get(_MISTAKES, []):
@@ -161,6 +266,52 @@ def arrange(pytest_session: pytest.Session, session: Session, items: list[pytest
     if dropped:
         config.hook.pytest_deselected(items=dropped)
     items[:] = kept
+    _show_benchmarks(config, kept)
+
+
+def name_suites_tests(config: pytest.Config) -> None:
+    """Take the ids of the shipped suite's tests out of pytest's arguments, which it would look for as files."""
+    named = [argument for argument in config.args if argument.partition("::")[0] == SUITE]
+    if named and not (config.invocation_params.dir / SUITE).exists():
+        config.stash[_SUITE_IDS] = named
+        config.args[:] = [argument for argument in config.args if argument not in named]
+
+
+def _is_named(item: pytest.Item, names: Iterable[str]) -> bool:
+    """Whether a test, its function or its suite is named."""
+    return any(item.nodeid == name or item.nodeid.startswith((f"{name}::", f"{name}[")) for name in names)
+
+
+def _suite(pytest_session: pytest.Session) -> pytest.Module:
+    """The shipped suite: below the rootdir, as conftest files that sort tests by their folders expect of every test."""
+    from pytest_rwkvperf.suite import test_throughput
+
+    suite: pytest.Module = pytest.Module.from_parent(
+        pytest_session, path=pytest_session.config.rootpath / SUITE, nodeid=SUITE
+    )
+    suite.obj = test_throughput
+    return suite
+
+
+def _show_benchmarks(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
+    """Under --benchmark-only, name pytest-benchmark's fixture among those of our tests until `hide_benchmarks`.
+
+    They ask for it only while they run, when there are samples to give it.
+    """
+    if not config.getoption("benchmark_only", default=False):
+        return
+    measuring = (item for item in items if isinstance(item, pytest.Function) and "rwkv_perf" in item.fixturenames)
+    # The tests of one function share their list.
+    lists = {id(item.fixturenames): item.fixturenames for item in measuring if _BENCHMARK not in item.fixturenames}
+    config.stash[_SHOWN] = [*lists.values()]
+    for names in config.stash[_SHOWN]:
+        names.append(_BENCHMARK)
+
+
+def hide_benchmarks(config: pytest.Config) -> None:
+    """Take back what `_show_benchmarks` did."""
+    for names in config.stash.get(_SHOWN, []):
+        names.remove(_BENCHMARK)
 
 
 def _fixtures(item: pytest.Item) -> tuple[str, ...]:
@@ -185,12 +336,11 @@ def _parameter(item: pytest.Item) -> Any:  # noqa: ANN401 - an Item, a MissingEn
 def questions(session: Session, items: Iterable[pytest.Item]) -> dict[str, Question]:
     """What the tests that are left ask, by node id; a marker's tolerance goes before the option's."""
     from pytest_rwkvperf.core.cases import Item, Question
-    from pytest_rwkvperf.run.selection import read_marker
 
     asked: dict[str, Question] = {}
     for item in items:
         if isinstance(parameter := _parameter(item), Item):
-            tolerance = read_marker(item.get_closest_marker("rwkv")).tolerance
+            tolerance = _request(item).tolerance
             asked[item.nodeid] = Question(parameter, tolerance or session.settings.tolerance)
     return asked
 

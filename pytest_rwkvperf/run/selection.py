@@ -69,21 +69,24 @@ class Selected:
         return {case: shown.label for case, shown in disambiguated(self.questions).items()}
 
 
-def read_marker(marker: pytest.Mark | None) -> Request:
+def read_markers(markers: Iterable[pytest.Mark]) -> Request:
     """Check the arguments of `@pytest.mark.rwkv(quant=[...], workload=[...], tolerance="3%")`.
+
+    Of several markers, closest first, each argument counts where it first stands.
 
     Raises:
         OptionError: an argument is unknown or malformed.
     """
-    if marker is None:
-        return Request()
-    unknown = [*map(repr, marker.args), *sorted(set(marker.kwargs) - {"quant", "workload", "tolerance"})]
-    if unknown:
-        raise OptionError(f"the rwkv marker knows no argument {unknown[0]}; allowed: quant=, workload=, tolerance=")
-    tolerance = marker.kwargs.get("tolerance")
+    keywords: dict[str, Any] = {}
+    for marker in markers:
+        unknown = [*map(repr, marker.args), *sorted(set(marker.kwargs) - {"quant", "workload", "tolerance"})]
+        if unknown:
+            raise OptionError(f"the rwkv marker knows no argument {unknown[0]}; allowed: quant=, workload=, tolerance=")
+        keywords = {**marker.kwargs, **keywords}
+    tolerance = keywords.get("tolerance")
     return Request(
-        _strings(marker.kwargs, "quant"),
-        _strings(marker.kwargs, "workload"),
+        _strings(keywords, "quant"),
+        _strings(keywords, "workload"),
         None if tolerance is None else read_share("the rwkv marker's tolerance=", str(tolerance)),
     )
 

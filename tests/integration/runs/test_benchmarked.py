@@ -47,3 +47,11 @@ def test_verdicts_do_not_depend_on_pytest_benchmark(runs: Runs, option: str) -> 
 def test_a_test_may_use_the_benchmark_fixture_itself(runs: Runs) -> None:
     runs.pytester.makepyfile("def test_it(rwkv_perf, benchmark): rwkv_perf.check(); benchmark(lambda: None)")
     runs.measuring().assert_outcomes(passed=1)
+
+
+def test_benchmark_only_measures(runs: Runs) -> None:
+    runs.pytester.makepyfile("def test_it(rwkv_perf): rwkv_perf.check()\ndef test_model(st_model): pass")
+    result = runs.measuring("--benchmark-only")
+    assert result.ret == 0
+    result.assert_outcomes(passed=1, skipped=1)
+    assert "benchmark 'pp16': 1 tests" in result.stdout.str()

@@ -202,6 +202,29 @@ class TestSuite:
         assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
         result.stdout.fnmatch_lines(["rwkvperf: nothing to measure: no selected test asks *--rwkv-suite=yes adds *"])
 
+    def test_its_tests_lie_below_the_rootdir_and_their_ids_can_be_given_back(self, runs: Runs) -> None:
+        runs.pytester.makeconftest(
+            "def pytest_collection_modifyitems(config, items):\n"
+            "    items.sort(key=lambda item: item.path.relative_to(config.rootpath))"
+        )
+        runs.pytester.makepyfile("def test_other(): assert False")
+        listed = runs.measuring("--rwkv-workload=pp16,tg4", "--co", "-q").outlines
+        ids = [line for line in listed if "::" in line]
+        assert ids == [f"rwkvperf::test_throughput[scripted-fp16-cpu-{workload}]" for workload in ("pp16", "tg4")]
+        for chosen in ([ids[1]], ["--import-mode=importlib", ids[1]], [f"--deselect={ids[0]}"], ["-k", "tg4"]):
+            result = runs.measuring("--rwkv-workload=pp16,tg4", "-rp", *chosen)
+            assert result.ret == 0
+            assert [line for line in result.outlines if "PASSED" in line] == [f"PASSED {ids[1]}"]
+        assert "rwkvperf::test_throughput[x] is no test of the" in usage_error(
+            runs.measuring("rwkvperf::test_throughput[x]")
+        )
+
+    def test_its_last_failures_run_again(self, runs: Runs) -> None:
+        options = ("-p", "cacheprovider", "--rwkv-workload=pp16,tg4")
+        other = "--deselect=rwkvperf::test_throughput[scripted-fp16-cpu-pp16]"
+        assert runs.measuring(*options, "--rwkv-strict=no-baseline", other).ret == 1
+        runs.measuring(*options, "--lf").assert_outcomes(passed=1, deselected=1)
+
     def test_suite_auto_adds_the_suite_without_rwkv_perf_tests(self, runs: Runs) -> None:
         runs.pytester.makepyfile("def test_other(): pass\ndef test_model(st_model): assert st_model.format == 'st'")
         result = runs.measuring()
@@ -243,6 +266,69 @@ def test_a_wrong_marker_argument_is_a_usage_error_that_names_the_test(
     )
     message = usage_error(runs.measuring("--rwkv-workload=", "--rwkv-quant="))
     assert [word for word in (*named, "::test_mine", "::test_second") if word not in message] == [], message
+
+
+ON_PARAMETERS = """
+    import pytest
+
+    @pytest.mark.parametrize("size", [
+        pytest.param("short", marks=pytest.mark.rwkv(workload=["pp16"], quant=["fp16"], tolerance="30%")),
+        pytest.param("long", marks=[pytest.mark.rwkv(workload=["tg4"]), pytest.mark.rwkv(quant=["int8"])]),
+        "plain",
+    ])
+    def test_sizes(rwkv_perf, size):
+        assert rwkv_perf.check().tolerance == (0.3 if size == "short" else 0.4)
+
+    @pytest.mark.rwkv(workload=["pp16"], quant=["fp16"], tolerance="10%")
+    class TestOfAClass:
+        @pytest.mark.rwkv(tolerance="20%")
+        def test_one(self, rwkv_perf):
+            assert rwkv_perf.check().tolerance == 0.2
+"""
+
+
+def test_markers_on_parameters_and_classes_are_heeded_argument_by_argument(runs: Runs) -> None:
+    runs.pytester.makepyfile(ON_PARAMETERS)
+    result = runs.measuring("--rwkv-quant=fp16,int8", "--rwkv-workload=pp16,tg4", "-rp")
+    plain = [f"scripted-{quant}-cpu-{workload}-plain" for quant in ("fp16", "int8") for workload in ("pp16", "tg4")]
+    given = ["scripted-fp16-cpu-pp16-short", "scripted-int8-cpu-tg4-long", *plain]
+    measured = re.findall(r"PASSED .*test_sizes\[(\S+)\]", result.stdout.str())
+    assert sorted(measured) == sorted(given)
+    assert "TestOfAClass::test_one[scripted-fp16-cpu-pp16]" in result.stdout.str()
+    result.assert_outcomes(passed=len(given) + 1)
+
+
+ON_A_FIXTURE = """
+@pytest.fixture(params=[pytest.param(1, marks=pytest.mark.rwkv(workload=["tg4"]))])
+def size(request): return 1
+def test_it(rwkv_perf, size): pass
+"""
+IN_A_TESTCASE = """
+import unittest
+class TestIt(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def perf(self, rwkv_perf): self.perf = rwkv_perf
+    def test_it(self): self.perf.check()
+"""
+WITH_A_WRONG_ARGUMENT = """
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.rwkv(x=1))])
+def test_it(rwkv_perf, size): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("test", "named"),
+    [
+        (ON_A_FIXTURE, "marker on a fixture's parameter comes too late"),
+        (IN_A_TESTCASE, "a unittest.TestCase cannot be parametrized"),
+        (WITH_A_WRONG_ARGUMENT, "no argument x"),
+    ],
+)
+def test_what_cannot_be_heeded_is_a_usage_error(runs: Runs, test: str, named: str) -> None:
+    runs.pytester.makepyfile(f"import pytest\n{test}")
+    message = usage_error(runs.measuring("--rwkv-workload="))
+    assert "test_it" in message
+    assert named in message
 
 
 def test_two_backend_fixtures_in_one_test_are_a_usage_error(runs: Runs) -> None:

@@ -24,7 +24,7 @@ from pytest_rwkvperf.run.selection import (
     check_quants,
     devices,
     items,
-    read_marker,
+    read_markers,
     unfit,
 )
 from tests.unit.building import SETTINGS
@@ -193,7 +193,7 @@ def test_known_quants_are_accepted() -> None:
 
 
 def marked(*arguments: Any, **keywords: Any) -> Request:  # noqa: ANN401 - whatever a user may write
-    return read_marker(pytest.mark.rwkv(*arguments, **keywords).mark)
+    return read_markers([pytest.mark.rwkv(*arguments, **keywords).mark])
 
 
 def test_a_markers_lists_replace_the_defaults() -> None:
@@ -203,7 +203,7 @@ def test_a_markers_lists_replace_the_defaults() -> None:
 
 
 def test_an_empty_marker_equals_none() -> None:
-    assert read_marker(None) == marked() == Request()
+    assert read_markers([]) == marked() == Request()
 
 
 def test_a_marker_takes_a_word_and_drops_duplicates() -> None:
