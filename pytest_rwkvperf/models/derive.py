@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.models.weights import Weights
 
 
+def obstacle(format: Format, shape: Shape) -> str:  # noqa: A002 - the word everywhere
+    """Why no model of this shape can be had in a format that its engine loads; empty where one can."""
+    if format == "gguf":
+        return gguf.vocabulary_problem(shape.vocabulary)
+    if format == "st" and shape.layers == 1:
+        return "web-rwkv reads the value rank from the second layer, and this model has one"
+    return ""
+
+
 def precision_in(format: Format, weights: Weights) -> Precision:  # noqa: A002 - the word everywhere
     """The default precision of matrices: a `.pth` keeps its source's; engines read the other formats as float16."""
     return weights.precision if format == "pth" else "f16"

@@ -108,10 +108,8 @@ def _add_vocabulary(writer: GGUFWriter, size: int) -> None:
     import gguf
 
     tokens = world_tokens()
-    if size < len(tokens):
-        raise ModelError(
-            f"a vocabulary of {size} tokens cannot become a .gguf: RWKV's world vocabulary has {len(tokens)}"
-        )
+    if problem := vocabulary_problem(size):
+        raise ModelError(problem)
     padding = [f"[PAD{index}]".encode() for index in range(len(tokens), size)]
     kinds = [gguf.TokenType.CONTROL] + [gguf.TokenType.NORMAL] * (len(tokens) - 1)
     writer.add_tokenizer_model(TOKENIZER)
@@ -121,6 +119,12 @@ def _add_vocabulary(writer: GGUFWriter, size: int) -> None:
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(0)
     writer.add_chat_template(_data("rwkv_world_chat.jinja").decode())
+
+
+def vocabulary_problem(size: int) -> str:
+    """Why a vocabulary of so many tokens has no `.gguf`; empty where it has."""
+    least = len(world_tokens())
+    return f"a vocabulary of {size} tokens cannot become a .gguf: RWKV's world vocabulary has {least}" * (size < least)
 
 
 @cache

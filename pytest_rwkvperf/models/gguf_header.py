@@ -10,10 +10,8 @@ import struct
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models.header import MappedHeader, TensorEntry
+from pytest_rwkvperf.models.header import MappedHeader, TensorEntry, mapped
 from pytest_rwkvperf.models.layouts import gguf_layout
 from pytest_rwkvperf.models.model import PRECISIONS, errors_naming
 from pytest_rwkvperf.models.shapes import RWKV_HEAD_SIZE, Shape, count_layers, matrix
@@ -33,8 +31,11 @@ _MAX_TEXTS = 1 << 18  # entries of all arrays of texts together; the vocabulary 
 _MAX_KEYS = 4096  # a converter writes 25, a quantizer a few more
 _MAX_TEXT_BYTES = 1024  # bytes of a key, or of a value that is read; other values are skipped
 _READ_KEYS = frozenset(
-    {"general.architecture", "general.alignment", "general.file_type", "tokenizer.ggml.model", "tokenizer.ggml.tokens"}
-)
+    {
+        "general.architecture", "general.alignment", "general.file_type", "split.count", "split.no",
+        "tokenizer.ggml.model", "tokenizer.ggml.tokens",
+    }
+)  # fmt: skip
 
 
 def read_header(path: Path) -> MappedHeader:
@@ -46,14 +47,25 @@ def read_header(path: Path) -> MappedHeader:
     with errors_naming(path):
         if path.stat().st_size < _Cursor.FIXED_BYTES:
             raise ModelError("it is shorter than a .gguf header; it is truncated: download it again")
-        cursor = _Cursor(np.memmap(path, np.uint8, "r"))
+        cursor = _Cursor(mapped(path))
         keys = cursor.metadata()
+        _check_whole(keys)
         if (architecture := keys.get("general.architecture")) != ARCHITECTURE:
             raise ModelError(f"its architecture is {architecture!r}; only {ARCHITECTURE} is measured")
         tensors = {tensor.name: tensor for tensor in cursor.tensors(_alignment(keys))}
         shape = _shape(tensors)
         _check_vocabulary(keys, shape)
         return MappedHeader(path, "gguf", shape, _quant(keys, tensors), tensors, gguf_layout(shape))
+
+
+def _check_whole(keys: Mapping[str, object]) -> None:
+    """Refuse a part of a model that llama.cpp's `llama-gguf-split` divided."""
+    count, number = keys.get("split.count", 1), keys.get("split.no", 0)
+    if isinstance(count, int) and isinstance(number, int) and count > 1:
+        raise ModelError(
+            f"it is part {number + 1} of {count} of a divided model; join them with"
+            " `llama-gguf-split --merge FIRST_PART WHOLE.gguf` and name the whole"
+        )
 
 
 def _alignment(keys: Mapping[str, object]) -> int:

@@ -24,6 +24,18 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.models.shapes import Shape
 
 
+def mapped(path: Path) -> Array:
+    """A file's bytes, memory-mapped.
+
+    Raises:
+        ModelError: the file system maps no files, as some that are remote or in user space do not.
+    """
+    try:
+        return np.memmap(path, np.uint8, "r")
+    except OSError as error:
+        raise ModelError(f"its file system cannot map it ({error.strerror}); copy it to a local disk") from error
+
+
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
     """One tensor under its name in the file.
@@ -72,7 +84,7 @@ class MappedHeader(Header):
 
     def stored(self) -> Iterator[tuple[TensorEntry, Array]]:
         """Every tensor with its mapped bytes."""
-        data = np.memmap(self.path, np.uint8, "r")
+        data = mapped(self.path)
         for tensor in self.tensors.values():
             yield tensor, data[tensor.start : tensor.start + tensor.nbytes]
 

@@ -34,6 +34,17 @@ _STORAGES: Mapping[str, Precision] = MappingProxyType(
 _OTHER_STORAGES = frozenset(
     f"torch {kind}Storage" for kind in ("Double", "Long", "Int", "Short", "Char", "Byte", "Bool")
 )
+_NEWER_TENSOR = "torch._utils _rebuild_tensor_v3"
+"""What torch writes for types that have no storage class of their own: float8 and unsigned integers."""
+
+_CONVERTED = ("_strategy", "_version")
+"""Entries that the rwkv package adds where it converts a model (`convert_and_save_and_exit`)."""
+
+_SAVE_ALONE = "torch.save(torch.load(FILE, weights_only=True)[{!r}], NEW)"
+
+_PROTOCOL = 2
+"""Of pickles: what `torch.save` writes unless it is told another."""
+
 _GLOBALS = frozenset({_OBJECT_DICT, _TENSOR, _PARAMETER, *_STORAGES, *_OTHER_STORAGES})
 
 
@@ -60,6 +71,13 @@ class _Storage:
     count: int
 
 
+_WEIGHTS_OF_CHECKPOINTS = ("state_dict", "model_state_dict", "module", "model")
+
+
+class _UnknownGlobalError(ModelError):
+    """The pickle asks for a global that weights never need."""
+
+
 class _Mark:
     """Where a tuple's or a dictionary's items begin on the stack."""
 
@@ -75,10 +93,22 @@ def tensors(data: bytes) -> dict[str, StoredTensor]:
     result = _Reader().run(data)
     if not isinstance(result, dict):
         raise ModelError(f"it holds {_kind(result)}, expected a dictionary of tensors")
+    if converted := next((name for name in _CONVERTED if name in result), None):
+        raise ModelError(
+            f"the rwkv package converted it for one strategy (its entry {converted!r}); give the original .pth"
+        )
+    _check_nested(result)
     for name, value in result.items():
         if not isinstance(value, StoredTensor):
             raise ModelError(f"its entry {name!r} is {_kind(value)}, expected a tensor")
     return result
+
+
+def _check_nested(result: dict[str, object]) -> None:
+    """Refuse a training checkpoint, which holds the weights below a name."""
+    for name, value in result.items():
+        if isinstance(value, dict) and any(isinstance(each, StoredTensor) for each in value.values()):
+            raise ModelError(f"it is a training checkpoint; save its {name!r} alone: {_SAVE_ALONE.format(name)}")
 
 
 class _Reader:
@@ -87,6 +117,7 @@ class _Reader:
     def __init__(self) -> None:
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._texts: set[str] = set()
 
     def run(self, data: bytes) -> object:
         """The object that the pickle leaves on the stack."""
@@ -98,16 +129,49 @@ class _Reader:
             action = _ACTIONS.get(name)
             if action is None:
                 raise ModelError(f"its pickle uses the opcode {name}, which weights never need; it may run code")
-            action(self, argument)
+            try:
+                action(self, argument)
+            except _UnknownGlobalError as error:
+                raise ModelError(f"{error}{self._checkpoint()}") from None
         raise ModelError("its pickle has no end; it is truncated")
+
+    def _checkpoint(self) -> str:
+        """What to do where the pickle names the weights of a training checkpoint before what is not understood."""
+        known = next((name for name in _WEIGHTS_OF_CHECKPOINTS if name in self._texts), None)
+        return "" if known is None else f". If it is a training checkpoint: {_SAVE_ALONE.format(known)}"
 
     def _pop(self) -> Any:  # noqa: ANN401 - whatever the pickle put there
         if not self._stack:
             raise ModelError("its pickle takes from an empty stack; it is damaged")
         return self._stack.pop()
 
+    def check_protocol(self, protocol: int) -> None:
+        """Only torch's own protocol, whose opcodes these are."""
+        if protocol != _PROTOCOL:
+            raise ModelError(
+                f"its pickle has protocol {protocol}, which torch.save never writes by itself (it writes {_PROTOCOL});"
+                " whoever made it can save it again without pickle_protocol="
+            )
+
+    def append(self, _argument: object) -> None:
+        """One value to the list below it."""
+        value = self._pop()
+        self._extend([value])
+
+    def append_all(self, _argument: object) -> None:
+        """All values since the mark to the list below it."""
+        self._extend(self._since_mark())
+
+    def _extend(self, values: list[Any]) -> None:
+        target = self._stack[-1] if self._stack else None
+        if not isinstance(target, list):
+            raise ModelError("its pickle appends to something that is not a list; it is damaged")
+        target.extend(values)
+
     def push(self, value: object) -> None:
         """Put a value on the stack."""
+        if isinstance(value, str):
+            self._texts.add(value)
         self._stack.append(value)
 
     def memoize(self, slot: int) -> None:
@@ -124,8 +188,13 @@ class _Reader:
 
     def push_global(self, argument: str) -> None:
         """A global, by `module name`."""
-        if argument not in _GLOBALS:
+        if argument == _NEWER_TENSOR:
             raise ModelError(
+                "it holds float8 values, or others that no RWKV-7 is trained in; give the original .pth in bfloat16, "
+                "float16 or float32"
+            )
+        if argument not in _GLOBALS:
+            raise _UnknownGlobalError(
                 f"its pickle asks for {argument.replace(' ', '.')!r}, which weights never need; it may run code, so it"
                 " is not loaded"
             )
@@ -245,15 +314,19 @@ def _pushing(make: Callable[[Any], object]) -> Callable[[_Reader, Any], None]:
 
 _ACTIONS: Mapping[str, Callable[[_Reader, Any], None]] = MappingProxyType(
     {
-        "PROTO": lambda _reader, _argument: None,
+        "PROTO": _Reader.check_protocol,
         "MARK": _pushing(lambda _: _Mark()),
         "NONE": _pushing(lambda _: None),
         "NEWTRUE": _pushing(lambda _: True),
         "NEWFALSE": _pushing(lambda _: False),
         **dict.fromkeys(
-            ("BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"), _pushing(lambda value: value)
+            ("BININT", "BININT1", "BININT2", "BINFLOAT", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"),
+            _pushing(lambda value: value),
         ),
         "EMPTY_DICT": _pushing(lambda _: {}),
+        "EMPTY_LIST": _pushing(lambda _: []),
+        "APPEND": _Reader.append,
+        "APPENDS": _Reader.append_all,
         "EMPTY_TUPLE": _pushing(lambda _: ()),
         "TUPLE": _Reader.collect,
         "TUPLE1": lambda reader, _: reader.collect_last(1),

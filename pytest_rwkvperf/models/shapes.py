@@ -166,6 +166,8 @@ def is_unused(name: str) -> bool:
     return name in {"blocks.0.att.v0", "blocks.0.att.v1", "blocks.0.att.v2"}
 
 
+_FIRST = "emb.weight"
+
 _OTHER_ARCHITECTURES = (
     (re.compile(r"time_maa|time_decay_w1|time_mix_w1"), "RWKV-6"),
     (re.compile(r"time_faaaa|att\.gate\.weight"), "RWKV-5"),
@@ -182,6 +184,11 @@ def shape_of(specs: Mapping[str, tuple[int, ...]]) -> Shape:
         ModelError: the tensors are not exactly those of an RWKV-7 model; the message names the first that is missing,
             unknown or of a wrong shape. The caller adds the file's name.
     """
+    if prefix := next((name.removesuffix(_FIRST) for name in specs if name.endswith(f".{_FIRST}")), ""):
+        raise ModelError(
+            f"its tensors' names begin with {prefix!r}, as a wrapper of the training leaves them; take that off every "
+            "name and save it again"
+        )
     for pattern, what in _OTHER_ARCHITECTURES:
         if other := next((name for name in specs if pattern.search(name)), None):
             raise ModelError(f"it holds {what} (tensor {other!r}); only RWKV-7 files in BlinkDL's naming are measured")

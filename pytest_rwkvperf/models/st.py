@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models.header import MappedHeader, TensorEntry
+from pytest_rwkvperf.models.header import MappedHeader, TensorEntry, mapped
 from pytest_rwkvperf.models.layouts import LORA_MATRIX, st_layout, stored_blocks
 from pytest_rwkvperf.models.model import errors_naming
 from pytest_rwkvperf.models.shapes import Shape, shape_of
@@ -79,6 +79,7 @@ def read_header(path: Path) -> MappedHeader:
         available = path.stat().st_size - start
         tensors = {name: _tensor(name, entry, start, available) for name, entry in entries.items()}
         shape = shape_of(_canonical_shapes({name: tensor.shape for name, tensor in tensors.items()}))
+        mapped(path)  # for its error, before anything depends on it
     kinds = {tensor.kind for tensor in tensors.values()}
     return MappedHeader(path, "st", shape, kinds.pop() if len(kinds) == 1 else "f32", tensors, st_layout(shape))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ class ModelLimits:
     name: str
     formats: frozenset[str]
     quant: str | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Why a format cannot be had, where that is the model's shape."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ def check_quants(settings: Settings, request: Request, backends: Sequence[Backen
     allowed = "; ".join(f"{backend.name}: {', '.join(backend.quants)}" for backend in backends)
     for quant in (*settings.quants, *request.quants):
         if not any(backend.accepts(quant) for backend in backends):
-            raise OptionError(f"quant {quant!r} is known to none of the backends in use; allowed: {allowed}")
+            meant = _meant(quant, backends)
+            raise OptionError(f"quant {quant!r} is known to none of the backends in use{meant}; allowed: {allowed}")
     for quant in settings.quants:
         knowing = [backend.name for backend in backends if backend.accepts(quant)]
         own = [settings.quants_by_backend.get(name, ()) for name in knowing]
@@ -118,7 +121,14 @@ def check_quants(settings: Settings, request: Request, backends: Sequence[Backen
             )
         for quant in quants:
             if not by_name[name].accepts(quant):
-                raise OptionError(f"--rwkv-quant={name}={quant}: unknown to it; allowed: {allowed}")
+                meant = _meant(quant, [by_name[name]])
+                raise OptionError(f"--rwkv-quant={name}={quant}: unknown to it{meant}; allowed: {allowed}")
+
+
+def _meant(quant: str, backends: Sequence[Backend]) -> str:
+    """A question whether another spelling was meant: llama.cpp's own tools print its quants in capitals."""
+    likely = quant.strip().lower().replace("-", "_")
+    return f" (did you mean {likely!r}?)" if any(backend.accepts(likely) for backend in backends) else ""
 
 
 def check_chunk(settings: Settings, backends: Sequence[Backend]) -> None:
@@ -187,6 +197,8 @@ def protocols(settings: Settings, backend: str) -> tuple[ProtocolName, ...]:
 def unfit(settings: Settings, engine: FoundEngine, limits: ModelLimits) -> MissingEngine | None:
     """Why an installed engine has nothing to measure; None when it has."""
     name = engine.backend.name
+    if reason := limits.reasons.get(engine.backend.format):
+        return MissingEngine(name, f"{name} cannot load {limits.name}: {reason}")
     if engine.backend.format not in limits.formats:
         have = ", ".join(sorted(limits.formats))
         reason = f"{name} reads .{engine.backend.format}, and {limits.name} can only be had as {have}"

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.cases import FORMATS
-from pytest_rwkvperf.models import synthetic
+from pytest_rwkvperf.models import derive, synthetic
 from pytest_rwkvperf.models.model import ModelFile
 from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.models.weights import DTYPES
@@ -57,7 +57,10 @@ class TestedModel:
         # No other format can be made from a quantized .gguf: the original values are gone.
         if source.format == "gguf" and source.quant not in DTYPES:
             return ModelLimits(self.model.name, frozenset({"gguf"}), source.quant)
-        return ModelLimits(self.model.name, frozenset(FORMATS))
+        # A .gguf of the user's brings its own vocabulary.
+        wanted = [each for each in FORMATS if (each, source.format) != ("gguf", "gguf")]
+        lacking: dict[str, str] = {each: why for each in wanted if (why := derive.obstacle(each, source.shape))}
+        return ModelLimits(self.model.name, frozenset(FORMATS) - lacking.keys(), reasons=lacking)
 
     def file(self, format: Format, quant: str | None = None) -> ModelFile:  # noqa: A002 - the word everywhere
         """The model in a format, made and cached when it is not there; by default unquantized or the user's own.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pytest
 
 from pytest_rwkvperf.core.cases import FORMATS, Format
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models import derive, shapes
+from pytest_rwkvperf.models import derive, gguf, shapes
 from pytest_rwkvperf.models.file_format import read_header
 from pytest_rwkvperf.models.hashing import content_hash
 from pytest_rwkvperf.models.header import MappedHeader
@@ -157,3 +158,12 @@ class TestEveryDirection:
 def _is_f16_in_gguf(spec: TensorSpec) -> bool:
     entries = {part.name: entry for entry in gguf_layout(TINY) if not entry.placeholder for part in entry.parts}
     return entries[spec.name].precision == "f16"
+
+
+def test_shapes_that_an_engine_cannot_load_are_known_before_anything_is_written(tiny: Shape) -> None:
+    world = replace(tiny, vocabulary=len(gguf.world_tokens()))
+    assert [derive.obstacle(each, world) for each in ("pth", "gguf", "st")] == ["", "", ""]
+    small = derive.obstacle("gguf", replace(world, vocabulary=50304))
+    assert small.startswith("a vocabulary of 50304 tokens cannot become a .gguf")
+    assert "second layer" in derive.obstacle("st", replace(world, layers=1))
+    assert derive.obstacle("pth", replace(world, layers=1, vocabulary=256)) == ""

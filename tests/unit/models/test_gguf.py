@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.core.errors import ModelError
-from pytest_rwkvperf.models import gguf
+from pytest_rwkvperf.models import file_format, gguf
+from pytest_rwkvperf.models import st as st_format
 from pytest_rwkvperf.models.gguf_header import read_header
 from pytest_rwkvperf.models.hashing import content_hash
 from pytest_rwkvperf.models.layouts import gguf_layout
@@ -165,6 +168,40 @@ def test_quantized_file_has_its_quants_name(written: Path) -> None:
     file = read_header(target)
     assert (file.quant, file.quantized) == ("q8_0", True)
     assert file.tensors["blk.0.channel_mix_key.weight"].nbytes == 256 * 64 // 32 * 34
+
+
+def test_a_part_of_a_divided_model_is_told_how_to_be_joined(tmp_path: Path) -> None:
+    import gguf as package
+
+    part = tmp_path / "model-00002-of-00003.gguf"
+    writer = package.GGUFWriter(part, "rwkv7")
+    writer.add_uint16("split.no", 1)
+    writer.add_uint16("split.count", 3)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match=rf"{part.name}.*it is part 2 of 3 .*llama-gguf-split --merge"):
+        read_header(part)
+
+
+@pytest.mark.parametrize("format", ["gguf", "st"])
+def test_a_file_system_that_maps_nothing_is_told_with_the_files_name(
+    format: str,  # noqa: A002 - the word everywhere
+    written: Path,
+    model: SyntheticModel,
+    quiet: Progress,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = written if format == "gguf" else written.with_name("m.st")
+    if format == "st":
+        st_format.write(path, model, quiet, "")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(np, "memmap", refuse)
+    with pytest.raises(ModelError, match=rf"{path.name}'.*cannot map it \(.*\); copy it to a local disk"):
+        file_format.read_header(path)
 
 
 @pytest.mark.parametrize("width", [32, 96])

@@ -46,9 +46,12 @@ def tensor(
     )
 
 
-def holding(value: bytes) -> bytes:
+def holding(value: bytes, name: str = "w") -> bytes:
     """A dictionary of one entry."""
-    return b"\x80\x02}" + text("w") + value + b"s."
+    return b"\x80\x02}" + text(name) + value + b"s."
+
+
+NUMBER = b"G" + bytes(8)
 
 
 def test_what_this_project_writes_is_read_back(model: SyntheticModel) -> None:
@@ -107,7 +110,14 @@ def test_pickles_that_call_something_are_refused(data: bytes) -> None:
         (holding(tensor()) + b"cos\nsystem\n.", "follow its pickle's end"),
         (holding(tensor())[:-1], "cannot be decoded|no end"),
         (b"", "cannot be decoded|no end"),
-        (b"\x80\x02].", "EMPTY_LIST"),
+        (b"\x80\x02].", "holds a list"),
+        (b"\x80\x02}K\x01a.", "not a list"),
+        (b"\x80\x04}.", "protocol 4, which torch.save never writes by itself .*without pickle_protocol="),
+        (holding(NUMBER, "_version"), "rwkv package converted it .*'_version'.*original .pth"),
+        (holding(b"}" + text("x") + tensor() + b"s", "state_dict"), r"training checkpoint.*FILE, .*\['state_dict'\]"),
+        (holding(b"]" + NUMBER + b"a", "lr"), "'lr' is a list"),
+        (holding(b"}" + text("state_dict") + named("my", "Trainer") + b"s"), r"'my.Trainer'.*\['state_dict'"),
+        (holding(named("torch._utils", "_rebuild_tensor_v3")), "float8 .*give the original .pth"),
         (b"\x80\x02).", "tuple, expected a dictionary"),
         (holding(text("no tensor")), "'w' is text"),
         (holding(named("torch", "HalfStorage")), "'w' is torch.HalfStorage"),

@@ -125,3 +125,9 @@ def test_blocks_cover_a_matrix_once_and_stay_small(rows: int, columns: int) -> N
     assert [start for start, _ in blocks] == [0, *(stop for _, stop in blocks[:-1])]
     assert blocks[-1][1] == rows
     assert all((stop - start) * columns <= BLOCK_VALUES for start, stop in blocks)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.rwkv."])
+def test_a_wrappers_prefix_is_named(prefix: str, tiny: Shape) -> None:
+    with pytest.raises(ModelError, match=f"names begin with '{prefix}'.*take that off"):
+        shape_of({f"{prefix}{name}": dimensions for name, dimensions in dims(tiny).items()})

@@ -169,6 +169,21 @@ def test_an_unknown_quant_is_refused_with_the_known_ones(quant: str) -> None:
         assert repr(quant) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("quant", "meant"), [("Q8_0", "q8_0"), ("Q4_K_M", "q4_k_m"), ("fp-16", None), ("BF16 ", "bf16")]
+)
+def test_a_quant_in_another_spelling_is_asked_back(quant: str, meant: str | None) -> None:
+    asked = (
+        (replace(DEFAULTS, quants=(quant,)), meant),
+        (replace(DEFAULTS, quants_by_backend={"llama-cpp": (quant,)}), meant),
+    )
+    for settings, expected in asked:
+        with pytest.raises(OptionError) as caught:
+            check_quants(settings, Request(), BACKENDS)
+        assert ("did you mean" in str(caught.value)) == (expected is not None)
+        assert expected is None or f"did you mean {expected!r}?" in str(caught.value)
+
+
 def test_quants_for_an_unused_backend_or_unknown_to_it_are_refused() -> None:
     with pytest.raises(OptionError, match=r"'vllm', which --rwkv-backend did not select \(rwkv, llama-cpp, web-rwkv\)"):
         check_quants(replace(DEFAULTS, quants_by_backend={"vllm": ("f16",)}), Request(), BACKENDS)
@@ -302,6 +317,14 @@ def test_a_gguf_only_model_leaves_the_other_engines_out() -> None:
         "web-rwkv", f"web-rwkv reads .st, and mine.gguf can only be had as gguf{instead}"
     )
     assert chosen(limits=ONLY_GGUF) == ["llama-cpp-q4_k_m-cpu-pp512", "llama-cpp-q4_k_m-cpu-tg128"]
+
+
+def test_a_model_whose_shape_an_engine_cannot_load_leaves_it_out_with_the_reason() -> None:
+    small = ModelLimits("pile.pth", frozenset({"pth", "st"}), reasons={"gguf": "50304 tokens are too few"})
+    assert unfit(DEFAULTS, LLAMA, small) == MissingEngine(
+        "llama-cpp", "llama-cpp cannot load pile.pth: 50304 tokens are too few"
+    )
+    assert unfit(DEFAULTS, RWKV, small) is None
 
 
 def test_a_quantized_files_quant_is_the_default() -> None:
