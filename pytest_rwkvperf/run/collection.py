@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ assume that a test caught the KeyboardInterrupt."""
 
 _ASKING = ("--rwkv-save-baseline", "--rwkv-ab", "--rwkv-aa")
 """Options that ask for a measurement. The others only say how to measure, and may always stand in `addopts`."""
+
+_SUITE_MODULE = "pytest_rwkvperf.suite.test_throughput"
 
 SUITE = "rwkvperf"
 """The name of the shipped suite: the first part of its tests' ids, and a path below the rootdir that need not exist."""
@@ -284,12 +287,10 @@ def _is_named(item: pytest.Item, names: Iterable[str]) -> bool:
 
 def _suite(pytest_session: pytest.Session) -> pytest.Module:
     """The shipped suite: below the rootdir, as conftest files that sort tests by their folders expect of every test."""
-    from pytest_rwkvperf.suite import test_throughput
-
     suite: pytest.Module = pytest.Module.from_parent(
         pytest_session, path=pytest_session.config.rootpath / SUITE, nodeid=SUITE
     )
-    suite.obj = test_throughput
+    suite.obj = import_module(_SUITE_MODULE)
     return suite
 
 
