@@ -57,6 +57,7 @@ def quiet(_sentence: str, _fraction: float) -> None:
 def _make_files(options: argparse.Namespace, *, plain: bool) -> None:
     """2.9b in its plain formats, or in the quantized ones, which are made from the plain ones; the oracle's logits."""
     from pytest_rwkvperf.core import folders
+    from pytest_rwkvperf.core.cases import Workload
     from pytest_rwkvperf.models.model_store import ModelStore
     from pytest_rwkvperf.oracle import expected
     from pytest_rwkvperf.worker.tools import WorkerTools
@@ -76,6 +77,8 @@ def _make_files(options: argparse.Namespace, *, plain: bool) -> None:
     share = {"OPENBLAS_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(asked)))}
     with patch.dict(os.environ, share), ThreadPoolExecutor() as pool:
         list(pool.map(lambda pair: expected.logits_files(*pair, deep=True, solver=tools), asked))
+        timed = [Workload.parse(name) for name in ("pp512", "tg128")]
+        list(pool.map(lambda pair: expected.known_answers(*pair, timed, tools), asked))
     say(f"the oracle's logits of {len(asked)} weights")
 
 

@@ -44,7 +44,7 @@ def taken(seconds: float, process_seconds: float) -> list[tuple[int, int, int]]:
     with lease(two.device, print), probing(two.device, 2) as prober:
         while time.monotonic() < end and prober is not None:
             with ExitStack() as stack:
-                both = [Sampling(stack.enter_context(running(target, deep_due=False))) for target in (two, one)]
+                both = [Sampling(stack.enter_context(running(target, first=False))) for target in (two, one)]
                 for sampling in both:
                     sampling.warm_up([WORKLOAD])
                 until = time.monotonic() + process_seconds

@@ -10,6 +10,9 @@ REPETITIONS = 5
 SEED = 42
 """For what these tools draw at random."""
 
+CHECK_SEED, KNOWN_SEED = 7, 11
+"""Of the prompt of the parity check, and of the known prompt of timed repetitions, which no check feeds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:

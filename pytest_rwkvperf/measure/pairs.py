@@ -78,7 +78,7 @@ def _run_pair(new: MeasuredCase, old: MeasuredCase, workloads: Sequence[Workload
     with ExitStack() as stack:
         for side in (old, new) if index % 2 == 0 else (new, old):
             with _named(side):
-                process = stack.enter_context(running(side.target, deep_due=side.deep_due))
+                process = stack.enter_context(running(side.target, first=side.first))
             members.append((side, SlicedSampling(process)))
         _alternate(members, workloads, seed=f"{new.target.case.key} {index}")
         for side, sampling in members:

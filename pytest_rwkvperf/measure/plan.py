@@ -128,7 +128,7 @@ def run_process(
 ) -> None:
     """Check, warm up and sample in one more process of a case; in the first one also measure energy and device time."""
     index = len(measured.runs)
-    with ExitStack() as until_ended, running(measured.target, deep_due=measured.deep_due) as process:
+    with ExitStack() as until_ended, running(measured.target, first=measured.first) as process:
         if measured.target.case.protocol == "native":
             run = own_tool.invoke(process, workloads, progress)
         else:

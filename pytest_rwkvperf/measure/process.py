@@ -13,7 +13,7 @@ from pytest_rwkvperf.core.errors import MeasurementError, ParityError
 from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts, ProcessRun
 from pytest_rwkvperf.oracle import bounds
-from pytest_rwkvperf.oracle.agreement import Deep, Short
+from pytest_rwkvperf.oracle.agreement import Agreement, Answer, Deep, Fresh, Short
 from pytest_rwkvperf.worker import native, parent, protocol
 from pytest_rwkvperf.worker.parent import Worker
 
@@ -47,6 +47,10 @@ class Target:
     """The oracle's logits: for the short check, and for the deep one when that is due; empty for a Program."""
     known_deep: Deep | None
     """What an earlier deep check of the same engine, file, quant and device found."""
+    known_answers: Mapping[str, Path] = field(default_factory=dict)
+    """The oracle's logits after the known prompt of a workload, by its name; not where they would take too long."""
+    longest: int = 0
+    """Tokens of the longest workload, which the check of new tokens is as long as; 0 for no such check."""
     work: Work | None = None
     ceilings: Ceilings | None = None
     software: Software | None = None
@@ -55,11 +59,13 @@ class Target:
 class Process:
     """A live worker with a case open. In the uniform protocol its answers have been checked."""
 
-    def __init__(self, worker: Worker, target: Target, *, deep_due: bool) -> None:
-        self.worker, self.target = worker, target
+    def __init__(self, worker: Worker, target: Target, *, first: bool) -> None:
+        self.worker, self.target, self.first = worker, target, first
         self.deep: Deep | None = None
         self._short: Short | None = None
-        self._deep_due = deep_due
+        self._fresh: Fresh | None = None
+        self._answers: dict[str, Answer] = {}
+        self._kept: dict[str, int] = {}
         self._started = time.time()
         opened = worker.open(target.location, target.path, target.case)
         self.versions = {str(name): str(value) for name, value in opened["versions"].items()}
@@ -71,39 +77,112 @@ class Process:
     def check(self) -> None:
         """Compare the engine's logits with the oracle's, where the target has any.
 
+        A case's first process in a run is also asked for a long prompt of new tokens, and makes the deep check if none
+        is remembered.
+
         Raises:
             ParityError: they differ by more than the bound.
         """
-        target, case = self.target, self.target.case
+        target = self.target
         if not target.expected:
             return
-        bound = bounds.bound_for(case.backend, case.quant, target.device)
-        files = [str(path) for path in (target.expected if self._deep_due else target.expected[:1])]
-        answer = self.worker.request("parity", parent.SAMPLE_SECONDS, expected=files, noise=bound.relative_l2)
+        deep = self.first and target.known_deep is None
+        answer = self.worker.request(
+            "parity",
+            parent.SAMPLE_SECONDS,
+            expected=[str(path) for path in (target.expected if deep else target.expected[:1])],
+            noise=self._bound.relative_l2,
+            fresh=target.longest if self.first else 0,
+        )
         self._short = typed(answer["short"], Short)
         self.deep = typed(answer["deep"], Deep) if answer["deep"] else None
-        problem = bounds.broken_short(self._short, bound) or (self.deep and bounds.broken_deep(self.deep, bound))
-        if problem:
-            raise ParityError(f"{case.label} gives a wrong answer, so its speed counts for nothing: {problem}")
+        self._fresh = typed(answer["fresh"], Fresh) if answer["fresh"] else None
+        self._refuse(bounds.broken_short(self._short, self._bound))
+        if self.deep:
+            self._refuse(bounds.broken_deep(self.deep, self._bound))
+        if self._fresh:
+            self._refuse(bounds.broken_fresh(self._fresh, self._bound))
 
-    def time(self, workload: Workload) -> Sample:
-        """One repetition.
+    @property
+    def _bound(self) -> bounds.Bound:
+        return bounds.bound_for(self.target.case.backend, self.target.case.quant, self.target.device)
+
+    def _refuse(self, problem: str) -> None:
+        if problem:
+            label = self.target.case.label
+            raise ParityError(f"{label} gives a wrong answer, so its speed counts for nothing: {problem}")
+
+    def time(self, workload: Workload, *, checked: bool = False) -> Sample:
+        """One repetition; `checked` says that `check_answer` follows.
 
         Raises:
             RwkvPerfError: the worker failed, or its clock is broken.
         """
-        return timed(self.worker.request("sample", parent.SAMPLE_SECONDS, workload=str(workload)), workload)
+        name = str(workload)
+        known = checked and name in self.target.known_answers
+        return timed(self.worker.request("sample", parent.SAMPLE_SECONDS, workload=name, known=known), workload)
+
+    def time_slice(self, workload: Workload, start: int, count: int, *, checked: bool = False) -> Sample:
+        """So many tokens of a generation from its `start`th on; else as `time`."""
+        name = str(workload)
+        known = checked and name in self.target.known_answers
+        answer = self.worker.request(
+            "slice", parent.SAMPLE_SECONDS, workload=name, start=start, count=count, known=known
+        )
+        return timed(answer, workload)
+
+    def check_answer(self, workload: Workload, repetition: int) -> None:
+        """Compare what the last repetition, the `repetition`th that counts, ended with.
+
+        With the oracle's logits if they are there; the repetition was then of the known prompt. Otherwise the answer is
+        kept, and `finish` compares it with the engine's own for the same tokens in other pieces, because to compute
+        these would disturb the repetitions to come.
+
+        Raises:
+            ParityError: they differ by more than the bound.
+        """
+        name = str(workload)
+        if name in self.target.known_answers:
+            answer = self.worker.request(
+                "answer",
+                parent.QUICK_SECONDS,
+                expected=str(self.target.known_answers[name]),
+                noise=self._bound.relative_l2,
+            )
+            self._judge(name, Answer(repetition, "oracle", typed(answer, Agreement)))
+        elif self.target.expected:
+            self.worker.request("keep", parent.QUICK_SECONDS, workload=name)
+            self._kept[name] = repetition
+
+    def _check_kept(self) -> None:
+        for name, repetition in self._kept.items():
+            noise = 2 * self._bound.relative_l2
+            answer = self.worker.request("kept_answer", parent.SAMPLE_SECONDS, workload=name, noise=noise)
+            self._judge(name, Answer(repetition, "pieces", typed(answer, Agreement)))
+
+    def _judge(self, name: str, answer: Answer) -> None:
+        self._answers[name] = answer
+        problem = bounds.broken_answer(answer, self._bound)
+        self._refuse(problem and f"{name}, timed repetition {answer.repetition} of a process: {problem}")
 
     def finish(self) -> ProcessRun:
-        """What the process leaves, without samples: the caller who took them adds them."""
+        """What the process leaves, without samples: the caller who took them adds them.
+
+        Raises:
+            ParityError: an answer that was kept is wrong.
+        """
+        memory = int(self.worker.request("memory", parent.QUICK_SECONDS)["peak_rss_bytes"])
+        self._check_kept()
         return ProcessRun(
             started=self._started,
             load_nanoseconds=self._load_nanoseconds,
-            peak_rss_bytes=int(self.worker.request("memory", parent.QUICK_SECONDS)["peak_rss_bytes"]),
+            peak_rss_bytes=memory,
             warmups={},
             samples={},
             parity=self._short,
             build_nanoseconds=self._build_nanoseconds,
+            fresh=self._fresh,
+            answers=self._answers,
         )
 
 
@@ -117,9 +196,9 @@ class MeasuredCase:
     _deep: Deep | None = None
 
     @property
-    def deep_due(self) -> bool:
-        """Whether the next process makes the deep check: the first one does, unless an earlier run has."""
-        return not self.runs and self.target.known_deep is None
+    def first(self) -> bool:
+        """Whether the next process is the first."""
+        return not self.runs
 
     def add(self, process: Process, run: ProcessRun) -> None:
         """Keep what a process has left."""
@@ -152,8 +231,8 @@ class MeasuredCase:
 
 
 @contextmanager
-def running(target: Target, *, deep_due: bool) -> Iterator[Process]:
-    """A process that ends with the `with` block.
+def running(target: Target, *, first: bool) -> Iterator[Process]:
+    """A process that ends with the `with` block; `first` is whether it is the case's first in a run.
 
     Raises:
         WorkerError: the worker died, hung or broke the protocol.
@@ -161,7 +240,7 @@ def running(target: Target, *, deep_due: bool) -> Iterator[Process]:
         ParityError: its answers are wrong.
     """
     with Worker(python=target.python, environment=target.environment) as worker:
-        yield Process(worker, target, deep_due=deep_due)
+        yield Process(worker, target, first=first)
 
 
 def typed(answer: object, kind: type[_Kind]) -> _Kind:

@@ -18,7 +18,7 @@ from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.machine.kernels import ProbeKind
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
 from pytest_rwkvperf.machine.watching import GpuConditions
-from pytest_rwkvperf.oracle.agreement import Deep, Short
+from pytest_rwkvperf.oracle.agreement import Answer, Deep, Fresh, Short
 from pytest_rwkvperf.stats.levels import SessionTimes
 from pytest_rwkvperf.stats.paired import PairRatio, pair_ratio
 from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION
@@ -82,6 +82,10 @@ class ProcessRun:
     """Nanoseconds of the fixed work on all threads at once; empty without probes."""
     device_time: dict[str, DeviceTime] = field(default_factory=dict)
     """By workload; in a case's first process only, and only where CUPTI records the engine."""
+    fresh: Fresh | None = None
+    """In a case's first process only; None in records of earlier releases."""
+    answers: dict[str, Answer] = field(default_factory=dict)
+    """Of one timed repetition, by workload; empty in the native protocol."""
 
 
 def times_of(case: Case, runs: Sequence[ProcessRun], workload: Workload) -> tuple[tuple[int, ...], ...]:
@@ -136,6 +140,8 @@ class CaseRecord:
         """The largest relative L2 from the oracle in any check of this record; None without a check."""
         checks = [run.parity for run in self.runs if run.parity is not None]
         pairs = [pair for check in checks for pair in (check.prefill, check.generation)]
+        answers = [answer for run in self.runs for answer in run.answers.values()]
+        pairs += [answer.agreement for answer in answers if answer.compared_with == "oracle"]
         deep = (self.deep.prefill,) if self.deep else ()
         return max((float(pair.relative_l2) for pair in (*pairs, *deep)), default=None)
 

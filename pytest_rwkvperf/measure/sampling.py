@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from pytest_rwkvperf.measure.process import timed
-from pytest_rwkvperf.worker import parent, protocol
+from pytest_rwkvperf.worker import protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -54,6 +54,8 @@ class Sampling:
         self._on_gpu = process.target.device.kind == "gpu"
         self._warm_seconds: dict[Workload, float] = {}
         self._last: Workload | None = None
+        self._checked: dict[str, int] = {}
+        """Which repetition's answer is compared, by workload."""
         self._warmups: dict[str, int] = {}
         self._samples: dict[str, list[Sample]] = {}
         self._probes: dict[str, list[int]] = {}
@@ -74,6 +76,7 @@ class Sampling:
             self._warm_seconds[workload] = durations[-1]
             self._last = workload
             counts[workload] = sample_count(workload, durations[-1], seconds)
+            self._checked[str(workload)] = checked_repetition(counts[workload], last=self.process.first)
         return counts
 
     def take(self, workload: Workload, waiting: Callable[[str], None] = lambda _sentence: None) -> Sample:
@@ -89,13 +92,24 @@ class Sampling:
             if handover is not None:
                 self._handovers.setdefault(name, []).append(handover)
             self._probes.setdefault(name, []).append(self._prober.beside(workload))
-        sample = self.process.time(workload)
+        sample = self.process.time(workload, checked=self.is_checked(workload))
         self.keep(workload, sample)
         return sample
 
     def keep(self, workload: Workload, sample: Sample) -> None:
-        """Add a sample to those that `finish` gives."""
-        self._samples.setdefault(str(workload), []).append(sample)
+        """Add a sample to those that `finish` gives, and check the answer that it ended with if it is the one.
+
+        Raises:
+            ParityError: the answer is wrong.
+        """
+        checked, taken = self.is_checked(workload), self._samples.setdefault(str(workload), [])
+        taken.append(sample)
+        if checked:
+            self.process.check_answer(workload, len(taken))
+
+    def is_checked(self, workload: Workload) -> bool:
+        """Whether the next sample is the one whose answer is compared."""
+        return len(self._samples.get(str(workload), ())) + 1 == self._checked[str(workload)]
 
     def settle(self, workload: Workload) -> None:
         """On a GPU, repeat a quick workload that follows another one before it is timed again."""
@@ -144,10 +158,7 @@ class SlicedSampling(Sampling):
         if start == 0:
             self.settle(workload)
             self._slices = []
-        answer = self.process.worker.request(
-            "slice", parent.SAMPLE_SECONDS, workload=str(workload), start=start, count=count
-        )
-        self._slices.append(timed(answer, workload))
+        self._slices.append(self.process.time_slice(workload, start, count, checked=self.is_checked(workload)))
         if start + count >= workload.tokens:
             self.keep(workload, protocol.joined(self._slices))
 
@@ -170,6 +181,15 @@ def sample_count(workload: Workload, warm_seconds: float, seconds: float = PROCE
     """How many samples a process takes in so many seconds, from the last warm-up repetition's duration."""
     each = warm_seconds * workload.tokens / warmup_for(workload).tokens
     return max(MIN_SAMPLES, min(MAX_SAMPLES, math.ceil(seconds / each)))
+
+
+def checked_repetition(count: int, *, last: bool) -> int:
+    """Of `count` repetitions, from 1, the one whose answer is compared.
+
+    The last one in a case's first process, so that an engine that becomes wrong after a while is always noticed; in
+    the others one that the engine cannot foresee.
+    """
+    return count if last else random.SystemRandom().randint(1, count)
 
 
 def steady(durations: Sequence[float]) -> bool:

@@ -1,9 +1,9 @@
-"""The distance of an engine's logits from the oracle's, and the results of the two parity checks."""
+"""The distance of an engine's logits from the oracle's, and the results of the parity checks."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -61,6 +61,35 @@ class Deep:
 
     prefill: Agreement
     rechunked: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """Result of the check in a case's first process of each run: a prompt of new random tokens, fed in two ways.
+
+    As long as the longest workload, in the case's chunks and in pieces of random lengths. `whole` and `at_position`
+    are the relative L2 between the two ways' logits, after all tokens and after a random number of them; -1 where one
+    is not finite. `changed` says that the tokens after the position have changed the logits.
+    """
+
+    tokens: int
+    position: int
+    whole: float
+    at_position: float
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one timed repetition of a workload ended with: the `repetition`th that counts in its process, from 1.
+
+    Compared with the oracle's logits for the known prompt, or, where the oracle would take too long, with the engine's
+    own for the same tokens in pieces of random lengths.
+    """
+
+    repetition: int
+    compared_with: Literal["oracle", "pieces"]
+    agreement: Agreement
 
 
 def agreement(engine: Floats, oracle: Floats, noise: float) -> Agreement:

@@ -10,7 +10,7 @@ from pytest_rwkvperf.oracle.agreement import DEPTH
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.engine import Device
-    from pytest_rwkvperf.oracle.agreement import Agreement, Deep, Short
+    from pytest_rwkvperf.oracle.agreement import Agreement, Answer, Deep, Fresh, Short
 
 
 REPEAT = 1e-5
@@ -144,13 +144,37 @@ def broken_deep(deep: Deep, bound: Bound) -> str:
     return ""
 
 
-def _broken(pair: Agreement, bound: Bound) -> str:
+def broken_fresh(fresh: Fresh, bound: Bound) -> str:
+    """As `broken_short`."""
+    for count, distance in ((fresh.tokens, fresh.whole), (fresh.position, fresh.at_position)):
+        prompt = f"a prompt of {count} new tokens"
+        if distance < 0:
+            return f"{prompt} gives logits that are not finite"
+        if not distance <= 2 * bound.relative_l2:  # as in `broken_deep`
+            return (
+                f"{prompt} in the case's chunks and in other pieces: the logits differ by {distance:.2g} (relative L2, "
+                f"at most {2 * bound.relative_l2:.2g})"
+            )
+    if not fresh.changed:
+        return f"a prompt of {fresh.tokens} new tokens: those after the {fresh.position}th do not change the logits"
+    return ""
+
+
+def broken_answer(answer: Answer, bound: Bound) -> str:
+    """As `broken_short`."""
+    if answer.compared_with == "oracle":
+        return _broken(answer.agreement, bound)
+    return _broken(answer.agreement, Bound(2 * bound.relative_l2), "the same tokens in other pieces")
+
+
+def _broken(pair: Agreement, bound: Bound, other: str = "the oracle") -> str:
+    """`other` is what the engine's logits were compared with."""
     if not pair.finite:
-        return "logits that are not finite, or not as many as the oracle's"
+        return f"logits that are not finite, or not as many as those of {other}"
     if not pair.relative_l2 <= bound.relative_l2:  # so that a NaN fails
-        return f"relative L2 {pair.relative_l2:.2g} from the oracle, at most {bound.relative_l2:.2g}"
+        return f"relative L2 {pair.relative_l2:.2g} from {other}, at most {bound.relative_l2:.2g}"
     if not pair.kl <= bound.kl:
-        return f"KL divergence {pair.kl:.2g} nats from the oracle, at most {bound.kl:.2g}"
+        return f"KL divergence {pair.kl:.2g} nats from {other}, at most {bound.kl:.2g}"
     if pair.top_matches is False:
-        return "another top token than the oracle's, whose margin is clear"
+        return f"another top token than that of {other}, whose margin is clear"
     return ""

@@ -61,7 +61,7 @@ class Launcher:
 
         def measured() -> CaseRecord:
             engine = self._engines.found[case.backend]
-            target, memo = self._targets.prepare(case, engine, self._engines.device(case))
+            target, memo = self._targets.prepare(case, engine, self._engines.device(case), request.workloads)
             if note := engine.backend.announcement(case.quant):
                 self._progress.line(f"{request.label}: {note}")
             budget = self._budget(case, request) if request.budget_seconds else 0.0
@@ -85,7 +85,8 @@ class Launcher:
         def measured() -> Pairing:
             new = self._engines.found[case.backend]
             device = self._engines.device(case)
-            sides = [self._targets.prepare(case, *side) for side in ((new, device), (old, _same_device(device, old)))]
+            places = (new, device), (old, _same_device(device, old))
+            sides = [self._targets.prepare(case, *place, request.workloads) for place in places]
             (new_target, _), (old_target, _) = sides
             budget, progress = self._budget(case, request), self._saying(request.label)
             taken = pairs.measure_pairs(

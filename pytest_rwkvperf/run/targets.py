@@ -13,7 +13,9 @@ from pytest_rwkvperf.oracle import checked, expected
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.core.cases import Case
+    from collections.abc import Sequence
+
+    from pytest_rwkvperf.core.cases import Case, Workload
     from pytest_rwkvperf.core.engine import Device
     from pytest_rwkvperf.models.header import Header
     from pytest_rwkvperf.models.model import Model, ModelFile
@@ -31,7 +33,9 @@ class Targets:
         self._model = model
         self._progress = progress
 
-    def prepare(self, case: Case, engine: FoundEngine, device: Device) -> tuple[process.Target, checked.DeepCheckCache]:
+    def prepare(
+        self, case: Case, engine: FoundEngine, device: Device, workloads: Sequence[Workload]
+    ) -> tuple[process.Target, checked.DeepCheckCache]:
         """A case in an engine's environment, and where its deep check of the answers is remembered.
 
         Raises:
@@ -42,11 +46,9 @@ class Targets:
         memo = checked.DeepCheckCache(engine.software.identity, file.content_hash, case.quant, device, case.chunk)
         known = memo.load()
         emulation = engine.backend.emulation(case.quant)
-        answers = (
-            expected.logits_files(file, emulation, deep=known is None, solver=self._model.tools)
-            if engine.backend.tells_logits
-            else []
-        )
+        tools, tells = self._model.tools, engine.backend.tells_logits
+        answers = expected.logits_files(file, emulation, deep=known is None, solver=tools) if tells else []
+        uniform = tells and case.protocol == "uniform"
         return process.Target(
             case=case,
             location=engine.location,
@@ -57,6 +59,8 @@ class Targets:
             device=device,
             expected=tuple(answers),
             known_deep=known,
+            known_answers=expected.known_answers(file, emulation, workloads, tools) if uniform else {},
+            longest=_longest(case, workloads),
             work=roofline.work_of(model.shape, file, case.quant, case.backend, device.kind),
             ceilings=self._ceilings(device),
             software=engine.software,
@@ -82,6 +86,12 @@ class Targets:
             self._progress.line(f"{device.id}: no share of the hardware's limits is reported: {reason}")
             return {}
         return ceilings
+
+
+def _longest(case: Case, workloads: Sequence[Workload]) -> int:
+    """Tokens of the longest prompt that is timed; with its context where no timed answer can be compared."""
+    native = case.protocol == "native"
+    return max(2, *(workload.tokens + (workload.depth if native else 0) for workload in workloads))
 
 
 def _facts(model: Model, file: ModelFile, header: Header) -> record.ModelFacts:

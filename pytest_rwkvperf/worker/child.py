@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.samples import Sample
     from pytest_rwkvperf.machine.kernels import Kernels, ProbeKind
     from pytest_rwkvperf.models.model import Precision
+    from pytest_rwkvperf.oracle.agreement import Floats
 
 
 class Child:
@@ -42,7 +43,8 @@ class Child:
         self._backend: Backend | None = None
         self._opened: Engine | Program | None = None
         self._chunk = 0
-        self._contexts = protocol.Contexts()
+        self._repetitions = protocol.Repetitions()
+        self._kept: dict[str, tuple[tuple[int, ...], Floats]] = {}
         self._kernels: dict[int, Kernels] = {}
         self.report: Callable[[str, float], None] = lambda _sentence, _fraction: None
 
@@ -84,22 +86,22 @@ class Child:
             "versions": dict(backend.versions()),
         }
 
-    def sample(self, *, workload: str) -> dict[str, Any]:
-        """One timed repetition of a workload."""
-        return self._timed(protocol.run, workload)
+    def sample(self, *, workload: str, known: bool = False) -> dict[str, Any]:
+        """One timed repetition of a workload, with new tokens or with the known prompt's."""
+        return self._timed(protocol.run, workload, known=known)
 
-    def slice(self, *, workload: str, start: int, count: int) -> dict[str, Any]:
+    def slice(self, *, workload: str, start: int, count: int, known: bool = False) -> dict[str, Any]:
         """Some tokens of a generation, timed; the next slice continues from their state."""
-        return self._timed(protocol.run_slice, workload, start, count)
+        return self._timed(protocol.run_slice, workload, start, count, known=known)
 
-    def _timed(self, run: Callable[..., Sample], workload: str, *arguments: int) -> dict[str, Any]:
+    def _timed(self, run: Callable[..., Sample], workload: str, *arguments: int, known: bool) -> dict[str, Any]:
         """Time with the garbage collector off."""
         parsed = Workload.parse(workload)
         engine = self._engine()
         gc.collect()
         gc.disable()
         try:
-            return asdict(run(engine, parsed, self._chunk, self._contexts, *arguments))
+            return asdict(run(engine, parsed, self._chunk, self._repetitions, *arguments, known=known))
         finally:
             gc.enable()
 
@@ -112,7 +114,7 @@ class Child:
         parsed = Workload.parse(workload)
 
         def repeat(engine: Engine) -> int:
-            return protocol.run(engine, parsed, self._chunk, self._contexts).nanoseconds
+            return protocol.run(engine, parsed, self._chunk, self._repetitions).nanoseconds
 
         return asdict(cupti.summed(cupti.record(self._engine(), repeat, settling), parsed.tokens))
 
@@ -124,31 +126,71 @@ class Child:
         gc.collect()
         return asdict(native.run(self._backend.name, opened, parsed, self._chunk, self.report))
 
-    def parity(self, *, expected: list[str], noise: float) -> dict[str, Any]:
-        """The engine's logits against the oracle's: the short check, and the deep one when its logits are named."""
+    def answer(self, *, expected: str, noise: float) -> dict[str, Any]:
+        """What the last repetition, of the known prompt, ended with against the oracle's logits in a file."""
+        import numpy as np
+
+        from pytest_rwkvperf.oracle.agreement import agreement
+
+        return asdict(agreement(self._last_logits(), np.load(expected, allow_pickle=False), noise))
+
+    def keep(self, *, workload: str) -> None:
+        """Keep what the last repetition ended with, for `kept_answer`: one for each workload."""
+        self._kept[workload] = (self._repetitions.tokens, self._last_logits().copy())
+
+    def kept_answer(self, *, workload: str, noise: float) -> dict[str, Any]:
+        """What a kept repetition ended with against the engine's logits for its tokens in other pieces."""
+        from pytest_rwkvperf.worker import parity
+
+        tokens, logits = self._kept[workload]
+        parsed = Workload.parse(workload)
+        return asdict(parity.in_pieces(self._engine(), self._chunk, parsed, tokens, logits, noise))
+
+    def _last_logits(self) -> Floats:
+        if self._repetitions.logits is None:
+            raise errors.ProtocolError("no repetition has been timed in this worker; send `sample` first")
+        return self._repetitions.logits
+
+    def parity(self, *, expected: list[str], noise: float, fresh: int = 0) -> dict[str, Any]:
+        """The engine's logits against the oracle's: the short check, and the deep one when its logits are named.
+
+        With `fresh` also the check of so many new tokens.
+        """
         import numpy as np
 
         from pytest_rwkvperf.worker import parity
 
         engine, logits = self._engine(), [np.load(path, allow_pickle=False) for path in expected]
-        checks = {"short": asdict(parity.short(engine, self._chunk, logits[0], noise)), "deep": None}
+        checks = {"short": asdict(parity.short(engine, self._chunk, logits[0], noise)), "deep": None, "fresh": None}
         if len(logits) > 1:
             checks["deep"] = asdict(parity.deep(engine, self._chunk, logits[1], noise))
+        if fresh:
+            checks["fresh"] = asdict(parity.fresh(engine, self._chunk, fresh, protocol.unforeseeable()))
         return checks
 
-    def solve(self, *, path: str, format: Format, emulation: str, count: int, target: str) -> None:  # noqa: A002
-        """The oracle's logits for a model file."""
+    def solve(
+        self,
+        *,
+        path: str,
+        format: Format,  # noqa: A002 - the design's word
+        emulation: str,
+        seed: int,
+        targets: dict[str, str],
+    ) -> None:
+        """The oracle's logits for a model file, after each of these numbers of tokens of a prompt, in one pass."""
         import numpy as np
 
         from pytest_rwkvperf.oracle import dequantized
         from pytest_rwkvperf.oracle import emulation as emulations
         from pytest_rwkvperf.oracle.rwkv7 import Oracle
-        from pytest_rwkvperf.worker import parity
 
-        oracle = Oracle(emulations.applied(dequantized.read(Path(path), format), emulation))
-        logits = oracle.forward(parity.tokens(oracle.shape.vocabulary, count))
-        with Path(target).open("wb") as file:  # by its name, np.save would write to another one that ends in .npy
-            np.save(file, logits, allow_pickle=False)
+        oracle, done = Oracle(emulations.applied(dequantized.read(Path(path), format), emulation)), 0
+        for count in sorted(map(int, targets)):
+            logits = oracle.forward(protocol.token_ids(count, oracle.shape.vocabulary, seed)[done:])
+            done = count
+            # By its name, np.save would write to another one that ends in .npy.
+            with Path(targets[str(count)]).open("wb") as file:
+                np.save(file, logits, allow_pickle=False)
 
     def memory(self) -> dict[str, int]:
         """Peak resident memory so far: of this process, or of the program that it runs."""

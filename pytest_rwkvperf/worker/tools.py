@@ -9,7 +9,7 @@ from pytest_rwkvperf.models.model import ModelFile
 from pytest_rwkvperf.worker.parent import LOAD_SECONDS, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from pytest_rwkvperf.core.cases import Format
@@ -41,11 +41,16 @@ class WorkerTools:
         """Make a quantized `.gguf` with llama.cpp's own quantizer."""
         self._ask("quantize", source=str(source), target=str(target), quant=quant)
 
-    def solve(self, file: ModelFile, emulation: str, count: int, target: Path) -> None:
-        """Write the oracle's logits for a file to `target`."""
+    def solve(self, file: ModelFile, emulation: str, seed: int, targets: Mapping[int, Path]) -> None:
+        """Write the oracle's logits for a file, after each number of tokens of a seed's prompt."""
         self._progress(f"computing the oracle's logits for {file.path.name}", 0.0)
         self._ask(
-            "solve", path=str(file.path), format=file.format, emulation=emulation, count=count, target=str(target)
+            "solve",
+            path=str(file.path),
+            format=file.format,
+            emulation=emulation,
+            seed=seed,
+            targets={str(count): str(target) for count, target in targets.items()},
         )
 
     def _ask(self, do: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON

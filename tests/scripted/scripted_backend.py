@@ -1,6 +1,7 @@
 """A backend like a third party's, for tests: it has a clock of its own, and faults that its environment asks for.
 
-It computes only the correct logits of the parity checks, once for all its processes.
+It knows only the correct logits of the parity checks, which it computes once for all its processes, and those of timed
+repetitions, which it takes from the plugin's own cache.
 
     SCRIPTED_FACTOR   everything takes this many times as long ("2")
     SCRIPTED_FAULT    WHAT@WHERE, where WHERE is versions, open or a method of the Engine protocol ("abort@decode");
@@ -21,6 +22,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import hashlib
+import json
 import math
 import os
 import signal
@@ -28,10 +30,12 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_rwkvperf.core.engine import Device, OpenRequest
+from pytest_rwkvperf.core.samples import KNOWN_SEED
 from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
 
 if TYPE_CHECKING:
@@ -290,6 +294,7 @@ FAULTS: dict[str, Callable[[], object]] = {
     "backward-clock": CLOCK.run_backwards,
     "nan-clock": CLOCK.lose_count,
     **dict.fromkeys(("no-device", "spare-only", "two-gpus", "other-device", "wrong"), _nothing),
+    **dict.fromkeys(("cut", "skip", "reuse", "fifth", "exactly", "warm", "tired"), _nothing),
 }
 """The faults by their names in SCRIPTED_FAULT; `_rust_panic` is `rust-panic`."""
 
@@ -358,6 +363,58 @@ def correct_logits(model: Path, tokens: Sequence[int]) -> npt.NDArray[np.float32
     return logits
 
 
+LONG = 32
+"""Longer prompts than the short check's, with which an engine of `Cheat` cheats."""
+EXACTLY = 48
+WARM_PREFILLS, TIRED_DECODES = 6, 40
+
+
+class Cheat:
+    """Wrong answers that make an engine fast; calls of at most LONG tokens are right, except for `tired`.
+
+    cut: reads a quarter of the prompt; skip: reads every second token; reuse: reads the first prompt of the same length
+    again; fifth: cuts from the fifth prompt on; exactly: cuts prompts of EXACTLY tokens; warm: cuts after WARM_PREFILLS
+    prompts, so that only the last timed one is; tired: skips every second token after TIRED_DECODES generated ones.
+    """
+
+    def __init__(self, script: Script, quant: str) -> None:
+        self._has = {name for name in FAULTS if script.has(name, quant)}
+        self._prefills = self._decodes = 0
+        self._before: dict[int, Sequence[int]] = {}
+
+    def prefill(self, tokens: Sequence[int]) -> Sequence[int]:
+        """The tokens that are read."""
+        count = len(tokens)
+        if count <= LONG:
+            return tokens
+        self._prefills += 1
+        since = {"cut": 1, "fifth": 5, "warm": WARM_PREFILLS, "exactly": 1 if count == EXACTLY else math.inf}
+        if any(name in self._has and self._prefills >= first for name, first in since.items()):
+            return tokens[: count // 4]
+        if "skip" in self._has:
+            return tokens[::2]
+        return self._before.setdefault(count, tokens) if "reuse" in self._has else tokens
+
+    def decodes(self) -> bool:
+        """Whether a generated token is read."""
+        self._decodes += 1
+        return not ("tired" in self._has and self._decodes > TIRED_DECODES and self._decodes % 2)
+
+
+@cache
+def content_hash(model: Path) -> str:
+    """From the record beside a derived file; empty without one."""
+    record = model.with_name(f"{model.name}.json")
+    return str(json.loads(record.read_text(encoding="utf-8"))["model"]) if record.exists() else ""
+
+
+def known_logits(model: Path, count: int) -> Path:
+    """Where the plugin keeps the oracle's logits after so many tokens of the known prompt."""
+    from pytest_rwkvperf.oracle import expected
+
+    return expected.path_of(content_hash(model), "", KNOWN_SEED, count)
+
+
 class ScriptedEngine:
     """An engine whose state is the tokens since the last clear; its logits are their sum."""
 
@@ -368,6 +425,7 @@ class ScriptedEngine:
         self.device = device
         self._request = request
         self._tokens: list[int] = []
+        self._cheat = Cheat(Script.read(), request.quant)
         CLOCK.pass_time(LOAD_SECONDS)
 
     def clear(self) -> None:
@@ -387,31 +445,40 @@ class ScriptedEngine:
         """Add tokens."""
         assert 0 < len(tokens) <= self._request.chunk
         self._play("prefill")
-        CLOCK.pass_time(PREFILL_SECONDS * len(tokens))
-        self._tokens += tokens
+        read = self._cheat.prefill(tokens)
+        CLOCK.pass_time(PREFILL_SECONDS * len(read))
+        self._tokens += read
 
     def decode(self, token: int) -> None:
         """Add one token."""
         self._play("decode")
-        CLOCK.pass_time(DECODE_SECONDS)
-        self._tokens.append(token)
+        read = self._cheat.decodes()
+        CLOCK.pass_time(DECODE_SECONDS if read else DECODE_SECONDS / 4)
+        if read:
+            self._tokens.append(token)
 
     def synchronise(self) -> None:
         """Wait for nothing: no work is queued."""
         self._play("synchronise")
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """The tokens' sum modulo 1000 as every logit; for the prompts of the parity checks, the correct logits."""
+        """Zeros but for one logit that the tokens' sum chooses; for the parity checks' prompts, the correct logits."""
         import numpy as np
 
-        from pytest_rwkvperf.worker import parity
+        from pytest_rwkvperf.worker import parity, protocol
 
         self._play("logits")
         count = len(self._tokens)
         if count in {PROMPT, DEPTH} and tuple(self._tokens) == parity.tokens(VOCABULARY, count):
             correct = correct_logits(self._request.path, self._tokens)
             return correct + 1 if Script.read().has("wrong", self._request.quant) else correct
-        return np.full(VOCABULARY, sum(self._tokens) % 1000, dtype=np.float32)
+        known = known_logits(self._request.path, count)
+        if known.exists() and tuple(self._tokens) == protocol.token_ids(count, VOCABULARY, KNOWN_SEED):
+            right: npt.NDArray[np.float32] = np.load(known)
+            return right
+        logits, total = np.zeros(VOCABULARY, np.float32), sum(self._tokens)
+        logits[total % VOCABULARY] = 100 + total % 1009
+        return logits
 
     def _play(self, where: str) -> None:
         Script.read().play(where, self._request.quant)

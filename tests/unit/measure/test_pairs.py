@@ -54,8 +54,8 @@ class Stage:
     clock: float = 100.0
 
     @contextmanager
-    def running(self, wanted: Target, *, deep_due: bool) -> Iterator[Any]:
-        who = wanted.python
+    def running(self, wanted: Target, *, first: bool) -> Iterator[Any]:
+        who, deep_due = wanted.python, first and wanted.known_deep is None
         self.say("open", who)
         self.deep.append((who, deep_due))
         try:

@@ -1,8 +1,10 @@
-"""Sampling in one process: settling and slices; a GPU's energy, from tick to tick of its counter, and device time."""
+"""Sampling in one process: settling, slices, and which answer is checked; a GPU's energy and its device time."""
 
 from __future__ import annotations
 
 import itertools
+import random
+from collections import Counter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -30,13 +32,25 @@ class Repeating:
 
     def __init__(self, *, kind: str = "gpu", seconds: float = 1e-3) -> None:
         self.target = SimpleNamespace(device=SimpleNamespace(kind=kind))
-        self.worker = SimpleNamespace()
+        self.first = True
         self.ran: list[Workload] = []
+        self.checked: list[tuple[int, str]] = []
+        """How many repetitions and slices ran until one whose answer was checked, and as which sample."""
         self._nanoseconds = round(seconds * 1e9)
 
-    def time(self, workload: Workload) -> Sample:
+    def time(self, workload: Workload, *, checked: bool = False) -> Sample:
         self.ran.append(workload)
+        self._was_checked = checked
         return Sample(0.0, self._nanoseconds, ())
+
+    def time_slice(self, workload: Workload, start: int, count: int, *, checked: bool) -> Sample:
+        self.ran.append(workload)
+        self._was_checked = checked
+        return Sample(float(start), count, (1,) * count)
+
+    def check_answer(self, workload: Workload, repetition: int) -> None:
+        assert self._was_checked
+        self.checked.append((len(self.ran), f"{workload} {repetition}"))
 
     def finish(self) -> object:
         return make_run()
@@ -138,13 +152,44 @@ def test_a_slice_is_a_tenth_of_a_second_of_tokens_and_the_last_slice_makes_a_sam
     sampling = repeating.sampling()
     sampling.warm_up([GENERATION])  # sixteen tokens of 10 ms
     assert sampling.slice_tokens(GENERATION) == 10
-    answers = iter(
-        {"started": started, "nanoseconds": sum(tokens), "token_nanoseconds": tokens}
-        for started, tokens in ((1.0, [2, 3]), (2.0, [4]))
-    )
-    repeating.worker.request = lambda *_words, **_with: next(answers)
-    three = Workload("generation", 3)
-    sampling.take_slice(three, 0, 2)
+    sampling.take_slice(GENERATION, 0, 100)
     assert sampling.finish().samples == {}
-    sampling.take_slice(three, 2, 1)
-    assert sampling.finish().samples == {"tg3": (Sample(1.0, 9, (2, 3, 4)),)}
+    sampling.take_slice(GENERATION, 100, 28)
+    assert sampling.finish().samples == {"tg128": (Sample(0.0, 128, (1,) * 128),)}
+
+
+def test_the_first_processs_last_planned_sample_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "SystemRandom", None)
+    repeating = Repeating(kind="cpu", seconds=0.6)
+    sampling = repeating.sampling()
+    counts = sampling.warm_up([PREFILL, GENERATION])
+    assert set(counts.values()) == {3}
+    repeating.ran.clear()
+    for workload in (PREFILL, GENERATION) * 4:
+        sampling.take(workload)
+    assert repeating.checked == [(5, "pp512 3"), (6, "tg128 3")]
+
+
+def test_in_later_processes_a_random_sample_is_checked() -> None:
+    found: Counter[str] = Counter()
+    for _ in range(60):
+        repeating = Repeating(kind="cpu", seconds=0.6)
+        repeating.first = False
+        sampling = repeating.sampling()
+        sampling.warm_up([PREFILL])
+        for _ in range(3):
+            sampling.take(PREFILL)
+        ((_, sample),) = repeating.checked
+        found[sample] += 1
+    assert {*found} == {"pp512 1", "pp512 2", "pp512 3"}, "each is missed with a probability of 3e-11"
+
+
+def test_every_slice_of_a_checked_generation_is_and_its_answer_is_the_last_ones() -> None:
+    repeating = Repeating(kind="cpu", seconds=0.6)
+    sampling = repeating.sampling()
+    sampling.warm_up([GENERATION])
+    repeating.ran.clear()
+    for _ in range(4):
+        for start in (0, 64):
+            sampling.take_slice(GENERATION, start, 64)
+    assert repeating.checked == [(6, "tg128 3")]

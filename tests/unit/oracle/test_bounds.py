@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,8 +12,18 @@ import pytest
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.oracle import bounds
-from pytest_rwkvperf.oracle.agreement import Agreement, Deep, Short, agreement
-from pytest_rwkvperf.oracle.bounds import BOUNDS, REPEAT, UNKNOWN, Bound, bound_for, broken_deep, broken_short
+from pytest_rwkvperf.oracle.agreement import Agreement, Answer, Deep, Fresh, Short, agreement
+from pytest_rwkvperf.oracle.bounds import (
+    BOUNDS,
+    REPEAT,
+    UNKNOWN,
+    Bound,
+    bound_for,
+    broken_answer,
+    broken_deep,
+    broken_fresh,
+    broken_short,
+)
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.engine import DeviceKind
@@ -23,6 +33,7 @@ BOUND = Bound(1e-2)
 GOOD = Agreement(finite=True, relative_l2=1e-2, kl=BOUND.kl, top_matches=True)
 SHORT = Short(GOOD, GOOD, REPEAT)
 DEEP = Deep(GOOD, 2e-2)
+FRESH = Fresh(tokens=512, position=200, whole=2e-2, at_position=2e-2, changed=True)
 NAN = float("nan")
 
 BROKEN = [
@@ -38,6 +49,10 @@ BROKEN = [
 def test_figures_at_their_bounds_pass() -> None:
     assert broken_short(SHORT, BOUND) == ""
     assert broken_deep(DEEP, BOUND) == ""
+    assert broken_fresh(FRESH, BOUND) == ""
+    assert broken_answer(Answer(3, "oracle", GOOD), BOUND) == ""
+    far = dataclasses.replace(GOOD, relative_l2=2e-2, kl=4 * BOUND.kl)
+    assert broken_answer(Answer(3, "pieces", far), BOUND) == ""
 
 
 def test_a_top_token_without_a_clear_margin_passes() -> None:
@@ -51,6 +66,7 @@ def test_every_figure_can_fail_in_every_place(pair: Agreement, sentence: str) ->
         (broken_short(Short(pair, GOOD, 0.0), BOUND), "prefill: "),
         (broken_short(Short(GOOD, pair, 0.0), BOUND), "generation: "),
         (broken_deep(Deep(pair, 0.0), BOUND), "at depth 600: "),
+        (broken_answer(Answer(1, "oracle", pair), BOUND), ""),
     ):
         assert problem.startswith(place)
         assert re.search(sentence, problem), problem
@@ -64,6 +80,33 @@ def test_a_second_pass_must_be_the_same(repeat: float) -> None:
 @pytest.mark.parametrize("rechunked", [2.1e-2, NAN, -1.0])
 def test_another_chunk_must_agree(rechunked: float) -> None:
     assert "another chunk size" in broken_deep(Deep(GOOD, rechunked), BOUND)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            {"whole": 2.1e-2},
+            "a prompt of 512 new tokens in the case's chunks and in other pieces: the logits differ by ",
+        ),
+        (
+            {"whole": NAN},
+            "a prompt of 512 new tokens in the case's chunks and in other pieces: the logits differ by nan",
+        ),
+        ({"whole": -1.0}, "a prompt of 512 new tokens gives logits that are not finite"),
+        ({"at_position": 2.1e-2}, "a prompt of 200 new tokens in the case's chunks and in other pieces: "),
+        ({"at_position": -1.0}, "a prompt of 200 new tokens gives logits that are not finite"),
+        ({"changed": False}, "a prompt of 512 new tokens: those after the 200th do not change the logits"),
+    ],
+)
+def test_new_tokens_must_give_the_same_in_other_pieces(change: dict[str, Any], sentence: str) -> None:
+    assert broken_fresh(dataclasses.replace(FRESH, **change), BOUND).startswith(sentence)
+
+
+def test_an_answer_compared_with_the_engines_own_may_differ_by_twice_the_bound() -> None:
+    pair = dataclasses.replace(GOOD, relative_l2=2.1e-2)
+    wanted = "relative L2 0.021 from the same tokens in other pieces, at most 0.02"
+    assert broken_answer(Answer(1, "pieces", pair), BOUND) == wanted
 
 
 def test_every_quant_of_every_built_in_backend_has_its_own_bound() -> None:

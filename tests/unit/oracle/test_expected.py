@@ -9,27 +9,31 @@ import numpy as np
 import pytest
 
 from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.samples import CHECK_SEED, KNOWN_SEED
 from pytest_rwkvperf.models.model import ModelFile
 from pytest_rwkvperf.oracle import expected
 from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from pytest_rwkvperf.models.synthetic import SyntheticModel
 
 
 class Counting:
-    """Writes its number as the logits."""
+    """Writes as the logits how often it has been asked."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, str, int]] = []
+        self.asked: list[tuple[str, str, int, list[int]]] = []
         self.fails = False
 
-    def solve(self, file: ModelFile, emulation: str, count: int, target: Path) -> None:
-        self.asked.append((file.content_hash, emulation, count))
-        with target.open("wb") as opened:
-            np.save(opened, np.full(3, len(self.asked), np.float32))
+    def solve(self, file: ModelFile, emulation: str, seed: int, targets: Mapping[int, Path]) -> None:
+        self.asked.append((file.content_hash, emulation, seed, sorted(targets)))
+        for target in targets.values():
+            with target.open("wb") as opened:
+                np.save(opened, np.full(3, len(self.asked), np.float32))
         if self.fails:
             raise RuntimeError("ended halfway")
 
@@ -44,7 +48,32 @@ def test_short_only_or_both(file: ModelFile) -> None:
     solver = Counting()
     assert len(expected.logits_files(file, "", deep=False, solver=solver)) == 1
     assert len(expected.logits_files(file, "", deep=True, solver=solver)) == 2
-    assert solver.asked == [("abc", "", PROMPT), ("abc", "", DEPTH)]
+    assert solver.asked == [("abc", "", CHECK_SEED, [PROMPT]), ("abc", "", CHECK_SEED, [DEPTH])]
+
+
+def test_known_answers_of_all_workloads_are_computed_in_one_pass_and_only_once(file: ModelFile) -> None:
+    solver = Counting()
+    workloads = [Workload("prefill", 512), Workload("generation", 12, 500), Workload("generation", 128)]
+    answers = expected.known_answers(file, "", workloads, solver)
+    assert answers == expected.known_answers(file, "", workloads[::-1], solver)
+    assert [*answers] == ["pp512", "tg12@d500", "tg128"]
+    assert answers["pp512"] == answers["tg12@d500"] != answers["tg128"]
+    assert answers["tg128"] == expected.path_of("abc", "", KNOWN_SEED, 128)
+    assert solver.asked == [("abc", "", KNOWN_SEED, [128, 512])]
+    expected.known_answers(file, "", [*workloads, Workload("prefill", 64)], solver)
+    assert solver.asked[1:] == [("abc", "", KNOWN_SEED, [64])]
+
+
+def test_answers_that_the_oracle_would_take_too_long_for_are_left_out(
+    file: ModelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expected, "MOST_WORK", 512 * file.shape.parameters)
+    solver = Counting()
+    workloads = [Workload("prefill", 511), Workload("prefill", 512), Workload("generation", 12, 500)]
+    assert [*expected.known_answers(file, "", workloads, solver)] == ["pp511"]
+    assert [asked[-1] for asked in solver.asked] == [[511]]
+    assert expected.known_answers(file, "", workloads[1:], solver) == {}
+    assert len(solver.asked) == 1
 
 
 def test_another_content_emulation_or_version_is_computed(file: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,10 +49,10 @@ class TestRequests:
         worker.request("prefill", 30, tokens=[1, 2, 3])
         worker.request("decode", 30, token=4)
         logits = np.frombuffer(base64.b64decode(worker.request("logits", 30)), "<f4")
-        assert set(logits) == {10}
+        assert logits.argmax() == 10
         worker.request("clear", 30)
         worker.request("decode", 30, token=5)
-        assert set(np.frombuffer(base64.b64decode(worker.request("logits", 30)), "<f4")) == {5}
+        assert np.frombuffer(base64.b64decode(worker.request("logits", 30)), "<f4").argmax() == 5
 
     def test_a_sample_has_its_time(self, scripted: Scripted) -> None:
         sample = scripted.open().request("sample", 30, workload="tg4")
@@ -323,7 +323,7 @@ class TestNoise:
         before = psutil.Process().memory_info().rss
         assert worker.request("decode", 60, token=3) is None
         assert psutil.Process().memory_info().rss - before < 32 << 20
-        assert set(np.frombuffer(base64.b64decode(worker.request("logits", 60)), "<f4")) == {3}
+        assert np.frombuffer(base64.b64decode(worker.request("logits", 60)), "<f4").argmax() == 3
 
     def test_an_engine_that_reads_stdin_gets_nothing(self, scripted: Scripted) -> None:
         worker = scripted.start(fault="read-stdin@versions")

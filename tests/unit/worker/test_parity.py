@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.engine import Device
+from pytest_rwkvperf.core.samples import KNOWN_SEED
 from pytest_rwkvperf.oracle import bounds
-from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
+from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT, Answer
 from pytest_rwkvperf.oracle.bounds import Bound
 from pytest_rwkvperf.worker import parity, protocol
 
@@ -50,7 +55,10 @@ class Scripted:
     def prefill(self, tokens: Sequence[int]) -> None:
         self.calls.append(f"prefill {len(tokens)}")
         last = tokens[-1:] if self._fault == "drops all but a chunk's last token" else tokens
-        self._seen += last
+        if self._fault == "reads half of long calls" and len(tokens) > PROMPT:
+            last = tokens[::2]
+        if self._fault != "ignores what follows 40 tokens" or len(self._seen) < 40:
+            self._seen += last
 
     def decode(self, token: int) -> None:
         self.calls.append("decode")
@@ -64,6 +72,8 @@ class Scripted:
         if self._fault == "is another the third time" and self._clears >= 3:
             logits[3] += np.float32(0.01)
         if self._fault == "is not a number the third time" and self._clears >= 3:
+            logits[3] = np.nan
+        if self._fault == "is not a number when long" and len(self._seen) > PROMPT:
             logits[3] = np.nan
         if self._fault == "chunks matter" and "prefill 37" in self.calls:
             logits[3] += np.float32(0.5)
@@ -125,6 +135,84 @@ def test_the_deep_check_crosses_boundaries_of_the_case_s_chunks_and_of_odd_ones(
     parity.deep(engine, 512, right(parity.tokens(VOCABULARY, DEPTH)), 1e-3)
     odd = ["prefill 37"] * (600 // 37) + [f"prefill {600 % 37}"]
     assert engine.calls == ["clear", "prefill 512", "prefill 88", "clear", *odd, "clear"]
+
+
+def fresh(fault: str = "", chunk: int = 128, seed: int = 0, count: int = 200) -> str:
+    return bounds.broken_fresh(parity.fresh(Scripted(fault), chunk, count, random.Random(seed)), BOUND)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 8, 37, 128, 512])
+@pytest.mark.parametrize("count", [2, 3, 16, 200, 600])
+def test_new_tokens_pass_in_a_right_engine(chunk: int, count: int) -> None:
+    assert [fresh(chunk=chunk, count=count, seed=seed) for seed in range(5)] == [""] * 5
+
+
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        ("reads half of long calls", "a prompt of 200 new tokens in the case's chunks and in other pieces"),
+        ("is not a number when long", "a prompt of 200 new tokens gives logits that are not finite"),
+    ],
+)
+def test_new_tokens_show(fault: str, problem: str) -> None:
+    assert all(fresh(fault, seed=seed).startswith(problem) for seed in range(20))
+
+
+def test_tokens_that_change_nothing_are_seen_where_the_position_lies_behind_them() -> None:
+    found = [
+        parity.fresh(Scripted("ignores what follows 40 tokens"), 8, 200, random.Random(seed)) for seed in range(20)
+    ]
+    late = [each for each in found if each.position >= 50]
+    assert len(late) > 10
+    assert not any(each.changed for each in late)
+
+
+def test_new_tokens_are_read_whole_to_a_random_position_and_in_pieces() -> None:
+    found, lengths, calls = set(), set(), set()
+    for seed in range(20):
+        engine = Scripted()
+        result = parity.fresh(engine, 128, 200, random.Random(seed))
+        whole = ["clear", "prefill 128", "prefill 72", "clear"]
+        assert engine.calls[:4] == whole
+        assert engine.calls[-1] == "clear"
+        read = [int(call.partition(" ")[2]) for call in engine.calls[4:] if call != "clear"]
+        assert sum(read) == result.position + 200
+        lengths |= set(read[1 + (result.position > 128) :])
+        found.add(result.position)
+        calls.add(tuple(engine.calls))
+    assert len(found) > 10
+    assert len(calls) == 20
+    assert max(lengths) <= 64
+
+
+@given(st.integers(1, 2000), st.integers(1, 600), st.integers())
+def test_pieces_cover_every_token_once_and_are_at_most_half_of_a_call(count: int, chunk: int, seed: int) -> None:
+    found = [*parity.pieces(count, chunk, random.Random(seed))]
+    assert [index for piece in found for index in piece] == [*range(count)]
+    assert max(map(len, found)) <= max(1, min(count, chunk) // 2)
+
+
+def timed(workload: Workload, fault: str = "", *, wrong: bool = False) -> tuple[str, Scripted]:
+    """What is found in an answer, which is right unless `wrong`; and the engine that it was compared with."""
+    tokens = protocol.drawn_ids(random.Random(1), workload.tokens, VOCABULARY)
+    answer = right([*protocol.token_ids(workload.depth, VOCABULARY, KNOWN_SEED), *tokens[wrong:]])
+    engine = Scripted(fault)
+    found = parity.in_pieces(engine, 128, workload, tokens, answer, 2 * BOUND.relative_l2)
+    return bounds.broken_answer(Answer(1, "pieces", found), BOUND), engine
+
+
+@pytest.mark.parametrize("name", ["pp1", "pp2", "pp200", "tg1", "tg50", "pp200@d300", "tg50@d300"])
+def test_an_answer_is_compared_with_the_same_tokens_in_other_pieces(name: str) -> None:
+    workload = Workload.parse(name)
+    assert timed(workload)[0] == ""
+    problem, engine = timed(workload, wrong=True)
+    assert problem.startswith("relative L2 ")
+    assert engine.calls[0] == engine.calls[-1] == "clear"
+    assert ("decode" in engine.calls) == (workload.kind == "prefill" and workload.tokens > 1)
+
+
+def test_an_answer_that_the_pieces_make_no_number_of_is_refused() -> None:
+    assert "not finite" in timed(Workload("prefill", 200), "is not a number when long")[0]
 
 
 def test_results_are_strict_json() -> None:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pytest_rwkvperf.core.cases import Workload, WorkloadKind
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.core.samples import Sample
+from pytest_rwkvperf.core.samples import KNOWN_SEED, Sample
 from pytest_rwkvperf.worker import protocol
-from pytest_rwkvperf.worker.protocol import Contexts, token_ids
+from pytest_rwkvperf.worker.protocol import Repetitions, token_ids
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,8 +79,9 @@ class Scripted:
         self._take("synchronise")
 
     def logits(self) -> npt.NDArray[np.float32]:
+        """The number of tokens since the last clear, as every logit."""
         self._take("logits")
-        return np.zeros(self.vocabulary, np.float32)
+        return np.full(self.vocabulary, len(self._fed), np.float32)
 
     def read_clock(self) -> int:
         self._take("clock")
@@ -96,6 +97,10 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Scripted:
     return made
 
 
+def known(count: int) -> tuple[int, ...]:
+    return token_ids(count, VOCABULARY, KNOWN_SEED)
+
+
 def names(calls: Sequence[Call]) -> list[str]:
     return [name for name, _ in calls]
 
@@ -108,8 +113,8 @@ def fed(calls: Sequence[Call]) -> tuple[int, ...]:
 
 
 def test_a_prefill_is_timed_from_an_idle_engine_to_its_last_logits(engine: Scripted) -> None:
-    sample = protocol.run(engine, Workload("prefill", 5), chunk=2, contexts=Contexts())
-    ids = token_ids(5, VOCABULARY)
+    sample = protocol.run(engine, Workload("prefill", 5), 2, Repetitions(), known=True)
+    ids = known(5)
     assert engine.calls == [
         ("clear", ()),
         ("synchronise", ()),
@@ -124,8 +129,8 @@ def test_a_prefill_is_timed_from_an_idle_engine_to_its_last_logits(engine: Scrip
 
 
 def test_generation_times_every_token_with_its_logits(engine: Scripted) -> None:
-    sample = protocol.run(engine, Workload("generation", 3), chunk=2, contexts=Contexts())
-    ids = token_ids(3, VOCABULARY)
+    sample = protocol.run(engine, Workload("generation", 3), 2, Repetitions(), known=True)
+    ids = known(3)
     steps = [one for token in ids for one in (("decode", (token,)), ("logits", ()), ("clock", ()))]
     assert engine.calls == [("clear", ()), ("synchronise", ()), ("clock", ()), *steps]
     each = 10**4 + 100 + 1
@@ -133,10 +138,10 @@ def test_generation_times_every_token_with_its_logits(engine: Scripted) -> None:
 
 
 def test_slices_do_the_same_work_as_a_whole_generation(engine: Scripted) -> None:
-    workload, contexts = Workload("generation", 5, depth=4), Contexts()
-    whole = protocol.run(engine, workload, 3, contexts)
+    workload, shared = Workload("generation", 5, depth=4), Repetitions()
+    whole = protocol.run(engine, workload, 3, shared, known=True)
     after, engine.calls = engine.fed, []
-    slices = [protocol.run_slice(engine, workload, 3, contexts, start, 2) for start in (0, 2, 4)]
+    slices = [protocol.run_slice(engine, workload, 3, shared, start, 2, known=True) for start in (0, 2, 4)]
     assert engine.fed == after
     assert names(engine.calls).count("load") == 1
     assert [len(one.token_nanoseconds) for one in slices] == [2, 2, 1]
@@ -145,9 +150,9 @@ def test_slices_do_the_same_work_as_a_whole_generation(engine: Scripted) -> None
 
 @pytest.mark.parametrize("kind", ["prefill", "generation"])
 def test_context_is_fed_in_chunks_and_finished_before_the_clock_starts(kind: WorkloadKind, engine: Scripted) -> None:
-    sample = protocol.run(engine, Workload(kind, 1, depth=5), 3, Contexts())
+    sample = protocol.run(engine, Workload(kind, 1, depth=5), 3, Repetitions(), known=True)
     started = names(engine.calls).index("clock")
-    ids = token_ids(6, VOCABULARY)
+    ids = known(6)
     assert engine.calls[:started] == [
         ("clear", ()),
         ("prefill", ids[:3]),
@@ -164,14 +169,14 @@ def test_context_is_fed_in_chunks_and_finished_before_the_clock_starts(kind: Wor
 def test_context_is_read_once_and_its_state_put_back_before_every_later_repetition(
     kind: WorkloadKind, engine: Scripted
 ) -> None:
-    contexts, deep, deeper = Contexts(), Workload(kind, 2, depth=5), Workload(kind, 2, depth=7)
-    first = protocol.run(engine, deep, 3, contexts)
-    protocol.run(engine, deeper, 3, contexts)
-    protocol.run(engine, replace(deep, depth=0), 3, contexts)
+    shared, deep, deeper = Repetitions(), Workload(kind, 2, depth=5), Workload(kind, 2, depth=7)
+    first = protocol.run(engine, deep, 3, shared)
+    protocol.run(engine, deeper, 3, shared)
+    protocol.run(engine, replace(deep, depth=0), 3, shared)
     engine.calls = []
-    assert protocol.run(engine, deep, 3, contexts) == first
+    assert protocol.run(engine, deep, 3, shared, known=True) == first
     assert names(engine.calls)[:3] == ["load", "synchronise", "clock"]
-    assert engine.fed == token_ids(7, VOCABULARY)
+    assert engine.fed == known(7)
 
 
 WORKLOADS = st.builds(Workload, st.sampled_from(["prefill", "generation"]), st.integers(1, 300), st.integers(0, 300))
@@ -180,8 +185,8 @@ WORKLOADS = st.builds(Workload, st.sampled_from(["prefill", "generation"]), st.i
 @given(WORKLOADS, st.integers(1, 700))
 def test_every_token_is_fed_once_and_in_order_in_chunks_as_large_as_allowed(workload: Workload, chunk: int) -> None:
     engine = Scripted()
-    sample = protocol.run(engine, workload, chunk, Contexts())
-    assert engine.fed == fed(engine.calls) == token_ids(workload.depth + workload.tokens, VOCABULARY)
+    sample = protocol.run(engine, workload, chunk, Repetitions(), known=True)
+    assert engine.fed == fed(engine.calls) == known(workload.depth + workload.tokens)
     assert names(engine.calls).count("clear") == 1
     lengths = [len(tokens) for name, tokens in engine.calls if name == "prefill"]
     chunked = workload.depth, workload.tokens if workload.kind == "prefill" else 0
@@ -192,11 +197,40 @@ def test_every_token_is_fed_once_and_in_order_in_chunks_as_large_as_allowed(work
 
 
 def test_repetitions_make_the_same_calls(engine: Scripted) -> None:
-    workload, contexts = Workload("generation", 4), Contexts()
-    protocol.run(engine, workload, 2, contexts)
+    workload, shared = Workload("generation", 4), Repetitions()
+    protocol.run(engine, workload, 2, shared, known=True)
     first, engine.calls = engine.calls, []
-    protocol.run(engine, workload, 2, contexts)
+    protocol.run(engine, workload, 2, shared, known=True)
     assert engine.calls == first
+
+
+@pytest.mark.parametrize("kind", ["prefill", "generation"])
+def test_repetitions_get_new_tokens_after_the_same_context(kind: WorkloadKind, engine: Scripted) -> None:
+    shared, prompts = Repetitions(), []
+    for _ in range(3):
+        protocol.run(engine, Workload(kind, 8, depth=4), 64, shared)
+        assert engine.fed == (*known(4), *shared.tokens)
+        prompts.append(shared.tokens)
+    assert len({*prompts, known(12)[4:]}) == 4
+
+
+def test_the_answer_is_that_of_the_last_repetition_and_of_a_generations_last_slice(engine: Scripted) -> None:
+    shared, generation = Repetitions(), Workload("generation", 5)
+    answers = []
+    protocol.run(engine, Workload("prefill", 7, depth=2), 3, shared)
+    answers.append(shared.logits)
+    for start, count in ((0, 3), (3, 2)):
+        protocol.run_slice(engine, generation, 3, shared, start, count)
+        answers.append(shared.logits)
+    assert [int(answer[0]) for answer in answers if answer is not None] == [9, 3, 5]
+
+
+def test_the_slices_of_a_generation_continue_its_tokens(engine: Scripted) -> None:
+    shared, generation = Repetitions(), Workload("generation", 5)
+    for start, count in ((0, 3), (3, 2)):
+        protocol.run_slice(engine, generation, 3, shared, start, count)
+    assert engine.fed == shared.tokens
+    assert len(shared.tokens) == 5
 
 
 # Tokens
@@ -205,6 +239,11 @@ def test_repetitions_make_the_same_calls(engine: Scripted) -> None:
 def test_token_ids_never_change() -> None:
     assert token_ids(8, VOCABULARY) == (21223, 9886, 42659, 4748, 35120, 23966, 3801, 33255)
     assert token_ids(4, 128) == (42, 20, 83, 10)
+
+
+def test_the_known_prompt_and_unforeseeable_ones_are_others_than_the_checks() -> None:
+    drawn = [protocol.drawn_ids(protocol.unforeseeable(), 8, VOCABULARY) for _ in range(5)]
+    assert len({token_ids(8, VOCABULARY), known(8), *drawn}) == 7
 
 
 def test_token_ids_do_not_use_the_global_random_state() -> None:
