@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-from contextlib import suppress
+import tempfile
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import scipy.optimize
+import scipy.special  # noqa: F401 - loaded here for the reason below
 from hypothesis import HealthCheck, settings
 
 # Loaded before pytester takes its snapshot of sys.modules, which it goes back to after each run: NumPy and SciPy must
@@ -20,7 +23,7 @@ import pytest_rwkvperf.run.handles
 import pytest_rwkvperf.run.session
 import pytest_rwkvperf.run.terminal  # noqa: F401 - as those above
 from pytest_rwkvperf.machine import usage
-from pytest_rwkvperf.measure.probes import Prober
+from pytest_rwkvperf.measure import probes
 
 with suppress(ImportError):
     # Nor PostgreSQL's driver: its compiled half would go on raising the errors of the first time.
@@ -36,8 +39,32 @@ if TYPE_CHECKING:
 SCRIPTED = Path(__file__).with_name("scripted")
 CHECKOUT = Path(__file__).parents[1]
 ENGINE_MODULES = ("torch", "llama_cpp", "rwkvperf_web_rwkv")
-# Other plugins' entry points: half a second a run that shows nothing here; and another order in every run.
+# Other plugins' entry points: more than a second a run that shows nothing here; and another order in every run.
 QUIET = ("-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:cacheprovider", "-p", "no:randomly")
+
+
+_SHARED = "TESTS_SHARED_CACHE"
+_SHARED_PARTS = ("models", "oracle", "parity", "locks")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the folder for what the caches of all processes of this run share."""
+    if _SHARED not in os.environ:  # else this is a process of pytest-xdist
+        os.environ[_SHARED] = tempfile.mkdtemp(prefix="shared cache ü ")
+        config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(_SHARED)))
+
+
+def new_cache(folder: Path) -> Path:
+    """Make a folder for XDG_CACHE_HOME: models and logits are made once for all tests.
+
+    Devices' locks are apart: tests in several processes need not wait for each other. Without links, nothing is shared.
+    """
+    (folder / "pytest-rwkvperf").mkdir(parents=True)
+    for part in _SHARED_PARTS if os.name == "posix" else ():
+        shared = Path(os.environ[_SHARED], part)
+        shared.mkdir(exist_ok=True)
+        (folder / "pytest-rwkvperf" / part).symlink_to(shared)
+    return folder
 
 
 def pytest_collection() -> None:
@@ -53,8 +80,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One cache for all tests, so that the synthetic model is written once; away from the user's own."""
-    folder = tmp_path_factory.mktemp("cache")
+    """One cache for the tests of a process, away from the user's own."""
+    folder = new_cache(tmp_path_factory.mktemp("cache"))
     yield folder
     shutil.rmtree(folder)
 
@@ -79,10 +106,19 @@ def scripted_environment(monkeypatch: pytest.MonkeyPatch, cache_home: Path, no_e
     monkeypatch.syspath_prepend(SCRIPTED)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
     monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(QUIET))
     # What else the machine does while the tests run is not what they are about, and would widen every bound.
     monkeypatch.setattr(usage, "crowding", lambda *_: 0.0)
-    monkeypatch.setattr(Prober, "_time", lambda *_: 70_000)
+    monkeypatch.setattr(probes, "Worker", lambda **_: nullcontext(SteadyProbe()))
     return monkeypatch
+
+
+class SteadyProbe:
+    """In the place of a probe process: every probe takes the same time."""
+
+    def request(self, name: str, *_: object, **__: object) -> int | str:
+        """Answer as `worker.child` does."""
+        return "steady" if name == "probe_version" else 70_000
 
 
 @dataclass

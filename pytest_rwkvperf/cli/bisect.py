@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.bisect import release_check, search
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.environments import build, index, requirements
 
 if TYPE_CHECKING:
     import argparse
@@ -40,6 +37,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Search, printing the answer of each release and the result."""
+    from pytest_rwkvperf.backends import registry
+    from pytest_rwkvperf.bisect import release_check, search
+    from pytest_rwkvperf.environments import index
+
     oldest, dots, newest = options.range.partition("..")
     if not dots:
         raise OptionError(f"{options.range!r} is not a range; write OLD..NEW, for example 0.3.30..0.3.36")
@@ -79,6 +80,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
 def _ask(
     options: argparse.Namespace, version: str, oldest_python: str, backend: str, console: Console
 ) -> tuple[Answer, str]:
+    from pytest_rwkvperf.bisect import release_check
+    from pytest_rwkvperf.environments import build
+
     try:
         python = _python_of(options.package, version, console)
     except build.BuildError as error:
@@ -93,5 +97,7 @@ def _python_of(package: str, version: str, console: Console) -> str:
     Raises:
         BuildError: it cannot be installed.
     """
+    from pytest_rwkvperf.environments import build, requirements
+
     requirement = requirements.of_text(f"{package}=={version}")
     return build.python_of([requirement], lambda sentence: console.progress(sentence, 0.0))

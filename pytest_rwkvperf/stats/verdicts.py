@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
 
 from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.stats.drift import drift
@@ -293,6 +292,7 @@ def _exp(power: float) -> float | None:
 
 def student(error: float, freedom: float) -> ErrorDistribution:
     """Student's distribution, scaled by a standard error that may be 0 or infinite."""
+    from scipy.special import stdtr, stdtrit
 
     def tail(reach: float) -> float:
         return float(stdtr(freedom, -reach / error)) if error > 0 else float(reach < 0)
@@ -335,6 +335,9 @@ def _mixture(belief: Belief, scale: float, within: Sequence[Spread]) -> ErrorDis
     Given a spread, the difference is Student's. Its variance is `scale` times the spread's, which is then known, plus
     the variances `within` sessions; Satterthwaite's formula (Biometrics Bulletin 2, 1946) gives the freedom.
     """
+    from scipy.optimize import brentq  # SciPy loads for half a second, which a run that compares nothing saves
+    from scipy.special import stdtr, stdtrit
+
     probabilities = np.array(belief.probabilities)
     variances = np.array([spread**2 * scale for spread in SPREADS]) + sum(part.variance for part in within)
     uncertainty = sum(part.variance**2 / part.freedom for part in within)
@@ -347,8 +350,6 @@ def _mixture(belief: Belief, scale: float, within: Sequence[Spread]) -> ErrorDis
         return float(probabilities @ stdtr(freedoms, -reach / errors))
 
     def quantile(tail: float) -> float:
-        from scipy.optimize import brentq  # loads for a quarter of a second, which runs without a comparison save
-
         largest = float(np.max(-stdtrit(freedoms, tail) * errors))
         return float(
             brentq(lambda reach: tail_beyond(reach) - tail, 0.0, largest * BRACKET_SLACK, xtol=_ROOT_TOLERANCE)

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.conftest import QUIET, new_cache
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -166,7 +168,8 @@ class SandboxFactory:
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(drop)},
             "PYTHONPATH": os.pathsep.join(filter(None, [str(CHECKOUT), str(SCRIPTED), os.environ.get("PYTHONPATH")])),
-            "XDG_CACHE_HOME": str(self.folder / "cache"),
+            "XDG_CACHE_HOME": str(new_cache(self.folder / "cache")),
+            "PYTEST_ADDOPTS": " ".join(QUIET),
             "COLUMNS": "160",
         }
         sandbox = Sandbox(self)
@@ -209,9 +212,8 @@ class Sandbox:
     def command(self, *arguments: str) -> list[str]:
         """Pytest on two small workloads of each case."""
         options = (f"--rwkv-quant={HEALTHY}", "--rwkv-workload=pp16,tg4", "--rwkv-budget=0.01", "--rwkv-tolerance=40%")
-        plugins = ("sandbox_plugin", "no:cacheprovider", "no:hypothesispytest", "no:anyio", "no:randomly")
-        loaded = [part for plugin in plugins for part in ("-p", plugin)]
-        return [sys.executable, "-m", "pytest", *loaded, "--rwkv-backend=scripted", *options, *arguments]
+        loaded = ("-p", "sandbox_plugin", "--rwkv-backend=scripted")
+        return [sys.executable, "-m", "pytest", *loaded, *options, *arguments]
 
     def variables(self, script: Mapping[str, str]) -> dict[str, str]:
         """The run's environment; `script` becomes the variables SCRIPTED_*, which tests/scripted documents."""

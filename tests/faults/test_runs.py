@@ -259,15 +259,3 @@ def test_a_cache_on_a_full_disk_is_an_error(new_sandbox: SandboxFactory, tmp_pat
     assert "ModelError: writing " in result.sentence
     assert "are free; free some space" in result.sentence
     assert f"{CHECKOUT}{os.sep}pytest_rwkvperf" not in result.text, "no traceback"
-
-
-@pytest.mark.parametrize("content", ["truncated", "newer"])
-def test_an_unusable_baseline_is_a_usage_error(new_sandbox: SandboxFactory, content: str) -> None:
-    sandbox = new_sandbox()
-    whole = sandbox.path.read_text("utf-8")
-    text = whole[: len(whole) // 2] if content == "truncated" else whole.replace('"schema": 2', '"schema": 99')
-    sandbox.path.write_text(text, "utf-8")
-    result = sandbox.run("--rwkv-save-baseline=replace")
-    assert result.code == pytest.ExitCode.USAGE_ERROR
-    assert str(sandbox.path) in result.text
-    assert ("is not valid JSON" if content == "truncated" else "upgrade pytest-rwkvperf") in result.sentence

@@ -17,6 +17,7 @@ from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine, discover
 from pytest_rwkvperf.worker.parent import Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
+from tests.conftest import new_cache
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.models.model import ModelFile
 
-THREADS = 2
+THREADS = 1
+"""Beside other tests, llama.cpp's threads wait for each other in a loop and take the time of all."""
 
 # Short warm-ups and few samples: what these runs show is where figures come and go, not that they are good ones.
 QUICK = """
@@ -82,7 +84,7 @@ class Engines:
 @pytest.fixture(scope="session")
 def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """XDG_CACHE_HOME of the runs that these tests start; its models are gone afterwards."""
-    folder = tmp_path_factory.mktemp("engines' cache ü")
+    folder = new_cache(tmp_path_factory.mktemp("engines' cache ü"))
     yield folder
     shutil.rmtree(folder)
 

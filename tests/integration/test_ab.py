@@ -11,11 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import QUIET
+
 pytestmark = pytest.mark.engine("llama-cpp")
 
-SMALL = ("--rwkv-backend=llama-cpp", "--rwkv-quant=f16", "--rwkv-threads=1", "--rwkv-workload=pp32")
+SMALL = (*QUIET, "--rwkv-backend=llama-cpp", "--rwkv-quant=f16", "--rwkv-threads=1", "--rwkv-workload=pp32")
 NEEDED = ("llama-cpp-python", "numpy", "diskcache", "jinja2", "markupsafe", "typing-extensions")
 """The engine with what it requires itself."""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(engine_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(engine_cache))
 
 
 def bare(folder: Path) -> Path:

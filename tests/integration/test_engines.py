@@ -152,7 +152,7 @@ def test_at_a_depth_every_repetition_answers_as_after_all_the_tokens_before_it(o
     session.prefill(ids[:40])
     session.prefill(ids[40:])
     straight = session.logits()
-    for workload in ("pp16@d40", "tg16@d40"):
+    for workload in ("pp16@d40", "tg4@d52"):
         answers = []
         for _ in range(3):
             opened.worker.request("sample", 120, workload=workload, known=True)

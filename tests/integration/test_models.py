@@ -188,17 +188,6 @@ def test_every_format_has_the_same_hash(nano: Model, files: dict[Format, ModelFi
 
 
 @pytest.mark.engine("rwkv")
-@pytest.mark.parametrize(("precision", "bound"), [("fp16", 4e-3), ("bf16", 4e-2)])
-def test_rwkv_computes_finite_logits_in_every_precision(
-    precision: str, bound: float, files: dict[Format, ModelFile], expected_logits: Array, tmp_path: Path
-) -> None:
-    assert np.isfinite(expected_logits).all()
-    assert expected_logits.std() > 1
-    computed = logits(RWKV, files["pth"], tmp_path / "logits.npy", precision)
-    assert distance(computed, expected_logits) < bound
-
-
-@pytest.mark.engine("rwkv")
 def test_every_tensor_and_token_changes_the_logits(files: dict[Format, ModelFile]) -> None:
     moved = json.loads(run(SENSITIVITY, str(files["pth"].path), json.dumps(TOKENS[:16])))
     assert len(moved) == 2 + 37
@@ -219,14 +208,14 @@ def test_web_rwkv_computes_the_same(files: dict[Format, ModelFile], expected_log
 
 
 @pytest.mark.engine("rwkv", "llama-cpp")
-@pytest.mark.parametrize(("quant", "bound"), [("q8_0", 0.05), ("q4_0", 0.4)])
 def test_llama_cpps_quantizer_reads_the_file(
-    quant: str, bound: float, nano: Model, models: ModelStore, expected_logits: Array, tmp_path: Path
+    nano: Model, models: ModelStore, expected_logits: Array, tmp_path: Path
 ) -> None:
-    file = models.file_for(nano, "gguf", quant)
-    assert (file.quant, file.shape) == (quant, nano.shape)
+    """The other quants are in test_engines."""
+    file = models.file_for(nano, "gguf", "q4_0")
+    assert (file.quant, file.shape) == ("q4_0", nano.shape)
     assert file.content_hash != nano.content_hash
-    assert 1e-4 < distance(logits(LLAMA, file, tmp_path / "logits.npy"), expected_logits) < bound
+    assert 1e-4 < distance(logits(LLAMA, file, tmp_path / "logits.npy"), expected_logits) < 0.4
 
 
 @pytest.mark.engine("rwkv", "llama-cpp")

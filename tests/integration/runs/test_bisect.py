@@ -16,6 +16,7 @@ from pytest_rwkvperf.history import address
 from pytest_rwkvperf.history.database import Database
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.store import files
+from tests.conftest import new_cache
 
 FACTORS = {"0.9": -1.0, "1.0": 1.0, "1.1": 1.0, "1.2": None, "1.3": 2.0, "1.4": 2.0}
 """How long everything takes with a release; None is one that does not build, below zero one that does not run."""
@@ -33,17 +34,25 @@ def wheel(folder: Path, version: str, factor: float | None) -> None:
             archive.writestr(f"{info}/RECORD", "")
 
 
-@pytest.fixture
-def index(tmp_path: Path, scripted_environment: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """An index of one package (PEP 503), a cache of the test's own for what is built, and a folder to call from."""
-    folder = tmp_path / "simple" / "scripted-speed"
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an index of one package (PEP 503) in `simple`, and a cache for what is built of it in `cache`."""
+    served = tmp_path_factory.mktemp("served")
+    new_cache(served / "cache")
+    folder = served / "simple" / "scripted-speed"
     folder.mkdir(parents=True)
     for version, factor in FACTORS.items():
         wheel(folder, version, factor)
     links = "".join(f'<a href="{path.name}">{path.name}</a>' for path in sorted(folder.glob("*.whl")))
     (folder / "index.html").write_text(f"<!DOCTYPE html><html><body>{links}</body></html>", encoding="utf-8")
-    scripted_environment.setenv("PIP_INDEX_URL", (tmp_path / "simple").as_uri())
-    scripted_environment.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return served
+
+
+@pytest.fixture
+def index(served: Path, tmp_path: Path, scripted_environment: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The index, its cache, and a folder to call from."""
+    scripted_environment.setenv("PIP_INDEX_URL", (served / "simple").as_uri())
+    scripted_environment.setenv("XDG_CACHE_HOME", str(served / "cache"))
     (tmp_path / "here").mkdir()
     scripted_environment.chdir(tmp_path / "here")
     return scripted_environment

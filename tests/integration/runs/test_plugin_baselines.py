@@ -202,19 +202,14 @@ class TestSaving:
     ("damage", "complaint"),
     [
         (lambda text: text[: len(text) // 2], "is not valid JSON"),
-        (lambda _: "", "is not valid JSON"),
-        (lambda _: "\0\0\0", "is not valid JSON"),
-        (lambda text: text.replace('"cores": ', '"cores": -Infinity, "x": '), "is not a number in JSON"),
         (lambda text: text.replace('"schema": 2', '"schema": 99'), "has schema 99"),
-        (lambda text: text.replace('"schema": 2', '"schema": "1"'), "no valid schema number"),
-        (lambda text: text.replace("320000000", "-320000000"), "no usable times"),
-        (lambda text: text.replace('"sessions"', '"session"'), "does not follow its schema"),
     ],
-    ids=["truncated", "empty", "zeros", "infinite", "newer", "text", "negative", "misspelt"],
+    ids=["truncated", "newer"],
 )
 def test_an_unusable_file_is_a_usage_error_and_unchanged(
     runs: Runs, saved: Path, damage: Callable[[str], str], complaint: str
 ) -> None:
+    """tests/unit/store has every other kind of damage."""
     text = saved.read_text(encoding="utf-8")
     damaged = damage(text)
     assert damaged != text
