@@ -66,7 +66,7 @@ COMMANDS = {  # the lines of the other commands, programs of .venv but for cargo
     "bench": "pytest --rwkv-backend=all",
     "test": f"cargo test {CRATE} --release --locked; "
     "pytest -c native/web-rwkv/pyproject.toml native/web-rwkv/tests; "
-    "pytest -n 2 --dist loadfile --no-loadscope-reorder",  # a file's tests share engines; long files come first
+    "pytest -n 3 --dist loadfile --no-loadscope-reorder",  # a file's tests share engines; much of their time is waiting
     "lint": "ruff check .; ruff format --check .; lint-imports; "
     f"cargo fmt {CRATE} --check; cargo clippy {CRATE} --release --locked --all-targets -- -D warnings",
     "types": "mypy",

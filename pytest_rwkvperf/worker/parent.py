@@ -286,10 +286,18 @@ def _end_tree(process: subprocess.Popen[bytes]) -> None:
         for member in tree:
             _signal(member.terminate)
         _, alive = psutil.wait_procs(tree, timeout=_GRACE_SECONDS)
-        for member in alive:
+        started_since = [child for member in alive for child in _descendants(member)]
+        for member in dict.fromkeys([*alive, *started_since]):
             _signal(member.kill)
     process.wait()
     _end_group(process.pid)
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _end_group(leader: int) -> None:

@@ -341,8 +341,8 @@ def test_arguments_go_to_pytest(venv: ModuleType, lines: list[list[str]], rest: 
     venv.main(["bench", *rest])
     venv.main(["test", *rest])
     pytest = [str(venv.PYTHON), "-m", "pytest"]
-    two_at_a_time = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
-    assert lines == [[*pytest, "--rwkv-backend=all", *rest], [*pytest, *two_at_a_time, *rest]]
+    side_by_side = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
+    assert lines == [[*pytest, "--rwkv-backend=all", *rest], [*pytest, *side_by_side, *rest]]
 
 
 def test_every_line_runs_and_one_failure_counts(venv: ModuleType, lines: list[list[str]]) -> None:

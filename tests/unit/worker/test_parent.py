@@ -234,6 +234,25 @@ class TestDeadline:
                 break
         assert len(tree) == 2, "a child and a grandchild were there to be ended"
 
+    @needs_shebang
+    def test_a_child_that_is_started_after_sigterm_is_ended(
+        self, impostor: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(parent, "_GRACE_SECONDS", 2.0)
+        note = tmp_path / "pid"
+        starts_a_child = f"""
+            import subprocess
+            def start(*_):
+                child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+                with open({str(note)!r}, "w") as file: file.write(str(child.pid))
+            signal.signal(signal.SIGTERM, start)
+            hello()
+            while True: time.sleep(600)
+        """
+        with pytest.raises(errors.WorkerTimeoutError):
+            Worker(python=impostor(starts_a_child)).request("open", 0.2)
+        assert gone(int(note.read_text(encoding="utf-8")))
+
     def test_a_worker_that_obeys_sigterm_is_not_killed(
         self, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
     ) -> None:
