@@ -21,6 +21,7 @@ from pytest_rwkvperf.backends.web_rwkv import WebRwkv
 from pytest_rwkvperf.core.digest import sha256_of
 from pytest_rwkvperf.core.engine import Device, OpenRequest
 from pytest_rwkvperf.core.errors import BackendError, DeviceError, OptionError
+from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.core.samples import REPETITIONS, Sample, ToolResult
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def located(name: str, path: str) -> str:
     Raises:
         OptionError: there is no such program.
     """
-    program = shutil.which(path or name)
+    program = shutil.which(user_path(path) if path else name)
     if program is None:
         reason = f"{path!r} is not an executable program" if path else f"there is no {name} on PATH"
         raise OptionError(f"--rwkv-backend={name}: {reason}; write --rwkv-backend={name}:/path/to/{name}")

@@ -90,7 +90,9 @@ def choose(text: str, option: str = "--rwkv-backend") -> tuple[dict[str, str], b
     if unknown or not names:
         value = unknown[0] if unknown else text
         allowed = ", ".join([*known, *(f"{name}:/path" for name in EXECUTABLES)])
-        raise OptionError(f"{option}={value!r} is unknown; allowed: all, {allowed}")
+        likely = value.lower().replace("_", "-")
+        meant = f" (did you mean {likely!r}?)" if likely in known else ""
+        raise OptionError(f"{option}={value!r} is unknown{meant}; allowed: all, {allowed}")
     known |= programs
     return {name: known[name] for name in dict.fromkeys(text.partition(":")[0] for text in names)}, True
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.reports import terminal_tables
 from pytest_rwkvperf.run.options import read_share
@@ -34,8 +34,8 @@ STRICT = {"no-baseline", "inconclusive"}
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("old", metavar="OLD", type=Path, help="what to compare with")
-    parser.add_argument("new", metavar="NEW", type=Path, help="what to judge")
+    parser.add_argument("old", metavar="OLD", type=user_path, help="what to compare with")
+    parser.add_argument("new", metavar="NEW", type=user_path, help="what to judge")
     parser.add_argument("--tolerance", default="5%", help="the largest slowdown that passes; default 5%%")
     parser.add_argument("--strict", action="append", default=[], choices=sorted(STRICT), help="verdicts that fail too")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.cli import output
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.models import derive
 from pytest_rwkvperf.models.file_format import read_header
 from pytest_rwkvperf.models.header import MappedHeader
@@ -41,7 +42,7 @@ PASSES_ON = False
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("source", metavar="SOURCE", help="a model file, or a model as --rwkv-model takes it")
-    parser.add_argument("target", metavar="TARGET", type=Path, help="the file to write")
+    parser.add_argument("target", metavar="TARGET", type=user_path, help="the file to write")
     output.add_arguments(parser)
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from pytest_rwkvperf.core.atomic import is_stream
 from pytest_rwkvperf.core.errors import HistoryError, OptionError, RecordError
+from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.history import page, spool, trends
 from pytest_rwkvperf.history.address import parse
 from pytest_rwkvperf.reports import report_files
@@ -61,13 +62,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     command("list", _list)
     trend = command("trend", _trend)
     trend.add_argument("words", metavar="WORD", nargs="*", help="select the workloads whose names contain every WORD")
-    trend.add_argument("-o", "--output", metavar="FILE", type=Path, help="write a page (.html) instead")
+    trend.add_argument("-o", "--output", metavar="FILE", type=user_path, help="write a page (.html) instead")
     changes = command("changes", _changes)
     for subparser in (trend, changes):
         subparser.add_argument("--at-least", metavar="PERCENT", default="1%", help="the smallest change; default 1%%")
     command("send", _send)
     add_records = command("add", _add)
-    add_records.add_argument("records", metavar="RECORD", nargs="+", type=Path, help="from --rwkv-report=FILE.json")
+    add_records.add_argument(
+        "records", metavar="RECORD", nargs="+", type=user_path, help="from --rwkv-report=FILE.json"
+    )
     command("record", _record).add_argument("run", metavar="RUN", help="the first letters of a run's id")
 
 

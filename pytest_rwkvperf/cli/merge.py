@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.fleet import fleet_report, merge
 from pytest_rwkvperf.reports import report_files
@@ -28,7 +29,7 @@ PASSES_ON = False
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("records", metavar="RECORD", nargs="+", type=Path, help="records, or folders of them")
+    parser.add_argument("records", metavar="RECORD", nargs="+", type=user_path, help="records, or folders of them")
     parser.add_argument("--expect", type=_count, metavar="N", help="how many machines there should be")
     add_outputs(parser)
 
@@ -43,14 +44,14 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Declare the options for output, which `rwkvperf fleet` shares."""
     kinds = ", ".join(fleet_report.FORMATS)
     parser.add_argument(
-        "-o", "--output", metavar="FILE", type=Path, action="append", default=[], help=f"{kinds}; may be repeated"
+        "-o", "--output", metavar="FILE", type=user_path, action="append", default=[], help=f"{kinds}; may be repeated"
     )
     parser.add_argument(
         "--save-baseline", nargs="?", const="append", metavar="append|replace[,crowded]",
         help="store reliable figures, each in its machine's baseline; with ,crowded also what was measured beside "
         "other busy processes",
     )  # fmt: skip
-    parser.add_argument("--baseline-dir", type=Path, default=Path("baselines"), metavar="DIR", help="of baselines")
+    parser.add_argument("--baseline-dir", type=user_path, default=Path("baselines"), metavar="DIR", help="of baselines")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.reports import formats, report_files
 from pytest_rwkvperf.store import record
 
@@ -26,7 +27,7 @@ PASSES_ON = False
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("record", metavar="RECORD", nargs="?", type=Path, help="a measurement record")
+    parser.add_argument("record", metavar="RECORD", nargs="?", type=user_path, help="a measurement record")
     parser.add_argument(
         "--format", help=f"one of {', '.join(formats.FORMATS)}; default: what the suffix of -o says", metavar="FORMAT"
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.cli import output
 from pytest_rwkvperf.core.cases import FORMATS
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.models import derive, synthetic
 from pytest_rwkvperf.models.shapes import SHAPES
 
@@ -29,7 +30,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("shape", metavar="SHAPE", choices=list(SHAPES), help=f"one of {', '.join(SHAPES)}")
     parser.add_argument("--format", choices=FORMATS, help="default: the suffix of --output, else pth")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: synthetic-SHAPE.FORMAT in this folder")
+    parser.add_argument(
+        "--output", type=user_path, metavar="FILE", help="default: synthetic-SHAPE.FORMAT in this folder"
+    )
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="a whole number; default 0")
     output.add_arguments(parser)
 

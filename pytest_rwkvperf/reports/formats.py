@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.core.paths import user_path
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.reports.report import Report
@@ -61,7 +62,7 @@ def parse(text: str, folder: Path, option: str = "--rwkv-report=") -> ReportRequ
         )
     if not rest or rest.endswith(("/", "\\")):
         raise OptionError(f"{option}{text!r} names no file; write for example {name}:report.{name}")
-    return ReportRequest(name, folder / rest)
+    return ReportRequest(name, user_path(rest, folder, option))
 
 
 def load(name: str) -> Report:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import pytest
+
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.reports import formats
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
-
-    import pytest
 
     from pytest_rwkvperf.core.cases import ProtocolName
     from pytest_rwkvperf.environments.requirements import Reference
@@ -38,6 +40,15 @@ EVERY = "all"
 STRICTNESS: tuple[Strictness, ...] = ("skip", "no-baseline", "inconclusive")
 
 
+Kind = Literal["text", "list", "count", "seconds", "share", "choice", "path"]
+
+_SCALAR: Any = str | int | float | bool
+"""The type of an ini option of one value, for a pytest that knows unions (9.2)."""
+
+_SWITCHES = {"true": "yes", "on": "yes", "1": "yes", "false": "no", "off": "no", "0": "no"}
+"""Other spellings of the words of a switch."""
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option: `--rwkv-NAME` on the command line, `rwkv_NAME` in the ini file."""
@@ -50,11 +61,20 @@ class Option:
     """The value when the option is given without one."""
     repeatable: bool = False
     """Whether it may be given several times, or on several lines of the ini file."""
+    kind: Kind = "text"
+    """How its text is read, wherever it comes from (`_typed`)."""
+    allowed: tuple[str, ...] = ()
+    """The words of a choice, or of a list of some."""
 
     @property
     def flag(self) -> str:
         """The command-line form."""
         return f"--rwkv-{self.name}"
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether it may have several values: a list in TOML, lines in an ini file."""
+        return self.repeatable or self.kind == "list"
 
     @property
     def ini(self) -> str:
@@ -84,24 +104,49 @@ OPTIONS = (
         "precisions in each backend's own words, for the backends that know them (fp32,q8_0,int8@31), or for one "
         "backend: llama-cpp=f16+q8_0. Default: each backend's standard ones",
         "LIST",
+        kind="list",
     ),
-    Option("workload", "", "ppN prefill, tgN generation, @dN after N tokens of context. Default: pp512,tg128", "LIST"),
+    Option(
+        "workload",
+        "",
+        "ppN prefill, tgN generation, @dN after N tokens of context. Default: pp512,tg128",
+        "LIST",
+        kind="list",
+    ),
     Option(
         "device",
         "",
         "device ids as the engines list them (cpu, cuda:0, vulkan:0), or all. Default: each one's best",
         "LIST",
+        kind="list",
     ),
-    Option("threads", "", "CPU threads of an engine. Default: the physical cores this process may use", "LIST"),
-    Option("chunk", "", "most tokens in one prefill call. Default: 512, and 128 for web-rwkv as its own tool", "N"),
+    Option(
+        "threads", "", "CPU threads of an engine. Default: the physical cores this process may use", "LIST", kind="list"
+    ),
+    Option(
+        "chunk",
+        "",
+        "most tokens in one prefill call. Default: 512, and 128 for web-rwkv as its own tool",
+        "N",
+        kind="count",
+    ),
     Option(
         "protocol",
         "uniform",
         "uniform times all engines alike; native times each as its own tool does (web-rwkv bench, llama-bench, the "
         "guide's three-turn chat for rwkv), for figures that go beside older posts. Both: uniform,native",
         "LIST",
+        kind="list",
+        allowed=("uniform", "native"),
     ),
-    Option("suite", "auto", "the shipped tests; auto: when no test of your own asks for rwkv_perf", "auto|yes|no"),
+    Option(
+        "suite",
+        "auto",
+        "the shipped tests; auto: when no test of your own asks for rwkv_perf",
+        "auto|yes|no",
+        kind="choice",
+        allowed=("auto", "yes", "no"),
+    ),
     Option(
         "save-baseline",
         "no",
@@ -127,6 +172,8 @@ OPTIONS = (
         "leave something open, A/B against the baseline's software, rebuilt from baselines/reference.json. stored: "
         "stored figures alone. ab: A/B alone, as --rwkv-ab=baseline. --rwkv-ab and --rwkv-aa go before it",
         "auto|stored|ab",
+        kind="choice",
+        allowed=("auto", "stored", "ab"),
     ),
     Option(
         "aa",
@@ -135,29 +182,36 @@ OPTIONS = (
         "unchanged code is ever called slower",
         "yes|no",
         bare="yes",
+        kind="choice",
+        allowed=("yes", "no"),
     ),
-    Option("baseline-dir", "baselines", "folder of the baselines, relative to the rootdir", "DIR"),
+    Option("baseline-dir", "baselines", "folder of the baselines, relative to the rootdir", "DIR", kind="path"),
     Option(
         "keep-wheels",
         "",
         "a folder for wheels of what is installed from no index: --rwkv-save-baseline puts them there, and "
         "--rwkv-ab=baseline finds them by their hash",
         "DIR",
+        kind="path",
     ),
     Option(
         "false-alarms",
         "1%",
         "how often a run of unchanged code may have a REGRESSION anywhere",
         "PERCENT",
+        kind="share",
     ),
-    Option("wrong-pass", "5%", "how often a workload that is slower than the tolerance may PASS", "PERCENT"),
-    Option("tolerance", "5%", "slowdown that counts, as a share of the time", "PERCENT"),
-    Option("precision", "2%", "stop a case when its interval's half-width is under this", "PERCENT"),
+    Option(
+        "wrong-pass", "5%", "how often a workload that is slower than the tolerance may PASS", "PERCENT", kind="share"
+    ),
+    Option("tolerance", "5%", "slowdown that counts, as a share of the time", "PERCENT", kind="share"),
+    Option("precision", "2%", "stop a case when its interval's half-width is under this", "PERCENT", kind="share"),
     Option(
         "budget",
         "240",
         "seconds for the whole run, shared over the cases; at least 3 processes x 3 samples are taken whatever it says",
         "SECONDS",
+        kind="seconds",
     ),
     Option(
         "strict",
@@ -165,6 +219,8 @@ OPTIONS = (
         "these fail too: skip, no-baseline, inconclusive. All three without a value",
         "LIST",
         bare=",".join(STRICTNESS),
+        kind="list",
+        allowed=STRICTNESS,
     ),
     Option(
         "report",
@@ -181,7 +237,14 @@ OPTIONS = (
         "What cannot be stored now is kept on this disk and sent with the next run",
         "FILE|URL",
     ),
-    Option("report-language", "en", "of reports for people: English or Chinese", "en|zh"),
+    Option(
+        "report-language",
+        "en",
+        "of reports for people: English or Chinese",
+        "en|zh",
+        kind="choice",
+        allowed=("en", "zh"),
+    ),
 )
 
 
@@ -250,8 +313,19 @@ def declare(parser: pytest.Parser) -> None:
         group.addoption(
             option.flag, metavar=option.metavar, help=(option.help + default).replace("%", "%%"), default=None, **extra
         )
-        kind: Any = "linelist" if option.repeatable else None
-        parser.addini(option.ini, f"twin of {option.flag}", type=kind, default=[] if kind else option.default)
+        _declare_ini(parser, option)
+
+
+def _declare_ini(parser: pytest.Parser, option: Option) -> None:
+    help_text = f"twin of {option.flag}"
+    if option.is_listed:
+        default = option.default.split(",") if option.default else []
+        parser.addini(option.ini, help_text, type="linelist", default=default)
+        return
+    try:
+        parser.addini(option.ini, help_text, type=_SCALAR, default=option.default)
+    except (AssertionError, TypeError, ValueError):  # an earlier pytest
+        parser.addini(option.ini, help_text, type="string", default=option.default)
 
 
 def read(config: pytest.Config) -> Settings:
@@ -261,35 +335,55 @@ def read(config: pytest.Config) -> Settings:
         OptionError: a value is not understood; the message names the option and what is allowed.
     """
     raw = values(config)
-    quants, quants_by_backend = _quants(raw["quant"])
+    typed = {option.name: _typed(config, option, raw[option.name]) for option in OPTIONS}
+    quants, quants_by_backend = _quants(typed["quant"])
     save, save_crowded = read_save("--rwkv-save-baseline=", raw["save-baseline"])
     return Settings(
         backend=_backend(config, raw["backend"]),
         model=_model(config, raw["model"]),
         quants=quants,
         quants_by_backend=quants_by_backend,
-        workloads=_words(raw["workload"]),
-        devices=_words(raw["device"]),
-        threads=tuple(_number("threads", word, int) for word in _words(raw["threads"])),
-        chunk=_number("chunk", raw["chunk"], int) if raw["chunk"] else None,
-        suite=_choice("suite", raw["suite"], ("auto", "yes", "no")),
+        workloads=typed["workload"],
+        devices=typed["device"],
+        threads=tuple(_number("threads", word, int) for word in typed["threads"]),
+        chunk=typed["chunk"],
+        suite=typed["suite"],
         save=save,
         save_crowded=save_crowded,
-        baseline_dir=config.rootpath / raw["baseline-dir"],
-        tolerance=read_share("--rwkv-tolerance=", raw["tolerance"]),
-        precision=read_share("--rwkv-precision=", raw["precision"]),
-        budget_seconds=_number("budget", raw["budget"], float),
-        false_alarms=read_share("--rwkv-false-alarms=", raw["false-alarms"]),
-        wrong_pass=read_share("--rwkv-wrong-pass=", raw["wrong-pass"]),
-        ab=_old_build(raw),
-        compare=_choice("compare", raw["compare"], ("auto", "stored", "ab")),
-        keep_wheels=config.rootpath / raw["keep-wheels"] if raw["keep-wheels"] else None,
-        strict=frozenset(_choice("strict", word, STRICTNESS) for word in _words(raw["strict"])),
+        baseline_dir=typed["baseline-dir"] or config.rootpath,
+        tolerance=typed["tolerance"],
+        precision=typed["precision"],
+        budget_seconds=typed["budget"],
+        false_alarms=typed["false-alarms"],
+        wrong_pass=typed["wrong-pass"],
+        ab=_old_build(raw, same=typed["aa"] == "yes"),
+        compare=typed["compare"],
+        keep_wheels=typed["keep-wheels"],
+        strict=frozenset(typed["strict"]),
         reports=_reports(config),
         history=raw["history"],
-        report_language=_choice("report-language", raw["report-language"], ("en", "zh")),
-        protocols=_protocols(raw),
+        report_language=typed["report-language"],
+        protocols=_protocols(raw, typed),
     )
+
+
+def _typed(config: pytest.Config, option: Option, text: str) -> Any:  # noqa: ANN401 - by the option's kind
+    """An option's value, by its kind. A count or a path that is not given is None.
+
+    Raises:
+        OptionError: the text is none of the kind.
+    """
+    words = _words(text)
+    readers: dict[Kind, Callable[[], Any]] = {
+        "text": lambda: text,
+        "list": lambda: tuple(_choice(option.name, word, option.allowed or (word,)) for word in words),
+        "choice": lambda: _choice(option.name, text, option.allowed),
+        "share": lambda: read_share(f"{option.flag}=", text),
+        "count": lambda: _number(option.name, text, int) if text else None,
+        "seconds": lambda: _number(option.name, text, float),
+        "path": lambda: user_path(text, config.rootpath, f"{option.flag}=") if text else None,
+    }
+    return readers[option.kind]()
 
 
 def _backend(config: pytest.Config, text: str) -> str:
@@ -312,9 +406,9 @@ def _model(config: pytest.Config, text: str) -> str:
         return text
 
 
-def _protocols(raw: Mapping[str, str]) -> tuple[ProtocolName, ...]:
-    chosen = tuple(_choice("protocol", word, ("uniform", "native")) for word in _words(raw["protocol"])) or ("uniform",)
-    if "native" in chosen and (raw["ab"] or raw["aa"] == "yes" or raw["compare"] == "ab"):
+def _protocols(raw: Mapping[str, str], typed: Mapping[str, Any]) -> tuple[ProtocolName, ...]:
+    chosen: tuple[ProtocolName, ...] = typed["protocol"] or ("uniform",)
+    if "native" in chosen and (raw["ab"] or typed["aa"] == "yes" or typed["compare"] == "ab"):
         raise OptionError(
             "--rwkv-protocol=native times whole invocations of a tool, which cannot alternate; leave --rwkv-ab out"
         )
@@ -326,9 +420,9 @@ def values(config: pytest.Config) -> dict[str, str]:
     return {option.name: _value(config, option) for option in OPTIONS}
 
 
-def _old_build(raw: Mapping[str, str]) -> Reference | None:
+def _old_build(raw: Mapping[str, str], *, same: bool) -> Reference | None:
     """The old build that `--rwkv-ab`, `--rwkv-aa` and `--rwkv-compare` ask for; this interpreter for A/A."""
-    same, ab, compare = _choice("aa", raw["aa"], ("yes", "no")) == "yes", raw["ab"], raw["compare"]
+    ab, compare = raw["ab"], raw["compare"]
     if same and ab:
         raise OptionError(f"--rwkv-aa compares this interpreter with itself, --rwkv-ab={ab} with another; choose one")
     text = sys.executable if same else ab or ("baseline" if compare == "ab" else "")
@@ -370,9 +464,36 @@ def read_share(option: str, text: str) -> float:
 
 
 def _value(config: pytest.Config, option: Option) -> str:
-    given = config.getoption(option.flag)
-    value = config.getini(option.ini) if given is None else given
-    return "\n".join(value) if option.repeatable else str(value).strip()
+    """An option's text from the command line or, where it does not stand there, from the ini file.
+
+    Raises:
+        OptionError: the file's value is of no type that the option takes.
+    """
+    if (given := config.getoption(option.flag)) is not None:
+        return _text(option, given)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pytest's own, of a list where one value is meant: `_text` refuses it
+            return _text(option, config.getini(option.ini))
+    except (pytest.UsageError, TypeError, ValueError) as error:
+        form = "a list of strings" if option.is_listed else "one value"
+        raise OptionError(f"{error}; {option.ini} takes {form}") from error
+
+
+def _text(option: Option, value: object) -> str:
+    """An option's value as on the command line: a file may hold lists, numbers and truth values.
+
+    Raises:
+        OptionError: it is a list, and the option takes one value.
+    """
+    if isinstance(value, bool):
+        return (option.bare or "yes") if value else ("" if option.kind == "list" else "no")
+    if not isinstance(value, (list, tuple)):
+        return str(value).strip()
+    lines = [str(each).strip() for each in value]
+    if len(lines) > 1 and not (option.is_listed or option.name == "backend"):
+        raise OptionError(f"{option.ini} takes one value, not the list {', '.join(lines)}")
+    return ("\n" if option.repeatable else ",").join(lines)
 
 
 def _reports(config: pytest.Config) -> tuple[ReportRequest, ...]:
@@ -387,11 +508,11 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in re.split(r"[,\s]+", text) if word))
 
 
-def _quants(text: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+def _quants(words: Iterable[str]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
     """Read `f16,q8_0`, for every backend that knows them, and `llama-cpp=f16+q8_0`, for one backend."""
     plain: list[str] = []
     by_backend: dict[str, tuple[str, ...]] = {}
-    for word in _words(text):
+    for word in words:
         backend, separator, quants = word.partition("=")
         if separator:
             named = [quant for quant in quants.split("+") if quant]
@@ -404,6 +525,8 @@ def _quants(text: str) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
 
 
 def _choice(name: str, text: str, allowed: tuple[Any, ...]) -> Any:  # noqa: ANN401 - one of the literals given
+    if "yes" in allowed:
+        text = _SWITCHES.get(text.lower(), text)
     if text not in allowed:
         raise OptionError(f"--rwkv-{name}={text!r} is unknown; allowed: {', '.join(allowed)}{_path_hint(text)}")
     return text

@@ -21,6 +21,8 @@ from pytest_rwkvperf.run import options
 from tests.unit.building import SETTINGS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pytest_rwkvperf.run.options import Settings
 
 ROOT = Path("root")
@@ -45,7 +47,7 @@ class Given:
 
 
 def _as_pytest_gives_it(option: options.Option, text: str | None) -> str | list[str] | None:
-    return text.splitlines() if option.repeatable and text is not None else text
+    return text.splitlines() if option.is_listed and text is not None else text
 
 
 def read(**command_line: str) -> Settings:
@@ -385,3 +387,92 @@ def test_two_lines_of_an_ini_file_are_two_reports(pytester: pytest.Pytester) -> 
     pytester.makeini("[pytest]\nrwkv_report =\n    a.json\n    json:b\n")
     wanted = options.read(pytester.parseconfig()).reports
     assert wanted == (ReportRequest("json", pytester.path / "a.json"), ReportRequest("json", pytester.path / "b"))
+
+
+# One reading of lists, numbers, switches and paths, wherever they stand
+
+TOML = """
+rwkv_backend = {backend}
+rwkv_quant = ["f16", "q8_0"]
+rwkv_workload = ["pp32", "tg8"]
+rwkv_threads = {threads}
+rwkv_chunk = 32
+rwkv_budget = 0.5
+rwkv_tolerance = 0.07
+rwkv_aa = true
+rwkv_strict = ["skip"]
+rwkv_report = ["a.json", "html:~/b"]
+rwkv_baseline_dir = "~/perf"
+"""
+
+
+@pytest.mark.parametrize(
+    ("table", "backend", "threads"),
+    [
+        ("tool.pytest.ini_options", '["llama-cpp", "rwkv"]', "[1, 2]"),
+        ("tool.pytest.ini_options", '"llama-cpp,rwkv"', '"1,2"'),
+        ("tool.pytest", '"llama-cpp,rwkv"', '["1", "2"]'),
+    ],
+)
+def test_toml_may_hold_lists_numbers_and_truth_values(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, table: str, backend: str, threads: str
+) -> None:
+    monkeypatch.setenv("HOME", str(pytester.path / "home"))
+    pytester.makepyprojecttoml(f"[{table}]" + TOML.format(backend=backend, threads=threads))
+    settings = options.read(pytester.parseconfig())
+    assert settings == replace(
+        SETTINGS,
+        backend="llama-cpp,rwkv",
+        quants=("f16", "q8_0"),
+        workloads=("pp32", "tg8"),
+        threads=(1, 2),
+        chunk=32,
+        budget_seconds=0.5,
+        tolerance=0.07,
+        ab=Reference("interpreter", sys.executable),
+        strict=frozenset({"skip"}),
+        reports=(
+            ReportRequest("json", pytester.path / "a.json"),
+            ReportRequest("html", pytester.path / "home" / "b"),
+        ),
+        baseline_dir=pytester.path / "home" / "perf",
+    )
+
+
+def test_text_where_pytest_wants_a_list_is_told_the_form(pytester: pytest.Pytester) -> None:
+    pytester.makepyprojecttoml('[tool.pytest]\nrwkv_quant = "f16"')
+    with pytest.raises(OptionError, match=r"rwkv_quant.* takes a list of strings$"):
+        options.read(pytester.parseconfig())
+
+
+def test_a_list_where_one_value_is_meant_is_refused(pytester: pytest.Pytester) -> None:
+    pytester.makepyprojecttoml('[tool.pytest.ini_options]\nrwkv_model = ["a.pth", "b.pth"]')
+    with pytest.raises(OptionError, match=r"rwkv_model takes one value, not the list a\.pth, b\.pth"):
+        options.read(pytester.parseconfig())
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("baseline_dir", lambda settings: settings.baseline_dir),
+        ("keep_wheels", lambda settings: settings.keep_wheels),
+        ("report", lambda settings: settings.reports[0].path),
+    ],
+)
+def test_a_tilde_is_the_home_on_the_command_line_and_in_the_ini_file(
+    option: str, value: Callable[[Settings], Path], pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(pytester.path / "home"))
+    expected = pytester.path / "home" / "x.json"
+    assert value(read(**{option: "~/x.json"})) == expected
+    pytester.makeini(f"[pytest]\nrwkv_{option} = ~/x.json")
+    assert value(options.read(pytester.parseconfig())) == expected
+    with pytest.raises(OptionError, match=rf"--rwkv-{option.replace('_', '-')}='~nobody-at-all/x.json' is no usable"):
+        read(**{option: "~nobody-at-all/x.json"})
+
+
+@pytest.mark.parametrize("text", ["yes", "true", "True", "on", "1"])
+def test_a_switch_has_several_spellings(text: str) -> None:
+    assert read(aa=text).ab == Reference("interpreter", sys.executable)
+    assert read(suite=text).suite == "yes"
+    assert read(aa={"yes": "no", "1": "0", "on": "off"}.get(text, "FALSE")).ab is None
