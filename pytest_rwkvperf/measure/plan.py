@@ -19,17 +19,19 @@ from pytest_rwkvperf.measure import own_tool
 from pytest_rwkvperf.measure.gpu_work import measure_energy, record_device_time
 from pytest_rwkvperf.measure.probes import probing
 from pytest_rwkvperf.measure.process import MeasuredCase, running
-from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, ProcessRun, times_of
-from pytest_rwkvperf.measure.sampling import Sampling
+from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, ProcessRun, steady_times_of
+from pytest_rwkvperf.measure.sampling import MIN_SAMPLES, Sampling
 from pytest_rwkvperf.stats.estimates import interval_reach, log_times
+from pytest_rwkvperf.stats.shrinkage import PROCESS_PRIOR
 from pytest_rwkvperf.stats.verdicts import LOOKS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
-    from pytest_rwkvperf.core.cases import Case, Workload
+    from pytest_rwkvperf.core.cases import Case, Workload, WorkloadKind
     from pytest_rwkvperf.measure.probes import Prober
     from pytest_rwkvperf.measure.process import Target
+    from pytest_rwkvperf.stats.spread import Spread
 
 MIN_PROCESSES = 3
 """The documented minimum, which goes before the budget."""
@@ -38,6 +40,9 @@ ENOUGH_PROCESSES = 5
 """Fewer are never enough for the asked precision: a few may agree by chance."""
 
 MAX_PROCESSES = 20
+
+BELIEVABLE = 0.10
+"""A half-width that a reader takes for a measurement. A case with a wider interval may take time of later cases."""
 
 WAITING_SHARE = 1 / 4
 """Of the budget: what a case may spend on waiting for fast handovers between its threads."""
@@ -48,13 +53,27 @@ class Plan:
     """What one case is given: relative half-width to reach, and seconds to spend beyond the minimum.
 
     `decided` says of a record whether all its verdicts are reached; None in a run that saves. `handovers` is what
-    probes.Prober knows of the machine.
+    probes.Prober knows of the machine, `process_spread` how far processes lie apart there. `left_seconds` is what the
+    run has left for this case and `others`.
     """
 
     precision: float
     budget_seconds: float
     decided: Callable[[CaseRecord], bool] | None = None
     handovers: Mapping[str, float] = field(default_factory=dict)
+    process_spread: Mapping[WorkloadKind, Spread] = field(default_factory=dict)
+    left_seconds: float = 0.0
+    others: int = 0
+
+    def seconds_allowed(self, elapsed: float, processes: int, widest: float) -> float:
+        """What the case may spend: its share, or, while its widest interval is beyond belief, more of what is left.
+
+        Half of what the run has left, and no more than leaves the others their minimum, if they take as long as this.
+        """
+        if widest <= BELIEVABLE or not self.others:
+            return self.budget_seconds
+        minimum = self.others * MIN_PROCESSES * elapsed / processes
+        return max(self.budget_seconds, min(self.left_seconds / 2, self.left_seconds - minimum))
 
 
 def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress: Callable[[str], None]) -> CaseRecord:
@@ -83,39 +102,50 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
 
         ended_by: EndedBy | None = None
         while ended_by is None:
-            progress(f"process {len(runs) + 1}, {_precision_so_far(target.case, runs, workloads)}")
-            run_process(measured, workloads, progress, prober=prober, gpu=gpu)
+            widths = _half_widths(target.case, runs, workloads, plan)
+            progress(f"process {len(runs) + 1}, {_precision_so_far(widths)}")
+            precise = {workload for workload, width in widths.items() if width <= plan.precision}
+            run_process(measured, workloads, progress, prober=prober, gpu=gpu, precise=precise)
             if plan.decided is not None and len(runs) in LOOKS and plan.decided(record("verdict")):
                 ended_by = "verdict"
             else:
-                ended_by = _enough(target.case, runs, workloads, plan, time.monotonic() - started)
-    return record(ended_by)
+                widths = _half_widths(target.case, runs, workloads, plan)
+                ended_by = _enough(len(runs), widths, plan, time.monotonic() - started)
+    return replace(record(ended_by), process_spread=dict(plan.process_spread))
 
 
-def _enough(
-    case: Case, runs: Sequence[ProcessRun], workloads: Sequence[Workload], plan: Plan, elapsed: float
-) -> EndedBy | None:
+def _enough(processes: int, widths: Mapping[Workload, float], plan: Plan, elapsed: float) -> EndedBy | None:
     """Which of the two rules ends the case now, if any."""
-    if len(runs) < MIN_PROCESSES:
+    if processes < MIN_PROCESSES:
         return None
-    if len(runs) >= ENOUGH_PROCESSES and all(half_width(case, runs, name) <= plan.precision for name in workloads):
+    widest = max(widths.values())
+    if processes >= ENOUGH_PROCESSES and widest <= plan.precision:
         return "precision"
     # Another process takes as long as those before it; one that would end past the budget is not begun.
-    if elapsed * (1 + 1 / len(runs)) > plan.budget_seconds or len(runs) >= MAX_PROCESSES:
+    allowed = plan.seconds_allowed(elapsed, processes, widest)
+    if elapsed * (1 + 1 / processes) > allowed or processes >= MAX_PROCESSES:
         return "budget"
     return None
 
 
-def half_width(case: Case, runs: Sequence[ProcessRun], workload: Workload) -> float:
-    """Relative half-width of a workload's 95 % interval over the runs so far."""
-    moments = log_times(times_of(case, runs, workload))
-    return math.expm1(min(interval_reach(moments), 700.0))
-
-
-def _precision_so_far(case: Case, runs: Sequence[ProcessRun], workloads: Sequence[Workload]) -> str:
+def _half_widths(
+    case: Case, runs: Sequence[ProcessRun], workloads: Sequence[Workload], plan: Plan
+) -> dict[Workload, float]:
+    """Relative half-widths of the 95 % intervals over the runs so far; empty while there are none."""
     if len(runs) < 2:  # noqa: PLR2004 - an interval needs two
-        return "no interval yet"
-    return ", ".join(f"{workload} ± {half_width(case, runs, workload):.1%}" for workload in workloads)
+        return {}
+    priors = {workload: plan.process_spread.get(workload.kind, PROCESS_PRIOR) for workload in workloads}
+    return {workload: half_width(case, runs, workload, prior) for workload, prior in priors.items()}
+
+
+def half_width(case: Case, runs: Sequence[ProcessRun], workload: Workload, prior: Spread = PROCESS_PRIOR) -> float:
+    """Relative half-width of a workload's 95 % interval over the runs so far."""
+    moments = log_times(steady_times_of(case, runs, workload))
+    return math.expm1(min(interval_reach(moments, prior), 700.0))
+
+
+def _precision_so_far(widths: Mapping[Workload, float]) -> str:
+    return ", ".join(f"{workload} ± {width:.1%}" for workload, width in widths.items()) or "no interval yet"
 
 
 def run_process(
@@ -125,15 +155,22 @@ def run_process(
     *,
     prober: Prober | None = None,
     gpu: GpuWatch | None = None,
+    precise: Collection[Workload] = (),
 ) -> None:
-    """Check, warm up and sample in one more process of a case; in the first one also measure energy and device time."""
+    """Check, warm up and sample in one more process of a case; in the first one also measure energy and device time.
+
+    Workloads that are already `precise` get the fewest samples: the time is for those that are not.
+    """
     index = len(measured.runs)
     with ExitStack() as until_ended, running(measured.target, first=measured.first) as process:
         if measured.target.case.protocol == "native":
             run = own_tool.invoke(process, workloads, progress)
         else:
             sampling = Sampling(process, prober)
-            counts = sampling.warm_up(workloads)
+            counts = {
+                workload: MIN_SAMPLES if workload in precise else count
+                for workload, count in sampling.warm_up(workloads).items()
+            }
             for workload in schedule(counts, seed=f"{measured.target.case.key} {index}"):
                 sampling.take(workload, progress)
             if index == 0 and gpu is not None and gpu.gpu is not None:

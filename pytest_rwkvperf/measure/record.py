@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import msgspec
 import numpy as np
 
-from pytest_rwkvperf.core.cases import Case, Workload
+from pytest_rwkvperf.core.cases import Case, Workload, WorkloadKind
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.core.samples import Sample, Turn
@@ -19,8 +19,9 @@ from pytest_rwkvperf.machine.kernels import ProbeKind
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
 from pytest_rwkvperf.machine.watching import GpuConditions
 from pytest_rwkvperf.oracle.agreement import Answer, Deep, Fresh, Short
-from pytest_rwkvperf.stats.levels import SessionTimes
+from pytest_rwkvperf.stats.levels import SessionTimes, drop_slow_handovers
 from pytest_rwkvperf.stats.paired import PairRatio, pair_ratio
+from pytest_rwkvperf.stats.spread import Spread
 from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION
 from pytest_rwkvperf.worker import native
 
@@ -96,6 +97,13 @@ def times_of(case: Case, runs: Sequence[ProcessRun], workload: Workload) -> tupl
     return tuple((native.figure(case.backend, row),) if row and min(row) > 0 else row for row in times)
 
 
+def steady_times_of(case: Case, runs: Sequence[ProcessRun], workload: Workload) -> Sequence[Sequence[float]]:
+    """As `times_of`, without repetitions that were taken while handovers were slow."""
+    rows = tuple(run.handovers.get(str(workload), ()) for run in runs)
+    times = SessionTimes(times_of(case, runs, workload), handovers=rows if all(rows) else ())
+    return drop_slow_handovers(times).times
+
+
 def medians(readings: Sequence[Mapping[str, Sequence[int]]], workload: str) -> tuple[int, ...]:
     """The median reading of a workload, by process; empty if a process has none."""
     if not all(process.get(workload) for process in readings):
@@ -124,11 +132,21 @@ class CaseRecord:
     ceilings: Ceilings | None = None
     software: Software | None = None
     """What was loaded; None in records of earlier releases."""
+    process_spread: dict[WorkloadKind, Spread] = field(default_factory=dict)
+    """How far processes lie apart on this machine, as the baseline showed when this was measured."""
 
     @property
     def doubt(self) -> str:
         """Why no verdict may rest on these figures, now or later; empty when one may."""
         return self.gpu.doubt() if self.gpu else ""
+
+    def steady_times(self, workload: Workload) -> Sequence[Sequence[float]]:
+        """Nanoseconds per repetition, by process, without those taken while handovers were slow.
+
+        Raises:
+            MeasurementError: as `times`.
+        """
+        return drop_slow_handovers(self.session_times(workload)).times
 
     @property
     def crowded(self) -> bool:

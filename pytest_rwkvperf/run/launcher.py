@@ -14,7 +14,7 @@ from pytest_rwkvperf.run.targets import Targets
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pytest_rwkvperf.core.cases import Case, Workload
+    from pytest_rwkvperf.core.cases import Case, Workload, WorkloadKind
     from pytest_rwkvperf.core.engine import Device
     from pytest_rwkvperf.measure.process import Target
     from pytest_rwkvperf.oracle.checked import DeepCheckCache
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.run.folder import Measured, RunFolder
     from pytest_rwkvperf.run.progress import Progress
     from pytest_rwkvperf.run.tested_model import TestedModel
+    from pytest_rwkvperf.stats.spread import Spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class CaseRequest:
     """How many share it."""
     handovers: Mapping[str, float] = field(default_factory=dict)
     """What is known of this machine's, for measure.probes.Prober."""
+    process_spread: Mapping[WorkloadKind, Spread] = field(default_factory=dict)
+    """How far processes lie apart on this machine."""
 
 
 class Launcher:
@@ -64,8 +67,16 @@ class Launcher:
             target, memo = self._targets.prepare(case, engine, self._engines.device(case), request.workloads)
             if note := engine.backend.announcement(case.quant):
                 self._progress.line(f"{request.label}: {note}")
-            budget = self._budget(case, request) if request.budget_seconds else 0.0
-            limits = plan.Plan(request.precision, budget, decided, request.handovers)
+            left, cases = self._left(case, request) if request.budget_seconds else (0.0, 1)
+            limits = plan.Plan(
+                request.precision,
+                left / cases,
+                decided,
+                request.handovers,
+                request.process_spread,
+                left_seconds=left,
+                others=cases - 1,
+            )
             taken = plan.measure(target, request.workloads, limits, self._saying(request.label))
             _keep_deep(memo, target, taken)
             return taken
@@ -88,7 +99,8 @@ class Launcher:
             places = (new, device), (old, _same_device(device, old))
             sides = [self._targets.prepare(case, *place, request.workloads) for place in places]
             (new_target, _), (old_target, _) = sides
-            budget, progress = self._budget(case, request), self._saying(request.label)
+            left, cases = self._left(case, request)
+            budget, progress = left / cases, self._saying(request.label)
             taken = pairs.measure_pairs(
                 new_target, old_target, request.workloads, budget_seconds=budget, decided=decided, progress=progress
             )
@@ -125,10 +137,10 @@ class Launcher:
     def _saying(self, label: str) -> Callable[[str], None]:
         return lambda sentence: self._progress(f"{label}: {sentence}")
 
-    def _budget(self, case: Case, request: CaseRequest) -> float:
-        """An equal part of what the cases before have left of the budget; nothing when they have overdrawn it."""
+    def _left(self, case: Case, request: CaseRequest) -> tuple[float, int]:
+        """What the cases before have left of the budget, 0 when they have overdrawn it, and how many cases share it."""
         seconds, begun = self._folder.spent(case)
-        return max(0.0, request.budget_seconds - seconds) / max(1, request.cases - begun)
+        return max(0.0, request.budget_seconds - seconds), max(1, request.cases - begun)
 
 
 def _same_device(device: Device, old: FoundEngine) -> Device:

@@ -109,7 +109,9 @@ class Session:
         """
         questions, baseline = self.selected.questions[case], self._reference.baseline
         handovers = baseline.fastest_handovers(case.threads) if baseline else {}
-        request = replace(self._request(case, questions), handovers=handovers)
+        kinds = {question.item.workload.kind for question in questions}
+        spreads = {kind: baseline.process_spread(kind) for kind in kinds} if baseline else {}
+        request = replace(self._request(case, questions), handovers=handovers, process_spread=spreads)
         if self._verdicts.ab_may_follow(case):
             request = replace(request, budget_seconds=0.0)
         decided = partial(self._verdicts.stored_decide, questions) if self.settings.save == "no" else None

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pytest_rwkvperf.core.errors import MeasurementError
-from pytest_rwkvperf.stats.spread import Spread
+from pytest_rwkvperf.stats.shrinkage import PROCESS_PRIOR, error_of_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from pytest_rwkvperf.stats.spread import Spread
 
 CONFIDENCE = 0.95
 """Of reported intervals; verdicts have an error rate of their own."""
@@ -58,11 +60,6 @@ class LogTimes:
     variance: float
     count: int
 
-    @property
-    def error(self) -> Spread:
-        """The spread of the mean's error."""
-        return Spread(self.variance / self.count, self.count - 1)
-
 
 def log_times(times: Sequence[Sequence[float]]) -> LogTimes:
     """The moments of times in nanoseconds by process.
@@ -89,14 +86,16 @@ def check_times(times: Sequence[Sequence[float]]) -> None:
         raise MeasurementError("a time that is not positive, or longer than 30 years; measure again")
 
 
-def estimate_rate(times: Sequence[Sequence[float]], tokens: int) -> Rate:
-    """Tokens per second from nanoseconds per repetition by process, with Student's interval on the mean logarithm.
+def estimate_rate(times: Sequence[Sequence[float]], tokens: int, prior: Spread = PROCESS_PRIOR) -> Rate:
+    """Tokens per second from nanoseconds per repetition by process, with an interval on the mean logarithm.
+
+    It is Student's with the moderated variance of `shrinkage`; `prior` is what is known of how far processes lie apart.
 
     Raises:
         MeasurementError: as `check_times`.
     """
     moments = log_times(times)
-    return rate_of(moments.mean, moments.error, tokens, times)
+    return rate_of(moments.mean, error_of_mean(moments.variance, moments.count, prior), tokens, times)
 
 
 def rate_of(
@@ -108,9 +107,9 @@ def rate_of(
     return Rate(rate, rate * math.exp(-reach), high, len(times), sum(len(row) for row in times), statistic)
 
 
-def interval_reach(moments: LogTimes) -> float:
+def interval_reach(moments: LogTimes, prior: Spread = PROCESS_PRIOR) -> float:
     """Half the two-sided 95 % interval on the log scale; infinite with one process."""
-    return _reach(moments.error)
+    return _reach(error_of_mean(moments.variance, moments.count, prior))
 
 
 def _reach(error: Spread) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.stats.estimates import Rate, RateStatistic, rate_of
-from pytest_rwkvperf.stats.spread import Spread
+from pytest_rwkvperf.stats.shrinkage import PROCESS_PRIOR, error_of_mean
 from pytest_rwkvperf.stats.verdicts import (
     DEFAULT_RATES,
     Comparison,
@@ -92,7 +92,8 @@ def compared_rates(
     kept = [one[:, _middle(one, 0.0 if whole else TRIMMED_SHARE)] for one in logs]
     levels = np.array([np.mean(one, axis=1) for one in kept]).T
     count, new_level = len(pairs), float(np.mean(levels[0]))
-    errors = [Spread(float(np.var(side, ddof=1)) / count if count > 1 else math.inf, count - 1) for side in levels]
+    variances = [float(np.var(side, ddof=1)) if count > 1 else math.inf for side in levels]
+    errors = [error_of_mean(variance, count, PROCESS_PRIOR) for variance in variances]
     new_times, old_times = ([pair[side] for pair in pairs] for side in (0, 1))
     statistic: RateStatistic = "mean" if whole else "middle"
     return (

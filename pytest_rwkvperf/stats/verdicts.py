@@ -16,6 +16,7 @@ from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.stats.drift import drift
 from pytest_rwkvperf.stats.estimates import Rate, rate_of
 from pytest_rwkvperf.stats.levels import Level, SessionTimes, Statistic, drop_slow_handovers, level, same_placement
+from pytest_rwkvperf.stats.shrinkage import PROCESS_PRIOR, error_of_mean
 from pytest_rwkvperf.stats.spread import PRIOR, SPREADS, Belief, Spread
 
 if TYPE_CHECKING:
@@ -157,12 +158,13 @@ class StoredSessions:
     """What new times are compared with: stored `sessions` of one software version.
 
     `other_versions` are the sessions of others, grouped by version, which show this machine's spread. `belief` is what
-    is assumed of that spread, after an A/A run if there was one.
+    is assumed of that spread, after an A/A run if there was one, `process_spread` of that between processes.
     """
 
     sessions: Sequence[SessionTimes]
     other_versions: Sequence[Sequence[SessionTimes]] = ()
     belief: Belief = PRIOR
+    process_spread: Spread = PROCESS_PRIOR
 
 
 def compare(
@@ -208,8 +210,13 @@ def compared_rates(new: SessionTimes, stored: StoredSessions, comparison: Compar
     statistic: Statistic = "mean" if comparison.only_mean_regressed else "fast"
     found = _log_ratio(new, stored, statistic)
     old_times = [row for session in found.old_times for row in session.times]
-    new_error = Spread(found.level.error**2, found.new.freedom)
-    old_error = Spread(found.stored.variance / found.sessions, found.stored.freedom)
+    new_error, old_error = (
+        error_of_mean(variance * count, count, stored.process_spread)
+        for variance, count in (
+            (found.level.error**2, len(found.level.processes)),
+            (found.stored.variance / found.sessions, len(old_times)),
+        )
+    )
     return (
         rate_of(found.level.value, new_error, tokens, found.new_times.times, statistic),
         rate_of(found.level.value + found.value, old_error, tokens, old_times, statistic),

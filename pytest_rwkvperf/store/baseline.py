@@ -11,8 +11,10 @@ from pytest_rwkvperf.core.cases import Case, Workload, WorkloadKind
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import BaselineError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
-from pytest_rwkvperf.stats.estimates import MAX_NANOSECONDS
-from pytest_rwkvperf.stats.levels import SessionTimes, typical_handover
+from pytest_rwkvperf.stats.estimates import MAX_NANOSECONDS, LogTimes, log_times
+from pytest_rwkvperf.stats.levels import SessionTimes, drop_slow_handovers, typical_handover
+from pytest_rwkvperf.stats.shrinkage import prior_of
+from pytest_rwkvperf.stats.spread import Spread
 from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION, MAX_SESSIONS, StoredSessions
 from pytest_rwkvperf.store.versioned import Format
 
@@ -49,6 +51,10 @@ class BaselineEntry:
     def crowded(self) -> bool:
         """Whether other processes took so much of the processor that no comparison with these times is bounded."""
         return self.foreign > MAX_CONTENTION
+
+    def log_times(self, workload: str) -> LogTimes:
+        """The moments of a workload's times, without those taken while handovers were slow."""
+        return log_times(drop_slow_handovers(self.session_times(workload, self.probe_version)).times)
 
     def session_times(self, workload: str, probe_version: str) -> SessionTimes:
         """A workload's times, with probes and handovers if they are of this version."""
@@ -136,6 +142,21 @@ class Baseline:
         newest = max((session.recorded for session in old.sessions), default="") if old is not None else ""
         sessions = (replace(session, recorded=max(newest, session.recorded)) for session in stored.sessions)
         return replace(stored, sessions=tuple(sessions))
+
+    def process_spread(self, kind: WorkloadKind) -> Spread:
+        """How far processes of a case lie apart on this machine, by its calm sessions and an A/A run."""
+        found = [
+            Spread(moments.variance, moments.count - 1)
+            for stored in self.cases.values()
+            for session in stored.sessions
+            if not session.crowded
+            for name in session.workloads
+            if Workload.parse(name).kind == kind
+            if (moments := session.log_times(name)).count > 1
+        ]
+        if kind in self.noise:
+            found.append(Spread(self.noise[kind].spread ** 2, self.noise[kind].freedom))
+        return prior_of(found)
 
     def with_case(self, stored: StoredCase, *, replacing: bool) -> Baseline:
         """The baseline with a case's new session appended, or in place of the stored times of its workloads.

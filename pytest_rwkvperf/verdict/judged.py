@@ -9,6 +9,7 @@ import msgspec
 
 from pytest_rwkvperf.core.cases import Item, disambiguated
 from pytest_rwkvperf.stats.estimates import Rate
+from pytest_rwkvperf.stats.shrinkage import PROCESS_PRIOR
 from pytest_rwkvperf.stats.spread import PRIOR, Belief, Spread
 from pytest_rwkvperf.stats.verdicts import Comparison, Step, Verdict, VoidedBy
 from pytest_rwkvperf.store.record import RecordedItem
@@ -49,6 +50,10 @@ class Reference:
         """The belief about this machine's spread, with what an A/A run has measured for this kind of workload."""
         noise = self.baseline.noise.get(workload.kind) if self.baseline else None
         return PRIOR if noise is None else PRIOR.after(Spread(noise.spread**2, noise.freedom))
+
+    def process_spread(self, workload: Workload) -> Spread:
+        """How far processes lie apart on this machine."""
+        return self.baseline.process_spread(workload.kind) if self.baseline else PROCESS_PRIOR
 
 
 @dataclass(frozen=True, slots=True)

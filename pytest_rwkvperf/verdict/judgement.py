@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.stats import paired
 from pytest_rwkvperf.stats.estimates import estimate_rate
+from pytest_rwkvperf.stats.levels import drop_slow_handovers
 from pytest_rwkvperf.stats.paired import compare_pairs
 from pytest_rwkvperf.stats.verdicts import DEFAULT_RATES, compare, compared_rates
 from pytest_rwkvperf.store.baseline import StoredCase
@@ -87,12 +88,16 @@ def judge_pairs(
 
 def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, rates: ErrorRates) -> Judgement:
     item, tokens = new.item, new.item.workload.tokens
+    process_spread = reference.process_spread(item.workload)
     stored = reference.baseline.cases.get(item.case.key) if reference.baseline else None
     reason = printable(reasons.no_reference(new, reference, stored))  # it may name a stored device
     if stored is None or reason:
-        return Judgement(item, "NO-BASELINE", reason, tolerance, estimate_rate(new.times.times, tokens))
+        rate = estimate_rate(drop_slow_handovers(new.times).times, tokens, process_spread)
+        return Judgement(item, "NO-BASELINE", reason, tolerance, rate)
     sessions = replace(
-        stored.sessions_of(str(item.workload), new.probe_version), belief=reference.belief(item.workload)
+        stored.sessions_of(str(item.workload), new.probe_version),
+        belief=reference.belief(item.workload),
+        process_spread=process_spread,
     )
     comparison = compare(new.times, sessions, tolerance, items, rates=rates, at_look=new.ended_early)
     new_rate, old_rate = compared_rates(new.times, sessions, comparison, tokens)

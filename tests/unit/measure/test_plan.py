@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +20,7 @@ from pytest_rwkvperf.measure import plan, sampling
 from pytest_rwkvperf.measure.plan import ENOUGH_PROCESSES, MAX_PROCESSES, MIN_PROCESSES, Plan, half_width, schedule
 from pytest_rwkvperf.measure.process import MeasuredCase
 from pytest_rwkvperf.measure.sampling import MAX_SAMPLES, MIN_SAMPLES, sample_count, steady, warmup_for
+from pytest_rwkvperf.stats.spread import Spread
 from tests.unit.building import CASE, make_run
 
 if TYPE_CHECKING:
@@ -230,7 +232,7 @@ def test_the_half_width_is_that_of_students_interval() -> None:
     runs = [make_run(pp512=[int(time)] * 3) for time in times]
     logs = [math.log(time) for time in times]
     _, high = stats.t.interval(0.95, 2, loc=0, scale=stats.sem(logs))
-    assert half_width(CASE, runs, PREFILL) == pytest.approx(math.exp(high) - 1)
+    assert half_width(CASE, runs, PREFILL, Spread(1e-12, 1e-6)) == pytest.approx(math.exp(high) - 1, rel=1e-4)
     assert half_width(CASE, runs[:1], PREFILL) > 1e100
 
 
@@ -239,7 +241,71 @@ def steadily(count: int) -> list[ProcessRun]:
 
 
 def enough(runs: list[ProcessRun], elapsed: float, *, precision: float = 0.02, budget: float = 100.0) -> str | None:
-    return plan._enough(CASE, runs, [PREFILL, GENERATION], Plan(precision, budget), elapsed)
+    limits = Plan(precision, budget)
+    return plan._enough(len(runs), widths_of(runs, limits), limits, elapsed)
+
+
+def widths_of(runs: list[ProcessRun], limits: Plan) -> dict[Workload, float]:
+    return plan._half_widths(CASE, runs, [PREFILL, GENERATION], limits)
+
+
+def apart(count: int) -> list[ProcessRun]:
+    """Processes whose prefills are half as fast as each other's in turn."""
+    return [make_run(pp512=[10**6 << (number % 2)] * 3, tg128=[10**6] * 3) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("processes", "elapsed", "left", "others", "ended"),
+    [
+        (apart(3), 31.0, 100.0, 4, "budget"),  # the others need 4 x 31 s for their minimum
+        (apart(3), 31.0, 200.0, 4, None),  # 76 s are left for this case
+        (apart(3), 80.0, 200.0, 1, "budget"),  # a fourth process would pass half of what is left
+        (apart(3), 70.0, 200.0, 1, None),
+        (steadily(3), 70.0, 200.0, 1, "budget"),  # narrow enough: its share ends it
+        (apart(3), 70.0, 200.0, 0, "budget"),  # alone, its share is all there is
+    ],
+    ids=["minimum of others", "room", "half", "below half", "believable", "alone"],
+)
+def test_a_case_whose_interval_is_beyond_belief_takes_time_of_later_ones(
+    processes: list[ProcessRun], elapsed: float, left: float, others: int, ended: str | None
+) -> None:
+    limits = Plan(0.001, 40.0, left_seconds=left, others=others)
+    assert plan._enough(len(processes), widths_of(processes, limits), limits, elapsed) == ended
+
+
+def test_what_is_known_of_the_machine_narrows_the_interval() -> None:
+    runs = apart(3)
+    known = Plan(0.02, 100.0, process_spread={"prefill": Spread(0.01**2, 10.0)})
+    unknown = Plan(0.02, 100.0)
+    assert widths_of(runs, known)[PREFILL] < widths_of(runs, unknown)[PREFILL] / 2
+    assert widths_of(runs, known)[GENERATION] == widths_of(runs, unknown)[GENERATION]
+
+
+def test_repetitions_with_slow_handovers_do_not_widen_the_interval() -> None:
+    quick = make_run(pp512=[10**6, 10**6], tg128=[10**6])
+    placed = [replace(quick, handovers={"pp512": (70_000, 70_000), "tg128": (70_000,)}) for _ in range(2)]
+    mixed = replace(
+        make_run(pp512=[10**6, 3 * 10**6, 3 * 10**6], tg128=[10**6]),
+        handovers={"pp512": (70_000, 150_000, 150_000), "tg128": (70_000,)},
+    )
+    limits = Plan(0.02, 100.0)
+    assert widths_of([*placed, mixed], limits)[PREFILL] == widths_of([*placed, placed[0]], limits)[PREFILL]
+
+
+def test_workloads_that_are_precise_get_the_fewest_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    telling = Telling(asked, Device("cpu", "CPU", "cpu"))
+    monkeypatch.setattr(telling, "warm_up", lambda workloads: dict.fromkeys(workloads, 10))
+
+    @contextmanager
+    def running(*_what: object, **_more: object) -> Iterator[Telling]:
+        yield telling
+
+    monkeypatch.setattr(plan, "running", running)
+    monkeypatch.setattr(plan, "Sampling", lambda process, _prober: process)
+    measured = MeasuredCase(cast("Target", SimpleNamespace(case=CASE, known_deep=None)), [make_run()])
+    plan.run_process(measured, [PREFILL, GENERATION], lambda _sentence: None, precise={GENERATION})
+    assert (asked.count("pp512"), asked.count("tg128")) == (10, 3)
 
 
 @pytest.mark.parametrize("elapsed", [0.0, 1e6])
@@ -276,6 +342,7 @@ def test_the_number_of_processes_is_limited() -> None:
 
 
 def test_progress_says_how_precise_it_is_so_far() -> None:
-    assert plan._precision_so_far(CASE, [], [PREFILL]) == "no interval yet"
-    assert plan._precision_so_far(CASE, steadily(1), [PREFILL]) == "no interval yet"
-    assert plan._precision_so_far(CASE, steadily(2), [PREFILL, GENERATION]) == "pp512 ± 0.0%, tg128 ± 0.0%"
+    limits = Plan(0.02, 100.0)
+    for count in (0, 1):
+        assert plan._precision_so_far(widths_of(steadily(count), limits)) == "no interval yet"
+    assert plan._precision_so_far({PREFILL: 0.0213, GENERATION: 0.5}) == "pp512 ± 2.1%, tg128 ± 50.0%"

@@ -82,7 +82,7 @@ def test_samples_keep_their_processes_and_order() -> None:
 
 def test_a_cases_line_says_every_workload_and_what_ended_it() -> None:
     line = summary(record_of([[10**9], [10**9], [10**9]]), "llama-cpp-q8_0-cpu-t2")
-    assert line == "llama-cpp-q8_0-cpu-t2: pp512 512.0 t/s ± 0.0%; 3 processes, ended by precision"
+    assert line == "llama-cpp-q8_0-cpu-t2: pp512 512.0 t/s ± 2.6%; 3 processes, ended by precision"
 
 
 # No figures

@@ -18,6 +18,7 @@ from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import BaselineError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.stats.estimates import MAX_NANOSECONDS
+from pytest_rwkvperf.stats.shrinkage import PROCESS_PRIOR
 from pytest_rwkvperf.stats.verdicts import MAX_SESSIONS
 from pytest_rwkvperf.store.baseline import VERSION, Baseline, BaselineEntry, StoredCase, dumps, loads
 from tests.unit.store.contents import baselines
@@ -462,3 +463,19 @@ def test_handovers_beside_other_processes_are_not_taken_for_this_machines(
     stored = replace(make_stored(), sessions=sessions)
     baseline = Baseline(machine, cases={stored.case.key: stored})
     assert baseline.fastest_handovers(stored.case.threads) == {"p": 70}
+
+
+def test_how_far_processes_lie_apart_is_learnt_from_calm_sessions(
+    machine: Fingerprint, make_stored: MakeStored
+) -> None:
+    def session(day: int, foreign: float, apart: float) -> BaselineEntry:
+        times = tuple((round(10**9 * (1 + apart * process)),) for process in range(5))
+        return replace(dated(day, foreign), workloads={"pp512": times})
+
+    calm = tuple(session(day, 0.0, 0.005) for day in range(1, 6))
+    crowded = tuple(session(day, 0.5, 0.3) for day in range(6, 9))
+    stored = replace(make_stored(), sessions=(*calm, *crowded))
+    found = Baseline(machine, cases={stored.case.key: stored}).process_spread("prefill")
+    assert found.variance**0.5 == pytest.approx(0.0078, rel=0.1)
+    assert found.freedom > 5
+    assert Baseline(machine, cases={stored.case.key: stored}).process_spread("generation") == PROCESS_PRIOR
