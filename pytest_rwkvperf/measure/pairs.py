@@ -2,9 +2,12 @@
 
 A generation pauses every tenth of a second for the other side's, so that both meet the machine in the same state.
 
-Nothing but the environment may distinguish the sides. So the side that is opened and warmed first, which may get the
-better memory, changes from pair to pair; and a pair has an even number of blocks, of which every second one is
-mirrored, so that both sides follow each other and themselves equally often.
+Nothing but the environment may distinguish the sides. So the side that is opened, warmed and timed first, which may get
+the better memory, changes from pair to pair, and every second block of a pair is mirrored.
+
+Many cheap pairs decide sooner than a few long ones, since the number of pairs is what the error is estimated from. So
+both engines are imported at the same time, warming up ends when a side is as fast as it was in its earlier pairs, and
+the first pairs take as few samples as they may; then the number that costs least for the same precision is chosen.
 """
 
 from __future__ import annotations
@@ -12,28 +15,39 @@ from __future__ import annotations
 import math
 import random
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from pytest_rwkvperf.core.errors import RwkvPerfError
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.watching import GpuWatch
-from pytest_rwkvperf.measure.process import MeasuredCase, running
+from pytest_rwkvperf.measure.process import MeasuredCase, Process, started
 from pytest_rwkvperf.measure.record import Pairing
-from pytest_rwkvperf.measure.sampling import SlicedSampling
-from pytest_rwkvperf.stats.paired import LOOKS
+from pytest_rwkvperf.measure.sampling import MAX_SAMPLES, SlicedSampling, sample_count
+from pytest_rwkvperf.stats.paired import LOOKS, Costs, best_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_rwkvperf.core.cases import Workload
     from pytest_rwkvperf.measure.process import Target
 
-PAIR_SECONDS = 2.0
-"""A process takes samples of a workload for about this long, within the limits of `sampling`: twice as long as without
-A/B. Noise within a process dominates, so take more samples per process; opening and warming two processes takes as long
-as these samples (recorded pairs, benchmarks/ab)."""
+PAIR_SECONDS = 0.5
+"""A process takes samples of a workload for about this long at first: of quick workloads several, so that a disturbance
+of one can be trimmed."""
+
+FEWEST_SAMPLES = 2
+"""Of a workload per process: one block. Less than without A/B, where an interval of its own is wanted."""
+
+CHOOSING_PAIRS = 8
+"""Pairs before the number of samples is chosen: with fewer the pairs' variance is hardly known."""
+
+_LONGEST_SHARE = 2.0
+"""Samples may take this many times as long as opening and warming two processes: beyond it a pair becomes dearer
+without becoming much better, and pairs are what the error is estimated from."""
 
 _Member = tuple[MeasuredCase, SlicedSampling]
 
@@ -54,58 +68,111 @@ def measure_pairs(
     Raises:
         RwkvPerfError: a worker failed, or one side's answers are wrong; the message names its interpreter.
     """
-    watch, started = Watch(new.case.threads), time.monotonic()
+    watch, began = Watch(new.case.threads), time.monotonic()
     sides = MeasuredCase(new), MeasuredCase(old)
     with GpuWatch(new.device) as gpu:
+        pairs = _Pairs(*sides, workloads)
         while True:
             count = len(sides[0].runs) + 1
             progress(f"pair {count}")
-            _run_pair(*sides, workloads)
+            pairs.run()
             if count not in LOOKS:
                 continue
-            elapsed = time.monotonic() - started
+            elapsed = time.monotonic() - began
             pairing = Pairing(*(side.record("budget", seconds=elapsed, watch=watch, gpu=gpu) for side in sides))
             if decided(pairing):
                 return Pairing(replace(pairing.new, ended_by="verdict"), replace(pairing.old, ended_by="verdict"))
+            if count >= CHOOSING_PAIRS:
+                pairs.choose_blocks(pairing)
             next_look = next((look for look in LOOKS if look > count), math.inf)
             if elapsed * next_look / count > budget_seconds:
                 return pairing
 
 
-def _run_pair(new: MeasuredCase, old: MeasuredCase, workloads: Sequence[Workload]) -> None:
-    index = len(new.runs)
-    members: list[_Member] = []
-    with ExitStack() as stack:
-        for side in (old, new) if index % 2 == 0 else (new, old):
-            with _named(side):
-                process = stack.enter_context(running(side.target, first=side.first))
-            members.append((side, SlicedSampling(process)))
-        _alternate(members, workloads, seed=f"{new.target.case.key} {index}")
-        for side, sampling in members:
-            with _named(side):
-                side.add(sampling.process, sampling.finish())
+class _Pairs:
+    """Runs pairs of processes, and knows from the earlier ones how long the next ones need."""
 
+    def __init__(self, new: MeasuredCase, old: MeasuredCase, workloads: Sequence[Workload]) -> None:
+        self._new, self._old = new, old
+        self._workloads = workloads
+        self._blocks = dict.fromkeys(workloads, 1)
+        self._overhead: list[float] = []
+        self._block_seconds: dict[Workload, list[float]] = {workload: [] for workload in workloads}
 
-def _alternate(members: Sequence[_Member], workloads: Sequence[Workload], seed: str) -> None:
-    """Blocks of a b b a and b a a b in turn for each workload, the workloads of a block in a seeded random order."""
-    source = random.Random(seed)
-    counts = []
-    for side, sampling in members:
-        with _named(side):
-            counts.append(sampling.warm_up(workloads, PAIR_SECONDS))
-    blocks = {workload: block_count(max(count[workload] for count in counts)) for workload in workloads}
-    for block in range(max(blocks.values())):
-        due = [workload for workload in workloads if block < blocks[workload]]
-        source.shuffle(due)
-        first, second = members if block % 2 == 0 else members[::-1]
-        for workload in due:
-            if workload.kind == "generation":
-                _generate(first, second, workload)
-                _generate(second, first, workload)
-                continue
-            for side, sampling in (first, second, second, first):
+    def run(self) -> None:
+        """One pair."""
+        index, began = len(self._new.runs), time.monotonic()
+        order = (self._old, self._new) if index % 2 == 0 else (self._new, self._old)
+        with started([side.target for side in order]) as workers:
+            members: list[_Member] = []
+            for side, worker in zip(order, workers, strict=True):
                 with _named(side):
-                    sampling.take(workload)
+                    members.append((side, SlicedSampling(Process(worker, side.target, first=side.first))))
+            for side, sampling in members:
+                with _named(side):
+                    each = sampling.warm_up(self._workloads, known=_typical_seconds(side, self._workloads))
+                if index == 0:
+                    self._take_at_least(each)
+            for _, sampling in members:
+                sampling.check_answers({workload: 2 * self._blocks[workload] for workload in self._checked(sampling)})
+            self._overhead.append(time.monotonic() - began)
+            self._alternate(members, seed=f"{self._new.target.case.key} {index}")
+            for side, sampling in members:
+                with _named(side):
+                    side.add(sampling.process, sampling.finish())
+
+    def _checked(self, sampling: SlicedSampling) -> list[Workload]:
+        """The workloads of which a timed answer is compared: in the first pair all, later those that cost nothing."""
+        first, known = sampling.process.first, sampling.process.target.known_answers
+        return [workload for workload in self._workloads if first or str(workload) in known]
+
+    def _take_at_least(self, each: Mapping[Workload, float]) -> None:
+        for workload, seconds in each.items():
+            samples = sample_count(seconds, PAIR_SECONDS, FEWEST_SAMPLES)
+            self._blocks[workload] = max(self._blocks[workload], math.ceil(samples / 2))
+
+    def choose_blocks(self, pairing: Pairing) -> None:
+        """From here on take so many blocks of each workload as cost least for the same precision."""
+        overhead = float(np.median(self._overhead[1:]))  # the first pair makes the deep check
+        for workload in self._workloads:
+            seconds = float(np.median(self._block_seconds[workload]))
+            most = min(MAX_SAMPLES // 2, int(_LONGEST_SHARE * overhead / len(self._workloads) / seconds))
+            costs = Costs(pair=overhead / len(self._workloads), block=seconds)
+            self._blocks[workload] = max(1, min(most, best_blocks(pairing.block_differences(workload), costs)))
+
+    def _alternate(self, members: Sequence[_Member], seed: str) -> None:
+        """Blocks of a b b a and b a a b in turn for each workload; a block's workloads in a seeded random order."""
+        source = random.Random(seed)
+        for block in range(max(self._blocks.values())):
+            due = [workload for workload in self._workloads if block < self._blocks[workload]]
+            source.shuffle(due)
+            first, second = members if block % 2 == 0 else members[::-1]
+            for workload in due:
+                began = time.monotonic()
+                _take_block(first, second, workload)
+                self._block_seconds[workload].append(time.monotonic() - began)
+
+
+def _take_block(first: _Member, second: _Member, workload: Workload) -> None:
+    """Two samples of each side."""
+    if workload.kind == "generation":
+        _generate(first, second, workload)
+        _generate(second, first, workload)
+        return
+    for side, sampling in (first, second, second, first):
+        with _named(side):
+            sampling.take(workload)
+
+
+def _typical_seconds(side: MeasuredCase, workloads: Sequence[Workload]) -> dict[Workload, float]:
+    """How long a repetition took in the side's earlier processes, in the median; empty before the first one."""
+    if not side.runs:
+        return {}
+    samples = {
+        workload: [sample.nanoseconds for run in side.runs for sample in run.samples[str(workload)]]
+        for workload in workloads
+    }
+    return {workload: float(np.median(times)) / 1e9 for workload, times in samples.items()}
 
 
 def _generate(first: _Member, second: _Member, workload: Workload) -> None:
@@ -115,11 +182,6 @@ def _generate(first: _Member, second: _Member, workload: Workload) -> None:
         for side, sampling in (first, second) if index % 2 == 0 else (second, first):
             with _named(side):
                 sampling.take_slice(workload, start, min(size, workload.tokens - start))
-
-
-def block_count(samples: int) -> int:
-    """How many blocks, of two samples a side each, hold at least so many samples a side: an even number."""
-    return 2 * math.ceil(samples / 4)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from pytest_rwkvperf.measure.gpu_work import measure_energy, record_device_time
 from pytest_rwkvperf.measure.probes import probing
 from pytest_rwkvperf.measure.process import MeasuredCase, running
 from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, ProcessRun, steady_times_of
-from pytest_rwkvperf.measure.sampling import MIN_SAMPLES, Sampling
+from pytest_rwkvperf.measure.sampling import MIN_SAMPLES, Sampling, sample_count
 from pytest_rwkvperf.stats.estimates import interval_reach, log_times
 from pytest_rwkvperf.stats.shrinkage import PROCESS_PRIOR
 from pytest_rwkvperf.stats.verdicts import LOOKS
@@ -168,9 +168,10 @@ def run_process(
         else:
             sampling = Sampling(process, prober)
             counts = {
-                workload: MIN_SAMPLES if workload in precise else count
-                for workload, count in sampling.warm_up(workloads).items()
+                workload: MIN_SAMPLES if workload in precise else sample_count(each)
+                for workload, each in sampling.warm_up(workloads).items()
             }
+            sampling.check_answers(counts)
             for workload in schedule(counts, seed=f"{measured.target.case.key} {index}"):
                 sampling.take(workload, progress)
             if index == 0 and gpu is not None and gpu.gpu is not None:

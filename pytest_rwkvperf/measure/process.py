@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,7 +19,7 @@ from pytest_rwkvperf.worker import native, parent, protocol
 from pytest_rwkvperf.worker.parent import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pytest_rwkvperf.core.cases import Case, Workload
@@ -228,6 +229,28 @@ class MeasuredCase:
             ceilings=target.ceilings,
             software=target.software,
         )
+
+
+@contextmanager
+def started(targets: Sequence[Target]) -> Iterator[list[Worker]]:
+    """A worker for each target, with its engine imported at the same time as the others; they end with the block.
+
+    Raises:
+        RwkvPerfError: as `running`, before anything is opened.
+    """
+    with ExitStack() as stack, ThreadPoolExecutor(max_workers=len(targets)) as pool:
+
+        def start(target: Target) -> Worker:
+            worker = stack.enter_context(Worker(python=target.python, environment=target.environment))
+            worker.request("import_engine", parent.IMPORT_SECONDS, location=target.location)
+            return worker
+
+        try:
+            workers = list(pool.map(start, targets))
+        except BaseException:
+            parent.end_all()  # Ctrl-C interrupts only this thread; the others wait for their workers
+            raise
+        yield workers
 
 
 @contextmanager

@@ -223,6 +223,13 @@ class Pairing:
         by_token = all(map(all, tokens))
         return [*zip(*(tokens if by_token else sides), strict=True)], 1 if by_token else workload.tokens
 
+    def block_differences(self, workload: Workload) -> list[list[float]]:
+        """Log of new over old throughput of each block of two repetitions a side, by pair."""
+        new, old = (
+            [np.log(row).reshape(-1, 2).mean(axis=1) for row in side.times(workload)] for side in (self.new, self.old)
+        )
+        return [list(slow - fast) for fast, slow in zip(new, old, strict=True)]
+
 
 _Stored = TypeVar("_Stored", CaseRecord, Pairing)
 

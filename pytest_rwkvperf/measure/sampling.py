@@ -55,29 +55,36 @@ class Sampling:
         self._warm_seconds: dict[Workload, float] = {}
         self._last: Workload | None = None
         self._checked: dict[str, int] = {}
-        """Which repetition's answer is compared, by workload."""
+        """Which repetition's answer is compared, by workload; of none without `check_answers`."""
         self._warmups: dict[str, int] = {}
         self._samples: dict[str, list[Sample]] = {}
         self._probes: dict[str, list[int]] = {}
         self._handovers: dict[str, list[int]] = {}
 
-    def warm_up(self, workloads: Sequence[Workload], seconds: float = PROCESS_SECONDS) -> dict[Workload, int]:
-        """Repeat each workload until it is steady or the limit passes; how many samples take about so many seconds.
+    def warm_up(
+        self, workloads: Sequence[Workload], *, known: Mapping[Workload, float] | None = None
+    ) -> dict[Workload, float]:
+        """Repeat each workload until it is steady or the limit passes; how many seconds a whole repetition takes then.
+
+        A workload is steady at once when a repetition is as fast as is `known` of earlier processes, in seconds.
 
         Raises:
             RwkvPerfError: the worker failed.
         """
-        counts = {}
         for workload in workloads:
             durations: list[float] = []
-            while not steady(durations):
+            fast = WARMUP_AGREEMENT * known[workload] * _warmup_share(workload) if known else 0.0
+            while not (durations and durations[-1] <= fast) and not steady(durations):
                 durations.append(self.process.time(warmup_for(workload)).nanoseconds / 1e9)
             self._warmups[str(workload)] = len(durations)
             self._warm_seconds[workload] = durations[-1]
             self._last = workload
-            counts[workload] = sample_count(workload, durations[-1], seconds)
-            self._checked[str(workload)] = checked_repetition(counts[workload], last=self.process.first)
-        return counts
+        return {workload: self._warm_seconds[workload] / _warmup_share(workload) for workload in workloads}
+
+    def check_answers(self, counts: Mapping[Workload, int]) -> None:
+        """Choose the repetition whose answer is compared, of so many of each workload."""
+        last = self.process.first
+        self._checked = {str(workload): checked_repetition(count, last=last) for workload, count in counts.items()}
 
     def take(self, workload: Workload, waiting: Callable[[str], None] = lambda _sentence: None) -> Sample:
         """Time a workload once, with the probes before it, and keep all.
@@ -109,7 +116,7 @@ class Sampling:
 
     def is_checked(self, workload: Workload) -> bool:
         """Whether the next sample is the one whose answer is compared."""
-        return len(self._samples.get(str(workload), ())) + 1 == self._checked[str(workload)]
+        return len(self._samples.get(str(workload), ())) + 1 == self._checked.get(str(workload))
 
     def settle(self, workload: Workload) -> None:
         """On a GPU, repeat a quick workload that follows another one before it is timed again."""
@@ -177,10 +184,14 @@ def warmup_for(workload: Workload) -> Workload:
     return replace(workload, tokens=min(workload.tokens, WARMUP_TOKENS))
 
 
-def sample_count(workload: Workload, warm_seconds: float, seconds: float = PROCESS_SECONDS) -> int:
-    """How many samples a process takes in so many seconds, from the last warm-up repetition's duration."""
-    each = warm_seconds * workload.tokens / warmup_for(workload).tokens
-    return max(MIN_SAMPLES, min(MAX_SAMPLES, math.ceil(seconds / each)))
+def _warmup_share(workload: Workload) -> float:
+    """A warm-up repetition's part of a whole one."""
+    return warmup_for(workload).tokens / workload.tokens
+
+
+def sample_count(each: float, seconds: float = PROCESS_SECONDS, fewest: int = MIN_SAMPLES) -> int:
+    """How many samples of so many seconds `each` a process takes in about `seconds`."""
+    return max(fewest, min(MAX_SAMPLES, math.ceil(seconds / each)))
 
 
 def checked_repetition(count: int, *, last: bool) -> int:

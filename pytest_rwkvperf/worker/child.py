@@ -86,6 +86,11 @@ class Child:
             "versions": dict(backend.versions()),
         }
 
+    def import_engine(self, *, location: str) -> dict[str, Any]:
+        """Import a backend's engine, so that opening a model finds it there."""
+        self._load_backend(location).build()
+        return {}
+
     def sample(self, *, workload: str, known: bool = False) -> dict[str, Any]:
         """One timed repetition of a workload, with new tokens or with the known prompt's."""
         return self._timed(protocol.run, workload, known=known)

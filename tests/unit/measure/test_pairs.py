@@ -9,20 +9,17 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.errors import BackendError, ParityError, WorkerDiedError
 from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.measure import pairs
-from pytest_rwkvperf.measure.pairs import PAIR_SECONDS
+from pytest_rwkvperf.measure.pairs import CHOOSING_PAIRS, PAIR_SECONDS
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import Pairing
-from pytest_rwkvperf.measure.sampling import MAX_SAMPLES, MIN_SAMPLES
 from pytest_rwkvperf.oracle.agreement import Deep
 from pytest_rwkvperf.stats.paired import LOOKS, MIN_PAIRS
 from tests.unit.building import CASE, CPU, MODEL, RIGHT, make_run
@@ -32,6 +29,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.errors import RwkvPerfError
     from pytest_rwkvperf.measure.record import ProcessRun
+    from pytest_rwkvperf.stats.paired import Costs
 
 PREFILL, GENERATION = Workload("prefill", 512), Workload("generation", 128)
 DEEP = Deep(RIGHT, 0.0)
@@ -43,25 +41,35 @@ def target(python: str, known: Deep | None = None) -> Target:
 
 @dataclass
 class Stage:
-    """Stands for `process.running`: its processes log (what, who), and time passes by a pair's seconds."""
+    """Stands for workers and processes: they log (what, who), and time passes by a pair's seconds.
 
-    counts: dict[str, int] = field(default_factory=lambda: {"new": MIN_SAMPLES, "old": MIN_SAMPLES})
+    `seconds` is how long a repetition takes by what warming up says.
+    """
+
+    seconds: dict[str, float] = field(default_factory=lambda: {"new": 1.0, "old": 1.0})
     trouble: dict[tuple[str, str], RwkvPerfError] = field(default_factory=dict)
     slices: dict[str, int] = field(default_factory=lambda: {"new": 50, "old": 50})
     pair_seconds: float = 10.0
+    warm_seconds: float = 0.0
+    sample_seconds: float = 1e-9
     log: list[tuple[str, str]] = field(default_factory=list)
     deep: list[tuple[str, bool]] = field(default_factory=list)
+    known: list[dict[Workload, float]] = field(default_factory=list)
+    checked: list[dict[str, int]] = field(default_factory=list)
     clock: float = 100.0
 
     @contextmanager
-    def running(self, wanted: Target, *, first: bool) -> Iterator[Any]:
-        who, deep_due = wanted.python, first and wanted.known_deep is None
-        self.say("open", who)
-        self.deep.append((who, deep_due))
+    def started(self, targets: Sequence[Target]) -> Iterator[list[str]]:
         try:
-            yield Process(self, who, DEEP if deep_due else None)
+            yield [target.python for target in targets]
         finally:
-            self.log.append(("close", who))
+            self.log += [("close", target.python) for target in targets]
+
+    def process(self, who: str, wanted: Target, *, first: bool) -> Process:
+        self.say("open", who)
+        deep_due = first and wanted.known_deep is None
+        self.deep.append((who, deep_due))
+        return Process(self, wanted, DEEP if deep_due else None, first=first)
 
     def say(self, what: str, who: str) -> None:
         self.log.append((what, who))
@@ -76,18 +84,24 @@ class Stage:
 class Process:
     """A process and its sampling in one."""
 
-    def __init__(self, stage: Stage, who: str, deep: Deep | None) -> None:
-        self.stage, self.who, self.deep, self.process = stage, who, deep, self
-        self.versions = {"engine": f"{who}'s version"}
+    def __init__(self, stage: Stage, wanted: Target, deep: Deep | None, *, first: bool) -> None:
+        self.stage, self.who, self.deep, self.process = stage, wanted.python, deep, self
+        self.target, self.first = wanted, first
+        self.versions = {"engine": f"{self.who}'s version"}
         self.samples: dict[str, list[Sample]] = {}
 
-    def warm_up(self, workloads: Sequence[Workload], seconds: float) -> dict[Workload, int]:
-        assert seconds == PAIR_SECONDS
+    def warm_up(self, workloads: Sequence[Workload], *, known: dict[Workload, float]) -> dict[Workload, float]:
         self.stage.say("warm", self.who)
-        return dict.fromkeys(workloads, self.stage.counts[self.who])
+        self.stage.known.append(known)
+        self.stage.clock += self.stage.warm_seconds
+        return dict.fromkeys(workloads, self.stage.seconds[self.who])
+
+    def check_answers(self, counts: dict[Workload, int]) -> None:
+        self.stage.checked.append({str(workload): count for workload, count in counts.items()})
 
     def take(self, workload: Workload) -> None:
         self.stage.say(str(workload), self.who)
+        self.stage.clock += self.stage.sample_seconds
         factor = 2 if self.who == "new" else 1
         self.samples.setdefault(str(workload), []).append(Sample(0.0, 1000 * factor, ()))
 
@@ -109,7 +123,8 @@ class Process:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     made = Stage()
-    monkeypatch.setattr(pairs, "running", made.running)
+    monkeypatch.setattr(pairs, "started", made.started)
+    monkeypatch.setattr(pairs, "Process", made.process)
     monkeypatch.setattr(pairs, "SlicedSampling", lambda process: process)
     monkeypatch.setattr(pairs, "time", SimpleNamespace(monotonic=lambda: made.clock))
     return made
@@ -134,6 +149,12 @@ def measure(
 
 def test_samples_alternate_old_new_new_old_and_mirrored(stage: Stage) -> None:
     measure()
+    assert stage.whos("pp512") == ("onno" + "noon") * (MIN_PAIRS // 2)
+
+
+def test_every_second_block_of_a_pair_is_mirrored(stage: Stage) -> None:
+    stage.seconds = {"new": PAIR_SECONDS / 4, "old": PAIR_SECONDS / 4}
+    measure()
     assert stage.whos("pp512") == ("onnonoon" + "noononno") * (MIN_PAIRS // 2)
 
 
@@ -144,7 +165,7 @@ def test_the_side_that_is_opened_first_changes_from_pair_to_pair(stage: Stage) -
 
 def test_both_sides_have_the_same_predecessors_over_two_pairs(stage: Stage) -> None:
     """As often first, as often after the other, as often after oneself."""
-    stage.counts = {"new": 5, "old": 9}
+    stage.seconds = {"new": PAIR_SECONDS / 5, "old": PAIR_SECONDS / 9}
     measure()
     taken = stage.whos("pp512")
     length = len(taken) // MIN_PAIRS
@@ -158,7 +179,7 @@ def test_both_sides_have_the_same_predecessors_over_two_pairs(stage: Stage) -> N
 def test_both_are_warm_before_either_is_timed_and_both_live_until_both_are_done(stage: Stage) -> None:
     measure()
     one_pair = [what for what, _ in stage.log[: len(stage.log) // MIN_PAIRS]]
-    assert one_pair == ["open", "open", "warm", "warm", *["pp512"] * 8, "close", "close"]
+    assert one_pair == ["open", "open", "warm", "warm", *["pp512"] * 4, "close", "close"]
 
 
 def test_every_pair_has_processes_of_its_own(stage: Stage) -> None:
@@ -203,17 +224,43 @@ def test_tokens_are_compared_with_those_of_the_same_place() -> None:
     assert {round(one.mean, 6) for one in ratios} == {round(-math.log(2) / 3, 6)}
 
 
-@given(st.integers(MIN_SAMPLES, MAX_SAMPLES))
-def test_blocks_come_in_twos_and_hold_enough(samples: int) -> None:
-    blocks = pairs.block_count(samples)
-    assert blocks % 2 == 0
-    assert samples <= 2 * blocks < samples + 4
-
-
-def test_the_side_that_needs_more_samples_decides(stage: Stage) -> None:
-    stage.counts = {"new": 3, "old": 10}
+def test_quick_workloads_have_more_samples_and_the_quicker_side_decides(stage: Stage) -> None:
+    stage.seconds = {"new": 1.0, "old": PAIR_SECONDS / 5}
     pairing = measure()
-    assert {len(run.samples["pp512"]) for side in (pairing.new, pairing.old) for run in side.runs} == {12}
+    assert {len(run.samples["pp512"]) for side in (pairing.new, pairing.old) for run in side.runs} == {6}
+
+
+def test_a_process_is_warm_when_it_is_as_fast_as_the_sides_earlier_ones(stage: Stage) -> None:
+    measure()
+    assert stage.known[:2] == [{}, {}]
+    assert stage.known[2:4] == [{PREFILL: 2e-6}, {PREFILL: 1e-6}]
+
+
+def test_a_timed_answer_is_compared_in_the_first_pair_and_later_where_the_right_one_is_known(stage: Stage) -> None:
+    known = replace(target("new"), known_answers={"pp512": Path("right.npy")})
+    pairs.measure_pairs(
+        known, target("old"), (PREFILL,), budget_seconds=0, decided=never, progress=lambda _sentence: None
+    )
+    # Each pair asks the side that was opened first, which takes turns: the old one, then the new one.
+    all_, none = {"pp512": 2}, dict[str, int]()
+    assert stage.checked == [all_, all_, all_, none, none, all_, all_, none]
+
+
+def test_the_number_of_blocks_is_chosen_by_costs_and_variances(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, Costs]] = []
+
+    def best(differences: Sequence[Sequence[float]], costs: Costs) -> int:
+        asked.append((len(differences), costs))
+        return 3
+
+    monkeypatch.setattr(pairs, "best_blocks", best)
+    stage.pair_seconds, stage.warm_seconds, stage.sample_seconds = 0.0, 3.0, 0.5
+    pairing = measure(1e9)
+    taken = [len(run.samples["pp512"]) for run in pairing.new.runs]
+    assert taken == [2] * CHOOSING_PAIRS + [6] * (LOOKS[-1] - CHOOSING_PAIRS)
+    ((count, costs), *_) = asked
+    assert count == CHOOSING_PAIRS
+    assert (costs.pair, costs.block) == pytest.approx((6.0, 2.0))
 
 
 # What is left
@@ -228,7 +275,7 @@ def test_each_side_keeps_its_own_samples_and_versions(stage: Stage) -> None:
     assert {time for row in pairing.old.times(PREFILL) for time in row} == {1000}
     # New takes twice as long: half the speed.
     assert [one.trimmed for one in pairing.log_ratios(PREFILL)] == pytest.approx([-0.693147] * MIN_PAIRS, rel=1e-6)
-    assert pairing.new.seconds == pairing.old.seconds == 10 * MIN_PAIRS
+    assert pairing.new.seconds == pairing.old.seconds == pytest.approx(10 * MIN_PAIRS)
 
 
 def test_the_deep_check_is_each_sides_own_and_made_once(stage: Stage) -> None:
@@ -254,7 +301,7 @@ def test_the_least_number_of_pairs_goes_before_the_budget(stage: Stage, budget: 
 
 
 @pytest.mark.parametrize(
-    ("budget", "count"), [(60.0, 6), (79.9, 6), (80.0, 8), (119.0, 8), (199.9, 16), (200.0, 20), (1e6, 20)]
+    ("budget", "count"), [(60.1, 6), (79.9, 6), (80.1, 8), (119.0, 10), (199.9, 16), (200.1, 20), (1e6, 40)]
 )
 @pytest.mark.usefixtures("stage")
 def test_a_look_that_the_budget_does_not_reach_is_not_begun(budget: float, count: int) -> None:
@@ -297,8 +344,7 @@ def test_an_error_names_its_environment_and_ends_both_workers(
     stage.trouble[what, who] = error
     with pytest.raises(type(error), match=f"^{who}: {error}$"):
         measure()
-    opened = [side for done, side in stage.log if done == "open" and (done, side) not in stage.trouble]
-    assert sorted(opened) == sorted(side for done, side in stage.log if done == "close")
+    assert sorted(stage.whos("close")) == ["n", "o"]
 
 
 def test_an_interrupt_ends_both(stage: Stage) -> None:

@@ -147,6 +147,18 @@ def test_slow_repetitions_and_cpus_need_no_settling() -> None:
         assert alternated(repeating) == ["tg128", "pp512", "pp512", "tg128"]
 
 
+def test_warming_up_gives_the_seconds_of_a_whole_repetition() -> None:
+    each = Repeating(seconds=0.16).sampling().warm_up([PREFILL, GENERATION])
+    assert each == {PREFILL: pytest.approx(0.16), GENERATION: pytest.approx(0.16 * 128 / 16)}
+
+
+@pytest.mark.parametrize(("known", "repetitions"), [(0.16, 1), (0.1, 7)])
+def test_a_process_as_fast_as_earlier_ones_is_warm(known: float, repetitions: int) -> None:
+    repeating = Repeating(seconds=0.16)
+    repeating.sampling().warm_up([PREFILL], known={PREFILL: known})
+    assert len(repeating.ran) == repetitions
+
+
 def test_a_slice_is_a_tenth_of_a_second_of_tokens_and_the_last_slice_makes_a_sample() -> None:
     repeating = Repeating(kind="cpu", seconds=0.16)
     sampling = repeating.sampling()
@@ -162,8 +174,8 @@ def test_the_first_processs_last_planned_sample_is_checked(monkeypatch: pytest.M
     monkeypatch.setattr(random, "SystemRandom", None)
     repeating = Repeating(kind="cpu", seconds=0.6)
     sampling = repeating.sampling()
-    counts = sampling.warm_up([PREFILL, GENERATION])
-    assert set(counts.values()) == {3}
+    sampling.warm_up([PREFILL, GENERATION])
+    sampling.check_answers({PREFILL: 3, GENERATION: 3})
     repeating.ran.clear()
     for workload in (PREFILL, GENERATION) * 4:
         sampling.take(workload)
@@ -177,6 +189,7 @@ def test_in_later_processes_a_random_sample_is_checked() -> None:
         repeating.first = False
         sampling = repeating.sampling()
         sampling.warm_up([PREFILL])
+        sampling.check_answers({PREFILL: 3})
         for _ in range(3):
             sampling.take(PREFILL)
         ((_, sample),) = repeating.checked
@@ -188,6 +201,7 @@ def test_every_slice_of_a_checked_generation_is_and_its_answer_is_the_last_ones(
     repeating = Repeating(kind="cpu", seconds=0.6)
     sampling = repeating.sampling()
     sampling.warm_up([GENERATION])
+    sampling.check_answers({GENERATION: 3})
     repeating.ran.clear()
     for _ in range(4):
         for start in (0, 64):

@@ -16,7 +16,9 @@ from pytest_rwkvperf.stats.paired import (
     LOOKS,
     MIN_PAIRS,
     TRIMMED_SHARE,
+    Costs,
     PairRatio,
+    best_blocks,
     compare_pairs,
     pair_ratio,
 )
@@ -126,8 +128,8 @@ def test_an_example_by_hand() -> None:
     ratios = [-0.1 + 0.03 + residual, -0.1 - 0.03 + residual, -0.1 + 0.03 - residual, -0.1 - 0.03 - residual]
     found = compared(ratios, 0.01, items=2)
     assert found.ratio == pytest.approx(math.exp(-0.1))
-    # t of 2 degrees of freedom: a tail of 0.01 / (2 items x 6 looks) above, of 0.05 / 6 looks below.
-    above, below = stats.t.isf(0.01 / 12 * MOST, 2) * 0.01, stats.t.isf(0.05 / 6, 2) * 0.01
+    # t of 2 degrees of freedom: a tail of 0.01 / (2 items x 9 looks) above, of 0.05 / 9 looks below.
+    above, below = stats.t.isf(0.01 / 18 * MOST, 2) * 0.01, stats.t.isf(0.05 / 9, 2) * 0.01
     assert (found.low, found.high) == pytest.approx((math.exp(-0.1 - below), math.exp(-0.1 + above)))
     assert (found.alpha, found.wrong_pass) == (ALPHA / 2, WRONG_PASS)
     assert found.probability_exceeded == pytest.approx(stats.t.cdf((0.1 - math.log(1.01)) / 0.01, 2))
@@ -261,3 +263,29 @@ def test_the_smallest_detectable_slowdown_is_found_19_times_in_20() -> None:
         ratios = -math.log1p(slowdown) + normal(random, LOOKS[-1])
         count += compared(ratios.tolist(), 0.05, 1).verdict == "REGRESSION"
     assert count / runs == pytest.approx(0.95, abs=0.025)
+
+
+# How many samples
+
+
+def pairs_of(between: float, within: float, blocks: int, seed: int = 1) -> list[list[float]]:
+    """Blocks' differences of 400 pairs that lie so far apart, with these standard deviations."""
+    random = np.random.default_rng(seed)
+    return [list(random.normal(0, between) + random.normal(0, within, blocks)) for _ in range(400)]
+
+
+@pytest.mark.parametrize(("between", "pair", "expected"), [(0.01, 4.0, 4), (0.01, 1.0, 2), (0.005, 4.0, 8)])
+def test_the_number_of_blocks_follows_from_costs_and_variances(between: float, pair: float, expected: int) -> None:
+    """The square root of costs' ratio times variances' ratio: of 4 and 4, 1 and 4, 4 and 16."""
+    chosen = best_blocks(pairs_of(between, 0.02, 4), Costs(pair=pair, block=1.0))
+    assert chosen == pytest.approx(expected, rel=0.25)
+
+
+def test_pairs_that_differ_by_no_more_than_their_blocks_want_as_many_blocks_as_can_be_had() -> None:
+    differences = pairs_of(0.0, 0.02, 4, seed=3)
+    assert best_blocks([sorted(row)[1:3] for row in differences], Costs(1.0, 1.0)) >= 1
+    assert best_blocks([[row[0] - row[1], row[1] - row[0]] for row in differences], Costs(1.0, 1.0)) == 1000
+
+
+def test_with_one_block_a_pair_a_second_one_shows_the_variances() -> None:
+    assert best_blocks([[0.01], [0.02], [0.0], [0.01]], Costs(1.0, 1.0)) == 2
