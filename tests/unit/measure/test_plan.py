@@ -295,7 +295,7 @@ def test_repetitions_with_slow_handovers_do_not_widen_the_interval() -> None:
 def test_workloads_that_are_precise_get_the_fewest_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     telling = Telling(asked, Device("cpu", "CPU", "cpu"))
-    monkeypatch.setattr(telling, "warm_up", lambda workloads: dict.fromkeys(workloads, 10))
+    monkeypatch.setattr(telling, "warm_up", lambda workloads: dict.fromkeys(workloads, 0.01))
 
     @contextmanager
     def running(*_what: object, **_more: object) -> Iterator[Telling]:
