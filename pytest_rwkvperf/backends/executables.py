@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.backends.llama_cpp import LlamaCpp, ranked
 from pytest_rwkvperf.backends.web_rwkv import WebRwkv
+from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.core.digest import sha256_of
 from pytest_rwkvperf.core.engine import Device, OpenRequest
 from pytest_rwkvperf.core.errors import BackendError, DeviceError, OptionError
@@ -122,7 +122,7 @@ class LlamaBenchProgram(_Program):
         for depth in dict.fromkeys(workload.depth for workload in workloads):
             chosen = [workload for workload in workloads if workload.depth == depth]
             report(f"{Path(self.path).name}: {', '.join(map(str, chosen))}", 0.0)
-            started = time.time()
+            started = clock.time_of_day()
             for row in self._rows(chosen, depth):
                 versions = _versions(row)
                 workload = next((workload for workload in chosen if _is_of(row, workload)), None)
@@ -179,7 +179,7 @@ class WebRwkvBenchProgram(_Program):
         adapter = ""
         for pair in zip_longest(prefills, generations):
             report(f"{Path(self.path).name}: {', '.join(str(workload) for workload in pair if workload)}", 0.0)
-            started = time.time()
+            started = clock.time_of_day()
             ended = _run(self._command(*(workload.tokens if workload else 1 for workload in pair)))
             adapter = self._checked_adapter(ended.stderr)
             speeds = {f"{kind}{count}": float(speed) for kind, count, speed in _ROW.findall(ended.stdout)}

@@ -1,7 +1,7 @@
 """The `rwkvperf` command: its subcommands, how a command line is run, and what its errors become.
 
 Results go to stdout, progress and errors to stderr. Exit statuses: 0; 1 for a failure; 2 for a mistake in the command
-line; 130 after Ctrl-C; 143 after SIGTERM. `ab` returns pytest's.
+line; 130 after Ctrl-C; 143 after SIGTERM, 129 after SIGHUP. `ab` returns pytest's.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COMMANDS: dict[str, Command] = {
 }
 """Every subcommand, in the order that `--help` lists them."""
 
-_FAILED, _USAGE, _INTERRUPTED, _TERMINATED = 1, 2, 130, 143  # the last two: 128 and the signal's number
+_FAILED, _USAGE, _INTERRUPTED = 1, 2, 130  # the last: 128 and the signal's number
 
 
 class _Parser(argparse.ArgumentParser):
@@ -74,9 +74,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line, by default the process's own; returns the exit status."""
     console.prepare_streams()
     own, passed_on = _split(list(sys.argv[1:] if arguments is None else arguments))
-    options = parser().parse_args(own)
+    try:
+        options = parser().parse_args(own)
+    except OptionError as error:
+        return _fail(str(error), _USAGE)
     options.passed_on = passed_on
-    with first_signal_unwinds(SystemExit(_TERMINATED), math.inf):
+    with first_signal_unwinds(lambda number: SystemExit(128 + number), math.inf):
         return _run(options)
 
 

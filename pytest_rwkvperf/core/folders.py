@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import tempfile
-import time
 import uuid
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from platformdirs import user_cache_path, user_data_path
 
-from pytest_rwkvperf.core import locks
+from pytest_rwkvperf.core import clock, locks
 from pytest_rwkvperf.core.errors import LockedError, RefusedError
 
 if TYPE_CHECKING:
@@ -183,7 +182,7 @@ def _is_older(folder: Path, seconds: float) -> bool:
     except OSError:
         return False
     own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-    return own and time.time() - status.st_mtime > seconds
+    return own and clock.time_of_day() - status.st_mtime > seconds
 
 
 def _is_abandoned(folder: Path) -> bool:

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import platform
-import time
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 from filelock import FileLock, Timeout
 
+from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.core.errors import LockedError, RefusedError
 from pytest_rwkvperf.core.text import printable
 
@@ -74,16 +74,16 @@ def hold(lock_file: Path, timeout: float | None = None, on_wait: Callable[[str],
 
 def _wait(lock: FileLock, queue: FileLock, lock_file: Path, timeout: float | None) -> None:
     """Wait in the queue and then for the lock; the timeout begins anew with each new holder."""
-    current, since = _hold_id(lock_file), time.monotonic()
+    current, since = _hold_id(lock_file), clock.monotonic()
     while True:
-        left = _STEP_SECONDS if timeout is None else since + timeout - time.monotonic()
+        left = _STEP_SECONDS if timeout is None else since + timeout - clock.monotonic()
         step = max(0.0, min(_STEP_SECONDS, left))
         first = queue.is_locked or _acquire(queue, step)
         # Try the lock once a step without being first too: the first one may be stopped (Ctrl-Z) with the lock free.
         if _acquire(lock, step if first else 0):
             return
         if (now := _hold_id(lock_file)) != current:
-            current, since = now, time.monotonic()
+            current, since = now, clock.monotonic()
         elif left <= 0:
             raise LockedError(holder(lock_file))
 

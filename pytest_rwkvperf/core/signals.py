@@ -1,13 +1,14 @@
-"""SIGTERM as an exception, so that workers end, temporary files go and reports are written."""
+"""SIGTERM and SIGHUP as exceptions, so that workers end, temporary files go and reports are written."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.core import clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def first_signal_unwinds(ending: BaseException, unwinding_seconds: float) -> Iterator[None]:
-    """Raise `ending` in the main thread at the first SIGTERM, and ignore every later one.
+def first_signal_unwinds(ending: Callable[[signal.Signals], BaseException], unwinding_seconds: float) -> Iterator[None]:
+    """Raise what `ending` makes of the first SIGTERM or SIGHUP in the main thread, and ignore every later one.
+
+    SIGHUP comes when a terminal is closed or an ssh connection breaks; `nohup` ignores it, which stays so.
 
     CI runners send SIGTERM to the process group and then to its leader, or after Ctrl-C; the second signal must not cut
     off the tidying that the first one started. So a SIGTERM within `unwinding_seconds` of Ctrl-C is ignored too; after
@@ -36,17 +39,19 @@ def first_signal_unwinds(ending: BaseException, unwinding_seconds: float) -> Ite
         if os.getpid() != process:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        elif not raised and time.monotonic() > unwinding_until:
+        elif not raised and clock.monotonic() > unwinding_until:
             raised = True
-            raise ending
+            raise ending(signal.Signals(number))
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal unwinding_until
         __tracebackhide__ = True
-        unwinding_until = time.monotonic() + unwinding_seconds
+        unwinding_until = clock.monotonic() + unwinding_seconds
         signal.default_int_handler(number, frame)
 
     handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {signal.SIGTERM: terminate}
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+        handlers[signal.SIGHUP] = terminate
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         handlers[signal.SIGINT] = interrupt
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}

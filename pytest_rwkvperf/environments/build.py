@@ -16,11 +16,10 @@ import site
 import subprocess
 import sys
 import sysconfig
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core import folders, locks, subprocesses
+from pytest_rwkvperf.core import clock, folders, locks, subprocesses
 from pytest_rwkvperf.core.errors import RwkvPerfError
 
 if TYPE_CHECKING:
@@ -96,12 +95,12 @@ def _make(folder: Path, python: Path, requirements: Sequence[Requirement], names
 
 
 def _install(python: Path, arguments: Sequence[str], names: str, log: Path, say: Say) -> None:
-    started = time.monotonic()
+    started = clock.monotonic()
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
     command = [*pip, "install", "--no-deps", "--no-input", *arguments]
 
     def still_running() -> None:
-        say(f"building an environment with {names}: {time.monotonic() - started:.0f} s so far")
+        say(f"building an environment with {names}: {clock.monotonic() - started:.0f} s so far")
 
     say(f"building an environment with {names} (log: {log})")
     code = subprocesses.run_into(log, command, still_running)

@@ -6,11 +6,11 @@ MHz, milliwatts, millijoules, bytes (nvml.h, "NVML API Reference Guide").
 
 from __future__ import annotations
 
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.core.engine import pci_address
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Gpu:
         """A reading that does not say whose memory is whose."""
         memory = self._ask("nvmlDeviceGetMemoryInfo")
         return GpuReading(
-            at=time.time(),
+            at=clock.time_of_day(),
             sm_mhz=self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_SM),
             memory_mhz=self._ask("nvmlDeviceGetClockInfo", self._nvml.NVML_CLOCK_MEM),
             celsius=self._ask("nvmlDeviceGetTemperature", self._nvml.NVML_TEMPERATURE_GPU),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import psutil
+
+from pytest_rwkvperf.core import clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ def now() -> Usage:
     times = psutil.cpu_times()
     idle = sum(getattr(times, name, 0.0) for name in ("idle", "iowait", "guest", "guest_nice", "steal"))
     busy = sum(times) - idle
-    return Usage(busy, sum(map(_used, _family())), time.monotonic())
+    return Usage(busy, sum(map(_used, _family())), clock.monotonic())
 
 
 def _family() -> list[psutil.Process]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.machine import nvml
 from pytest_rwkvperf.machine.nvml import GpuFacts, GpuReading
 
@@ -242,9 +243,9 @@ class GpuWatch:
 
 def _at_rest(gpu: Gpu) -> tuple[GpuReading, tuple[GpuProcess, ...]]:
     """A reading and the GPU's processes, without the load of the last worker: drivers report it for a second more."""
-    limit = time.monotonic() + _REST_SECONDS
+    limit = clock.monotonic() + _REST_SECONDS
     while True:
         reading, processes = gpu.read(), gpu.processes()
-        if (reading.utilisation or 0) <= BUSY or time.monotonic() >= limit:
+        if (reading.utilisation or 0) <= BUSY or clock.monotonic() >= limit:
             return reading, processes
         time.sleep(INTERVAL_SECONDS)

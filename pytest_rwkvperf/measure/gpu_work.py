@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.core.errors import MeasurementError, RwkvPerfError
 from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.measure.process import typed
@@ -36,20 +37,20 @@ def measure_energy(
         before = _next_tick(meter)
         if before is None:
             break
-        started, tokens = time.monotonic(), 0
-        while time.monotonic() - started < ENERGY_SECONDS:
+        started, tokens = clock.monotonic(), 0
+        while clock.monotonic() - started < ENERGY_SECONDS:
             repeat(workload)
             tokens += workload.tokens
         after = _next_tick(meter)
         if after is not None:
-            energy[str(workload)] = Energy(tokens, (after - before) / 1e3, time.monotonic() - started)
+            energy[str(workload)] = Energy(tokens, (after - before) / 1e3, clock.monotonic() - started)
     return energy
 
 
 def _next_tick(meter: Callable[[], int | None]) -> int | None:
     """The counter right after it has changed, which it does about ten times a second; None where there is none."""
-    first, limit = meter(), time.monotonic() + _TICK_SECONDS
-    while (now := meter()) == first and now is not None and time.monotonic() < limit:
+    first, limit = meter(), clock.monotonic() + _TICK_SECONDS
+    while (now := meter()) == first and now is not None and clock.monotonic() < limit:
         time.sleep(0.002)
     return now
 

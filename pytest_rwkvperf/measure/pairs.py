@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.core.errors import RwkvPerfError
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.watching import GpuWatch
@@ -68,7 +68,7 @@ def measure_pairs(
     Raises:
         RwkvPerfError: a worker failed, or one side's answers are wrong; the message names its interpreter.
     """
-    watch, began = Watch(new.case.threads), time.monotonic()
+    watch, began = Watch(new.case.threads), clock.monotonic()
     sides = MeasuredCase(new), MeasuredCase(old)
     with GpuWatch(new.device) as gpu:
         pairs = _Pairs(*sides, workloads)
@@ -78,7 +78,7 @@ def measure_pairs(
             pairs.run()
             if count not in LOOKS:
                 continue
-            elapsed = time.monotonic() - began
+            elapsed = clock.monotonic() - began
             pairing = Pairing(*(side.record("budget", seconds=elapsed, watch=watch, gpu=gpu) for side in sides))
             if decided(pairing):
                 return Pairing(replace(pairing.new, ended_by="verdict"), replace(pairing.old, ended_by="verdict"))
@@ -101,7 +101,7 @@ class _Pairs:
 
     def run(self) -> None:
         """One pair."""
-        index, began = len(self._new.runs), time.monotonic()
+        index, began = len(self._new.runs), clock.monotonic()
         order = (self._old, self._new) if index % 2 == 0 else (self._new, self._old)
         with started([side.target for side in order]) as workers:
             members: list[_Member] = []
@@ -115,7 +115,7 @@ class _Pairs:
                     self._take_at_least(each)
             for _, sampling in members:
                 sampling.check_answers({workload: 2 * self._blocks[workload] for workload in self._checked(sampling)})
-            self._overhead.append(time.monotonic() - began)
+            self._overhead.append(clock.monotonic() - began)
             self._alternate(members, seed=f"{self._new.target.case.key} {index}")
             for side, sampling in members:
                 with _named(side):
@@ -148,9 +148,9 @@ class _Pairs:
             source.shuffle(due)
             first, second = members if block % 2 == 0 else members[::-1]
             for workload in due:
-                began = time.monotonic()
+                began = clock.monotonic()
                 _take_block(first, second, workload)
-                self._block_seconds[workload].append(time.monotonic() - began)
+                self._block_seconds[workload].append(clock.monotonic() - began)
 
 
 def _take_block(first: _Member, second: _Member, workload: Workload) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.watching import GpuWatch
 from pytest_rwkvperf.measure import own_tool
@@ -87,7 +87,7 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
         BackendError: the engine refused.
         MeasurementError: the samples carry no figure.
     """
-    watch, started = Watch(target.case.threads), time.monotonic()
+    watch, started = Watch(target.case.threads), clock.monotonic()
     measured = MeasuredCase(target)
     runs = measured.runs
     max_wait = WAITING_SHARE * plan.budget_seconds
@@ -97,7 +97,7 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
     ):
 
         def record(ended_by: EndedBy) -> CaseRecord:
-            seconds, version = time.monotonic() - started, prober.version if prober else ""
+            seconds, version = clock.monotonic() - started, prober.version if prober else ""
             return measured.record(ended_by, seconds=seconds, watch=watch, gpu=gpu, probe_version=version)
 
         ended_by: EndedBy | None = None
@@ -110,7 +110,7 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
                 ended_by = "verdict"
             else:
                 widths = _half_widths(target.case, runs, workloads, plan)
-                ended_by = _enough(len(runs), widths, plan, time.monotonic() - started)
+                ended_by = _enough(len(runs), widths, plan, clock.monotonic() - started)
     return replace(record(ended_by), process_spread=dict(plan.process_spread))
 
 

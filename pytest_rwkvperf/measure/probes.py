@@ -16,6 +16,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.stats.levels import PLACEMENT_FACTOR, handover_limit
 from pytest_rwkvperf.worker import parent
 from pytest_rwkvperf.worker.parent import Worker
@@ -85,14 +86,14 @@ class Prober:
         if self._threads == 1:
             return None
         while True:
-            started = time.monotonic()
+            started = clock.monotonic()
             nanoseconds = self._time("handover", self._threads)
             self._handovers.append(nanoseconds)
             if nanoseconds <= self._limit() or self._wait_left <= 0:
                 return nanoseconds
             waiting(f"handovers between threads are slow, waiting {self._wait_left:.0f} s at most")
             time.sleep(_PAUSE_SECONDS)
-            self._wait_left -= time.monotonic() - started
+            self._wait_left -= clock.monotonic() - started
 
     def _time(self, kind: ProbeKind, threads: int) -> int:
         return int(self._worker.request("probe", parent.QUICK_SECONDS, kind=kind, threads=threads))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.core.errors import MeasurementError, ParityError
 from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts, ProcessRun
@@ -67,7 +67,7 @@ class Process:
         self._fresh: Fresh | None = None
         self._answers: dict[str, Answer] = {}
         self._kept: dict[str, int] = {}
-        self._started = time.time()
+        self._started = clock.time_of_day()
         opened = worker.open(target.location, target.path, target.case)
         self.versions = {str(name): str(value) for name, value in opened["versions"].items()}
         self._load_nanoseconds = int(opened["load_nanoseconds"])

@@ -42,6 +42,12 @@ _REFERENCE = re.compile(
 )
 _PART = re.compile(r"(?!\.{1,2}$|[A-Za-z]:)[^\\]+")
 """One part of a file's path in a repository; parts that lead out of the cache, also on Windows, do not match."""
+_PAGE = re.compile(
+    r"https?://(?P<host>huggingface\.co|hf-mirror\.com|(?:www\.)?modelscope\.cn)/(?:models/)?(?P<repo>[\w.-]+/[\w.-]+)"
+    r"/(?:blob|resolve|raw|file/view)/(?P<revision>[\w.-]+)/(?P<file>[^?#]+)(?:[?#].*)?",
+    re.ASCII,
+)
+"""A file's page or direct address on one of the hubs, or on the mirror that the first one's client can use."""
 _MODELSCOPE = "https://modelscope.cn"
 
 
@@ -63,15 +69,26 @@ def parse(reference: str) -> HubFile | None:
     """The file that a reference names on a hub; None when it is not a hub reference.
 
     Raises:
-        ModelError: it begins like a hub reference and is malformed.
+        ModelError: it begins like a hub reference and is malformed, or is an address for browsers.
     """
     text = SHORT_NAMES.get(reference, reference)
+    if "://" in text:
+        raise ModelError(f"{reference!r} is an address; {_of_address(text)}")
     if not text.startswith(("hf:", "ms:")):
         return None
     match = _REFERENCE.fullmatch(text)
     if match is None or not all(map(_PART.fullmatch, match["file"].split("/"))):
         raise ModelError(f"{reference!r} is not understood; write {text[:3]}OWNER/REPO/FILE or …/REPO@REVISION/FILE")
     return HubFile(match["hub"], match["repo"], match["file"], match["revision"])
+
+
+def _of_address(address: str) -> str:
+    """What to write instead of an address that was copied from a browser."""
+    if match := _PAGE.fullmatch(address):
+        at = f"@{match['revision']}" if match["revision"] not in {"main", "master"} else ""
+        hub = "ms" if "modelscope" in match["host"] else "hf"
+        return f"write {hub}:{match['repo']}{at}/{match['file']}"
+    return "download the file and name it here, or write hf:OWNER/REPO/FILE or ms:OWNER/REPO/FILE"
 
 
 def fetch(wanted: HubFile, cache: Path, progress: Progress) -> Path:

@@ -78,7 +78,9 @@ def unwind_on_sigterm(config: pytest.Config) -> None:
     from pytest_rwkvperf.core.signals import first_signal_unwinds
 
     stack = ExitStack()
-    stack.enter_context(first_signal_unwinds(KeyboardInterrupt("ended by SIGTERM"), UNWINDING_SECONDS))
+    stack.enter_context(
+        first_signal_unwinds(lambda number: KeyboardInterrupt(f"ended by {number.name}"), UNWINDING_SECONDS)
+    )
     config.add_cleanup(stack.close)
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import psutil
 
-from pytest_rwkvperf.core import errors, folders
+from pytest_rwkvperf.core import clock, errors, folders
 from pytest_rwkvperf.core.text import safe
 from pytest_rwkvperf.worker import starting
 from pytest_rwkvperf.worker.environment import passed
@@ -130,22 +129,22 @@ class Worker:
         """
         self._number += 1
         self._send({"id": self._number, "do": do, "with": arguments}, do)
-        started = time.monotonic()
+        started = clock.monotonic()
         limit, shown_at, shown = started + deadline, 0.0, ""
         count = 0
         while True:
             message = self._receive(limit, f"{do} ({deadline:.0f} s allowed)")
             count += 1
-            if count > MESSAGES_PER_SECOND * (1 + time.monotonic() - started):
+            if count > MESSAGES_PER_SECOND * (1 + clock.monotonic() - started):
                 self._fail(errors.ProtocolError(f"more than {MESSAGES_PER_SECOND} messages a second during {do}"))
             if message.get("id") != self._number:
                 self._fail(errors.ProtocolError(f"an answer to another request than {do}: {message.get('id')!r}"))
             match message:
                 case {"progress": [str(sentence), int() | float() as fraction]}:
-                    fresh = sentence != shown or fraction >= 1 or time.monotonic() - shown_at > _PROGRESS_SECONDS
+                    fresh = sentence != shown or fraction >= 1 or clock.monotonic() - shown_at > _PROGRESS_SECONDS
                     if progress is not None and fresh:
                         progress(safe(sentence), fraction)
-                        shown_at, shown = time.monotonic(), sentence
+                        shown_at, shown = clock.monotonic(), sentence
                 case {"failed": {"kind": str(kind), "message": str(text)}}:
                     raise errors.from_name(safe(kind), safe(text, keep="\n"))
                 case {"done": answer}:
@@ -198,7 +197,7 @@ class Worker:
 
     def _await_hello(self) -> None:
         """Skip the output of the interpreter's start-up files, which run before the bootstrap takes the pipe."""
-        limit = time.monotonic() + START_SECONDS
+        limit = clock.monotonic() + START_SECONDS
         while b'"hello"' not in self._next_line(limit, f"its first message ({START_SECONDS:.0f} s allowed)"):
             continue
 
@@ -219,7 +218,7 @@ class Worker:
 
     def _next_line(self, limit: float, what: str) -> bytes:
         while True:
-            remaining = limit - time.monotonic()
+            remaining = limit - clock.monotonic()
             if remaining <= 0:
                 self._fail(errors.WorkerTimeoutError(f"the worker did not finish {what}; it has been ended"))
             try:

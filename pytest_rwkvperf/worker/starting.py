@@ -8,6 +8,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from subprocess import PIPE, Popen  # bound now: a project's fixtures may forbid `subprocess.Popen` in its tests
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class _Starter:
         self._pool: ThreadPoolExecutor | None = None
         self._making = threading.Lock()
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> Popen[bytes]:
         """Start a command in that thread."""
         # Engines are described in parallel; a second pool would be dropped, and its thread and worker would end.
         with self._making:
@@ -45,14 +46,13 @@ class _Starter:
 _STARTER = _Starter()
 
 
-def start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start(command: Sequence[str], environment: Mapping[str, str]) -> Popen[bytes]:
     """Start a worker with pipes for stdin, stdout and stderr, in a process group of its own."""
     return _STARTER.start(command, environment)
 
 
-def _start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, **_own_group())
+def _start(command: Sequence[str], environment: Mapping[str, str]) -> Popen[bytes]:
+    return Popen(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment, **_own_group())
 
 
 def _own_group() -> dict[str, Any]:

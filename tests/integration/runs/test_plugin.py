@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_rwkvperf.run.options import OPTIONS
+from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
     from tests.conftest import Runs
@@ -285,6 +286,32 @@ ON_PARAMETERS = """
         def test_one(self, rwkv_perf):
             assert rwkv_perf.check().tolerance == 0.2
 """
+
+
+FORBIDDING = """
+    import socket, subprocess, time
+    import pytest
+
+    def refuse(*_, **__):
+        raise AssertionError("a unit test may not do this")
+
+    @pytest.fixture(autouse=True)
+    def closed(monkeypatch):
+        monkeypatch.setattr(time, "time", lambda: 0.0)
+        monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+        monkeypatch.setattr(socket, "socket", refuse)
+        monkeypatch.setattr(subprocess, "Popen", refuse)
+"""
+
+
+def test_fixtures_that_freeze_time_and_forbid_processes_do_not_reach_the_measurement(runs: Runs) -> None:
+    runs.pytester.makeconftest(FORBIDDING)
+    runs.pytester.makepyfile("def test_it(rwkv_perf): rwkv_perf.check()")
+    result = runs.measuring("--rwkv-report=run.json")
+    result.assert_outcomes(passed=1)
+    record = records.read(runs.pytester.path / "run.json")
+    assert record.cases[0].measured is not None
+    assert record.cases[0].measured.seconds > 0
 
 
 def test_markers_on_parameters_and_classes_are_heeded_argument_by_argument(runs: Runs) -> None:

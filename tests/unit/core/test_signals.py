@@ -33,7 +33,7 @@ def default_sigterm() -> Iterator[None]:
 
 
 def test_only_the_first_sigterm_raises() -> None:
-    with first_signal_unwinds(EndedError(), math.inf):
+    with first_signal_unwinds(EndedError, math.inf):
         with pytest.raises(EndedError):
             signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
@@ -42,11 +42,11 @@ def test_only_the_first_sigterm_raises() -> None:
 
 def test_ctrl_c_always_interrupts_and_a_sigterm_soon_after_it_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGINT)
-    with first_signal_unwinds(EndedError(), 30):
+    with first_signal_unwinds(EndedError, 30):
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGTERM)
-        monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 31))
+        monkeypatch.setattr(signals, "clock", SimpleNamespace(monotonic=lambda: time.monotonic() + 31))
         with pytest.raises(EndedError):
             signal.raise_signal(signal.SIGTERM)
         with pytest.raises(KeyboardInterrupt):
@@ -54,15 +54,30 @@ def test_ctrl_c_always_interrupts_and_a_sigterm_soon_after_it_is_ignored(monkeyp
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_a_closed_terminal_ends_the_process_likewise_unless_that_is_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with first_signal_unwinds(EndedError, math.inf):
+            with pytest.raises(EndedError) as caught:
+                signal.raise_signal(signal.SIGHUP)
+            assert caught.value.args == (signal.SIGHUP,)
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.signal(signal.SIGHUP, signal.SIG_IGN) == signal.SIG_DFL
+        with first_signal_unwinds(EndedError, math.inf):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_other_handlers_are_kept() -> None:
     def other(*_: object) -> None:
         """Another handler."""
 
     signal.signal(signal.SIGTERM, other)
-    with first_signal_unwinds(EndedError(), math.inf):
+    with first_signal_unwinds(EndedError, math.inf):
         assert signal.getsignal(signal.SIGTERM) is other
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with first_signal_unwinds(EndedError(), math.inf):
+    with first_signal_unwinds(EndedError, math.inf):
         signal.signal(signal.SIGTERM, other)
     assert signal.getsignal(signal.SIGTERM) is other
 
@@ -70,7 +85,7 @@ def test_other_handlers_are_kept() -> None:
 FORKS = """
 import os, signal, time
 from pytest_rwkvperf.core.signals import first_signal_unwinds
-with first_signal_unwinds(KeyboardInterrupt(), 30):
+with first_signal_unwinds(KeyboardInterrupt, 30):
     reading, writing = os.pipe()
     if (child := os.fork()) == 0:
         os.write(writing, b".")

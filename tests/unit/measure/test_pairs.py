@@ -126,7 +126,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     monkeypatch.setattr(pairs, "started", made.started)
     monkeypatch.setattr(pairs, "Process", made.process)
     monkeypatch.setattr(pairs, "SlicedSampling", lambda process: process)
-    monkeypatch.setattr(pairs, "time", SimpleNamespace(monotonic=lambda: made.clock))
+    monkeypatch.setattr(pairs, "clock", SimpleNamespace(monotonic=lambda: made.clock))
     return made
 
 

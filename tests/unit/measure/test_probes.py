@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import WorkerDiedError
@@ -87,9 +88,9 @@ def test_handovers_of_another_probe_version_are_ignored(waited: list[float]) -> 
 
 
 def test_waiting_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(0, 1000, 10))
+    seconds = iter(range(0, 1000, 10))
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(clock, "monotonic", lambda: float(next(seconds)))
     slow = Slow(*[105] * 20)
     prober = prober_of(slow, max_wait=25.0, known={"v": 70.0})
     assert prober.handover(lambda _: None) == 105

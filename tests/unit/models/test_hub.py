@@ -114,3 +114,20 @@ def test_full_disk_keeps_the_part_received(monkeypatch: pytest.MonkeyPatch, tmp_
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (tmp_path / ".model.st.incomplete").stat().st_size == limit
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"),
+    [
+        ("https://huggingface.co/a/b/blob/main/sub/m.pth", "write hf:a/b/sub/m.pth"),
+        ("https://huggingface.co/a/b/resolve/v1.0/m.pth?download=true", "write hf:a/b@v1.0/m.pth"),
+        ("https://hf-mirror.com/a/b/resolve/main/m.st", "write hf:a/b/m.st"),
+        ("https://modelscope.cn/models/a/b/file/view/master/m.gguf?status=2", "write ms:a/b/m.gguf"),
+        ("https://www.modelscope.cn/models/a/b/resolve/master/m.gguf", "write ms:a/b/m.gguf"),
+        ("https://example.org/m.pth", "download the file"),
+    ],
+)
+def test_an_address_is_told_as_a_reference(address: str, advice: str) -> None:
+    with pytest.raises(ModelError, match="is an address; ") as caught:
+        hub.parse(address)
+    assert str(caught.value).partition("; ")[2].startswith(advice)
