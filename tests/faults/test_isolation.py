@@ -64,7 +64,7 @@ def test_a_worker_killed_during_a_sample_is_noticed_at_once(engines: Engines) ->
 @pytest.mark.engine("llama-cpp")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to find the worker by its model")
 def test_one_engine_that_dies_fails_its_tests_alone(tmp_path: Path, engines: Engines) -> None:
-    victim = engines.file("llama-cpp", "f16").path
+    victim = engines.file("llama-cpp", "f16").path.resolve()  # as the system lists it
     engines.file("llama-cpp", "q8_0")
     (tmp_path / "conftest.py").write_text(QUICK, encoding="utf-8")
     options = command("--rwkv-backend=llama-cpp", "--rwkv-workload=pp16,tg4", "--rwkv-quant=f16,q8_0")
