@@ -106,7 +106,7 @@ def scripted_environment(monkeypatch: pytest.MonkeyPatch, cache_home: Path, no_e
     monkeypatch.syspath_prepend(SCRIPTED)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join(QUIET))
+    monkeypatch.setenv("PYTEST_ADDOPTS", " ".join([*QUIET, "-p", "scripted_machine"]))
     # What else the machine does while the tests run is not what they are about, and would widen every bound.
     monkeypatch.setattr(usage, "crowding", lambda *_: 0.0)
     monkeypatch.setattr(probes, "Worker", lambda **_: nullcontext(SteadyProbe()))
