@@ -112,4 +112,6 @@ def write_all(record: Record, requests: Sequence[ReportRequest], language: Langu
             written += write(record, request, language)
         except ReportError as error:  # noqa: PERF203 - a handful of reports
             failures.append(str(error))
+        except Exception as error:  # noqa: BLE001 - one report's fault may not cost the others, nor the tables
+            failures.append(f"report {request.path}, please report this: {type(error).__name__}: {error}")
     return written, failures

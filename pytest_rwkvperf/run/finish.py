@@ -90,9 +90,10 @@ def _saved(pytest_session: pytest.Session, session: Session, judgements: Mapping
             return replace(result, saved=saving.save(settings, session.folder, judgements.values()))
         if settings.aa and not session.observed:
             return replace(result, noise=saving.keep_noise(settings, session.folder))
-    except RwkvPerfError as error:
+    except Exception as error:  # noqa: BLE001 - no fault may cost the tables and the reports
         _mark_failed(pytest_session)
-        return replace(result, troubles=(str(error) if isinstance(error, StorageError) else f"not saved: {error}",))
+        reason = str(error) if isinstance(error, RwkvPerfError) else _fault(error)
+        return replace(result, troubles=(reason if isinstance(error, StorageError) else f"not saved: {reason}",))
     except KeyboardInterrupt:  # from here on it would cost the tables and the reports
         pytest_session.exitstatus = pytest.ExitCode.INTERRUPTED
         sentence = "interrupted while saving: the baseline is as it was, or has all of this run"
@@ -110,9 +111,16 @@ def _published(pytest_session: pytest.Session, session: Session, record: Record,
             history = spool.store(record, address.parse(settings.history, pytest_session.config.rootpath))
         except RwkvPerfError as error:
             troubles.append(str(error))
+        except Exception as error:  # noqa: BLE001 - no fault may cost the tables
+            troubles.append(f"not stored in the history: {_fault(error)}")
     if troubles:
         _mark_failed(pytest_session)
     return replace(result, reports=tuple(reports), history=history, troubles=(*result.troubles, *troubles))
+
+
+def _fault(error: Exception) -> str:
+    """An error that nothing foresaw, as a sentence."""
+    return f"{type(error).__name__}: {error}; please report this, with the run's record (--rwkv-report=run.json)"
 
 
 def _mark_failed(pytest_session: pytest.Session) -> None:

@@ -53,6 +53,7 @@ class RunFolder:
         self.path = path
         self._owner = owner
         self._seconds: dict[str, float] = {}
+        self._unwritten: dict[Path, bytes] = {}
 
     @classmethod
     def new(cls) -> RunFolder:
@@ -67,11 +68,22 @@ class RunFolder:
     def measured(self, case: Case, kind: type[Measured]) -> Measured | None:
         """What was measured of a case; None before that."""
         path = self._path_of(case, _SUFFIXES[kind])
+        if path in self._unwritten:
+            return record.from_json(self._unwritten[path], kind)
         return record.from_json(path.read_bytes(), kind) if path.exists() else None
 
-    def keep(self, case: Case, measured: CaseRecord | Pairing) -> None:
-        """Keep what was measured of a case."""
-        self._write(self._path_of(case, _SUFFIXES[type(measured)]), record.to_json(measured))
+    def keep(self, case: Case, measured: CaseRecord | Pairing) -> str:
+        """Keep what was measured of a case, in this process alone where the disk refuses it.
+
+        Returns: why it refuses; empty where it does not.
+        """
+        path, data = self._path_of(case, _SUFFIXES[type(measured)]), record.to_json(measured)
+        try:
+            self._write(path, data)
+        except errors.StorageError as error:
+            self._unwritten[path] = data
+            return str(error)
+        return ""
 
     def failure(self, case: Case, kind: type[CaseRecord | Pairing]) -> str:
         """Why measuring a case failed, as `ERROR: sentence`; empty when it did not."""
@@ -93,7 +105,7 @@ class RunFolder:
 
     def anything_measured(self) -> bool:
         """Whether a case was measured, judged or not: a test may call measure() alone."""
-        return any(next(self.path.glob(f"*{suffix}"), None) for suffix in _SUFFIXES.values())
+        return bool(self._unwritten) or any(next(self.path.glob(f"*{suffix}"), None) for suffix in _SUFFIXES.values())
 
     def spent(self, case: Case) -> tuple[float, int]:
         """The seconds that all cases took until now, and how many others than `case` were begun.
@@ -137,8 +149,13 @@ class RunFolder:
         return self.path / f"{address.replace(':', '-')}{_CEILINGS}"
 
     def _all(self, kind: type[Measured]) -> list[Measured]:
-        paths = sorted(self.path.glob(f"*{_SUFFIXES[kind]}"))
-        return [record.from_json(path.read_bytes(), kind) for path in paths]
+        suffix: str = _SUFFIXES[kind]
+        written = {*self.path.glob(f"*{suffix}")}
+        kept = {path: data for path, data in self._unwritten.items() if path.suffix == suffix}
+        return [
+            record.from_json(kept[path] if path in kept else path.read_bytes(), kind)
+            for path in sorted(written | kept.keys())
+        ]
 
     def _write(self, path: Path, data: bytes) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -78,7 +79,7 @@ class Launcher:
                 others=cases - 1,
             )
             taken = plan.measure(target, request.workloads, limits, self._saying(request.label))
-            _keep_deep(memo, target, taken)
+            self._keep_deep(memo, target, taken)
             return taken
 
         return self._once(case, request.label, CaseRecord, measured)
@@ -105,7 +106,7 @@ class Launcher:
                 new_target, old_target, request.workloads, budget_seconds=budget, decided=decided, progress=progress
             )
             for (target, memo), side in zip(sides, (taken.new, taken.old), strict=True):
-                _keep_deep(memo, target, side)
+                self._keep_deep(memo, target, side)
             return taken
 
         return self._once(case, request.label, Pairing, measured)
@@ -124,11 +125,21 @@ class Launcher:
             try:
                 measured = measure()
             except errors.RwkvPerfError as error:
-                self._folder.keep_failure(case, kind, error)
+                with suppress(errors.StorageError):  # it would take the place of the failure itself
+                    self._folder.keep_failure(case, kind, error)
                 raise
-            self._folder.keep(case, measured)
+            if refusal := self._folder.keep(case, measured):
+                self._progress.line(f"{label}: only this process has the figures: {refusal}")
             self._progress.line(measurement.summary(measured, label))
             return measured
+
+    def _keep_deep(self, memo: DeepCheckCache, target: Target, taken: CaseRecord) -> None:
+        """Remember a deep check that has just been made; where that fails, the next run repeats it."""
+        if target.known_deep is None and taken.deep is not None:
+            try:
+                memo.store(taken.deep)
+            except errors.StorageError as error:
+                self._progress.line(f"the next run checks {target.case.label} again: {error}")
 
     def _gpus(self) -> list[str]:
         devices = [device for engine in self._engines.found.values() for device in engine.devices]
@@ -157,9 +168,3 @@ def _same_device(device: Device, old: FoundEngine) -> Device:
         f"{old.python}: {old.backend.name} lists no {device.id} of kind {device.kind}, only {there}; "
         "choose with --rwkv-device one that both environments have"
     )
-
-
-def _keep_deep(memo: DeepCheckCache, target: Target, taken: CaseRecord) -> None:
-    """Remember a deep check that has just been made."""
-    if target.known_deep is None and taken.deep is not None:
-        memo.store(taken.deep)

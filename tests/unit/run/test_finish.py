@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
+
 import pytest
 
 from pytest_rwkvperf.core.cases import Item, Workload
+from pytest_rwkvperf.history import address
+from pytest_rwkvperf.run import finish, saving
 from pytest_rwkvperf.run.finish import Gatherer
 from pytest_rwkvperf.run.fixtures import PROPERTY
 from pytest_rwkvperf.verdict.judged import Judgement, to_json
 from tests.unit.building import CASE
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.run.session import Session
+    from pytest_rwkvperf.store.record import Record
 
 ITEM = Item(CASE, Workload("prefill", 512))
 
@@ -35,3 +44,21 @@ def test_the_strictest_verdict_on_an_item_counts(order: tuple[float, ...]) -> No
 
 def test_the_last_verdict_of_a_rerun_test_counts() -> None:
     assert gathered(*(Judgement(ITEM, "PASS", reason, 0.05) for reason in ("first", "second"))).reason == "second"
+
+
+def test_a_fault_while_saving_or_sending_costs_neither_tables_nor_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fault(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(saving, "save", fault)
+    monkeypatch.setattr(address, "parse", fault)
+    settings = SimpleNamespace(save="append", aa=False, reports=(), report_language="en", history="h.db")
+    session = cast("Session", SimpleNamespace(settings=settings, folder=None, observed=False))
+    run = cast("pytest.Session", SimpleNamespace(exitstatus=0, config=SimpleNamespace(rootpath=None)))
+    saved = finish._saved(run, session, {ITEM: Judgement(ITEM, "PASS", "", 0.05)})
+    assert saved.troubles[0].startswith("not saved: ZeroDivisionError: division by zero; please report this")
+    record = cast("Record", SimpleNamespace(cases=[SimpleNamespace(measured=True)]))
+    published = finish._published(run, session, record, saved)
+    assert published.troubles[0] == saved.troubles[0]
+    assert published.troubles[1].startswith("not stored in the history: ZeroDivisionError")
+    assert run.exitstatus == pytest.ExitCode.TESTS_FAILED
