@@ -1,7 +1,7 @@
 """A backend like a third party's, for tests: it has a clock of its own, and faults that its environment asks for.
 
-It knows only the correct logits of the parity checks, which it computes once for all its processes, and those of timed
-repetitions, which it takes from the plugin's own cache.
+It knows only the correct logits of the parity checks and of timed repetitions with the known prompt, from the plugin's
+own cache.
 
     SCRIPTED_FACTOR   everything takes this many times as long ("2")
     SCRIPTED_FAULT    WHAT@WHERE, where WHERE is versions, open or a method of the Engine protocol ("abort@decode");
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import atexit
 import ctypes
-import hashlib
 import json
 import math
 import os
@@ -35,8 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_rwkvperf.core.engine import Device, OpenRequest
-from pytest_rwkvperf.core.samples import KNOWN_SEED
-from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
+from pytest_rwkvperf.core.samples import CHECK_SEED, KNOWN_SEED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -346,27 +344,10 @@ class Script:
                 fault.play()
 
 
-def correct_logits(model: Path, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
-    """RWKV-7's logits after these tokens; cached beside the model."""
-    import numpy as np
-
-    digest = hashlib.sha256(repr(tuple(tokens)).encode()).hexdigest()[:16]
-    path = model.with_name(f"{model.name}.{digest}.npy")
-    if not path.exists():
-        from pytest_rwkvperf.models import st
-        from pytest_rwkvperf.oracle.rwkv7 import Oracle
-
-        temporary = path.with_suffix(f".{os.getpid()}.npy")
-        np.save(temporary, Oracle(st.read_header(model).weights()).forward(tokens))
-        temporary.replace(path)
-    logits: npt.NDArray[np.float32] = np.load(path)
-    return logits
-
-
 LONG = 32
 """Longer prompts than the short check's, with which an engine of `Cheat` cheats."""
 EXACTLY = 48
-WARM_PREFILLS, TIRED_DECODES = 6, 40
+WARM_PREFILLS, TIRED_DECODES = 6, 30
 
 
 class Cheat:
@@ -408,11 +389,19 @@ def content_hash(model: Path) -> str:
     return str(json.loads(record.read_text(encoding="utf-8"))["model"]) if record.exists() else ""
 
 
-def known_logits(model: Path, count: int) -> Path:
-    """Where the plugin keeps the oracle's logits after so many tokens of the known prompt."""
-    from pytest_rwkvperf.oracle import expected
+def right_logits(model: Path, tokens: tuple[int, ...]) -> npt.NDArray[np.float32] | None:
+    """The oracle's logits after these tokens, from the plugin's cache; None if no check has asked for them."""
+    import numpy as np
 
-    return expected.path_of(content_hash(model), "", KNOWN_SEED, count)
+    from pytest_rwkvperf.oracle import expected
+    from pytest_rwkvperf.worker import protocol
+
+    for seed in (CHECK_SEED, KNOWN_SEED):
+        path = expected.path_of(content_hash(model), "", seed, len(tokens))
+        if path.exists() and tokens == protocol.token_ids(len(tokens), VOCABULARY, seed):
+            logits: npt.NDArray[np.float32] = np.load(path)
+            return logits
+    return None
 
 
 class ScriptedEngine:
@@ -465,17 +454,10 @@ class ScriptedEngine:
         """Zeros but for one logit that the tokens' sum chooses; for the parity checks' prompts, the correct logits."""
         import numpy as np
 
-        from pytest_rwkvperf.worker import parity, protocol
-
         self._play("logits")
-        count = len(self._tokens)
-        if count in {PROMPT, DEPTH} and tuple(self._tokens) == parity.tokens(VOCABULARY, count):
-            correct = correct_logits(self._request.path, self._tokens)
-            return correct + 1 if Script.read().has("wrong", self._request.quant) else correct
-        known = known_logits(self._request.path, count)
-        if known.exists() and tuple(self._tokens) == protocol.token_ids(count, VOCABULARY, KNOWN_SEED):
-            right: npt.NDArray[np.float32] = np.load(known)
-            return right
+        right = right_logits(self._request.path, tuple(self._tokens))
+        if right is not None:
+            return right + 1 if Script.read().has("wrong", self._request.quant) else right
         logits, total = np.zeros(VOCABULARY, np.float32), sum(self._tokens)
         logits[total % VOCABULARY] = 100 + total % 1009
         return logits

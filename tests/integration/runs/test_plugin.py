@@ -547,10 +547,10 @@ HANDLE = """
         engine.prefill([1, 2, 3])
         engine.decode(4)
         logits = engine.logits()
-        assert logits.dtype == "float32" and logits.shape == (65536,) and set(logits) == {10}
+        assert logits.dtype == "float32" and logits.shape == (65536,) and logits.argmax() == 10
         engine.clear()
         engine.prefill(range(1, 101))
-        assert set(engine.logits()) == {5050 % 1000}, "chunks of 64 and 36"
+        assert engine.logits().argmax() == 5050, "chunks of 64 and 36"
         for wrong in ([], [65536], [-1]):
             with pytest.raises(OptionError):
                 engine.prefill(wrong)
@@ -558,13 +558,13 @@ HANDLE = """
             engine.decode(65536)
         other = scripted.open(st_model, "fp16", device="spare:0")
         other.decode(7)
-        assert (set(other.logits()), set(engine.logits())) == ({7}, {50})
+        assert (other.logits().argmax(), engine.logits().argmax()) == (7, 5050)
         with pytest.raises(OptionError, match="fp16, int8"):
             scripted.open(st_model, "q8_0")
         engine.clear()
         engine.prefill(np.arange(1, 5))
         engine.decode(np.int64(6))
-        assert set(engine.logits()) == {16}
+        assert engine.logits().argmax() == 16
         for wrong in ("x", 1.0, None, np.array([1, 2])):
             with pytest.raises(OptionError, match="is no token; tokens are integers, from 0 to the vocabulary's size"):
                 engine.decode(wrong)
@@ -572,7 +572,7 @@ HANDLE = """
             engine.prefill([1, "x"])
         with pytest.raises(OptionError, match="5 is no prompt; give a list of tokens, or one"):
             engine.prefill(5)
-        assert set(engine.logits()) == {16}, "a mistake reached the engine"
+        assert engine.logits().argmax() == 16, "a mistake reached the engine"
         with pytest.raises(OptionError, match="st_model and gguf_model give, not .*Path.*; pass the fixture itself"):
             scripted.open(st_model.path, "fp16")
 """
