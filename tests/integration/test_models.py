@@ -318,8 +318,8 @@ def test_files_that_torch_wrote_can_be_read(kind: str, saved: Path, files: dict[
         ("rwkv6", "RWKV-6"),
         ("vocabulary", r"'head\.weight' has shape \[50277, 256\], expected \[65536, 256\]"),
         ("integers", "holds long values"),
-        ("nested", "'state_dict' is a dictionary"),
-        ("list", "EMPTY_LIST"),
+        ("nested", "is a training checkpoint; save its 'state_dict' alone"),
+        ("list", "holds a list, expected a dictionary of tensors"),
         ("other", "not RWKV-7"),
     ],
 )

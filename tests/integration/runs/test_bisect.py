@@ -68,7 +68,7 @@ def test_the_slow_release_is_named_and_the_broken_one_skipped(capsys: pytest.Cap
     assert main(["bisect", "scripted-speed", "1.0..1.4", "--backend", "scripted", *options]) == 0
     told = capsys.readouterr().out
     assert "5 releases: 1.0, 1.1, 1.2, 1.3, 1.4" in told
-    assert "scripted-speed 1.4: slower: fp16 pp16 REGRESSION 0.500" in told
+    assert "scripted-speed 1.4: slower: fp16 pp16 REGRESSION 100.0% slower" in told
     assert "scripted-speed 1.2: skip: scripted-speed==1.2 cannot be installed" in told
     assert told.endswith("scripted-speed 1.3 is slower; 1.1 is not, or one of those skipped: 1.2.\n")
     assert len(Database(address.parse("runs.db", Path())).runs()) == told.count(" pp16 "), "a comparison is not stored"
@@ -107,7 +107,8 @@ def test_a_wrong_pytest_option_ends_the_search(
 def test_an_engine_missing_from_the_oldest_release_is_an_error(
     scripted_environment: pytest.MonkeyPatch,
 ) -> None:
-    scripted_environment.delenv("PYTHONPATH", raising=False)
+    for name in ("PYTHONPATH", "PYTEST_ADDOPTS"):
+        scripted_environment.delenv(name)
     bare = str(Path(sys.base_prefix, "bin", "python3"))
     with pytest.raises(release_check.OldestReleaseError, match=f"--rwkv-ab={bare}: llama-cpp is not installed"):
         release_check.compare(sys.executable, bare, "llama-cpp", OPTIONS[2:])
