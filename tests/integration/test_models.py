@@ -110,6 +110,7 @@ import os, re, sys, json
 os.environ.update(RWKV_V7_ON="1", RWKV_JIT_ON="1", RWKV_CUDA_ON="0")
 import torch
 from rwkv.model import RWKV
+torch.set_num_threads(1)  # beside other tests, several wait for each other in a loop
 model = RWKV(sys.argv[1][:-4], "cpu fp32")
 tokens = json.loads(sys.argv[2])
 forward = lambda tokens: model.forward(tokens, None)[0].double()
