@@ -8,9 +8,10 @@ from importlib.util import find_spec
 
 import pytest
 
-from pytest_rwkvperf.machine.fingerprint import nvidia_gpus
-
 pytest_plugins = ["pytester"]
+
+# Before NumPy is loaded. Threads of several processes' BLAS wait for each other in loops: tests took five times longer.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 ENGINES = {
     "rwkv": ("rwkv", "torch"),
@@ -25,6 +26,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
     One marked `gpu` is skipped where there is no GPU, under CI too: no machine of CI has one.
     """
+    from pytest_rwkvperf.machine.fingerprint import nvidia_gpus
+
     if item.get_closest_marker("gpu") and not nvidia_gpus():
         pytest.skip("NVML finds no NVIDIA GPU on this machine")
     for marker in item.iter_markers("engine"):
