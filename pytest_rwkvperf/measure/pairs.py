@@ -23,11 +23,13 @@ import numpy as np
 from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.core.errors import RwkvPerfError
 from pytest_rwkvperf.machine.conditions import Watch
+from pytest_rwkvperf.machine.neighbours import Neighbours
 from pytest_rwkvperf.machine.watching import GpuWatch
 from pytest_rwkvperf.measure.process import MeasuredCase, Process, started
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.measure.sampling import MAX_SAMPLES, SlicedSampling, sample_count
 from pytest_rwkvperf.stats.paired import LOOKS, Costs, best_blocks
+from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,6 +43,9 @@ of one can be trimmed."""
 
 FEWEST_SAMPLES = 2
 """Of a workload per process: one block. Less than without A/B, where an interval of its own is wanted."""
+
+WAITING_SHARE = 1 / 4
+"""Of the budget: what a case may spend on waiting for other processes to leave the processors."""
 
 CHOOSING_PAIRS = 8
 """Pairs before the number of samples is chosen: with fewer the pairs' variance is hardly known."""
@@ -72,9 +77,11 @@ def measure_pairs(
     sides = MeasuredCase(new), MeasuredCase(old)
     with GpuWatch(new.device) as gpu:
         pairs = _Pairs(*sides, workloads)
+        neighbours = Neighbours(new.case.threads, MAX_CONTENTION, WAITING_SHARE * budget_seconds, progress)
         while True:
             count = len(sides[0].runs) + 1
             progress(f"pair {count}")
+            neighbours.wait()
             pairs.run()
             if count not in LOOKS:
                 continue

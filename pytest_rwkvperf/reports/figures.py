@@ -8,11 +8,14 @@ from pytest_rwkvperf.core.cases import Workload
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import WorkloadKind
-    from pytest_rwkvperf.stats.verdicts import Comparison
+    from pytest_rwkvperf.stats.verdicts import Comparison, Step
     from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
 UNBOUNDED = 10.0
 """A comparison that detects only slowdowns beyond tenfold detects nothing."""
+
+STEPS: dict[Step, str] = {"": "", "identity": "software", "stored": "stored", "ab": "A/B"}
+"""What decided, as a table says it."""
 
 _WIDE = 100.0
 """A ratio beyond it is a bound that says nothing."""
@@ -90,7 +93,7 @@ def names(case: RecordedCase) -> dict[str, str]:
 
 
 def item_cells(case: RecordedCase, item: RecordedItem) -> dict[str, str]:
-    """The figures of a workload, by column. `finds` is the smallest slowdown that is found 19 times in 20."""
+    """The figures of a workload, by column. `finds` is the smallest slowdown that is found 19 times in 20, `by` what decided."""
     comparison = item.comparison
     detectable = comparison.detectable if comparison else None
     return {
@@ -103,6 +106,7 @@ def item_cells(case: RecordedCase, item: RecordedItem) -> dict[str, str]:
         "bounds": bounds(comparison),
         "finds": number(detectable, ".0%") if detectable is None or detectable < UNBOUNDED else "",
         "parity": parity(case.figures.parity if case.figures else None),
+        "by": STEPS[item.step],
         "verdict": item.verdict or "no verdict",
     }
 

@@ -66,6 +66,7 @@ class Html(Report):
             "gpu": any(item[name] is not None for item in items for name in on_gpu),
             "notes": _gpu_notes(record),
             "ceilings": _ceilings(record),
+            "steps": figures.STEPS,
         }
         data = {"data": {"items": items}, "samples-data": samples}
         return {"": render_page("report.html.jinja", "report.js", data, context)}

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.reports.report import Language
     from pytest_rwkvperf.store.record import Record
 
-_TEXT_COLUMNS = ("backend", "quant", "device", "workload", "verdict")
-_COLUMNS = (*_TEXT_COLUMNS[:4], "t/s", "± 95 %", "baseline", "ratio", "bounds", "parity", "verdict")
+_TEXT_COLUMNS = ("backend", "quant", "device", "workload", "by", "verdict")
+_COLUMNS = (*_TEXT_COLUMNS[:4], "t/s", "± 95 %", "baseline", "ratio", "bounds", "parity", "by", "verdict")
 _CASE_COLUMNS = (*_TEXT_COLUMNS[:3], "load", "first token", "inter-token p50", "p99", "peak RSS", "file")
 _MARKS = {"REGRESSION": "❌ ", "INVALID": "❌ ", "PASS": "✅ ", "IMPROVEMENT": "🚀 ", "INCONCLUSIVE": "❔ "}
 

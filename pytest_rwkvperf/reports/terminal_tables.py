@@ -26,9 +26,9 @@ _COLOURS = {
     "NO-BASELINE": "cyan",
 }
 
-_TEXT_COLUMNS = ("backend", "quant", "device", "workload", "verdict")
+_TEXT_COLUMNS = ("backend", "quant", "device", "workload", "by", "verdict")
 
-_WIDE_COLUMNS = ("bounds", "finds", "parity")
+_WIDE_COLUMNS = ("bounds", "finds", "parity", "by")
 """Left out of a narrow terminal."""
 
 _MAX_WIDTH = 1000

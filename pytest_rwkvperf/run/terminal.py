@@ -124,11 +124,19 @@ def _gravest(record: Record, counts: Counter[Verdict], settings: Settings) -> st
 
 def _inconclusive(record: Record) -> str:
     """What would bring a verdict. A larger budget does not where the machine allowed none."""
-    unsure = [item for _, item in record.items() if item.verdict == "INCONCLUSIVE"]
+    cases = [(case, item) for case, item in record.items() if item.verdict == "INCONCLUSIVE"]
+    unsure = [item for _, item in cases]
     if any(item.voided == "watched" for item in unsure):
         return "A debugger or a coverage tool is active, so no verdict counts: run without it (pytest-cov: --no-cov)."
     if any(item.voided == "gpu" for item in unsure):
         return "A GPU was throttled or busy, which voided verdicts: run again when it is idle and cool."
+    measured = filter(None, (case.sides(item)[0] for case, item in cases if item.step == "ab"))
+    foreign = max((side.conditions.foreign for side in measured), default=0.0)
+    if foreign > MAX_CONTENTION:
+        return (
+            f"Other processes took {foreign:.0%} of the processors: run again when the machine is idle, or leave them a "
+            "processor with --rwkv-threads."
+        )
     if all(item.comparison is not None and item.comparison.detectable is None for item in unsure):
         return (
             "The machine allowed no verdict, now or when the baseline was stored: it was crowded, or its processors "
@@ -139,8 +147,9 @@ def _inconclusive(record: Record) -> str:
 
 
 def _detectable(record: Record, settings: Settings) -> list[str]:
-    """The smallest slowdowns that this machine's noise lets a run detect: in A/B all, else those that are too large."""
-    compared = [(case, item, item.comparison) for case, item in record.items() if item.comparison]
+    """The smallest slowdowns that this machine's noise lets a run detect: in A/B all, of stored figures too large ones."""
+    step = "ab" if settings.ab else "stored"
+    compared = [(case, item, item.comparison) for case, item in record.items() if item.comparison and item.step == step]
     if settings.ab:
         slowdowns = ", ".join(
             f"{item_name(case, item)} {number(comparison.detectable, '.1%') or 'none'}"

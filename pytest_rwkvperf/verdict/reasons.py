@@ -88,8 +88,10 @@ def compared(comparison: Comparison, new: SessionTimes, stored: StoredSessions) 
 
 
 def compared_pairs(comparison: Comparison, pairing: Pairing) -> str:
-    """Why an A/B comparison has its verdict, with the number of pairs and the versions that differ."""
-    return f"{_bounds(comparison)}; {len(pairing.new.runs)} pairs, {_versions(pairing)}"
+    """Why an A/B comparison has its verdict, with the number of pairs, the versions that differ and the neighbours."""
+    foreign = pairing.new.conditions.foreign
+    crowded = f"; other processes took {foreign:.0%} of the processors" if foreign > MIN_CONTENTION else ""
+    return f"{_bounds(comparison)}; {len(pairing.new.runs)} pairs, {_versions(pairing)}{crowded}"
 
 
 def _versions(pairing: Pairing) -> str:
