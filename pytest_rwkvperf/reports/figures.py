@@ -93,7 +93,10 @@ def names(case: RecordedCase) -> dict[str, str]:
 
 
 def item_cells(case: RecordedCase, item: RecordedItem) -> dict[str, str]:
-    """The figures of a workload, by column. `finds` is the smallest slowdown that is found 19 times in 20, `by` what decided."""
+    """The figures of a workload, by column.
+
+    `finds` is the smallest slowdown that is found 19 times in 20, `by` what decided.
+    """
     comparison = item.comparison
     detectable = comparison.detectable if comparison else None
     return {

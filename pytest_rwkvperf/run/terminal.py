@@ -134,8 +134,8 @@ def _inconclusive(record: Record) -> str:
     foreign = max((side.conditions.foreign for side in measured), default=0.0)
     if foreign > MAX_CONTENTION:
         return (
-            f"Other processes took {foreign:.0%} of the processors: run again when the machine is idle, or leave them a "
-            "processor with --rwkv-threads."
+            f"Other processes took {foreign:.0%} of the processors: run again when the machine is idle, or leave them "
+            "a processor with --rwkv-threads."
         )
     if all(item.comparison is not None and item.comparison.detectable is None for item in unsure):
         return (
@@ -147,21 +147,21 @@ def _inconclusive(record: Record) -> str:
 
 
 def _detectable(record: Record, settings: Settings) -> list[str]:
-    """The smallest slowdowns that this machine's noise lets a run detect: in A/B all, of stored figures too large ones."""
-    step = "ab" if settings.ab else "stored"
-    compared = [(case, item, item.comparison) for case, item in record.items() if item.comparison and item.step == step]
+    """The smallest slowdowns that this machine's noise lets a run detect: in A/B all, else those that are too large."""
+    compared = [(case, item, item.comparison) for case, item in record.items() if item.comparison]
     if settings.ab:
         slowdowns = ", ".join(
             f"{item_name(case, item)} {number(comparison.detectable, '.1%') or 'none'}"
             for case, item, comparison in compared
         )
         return [f"Smallest slowdown that such a run finds 19 times in 20: {slowdowns}."] if slowdowns else []
+    by_stored = [each for _, item, each in compared if item.step == "stored"]
     # More sessions narrow bounds that exist; a voided comparison has none.
-    detectable = [(each.detectable, each.tolerance) for _, _, each in compared if each.detectable is not None]
+    detectable = [(each.detectable, each.tolerance) for each in by_stored if each.detectable is not None]
     coarse = [slowdown for slowdown, tolerance in detectable if slowdown > _COARSE * tolerance]
     if not coarse:
         return []
-    share = f"{len(coarse)} of {len(compared)} find only slowdowns of more than {_COARSE} times the tolerance"
+    share = f"{len(coarse)} of {len(by_stored)} find only slowdowns of more than {_COARSE} times the tolerance"
     best = f" ({min(coarse):.0%} at best)" if min(coarse) < UNBOUNDED else ""
     return [f"{share}{best}: more baseline sessions, --rwkv-aa once, or --rwkv-ab see more."]
 

@@ -155,5 +155,5 @@ def with_verdict(verdict: Verdict, **changed: Any) -> RecordedItem:  # noqa: ANN
         item = replace(item, rate=Rate(1234.567, 1200, 1260, 5, 50))
     if verdict not in {"INVALID", "NO-BASELINE"}:
         comparison = Comparison(0.512, 0.456, 0.571, 0.05, 0.01, 0.09)
-        item = replace(item, baseline=Rate(98.765, 98, 99, 5, 50), comparison=comparison)
+        item = replace(item, baseline=Rate(98.765, 98, 99, 5, 50), comparison=comparison, step="stored")
     return replace(item, **changed)

@@ -13,6 +13,7 @@ import pytest
 
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.reports import formats, html, report_files
+from pytest_rwkvperf.reports.figures import STEPS
 from pytest_rwkvperf.store import record
 from pytest_rwkvperf.store.record import Record, SkippedEngine
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record, slower
@@ -99,7 +100,7 @@ def parsed(page: str) -> Parsed:
 
 def test_every_figure_of_the_record_is_in_the_table(parsed: Parsed) -> None:
     taken = hostile_record()
-    rows = [row for row in parsed.rows if len(row) == 14]
+    rows = [row for row in parsed.rows if len(row) == 15]
     assert len(rows) == 6
     for row, (case, item) in zip(rows, taken.items(), strict=True):
         assert [text for text, _ in row[:4]] == [case.case.backend, case.case.quant, case.case.device, item.workload]
@@ -110,8 +111,9 @@ def test_every_figure_of_the_record_is_in_the_table(parsed: Parsed) -> None:
         assert item.baseline is not None
         figures += [item.baseline.median, ratio.ratio, ratio.low, ratio.high, ratio.detectable]
         assert values == ["" if one is None else str(one) for one in figures]
-        assert row[12][0] == (item.verdict or "not judged")
-        assert row[13][0] == item.reason
+        assert row[12][0] == STEPS[item.step]
+        assert row[13][0] == (item.verdict or "not judged")
+        assert row[14][0] == item.reason
 
 
 def test_charts_get_the_records_figures(parsed: Parsed) -> None:

@@ -51,8 +51,8 @@ def test_table_fits_the_usual_widths(width: int) -> None:
 
 def test_narrow_terminal_has_no_bounds_detectable_slowdown_and_parity() -> None:
     header, _, regression, *_ = lines(*ALL)
-    assert header.split()[-4:] == ["bounds", "finds", "parity", "verdict"]
-    assert regression.split()[-4:] == ["0.46-0.57", "9%", "1.0e-04", "REGRESSION"]
+    assert header.split()[-5:] == ["bounds", "finds", "parity", "by", "verdict"]
+    assert regression.split()[-5:] == ["0.46-0.57", "9%", "1.0e-04", "stored", "REGRESSION"]
     assert lines(*ALL, width=80)[0].split()[-2:] == ["ratio", "verdict"]
 
 
