@@ -36,8 +36,8 @@ def scripts(node: Any) -> Iterator[str]:  # noqa: ANN401 - YAML
             yield from scripts(item)
 
 
-@pytest.mark.parametrize("name", ["github.yml", "gitlab.yml"])
-def test_every_option_in_a_template_is_understood(name: str, pytester: pytest.Pytester) -> None:
+@pytest.mark.parametrize(("name", "count"), [("github.yml", 2), ("github-hosted.yml", 1), ("gitlab.yml", 2)])
+def test_every_option_in_a_template_is_understood(name: str, count: int, pytester: pytest.Pytester) -> None:
     text = (CI / name).read_text(encoding="utf-8")
     runs = [
         line
@@ -45,7 +45,7 @@ def test_every_option_in_a_template_is_understood(name: str, pytester: pytest.Py
         for line in re.split(r"(?<!\\)\n", script)
         if "pytest -" in line
     ]
-    assert len(runs) == 2
+    assert len(runs) == count
     for run in runs:
         arguments = shlex.split(run.replace("\\\n", " ").replace("$SAVE", "append"))
         config = pytester.parseconfig(*arguments[arguments.index("pytest") + 1 :])
@@ -66,10 +66,11 @@ def test_github_template_gives_each_job_only_the_permissions_it_needs() -> None:
     ("path", "schema", "mistake"),
     [
         (CI / "github.yml", GITHUB, ("timeout-minutes:", "timeout-minuts:")),
+        (CI / "github-hosted.yml", GITHUB, ("timeout-minutes:", "timeout-minuts:")),
         (ROOT / ".github" / "workflows" / "ci.yml", GITHUB, ("runs-on:", "run-on:")),
         (CI / "gitlab.yml", GITLAB, ("when: manual", "when: sometimes")),
     ],
-    ids=["github", "own", "gitlab"],
+    ids=["github", "hosted", "own", "gitlab"],
 )
 def test_templates_follow_the_published_schemas(
     path: Path, schema: tuple[str, ...], mistake: tuple[str, str], tmp_path: Path
