@@ -56,10 +56,10 @@ PROCESSOR = Path("/proc/cpuinfo").read_text(errors="replace") if sys.platform ==
 
 PROOFS = {  # what `prove` runs, in this order, from benchmarks/
     "startup": "startup/startup.py", "gate": "gate/reruns.py", "steps": "gate/steps.py",
-    "fidelity": "fidelity/llama_bench.py", "tools": "fidelity/own_tools.py", "parity": "parity/spread.py", "planted": "parity/planted.py",
-    "formats": "models/write_formats.py", "history": "history/planted.py", "faults": "faults/table.py",
-    "merge": "fleet/merge.py", "fleet": "fleet/cluster.py", "verdicts": "verdicts/verdicts.py",
-    "simulated": "verdicts/simulated.py", "ab": "ab/power.py",
+    "fidelity": "fidelity/llama_bench.py", "tools": "fidelity/own_tools.py", "parity": "parity/spread.py",
+    "planted": "parity/planted.py", "formats": "models/write_formats.py", "history": "history/planted.py",
+    "faults": "faults/table.py", "merge": "fleet/merge.py", "fleet": "fleet/cluster.py",
+    "verdicts": "verdicts/verdicts.py", "simulated": "verdicts/simulated.py", "ab": "ab/power.py",
 }  # fmt: skip
 CRATE = "--manifest-path native/web-rwkv/Cargo.toml"
 COMMANDS = {  # the lines of the other commands, programs of .venv but for cargo

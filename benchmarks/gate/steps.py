@@ -3,7 +3,7 @@
 One baseline of one session is saved by a run of its own. Then runs of these scenarios take turns, each written down as
 soon as it is done, until each has --runs of them; what is recorded already is kept:
 
-* harmless: the new engine differs from the stored one in a variable that does nothing; every REGRESSION is a false alarm;
+* harmless: the new engine differs from the stored one in a variable that does nothing; a REGRESSION is a false alarm;
 * slower: every call of the new engine takes 5 % or 10 % longer (.ci/slowed_backend.py).
 
     python benchmarks/gate/steps.py --runs 10
@@ -127,9 +127,9 @@ def table(facts: dict[str, Any]) -> str:
         "# What the gate decides",
         "",
         "llama.cpp behind `.ci/slowed_backend.py`, one stored session, default options but for what the row names.",
-        "*Right*: workloads with the right verdict. *False alarms*: runs of harmless changes with a REGRESSION, with the",
-        "upper bound of Clopper and Pearson at 95 %. *Seconds*: of a whole run with pytest's start, median and 95 %",
-        "quantile.",
+        "*Right*: workloads with the right verdict. *False alarms*: runs of harmless changes with a REGRESSION, with",
+        "the upper bound of Clopper and Pearson at 95 %. *Seconds*: of a whole run with pytest's start, median and",
+        "95 % quantile.",
         "",
     ]
     for machine, runs in facts.items():
