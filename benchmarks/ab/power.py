@@ -235,9 +235,9 @@ def resampled(facts: dict[str, Any]) -> str:
     count = sum(run["looks"][-1][0] for run in runs)
     said_of = (
         f"Resampled, {RESAMPLED} runs a row, from {count} pairs of identical code, {statistics.median(seconds):.1f} s "
-        "each; pairs lie apart by their standard deviation of most / of all of them. A few pairs drawn more than once "
-        "look quieter than they are, so these are upper estimates of power and no error rates: those are simulated "
-        "in `tests/unit/stats/test_paired.py`."
+        "each; pairs of the same order lie apart by their standard deviation of most / of all of them. A few pairs "
+        "drawn more than once look quieter than they are, so these are upper estimates of power and no error rates: "
+        "those are simulated in `tests/unit/stats/test_paired.py`."
     )
     lines = [
         "",
@@ -248,7 +248,8 @@ def resampled(facts: dict[str, Any]) -> str:
     ]
     for name in facts["workloads"]:
         pairs = np.concatenate([np.array(run["log_ratios"][name]) for run in runs])
-        apart = " / ".join(f"{one:.1%}" for one in pairs.std(axis=0, ddof=1))
+        orders = np.stack([pairs[first::2] for first in (0, 1)])
+        apart = " / ".join(f"{one:.1%}" for one in (orders - orders.mean(axis=1, keepdims=True)).std(axis=(0, 1)))
         for tolerance in (0.01, 0.05):
             for slowdown in (one for one in SLOWDOWNS if not 0 < one <= tolerance):
                 said, ends = drawn(pairs - pairs.mean(axis=0), slowdown, tolerance, len(facts["workloads"]))
@@ -272,7 +273,9 @@ def drawn(
     """The verdicts of resampled runs of one workload, and after how many pairs each fell."""
     random, said, ends = np.random.default_rng(1), Counter[str](), []
     for _ in range(RESAMPLED):
-        chosen = random.choice(pairs, LOOKS[-1]) - math.log1p(slowdown)
+        # The sides take turns in being opened first, which has an effect: draw from the pairs of the same order.
+        turns = [random.choice(pairs[first::2], LOOKS[-1] // 2) for first in (0, 1)]
+        chosen = np.stack(turns, axis=1).reshape(-1, 2) - math.log1p(slowdown)
         ratios = [PairRatio(*one) for one in chosen]
         verdict, look = "INCONCLUSIVE", 0
         for look in LOOKS:
