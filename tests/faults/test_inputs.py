@@ -107,7 +107,7 @@ def test_an_unusable_cache_is_a_usage_error(new_sandbox: SandboxFactory, variabl
     sandbox.extra = variables
     result = sandbox.run()
     assert result.code == pytest.ExitCode.USAGE_ERROR, result.text
-    assert "point the cache elsewhere (XDG_CACHE_HOME on Linux)" in result.sentence
+    assert "point the cache elsewhere (XDG_CACHE_HOME on Linux" in result.sentence
     assert "INTERNALERROR" not in result.text
 
 

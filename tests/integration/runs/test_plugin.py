@@ -74,7 +74,7 @@ def test_measuring_runs_the_shipped_suite_and_prints_the_table(runs: Runs) -> No
         [
             r"rwkvperf: synthetic:nano, 1 cases, 2 workloads, the shipped suite \(--rwkv-suite=auto\)",
             r"rwkvperf: .*at least 3 processes x 3 samples each.*",
-            r"backend +quant +device +workload +t/s +± 95 % +baseline +ratio +bounds +finds +parity +verdict *",
+            r"backend +quant +device +workload +t/s +± 95 % +baseline +ratio +bounds +finds +parity +by +verdict *",
             r"scripted +fp16 +cpu +pp16 +50\.00 +[12]\.\d% +0\.0e\+00 +NO-BASELINE",
             r"scripted +fp16 +cpu +tg4 +10\.00 +[12]\.\d% +0\.0e\+00 +NO-BASELINE",
             r"No baseline to compare with: .*--rwkv-save-baseline stores one\.",

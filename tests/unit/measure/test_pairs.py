@@ -56,6 +56,7 @@ class Stage:
     deep: list[tuple[str, bool]] = field(default_factory=list)
     known: list[dict[Workload, float]] = field(default_factory=list)
     checked: list[dict[str, int]] = field(default_factory=list)
+    waits: list[int] = field(default_factory=list)
     clock: float = 100.0
 
     @contextmanager
@@ -124,6 +125,7 @@ class Process:
 def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     made = Stage()
     monkeypatch.setattr(pairs, "started", made.started)
+    monkeypatch.setattr(pairs, "Neighbours", lambda *_: SimpleNamespace(wait=lambda: made.waits.append(len(made.log))))
     monkeypatch.setattr(pairs, "Process", made.process)
     monkeypatch.setattr(pairs, "SlicedSampling", lambda process: process)
     monkeypatch.setattr(pairs, "clock", SimpleNamespace(monotonic=lambda: made.clock))
@@ -180,6 +182,12 @@ def test_both_are_warm_before_either_is_timed_and_both_live_until_both_are_done(
     measure()
     one_pair = [what for what, _ in stage.log[: len(stage.log) // MIN_PAIRS]]
     assert one_pair == ["open", "open", "warm", "warm", *["pp512"] * 4, "close", "close"]
+
+
+def test_neighbours_are_waited_for_before_each_pair(stage: Stage) -> None:
+    measure()
+    assert len(stage.waits) == MIN_PAIRS
+    assert all(stage.log[at][0] == "open" for at in stage.waits)
 
 
 def test_every_pair_has_processes_of_its_own(stage: Stage) -> None:
