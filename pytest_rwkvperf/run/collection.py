@@ -360,6 +360,7 @@ def scheduler(config: pytest.Config, log: Any, session: Session) -> Any:  # noqa
 def announcement(config: pytest.Config, session: Session) -> list[str]:
     """What will be measured, for how long, and with which suite."""
     from pytest_rwkvperf.machine import observers
+    from pytest_rwkvperf.measure.pairs import FEWEST_SAMPLES
     from pytest_rwkvperf.measure.plan import MIN_PROCESSES
     from pytest_rwkvperf.measure.sampling import MIN_SAMPLES
     from pytest_rwkvperf.stats.paired import MIN_PAIRS
@@ -371,8 +372,9 @@ def announcement(config: pytest.Config, session: Session) -> list[str]:
     suite = "the shipped suite" if config.stash[_WITH_SUITE] else "your own tests"
     counts = f"{len(selected.questions)} cases, {len(selected.items)} workloads"
     share = f"{settings.budget_seconds / len(selected.questions):.0f} s a case"
-    least = f"{MIN_PAIRS} pairs of" if settings.ab else f"{MIN_PROCESSES}"
-    minimum = f"at least {least} processes x {MIN_SAMPLES} samples each, for which slow engines need longer"
+    ab = f"{MIN_PAIRS} pairs of processes x {FEWEST_SAMPLES} samples"
+    least = ab if settings.ab else f"{MIN_PROCESSES} processes x {MIN_SAMPLES} samples"
+    minimum = f"at least {least} each, for which slow engines need longer"
     against = f"in alternation with {settings.ab}" if settings.ab else f"against {settings.baseline_dir}"
     steps = [f"rwkvperf: {sentence}" for sentence in session.plan()]
     watchers = " and ".join(observers.names())
