@@ -47,8 +47,8 @@ class Scenario:
     right: str
 
 
-NANO = ("--rwkv-model=synthetic:nano", "--rwkv-quant=f16,q8_0", "--rwkv-workload=pp512,tg128")
-SMALL = ("--rwkv-model=synthetic:0.1b", "--rwkv-quant=q8_0", "--rwkv-workload=pp128,tg32")
+NANO = ("--rwkv-model=synthetic:nano", "--rwkv-threads=1", "--rwkv-quant=f16,q8_0", "--rwkv-workload=pp512,tg128")
+SMALL = ("--rwkv-model=synthetic:0.1b", "--rwkv-threads=1", "--rwkv-quant=q8_0", "--rwkv-workload=pp128,tg32")
 SCENARIOS = (
     Scenario("harmless, 4 workloads of nano at 5 %", NANO, "1.000000001", "PASS"),
     Scenario("harmless, 2 workloads of 0.1b at 5 %", SMALL, "1.000000001", "PASS"),
@@ -126,7 +126,8 @@ def table(facts: dict[str, Any]) -> str:
     lines = [
         "# What the gate decides",
         "",
-        "llama.cpp behind `.ci/slowed_backend.py`, one stored session, default options but for what the row names.",
+        "llama.cpp behind `.ci/slowed_backend.py`, one thread, one stored session, otherwise default options but for what the",
+        "row names.",
         "*Right*: workloads with the right verdict. *False alarms*: runs of harmless changes with a REGRESSION, with",
         "the upper bound of Clopper and Pearson at 95 %. *Seconds*: of a whole run with pytest's start, median and",
         "95 % quantile.",

@@ -27,7 +27,7 @@ from pytest_rwkvperf.machine.neighbours import Neighbours
 from pytest_rwkvperf.machine.watching import GpuWatch
 from pytest_rwkvperf.measure.process import MeasuredCase, Process, started
 from pytest_rwkvperf.measure.record import Pairing
-from pytest_rwkvperf.measure.sampling import MAX_SAMPLES, SlicedSampling, sample_count
+from pytest_rwkvperf.measure.sampling import SlicedSampling, sample_count
 from pytest_rwkvperf.stats.paired import LOOKS, Costs, best_blocks
 from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION
 
@@ -49,6 +49,9 @@ WAITING_SHARE = 1 / 4
 
 CHOOSING_PAIRS = 8
 """Pairs before the number of samples is chosen: with fewer the pairs' variance is hardly known."""
+
+MOST_BLOCKS = 20
+"""Of a workload in a pair. More than without A/B: where quick repetitions scatter much, many of them are cheap."""
 
 _LONGEST_SHARE = 2.0
 """Samples may take this many times as long as opening and warming two processes: beyond it a pair becomes dearer
@@ -143,7 +146,7 @@ class _Pairs:
         overhead = float(np.median(self._overhead[1:]))  # the first pair makes the deep check
         for workload in self._workloads:
             seconds = float(np.median(self._block_seconds[workload]))
-            most = min(MAX_SAMPLES // 2, int(_LONGEST_SHARE * overhead / len(self._workloads) / seconds))
+            most = min(MOST_BLOCKS, int(_LONGEST_SHARE * overhead / len(self._workloads) / seconds))
             costs = Costs(pair=overhead / len(self._workloads), block=seconds)
             self._blocks[workload] = max(1, min(most, best_blocks(pairing.block_differences(workload), costs)))
 
