@@ -107,7 +107,7 @@ def main() -> None:
         offer_backend(folder)
         if options.runs:
             for case in (NANO, SMALL):
-                run(folder, "1", *case, "--rwkv-save-baseline")
+                run(folder, "1", *case, "--rwkv-save-baseline", "--rwkv-budget=40")
         for index in range(options.runs):
             for scenario in SCENARIOS:
                 done = runs.setdefault(scenario.name, [])
@@ -126,8 +126,8 @@ def table(facts: dict[str, Any]) -> str:
     lines = [
         "# What the gate decides",
         "",
-        "llama.cpp behind `.ci/slowed_backend.py`, one thread, one stored session, otherwise default options but for what the",
-        "row names.",
+        "llama.cpp behind `.ci/slowed_backend.py`, one thread, one stored session of 40 s, otherwise default",
+        "options but for what the row names.",
         "*Right*: workloads with the right verdict. *False alarms*: runs of harmless changes with a REGRESSION, with",
         "the upper bound of Clopper and Pearson at 95 %. *Seconds*: of a whole run with pytest's start, median and",
         "95 % quantile.",
