@@ -49,32 +49,35 @@ def run(command: Sequence[str], *, capture: bool = False) -> subprocess.Complete
     """
     stream = subprocess.PIPE if capture else None
     # errors="replace": pip prints file names as they are, in any encoding.
-    with subprocess.Popen(command, stdout=stream, stderr=stream, text=True, errors="replace") as process:
-        try:
-            out, err = process.communicate()
-        except KeyboardInterrupt:
-            _end(process, _AFTER_INTERRUPT)
-            raise
-        except BaseException:
-            _end(process, 0)
-            raise
+    with (
+        subprocess.Popen(command, stdout=stream, stderr=stream, text=True, errors="replace") as process,
+        _ended_on_error(process),
+    ):
+        out, err = process.communicate()
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def run_into(log: Path, command: Sequence[str], still_running: Callable[[], None]) -> int:
     """Run a program to its end with its output in a file; its exit code. `still_running` is called every 20 seconds."""
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process:
-        try:
-            while True:
-                with suppress(subprocess.TimeoutExpired):
-                    return process.wait(_PROGRESS_SECONDS)
-                still_running()
-        except KeyboardInterrupt:
-            _end(process, _AFTER_INTERRUPT)
-            raise
-        except BaseException:
-            _end(process, 0)
-            raise
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process,
+        _ended_on_error(process),
+    ):
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(_PROGRESS_SECONDS)
+            still_running()
+
+
+@contextmanager
+def _ended_on_error(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> Iterator[None]:
+    """End the process if an exception leaves the block; after Ctrl-C it is first given time to end by itself."""
+    try:
+        yield
+    except BaseException as error:
+        _end(process, _AFTER_INTERRUPT if isinstance(error, KeyboardInterrupt) else 0)
+        raise
 
 
 def _end(process: subprocess.Popen[str] | subprocess.Popen[bytes], seconds: float) -> None:

@@ -22,11 +22,12 @@ from pytest_rwkvperf.run.verdicts import Verdicts, read_reference
 from pytest_rwkvperf.verdict import judgement, steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from pytest_rwkvperf.core.cases import Case, Item, Question
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
+    from pytest_rwkvperf.run.discovery import FoundEngine
     from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.progress import Progress
     from pytest_rwkvperf.verdict.judged import Judgement, Reference
@@ -119,11 +120,11 @@ class Session:
 
     def _pairing(self, case: Case) -> Pairing:
         """Measure a case in alternation with what `--rwkv-ab` names, unless that has been done."""
-        questions = self.selected.questions[case]
+        return self._alternate(case, self.selected.questions[case], self.engines.old[case.backend])
+
+    def _alternate(self, case: Case, questions: Collection[Question], old: FoundEngine) -> Pairing:
         decided = partial(self._verdicts.pairs_decide, questions)
-        return self._launcher.measure_pairing(
-            case, self._request(case, questions), self.engines.old[case.backend], decided
-        )
+        return self._launcher.measure_pairing(case, self._request(case, questions), old, decided)
 
     def _settle(self, question: Question, stored: Judgement) -> Judgement:
         """What A/B against the baseline's software says where stored figures leave the case's questions open."""
@@ -131,14 +132,12 @@ class Session:
         record, verdicts = self._record(case), self._verdicts
         left = [each for each in self.selected.questions[case] if steps.is_open(verdicts.of_stored(each, record))]
         try:
-            rebuilt = self.engines.rebuilt(case.backend)
-            decided = partial(verdicts.pairs_decide, left)
-            pairing = self._launcher.measure_pairing(case, self._request(case, left), rebuilt, decided)
+            pairing = self._alternate(case, left, self.engines.rebuilt(case.backend))
         except RwkvPerfError as error:
             return steps.undecided_by_ab(verdicts.of_stored(question, record, whole=True), str(error))
         return steps.decided_by_ab(stored, verdicts.of_pairs(question, pairing))
 
-    def _request(self, case: Case, questions: Iterable[Question]) -> CaseRequest:
+    def _request(self, case: Case, questions: Collection[Question]) -> CaseRequest:
         return CaseRequest(
             label=self.selected.labels[case],
             workloads=tuple(dict.fromkeys(question.item.workload for question in questions)),
