@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from pytest_rwkvperf.core.text import printable
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from rich.console import RenderableType
@@ -99,6 +102,12 @@ class Console:
         self._stop()
         sys.stdout.write(text)
         sys.stdout.flush()
+
+    def notes(self, lines: Sequence[str]) -> None:
+        """Write lines about a result on stderr, so that stdout has the result alone."""
+        self._stop()
+        for line in lines:
+            self._err.print(printable(line), markup=False)
 
     def _stop(self) -> None:
         if self._err.is_terminal:  # stopping a bar that was never started prints an empty line

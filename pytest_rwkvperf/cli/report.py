@@ -46,12 +46,21 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if not options.format and not options.output:
         raise OptionError("no format is given; add --format or -o FILE")
     if options.output:
-        text = f"{options.format}:{options.output}" if options.format else options.output
-        request = formats.parse(text, Path(), "")
-        report_files.check([request])
-        for path in report_files.write(record.read(options.record), request, options.language):
-            console.text(f"{path}\n")
+        _write(options, console)
         return 0
-    report = formats.load(options.format)
-    console.text("\n".join(report.render(record.read(options.record), options.language).values()))
+    report, stored = formats.load(options.format), record.read(options.record)
+    console.text("\n".join(report.render(stored, options.language).values()))
+    console.notes(report.advice(stored, options.language, lambda _part: "-"))
+    console.notes(report.links(stored, options.language))
     return 0
+
+
+def _write(options: argparse.Namespace, console: Console) -> None:
+    text = f"{options.format}:{options.output}" if options.format else options.output
+    request = formats.parse(text, Path(), "")
+    report_files.check([request])
+    stored = record.read(options.record)
+    for path in report_files.write(stored, request, options.language):
+        console.text(f"{path}\n")
+    console.notes(report_files.advice_on(stored, request, options.language))
+    console.notes(formats.load(request.format).links(stored, options.language))

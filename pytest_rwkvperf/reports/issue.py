@@ -1,13 +1,19 @@
-"""The community guide's three issue templates, filled in from a record: one file per engine, in English or Chinese."""
+"""The community guide's three issue templates, filled in from a record: one text for each engine.
+
+The text is what stands in the issue. Title and labels, which GitHub keeps apart, are printed with the command that
+posts it and in the link that opens the template filled in.
+"""
 
 from __future__ import annotations
 
-import json
+import shlex
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import ReportError
-from pytest_rwkvperf.reports import figures, tool_output
+from pytest_rwkvperf.reports import figures, guide, tool_output
+from pytest_rwkvperf.reports.issue_link import Draft, link
 from pytest_rwkvperf.reports.issue_texts import TEXTS, Texts
 from pytest_rwkvperf.reports.markdown_text import clean, escape, table
 from pytest_rwkvperf.reports.report import Report
@@ -19,17 +25,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.reports.report import Language
     from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
-ACCEPTED = (32, 2560)
-"""Layers and width of the 2.9B model, the only one whose figures the guide collects."""
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
-    """One of the guide's templates: the tool's name in title and label, and the tool's output with our figures."""
-
-    tool: str
-    label: str
-    performance: Callable[[Record, Sequence[RecordedCase]], str]
+_TITLE = 256
+"""Characters of a title that GitHub takes."""
 
 
 def _fenced(text: str) -> str:
@@ -37,25 +34,40 @@ def _fenced(text: str) -> str:
     return f"```text\n{text.replace('```', chr(0x2018) * 3)}```\n"
 
 
-WEB_RWKV = Template("web-rwkv", "web-rwkv", lambda _record, cases: tool_output.web_rwkv_table(cases))
-RWKV_PIP = Template("rwkv-pip", "rwkv-pip", lambda _record, cases: _fenced(tool_output.chat_lines(cases)))
-LLAMA_CPP = Template("llama.cpp", "llama.cpp", tool_output.llama_bench_table)
-TEMPLATES = {
-    "web-rwkv": WEB_RWKV,
-    "web-rwkv-bench": WEB_RWKV,
-    "rwkv": RWKV_PIP,
-    "llama-cpp": LLAMA_CPP,
-    "llama-bench": LLAMA_CPP,
+def _web_rwkv(_record: Record, cases: Sequence[RecordedCase]) -> str:
+    return tool_output.web_rwkv_table(cases)
+
+
+def _rwkv_pip(_record: Record, cases: Sequence[RecordedCase]) -> str:
+    return _fenced(tool_output.chat_lines(cases))
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How an engine is reported: the guide's template, and the output of the template's tool with our figures."""
+
+    template: guide.Template
+    performance: Callable[[Record, Sequence[RecordedCase]], str]
+
+
+_WEB_RWKV = Form(guide.WEB_RWKV, _web_rwkv)
+_LLAMA_CPP = Form(guide.LLAMA_CPP, tool_output.llama_bench_table)
+FORMS = {
+    "web-rwkv": _WEB_RWKV,
+    "web-rwkv-bench": _WEB_RWKV,
+    "rwkv": Form(guide.RWKV_PIP, _rwkv_pip),
+    "llama-cpp": _LLAMA_CPP,
+    "llama-bench": _LLAMA_CPP,
 }
 
 
-def template_of(backend: str) -> Template:
-    """The guide's template for an engine. An engine unknown to the guide gets llama-bench's table."""
-    return TEMPLATES.get(backend, Template(clean(backend), clean(backend), tool_output.llama_bench_table))
+def form_of(backend: str) -> Form:
+    """How an engine is reported. An engine unknown to the guide gets llama-bench's table under its own name."""
+    return FORMS.get(backend, Form(guide.Template(clean(backend)), tool_output.llama_bench_table))
 
 
 class Issue(Report):
-    """Markdown with the title and the labels in its front matter."""
+    """Markdown to paste, or for `gh issue create --body-file`."""
 
     def render(self, record: Record, language: Language, /) -> Mapping[str, str]:
         """One text per engine that was measured; for a single engine under the empty name.
@@ -63,46 +75,129 @@ class Issue(Report):
         Raises:
             ReportError: no engine was measured.
         """
-        by_engine: dict[str, list[RecordedCase]] = {}
-        for case in record.cases:
-            by_engine.setdefault(case.case.backend, []).append(case)
-        issues = {
-            name: _issue(record, name, cases, TEXTS[language])
-            for name, cases in by_engine.items()
-            if any(case.measured for case in cases)
-        }
-        if not issues:
-            raise ReportError("nothing was measured, so there is nothing to report to the guide")
-        return issues if len(issues) > 1 else {"": next(iter(issues.values()))}
+        return {part: issue.body() for part, issue in _issues(record, language).items()}
+
+    def advice(self, record: Record, language: Language, file_of: Callable[[str], str], /) -> list[str]:
+        """For each engine the command that posts its text."""
+        issues = _issues(record, language)
+        others = dict.fromkeys(issue.model for issue in issues.values() if not issue.accepted)
+        lines = [f"The guide takes figures of RWKV7-G1 2.9B alone, not of {model}." for model in others]
+        files = {part: file_of(part) for part in issues}
+        return lines + [
+            f"To post {'it' if file == '-' else file}: {issues[part].command(file)}" for part, file in files.items()
+        ]
+
+    def links(self, record: Record, language: Language, /) -> list[str]:
+        """For each engine the link that opens the guide's template filled in."""
+        return [line for issue in _issues(record, language).values() for line in issue.link_lines()]
 
 
 REPORT = Issue()
 
 
-def _issue(record: Record, backend: str, cases: Sequence[RecordedCase], texts: Texts) -> str:
-    template = template_of(backend)
-    measured = [case.measured for case in cases if case.measured]
-    sections = {
-        texts.cpu: _cpu(record, texts),
-        texts.gpu: _gpu(record, measured, texts),
-        texts.performance: _performance(record, template, cases, texts),
-        texts.system: _system(record, measured, texts),
-        texts.screenshot: texts.no_screenshot.format(id=escape(record.id), started=escape(record.started)),
+def _issues(record: Record, language: Language) -> dict[str, _Issue]:
+    by_engine: dict[str, list[RecordedCase]] = {}
+    for case in record.cases:
+        by_engine.setdefault(case.case.backend, []).append(case)
+    issues = {
+        name: _Issue(record, form_of(name), tuple(cases), TEXTS[language])
+        for name, cases in by_engine.items()
+        if any(case.measured for case in cases)
     }
-    body = "\n\n".join(f"### {name}\n\n{text.rstrip()}" for name, text in sections.items())
-    return f"{_front_matter(template, measured)}\n{body}\n"
+    if not issues:
+        raise ReportError("nothing was measured, so there is nothing to report to the guide")
+    return issues if len(issues) > 1 else {"": next(iter(issues.values()))}
 
 
-def _front_matter(template: Template, measured: Sequence[CaseRecord]) -> str:
-    """Title and labels. JSON strings are valid YAML."""
-    model, device = clean(measured[0].model.name), clean(measured[0].device.name)
-    quants = ", ".join(dict.fromkeys(record.case.quant for record in measured))
-    title = f"[{template.tool} report] {model} {quants} | {device}"
-    lines = [
-        f"title: {json.dumps(title, ensure_ascii=False)}",
-        f"labels: {json.dumps(['performance', template.label])}",
-    ]
-    return "---\n" + "\n".join(lines) + "\n---\n"
+@dataclass(frozen=True)
+class _Issue:
+    """One engine's issue."""
+
+    record: Record
+    form: Form
+    cases: tuple[RecordedCase, ...]
+    texts: Texts
+
+    @cached_property
+    def measured(self) -> tuple[CaseRecord, ...]:
+        return tuple(case.measured for case in self.cases if case.measured)
+
+    @property
+    def model(self) -> str:
+        return clean(self.measured[0].model.name)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the guide takes figures of this model."""
+        model = self.measured[0].model
+        return (model.layers, model.width) == guide.ACCEPTED and not model.name.startswith("synthetic:")
+
+    @property
+    def title(self) -> str:
+        quants = ", ".join(dict.fromkeys(record.case.quant for record in self.measured))
+        title = f"{self.form.template.title}{self.model} {quants} | {clean(self.measured[0].device.name)}"
+        return title if len(title) <= _TITLE else f"{title[: _TITLE - 1]}…"
+
+    def body(self, *, own_table: bool = True, system: bool = True, note: str = "") -> str:
+        """The text, whole or without some parts, below a note that says so."""
+        record, texts = self.record, self.texts
+        sections = {
+            guide.CPU: _cpu(record, texts),
+            guide.GPU: _gpu(record, self.measured, texts),
+            guide.PERFORMANCE: self._performance(own_table=own_table),
+            guide.SYSTEM: _system(record, self.measured, texts, brief=not system),
+            guide.SCREENSHOT: texts.no_screenshot.format(id=escape(record.id), started=escape(record.started)),
+        }
+        parts = [f"## {name}\n\n{text.rstrip()}" for name, text in sections.items()]
+        return "\n\n".join([f"> {note}", *parts] if note else parts) + "\n"
+
+    def command(self, file: str) -> str:
+        """The command that posts the text in a file; `-` is standard input."""
+        labels = (part for label in self.form.template.labels for part in ("--label", label))
+        words = ["gh", "issue", "create", "--repo", guide.REPOSITORY, "--title", self.title, *labels]
+        return shlex.join([*words, "--body-file", file])
+
+    def link_lines(self) -> list[str]:
+        """The link that opens the template filled in, and what is missing there."""
+        template = self.form.template
+        if not template.file:
+            return [f"The guide has no template for {template.tool}."]
+        made = link(template, self.title, self._drafts())
+        missing = [f"The link leaves out {made.without}: paste the text instead where that matters."]
+        return [f"To open {template.file} filled in: {made.address}", *(missing if made.without else [])]
+
+    def _drafts(self) -> list[Draft]:
+        texts = self.texts
+        first, second = texts.own_table, f"{texts.own_table}, {texts.system_details}"
+        third = f"{second}, {texts.last_lines}"
+        note = {parts: texts.left_out.format(parts=parts) for parts in (first, second, third)}
+        return [
+            Draft(self.body()),
+            Draft(self.body(own_table=False, note=note[first]), first),
+            Draft(self.body(own_table=False, system=False, note=note[second]), second),
+            Draft(self.body(own_table=False, system=False, note=note[third]), third),
+        ]
+
+    def _performance(self, *, own_table: bool) -> str:
+        texts = self.texts
+        native = [case for case in self.cases if case.case.protocol == "native" and case.measured]
+        parts = [
+            self.form.performance(self.record, native or self.cases),
+            (texts.measured_natively if native else texts.measured_uniformly) + "\n",
+        ]
+        if not self.accepted:
+            parts.insert(0, f"> {texts.other_model.format(model=escape(self.model))}\n")
+        shown = replace(self.record, cases=self.cases).disambiguated()
+        if own_table:
+            parts.append(f"{texts.own_figures}\n\n{_own_table(shown, texts)}")
+        failures = [
+            f"- {escape(case.case.variant)}, {escape(case.case.device)}: {escape(case.failure)}"
+            for case in shown.cases
+            if case.failure
+        ]
+        if failures:
+            parts.append(f"{texts.failed}\n\n" + "\n".join(failures) + "\n")
+        return "\n".join(parts)
 
 
 def _cpu(record: Record, texts: Texts) -> str:
@@ -121,27 +216,11 @@ def _gpu(record: Record, measured: Sequence[CaseRecord], texts: Texts) -> str:
     return texts.gpu_unused.format(gpus=installed) if installed else texts.no_gpu
 
 
-def _performance(record: Record, template: Template, cases: Sequence[RecordedCase], texts: Texts) -> str:
-    measured = [case.measured for case in cases if case.measured]
-    native = [case for case in cases if case.case.protocol == "native" and case.measured]
-    parts = [
-        template.performance(record, native or cases),
-        (texts.measured_natively if native else texts.measured_uniformly) + "\n",
-    ]
-    model = measured[0].model
-    if (model.layers, model.width) != ACCEPTED or model.name.startswith("synthetic:"):
-        parts.insert(0, f"> {texts.other_model.format(model=escape(model.name))}\n")
-    shown = replace(record, cases=tuple(cases)).disambiguated()
+def _own_table(shown: Record, texts: Texts) -> str:
+    """This project's figures; the last column, of verdicts, only where something was compared."""
     rows = [_row(case, item) for case, item in shown.items() if item.rate]
-    parts.append(f"{texts.own_figures}\n\n" + table(texts.columns, rows, right=range(3, 10)))
-    failures = [
-        f"- {escape(case.case.variant)}, {escape(case.case.device)}: {escape(case.failure)}"
-        for case in shown.cases
-        if case.failure
-    ]
-    if failures:
-        parts.append(f"{texts.failed}\n\n" + "\n".join(failures) + "\n")
-    return "\n".join(parts)
+    columns = texts.columns if any(row[-1] for row in rows) else texts.columns[:-1]
+    return table(columns, [row[: len(columns)] for row in rows], right=range(3, 10))
 
 
 def _row(case: RecordedCase, item: RecordedItem) -> list[str]:
@@ -158,19 +237,17 @@ def _row(case: RecordedCase, item: RecordedItem) -> list[str]:
         f"{between.p50 * 1e3:.2f} / {between.p99 * 1e3:.2f} ms" if between else "",
         figures.number(of_case.peak_rss_bytes if of_case else None, ".2f", " GiB", 1 / 2**30),
         figures.parity(of_case.parity if of_case else None),
-        item.verdict or "",
+        "" if item.verdict in (None, "NO-BASELINE") else item.verdict,
     ]
     return list(map(escape, cells))
 
 
-def _system(record: Record, measured: Sequence[CaseRecord], texts: Texts) -> str:
+def _system(record: Record, measured: Sequence[CaseRecord], texts: Texts, *, brief: bool) -> str:
     system, conditions = record.system, measured[0].conditions
     versions = {name: version for case in measured for name, version in case.versions.items()}
-    facts = {
-        texts.operating_system: system.operating_system,
+    facts = {texts.operating_system: system.operating_system, **system.drivers, **versions}
+    details = {
         texts.memory: f"{system.memory_bytes / 2**30:.1f} GiB",
-        **system.drivers,
-        **versions,
         "Python": system.python,
         "pytest-rwkvperf": record.project_version,
         texts.model_file: _distinct(case.model.file_name or case.model.name for case in measured),
@@ -181,7 +258,8 @@ def _system(record: Record, measured: Sequence[CaseRecord], texts: Texts) -> str
             steal=conditions.steal,
         ),
     }
-    return "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in facts.items())
+    shown = facts if brief else facts | details
+    return "\n".join(f"- {escape(name)}: {escape(value)}" for name, value in shown.items())
 
 
 def _distinct(values: Iterable[object]) -> str:

@@ -1,4 +1,4 @@
-"""The texts of the guide's issues in both languages."""
+"""What stands under the headings of the guide's issues, in both languages; the headings are in English (`guide`)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 class Texts:
     """The texts in one language. Braces are filled in by `str.format`."""
 
-    cpu: str
-    gpu: str
-    performance: str
-    system: str
-    screenshot: str
     no_screenshot: str
     cores: str
     no_gpu: str
@@ -35,14 +30,13 @@ class Texts:
     model_file: str
     settings: str
     settings_are: str
+    own_table: str
+    system_details: str
+    last_lines: str
+    left_out: str
 
 
 ENGLISH = Texts(
-    cpu="CPU model",
-    gpu="GPU model",
-    performance="Performance data",
-    system="System information [optional]",
-    screenshot="Screenshot [optional]",
     no_screenshot="None: these figures come from the measurement record {id}, started {started}.",
     cores="{cores} logical, {physical} physical cores used",
     no_gpu="None used.",
@@ -73,14 +67,13 @@ ENGLISH = Texts(
     settings="Settings",
     settings_are="{threads} threads, chunks of {chunk} tokens; load average {load} before, "
     "{steal:.1%} of the CPU stolen",
+    own_table="the table with intervals",
+    system_details="the system's details",
+    last_lines="the last lines",
+    left_out="Left out to fit into a link: {parts}.",
 )
 
 CHINESE = Texts(
-    cpu="CPU 型号",
-    gpu="GPU 型号",
-    performance="性能数据",
-    system="系统信息 [可选]",
-    screenshot="截图 [可选]",
     no_screenshot="无：以上数据来自测量记录 {id}，开始于 {started}。",  # noqa: RUF001 - Chinese punctuation
     cores="使用 {cores} 个逻辑核、{physical} 个物理核",
     no_gpu="未使用。",
@@ -111,6 +104,10 @@ CHINESE = Texts(
     settings="设置",
     settings_are="{threads} 线程，每块 {chunk} 个 token；"  # noqa: RUF001 - as above
     "测量前平均负载 {load}，CPU 被占用 {steal:.1%}",  # noqa: RUF001 - as above
+    own_table="带置信区间的表格",
+    system_details="系统详情",
+    last_lines="末尾若干行",
+    left_out="为缩短链接而省略：{parts}。",  # noqa: RUF001 - as above
 )
 
 TEXTS: Mapping[Language, Texts] = {"en": ENGLISH, "zh": CHINESE}

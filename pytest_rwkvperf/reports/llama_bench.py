@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, get_type_hints
 
 from pytest_rwkvperf.core.errors import ReportError
 from pytest_rwkvperf.core.text import csv_cell
-from pytest_rwkvperf.reports.llama_bench_rows import FIELDS, Row, rows
+from pytest_rwkvperf.reports.llama_bench_rows import FIELDS, SAMPLES, Row, rows
 from pytest_rwkvperf.reports.markdown_text import escape
 from pytest_rwkvperf.reports.report import Report
 
@@ -37,7 +37,8 @@ def as_jsonl(chosen: Sequence[Row]) -> str:
 
 
 def _pairs(row: Row) -> Iterator[str]:
-    for name, value in asdict(row).items():
+    for name in (*FIELDS, *SAMPLES):
+        value = getattr(row, name)
         if isinstance(value, tuple):
             yield f'"{name}": [ {", ".join(map(repr, value))} ]'
         else:
@@ -115,7 +116,7 @@ def as_markdown(chosen: Sequence[Row]) -> str:
     ]
     lines = [[column.line(column.name) for column in columns], [column.rule for column in columns]]
     lines += [[column.line(escape(column.text(row))) for column in columns] for row in chosen]
-    builds = ", ".join(dict.fromkeys(f"{row.build_commit} ({row.build_number})" for row in chosen))
+    builds = ", ".join(dict.fromkeys(escape(row.build) for row in chosen))
     return "".join("| " + " | ".join(line) + " |\n" for line in lines) + f"\nbuild: {builds}\n"
 
 

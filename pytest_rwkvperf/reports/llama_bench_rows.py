@@ -45,6 +45,8 @@ _FILE_TYPES = {
 }
 # ggml_backend_reg_name, where it is not the device's family in capitals
 _REGISTRIES = {"vulkan": "Vulkan", "sycl": "SYCL", "metal": "MTL", "mtl": "MTL"}
+_BUILD = re.compile(r"(\w+) \((\d+)\)")
+"""A program's commit and number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,8 @@ class Row:
     stddev_ts: float = 0.0
     samples_ns: tuple[int, ...] = ()
     samples_ts: tuple[float, ...] = ()
+    build: str = ""
+    """What a table for people says below it; in no other format. llama.cpp's commit only where a program printed it."""
 
     @property
     def test(self) -> str:
@@ -108,8 +112,11 @@ class Row:
         return f"{name} @ d{self.n_depth}" if self.n_depth else name
 
 
-FIELDS = tuple(field.name for field in fields(Row))[:-2]
-"""The columns of a table; the samples are in JSON only."""
+SAMPLES = ("samples_ns", "samples_ts")
+"""The fields that only JSON has."""
+
+FIELDS = tuple(field.name for field in fields(Row) if field.name not in (*SAMPLES, "build"))
+"""The columns of a table."""
 
 
 def rows(record: Record) -> list[Row]:
@@ -156,6 +163,7 @@ def _of_engine(record: Record, side: CaseRecord) -> Row:
     backend = _registry(device.id.partition(":")[0])
     return Row(
         build_commit=build_of(side.versions),
+        build=_build_told(side.versions),
         cpu_info=device.name if on_cpu and case.backend == "llama-cpp" else record.fingerprint.cpu,
         gpu_info="" if on_cpu else device.name,
         backends=backend if case.backend == "llama-cpp" else f"{case.backend} {backend}",
@@ -176,13 +184,14 @@ def _of_program(row: Row, side: CaseRecord, sides: Sequence[CaseRecord]) -> Row:
     """The row with the options given to the program llama-bench and with what it printed about itself."""
     printed, on_gpu = side.versions, side.device.kind != "cpu"
     family, _, number = side.device.id.partition(":")
-    build = re.fullmatch(r"(\w+) \((\d+)\)", printed.get("build", ""))
+    build = _BUILD.fullmatch(printed.get("build", ""))
     # Two builds of one commit side by side keep the digits made from their versions, which differ.
     unique = sum(other.versions.get("build") == printed.get("build") for other in sides) == 1
     return replace(
         row,
         build_commit=build[1] if build and unique else row.build_commit,
         build_number=int(build[2]) if build and unique else row.build_number,
+        build=printed["build"] if build else row.build,
         cpu_info=printed.get("cpu_info", row.cpu_info),
         gpu_info=printed.get("gpu_info", row.gpu_info),
         backends=printed.get("backends", _registry(family)),
@@ -217,6 +226,12 @@ def _deviation(values: Sequence[float]) -> float:
 def build_of(versions: Mapping[str, str]) -> str:
     """Seven hexadecimal digits, the same for the same versions of an engine."""
     return hashlib.sha256(json.dumps(versions, sort_keys=True).encode()).hexdigest()[:7]
+
+
+def _build_told(versions: Mapping[str, str]) -> str:
+    """The line for people where the commit is unknown: with the engine's own version, the first of them."""
+    name, version = next(iter(versions.items()), ("", ""))
+    return f"unknown ({name} {version})" if name else "unknown"
 
 
 def _registry(family: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_rwkvperf.store.record import Record
 
@@ -31,3 +31,14 @@ class Report(Protocol):
         Raises:
             ReportError: the record holds nothing that this format can show.
         """
+
+    def advice(self, _record: Record, _language: Language, _file_of: Callable[[str], str], /) -> Sequence[str]:
+        """What to do with the texts, in lines for the terminal; most formats need none.
+
+        The function returns the file of a part, `-` where the text was printed.
+        """
+        return ()
+
+    def links(self, _record: Record, _language: Language, /) -> Sequence[str]:
+        """Lines with addresses that hold the texts. They may have thousands of characters, so a run prints none."""
+        return ()

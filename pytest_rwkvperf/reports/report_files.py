@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.atomic import destination, is_stream, write_atomically
@@ -103,15 +104,31 @@ def put(text: str, path: Path) -> None:
         raise ReportError(str(error)) from error
 
 
-def write_all(record: Record, requests: Sequence[ReportRequest], language: Language) -> tuple[list[Path], list[str]]:
-    """Write every report even if one fails; returns the files and one sentence per failure."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of several reports: the files, what to do with them, and one sentence per failure."""
+
+    files: tuple[Path, ...] = ()
+    advice: tuple[str, ...] = ()
+    failures: tuple[str, ...] = ()
+
+
+def write_all(record: Record, requests: Sequence[ReportRequest], language: Language) -> Written:
+    """Write every report even if one fails."""
     written: list[Path] = []
+    advice: list[str] = []
     failures: list[str] = []
     for request in requests:
         try:
             written += write(record, request, language)
+            advice += advice_on(record, request, language)
         except ReportError as error:  # noqa: PERF203 - a handful of reports
             failures.append(str(error))
         except Exception as error:  # noqa: BLE001 - one report's fault may not cost the others, nor the tables
             failures.append(f"report {request.path}, please report this: {type(error).__name__}: {error}")
-    return written, failures
+    return Written(tuple(written), tuple(advice), tuple(failures))
+
+
+def advice_on(record: Record, request: ReportRequest, language: Language) -> Sequence[str]:
+    """What to do with a report that was written."""
+    return formats.load(request.format).advice(record, language, lambda part: str(request.path_of(part)))

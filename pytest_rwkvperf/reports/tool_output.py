@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.cases import Workload
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_rwkvperf.core.samples import Turn
+    from pytest_rwkvperf.reports.llama_bench_rows import Row
     from pytest_rwkvperf.store.record import Record, RecordedCase
 
 _FLOAT4 = ("nf4", "sf4")
@@ -91,5 +93,13 @@ def _memory_line(turn: Turn) -> list[str]:
 
 
 def llama_bench_table(record: Record, cases: Sequence[RecordedCase]) -> str:
-    """llama-bench's table."""
-    return llama_bench.as_markdown(llama_bench_rows.rows_of(record, cases))
+    """llama-bench's table; where llama.cpp writes `?B` for a size that it has no name for, with the parameters."""
+    rows = llama_bench_rows.rows_of(record, cases)
+    return llama_bench.as_markdown([replace(row, model_type=_with_size(row)) for row in rows])
+
+
+def _with_size(row: Row) -> str:
+    """The model's type with its parameters as llama.cpp's names have them: `450M`, `2.9B`."""
+    count = row.model_n_params
+    size = f"{count / 1e9:.1f}B" if count >= 1e9 else f"{count / 1e6:.0f}M"  # noqa: PLR2004 - a billion
+    return row.model_type.replace(" ?B ", f" {size} ", 1)

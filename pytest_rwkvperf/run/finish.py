@@ -104,7 +104,8 @@ def _saved(pytest_session: pytest.Session, session: Session, judgements: Mapping
 def _published(pytest_session: pytest.Session, session: Session, record: Record, result: RunResult) -> RunResult:
     """Write the reports and send the run to its history, where that was asked for."""
     settings = session.settings
-    reports, troubles = report_files.write_all(record, settings.reports, settings.report_language)
+    written = report_files.write_all(record, settings.reports, settings.report_language)
+    troubles = [*written.failures]
     history: tuple[str, ...] = ()
     if settings.history and any(case.measured for case in record.cases):
         try:
@@ -115,7 +116,13 @@ def _published(pytest_session: pytest.Session, session: Session, record: Record,
             troubles.append(f"not stored in the history: {_fault(error)}")
     if troubles:
         _mark_failed(pytest_session)
-    return replace(result, reports=tuple(reports), history=history, troubles=(*result.troubles, *troubles))
+    return replace(
+        result,
+        reports=written.files,
+        advice=written.advice,
+        history=history,
+        troubles=(*result.troubles, *troubles),
+    )
 
 
 def _fault(error: Exception) -> str:

@@ -41,6 +41,8 @@ class RunResult:
     noise: KeptNoise | None = None
     reports: tuple[Path, ...] = ()
     """The files that were written."""
+    advice: tuple[str, ...] = ()
+    """What to do with them, in lines."""
     history: tuple[str, ...] = ()
     """What became of the run in the history, in sentences."""
     troubles: tuple[str, ...] = ()

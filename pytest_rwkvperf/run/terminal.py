@@ -41,7 +41,8 @@ def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settin
         for sentence in [*filter(None, [figures.mixed_rates(record)]), *_gpu_notes(record)]:
             reporter.write_line(printable(sentence, keep="\n"))
         steps = next_steps(record, result, settings) if judged else []
-    for sentence in [*result.troubles, *steps, *(f"Wrote {path}" for path in result.reports), *result.history]:
+    reports = [*(f"Wrote {path}" for path in result.reports), *result.advice]
+    for sentence in [*result.troubles, *steps, *reports, *result.history]:
         reporter.write_line(printable(sentence, keep="\n"))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from markdown_it import MarkdownIt
@@ -22,6 +23,7 @@ from tests.unit.building import make_record, make_run, recorded, report_record
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.reports.report import Language
+    from pytest_rwkvperf.store.record import Record
 
 G1 = ModelFacts("rwkv7-g1-2.9b", "a" * 64, 2948000000, 5900000000, "rwkv7-g1-2.9b-20250519-ctx4096.st", 32, 2560)
 GPU = Device("vulkan:0", "NVIDIA GeForce RTX 4090", "gpu", "NVIDIA 580.1")
@@ -45,40 +47,122 @@ def rendered(name: str, language: Language = "en") -> str:
     return REPORT.render(RECORD, language)[name]
 
 
+def performance(text: str) -> str:
+    return sections(text)["📊 Performance data"]
+
+
 def sections(text: str) -> dict[str, str]:
-    _, *parts = re.split(r"^### (.*)$", text, flags=re.MULTILINE)
+    _, *parts = re.split(r"^## (.*)$", text, flags=re.MULTILINE)
     return dict(zip(parts[::2], map(str.strip, parts[1::2]), strict=True))
 
 
+HEADINGS = [
+    "💾 CPU model", "🎮 GPU model", "📊 Performance data", "🛠️ System information [optional]", "🖥 Screenshot [optional]",
+]  # fmt: skip
+"""Of the three templates in the guide's repository, in August 2025."""
+
+
+OPENS = re.compile(r"To open [a-z-]+-performance-report\.md filled in: ")
+
+
+def advice(record: Record, language: Language = "en", file: str = "issue.md") -> list[str]:
+    return [*REPORT.advice(record, language, lambda _part: file), *REPORT.links(record, language)]
+
+
+def query(line: str) -> dict[str, str]:
+    """What GitHub reads from the link in a line."""
+    address = urlsplit(OPENS.sub("", line))
+    assert address.geturl().startswith("https://github.com/RWKV-Vibe/RWKV-Inference-Performance-Test/issues/new?")
+    return {name: "".join(values) for name, values in parse_qs(address.query, strict_parsing=True).items()}
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("engine", ["web-rwkv", "rwkv", "llama-cpp"])
+def test_the_text_has_the_templates_headings_and_no_front_matter(engine: str, language: Language) -> None:
+    text = rendered(engine, language)
+    assert text.startswith("## 💾 CPU model\n\nModel of processor (")
+    assert [*sections(text)] == HEADINGS
+    assert sections(text)["🎮 GPU model"] == "NVIDIA GeForce RTX 4090 (vulkan:0, NVIDIA 580.1)"
+    assert "- NVIDIA driver: 580.1" in sections(text)["🛠️ System information [optional]"]
+    assert not re.search("^(---|title:|labels:)", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
-    ("engine", "prefix", "label"),
+    ("case", "prefix", "label", "template"),
     [
-        ("web-rwkv", "[web-rwkv report]", "web-rwkv"),
-        ("rwkv", "[rwkv-pip report]", "rwkv-pip"),
-        ("llama-cpp", "[llama.cpp report]", "llama.cpp"),
+        (WEB[0], "[web-rwkv report] ", "web-rwkv", "web-rwkv-performance-report.md"),
+        (PIP, "[rwkv-pip report] ", "rwkv-pip", "rwkv-pip-performance-report.md"),
+        (LLAMA, "[llama.cpp report] ", "llama.cpp", "llama-cpp-performance-report.md"),
     ],
 )
-def test_title_labels_and_sections_are_the_guides(engine: str, prefix: str, label: str) -> None:
-    text = rendered(engine)
-    _, title, labels, _ = text.splitlines()[:4]
-    assert json.loads(title.removeprefix("title: ")).startswith(f"{prefix} rwkv7-g1-2.9b ")
-    assert json.loads(labels.removeprefix("labels: ")) == ["performance", label]
-    assert [*sections(text)] == [
-        "CPU model", "GPU model", "Performance data", "System information [optional]", "Screenshot [optional]",
+def test_title_labels_and_template_are_the_guides(case: RecordedCase, prefix: str, label: str, template: str) -> None:
+    record = report_record(case)
+    command, opened = advice(record)
+    words = shlex.split(command.removeprefix("To post issue.md: "))
+    title = f"{prefix}rwkv7-g1-2.9b {case.case.quant} | NVIDIA GeForce RTX 4090"
+    assert words == [
+        "gh", "issue", "create", "--repo", "RWKV-Vibe/RWKV-Inference-Performance-Test", "--title", title,
+        "--label", "performance", "--label", label, "--body-file", "issue.md",
     ]  # fmt: skip
-    assert sections(text)["GPU model"] == "NVIDIA GeForce RTX 4090 (vulkan:0, NVIDIA 580.1)"
-    assert "- NVIDIA driver: 580.1" in sections(text)["System information [optional]"]
+    asked = query(opened)
+    assert asked.keys() == {"template", "title", "body"}, "a label in the link is a 404 for those who may not label"
+    assert (asked["template"], asked["title"]) == (template, title)
+    assert asked["body"].split() == re.sub("-{4,}", "---", REPORT.render(record, "en")[""]).split()
 
 
-def test_chinese_sections_are_the_chinese_guides() -> None:
+CUTS = [
+    "",
+    "the table with intervals",
+    "the table with intervals, the system's details",
+    "the table with intervals, the system's details, the last lines",
+]
+
+
+def test_long_text_is_cut_to_fit_a_link_and_the_link_says_so() -> None:
+    several = [recorded(measured("llama-cpp", f"q{bits}_0")) for bits in range(60)]
+    seen = []
+    for count in range(1, 60, 2):
+        _, opened, *note = advice(report_record(*several[:count]))
+        body = query(opened)["body"]
+        assert len(OPENS.sub("", opened)) <= 8000, "GitHub answers 414 beyond 8191 bytes"
+        (missing,) = [line.split(" leaves out ")[1].split(":")[0] for line in note] or [""]
+        assert body.startswith(f"> Left out to fit into a link: {missing}.\n" if missing else "## 💾 CPU model\n")
+        seen.append(missing)
+    assert seen == sorted(seen, key=CUTS.index), "a longer text loses no less"
+    assert {*seen} == {*CUTS}
+    assert query(advice(report_record(*several), "zh")[1])["body"].startswith("> 为缩短链接而省略")
+
+
+def test_title_of_any_model_fits_into_a_link() -> None:
+    model = replace(G1, name="模" * 2000)
+    _, opened, *_ = advice(report_record(recorded(measured("rwkv", "fp16", model=model))))
+    assert len(query(opened)["title"]) == 256
+    assert query(opened)["title"].endswith("…")
+    assert len(opened) < 8191
+
+
+def test_engine_unknown_to_the_guide_has_no_link() -> None:
+    command, told = advice(report_record(recorded(measured("mine", "f16"))))
+    assert "--title '[mine report] rwkv7" in command
+    assert told == "The guide has no template for mine."
+
+
+def test_each_engine_has_its_command() -> None:
+    lines = REPORT.advice(RECORD, "en", "issue-{}.md".format)
+    assert [line.split(":")[0] for line in lines] == [
+        "To post issue-web-rwkv.md", "To post issue-rwkv.md", "To post issue-llama-cpp.md",
+    ]  # fmt: skip
+
+
+def test_both_languages_have_the_same_figures() -> None:
     chinese, english = rendered("rwkv", "zh"), rendered("rwkv")
-    assert [*sections(chinese)] == ["CPU 型号", "GPU 型号", "性能数据", "系统信息 [可选]", "截图 [可选]"]
+    assert "进程 × 样本" in chinese  # noqa: RUF001 - times
     assert re.findall(r"\d+\.\d+ tokens/s", chinese) == re.findall(r"\d+\.\d+ tokens/s", english)
 
 
 def test_web_rwkv_table_is_that_of_its_bench_example() -> None:
     """The header and the widths are what `bench` of web-rwkv 0.10.20 printed; all tokens over all time."""
-    lines = sections(rendered("web-rwkv"))["Performance data"].splitlines()
+    lines = performance(rendered("web-rwkv")).splitlines()
     assert lines[:4] == [
         "| model                                                    | quant_int8 | quant_float4 |    test |            t/s |",  # noqa: E501 - as printed
         "|----------------------------------------------------------|-----------:|-------------:|--------:|---------------:|",
@@ -92,7 +176,7 @@ def test_web_rwkv_table_is_that_of_its_bench_example() -> None:
 
 
 def test_pip_package_lines_are_those_of_the_guides_script() -> None:
-    assert sections(rendered("rwkv"))["Performance data"].split("```")[1].splitlines() == [
+    assert performance(rendered("rwkv")).split("```")[1].splitlines() == [
         "text",
         "# strategy: vulkan:0 fp16",
         "[Current Generation]: 128 tokens | Time: 1.50s | Speed: 85.33 tokens/s",
@@ -101,14 +185,44 @@ def test_pip_package_lines_are_those_of_the_guides_script() -> None:
 
 
 def test_llama_bench_table_stands_above_our_figures_with_intervals() -> None:
-    performance = sections(rendered("llama-cpp"))["Performance data"]
-    assert performance.startswith(llama_bench.as_markdown(llama_bench_rows.rows_of(RECORD, [LLAMA])))
-    (row,) = [line for line in performance.splitlines() if line.startswith("| q8_0  | vulkan:0 | pp512")]
+    text = performance(rendered("llama-cpp"))
+    assert text.startswith(llama_bench.as_markdown(llama_bench_rows.rows_of(RECORD, [LLAMA])))
+    (row,) = [line for line in text.splitlines() if line.startswith("| q8_0  | vulkan:0 | pp512")]
     rate = LLAMA.items[0].rate
     assert rate is not None
     assert rate.high is not None
     assert f" {rate.median:.2f} | {rate.low:.2f} - {rate.high:.2f} | 2 × 2 |" in re.sub(" +", " ", row)  # noqa: RUF001
-    assert "collects figures" not in performance
+    assert "collects figures" not in text
+
+
+def test_llama_cpps_commit_is_unknown_where_its_binding_tells_none() -> None:
+    told = {"llama-cpp-python": "0.3.36", "llama.cpp": "0.5.0-dev"}
+    own = recorded(replace(measured("llama-cpp", "f16"), versions=told))
+    assert "\nbuild: unknown (llama-cpp-python 0.3.36)\n" in REPORT.render(report_record(own), "en")[""]
+    told = {"llama-bench": "0.5.0", "executable": "ab" * 6, "build": "0c1e570 (6123)"}
+    program = recorded(replace(measured("llama-bench", "f16"), versions=told))
+    assert "\nbuild: 0c1e570 (6123)\n" in REPORT.render(report_record(program), "en")[""]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "shown"), [(37_310_464, "37M"), (2_948_000_000, "2.9B"), (999_999_999, "1000M")]
+)
+def test_model_without_a_name_in_llama_cpp_is_shown_by_its_parameters(parameters: int, shown: str) -> None:
+    model = replace(G1, layers=4, width=256, parameters=parameters)
+    text = REPORT.render(report_record(recorded(measured("llama-cpp", "f16", model=model))), "en")[""]
+    assert f"| rwkv7 {shown} F16 " in text
+    assert "?B" not in text
+
+
+def test_verdicts_are_shown_only_where_something_was_compared() -> None:
+    (one, other) = LLAMA.items
+    new = replace(LLAMA, items=(replace(one, verdict="NO-BASELINE"), replace(other, verdict="NO-BASELINE")))
+    mixed = replace(LLAMA, items=(replace(one, verdict="NO-BASELINE"), other))
+    assert "verdict" not in REPORT.render(report_record(new), "en")[""]
+    assert "结论" not in REPORT.render(report_record(new), "zh")[""]
+    text = REPORT.render(report_record(mixed), "en")[""]
+    assert "| verdict |" in text
+    assert "NO-BASELINE" not in text
 
 
 def test_model_that_the_guide_does_not_take_is_marked() -> None:
@@ -133,15 +247,13 @@ def test_hostile_names_stay_text() -> None:
     cases = [recorded(measured(engine, "f16", device, model)) for engine in ("llama-cpp", "web-rwkv", "rwkv")]
     for text in REPORT.render(report_record(*cases, died), "en").values():
         assert "\x1b" not in text
-        front, body = text.split("\n---\n", 1)
-        assert len(front.splitlines()) == 3
-        tokens = MarkdownIt("gfm-like", {"html": True, "linkify": False}).parse(body)
+        tokens = MarkdownIt("gfm-like", {"html": True, "linkify": False}).parse(text)
         inline = [child for token in tokens for child in token.children or ()]
         assert {token.type for token in inline} <= {"text", "softbreak", "text_special", "code_inline"}
         assert {token.content for token in inline if token.type == "code_inline"} <= {"--rwkv-protocol=native"}
         assert not any(token.type.startswith("html") for token in tokens)
-        assert [token.tag for token in tokens if token.type == "heading_open"] == ["h3"] * 5
-        widths = {line.count(" | ") for line in body.splitlines() if line.startswith("| q8_0")}
+        assert [token.tag for token in tokens if token.type == "heading_open"] == ["h2"] * 5
+        widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| q8_0")}
         assert len(widths) <= 1
 
 
