@@ -46,7 +46,7 @@ FILE_TYPES = {
 }
 
 
-def _ggml() -> Any:  # noqa: ANN401 - a ctypes library has no type of its own
+def ggml() -> Any:  # noqa: ANN401 - a ctypes library has no type of its own
     """The ggml library that llama-cpp-python has loaded, with the few signatures used here declared."""
     binding = import_module("llama_cpp._ctypes_extensions")
     # The binding loads libllama from this folder but ggml from its own, which may be another build with other devices.
@@ -66,7 +66,7 @@ def _ggml() -> Any:  # noqa: ANN401 - a ctypes library has no type of its own
 
 def _listed() -> list[tuple[int, Device]]:
     """Devices of ggml with their handles. `CUDA0` becomes `cuda:0`; a CPU's accelerators (BLAS, AMX) are left out."""
-    library = _ggml()
+    library = ggml()
     devices = []
     for index in range(library.ggml_backend_dev_count()):
         handle = library.ggml_backend_dev_get(index)
@@ -179,6 +179,11 @@ class LlamaCppEngine:
         params.n_threads = params.n_threads_batch = request.threads
         params.offload_kqv = params.op_offload = self.device.kind != "cpu"
         params.no_perf = True
+        if (on_node := request.on_node) is not None:
+            self._on_node = self._lib.ggml_backend_sched_eval_callback(
+                lambda tensor, asked, _data: on_node(tensor, asked)
+            )
+            params.cb_eval = self._on_node
         return params
 
     def clear(self) -> None:

@@ -55,6 +55,9 @@ class OpenRequest:
     device: str
     threads: int
     chunk: int
+    on_node: Callable[[int, bool], bool] | None = None
+    """llama.cpp alone: called for each node of the graph with its address, before and after it is computed
+    (ggml_backend_sched_eval_callback, ggml/include/ggml-backend.h)."""
 
 
 class Engine(Protocol):

@@ -13,6 +13,7 @@ from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import MeasurementError
 from pytest_rwkvperf.core.samples import Sample, Turn
 from pytest_rwkvperf.core.software import Software
+from pytest_rwkvperf.core.work import Reading
 from pytest_rwkvperf.machine.conditions import Conditions
 from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.machine.kernels import ProbeKind
@@ -134,6 +135,8 @@ class CaseRecord:
     """What was loaded; None in records of earlier releases."""
     process_spread: dict[WorkloadKind, Spread] = field(default_factory=dict)
     """How far processes lie apart on this machine, as the baseline showed when this was measured."""
+    witnesses: tuple[Reading, ...] = ()
+    """What counted the engine's work, in processes of their own."""
 
     @property
     def doubt(self) -> str:

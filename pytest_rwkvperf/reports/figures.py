@@ -87,6 +87,19 @@ def item_name(case: RecordedCase, item: RecordedItem) -> str:
     return f"{case.case.label} {item.workload}"
 
 
+def work_notes(record: Record) -> list[str]:
+    """What the witnesses say of each item: that it does other work than before, or the same where times decide nothing.
+
+    A slowdown by the same work is told too: it is then memory, the clock, caches, or other machine code.
+    """
+    told = ("INCONCLUSIVE", "REGRESSION", "NO-BASELINE")
+    return [
+        f"{item_name(case, item)}: {item.work.verdict} ({'; '.join(item.work.sentences)})."
+        for case, item in record.items()
+        if item.work is not None and (item.work.verdict != "SAME WORK" or item.verdict in told)
+    ]
+
+
 def names(case: RecordedCase) -> dict[str, str]:
     """What identifies a case in a table, by column."""
     return {"backend": case.case.backend, "quant": case.case.variant, "device": case.case.device}

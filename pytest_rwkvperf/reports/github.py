@@ -56,7 +56,8 @@ def errors_of(record: Record) -> Iterator[str]:
         ratio = item.comparison.deciding.ratio if item.comparison else None
         suffix = f" ({percent_slower(ratio)} than the baseline, ratio {figures.ratio(ratio)})" if ratio else ""
         title = f"{item.verdict or 'FAILED'} {figures.item_name(case, item)}"
-        yield command("error", title, f"{item.reason}{suffix}")
+        work = "".join(f"; {each}" for each in item.work.sentences) if item.work else ""
+        yield command("error", title, f"{item.reason}{suffix}{work}")
     if rest := len(failed) - len(shown):
         yield command("error", "RWKV-7 throughput", f"and {rest} more; the job's summary has them all")
 

@@ -65,6 +65,7 @@ class Html(Report):
             "cases": [_case(case) for case in record.cases],
             "gpu": any(item[name] is not None for item in items for name in on_gpu),
             "notes": _gpu_notes(record),
+            "work": figures.work_notes(record),
             "ceilings": _ceilings(record),
             "steps": figures.STEPS,
         }

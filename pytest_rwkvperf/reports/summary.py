@@ -35,6 +35,7 @@ class Summary(Report):
             if note := figures.mixed_rates(record):
                 parts.append(f"{note}\n")
             parts.append(_table(_CASE_COLUMNS, [figures.case_cells(case) for case in record.cases]))
+            parts += [f"{escape(note)}\n" for note in figures.work_notes(record)]
         if ratios := native_ratio.sentence(record):
             parts.append(f"{escape(ratios)}\n")
         if failures := _failures(record):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import errors
-from pytest_rwkvperf.measure import measurement, pairs, plan
+from pytest_rwkvperf.measure import measurement, pairs, plan, witnessing
 from pytest_rwkvperf.measure.record import CaseRecord, Pairing
 from pytest_rwkvperf.run.lease import hardware, lease
 from pytest_rwkvperf.run.targets import Targets
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.cases import Case, Workload, WorkloadKind
     from pytest_rwkvperf.core.engine import Device
+    from pytest_rwkvperf.core.work import Reading
     from pytest_rwkvperf.measure.process import Target
     from pytest_rwkvperf.oracle.checked import DeepCheckCache
     from pytest_rwkvperf.run.discovery import FoundEngine
@@ -43,6 +44,8 @@ class CaseRequest:
     """What is known of this machine's, for measure.probes.Prober."""
     process_spread: Mapping[WorkloadKind, Spread] = field(default_factory=dict)
     """How far processes lie apart on this machine."""
+    witnesses: tuple[str, ...] = ()
+    """What counts the engine's work, as far as it suits the case."""
 
 
 class Launcher:
@@ -80,7 +83,7 @@ class Launcher:
             )
             taken = plan.measure(target, request.workloads, limits, self._saying(request.label))
             self._keep_deep(memo, target, taken)
-            return taken
+            return replace(taken, witnesses=self._witnesses(target, request))
 
         return self._once(case, request.label, CaseRecord, measured)
 
@@ -107,7 +110,11 @@ class Launcher:
             )
             for (target, memo), side in zip(sides, (taken.new, taken.old), strict=True):
                 self._keep_deep(memo, target, side)
-            return taken
+            new_side, old_side = (
+                replace(side, witnesses=self._witnesses(target, request))
+                for side, target in ((taken.new, new_target), (taken.old, old_target))
+            )
+            return Pairing(new_side, old_side)
 
         return self._once(case, request.label, Pairing, measured)
 
@@ -140,6 +147,17 @@ class Launcher:
                 memo.store(taken.deep)
             except errors.StorageError as error:
                 self._progress.line(f"the next run checks {target.case.label} again: {error}")
+
+    def _witnesses(self, target: Target, request: CaseRequest) -> tuple[Reading, ...]:
+        """What the case's witnesses count; one that cannot is left out, and a line says why."""
+        readings = []
+        for witness in witnessing.suitable(request.witnesses, target.case, target.device):
+            read = witnessing.read(target, request.workloads, witness, self._saying(request.label))
+            if isinstance(read, str):
+                self._progress.line(f"{request.label}: without the witness {witness.name}: {read}")
+            else:
+                readings.append(read)
+        return tuple(readings)
 
     def _gpus(self) -> list[str]:
         devices = [device for engine in self._engines.found.values() for device in engine.devices]

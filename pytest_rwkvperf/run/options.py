@@ -14,6 +14,7 @@ import pytest
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.reports import formats
+from pytest_rwkvperf.witnesses.registry import CHEAP, WITNESSES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 Suite = Literal["auto", "yes", "no"]
 Save = Literal["no", "append", "replace"]
 Compare = Literal["auto", "stored", "ab"]
-Strictness = Literal["skip", "no-baseline", "inconclusive"]
+Strictness = Literal["skip", "no-baseline", "inconclusive", "more-work"]
 
 _SAVES = ("no", "append", "replace", "append,crowded", "replace,crowded")
 
@@ -37,7 +38,9 @@ MAX_NUMBER = 9_999_999
 EVERY = "all"
 """The value of --rwkv-device for every device that the engines list."""
 
-STRICTNESS: tuple[Strictness, ...] = ("skip", "no-baseline", "inconclusive")
+STRICTNESS: tuple[Strictness, ...] = ("skip", "no-baseline", "inconclusive", "more-work")
+
+_WITNESSES = ("auto", "none", *WITNESSES)
 
 
 Kind = Literal["text", "list", "count", "seconds", "share", "choice", "path"]
@@ -216,11 +219,21 @@ OPTIONS = (
     Option(
         "strict",
         "",
-        "these fail too: skip, no-baseline, inconclusive. All three without a value",
+        "these fail too: skip, no-baseline, inconclusive, and more-work, which an exact witness found. All without a "
+        "value",
         "LIST",
         bare=",".join(STRICTNESS),
         kind="list",
         allowed=STRICTNESS,
+    ),
+    Option(
+        "witness",
+        "auto",
+        "what counts each engine's work, beside the clock and after it: operations (rwkv), graph (llama.cpp's nodes). "
+        "auto: those that are exact and take seconds; none: no counting",
+        "auto|none|LIST",
+        kind="list",
+        allowed=_WITNESSES,
     ),
     Option(
         "report",
@@ -274,6 +287,8 @@ class Settings:
     ab: Reference | None
     """The old build of an A/B run, this interpreter in A/A; None when stored figures are compared with first."""
     compare: Compare
+    witnesses: tuple[str, ...]
+    """The chosen witnesses' names; those that do not suit an engine are left out there."""
     keep_wheels: Path | None
     reports: tuple[ReportRequest, ...]
     report_language: Language
@@ -358,6 +373,7 @@ def read(config: pytest.Config) -> Settings:
         wrong_pass=typed["wrong-pass"],
         ab=_old_build(raw, same=typed["aa"] == "yes"),
         compare=typed["compare"],
+        witnesses=_witnesses(typed["witness"]),
         keep_wheels=typed["keep-wheels"],
         strict=frozenset(typed["strict"]),
         reports=_reports(config),
@@ -384,6 +400,18 @@ def _typed(config: pytest.Config, option: Option, text: str) -> Any:  # noqa: AN
         "path": lambda: user_path(text, config.rootpath, f"{option.flag}=") if text else None,
     }
     return readers[option.kind]()
+
+
+def _witnesses(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The witnesses that are named; of `auto` the cheap ones.
+
+    Raises:
+        OptionError: `none` stands beside others.
+    """
+    if "none" in words and set(words) != {"none"}:
+        raise OptionError(f"--rwkv-witness={','.join(words)} names none and others; write none alone, or the names")
+    named = [name for word in words for name in (CHEAP if word == "auto" else (word,))]
+    return tuple(dict.fromkeys(name for name in named if name != "none"))
 
 
 def _backend(config: pytest.Config, text: str) -> str:

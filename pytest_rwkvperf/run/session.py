@@ -144,6 +144,7 @@ class Session:
             precision=self.settings.precision,
             budget_seconds=self.settings.budget_seconds,
             cases=len(self.selected.questions),
+            witnesses=self.settings.witnesses,
         )
 
     @cached_property

@@ -38,7 +38,8 @@ def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settin
         writer = reporter.config.get_terminal_writer()
         verdicts = terminal_tables.verdicts(record.items(), writer.fullwidth, colour=writer.hasmarkup)
         reporter.write("\n".join(filter(None, [verdicts, terminal_tables.cases(record), terminal_tables.gpus(record)])))
-        for sentence in [*filter(None, [figures.mixed_rates(record)]), *_gpu_notes(record)]:
+        notes = [*filter(None, [figures.mixed_rates(record)]), *_gpu_notes(record), *figures.work_notes(record)]
+        for sentence in notes:
             reporter.write_line(printable(sentence, keep="\n"))
         steps = next_steps(record, result, settings) if judged else []
     reports = [*(f"Wrote {path}" for path in result.reports), *result.advice]

@@ -110,9 +110,15 @@ def _watched(judged: Judgement) -> Judgement:
 
 def fails(judged: Judgement, settings: Settings) -> bool:
     """Whether a verdict fails its test. A regression that the user stores over the old figures does not."""
-    if judged.verdict == "REGRESSION" and settings.save == "replace":
+    replaces = settings.save == "replace"
+    if judged.verdict == "REGRESSION" and replaces:
         return False
-    return judged.verdict in _FAILING or judged.verdict.lower() in settings.strict
+    more_work = judged.work is not None and judged.work.verdict == "MORE WORK" and not replaces
+    return (
+        judged.verdict in _FAILING
+        or judged.verdict.lower() in settings.strict
+        or (more_work and "more-work" in settings.strict)
+    )
 
 
 def read_reference(folder: Path) -> Reference:

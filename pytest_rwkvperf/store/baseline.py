@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.cases import Case, Workload, WorkloadKind
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import BaselineError
+from pytest_rwkvperf.core.work import Reading
+from pytest_rwkvperf.core.work import problem as work_problem
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.stats.estimates import MAX_NANOSECONDS, LogTimes, log_times
 from pytest_rwkvperf.stats.levels import SessionTimes, drop_slow_handovers, typical_handover
@@ -46,6 +48,8 @@ class BaselineEntry:
     """Nanoseconds of the handover before each repetition, as `workloads`; empty with one thread."""
     software: str = ""
     """What was loaded of the engine (`Software.identity`); empty in entries of earlier releases."""
+    witnesses: tuple[Reading, ...] = ()
+    """What counted the engine's work, with the workloads that are stored here."""
 
     @property
     def crowded(self) -> bool:
@@ -207,6 +211,7 @@ def without(sessions: tuple[BaselineEntry, ...], workloads: set[str]) -> tuple[B
             workloads={name: runs for name, runs in session.workloads.items() if name not in workloads},
             probes={name: runs for name, runs in session.probes.items() if name not in workloads},
             handovers={name: runs for name, runs in session.handovers.items() if name not in workloads},
+            witnesses=tuple(reading.without(workloads) for reading in session.witnesses),
         )
         for session in sessions
     )
@@ -239,7 +244,7 @@ def _times_problem(session: BaselineEntry, key: str) -> str:
     for workload, rows in session.handovers.items():
         if not _fits(rows, session.workloads.get(workload, ())):
             return f"{key}, {workload} has unusable handovers"
-    return ""
+    return work_problem(session.witnesses)
 
 
 def _fits(times: Sequence[Sequence[int]], like: Sequence[Sequence[object]]) -> bool:

@@ -17,6 +17,8 @@ import msgspec
 from pytest_rwkvperf.core import strict_json
 from pytest_rwkvperf.core.cases import Case, Workload, disambiguated
 from pytest_rwkvperf.core.errors import OptionError, RecordError
+from pytest_rwkvperf.core.work import WorkJudgement
+from pytest_rwkvperf.core.work import problem as work_problem
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.machine.system import System
 from pytest_rwkvperf.measure.record import CaseRecord, Pairing, ProcessRun
@@ -73,6 +75,8 @@ class RecordedItem:
     step: Step = ""
     """What decided; empty in records of earlier releases, too."""
     median_rate: Rate | None = None
+    work: WorkJudgement | None = None
+    """What the witnesses say; null where none of both sides was there to compare."""
 
     @property
     def typical_rate(self) -> Rate | None:
@@ -179,7 +183,7 @@ def _case_problem(case: RecordedCase) -> str:
             return f"its samples are those of {side.case.key}"
         if not side.runs:
             return "no process measured it"
-        if problem := next(filter(None, map(_run_problem, side.runs)), ""):
+        if problem := next(filter(None, map(_run_problem, side.runs)), "") or work_problem(side.witnesses):
             return problem
     return next(filter(None, map(_item_problem, case.items)), "")
 

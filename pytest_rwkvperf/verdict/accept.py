@@ -75,6 +75,7 @@ def _entry(record: CaseRecord, names: set[str], recorded: str) -> BaselineEntry:
         conditions.foreign,
         handovers,
         record.software.identity if record.software else "",
+        tuple(reading.without(reading.workloads.keys() - names) for reading in record.witnesses),
     )
 
 

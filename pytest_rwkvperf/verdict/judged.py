@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pytest_rwkvperf.core.cases import Item, disambiguated
+from pytest_rwkvperf.core.work import Reading, WorkJudgement
 from pytest_rwkvperf.stats.estimates import Rate
 from pytest_rwkvperf.stats.shrinkage import PROCESS_PRIOR
 from pytest_rwkvperf.stats.spread import PRIOR, Belief, Spread
@@ -28,7 +29,7 @@ class NewTimes:
     """New times of an item.
 
     `facts` are model content, device name and protocol: times are compared only with stored ones of the same.
-    `ended_early` says that measuring ended at a look, by its verdicts.
+    `ended_early` says that measuring ended at a look, by its verdicts; `witnesses` counted the engine's work.
     """
 
     item: Item
@@ -36,6 +37,7 @@ class NewTimes:
     probe_version: str
     facts: tuple[str, str, int]
     ended_early: bool
+    witnesses: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Judgement:
 
     `new` and `old` are in tokens per second, of the statistic that decided, so that their quotient is the ratio
     `comparison.deciding`; where nothing was compared, `new` is of the processes' medians. `reason` is one sentence for
-    a person, `parity` the largest relative L2 of the engine's logits from the oracle's.
+    a person, `parity` the largest relative L2 of the engine's logits from the oracle's, `work` what witnesses say.
     """
 
     item: Item
@@ -75,6 +77,7 @@ class Judgement:
     parity: float | None = None
     voided: VoidedBy = ""
     step: Step = ""
+    work: WorkJudgement | None = None
 
 
 def recorded_item(judgement: Judgement, *, fails: bool) -> RecordedItem:
@@ -90,6 +93,7 @@ def recorded_item(judgement: Judgement, *, fails: bool) -> RecordedItem:
         comparison=judgement.comparison,
         voided=judgement.voided,
         step=judgement.step,
+        work=judgement.work,
     )
 
 
@@ -107,6 +111,8 @@ def junit_properties(judgement: Judgement) -> Iterator[tuple[str, str]]:
     """The properties of a test in a JUnit file, by name; other programs plot them."""
     yield "rwkv_verdict", judgement.verdict
     yield "rwkv_decided_by", judgement.step
+    if judgement.work is not None:
+        yield "rwkv_work", judgement.work.verdict
     for name, rate in (("rwkv", judgement.new), ("rwkv_baseline", judgement.old)):
         if rate is not None:
             yield f"{name}_tokens_per_second", f"{rate.median:.6g}"

@@ -17,6 +17,7 @@ from pytest_rwkvperf.stats.paired import compare_pairs
 from pytest_rwkvperf.stats.verdicts import DEFAULT_RATES, compare, compared_rates
 from pytest_rwkvperf.store.baseline import StoredCase
 from pytest_rwkvperf.verdict import reasons
+from pytest_rwkvperf.verdict import work as witnesses
 from pytest_rwkvperf.verdict.judged import Judgement, NewTimes
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def judge(
 def _measured_times(record: CaseRecord, item: Item) -> NewTimes:
     facts = (record.model.content_hash, record.device.name, record.protocol)
     times = record.session_times(item.workload)
-    return NewTimes(item, times, record.probe_version, facts, ended_early=record.ended_by == "verdict")
+    ended_early = record.ended_by == "verdict"
+    return NewTimes(item, times, record.probe_version, facts, ended_early, record.witnesses)
 
 
 def _stored_times(stored: StoredCase, item: Item) -> NewTimes:
@@ -65,7 +67,7 @@ def _stored_times(stored: StoredCase, item: Item) -> NewTimes:
     newest = stored.comparable_sessions(name)[-1]
     facts = (stored.model_hash, stored.device.name, newest.protocol)
     times = newest.session_times(name, newest.probe_version)
-    return NewTimes(item, times, newest.probe_version, facts, ended_early=False)
+    return NewTimes(item, times, newest.probe_version, facts, ended_early=False, witnesses=newest.witnesses)
 
 
 def judge_pairs(
@@ -83,7 +85,8 @@ def judge_pairs(
     new, old = paired.compared_rates(pairs, comparison, tokens)
     reason = reasons.compared_pairs(comparison, pairing)
     parity = pairing.new.parity
-    return Judgement(item, comparison.verdict, reason, tolerance, new, old, comparison, parity, step="ab")
+    work = witnesses.judge(pairing.new.witnesses, pairing.old.witnesses, item.workload)
+    return Judgement(item, comparison.verdict, reason, tolerance, new, old, comparison, parity, step="ab", work=work)
 
 
 def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, rates: ErrorRates) -> Judgement:
@@ -102,7 +105,12 @@ def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, ra
     comparison = compare(new.times, sessions, tolerance, items, rates=rates, at_look=new.ended_early)
     new_rate, old_rate = compared_rates(new.times, sessions, comparison, tokens)
     reason = reasons.compared(comparison, new.times, sessions)
-    return Judgement(item, comparison.verdict, reason, tolerance, new_rate, old_rate, comparison, step="stored")
+    newest_first = stored.comparable_sessions(str(item.workload))[::-1]
+    counted = next((session.witnesses for session in newest_first if session.witnesses), ())
+    work = witnesses.judge(new.witnesses, counted, item.workload)
+    return Judgement(
+        item, comparison.verdict, reason, tolerance, new_rate, old_rate, comparison, step="stored", work=work
+    )
 
 
 def void(judgement: Judgement, by: VoidedBy, why: str) -> Judgement:

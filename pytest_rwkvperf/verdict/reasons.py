@@ -53,6 +53,8 @@ def describe(judgement: Judgement) -> str:
             f"tolerance {comparison.tolerance:.1%}, {_probability(comparison)}"
             f"smallest slowdown found 19 times in 20: {_detectable(comparison)}"
         )
+    if judgement.work is not None:
+        lines += [f"  work   {judgement.work.verdict}: {printable(each)}" for each in judgement.work.sentences]
     return "\n".join(lines)
 
 

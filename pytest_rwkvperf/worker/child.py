@@ -22,6 +22,7 @@ from pytest_rwkvperf.core import errors
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.engine import CompilesKernels, OpenRequest, Program
 from pytest_rwkvperf.machine.memory import peak_rss_bytes
+from pytest_rwkvperf.witnesses import registry as witnesses
 from pytest_rwkvperf.worker import installed, native, protocol
 from pytest_rwkvperf.worker.messages import decode, encode
 
@@ -58,8 +59,10 @@ class Child:
             "software": installed.read(backend.distributions, backend.build(), backend.environment(None)).to_json(),
         }
 
-    def open(self, *, location: str, path: str, quant: str, device: str, threads: int, chunk: int) -> dict[str, Any]:
-        """Load a model; refuse an engine that is on another device than asked for."""
+    def open(
+        self, *, location: str, path: str, quant: str, device: str, threads: int, chunk: int, witness: str = ""
+    ) -> dict[str, Any]:
+        """Load a model, for a witness if one is named; refuse an engine that is on another device than asked for."""
         backend = self._load_backend(location)
         if backend.format == "pth":
             from pytest_rwkvperf.models import pth_check
@@ -68,7 +71,8 @@ class Child:
         # Some engines import NumPy with their first logits only, which adds 0.2 s to an unwarmed repetition.
         import_module("numpy")
         started = time.perf_counter_ns()
-        opened = backend.open(OpenRequest(Path(path), quant, device, threads, chunk))
+        request = OpenRequest(Path(path), quant, device, threads, chunk)
+        opened = backend.open(witnesses.load(witness).watched(request) if witness else request)
         if not isinstance(opened, Program):
             opened.synchronise()
         build = int(opened.build_seconds * 1e9) if isinstance(opened, CompilesKernels) else 0
@@ -122,6 +126,20 @@ class Child:
             return protocol.run(engine, parsed, self._chunk, self._repetitions).nanoseconds
 
         return asdict(cupti.summed(cupti.record(self._engine(), repeat, settling), parsed.tokens))
+
+    def count_work(self, *, witness: str, workload: str) -> dict[str, Any]:
+        """What the witness that the model was opened for counts in one repetition of a workload."""
+        parsed, loaded = Workload.parse(workload), witnesses.load(witness)
+
+        def repeat(engine: Engine) -> object:
+            return protocol.run(engine, parsed, self._chunk, self._repetitions)
+
+        counted = loaded.count(self._engine(), repeat, parsed.tokens)
+        return {
+            "instrument": loaded.instrument(),
+            "instruction_set": loaded.instruction_set(),
+            "count": asdict(counted),
+        }
 
     def native(self, *, workloads: list[str]) -> dict[str, Any]:
         """One invocation of the engine's own tool, with all workloads."""

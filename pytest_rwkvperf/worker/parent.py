@@ -23,7 +23,7 @@ from pytest_rwkvperf.worker.messages import MAX_LINE_BYTES, decode, encode
 from pytest_rwkvperf.worker.tail import Tail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -40,7 +40,7 @@ _FOR_LAST_LINES = {"PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
 of a hundred lines would push its assertion out (and take seconds)."""
 _OTHER_PROCESSOR = "an instruction that this processor lacks: compile the engine on this machine, or for any processor"
 
-_DESCRIBING = ("describe", "open", "device_time")
+_DESCRIBING = ("describe", "open", "device_time", "count_work")
 """Requests whose answers contain an engine's texts. Paths in other answers must stay unchanged."""
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 3.0
@@ -71,17 +71,23 @@ def end_all() -> None:
 class Worker:
     """One process that runs one engine. Use it as a context manager; leaving it ends the process.
 
-    `environment` is added to what `passed` gives; None unsets a variable.
+    `environment` is added to what `passed` gives; None unsets a variable. `command` stands before the interpreter.
     """
 
-    def __init__(self, *, python: str = sys.executable, environment: Mapping[str, str | None] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        python: str = sys.executable,
+        environment: Mapping[str, str | None] | None = None,
+        command: Sequence[str] = (),
+    ) -> None:
         self._folder = folders.new_temporary_folder("worker")
         self._kills_before = starting.oom_kills()
         own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._folder.path))
         given = {**passed(), **_FOR_LAST_LINES, **own, **(environment or {})}
         variables = {name: value for name, value in given.items() if value is not None}
         try:
-            self._process = starting.start([python, str(_BOOTSTRAP)], variables)
+            self._process = starting.start([*command, python, str(_BOOTSTRAP)], variables)
         except BaseException:
             self._folder.remove()
             raise
@@ -152,8 +158,8 @@ class Worker:
                 case _:
                     self._fail(errors.ProtocolError(f"no answer to {do}: {str(message)[:80]}"))
 
-    def open(self, location: str, path: Path, case: Case) -> Any:  # noqa: ANN401 - JSON
-        """Load a case's model; the answer has the load time, device and versions.
+    def open(self, location: str, path: Path, case: Case, witness: str = "") -> Any:  # noqa: ANN401 - JSON
+        """Load a case's model, for a witness if one is named; the answer has the load time, device and versions.
 
         Raises:
             RwkvPerfError: as `request`.
@@ -167,6 +173,7 @@ class Worker:
             device=case.device,
             threads=case.threads,
             chunk=case.chunk,
+            witness=witness,
         )
 
     def close(self) -> None:

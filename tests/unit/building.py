@@ -54,6 +54,7 @@ SETTINGS = Settings(
     keep_wheels=None,
     ab=None,
     compare="auto",
+    witnesses=("operations", "graph"),
     reports=(),
     report_language="en",
     protocols=("uniform",),

@@ -83,6 +83,7 @@ INI = {
     "rwkv_strict": "skip",
     "rwkv_ab": "",
     "rwkv_compare": "stored",
+    "rwkv_witness": "graph",
     "rwkv_keep_wheels": "wheels",
     "rwkv_false_alarms": "2%",
     "rwkv_wrong_pass": "0.1",
@@ -118,6 +119,7 @@ def test_every_option_has_an_ini_twin(pytester: pytest.Pytester) -> None:
         keep_wheels=pytester.path / "wheels",
         ab=None,
         compare="stored",
+        witnesses=("graph",),
         reports=(ReportRequest("json", pytester.path / "from-ini.json"),),
         report_language="zh",
         protocols=("native", "uniform"),
@@ -143,6 +145,7 @@ COMMAND_LINE = {
     "--rwkv-budget": ("0.5", "budget_seconds", 0.5),
     "--rwkv-strict": ("no-baseline", "strict", frozenset({"no-baseline"})),
     "--rwkv-compare": ("auto", "compare", "auto"),
+    "--rwkv-witness": ("none", "witnesses", ()),
     "--rwkv-ab": (sys.executable, "ab", Reference("interpreter", sys.executable)),
     "--rwkv-aa": ("no", "ab", Reference("interpreter", sys.executable)),
     "--rwkv-report-language": ("en", "report_language", "en"),
@@ -203,7 +206,7 @@ def test_an_ini_files_model_path_too_long_for_the_system_is_kept(
 def test_options_without_a_value(pytester: pytest.Pytester) -> None:
     settings = options.read(pytester.parseconfig("--rwkv-save-baseline", "--rwkv-strict"))
     assert settings.save == "append"
-    assert settings.strict == {"skip", "no-baseline", "inconclusive"}
+    assert settings.strict == {"skip", "no-baseline", "inconclusive", "more-work"}
 
 
 @pytest.mark.parametrize(
@@ -321,13 +324,21 @@ def test_every_text_is_a_budget_or_refused(text: str) -> None:
         assert 0 < read(budget=text).budget_seconds < math.inf
 
 
+def test_no_witness_stands_alone() -> None:
+    """And `auto` may stand beside others."""
+    assert read(witness="graph,auto").witnesses == ("graph", "operations")
+    with pytest.raises(OptionError, match="names none and others"):
+        read(witness="none,graph")
+
+
 @pytest.mark.parametrize(
     ("option", "text", "allowed"),
     [
         ("suite", "maybe", "auto, yes, no"),
         ("suite", "", "auto, yes, no"),
         ("save_baseline", "yes", "no, append, replace, append,crowded, replace,crowded"),
-        ("strict", "skip,never", "skip, no-baseline, inconclusive"),
+        ("strict", "skip,never", "skip, no-baseline, inconclusive, more-work"),
+        ("witness", "graph,eyes", "auto, none, operations, graph"),
     ],
 )
 def test_an_unknown_choice_is_refused_with_the_allowed_ones(option: str, text: str, allowed: str) -> None:

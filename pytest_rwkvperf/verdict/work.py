@@ -1,0 +1,70 @@
+"""What witnesses add to a verdict: whether the code does more work than before, and by which operators.
+
+They never change a verdict of times: a slowdown without more work (memory, clock, caches) is a slowdown.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.core.work import WorkJudgement, differences
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_rwkvperf.core.cases import Workload
+    from pytest_rwkvperf.core.work import Difference, Reading, WorkCount, WorkVerdict
+
+_NAMED = 3
+"""Operators that a sentence names."""
+
+_GRAVEST_FIRST: tuple[WorkVerdict, ...] = ("MORE WORK", "OTHER WORK", "LESS WORK", "SAME WORK")
+
+
+def judge(new: Sequence[Reading], old: Sequence[Reading], workload: Workload) -> WorkJudgement | None:
+    """What the readings of both sides say of a workload; None where none of one side is like one of the other."""
+    found: list[tuple[WorkVerdict, str]] = []
+    for reading in new:
+        before = next((each for each in old if each.like(reading)), None)
+        counts = [each.workloads.get(str(workload)) for each in (reading, before) if each is not None]
+        if len(counts) == 2 and (now := counts[0]) and (then := counts[1]) and now.tokens == then.tokens:  # noqa: PLR2004
+            found.append(_compared(reading, now, then))
+    if not found:
+        return None
+    verdicts = {verdict for verdict, _ in found}
+    gravest = next(verdict for verdict in _GRAVEST_FIRST if verdict in verdicts)
+    return WorkJudgement(gravest, tuple(sentence for _, sentence in found))
+
+
+def _compared(reading: Reading, new: WorkCount, old: WorkCount) -> tuple[WorkVerdict, str]:
+    """The verdict of one witness, with its sentence."""
+    changed = differences(old, new, reading.allowance)
+    verdict = _verdict(reading, new, old, changed)
+    total = f"{new.count} {reading.unit} for {new.tokens} tokens"
+    if verdict == "SAME WORK":
+        exact = "the same" if not reading.allowance else f"{_percent(new.count, old.count)} of"
+        return verdict, f"{reading.witness}: {exact} {total}, by the same operators"
+    named = ", ".join(f"{each.operator} {_change(each)}" for each in changed[:_NAMED])
+    more = f" and {len(changed) - _NAMED} more operators" if len(changed) > _NAMED else ""
+    sizes = f", {_percent(new.bytes, old.bytes)} bytes of results" if new.bytes != old.bytes else ""
+    return verdict, f"{reading.witness}: {_percent(new.count, old.count)} {total}{sizes}: {named}{more}"
+
+
+def _verdict(reading: Reading, new: WorkCount, old: WorkCount, changed: Sequence[Difference]) -> WorkVerdict:
+    least = reading.allowance * old.count
+    for now, then in ((new.count, old.count), (new.bytes, old.bytes)):
+        if now > then + least:
+            return "MORE WORK"
+        if now < then - least:
+            return "LESS WORK"
+    return "OTHER WORK" if changed and not reading.allowance else "SAME WORK"
+
+
+def _change(each: Difference) -> str:
+    if each.old.number != each.new.number:
+        return f"{each.old.number} → {each.new.number}"
+    return f"{each.old.bytes} → {each.new.bytes} bytes"
+
+
+def _percent(new: int, old: int) -> str:
+    return f"{new / old - 1:+.2%}" if old else f"+{new}"

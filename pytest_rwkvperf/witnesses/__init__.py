@@ -1,0 +1,1 @@
+"""What counts an engine's work, in a process of its own after a case's timed samples."""

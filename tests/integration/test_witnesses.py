@@ -1,0 +1,100 @@
+"""What the witnesses count of real engines: the same in every run, and a planted fault by its name."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.core.cases import Case, Workload
+from pytest_rwkvperf.core.work import Reading, differences
+from pytest_rwkvperf.measure import witnessing
+from pytest_rwkvperf.measure.process import Target
+from pytest_rwkvperf.measure.record import ModelFacts
+from pytest_rwkvperf.witnesses import registry
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.integration.conftest import Engines
+
+WORKLOADS = (Workload("prefill", 48), Workload("generation", 4), Workload("generation", 4, depth=8))
+CHUNK = 32
+"""A prefill of more tokens is counted by its first chunk."""
+
+
+def target(engines: Engines, name: str, quant: str) -> Target:
+    found, file = engines.describe(name), engines.file(name, quant)
+    case = Case(name, "synthetic:nano", quant, "cpu", 1, CHUNK)
+    return Target(
+        case=case,
+        location=found.location,
+        environment=dict(found.backend.environment("cpu")),
+        python=sys.executable,
+        model=ModelFacts("synthetic:nano", file.content_hash, 1, file.size_bytes),
+        path=file.path,
+        device=next(device for device in found.devices if device.id == "cpu"),
+        expected=(),
+        known_deep=None,
+    )
+
+
+def read(target: Target, name: str) -> Reading:
+    found = witnessing.read(target, WORKLOADS, registry.load(name), lambda _sentence: None)
+    assert isinstance(found, Reading), found
+    return found
+
+
+WITNESSES = [
+    pytest.param("operations", "rwkv", "fp32", "aten::mm", marks=pytest.mark.engine("rwkv")),
+    pytest.param("graph", "llama-cpp", "q8_0", "RWKV_WKV7", marks=pytest.mark.engine("llama-cpp")),
+]
+
+
+@pytest.mark.parametrize(("name", "engine", "quant", "operator"), WITNESSES)
+def test_two_runs_count_the_same(engines: Engines, name: str, engine: str, quant: str, operator: str) -> None:
+    """Each operator by shape, and the bytes of its results; times are no part of it."""
+    made = target(engines, engine, quant)
+    first, second = read(made, name), read(made, name)
+    assert second.like(first)
+    for workload in map(str, WORKLOADS):
+        one, other = first.workloads[workload], second.workloads[workload]
+        assert differences(one, other) == [], workload
+        assert one.peak_bytes == other.peak_bytes
+        assert one.count > 100, one
+        assert operator in one.by_name()
+    assert first.workloads["pp48"].tokens == CHUNK
+    # The state has one size: after a context a token is the same work. llama.cpp zeroes a cleared state in its graph.
+    changed = {each.operator.split()[0] for each in differences(first.workloads["tg4"], first.workloads["tg4@d8"])}
+    assert changed <= {"SCALE", "GET_ROWS", "CPY"}, changed
+
+
+def edited_rwkv(folder: Path, once: str, twice: str) -> Path:
+    """A copy of the installed rwkv package in which one expression is computed twice."""
+    spec = find_spec("rwkv")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    copy = shutil.copytree(spec.submodule_search_locations[0], folder / "rwkv")
+    source = (copy / "model.py").read_text(encoding="utf-8")
+    assert once in source
+    (copy / "model.py").write_text(source.replace(once, twice), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.engine("rwkv")
+def test_an_operation_that_is_done_twice_is_found_and_named(engines: Engines, tmp_path: Path) -> None:
+    """In an edited copy of the package: its operators, and as many more calls as there are layers and tokens.
+
+    Not the very same expression: torch's script compiler computes that once.
+    """
+    made = target(engines, "rwkv", "fp32")
+    folder = edited_rwkv(tmp_path, "r = xr @ R_\n", "r = (2 * xr) @ R_ - xr @ R_\n")
+    slower = replace(made, environment={**made.environment, "PYTHONPATH": str(folder)})
+    old, new = (read(each, "operations").workloads["tg4"] for each in (made, slower))
+    added = {each.operator.split()[0]: each.new.number - each.old.number for each in differences(old, new)}
+    layers, tokens = 4, 4
+    assert added == dict.fromkeys(("aten::mv", "aten::mul.Tensor", "aten::sub.Tensor"), layers * tokens)
