@@ -132,7 +132,7 @@ def measured(
         "load_before": pairing.new.conditions.load_before,
         "steal": pairing.new.conditions.steal,
         "looks": looks,
-        "log_ratios": {str(one): [[pair.trimmed, pair.mean] for pair in pairing.log_ratios(one)] for one in workloads},
+        "log_ratios": {str(one): [[pair.fast, pair.mean] for pair in pairing.log_ratios(one)] for one in workloads},
         "nanoseconds": {
             str(one): {name: [list(row) for row in side.times(one)] for name, side in sides.items()}
             for one in workloads

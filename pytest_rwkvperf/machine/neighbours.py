@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,8 @@ class Neighbours:
         self._progress = progress
         self._before = usage.now()
 
-    def wait(self) -> None:
-        """Wait while others took more than the limit, a share, since the last call or look."""
+    def wait(self) -> float:
+        """Wait while others took more than the limit, a share, since the last call or look; the share at the end."""
         while (taken := self._taken()) > self._limit and self._left > 0:
             self._progress(
                 f"other processes take {taken:.0%} of the processors that it needs: waiting, at most {self._left:.0f} s"
@@ -35,7 +36,16 @@ class Neighbours:
             pause = min(_LOOK_SECONDS, self._left)
             time.sleep(pause)
             self._left -= pause
+        return taken
 
     def _taken(self) -> float:
         before, self._before = self._before, usage.now()
         return usage.crowding(before, self._before, psutil.cpu_count() or 1, self._threads)
+
+
+def free_threads(threads: int, limit: float, most_seconds: float, progress: Callable[[str], None]) -> int:
+    """Of `threads` threads those that find a processor; all, if others leave enough within `most_seconds`."""
+    neighbours = Neighbours(threads, limit, most_seconds, progress)
+    time.sleep(_LOOK_SECONDS)
+    taken = neighbours.wait()
+    return threads if taken <= limit else max(1, math.floor(threads * (1 - taken)))

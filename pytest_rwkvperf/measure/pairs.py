@@ -23,7 +23,7 @@ import numpy as np
 from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.core.errors import RwkvPerfError
 from pytest_rwkvperf.machine.conditions import Watch
-from pytest_rwkvperf.machine.neighbours import Neighbours
+from pytest_rwkvperf.machine.neighbours import Neighbours, free_threads
 from pytest_rwkvperf.machine.watching import GpuWatch
 from pytest_rwkvperf.measure.process import MeasuredCase, Process, started
 from pytest_rwkvperf.measure.record import Pairing
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.measure.process import Target
 
 PAIR_SECONDS = 0.5
-"""A process takes samples of a workload for about this long at first: of quick workloads several, so that a disturbance
-of one can be trimmed."""
+"""A process takes samples of a workload for about this long at first: of quick workloads several, so that some are
+undisturbed."""
 
 FEWEST_SAMPLES = 2
 """Of a workload per process: one block. Less than without A/B, where an interval of its own is wanted."""
@@ -68,19 +68,27 @@ def measure_pairs(
     budget_seconds: float,
     decided: Callable[[Pairing], bool],
     progress: Callable[[str], None],
+    fewer_threads: bool = False,
 ) -> Pairing:
     """Measure pairs until `decided` says so at one of the planned looks, or the budget does not reach to the next one.
 
-    Between two looks nothing ends it: the error rate is kept at the looks alone.
+    Between two looks nothing ends it: the error rate is kept at the looks alone. With `fewer_threads` both sides use
+    only as many threads as other processes leave processors for, and the records say how many.
 
     Raises:
         RwkvPerfError: a worker failed, or one side's answers are wrong; the message names its interpreter.
     """
-    watch, began = Watch(new.case.threads), clock.monotonic()
+    waiting, threads = WAITING_SHARE * budget_seconds, new.case.threads
+    if fewer_threads and threads > 1:
+        waiting /= 2
+        threads = free_threads(threads, MAX_CONTENTION, waiting, progress)
+        if threads < new.case.threads:
+            new, old = (replace(side, fewer_threads=threads) for side in (new, old))
+    watch, began = Watch(threads), clock.monotonic()
     sides = MeasuredCase(new), MeasuredCase(old)
     with GpuWatch(new.device) as gpu:
         pairs = _Pairs(*sides, workloads)
-        neighbours = Neighbours(new.case.threads, MAX_CONTENTION, WAITING_SHARE * budget_seconds, progress)
+        neighbours = Neighbours(threads, MAX_CONTENTION, waiting, progress)
         while True:
             count = len(sides[0].runs) + 1
             progress(f"pair {count}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -55,6 +55,8 @@ class Target:
     work: Work | None = None
     ceilings: Ceilings | None = None
     software: Software | None = None
+    fewer_threads: int | None = None
+    """Threads to measure with instead of the case's."""
 
 
 class Process:
@@ -68,7 +70,8 @@ class Process:
         self._answers: dict[str, Answer] = {}
         self._kept: dict[str, int] = {}
         self._started = clock.time_of_day()
-        opened = worker.open(target.location, target.path, target.case)
+        case = target.case if target.fewer_threads is None else replace(target.case, threads=target.fewer_threads)
+        opened = worker.open(target.location, target.path, case)
         self.versions = {str(name): str(value) for name, value in opened["versions"].items()}
         self._load_nanoseconds = int(opened["load_nanoseconds"])
         self._build_nanoseconds = int(opened["build_nanoseconds"])
@@ -228,6 +231,7 @@ class MeasuredCase:
             work=target.work,
             ceilings=target.ceilings,
             software=target.software,
+            fewer_threads=target.fewer_threads,
         )
 
 

@@ -137,6 +137,8 @@ class CaseRecord:
     """How far processes lie apart on this machine, as the baseline showed when this was measured."""
     witnesses: tuple[Reading, ...] = ()
     """What counted the engine's work, in processes of their own."""
+    fewer_threads: int | None = None
+    """A/B: threads that were used instead of the case's, because other processes used the processors."""
 
     @property
     def doubt(self) -> str:

@@ -42,6 +42,8 @@ class CaseRequest:
     """How many share it."""
     handovers: Mapping[str, float] = field(default_factory=dict)
     """What is known of this machine's, for measure.probes.Prober."""
+    fewer_threads: bool = False
+    """Whether A/B may use fewer threads than the case has, where others use the processors."""
     process_spread: Mapping[WorkloadKind, Spread] = field(default_factory=dict)
     """How far processes lie apart on this machine."""
     witnesses: tuple[str, ...] = ()
@@ -104,9 +106,14 @@ class Launcher:
             sides = [self._targets.prepare(case, *place, request.workloads) for place in places]
             (new_target, _), (old_target, _) = sides
             left, cases = self._left(case, request)
-            budget, progress = left / cases, self._saying(request.label)
             taken = pairs.measure_pairs(
-                new_target, old_target, request.workloads, budget_seconds=budget, decided=decided, progress=progress
+                new_target,
+                old_target,
+                request.workloads,
+                budget_seconds=left / cases,
+                decided=decided,
+                progress=self._saying(request.label),
+                fewer_threads=request.fewer_threads,
             )
             for (target, memo), side in zip(sides, (taken.new, taken.old), strict=True):
                 self._keep_deep(memo, target, side)

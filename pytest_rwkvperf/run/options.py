@@ -188,6 +188,16 @@ OPTIONS = (
         kind="choice",
         allowed=("yes", "no"),
     ),
+    Option(
+        "fewer-threads",
+        "no",
+        "A/B may measure both sides with fewer threads while other processes use the processors; the verdict says how "
+        "many",
+        "yes|no",
+        bare="yes",
+        kind="choice",
+        allowed=("yes", "no"),
+    ),
     Option("baseline-dir", "baselines", "folder of the baselines, relative to the rootdir", "DIR", kind="path"),
     Option(
         "keep-wheels",
@@ -290,6 +300,8 @@ class Settings:
     witnesses: tuple[str, ...]
     """The chosen witnesses' names; those that do not suit an engine are left out there."""
     keep_wheels: Path | None
+    fewer_threads: bool
+    """Whether A/B may use fewer threads than a case has, where others use the processors."""
     reports: tuple[ReportRequest, ...]
     report_language: Language
     protocols: tuple[ProtocolName, ...]
@@ -375,6 +387,7 @@ def read(config: pytest.Config) -> Settings:
         compare=typed["compare"],
         witnesses=_witnesses(typed["witness"]),
         keep_wheels=typed["keep-wheels"],
+        fewer_threads=typed["fewer-threads"] == "yes",
         strict=frozenset(typed["strict"]),
         reports=_reports(config),
         history=raw["history"],

@@ -145,6 +145,7 @@ class Session:
             budget_seconds=self.settings.budget_seconds,
             cases=len(self.selected.questions),
             witnesses=self.settings.witnesses,
+            fewer_threads=self.settings.fewer_threads,
         )
 
     @cached_property

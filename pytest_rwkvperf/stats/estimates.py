@@ -26,9 +26,9 @@ MAX_NANOSECONDS = 10**18
 """30 years: a longer time is a mistake, and figures made of it leave the range of floats."""
 
 
-RateStatistic = Literal["median", "fast", "mean", "middle"]
+RateStatistic = Literal["median", "fast", "mean"]
 """Of which times a speed is: the geometric mean of the processes' medians; the fast repetitions, or the mean of all
-(`levels`); in A/B the middle half of the neighbours' differences (`paired`), or the geometric mean of all."""
+(`levels`, in A/B `paired`, where the mean is geometric)."""
 
 
 @dataclass(frozen=True, slots=True)

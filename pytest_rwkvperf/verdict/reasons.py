@@ -45,7 +45,7 @@ def describe(judgement: Judgement) -> str:
         lines.append(f"  old    {_rate(judgement.old)}{now}")
     if (comparison := judgement.comparison) is not None:
         deciding = comparison.deciding
-        of = "all repetitions' mean" if comparison.only_mean_regressed else _repetitions(comparison)
+        of = "all repetitions' mean" if comparison.only_mean_regressed else "the fast repetitions"
         lines.append(
             f"  ratio  {deciding.ratio:.3f} (new / old, of {of}), "
             f"bounds {deciding.low:.3f} to {bound(deciding.high, '.3f')}, "
@@ -63,11 +63,6 @@ def _rate(rate: Rate) -> str:
         f"{rate.median:.2f} tokens/s, 95 % interval {rate.low:.2f} to {bound(rate.high, '.2f')} "
         f"({rate.processes} processes, {rate.samples} samples)"
     )
-
-
-def _repetitions(comparison: Comparison) -> str:
-    """Which repetitions the ratio is of, and with it the speeds beside it."""
-    return "most repetitions" if comparison.paired else "the fast repetitions"
 
 
 def _probability(comparison: Comparison) -> str:
@@ -91,8 +86,11 @@ def compared(comparison: Comparison, new: SessionTimes, stored: StoredSessions) 
 
 def compared_pairs(comparison: Comparison, pairing: Pairing) -> str:
     """Why an A/B comparison has its verdict, with the number of pairs, the versions that differ and the neighbours."""
-    foreign = pairing.new.conditions.foreign
+    foreign, used = pairing.new.conditions.foreign, pairing.new.fewer_threads
     crowded = f"; other processes took {foreign:.0%} of the processors" if foreign > MIN_CONTENTION else ""
+    if used is not None:
+        threads = pairing.new.case.threads
+        crowded += f"; with {used} of {threads} threads, because other processes used the rest of the processors"
     return f"{_bounds(comparison)}; {len(pairing.new.runs)} pairs, {_versions(pairing)}{crowded}"
 
 
@@ -113,7 +111,7 @@ def _bounds(comparison: Comparison) -> str:
     floor, ceiling = 1 / (1 + comparison.tolerance), 1 + comparison.tolerance
     if comparison.mean is not None and comparison.only_mean_regressed:
         return (
-            f"{_repetitions(comparison)} are as fast as the bounds say, but all together they take longer: their ratio "
+            "the fast repetitions are as fast as the bounds say, but all together they take longer: their ratio "
             f"of {comparison.mean.ratio:.3f} lies wholly below {floor:.3f}, so some repetitions got slower (tail)"
         )
     plain = {

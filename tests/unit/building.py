@@ -52,6 +52,7 @@ SETTINGS = Settings(
     false_alarms=0.01,
     wrong_pass=0.05,
     keep_wheels=None,
+    fewer_threads=False,
     ab=None,
     compare="auto",
     witnesses=("operations", "graph"),

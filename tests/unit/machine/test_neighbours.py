@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+
+import pytest
 
 from pytest_rwkvperf.machine import neighbours
-from pytest_rwkvperf.machine.neighbours import Neighbours
-
-if TYPE_CHECKING:
-    import pytest
+from pytest_rwkvperf.machine.neighbours import Neighbours, free_threads
 
 
 class Machine:
@@ -46,3 +44,16 @@ def test_the_waiting_of_a_case_is_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     for _ in range(3):
         waiting.wait()
     assert machine.slept == [1.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize(("others", "threads"), [(0.05, 2), (0.41, 1), (0.99, 1)])
+def test_what_others_do_not_use_is_left_for_fewer_threads(
+    monkeypatch: pytest.MonkeyPatch, others: float, threads: int
+) -> None:
+    machine = Machine(monkeypatch, *[others] * 9)
+    assert free_threads(2, 0.1, 3.0, machine.said.append) == threads
+
+
+def test_all_threads_are_used_once_the_others_have_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, 0.5, 0.5, 0.0)
+    assert free_threads(2, 0.1, 3.0, machine.said.append) == 2

@@ -17,7 +17,7 @@ from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.errors import BackendError, ParityError, WorkerDiedError
 from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.measure import pairs
-from pytest_rwkvperf.measure.pairs import CHOOSING_PAIRS, PAIR_SECONDS
+from pytest_rwkvperf.measure.pairs import CHOOSING_PAIRS, PAIR_SECONDS, WAITING_SHARE
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.oracle.agreement import Deep
@@ -282,7 +282,7 @@ def test_each_side_keeps_its_own_samples_and_versions(stage: Stage) -> None:
     assert {time for row in pairing.new.times(PREFILL) for time in row} == {2000}
     assert {time for row in pairing.old.times(PREFILL) for time in row} == {1000}
     # New takes twice as long: half the speed.
-    assert [one.trimmed for one in pairing.log_ratios(PREFILL)] == pytest.approx([-0.693147] * MIN_PAIRS, rel=1e-6)
+    assert [one.fast for one in pairing.log_ratios(PREFILL)] == pytest.approx([-0.693147] * MIN_PAIRS, rel=1e-6)
     assert pairing.new.seconds == pairing.old.seconds == pytest.approx(10 * MIN_PAIRS)
 
 
@@ -360,3 +360,20 @@ def test_an_interrupt_ends_both(stage: Stage) -> None:
     with pytest.raises(KeyboardInterrupt):
         measure()
     assert sorted(stage.whos("close")) == ["n", "o"]
+
+
+@pytest.mark.usefixtures("stage")
+def test_both_sides_use_fewer_threads_where_that_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, float]] = []
+
+    def free(threads: int, _limit: float, most_seconds: float, _progress: object) -> int:
+        asked.append((threads, most_seconds))
+        return 1
+
+    monkeypatch.setattr(pairs, "free_threads", free)
+    new, old = (replace(target(name), case=replace(CASE, threads=2)) for name in ("new", "old"))
+    pairing = pairs.measure_pairs(
+        new, old, (PREFILL,), budget_seconds=80, decided=never, progress=lambda _: None, fewer_threads=True
+    )
+    assert asked == [(2, WAITING_SHARE * 80 / 2)]
+    assert [(side.fewer_threads, side.case.threads) for side in (pairing.new, pairing.old)] == [(1, 2)] * 2

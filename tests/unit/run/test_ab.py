@@ -110,12 +110,17 @@ def test_a_judgement_has_both_rates_and_the_differing_versions() -> None:
     assert found.comparison.ratio == pytest.approx(0.5)
     assert found.comparison.alpha == ALPHA / 4
     assert from_json(to_json(found)) == found
-    assert "ratio  0.500 (new / old, of most repetitions)" in describe(found)
+    assert "ratio  0.500 (new / old, of the fast repetitions)" in describe(found)
 
 
 def test_a_throttled_gpu_does_not_void_pairs() -> None:
     found = judge_pairs(Pairing(throttled(slower(OLD, 2)), throttled(OLD)), ITEM, 0.05, 1)
     assert (found.verdict, found.voided) == ("REGRESSION", "")
+
+
+def test_fewer_threads_than_the_cases_are_mentioned() -> None:
+    found = judge_pairs(Pairing(*[replace(OLD, fewer_threads=1)] * 2), ITEM, 0.05, 1)
+    assert found.reason.endswith("; with 1 of 2 threads, because other processes used the rest of the processors")
 
 
 def test_equal_versions_are_mentioned() -> None:
