@@ -44,7 +44,7 @@ _ADAPTER = re.compile(r'AdapterInfo \{\s*name: "((?:[^"\\]|\\.)*)"')
 _VERSION = re.compile(r"(\d+\.\d+\S*)(?: \(build (\d+), commit (\w+)\))?")
 
 
-def located(name: str, path: str) -> str:
+def located(name: str, path: str, option: str = "--rwkv-backend") -> str:
     """A program's absolute path: the path given, or its name's on PATH.
 
     Raises:
@@ -53,7 +53,7 @@ def located(name: str, path: str) -> str:
     program = shutil.which(user_path(path) if path else name)
     if program is None:
         reason = f"{path!r} is not an executable program" if path else f"there is no {name} on PATH"
-        raise OptionError(f"--rwkv-backend={name}: {reason}; write --rwkv-backend={name}:/path/to/{name}")
+        raise OptionError(f"{option}={name}: {reason}; write {option}={name}:/path/to/{name}")
     return str(Path(program).absolute())
 
 

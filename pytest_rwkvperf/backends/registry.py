@@ -85,7 +85,7 @@ def choose(text: str, option: str = "--rwkv-backend") -> tuple[dict[str, str], b
         return {name: location for name, location in known.items() if name not in BY_HAND_ONLY}, False
     if "all" in names:
         raise OptionError(f"{option}={text!r} names all and others; write all alone, or the names")
-    programs = _programs(names)
+    programs = _programs(names, option)
     unknown = [name for name in names if name not in known and name.partition(":")[0] not in programs]
     if unknown or not names:
         value = unknown[0] if unknown else text
@@ -97,7 +97,7 @@ def choose(text: str, option: str = "--rwkv-backend") -> tuple[dict[str, str], b
     return {name: known[name] for name in dict.fromkeys(text.partition(":")[0] for text in names)}, True
 
 
-def _programs(names: list[str]) -> dict[str, str]:
+def _programs(names: list[str], option: str) -> dict[str, str]:
     """The chosen programs' locations.
 
     Raises:
@@ -110,7 +110,7 @@ def _programs(names: list[str]) -> dict[str, str]:
             continue
         from pytest_rwkvperf.backends.executables import located
 
-        location = f"{EXECUTABLES[name]}:{located(name, path)}"
+        location = f"{EXECUTABLES[name]}:{located(name, path, option)}"
         if programs.setdefault(name, location) != location:
-            raise OptionError(f"--rwkv-backend names two programs {name}; measure one after the other")
+            raise OptionError(f"{option} names two programs {name}; measure one after the other")
     return programs

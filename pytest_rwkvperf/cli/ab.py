@@ -6,18 +6,22 @@ import sys
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import subprocesses
+from pytest_rwkvperf.core.errors import OptionError
 
 if TYPE_CHECKING:
     import argparse
 
     from pytest_rwkvperf.cli.console import Console
 
-HELP = """measure this environment in alternation with another build of an engine
-The same as pytest --rwkv-ab=OLD with the shipped suite: tests and settings of the current folder are not used.
-Without OLD, this environment against itself (--rwkv-aa), which stores the machine's noise in baselines/ of this
-folder. Options after -- go to pytest, relative paths in them from this folder, and its exit status is returned.
+HELP = """measure two builds of an engine in alternation
+The same as pytest --rwkv-ab=OLD --rwkv-new=NEW with the shipped suite: tests and settings of the current folder are not
+used. Without NEW, this environment is the new side. Without OLD, this environment against itself (--rwkv-aa), which
+stores the machine's noise in baselines/ of this folder. Options after -- go to pytest, relative paths in them from this
+folder, and its exit status is returned.
 
   rwkvperf ab llama-cpp-python==0.3.35 --backend llama-cpp -- --rwkv-model=synthetic:0.1b --rwkv-quant=f16
+  rwkvperf ab llama.cpp@b9868 llama.cpp@b9890 --repo ../llama.cpp -- --rwkv-quant=q8_0
+  rwkvperf ab ../llama.cpp@HEAD ../llama.cpp
   rwkvperf ab old/.venv/bin/python --backend all
 """
 PASSES_ON = True
@@ -26,16 +30,37 @@ PASSES_ON = True
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     old = "the old build, as --rwkv-ab takes it: another environment's Python, baseline, a requirement, a wheel, "
-    old += "a source folder, or lib:FOLDER"
+    old += "an engine's source (ENGINE@REVISION, REPOSITORY@REVISION, a folder as it is), or lib:FOLDER"
     parser.add_argument("old", metavar="OLD", nargs="?", help=old)
-    parser.add_argument("--backend", default="all", help="what to measure; default all")
+    parser.add_argument(
+        "new", metavar="NEW", nargs="?", help="the new build in the same words; default this environment"
+    )
+    parser.add_argument("--repo", help="where the revisions of ENGINE@REVISION are: a path or a URL; default its own")
+    parser.add_argument("--backend", help="what to measure; default: the engine that is built from source, else all")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Run pytest with its output shown."""
     console.text("")
-    mode = f"--rwkv-ab={options.old}" if options.old else "--rwkv-aa"
+    sides, backend = _sides(options)
     with subprocesses.isolated_pytest(sys.executable, "ab") as (pytest, _):
-        command = [*pytest, mode, f"--rwkv-backend={options.backend}", *options.passed_on]
+        command = [*pytest, *sides, f"--rwkv-backend={options.backend or backend}", *options.passed_on]
         code = subprocesses.run(command).returncode
     return code if code >= 0 else 128 - code  # ended by a signal: as shells report it
+
+
+def _sides(options: argparse.Namespace) -> tuple[list[str], str]:
+    """What pytest is told of the sides, and the backend that measures what is built from source."""
+    from pytest_rwkvperf.environments import references, sources, trees
+
+    given = [text for text in (options.old, options.new) if text]
+    texts = [sources.in_repository(text, options.repo) if options.repo else text for text in given]
+    if options.repo and texts == given:
+        raise OptionError("--repo says where ENGINE@REVISION is, and neither OLD nor NEW is written so")
+    found = (references.parse(text) for text in texts)
+    engines = {trees.engine_of(reference.source).backend for reference in found if reference.source}
+    if len(engines) > 1:
+        raise OptionError(f"OLD and NEW are sources of two engines, {' and '.join(sorted(engines))}; name one's")
+    names = ("--rwkv-ab", "--rwkv-new")
+    sides = [f"{name}={text}" for name, text in zip(names, texts, strict=False)] or ["--rwkv-aa"]
+    return sides, next(iter(engines), "all")

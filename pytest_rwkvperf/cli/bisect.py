@@ -1,23 +1,31 @@
-"""`rwkvperf bisect`: find the release that made a workload slower."""
+"""`rwkvperf bisect`: find the release or the commit that made a workload slower."""
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import OptionError
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
-    from pytest_rwkvperf.bisect.search import Answer
+    from pytest_rwkvperf.bisect.bisection import Request, Result
+    from pytest_rwkvperf.bisect.states import State
     from pytest_rwkvperf.cli.console import Console
 
-HELP = """name the release of a package that made something slower
-Releases between OLD and NEW are installed one by one, each into an environment of its own that shares everything else
-with this one (kept in the cache folder), and measured in alternation with OLD. A release that cannot be installed, does
-not run or gives no clear answer is skipped; OLD itself must run. Options after -- go to pytest. The exit status is 1 if
-no release is slower.
+HELP = """name the release of a package, or the commit of an engine, that made something slower
+Builds what lies between GOOD and BAD, each kept in the cache folder, and measures it in alternation with GOOD. First
+BAD must be slower; then a search that allows for wrong answers names the first slow release or commit, and compares it
+with the one before it. What cannot be built, does not run or gives no clear answer is left out; what answers wrongly is
+reported. Options after -- go to pytest. The exit status is 1 if nothing is slower.
 
+Commits: an engine's name among llama.cpp, llama-cpp-python, web-rwkv and rwkv, with the repository; releases: a
+package's name on the index that pip uses.
+
+  rwkvperf bisect llama.cpp b9868..b9890 --repo ../llama.cpp -- --rwkv-quant=q8_0 --rwkv-workload=tg128
   rwkvperf bisect llama-cpp-python 0.3.30..0.3.36 -- --rwkv-quant=q8_0 --rwkv-workload=tg128 --rwkv-budget=120
   rwkvperf bisect torch 2.10.0..2.13.0 --backend rwkv
 """
@@ -30,74 +38,104 @@ BACKENDS = {"llama-cpp-python": "llama-cpp", "rwkv": "rwkv", "torch": "rwkv", "r
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("package", metavar="PACKAGE", help="its name on the index that pip uses")
-    parser.add_argument("range", metavar="OLD..NEW", help="two of its versions")
-    parser.add_argument("--backend", help=f"what to measure with; known for {', '.join(BACKENDS)}")
+    parser.add_argument("package", metavar="ENGINE|PACKAGE", help="what is searched")
+    parser.add_argument("range", metavar="GOOD..BAD", help="two of its versions, or two revisions of its repository")
+    parser.add_argument(
+        "--repo", help="the repository with the revisions: a path or a URL; without it llama.cpp's own, or releases"
+    )
+    parser.add_argument("--backend", help=f"what to measure with; known for {', '.join(BACKENDS)} and the engines")
+    parser.add_argument(
+        "--confidence", default="95%", help="probability with which the one named is right; default 95%%"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the same search where it was interrupted")
+    parser.add_argument("--json", metavar="FILE", help="write the result with every step")
+    parser.add_argument("--report", metavar="FILE", help="write a report in markdown, to paste into an issue")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Search, printing the answer of each release and the result."""
-    from pytest_rwkvperf.backends import registry
-    from pytest_rwkvperf.bisect import release_check, search
-    from pytest_rwkvperf.environments import index
+    """Search, printing the answer of each step and the result."""
+    from pytest_rwkvperf.bisect import bisection, comparing, report, search
+    from pytest_rwkvperf.bisect.journal import Journal
+    from pytest_rwkvperf.core import folders, locks
+    from pytest_rwkvperf.run.options import read_share
 
-    oldest, dots, newest = options.range.partition("..")
-    if not dots:
-        raise OptionError(f"{options.range!r} is not a range; write OLD..NEW, for example 0.3.30..0.3.36")
-    backend = options.backend or BACKENDS.get(options.package)
+    confidence = read_share("--confidence=", options.confidence)
+    states, backend = _states(options)
+    request = bisection.Request(states, backend, options.passed_on, confidence)
+    steps = search.expected_answers(len(states), bisection.RATES) + 2  # BAD, and the confirmation
+    console.text(f"{states[0].label} … {states[-1].label}: {len(states)} states, about {steps} steps\n")
+    path = folders.in_cache("bisections") / f"{_name(request, options.package)}.jsonl"
+    with locks.hold(path.with_suffix(".lock"), on_wait=lambda who: console.progress(f"waiting for {who}", 0.0)):
+        journal = Journal.open(path, resume=options.resume)
+        console.text(f"journal: {path} ({journal.known} steps known)\n")
+        bisecting = bisection.Bisection(
+            request,
+            journal,
+            say=lambda sentence: console.progress(sentence, 0.0),
+            told=lambda outcome: console.text(f"{report.step_line(outcome, states)}\n"),
+        )
+        try:
+            result = bisecting.run()
+        except comparing.OldStateError as error:
+            advice = "Name a later one as GOOD, or correct the options after --."
+            raise OptionError(f"{states[0].label} cannot be measured: {error}\n  {advice}") from error
+    _write(options, request, result)
+    console.text(report.text(result, request))
+    return 0 if result.suspects else 1
+
+
+def _states(options: argparse.Namespace) -> tuple[Sequence[State], str]:
+    """What is searched, and the backend that measures it."""
+    from pytest_rwkvperf.backends import registry
+    from pytest_rwkvperf.bisect import states
+    from pytest_rwkvperf.environments.builders.registry import BUILDERS
+
+    good, dots, bad = options.range.partition("..")
+    if not dots or not good or not bad:
+        example = "b9868..b9890" if options.package in BUILDERS else "0.3.30..0.3.36"
+        raise OptionError(f"{options.range!r} is not a range; write GOOD..BAD, for example {example}")
+    builder = BUILDERS.get(options.package)
+    of_commits = builder is not None and (options.repo or options.package not in BACKENDS)
+    if builder is None and options.repo:
+        raise OptionError(f"{options.package} is no engine that is built from source; known: {', '.join(BUILDERS)}")
+    backend = options.backend or (builder.backend if builder else BACKENDS.get(options.package))
     if not backend:
         raise OptionError(f"no backend is known for {options.package}; add --backend")
-    if options.package in BACKENDS:  # any other package may provide the backend itself, in its releases alone
-        registry.choose(backend, "--backend")  # refuse an unknown name before anything is installed
-    versions = index.releases(options.package, oldest, newest)
-    console.text(f"{len(versions)} releases: {', '.join(versions)}\n")
-    oldest_python = _python_of(options.package, versions[0], console)
-
-    answers: set[Answer] = set()
-
-    def ask(version: str) -> Answer:
-        answer, reason = _ask(options, version, oldest_python, backend, console)
-        answers.add(answer)
-        console.text(f"{options.package} {version}: {answer}: {reason}\n")
-        return answer
-
-    try:
-        release_check.check_oldest(oldest_python, backend, options.passed_on)
-        result = search.first_slow(versions, ask)
-    except release_check.OldestReleaseError as error:
-        advice = "Name a later release as OLD, or correct the options after --."
-        message = f"{options.package} {versions[0]} cannot be measured: {error}\n  {advice}"
-        raise OptionError(message) from error
-    if result is None:
-        unknown = f"No release could be compared with {versions[0]}; see the reasons above.\n"
-        console.text(unknown if answers <= {"skip"} else f"No release is seen slower than {versions[0]}.\n")
-        return 1
-    doubt = f", or one of those skipped: {', '.join(result.skipped)}" if result.skipped else ""
-    console.text(f"{options.package} {result.slow} is slower; {result.before} is not{doubt}.\n")
-    return 0
+    if of_commits or options.package in BACKENDS:  # any other package may provide the backend, in its releases alone
+        registry.choose(backend, "--backend")  # refuse an unknown name before anything is built
+    if not of_commits:
+        return states.releases(options.package, good, bad), backend
+    assert builder is not None  # noqa: S101 - as `of_commits` says
+    return states.commits(builder.name, _repository(options.repo or builder.upstream), good, bad), backend
 
 
-def _ask(
-    options: argparse.Namespace, version: str, oldest_python: str, backend: str, console: Console
-) -> tuple[Answer, str]:
-    from pytest_rwkvperf.bisect import release_check
-    from pytest_rwkvperf.environments import build
-
-    try:
-        python = _python_of(options.package, version, console)
-    except build.BuildError as error:
-        return "skip", str(error)
-    console.progress(f"measuring {options.package} {version} in alternation with the oldest", 0.0)
-    return release_check.compare(python, oldest_python, backend, options.passed_on)
-
-
-def _python_of(package: str, version: str, console: Console) -> str:
-    """The interpreter of an environment with a release.
+def _repository(text: str) -> str:
+    """A URL as it is; a path as a full one.
 
     Raises:
-        BuildError: it cannot be installed.
+        OptionError: there is no repository at the path.
     """
-    from pytest_rwkvperf.environments import build, requirements
+    from pytest_rwkvperf.environments import git
 
-    requirement = requirements.of_text(f"{package}=={version}")
-    return build.python_of([requirement], lambda sentence: console.progress(sentence, 0.0))
+    if git.is_url(text):
+        return text
+    path = Path(text).expanduser().resolve()
+    if not path.is_dir() or not git.is_repository(path):
+        raise OptionError(f"--repo={text} is no git repository; give the folder of one, or a URL")
+    return str(path)
+
+
+def _name(request: Request, package: str) -> str:
+    """The same for the same search: its states, backend and options."""
+    names = [state.name for state in request.states]
+    told = repr((package, names, request.backend, list(request.options)))
+    return f"{package}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+
+
+def _write(options: argparse.Namespace, request: Request, result: Result) -> None:
+    from pytest_rwkvperf.bisect import report
+    from pytest_rwkvperf.core.atomic import write_atomically
+
+    for path, render in ((options.json, report.to_json), (options.report, report.markdown)):
+        if path:
+            write_atomically(Path(path).expanduser(), render(result, request).encode())

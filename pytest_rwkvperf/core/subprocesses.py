@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core import folders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _PROGRESS_SECONDS = 20.0
 _AFTER_INTERRUPT, _AFTER_TERM = 2.0, 10.0
@@ -57,11 +57,20 @@ def run(command: Sequence[str], *, capture: bool = False) -> subprocess.Complete
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def run_into(log: Path, command: Sequence[str], still_running: Callable[[], None]) -> int:
-    """Run a program to its end with its output in a file; its exit code. `still_running` is called every 20 seconds."""
+def run_into(
+    log: Path,
+    command: Sequence[str],
+    still_running: Callable[[], None],
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> int:
+    """Run a program to its end with its output in a file; its exit code. `still_running` is called every 20 seconds.
+
+    `environment` is all that the program gets of variables, by default this process's.
+    """
     with (
         log.open("wb") as output,
-        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT) as process,
+        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process,
         _ended_on_error(process),
     ):
         while True:

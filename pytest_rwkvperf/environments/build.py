@@ -16,20 +16,21 @@ import site
 import subprocess
 import sys
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import clock, folders, locks, subprocesses
-from pytest_rwkvperf.core.errors import RwkvPerfError
+from pytest_rwkvperf.core.errors import RwkvPerfError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_rwkvperf.environments.requirements import Requirement
 
     Say = Callable[[str], None]
 
-_BUILD_VARIABLES = (
+BUILD_VARIABLES = (
     "CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "CMAKE_ARGS", "CMAKE_GENERATOR", "CMAKE_BUILD_TYPE", "FORCE_CMAKE",
     "CUDACXX", "CUDAFLAGS", "RUSTFLAGS", "CARGO_BUILD_TARGET", "MACOSX_DEPLOYMENT_TARGET",
 )  # fmt: skip
@@ -53,17 +54,18 @@ def location() -> Path:
 def key_of(requirements: Iterable[Requirement]) -> str:
     """The name of the environment with these requirements on top of this one."""
     base = [sys.prefix, sysconfig.get_platform(), sys.version]
-    variables = {name: os.environ[name] for name in _BUILD_VARIABLES if name in os.environ}
+    variables = {name: os.environ[name] for name in BUILD_VARIABLES if name in os.environ}
     asked = sorted(requirement.identity for requirement in requirements)
     return hashlib.sha256(json.dumps([base, variables, asked], sort_keys=True).encode()).hexdigest()[:24]
 
 
-def python_of(requirements: Sequence[Requirement], say: Say) -> str:
+def python_of(requirements: Sequence[Requirement], say: Say, variables: Mapping[str, str] | None = None) -> str:
     """The interpreter of the environment with these requirements, made now unless it is there.
 
     Args:
         requirements: what differs from this environment; nothing else is installed, not even what they require.
         say: told what is being made, and every 20 s that it still is.
+        variables: what build back ends are told beside this process's own; not part of what is installed.
 
     Raises:
         BuildError: pip cannot install them.
@@ -76,26 +78,37 @@ def python_of(requirements: Sequence[Requirement], say: Say) -> str:
     ):
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            _make(folder, python, requirements, names, say)
+            _make(folder, python, requirements, _Told(names, say, variables or {}))
             (folder / "complete").touch()
     return str(python)
 
 
-def _make(folder: Path, python: Path, requirements: Sequence[Requirement], names: str, say: Say) -> None:
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What an installation is called, who is told of it, and the variables that it is given."""
+
+    names: str
+    say: Say
+    variables: Mapping[str, str]
+
+
+def _make(folder: Path, python: Path, requirements: Sequence[Requirement], told: _Told) -> None:
     """Make it; one that could not be made is removed, and its log is kept beside it."""
     log = folder.with_suffix(".log")
     try:
         made = subprocesses.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], capture=True)
-        _check(made.returncode, f"no virtual environment for {names}: {last_lines(made.stderr)}; is venv installed?")
-        _install(python, [requirement.argument for requirement in requirements], names, log, say)
+        _check(
+            made.returncode, f"no virtual environment for {told.names}: {last_lines(made.stderr)}; is venv installed?"
+        )
+        _install(python, [requirement.argument for requirement in requirements], log, told)
         _append_own_folders(python)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _install(python: Path, arguments: Sequence[str], names: str, log: Path, say: Say) -> None:
-    started = clock.monotonic()
+def _install(python: Path, arguments: Sequence[str], log: Path, told: _Told) -> None:
+    started, names, say = clock.monotonic(), told.names, told.say
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
     command = [*pip, "install", "--no-deps", "--no-input", *arguments]
 
@@ -103,9 +116,11 @@ def _install(python: Path, arguments: Sequence[str], names: str, log: Path, say:
         say(f"building an environment with {names}: {clock.monotonic() - started:.0f} s so far")
 
     say(f"building an environment with {names} (log: {log})")
-    code = subprocesses.run_into(log, command, still_running)
-    told = last_lines(log.read_text(encoding="utf-8", errors="replace"))
-    _check(code, f"{names} cannot be installed: {told}\n  everything that pip printed: {log}")
+    code = subprocesses.run_into(log, command, still_running, environment={**os.environ, **told.variables})
+    printed = log.read_text(encoding="utf-8", errors="replace")
+    if code and "No space left on device" in printed:
+        raise StorageError(f"the disk became full while {names} was installed; make room and run this again")
+    _check(code, f"{names} cannot be installed: {last_lines(printed)}\n  everything that pip printed: {log}")
 
 
 def _check(code: int, message: str) -> None:

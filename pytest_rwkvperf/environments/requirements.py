@@ -1,15 +1,12 @@
-"""What `--rwkv-ab` and `rwkvperf ab` may name: an interpreter, the baseline's recipe, a requirement, libraries."""
+"""One distribution to install, named so that there is exactly one of it: a release, a commit, a wheel, a folder."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from packaging.requirements import InvalidRequirement
 from packaging.requirements import Requirement as Parsed
@@ -18,13 +15,16 @@ from packaging.utils import InvalidWheelFilename, parse_wheel_filename
 from pytest_rwkvperf.core.digest import sha256_of
 from pytest_rwkvperf.core.errors import OptionError
 
-ReferenceKind = Literal["interpreter", "baseline", "requirement", "libraries"]
+if TYPE_CHECKING:
+    from pathlib import Path
 
-_ALLOWED = (
+ALLOWED = (
     "write a Python (another environment's bin/python), baseline (what the stored baseline was measured with), a "
-    "requirement (llama-cpp-python==0.3.35, 'rwkv @ git+https://…@COMMIT'), a wheel, a source folder, or lib:FOLDER "
-    "(another build of llama.cpp's libraries)"
+    "requirement (llama-cpp-python==0.3.35, 'rwkv @ git+https://…@COMMIT'), a wheel, a source folder, "
+    "REPOSITORY@REVISION or ENGINE@REVISION (llama.cpp@b9868), or lib:FOLDER (another build of llama.cpp's libraries)"
 )
+"""What `--rwkv-ab` takes, for its errors."""
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _GIT = re.compile(r"git\+(?P<url>[^@#]+(?:@[^@/#]+(?=[:/]))?[^@#]*?)(?:@(?P<ref>[^@#]+))?(?P<fragment>#.*)?")
 _NOT_SOURCES = {".git", ".venv", "target", "build", "dist", "__pycache__", "node_modules"}
@@ -42,51 +42,6 @@ class Requirement:
         return self.name
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """The other side of an A/B run, as the user named it."""
-
-    kind: ReferenceKind
-    text: str
-    """As the user wrote it; of an interpreter its whole path, of libraries their folder's."""
-    requirement: Requirement | None = None
-
-    def __str__(self) -> str:
-        return "the baseline's software" if self.kind == "baseline" else self.text
-
-    def is_interpreter(self, path: str) -> bool:
-        """Whether it is the interpreter at this path."""
-        return self.kind == "interpreter" and self.text == path
-
-
-def parse(text: str) -> Reference:
-    """Read what the user named.
-
-    Raises:
-        OptionError: it is nothing of the kind, or what it names is not there.
-    """
-    if text == "baseline":
-        return Reference("baseline", text)
-    if text.startswith("lib:"):
-        folder = Path(text[4:]).expanduser()
-        if not any(folder.glob("*llama*")):
-            raise OptionError(f"{text}: there is no llama.cpp library in {folder}; give the folder of libllama")
-        return Reference("libraries", str(folder.resolve()))
-    path = Path(text).expanduser()
-    if path.suffix == ".whl" or path.is_dir():
-        return Reference("requirement", text, wheel(path) if path.suffix == ".whl" else source_folder(path))
-    if path.is_file() or ("/" in text and "@" not in text) or shutil.which(text):
-        return Reference("interpreter", _interpreter(text))
-    return Reference("requirement", text, of_text(text))
-
-
-def _interpreter(text: str) -> str:
-    found = shutil.which(str(Path(text).expanduser()))
-    if found is None:
-        raise OptionError(f"{text} is no program that can be run; {_ALLOWED}")
-    return os.path.abspath(found)  # noqa: PTH100 - not resolved: a virtual environment's Python is a link
-
-
 def of_text(text: str) -> Requirement:
     """A requirement of PEP 508 that names one release or one commit.
 
@@ -96,7 +51,7 @@ def of_text(text: str) -> Requirement:
     try:
         parsed = Parsed(text)
     except InvalidRequirement:
-        raise OptionError(f"{text!r} is not understood; {_ALLOWED}") from None
+        raise OptionError(f"{text!r} is not understood; {ALLOWED}") from None
     if parsed.url:
         pinned = _pinned(parsed.url)
         return Requirement(text, f"{parsed.name} @ {pinned}", f"{parsed.name} @ {pinned}")
@@ -149,7 +104,7 @@ def source_folder(path: Path) -> Requirement:
         OptionError: nothing in it can be installed.
     """
     if not any((path / name).exists() for name in ("pyproject.toml", "setup.py")):
-        raise OptionError(f"{path} has neither pyproject.toml nor setup.py; {_ALLOWED}")
+        raise OptionError(f"{path} has neither pyproject.toml nor setup.py; {ALLOWED}")
     total = hashlib.sha256()
     for file in sorted(path.rglob("*")):
         if file.is_file() and not _NOT_SOURCES.intersection(file.relative_to(path).parts):

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.environments import build, recipe
+from pytest_rwkvperf.environments import build, recipe, trees
+from pytest_rwkvperf.environments.builders.llama_cpp import LIBRARIES
+from pytest_rwkvperf.environments.side import Side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from pytest_rwkvperf.core.software import Software
-    from pytest_rwkvperf.environments.requirements import Reference
-
-_LIBRARIES = "LLAMA_CPP_LIB_PATH"
-"""Where llama-cpp-python looks for llama.cpp's libraries instead of in itself (its llama_cpp/llama_cpp.py)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """An interpreter, and the variables that an engine under it gets beside its own."""
-
-    python: str
-    variables: Mapping[str, str | None] = field(default_factory=dict)
-    """None unsets one."""
+    from pytest_rwkvperf.environments.references import Reference
 
 
 def side_of(
@@ -48,12 +37,17 @@ def side_of(
 
     Raises:
         OptionError: the baseline is named and its recipe does not know the engine.
-        BuildError: the software cannot be had again, or not installed.
+        BuildError: the software cannot be had again, built or installed.
     """
     if reference.kind == "interpreter":
         return Side(reference.text)
     if reference.kind == "libraries":
-        return Side(sys.executable, {_LIBRARIES: reference.text})
+        return Side(sys.executable, {LIBRARIES: reference.text})
+    if reference.source is not None:
+        built = trees.build(reference.source, say)
+        for note in built.notes:
+            say(f"{built.label}: {note}")
+        return built.side
     if reference.requirement is not None:
         return Side(build.python_of([reference.requirement], say))
     if recorded is None:

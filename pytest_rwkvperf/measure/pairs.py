@@ -1,5 +1,7 @@
 """A/B: two workers are alive, one runs, samples alternate in the order old new new old; each pair has new processes.
 
+A program that times itself (llama-bench) alternates by whole invocations, one of each side in a pair.
+
 A generation pauses every tenth of a second for the other side's, so that both meet the machine in the same state.
 
 Nothing but the environment may distinguish the sides. So the side that is opened, warmed and timed first, which may get
@@ -25,7 +27,8 @@ from pytest_rwkvperf.core.errors import RwkvPerfError
 from pytest_rwkvperf.machine.conditions import Watch
 from pytest_rwkvperf.machine.neighbours import Neighbours, free_threads
 from pytest_rwkvperf.machine.watching import GpuWatch
-from pytest_rwkvperf.measure.process import MeasuredCase, Process, started
+from pytest_rwkvperf.measure import own_tool
+from pytest_rwkvperf.measure.process import MeasuredCase, Process, running, started
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.measure.sampling import SlicedSampling, sample_count
 from pytest_rwkvperf.stats.paired import LOOKS, Costs, best_blocks
@@ -76,7 +79,7 @@ def measure_pairs(
     only as many threads as other processes leave processors for, and the records say how many.
 
     Raises:
-        RwkvPerfError: a worker failed, or one side's answers are wrong; the message names its interpreter.
+        RwkvPerfError: a worker failed, or one side's answers are wrong; the message names its build.
     """
     waiting, threads = WAITING_SHARE * budget_seconds, new.case.threads
     if fewer_threads and threads > 1:
@@ -87,7 +90,8 @@ def measure_pairs(
     watch, began = Watch(threads), clock.monotonic()
     sides = MeasuredCase(new), MeasuredCase(old)
     with GpuWatch(new.device) as gpu:
-        pairs = _Pairs(*sides, workloads)
+        whole = new.case.protocol == "native"
+        pairs = _Invocations(*sides, workloads, progress) if whole else _Pairs(*sides, workloads)
         neighbours = Neighbours(threads, MAX_CONTENTION, waiting, progress)
         while True:
             count = len(sides[0].runs) + 1
@@ -100,7 +104,7 @@ def measure_pairs(
             pairing = Pairing(*(side.record("budget", seconds=elapsed, watch=watch, gpu=gpu) for side in sides))
             if decided(pairing):
                 return Pairing(replace(pairing.new, ended_by="verdict"), replace(pairing.old, ended_by="verdict"))
-            if count >= CHOOSING_PAIRS:
+            if count >= CHOOSING_PAIRS and isinstance(pairs, _Pairs):
                 pairs.choose_blocks(pairing)
             next_look = next((look for look in LOOKS if look > count), math.inf)
             if elapsed * next_look / count > budget_seconds:
@@ -171,6 +175,22 @@ class _Pairs:
                 self._block_seconds[workload].append(clock.monotonic() - began)
 
 
+class _Invocations:
+    """Runs pairs of invocations of a program that times itself, one after the other, the sides in turn first."""
+
+    def __init__(
+        self, new: MeasuredCase, old: MeasuredCase, workloads: Sequence[Workload], progress: Callable[[str], None]
+    ) -> None:
+        self._new, self._old, self._workloads, self._progress = new, old, workloads, progress
+
+    def run(self) -> None:
+        """One pair."""
+        order = (self._old, self._new) if len(self._new.runs) % 2 == 0 else (self._new, self._old)
+        for side in order:
+            with _named(side), running(side.target, first=side.first) as process:
+                side.add(process, own_tool.invoke(process, self._workloads, self._progress))
+
+
 def _take_block(first: _Member, second: _Member, workload: Workload) -> None:
     """Two samples of each side."""
     if workload.kind == "generation":
@@ -204,8 +224,8 @@ def _generate(first: _Member, second: _Member, workload: Workload) -> None:
 
 @contextmanager
 def _named(side: MeasuredCase) -> Iterator[None]:
-    """Name the interpreter in which something failed."""
+    """Name the build in which something failed."""
     try:
         yield
     except RwkvPerfError as error:
-        raise type(error)(f"{side.target.python}: {error}") from error
+        raise type(error)(f"{side.target.build or side.target.python}: {error}") from error

@@ -57,6 +57,8 @@ class Target:
     software: Software | None = None
     fewer_threads: int | None = None
     """Threads to measure with instead of the case's."""
+    build: str = ""
+    """What errors call the side of an A/B run."""
 
 
 class Process:

@@ -12,7 +12,7 @@ from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import BackendMissingError, RwkvPerfError
 from pytest_rwkvperf.core.software import Software
-from pytest_rwkvperf.environments.sides import Side
+from pytest_rwkvperf.environments.side import Side
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker, end_all
 
 if TYPE_CHECKING:
@@ -33,6 +33,13 @@ class FoundEngine:
     software: Software
     variables: Mapping[str, str | None] = field(default_factory=dict)
     """What its workers get beside what the backend asks for; None unsets a variable."""
+    named: str = ""
+    """As `--rwkv-ab` or `--rwkv-new` names it; empty for this environment's."""
+
+    @property
+    def place(self) -> str:
+        """What errors call it: two builds may share an interpreter."""
+        return self.named or self.python
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.errors import BackendMissingError, OptionError
 from pytest_rwkvperf.environments.build import BuildError
-from pytest_rwkvperf.environments.requirements import Reference
+from pytest_rwkvperf.environments.references import Reference
+from pytest_rwkvperf.environments.side import Side
 from pytest_rwkvperf.environments.sides import side_of
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine, ask, discover
@@ -79,14 +82,38 @@ class Engines:
         """What this environment's engines answered, less those that the options leave nothing to do."""
         check_quants(self._settings, Request(), self._backends)
         check_chunk(self._settings, self._backends)
-        if self._settings.ab and (programs := [name for name in self.chosen if name in registry.EXECUTABLES]):
-            raise OptionError(f"--rwkv-ab alternates engines; {programs[0]} is a whole program, leave it out")
-        answers = discover(self.chosen, by_hand=self._named)
+        self._check_kinds()
+        answers = [self._new(answer) for answer in discover(self.chosen, by_hand=self._named)]
         check_devices(self._settings, [engine for engine in answers if isinstance(engine, FoundEngine)])
         return [
             answer if isinstance(answer, MissingEngine) else unfit(self._settings, answer, self._model.limits) or answer
             for answer in answers
         ]
+
+    def _check_kinds(self) -> None:
+        """Refuse to compare a program, which times itself, with an engine.
+
+        Raises:
+            OptionError: one side is a program and the other is not, or they are two different ones.
+        """
+        for reference, option in ((self._settings.ab, "--rwkv-ab"), (self._settings.new, "--rwkv-new")):
+            of_program = reference.text.partition(":")[0] if reference and reference.kind == "program" else ""
+            programs = [name for name in self.chosen if name in registry.EXECUTABLES]
+            if of_program and (option == "--rwkv-new" or [*self.chosen] != [of_program]):
+                raise OptionError(
+                    f"{option}={reference} is a program; --rwkv-backend={of_program}:NEW --rwkv-ab={of_program}:OLD"
+                )
+            if reference and programs and not of_program:
+                raise OptionError(
+                    f"{programs[0]} is a program that measures by itself; compare it with another build of it, "
+                    f"--rwkv-ab={programs[0]}:/path/to/{programs[0]}, or leave it out"
+                )
+
+    def _new(self, answer: FoundEngine | MissingEngine) -> FoundEngine | MissingEngine:
+        """The engine that is measured: this environment's, or as `--rwkv-new` has it."""
+        if self._settings.new is None or isinstance(answer, MissingEngine):
+            return answer
+        return self._built(answer, self._settings.new, None, f"--rwkv-new={self._settings.new.text}: ")
 
     @cached_property
     def _there(self) -> dict[str, FoundEngine | MissingEngine]:
@@ -104,7 +131,9 @@ class Engines:
         """
         assert self._settings.ab is not None  # noqa: S101 - asked in A/B alone
         name = engine.backend.name
-        recorded = self.recipe.backends.get(name)
+        if self._settings.ab.kind == "program":
+            return ask(name, registry.choose(self._settings.ab.text, "--rwkv-ab")[0][name], Side(sys.executable))
+        recorded = self.recipe.backends.get(name) if self._settings.ab.kind == "baseline" else None
         return self._built(engine, self._settings.ab, recorded, f"--rwkv-ab={self._settings.ab.text}: ")
 
     def _built(
@@ -117,7 +146,9 @@ class Engines:
         except BuildError as error:
             return MissingEngine(name, f"{prefix}{error}")
         answer = ask(name, engine.location, side)
-        return MissingEngine(name, prefix + answer.reason) if isinstance(answer, MissingEngine) else answer
+        if isinstance(answer, MissingEngine):
+            return MissingEngine(name, prefix + answer.reason)
+        return replace(answer, named=reference.text if prefix else "")
 
     @cached_property
     def recipe(self) -> Recipe:

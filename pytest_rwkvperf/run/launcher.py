@@ -190,6 +190,6 @@ def _same_device(device: Device, old: FoundEngine) -> Device:
             return candidate
     there = ", ".join(candidate.id for candidate in old.devices)
     raise errors.DeviceError(
-        f"{old.python}: {old.backend.name} lists no {device.id} of kind {device.kind}, only {there}; "
+        f"{old.place}: {old.backend.name} lists no {device.id} of kind {device.kind}, only {there}; "
         "choose with --rwkv-device one that both environments have"
     )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.core.cases import ProtocolName
-    from pytest_rwkvperf.environments.requirements import Reference
+    from pytest_rwkvperf.environments.references import Reference
     from pytest_rwkvperf.reports.formats import ReportRequest
     from pytest_rwkvperf.reports.report import Language
 
@@ -164,9 +164,16 @@ OPTIONS = (
         "compare with another build of the engine instead of with stored figures: both are measured in alternation, "
         "which is what a shared machine needs. The old build is another interpreter's (PYTHON); what the stored "
         "baseline was measured with (baseline); a requirement that is installed into an environment of its own "
-        "(llama-cpp-python==0.3.35, 'rwkv @ git+https://HOST/REPO@COMMIT', a wheel, a source folder); or llama.cpp's "
-        "libraries in a folder (lib:FOLDER)",
-        "PYTHON|baseline|REQUIREMENT|lib:FOLDER",
+        "(llama-cpp-python==0.3.35, 'rwkv @ git+https://HOST/REPO@COMMIT', a wheel, a source folder); an engine's "
+        "source that is compiled (llama.cpp@REVISION, REPOSITORY@REVISION, a folder as it is); llama.cpp's "
+        "libraries in a folder (lib:FOLDER); or a program (llama-bench:/path) where --rwkv-backend names one",
+        "PYTHON|baseline|REQUIREMENT|SOURCE|lib:FOLDER",
+    ),
+    Option(
+        "new",
+        "",
+        "with --rwkv-ab: the build to compare with the old one, in the same words. Default: this environment",
+        "PYTHON|REQUIREMENT|SOURCE|lib:FOLDER",
     ),
     Option(
         "compare",
@@ -296,6 +303,8 @@ class Settings:
     wrong_pass: float
     ab: Reference | None
     """The old build of an A/B run, this interpreter in A/A; None when stored figures are compared with first."""
+    new: Reference | None
+    """What an A/B run has instead of this environment on the new side; None for this environment."""
     compare: Compare
     witnesses: tuple[str, ...]
     """The chosen witnesses' names; those that do not suit an engine are left out there."""
@@ -311,7 +320,7 @@ class Settings:
     @property
     def aa(self) -> bool:
         """Whether this interpreter is measured against itself."""
-        return self.ab is not None and self.ab.is_interpreter(sys.executable)
+        return self.ab is not None and self.new is None and self.ab.is_interpreter(sys.executable)
 
     @property
     def settles(self) -> bool:
@@ -384,6 +393,7 @@ def read(config: pytest.Config) -> Settings:
         false_alarms=typed["false-alarms"],
         wrong_pass=typed["wrong-pass"],
         ab=_old_build(raw, same=typed["aa"] == "yes"),
+        new=_new_build(raw),
         compare=typed["compare"],
         witnesses=_witnesses(typed["witness"]),
         keep_wheels=typed["keep-wheels"],
@@ -471,9 +481,22 @@ def _old_build(raw: Mapping[str, str], *, same: bool) -> Reference | None:
         return None
     if raw["save-baseline"] != "no":
         raise OptionError("--rwkv-ab and --rwkv-aa compare two builds; run --rwkv-save-baseline by itself")
-    from pytest_rwkvperf.environments import requirements
+    from pytest_rwkvperf.environments import references
 
-    return requirements.parse(text)
+    return references.parse(text)
+
+
+def _new_build(raw: Mapping[str, str]) -> Reference | None:
+    """What `--rwkv-new` names."""
+    if not raw["new"]:
+        return None
+    if not raw["ab"]:
+        raise OptionError(f"--rwkv-new={raw['new']} is compared with an old build; name it with --rwkv-ab")
+    if raw["new"] == "baseline":
+        raise OptionError("--rwkv-new=baseline: the baseline's software is the old side; write --rwkv-ab=baseline")
+    from pytest_rwkvperf.environments import references
+
+    return references.parse(raw["new"])
 
 
 def read_save(option: str, text: str) -> tuple[Save, bool]:

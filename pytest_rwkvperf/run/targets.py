@@ -54,6 +54,7 @@ class Targets:
             location=engine.location,
             environment={**engine.backend.environment(case.device), **engine.variables},
             python=engine.python,
+            build=engine.place,
             model=_facts(model, file, self._model.header(file)),
             path=file.path,
             device=device,

@@ -54,6 +54,7 @@ SETTINGS = Settings(
     keep_wheels=None,
     fewer_threads=False,
     ab=None,
+    new=None,
     compare="auto",
     witnesses=("operations", "graph"),
     reports=(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.environments import requirements
+from pytest_rwkvperf.environments import references, requirements
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     ],
 )
 def test_a_requirement_names_one_build(text: str, identity: str) -> None:
-    reference = requirements.parse(text)
+    reference = references.parse(text)
     assert reference.kind == "requirement"
     assert reference.requirement is not None
     assert reference.requirement.identity == identity
@@ -32,7 +32,7 @@ def test_a_requirement_names_one_build(text: str, identity: str) -> None:
 @pytest.mark.parametrize("text", ["llama-cpp-python", "rwkv>=0.8", "rwkv==0.8.*", "rwkv==1,==2", "what is this?"])
 def test_an_open_requirement_is_refused(text: str) -> None:
     with pytest.raises(OptionError, match=r"names?|write"):
-        requirements.parse(text)
+        references.parse(text)
 
 
 def test_a_branch_is_pinned_to_its_commit(tmp_path: Path) -> None:
@@ -58,19 +58,19 @@ def test_a_source_folder_is_known_by_its_bytes(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_project_and_a_missing_wheel_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"neither pyproject.toml nor setup.py"):
-        requirements.parse(str(tmp_path))
+        references.parse(str(tmp_path))
     with pytest.raises(OptionError, match="cannot be read"):
-        requirements.parse(str(tmp_path / "thing-1.0-py3-none-any.whl"))
+        references.parse(str(tmp_path / "thing-1.0-py3-none-any.whl"))
     with pytest.raises(OptionError, match="is no wheel"):
-        requirements.parse(str(tmp_path / "thing.whl"))
+        references.parse(str(tmp_path / "thing.whl"))
     with pytest.raises(OptionError, match=r"no llama\.cpp library"):
-        requirements.parse(f"lib:{tmp_path}")
+        references.parse(f"lib:{tmp_path}")
 
 
 def test_libraries_and_interpreters(tmp_path: Path) -> None:
     (tmp_path / "libllama.so").touch()
-    assert requirements.parse(f"lib:{tmp_path}").text == str(tmp_path)
-    assert requirements.parse(sys.executable) == requirements.Reference("interpreter", sys.executable)
-    assert requirements.parse("baseline").kind == "baseline"
+    assert references.parse(f"lib:{tmp_path}").text == str(tmp_path)
+    assert references.parse(sys.executable) == references.Reference("interpreter", sys.executable)
+    assert references.parse("baseline").kind == "baseline"
     with pytest.raises(OptionError, match="no program that can be run"):
-        requirements.parse(str(tmp_path / "bin" / "python"))
+        references.parse(str(tmp_path / "bin" / "python"))

@@ -13,7 +13,7 @@ import pytest
 from pytest_rwkvperf.backends import llama_cpp
 from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.environments.requirements import Reference
+from pytest_rwkvperf.environments.references import Reference
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.run import options
 from pytest_rwkvperf.stats.verdicts import ALPHA

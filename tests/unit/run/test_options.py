@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.environments.requirements import Reference
+from pytest_rwkvperf.environments.references import Reference
 from pytest_rwkvperf.reports.formats import ReportRequest
 from pytest_rwkvperf.run import options
 from tests.unit.building import SETTINGS
@@ -67,6 +67,7 @@ def test_defaults_measure_nothing(
 
 
 INI = {
+    "rwkv_new": "",
     "rwkv_backend": "rwkv",
     "rwkv_model": "from ini.pth",
     "rwkv_quant": "fp32",
@@ -120,6 +121,7 @@ def test_every_option_has_an_ini_twin(pytester: pytest.Pytester) -> None:
         keep_wheels=pytester.path / "wheels",
         fewer_threads=True,
         ab=None,
+        new=None,
         compare="stored",
         witnesses=("graph",),
         reports=(ReportRequest("json", pytester.path / "from-ini.json"),),
@@ -149,6 +151,7 @@ COMMAND_LINE = {
     "--rwkv-compare": ("auto", "compare", "auto"),
     "--rwkv-witness": ("none", "witnesses", ()),
     "--rwkv-fewer-threads": ("no", "fewer_threads", False),
+    "--rwkv-new": ("", "new", None),
     "--rwkv-ab": (sys.executable, "ab", Reference("interpreter", sys.executable)),
     "--rwkv-aa": ("no", "ab", Reference("interpreter", sys.executable)),
     "--rwkv-report-language": ("en", "report_language", "en"),
@@ -444,6 +447,7 @@ def test_toml_may_hold_lists_numbers_and_truth_values(
         budget_seconds=0.5,
         tolerance=0.07,
         ab=Reference("interpreter", sys.executable),
+        new=None,
         strict=frozenset({"skip"}),
         reports=(
             ReportRequest("json", pytester.path / "a.json"),

@@ -1,0 +1,126 @@
+"""What a builder is, and the place that it builds in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_rwkvperf.core import clock, subprocesses
+from pytest_rwkvperf.core.errors import BackendMissingError, StorageError
+from pytest_rwkvperf.environments.build import BuildError, last_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from pytest_rwkvperf.environments.side import Side
+
+_FULL_DISK = "No space left on device"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one state of an engine is built."""
+
+    label: str
+    """The engine and its state for people."""
+    sources: Path
+    """A folder with the files of the state."""
+    work: Path
+    """The build tree. It is kept from one state to the next, so that only what differs is compiled."""
+    target: Path
+    """An empty folder for what is built; it is given its final name when the builder returns."""
+    final: Path
+    """That name."""
+    identity: str
+    """Tells this state, built with these flags, from all others."""
+    log: Path
+    say: Callable[[str], None]
+    """Told what happens, and every 20 s that it still does."""
+
+    def run(self, command: Sequence[str | Path], *, environment: Mapping[str, str] | None = None) -> str:
+        """Run a step of the build with its output added to the log; returns the output.
+
+        Raises:
+            BuildError: it failed; with its last lines.
+            StorageError: the disk is full.
+        """
+        step = self.log.with_suffix(".step.log")
+        started = clock.monotonic()
+        words = list(map(str, command))
+
+        def still_running() -> None:
+            last = last_line(step.read_text(encoding="utf-8", errors="replace"))
+            self.say(f"building {self.label}: {clock.monotonic() - started:.0f} s so far, {last[:80]}")
+
+        code = subprocesses.run_into(step, words, still_running, environment={**os.environ, **(environment or {})})
+        printed = step.read_text(encoding="utf-8", errors="replace")
+        with self.log.open("a", encoding="utf-8") as log:
+            log.write(f"$ {' '.join(words)}\n{printed}\n")
+        step.unlink()
+        if code and _FULL_DISK in printed:
+            raise StorageError(f"the disk became full while {self.label} was built; make room and run this again")
+        if code:
+            failed = [line.strip() for line in printed.splitlines() if " error: " in line or line.startswith("error")]
+            told = failed[0] if failed else last_lines(printed)
+            raise BuildError(f"{self.label} does not build: {told}\n  everything that was printed: {self.log}")
+        return printed
+
+
+class Builder(Protocol):
+    """How one engine is built from a state of its source code."""
+
+    @property
+    def name(self) -> str:
+        """The word before `@`."""
+
+    @property
+    def backend(self) -> str:
+        """The backend that measures it."""
+
+    @property
+    def upstream(self) -> str:
+        """The URL of its repository, used where the user names none."""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Paths that a folder with its source has, all of them, and that none of another engine has."""
+
+    @property
+    def rwkv7(self) -> tuple[str, str]:
+        """A folder of the source, and a word that some file in it has since the engine knows RWKV-7."""
+
+    def flags(self) -> tuple[str, ...]:
+        """What the build is told, the same for every state: part of the identity, and shown.
+
+        Raises:
+            BackendMissingError: this machine has no compiler; the message says how to get one.
+        """
+
+    def build(self, place: Place) -> tuple[Side, tuple[str, ...]]:
+        """Build it; returns how workers reach it, and in what the build differs from what the flags say.
+
+        Raises:
+            BuildError: this state cannot be built.
+            StorageError: the disk is full.
+        """
+
+
+def program(name: str, install: str) -> str:
+    """The path of a program that a build needs.
+
+    Raises:
+        BackendMissingError: it is not on PATH.
+    """
+    found = shutil.which(name)
+    if found is None:
+        raise BackendMissingError(f"there is no {name} on PATH, which building from source needs; {install}")
+    return found
+
+
+def last_line(text: str) -> str:
+    """The last line that is not empty."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "nothing printed yet"

@@ -1,0 +1,39 @@
+"""The rwkv package, from ChatRWKV's repository or a folder of its own; Python, and kernels that it compiles itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.environments import build
+from pytest_rwkvperf.environments.requirements import Requirement
+from pytest_rwkvperf.environments.side import Side
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.environments.builders.builder import Place
+
+_FOLDER = "rwkv_pip_package"
+"""Of the package in the repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class RwkvPip:
+    """The repository that the package is released from."""
+
+    name: str = "rwkv"
+    backend: str = "rwkv"
+    upstream: str = "https://github.com/BlinkDL/ChatRWKV"
+    marks: tuple[str, ...] = (_FOLDER,)
+    rwkv7: tuple[str, str] = (_FOLDER, "x070")
+
+    def flags(self) -> tuple[str, ...]:
+        """Nothing is compiled."""
+        return ()
+
+    def build(self, place: Place) -> tuple[Side, tuple[str, ...]]:
+        """Install it."""
+        requirement = Requirement(place.label, str(place.sources / _FOLDER), f"{self.name} {place.identity}")
+        return Side(build.python_of([requirement], place.say)), ()
+
+
+BUILDER = RwkvPip()

@@ -1,0 +1,72 @@
+"""The web-rwkv crate: this project's binding, built on a state of the crate instead of its release."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_rwkvperf.environments import build
+from pytest_rwkvperf.environments.build import BuildError
+from pytest_rwkvperf.environments.builders.builder import program
+from pytest_rwkvperf.environments.requirements import Requirement
+from pytest_rwkvperf.environments.side import Side
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.environments.builders.builder import Place
+
+_BINDING = Path(__file__).parents[3] / "native" / "web-rwkv"
+_VERSION = re.compile(r'^version\s*=\s*"([^"]+)"', re.MULTILINE)
+_ENGINE = re.compile(r'^(web-rwkv = \{ version = ")=[^"]+(")', re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class WebRwkv:
+    """The crate's own repository."""
+
+    name: str = "web-rwkv"
+    backend: str = "web-rwkv"
+    upstream: str = "https://github.com/cryscan/web-rwkv"
+    marks: tuple[str, ...] = ("Cargo.toml", "src/runtime")
+    rwkv7: tuple[str, str] = ("src/runtime", "v7")
+
+    def flags(self) -> tuple[str, ...]:
+        """Cargo's release profile of the binding, whatever the state."""
+        return (f"cargo: {program('cargo', 'install Rust (https://rustup.rs)')}",)
+
+    def build(self, place: Place) -> tuple[Side, tuple[str, ...]]:
+        """Compile a copy of the binding that names the state as its web-rwkv."""
+        binding = place.target / "binding"
+        patched_binding(place.sources, binding)
+        requirement = Requirement(place.label, str(binding), f"{self.name} {place.identity}")
+        return Side(build.python_of([requirement], place.say, {"CARGO_TARGET_DIR": str(place.work)})), ()
+
+
+def patched_binding(crate: Path, copy: Path) -> None:
+    """Copy the binding, with a `[patch]` that gives it a crate's folder for the release.
+
+    Raises:
+        BuildError: the binding's source is not here, or the folder is no crate.
+    """
+    if not (_BINDING / "Cargo.toml").is_file():
+        raise BuildError(
+            "web-rwkv is built into this project's binding, whose source is only in a checkout of pytest-rwkvperf; "
+            "install it from one (pip install -e CHECKOUT)"
+        )
+    version = _VERSION.search((crate / "Cargo.toml").read_text(encoding="utf-8"))
+    if version is None:
+        raise BuildError(f"{crate / 'Cargo.toml'} names no version; give the folder of the crate web-rwkv")
+    shutil.copytree(_BINDING, copy, ignore=shutil.ignore_patterns("target", ".venv", "tests", "__pycache__"))
+    manifest = copy / "Cargo.toml"
+    text, count = _ENGINE.subn(rf"\g<1>={version[1]}\g<2>", manifest.read_text(encoding="utf-8"))
+    assert count == 1  # noqa: S101 - this project's own file
+    patch = f'\n[patch.crates-io]\nweb-rwkv = {{ path = "{crate.as_posix()}" }}\n'
+    manifest.write_text(text + patch, encoding="utf-8")
+    settings = copy / "pyproject.toml"
+    # The lock file names the release; cargo changes that entry and keeps the others.
+    settings.write_text(settings.read_text(encoding="utf-8").replace("locked = true\n", ""), encoding="utf-8")
+
+
+BUILDER = WebRwkv()

@@ -1,0 +1,257 @@
+"""What is asked of git: which commit a name means, the commits of a range, and files of a state into a folder.
+
+Nothing is ever written into the user's repository. Objects go into a store in the cache, a bare repository for each
+engine, with an index that remembers what its folder holds: a checkout touches the files that differ and no others,
+which keeps a build incremental.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_rwkvperf.core.errors import OptionError, StorageError
+
+_TREE = "160000"
+"""Mode of a submodule in a tree (git-fast-import(1))."""
+
+_SHORT = 9
+"""Letters of a commit's name for people."""
+
+_FULL = re.compile(r"[0-9a-f]{40,64}")
+
+
+class GitError(OptionError):
+    """Git refuses what was asked; the message has its last line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """One commit: its name, the tree with its content, and the first line of its message."""
+
+    name: str
+    tree: str
+    subject: str
+
+    @property
+    def short(self) -> str:
+        """Its name for people."""
+        return self.name[:_SHORT]
+
+
+def is_url(origin: str) -> bool:
+    """Whether a repository is reached through a network or a file URL, and not through a path."""
+    return "://" in origin or re.match(r"[\w.-]+@[\w.-]+:", origin) is not None
+
+
+def run(*arguments: str | Path, environment: dict[str, str] | None = None) -> str:
+    """Git's output.
+
+    Raises:
+        GitError: it failed, or there is no git.
+        StorageError: the disk is full.
+    """
+    # A repository above the cache folder is not this one's; a prompt for a password would wait for ever.
+    own = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **(environment or {})}
+    inherited = {name: value for name, value in os.environ.items() if name not in _LOCAL_VARIABLES}
+    try:
+        ended = subprocess.run(
+            ["git", *map(str, arguments)],
+            env={**inherited, **own},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except FileNotFoundError:
+        raise GitError("there is no git on PATH; install it") from None
+    if ended.returncode == 0:
+        return ended.stdout
+    lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
+    if any("No space left on device" in line for line in lines):
+        raise StorageError(f"the disk is full: git {lines[-1]}; make room, what is there stays usable")
+    raise GitError(f"git: {lines[-1] if lines else f'exit code {ended.returncode}'}")
+
+
+_LOCAL_VARIABLES = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_PREFIX",
+)
+"""Set inside a git hook (git rev-parse --local-env-vars): they redirect commands to the hook's repository."""
+
+
+def is_repository(path: Path) -> bool:
+    """Whether a folder is a repository or the top of one's working tree; not a folder somewhere below."""
+    try:
+        return (path / ".git").exists() or run("-C", path, "rev-parse", "--is-bare-repository").strip() == "true"
+    except GitError:
+        return False
+
+
+def commit(repository: Path, revision: str) -> Commit:
+    """The commit that a revision means now.
+
+    Raises:
+        GitError: the repository has none of this name.
+    """
+    try:
+        name = run("-C", repository, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").split()[-1]
+    except GitError:
+        raise GitError(f"{repository} has no revision {revision!r}; git log there shows which it has") from None
+    return _parsed(run("-C", repository, "log", "-1", "--format=%H %T %s", name).strip())
+
+
+def has_file(repository: Path, commit_name: str, path: str) -> bool:
+    """Whether a commit has a file or folder at a path."""
+    try:
+        run("-C", repository, "cat-file", "-e", f"{commit_name}:{path}")
+    except GitError:
+        return False
+    return True
+
+
+def commits(repository: Path, good: Commit, bad: Commit) -> list[Commit]:
+    """The commits from one to another, both included, oldest first; of a merge only the first parent's side.
+
+    Raises:
+        GitError: one is no ancestor of the other.
+    """
+    try:
+        run("-C", repository, "merge-base", "--is-ancestor", good.name, bad.name)
+    except GitError:
+        raise GitError(
+            f"{good.short} is no ancestor of {bad.short} in {repository}; name GOOD..BAD, older first"
+        ) from None
+    shown = run(
+        "-C", repository, "log", "--reverse", "--first-parent", "--format=%H %T %s", f"{good.name}..{bad.name}", "--"
+    )
+    return [good, *map(_parsed, shown.splitlines())]
+
+
+def _parsed(line: str) -> Commit:
+    name, tree, subject = (*line.split(" ", 2), "")[:3]
+    return Commit(name, tree, subject)
+
+
+def mirror(url: str, folder: Path) -> Path:
+    """A local repository with the history of one at a URL, brought up to date; files come when they are needed.
+
+    Raises:
+        GitError: it cannot be reached.
+    """
+    if not (folder / "HEAD").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+            run("clone", "--quiet", "--mirror", "--filter=tree:0", url, Path(temporary, "clone"))
+            Path(temporary, "clone").rename(folder)
+    else:
+        run("-C", folder, "fetch", "--quiet", "--prune")
+    return folder
+
+
+class Store:
+    """A bare repository in the cache with the states that were built, and a folder that holds one of them at a time."""
+
+    def __init__(self, objects: Path, files: Path) -> None:
+        self._git, self.files = objects, files
+
+    def take(self, origin: Path | str, commit_name: str) -> None:
+        """Copy one commit with its files out of a repository, without its history.
+
+        Raises:
+            GitError: the repository does not hand it out.
+        """
+        self._make()
+        if not self._has(f"{commit_name}^{{tree}}"):
+            run(
+                "-C",
+                self._git,
+                "fetch",
+                "--quiet",
+                "--depth=1",
+                "--no-tags",
+                "--no-write-fetch-head",
+                origin,
+                commit_name,
+            )
+
+    def snapshot(self, folder: Path) -> str:
+        """The tree of a folder as it is now, uncommitted changes and new files included, ignored ones left out.
+
+        Raises:
+            GitError: a file cannot be read.
+        """
+        self._make()
+        with tempfile.TemporaryDirectory(dir=self._git) as temporary:
+            # Paths are told apart by `-C`: without it git would look for attributes of the current folder.
+            own = {"GIT_INDEX_FILE": str(Path(temporary, "index"))}
+            place = ("-C", folder, f"--git-dir={self._git}", f"--work-tree={folder}", "-c", "core.autocrlf=false")
+            run(*place, "add", "--all", ".", environment=own)
+            return run(*place, "write-tree", environment=own).strip()
+
+    def check_out(self, tree: str) -> None:
+        """Make the folder hold exactly these files; those that are the same already are not touched.
+
+        Raises:
+            GitError: a file cannot be written.
+            StorageError: the disk is full.
+        """
+        self.files.mkdir(parents=True, exist_ok=True)
+        lock = self._git / "index.lock"
+        lock.unlink(missing_ok=True)  # a killed process's: the engine's own lock is held
+        place = ("-C", self.files, f"--git-dir={self._git}", f"--work-tree={self.files}", "-c", "core.autocrlf=false")
+        run(*place, "read-tree", "-u", "--reset", tree)
+        run(*place, "clean", "-ffdxq")
+
+    def submodules(self, tree: str) -> dict[str, str]:
+        """The commit of each submodule, by its folder."""
+        rows = run("-C", self._git, "ls-tree", "-r", tree).splitlines()
+        parts = [row.split(None, 3) for row in rows if row.startswith(_TREE)]
+        return {path: name for _, _, name, path in parts}
+
+    def submodule_url(self, tree: str, path: str) -> str:
+        """Where a tree says that the submodule of a folder comes from.
+
+        Raises:
+            GitError: it does not say.
+        """
+        blob = f"--blob={tree}:.gitmodules"
+        rows = run("-C", self._git, "config", blob, "--get-regexp", r"^submodule\..*\.path$").splitlines()
+        names = [row.split(" ", 1)[0].removesuffix(".path") for row in rows if row.split(" ", 1)[1] == path]
+        if not names:
+            raise GitError(f"{path} is a submodule that .gitmodules does not name; check it out, or commit the file")
+        return run("-C", self._git, "config", blob, f"{names[0]}.url").strip()
+
+    def tree_of(self, commit_name: str) -> str:
+        """The tree of a commit that was taken."""
+        return run("-C", self._git, "rev-parse", f"{commit_name}^{{tree}}").strip()
+
+    def names(self, tree: str, word: str, folder: str) -> bool:
+        """Whether a file below a folder of a tree contains a word."""
+        try:
+            run("-C", self._git, "grep", "--quiet", "--fixed-strings", "-I", word, tree, "--", folder)
+        except GitError:
+            return False
+        return True
+
+    def _has(self, name: str) -> bool:
+        try:
+            run("-C", self._git, "cat-file", "-e", name)
+        except GitError:
+            return False
+        return True
+
+    def _make(self) -> None:
+        if not (self._git / "HEAD").exists():
+            self._git.parent.mkdir(parents=True, exist_ok=True)
+            run("init", "--quiet", "--bare", self._git)

@@ -1,0 +1,243 @@
+"""Builds of engines from source: one build tree for each engine, and what was built, complete or absent.
+
+`cache()/sources/ENGINE/` has `objects.git`, the `files` of one state, the build tree `work`, and in `built/KEY` what
+was built of each state. The same two folders serve every state of an engine, so the next commit compiles only what
+differs from the one before. KEY is a hash of the files' content, the flags, the compilers and this environment. A build
+that was interrupted is absent; it goes on from the files that are compiled where Ninja keeps account of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import sysconfig
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_rwkvperf.core import clock, folders, locks
+from pytest_rwkvperf.core.digest import sha256_of
+from pytest_rwkvperf.core.errors import OptionError, StorageError
+from pytest_rwkvperf.environments import git, sources
+from pytest_rwkvperf.environments.build import BUILD_VARIABLES, BuildError
+from pytest_rwkvperf.environments.builders.builder import Place
+from pytest_rwkvperf.environments.builders.registry import BUILDERS, recognised
+from pytest_rwkvperf.environments.git import Commit, Store
+from pytest_rwkvperf.environments.side import Side
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pytest_rwkvperf.environments.builders.builder import Builder
+    from pytest_rwkvperf.environments.sources import Source
+
+    Say = Callable[[str], None]
+
+_LIBRARY = re.compile(r"\.(so|dylib|dll)(\.\d+)?$")
+_FACTS = "build.json"
+"""In a build's folder; written last, so that a folder with it is complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What was built of one state."""
+
+    label: str
+    """The engine and its state for people."""
+    side: Side
+    flags: tuple[str, ...]
+    notes: tuple[str, ...]
+    """In what it differs from what the flags say; empty for most."""
+    seconds: float
+    """How long it took; 0 where it was there."""
+    digest: str
+    """Of the libraries: the same for two states whose code is the same to the byte. Empty where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A source, resolved: its engine, and the commit, or the folder that it is."""
+
+    builder: Builder
+    origin: Path | str
+    commit: Commit | None
+
+    @property
+    def label(self) -> str:
+        if self.commit is None:
+            return f"{self.builder.name} in {self.origin}"
+        return f"{self.builder.name} {self.commit.short}"
+
+
+def engine_of(source: Source) -> Builder:
+    """The builder of a source's engine.
+
+    Raises:
+        OptionError: the repository cannot be reached, has no such revision, or is another project's.
+    """
+    return _resolved(source).builder
+
+
+def commit_of(source: Source) -> Commit | None:
+    """The commit that a source means now; None for a folder as it is.
+
+    Raises:
+        OptionError: as `engine_of`.
+    """
+    return _resolved(source).commit
+
+
+def build(source: Source, say: Say) -> Build:
+    """What was built of a source, made now unless it is there.
+
+    Raises:
+        OptionError: as `engine_of`.
+        BuildError: this state cannot be built, or does not know RWKV-7.
+        BackendMissingError: this machine lacks what building needs.
+        StorageError: the disk is full.
+    """
+    state = _resolved(source)
+    flags = state.builder.flags()
+    folder = folders.in_cache(sources.FOLDER) / state.builder.name
+    folder.mkdir(exist_ok=True)
+    try:
+        with locks.hold(folder / "lock", on_wait=lambda who: say(f"waiting for {who}: it builds {state.builder.name}")):
+            return _built(state, flags, folder, say)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise StorageError(
+                f"the disk became full while {state.label} was built; make room below {folder}"
+            ) from None
+        raise
+
+
+def _resolved(source: Source) -> _State:
+    if not source.revision:
+        return _State(BUILDERS[source.engine], source.origin, None)
+    repository = source.repository()
+    commit = git.commit(repository, source.revision)
+    builder = BUILDERS.get(source.engine) or recognised(lambda path: git.has_file(repository, commit.name, path))
+    if builder is None:
+        known = ", ".join(BUILDERS)
+        raise OptionError(f"{source} is no source of an engine that can be built from it; known: {known}")
+    return _State(builder, source.origin if source.at_url else repository, commit)
+
+
+def _built(state: _State, flags: tuple[str, ...], folder: Path, say: Say) -> Build:
+    store = Store(folder / "objects.git", folder / "files")
+    parts = list(_parts(state, store, folder))
+    identity = _identity(state.builder, flags, [tree for _, tree in parts])
+    final = folder / "built" / identity
+    if (known := _known(final, state.label)) is not None:
+        return known
+    _check_rwkv7(state, parts)
+    say(f"building {state.label} (log: {final.with_suffix('.log')}; {' '.join(flags)})")
+    for part, tree in parts:
+        part.check_out(tree)
+    return _made(
+        state,
+        flags,
+        Place(
+            label=state.label,
+            sources=store.files,
+            work=folder / "work",
+            target=folder / "built" / f".{identity}.part",
+            final=final,
+            identity=identity,
+            log=final.with_suffix(".log"),
+            say=say,
+        ),
+    )
+
+
+def _made(state: _State, flags: tuple[str, ...], place: Place) -> Build:
+    started = clock.monotonic()
+    shutil.rmtree(place.target, ignore_errors=True)
+    shutil.rmtree(place.final, ignore_errors=True)
+    place.target.mkdir(parents=True)
+    place.log.unlink(missing_ok=True)
+    _forget_unaccounted(place.work)
+    running = place.work / ".rwkvperf-running"
+    running.touch()
+    try:
+        side, notes = state.builder.build(place)
+    except BuildError:
+        running.unlink()  # it ended by itself, and left no file half written
+        raise
+    running.unlink()
+    seconds = round(clock.monotonic() - started, 1)
+    facts = Build(state.label, side, flags, notes, seconds, _digest(place.target))
+    (place.target / _FACTS).write_text(json.dumps(_to_json(facts)), encoding="utf-8")
+    place.target.rename(place.final)
+    return facts
+
+
+def _forget_unaccounted(work: Path) -> None:
+    """Remove a build tree that was interrupted, where not Ninja but make would take a half-written file for whole.
+
+    Ninja notes a file when its command has ended, and makes it again otherwise.
+    """
+    if (work / ".rwkvperf-running").exists() and not any(work.rglob(".ninja_log")):
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+
+
+def _parts(state: _State, store: Store, folder: Path) -> Iterator[tuple[Store, str]]:
+    """The store and the tree of the source, then those of each submodule, inner ones after outer ones."""
+    if state.commit is None:
+        tree = store.snapshot(Path(state.origin))
+    else:
+        store.take(state.origin, state.commit.name)
+        tree = state.commit.tree
+    yield store, tree
+    for path, commit in store.submodules(tree).items():
+        inner = Store(folder / f"objects-{path.replace('/', '-')}.git", store.files / path)
+        here = not git.is_url(str(state.origin)) and Path(state.origin, path)
+        if here and state.commit is None:
+            yield inner, inner.snapshot(here)
+            continue
+        inner.take(here if here and git.is_repository(here) else store.submodule_url(tree, path), commit)
+        yield inner, inner.tree_of(commit)
+
+
+def _check_rwkv7(state: _State, parts: list[tuple[Store, str]]) -> None:
+    folder, word = state.builder.rwkv7
+    for store, tree in parts:
+        inside = store.files.relative_to(parts[0][0].files).as_posix()
+        below = folder if inside == "." else folder.removeprefix(f"{inside}/")
+        if (inside == "." or folder.startswith(f"{inside}/")) and store.names(tree, word, below):
+            return
+    raise BuildError(f"{state.label} does not know RWKV-7 yet (no {word!r} in {folder}); name a later revision")
+
+
+def _identity(builder: Builder, flags: tuple[str, ...], trees: list[str]) -> str:
+    variables = {name: os.environ[name] for name in BUILD_VARIABLES if name in os.environ}
+    parts = [builder.name, trees, flags, variables, sys.prefix, sysconfig.get_platform(), sys.version]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _known(folder: Path, label: str) -> Build | None:
+    """What a folder says was built; None where it is absent, or its interpreter has been removed."""
+    try:
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    side = Side(**facts["side"])
+    if not Path(side.python).exists():
+        return None
+    return Build(label, side, tuple(facts["flags"]), tuple(facts["notes"]), 0.0, facts["digest"])
+
+
+def _to_json(built: Build) -> dict[str, Any]:
+    return asdict(built)
+
+
+def _digest(folder: Path) -> str:
+    """Over the libraries in a folder, by name."""
+    rows = [f"{file.name} {sha256_of(file)}\n" for file in sorted(folder.glob("*")) if _LIBRARY.search(file.name)]
+    return hashlib.sha256("".join(rows).encode()).hexdigest() if rows else ""

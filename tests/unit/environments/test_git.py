@@ -1,0 +1,115 @@
+"""States of a repository in a folder: exactly those files, nothing written into the user's repository."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.environments import git
+from pytest_rwkvperf.environments.git import GitError, Store
+from tests.unit.environments import repositories
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache" / "objects.git", tmp_path / "cache" / "files")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): file.read_text(encoding="latin-1")
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_a_checkout_has_exactly_the_files_of_a_commit_and_leaves_equal_ones_alone(tmp_path: Path, store: Store) -> None:
+    names = repositories.repository(
+        tmp_path / "user", {"a": "1", "sub/b": "1"}, {"a": "2", "c": "3"}, {"a": "2", "sub/b": "4"}
+    )
+    repositories.git(tmp_path / "user", "rm", "-q", "sub/b")
+    before = contents(tmp_path / "user")
+    for name, expected in zip(names, ({"a": "1", "sub/b": "1"}, {"a": "2", "sub/b": "1", "c": "3"}), strict=False):
+        store.take(tmp_path / "user", name)
+        store.check_out(git.commit(tmp_path / "user", name).tree)
+        (store.files / "left over").write_text("of a build")
+        assert contents(store.files) == {**expected, "left over": "of a build"}
+    stamp = (store.files / "a").stat().st_mtime_ns
+    (store.files / "sub" / "b").write_text("changed by a build")
+    store.take(tmp_path / "user", names[2])
+    store.check_out(git.commit(tmp_path / "user", names[2]).tree)
+    assert contents(store.files) == {"a": "2", "sub/b": "4", "c": "3"}
+    assert (store.files / "a").stat().st_mtime_ns == stamp
+    assert contents(tmp_path / "user") == before
+
+
+def test_a_snapshot_has_uncommitted_changes_and_new_files_and_not_what_is_ignored(tmp_path: Path, store: Store) -> None:
+    user = tmp_path / "user"
+    (name,) = repositories.repository(user, {"a": "1", ".gitignore": "build\n"})
+    committed = git.commit(user, name).tree
+    assert store.snapshot(user) == committed
+    repositories.write(user, {"a": "2", "new": "3", "build/x": "4"})
+    repository = contents(user / ".git")
+    store.check_out(store.snapshot(user))
+    assert contents(store.files) == {"a": "2", "new": "3", ".gitignore": "build\n"}
+    assert contents(user / ".git") == repository
+
+
+def test_a_snapshot_needs_no_repository(tmp_path: Path, store: Store) -> None:
+    repositories.write(tmp_path / "folder", {"a": "1"})
+    store.check_out(store.snapshot(tmp_path / "folder"))
+    assert contents(store.files) == {"a": "1"}
+
+
+def test_a_checkout_goes_on_after_a_killed_one(tmp_path: Path, store: Store) -> None:
+    (name,) = repositories.repository(tmp_path / "user", {"a": "1"})
+    store.take(tmp_path / "user", name)
+    (tmp_path / "cache" / "objects.git" / "index.lock").touch()
+    store.check_out(git.commit(tmp_path / "user", name).tree)
+    assert contents(store.files) == {"a": "1"}
+
+
+def test_submodules_are_named_with_their_commits_and_places(tmp_path: Path, store: Store) -> None:
+    (inner,) = repositories.repository(tmp_path / "inner", {"x": "1"})
+    repositories.repository(tmp_path / "outer", {"a": "1"})
+    repositories.git(tmp_path / "outer", "submodule", "--quiet", "add", str(tmp_path / "inner"), "vendor/inner")
+    repositories.git(tmp_path / "outer", "commit", "-q", "-m", "submodule")
+    outer = git.commit(tmp_path / "outer", "HEAD")
+    store.take(tmp_path / "outer", outer.name)
+    assert store.submodules(outer.tree) == {"vendor/inner": inner}
+    assert store.submodule_url(outer.tree, "vendor/inner") == str(tmp_path / "inner")
+
+
+def test_a_range_is_in_order_and_must_be_one(tmp_path: Path) -> None:
+    user = tmp_path / "user"
+    names = repositories.repository(user, *({"a": str(number)} for number in range(4)))
+    first, last = git.commit(user, names[1]), git.commit(user, "main")
+    assert [commit.name for commit in git.commits(user, first, last)] == names[1:]
+    assert [commit.subject for commit in git.commits(user, first, last)] == ["commit 1", "commit 2", "commit 3"]
+    with pytest.raises(GitError, match="no ancestor"):
+        git.commits(user, last, first)
+
+
+@pytest.mark.parametrize("revision", ["nothing", "--all", "main..main", ""])
+def test_an_unknown_revision_is_one_sentence(tmp_path: Path, revision: str) -> None:
+    repositories.repository(tmp_path / "user", {"a": "1"})
+    with pytest.raises(GitError, match="has no revision") as error:
+        git.commit(tmp_path / "user", revision)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_mirror_of_a_url_follows_it(tmp_path: Path) -> None:
+    user = tmp_path / "user"
+    (first,) = repositories.repository(user, {"a": "1"})
+    url = f"file://{user}"
+    mirror = git.mirror(url, tmp_path / "mirror.git")
+    assert git.commit(mirror, "main").name == first
+    repositories.git(user, "commit", "-q", "--allow-empty", "-m", "later")
+    assert git.commit(git.mirror(url, tmp_path / "mirror.git"), "main").subject == "later"
+    with pytest.raises(GitError):
+        git.mirror(f"file://{tmp_path / 'none'}", tmp_path / "other.git")
+    assert not (tmp_path / "other.git").exists()
