@@ -91,6 +91,7 @@ def make(sdist: Path, target: Path, seed: int) -> list[dict[str, str]]:
             top = archive.getnames()[0].partition("/")[0]
             inside = f"{top}/{_INSIDE}"
             archive.extractall(temporary, [m for m in archive.getmembers() if m.name.startswith(inside)], filter="data")
+        Path(temporary, inside, ".git").unlink(missing_ok=True)  # it leads to the repository that it was a submodule of
         Path(temporary, inside).rename(target)
     _git(target, "init", "--quiet", "--initial-branch=main")
     made = [_commit(target, "base", "llama.cpp as llama-cpp-python brings it")]

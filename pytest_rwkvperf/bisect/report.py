@@ -88,7 +88,7 @@ def _finding(result: Result) -> list[str]:
     how = "confirmed against the state before it" if result.confirmed else "NOT confirmed against the state before it"
     return [
         f"{suspected[-1].label} is slower{doubt}; {before.label} is not.",
-        f"Probability {result.suspects.probability:.1%} that none before it is slow, if one change is the cause; {how}.",
+        f"Probability {result.suspects.probability:.1%} that none before it is slow, if one change did it; {how}.",
         f"{bad.label} against {good.label}: {first}.",
     ]
 

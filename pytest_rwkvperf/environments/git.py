@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -210,6 +211,8 @@ class Store:
         lock = self._git / "index.lock"
         lock.unlink(missing_ok=True)  # a killed process's: the engine's own lock is held
         place = ("-C", self.files, f"--git-dir={self._git}", f"--work-tree={self.files}", "-c", "core.autocrlf=false")
+        with suppress(GitError):  # it fails where a file differs; this is for equal files that a cache has restored
+            run(*place, "update-index", "-q", "--refresh")
         run(*place, "read-tree", "-u", "--reset", tree)
         run(*place, "clean", "-ffdxq")
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from pytest_rwkvperf.cli import main
+from pytest_rwkvperf.environments import sources
 from pytest_rwkvperf.run import options
 
 if TYPE_CHECKING:
@@ -55,6 +57,18 @@ def test_every_option_in_a_template_is_understood(name: str, count: int, pyteste
         config._ensure_unconfigure()
 
 
+def test_the_engines_template_compares_two_commits(pytester: pytest.Pytester) -> None:
+    template = yaml.safe_load((CI / "engine-pull-request.yml").read_text(encoding="utf-8"))
+    (command,) = (line for line in scripts(template) if "rwkvperf ab" in line)
+    assert "${{" not in command
+    _, *arguments = shlex.split(command.replace("$BASE", "a" * 40).replace("$HEAD", "b" * 40))
+    at = arguments.index("--")
+    asked = main.parser().parse_args(arguments[:at])
+    assert sources.in_repository(asked.old, asked.repo) == f".@{'a' * 40}"
+    assert sources.in_repository(asked.new, asked.repo) == f".@{'b' * 40}"
+    assert options.read(pytester.parseconfig(*arguments[at + 1 :])).reports
+
+
 def test_github_template_gives_each_job_only_the_permissions_it_needs() -> None:
     template = yaml.safe_load((CI / "github.yml").read_text(encoding="utf-8"))
     assert template["permissions"] == {"contents": "read"}
@@ -67,10 +81,11 @@ def test_github_template_gives_each_job_only_the_permissions_it_needs() -> None:
     [
         (CI / "github.yml", GITHUB, ("timeout-minutes:", "timeout-minuts:")),
         (CI / "github-hosted.yml", GITHUB, ("timeout-minutes:", "timeout-minuts:")),
+        (CI / "engine-pull-request.yml", GITHUB, ("timeout-minutes:", "timeout-minuts:")),
         (ROOT / ".github" / "workflows" / "ci.yml", GITHUB, ("runs-on:", "run-on:")),
         (CI / "gitlab.yml", GITLAB, ("when: manual", "when: sometimes")),
     ],
-    ids=["github", "hosted", "own", "gitlab"],
+    ids=["github", "hosted", "engine", "own", "gitlab"],
 )
 def test_templates_follow_the_published_schemas(
     path: Path, schema: tuple[str, ...], mistake: tuple[str, str], tmp_path: Path

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_rwkvperf.bisect import release_check
+from pytest_rwkvperf.bisect import comparing
+from pytest_rwkvperf.bisect.states import Prepared
 from pytest_rwkvperf.cli.main import main
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.environments.index import releases
@@ -67,11 +68,17 @@ def test_the_slow_release_is_named_and_the_broken_one_skipped(capsys: pytest.Cap
     options = [*OPTIONS, "--rwkv-history=runs.db"]
     assert main(["bisect", "scripted-speed", "1.0..1.4", "--backend", "scripted", *options]) == 0
     told = capsys.readouterr().out
-    assert "5 releases: 1.0, 1.1, 1.2, 1.3, 1.4" in told
+    assert "scripted-speed 1.0 … scripted-speed 1.4: 5 states" in told
     assert "scripted-speed 1.4: slower: fp16 pp16 REGRESSION 100.0% slower" in told
-    assert "scripted-speed 1.2: skip: scripted-speed==1.2 cannot be installed" in told
-    assert told.endswith("scripted-speed 1.3 is slower; 1.1 is not, or one of those skipped: 1.2.\n")
-    assert len(Database(address.parse("runs.db", Path())).runs()) == told.count(" pp16 "), "a comparison is not stored"
+    assert "scripted-speed 1.2: does not build: scripted-speed==1.2 cannot be installed" in told
+    culprit = "scripted-speed 1.3 is slower (or one of those that could not be measured: scripted-speed 1.2); "
+    assert f"{culprit}scripted-speed 1.1 is not.\n" in told
+    assert "confirmed against the state before it" in told
+    assert "rwkvperf ab scripted-speed==1.1 scripted-speed==1.3 -- --rwkv-quant=fp16" in told
+    # One release was not measured, as it cannot be installed.
+    assert len(Database(address.parse("runs.db", Path())).runs()) == told.count(" to measure)") - 1, (
+        "a comparison is not stored"
+    )
 
 
 @pytest.mark.usefixtures("index")
@@ -80,7 +87,7 @@ def test_an_oldest_release_that_does_not_run_ends_the_search(capsys: pytest.Capt
     told = capsys.readouterr()
     assert "scripted-speed 0.9 cannot be measured: " in told.err
     assert "no such thing in this release" in told.err
-    assert "Name a later release as OLD, or correct the options after --." in told.err
+    assert "Name a later one as GOOD, or correct the options after --." in told.err
     assert "scripted-speed 1.3" not in told.out + told.err, "another one was asked as well"
 
 
@@ -110,8 +117,10 @@ def test_an_engine_missing_from_the_oldest_release_is_an_error(
     for name in ("PYTHONPATH", "PYTEST_ADDOPTS"):
         scripted_environment.delenv(name)
     bare = str(Path(sys.base_prefix, "bin", "python3"))
-    with pytest.raises(release_check.OldestReleaseError, match=f"--rwkv-ab={bare}: llama-cpp is not installed"):
-        release_check.compare(sys.executable, bare, "llama-cpp", OPTIONS[2:])
+    with pytest.raises(comparing.OldStateError, match=f"--rwkv-ab={bare}: llama-cpp is not installed"):
+        comparing.compare(
+            Prepared(sys.executable, (), sys.executable), Prepared(bare, (), bare), "llama-cpp", OPTIONS[2:]
+        )
 
 
 @pytest.mark.parametrize(
