@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core.errors import RwkvPerfError
 from pytest_rwkvperf.core.work import Reading, WorkCount
 from pytest_rwkvperf.measure.process import typed
-from pytest_rwkvperf.measure.sampling import warmup_for
 from pytest_rwkvperf.witnesses import registry
 from pytest_rwkvperf.worker import parent
 from pytest_rwkvperf.worker.parent import Worker
@@ -38,35 +36,23 @@ def suitable(names: Iterable[str], case: Case, device: Device) -> list[Witness]:
     return [witness for witness in map(registry.load, names) if witness.suits(case.backend, device)]
 
 
-def read(
-    target: Target, workloads: Sequence[Workload], witness: Witness, progress: Callable[[str], None]
-) -> Reading | str:
-    """What a witness counts of a case's workloads, or why it could not, as a sentence."""
-    if absence := witness.absence():
-        return absence
+def read(target: Target, workloads: Sequence[Workload], witness: Witness, progress: Callable[[str], None]) -> Reading:
+    """What a witness counts of workloads.
+
+    Raises:
+        RwkvPerfError: the worker failed, or the instrument refused.
+    """
     counts: dict[str, WorkCount] = {}
     instrument = instruction_set = ""
-    try:
-        with Worker(
-            python=target.python,
-            environment={**target.environment, **witness.variables},
-            command=witness.command,
-        ) as worker:
-            worker.open(target.location, target.path, target.case, witness.name)
-            for workload in workloads:
-                progress(f"counting {witness.unit} of {workload}")
-                asked = str(counted_part(workload, target.case.chunk))
-                answer = typed(
-                    worker.request("count_work", parent.SAMPLE_SECONDS, witness=witness.name, workload=asked), _Answer
-                )
-                instrument, instruction_set = answer.instrument, answer.instruction_set
-                counts[str(workload)] = answer.count
-    except RwkvPerfError as error:
-        return str(error).partition("\n")[0].removesuffix("; its last lines:")
+    environment = {**target.environment, **witness.variables}
+    with Worker(python=target.python, environment=environment, command=witness.command) as worker:
+        worker.open(target.location, target.path, target.case, witness.name)
+        for workload in workloads:
+            progress(f"counting {witness.unit} of {workload}")
+            part = str(witness.part(workload, target.case.chunk))
+            answer = typed(
+                worker.request("count_work", parent.SAMPLE_SECONDS, witness=witness.name, workload=part), _Answer
+            )
+            instrument, instruction_set = answer.instrument, answer.instruction_set
+            counts[str(workload)] = answer.count
     return Reading(witness.name, witness.unit, instrument, counts, witness.allowance, instruction_set)
-
-
-def counted_part(workload: Workload, chunk: int) -> Workload:
-    """What of a workload is counted: of a prefill one chunk, of a generation some tokens; the rest is the same work."""
-    part = warmup_for(workload)
-    return replace(part, tokens=min(part.tokens, chunk)) if part.kind == "prefill" else part

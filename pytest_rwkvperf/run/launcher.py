@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.run.progress import Progress
     from pytest_rwkvperf.run.tested_model import TestedModel
     from pytest_rwkvperf.stats.spread import Spread
+    from pytest_rwkvperf.witnesses.witness import Witness
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Launcher:
             )
             taken = plan.measure(target, request.workloads, limits, self._saying(request.label))
             self._keep_deep(memo, target, taken)
-            return replace(taken, witnesses=self._witnesses(target, request))
+            return replace(taken, witnesses=self._witnesses(target, engine, request))
 
         return self._once(case, request.label, CaseRecord, measured)
 
@@ -118,8 +119,8 @@ class Launcher:
             for (target, memo), side in zip(sides, (taken.new, taken.old), strict=True):
                 self._keep_deep(memo, target, side)
             new_side, old_side = (
-                replace(side, witnesses=self._witnesses(target, request))
-                for side, target in ((taken.new, new_target), (taken.old, old_target))
+                replace(side, witnesses=self._witnesses(target, engine, request))
+                for side, target, engine in ((taken.new, new_target, new), (taken.old, old_target, old))
             )
             return Pairing(new_side, old_side)
 
@@ -155,16 +156,20 @@ class Launcher:
             except errors.StorageError as error:
                 self._progress.line(f"the next run checks {target.case.label} again: {error}")
 
-    def _witnesses(self, target: Target, request: CaseRequest) -> tuple[Reading, ...]:
+    def _witnesses(self, target: Target, engine: FoundEngine, request: CaseRequest) -> tuple[Reading, ...]:
         """What the case's witnesses count; one that cannot is left out, and a line says why."""
-        readings = []
-        for witness in witnessing.suitable(request.witnesses, target.case, target.device):
-            read = witnessing.read(target, request.workloads, witness, self._saying(request.label))
-            if isinstance(read, str):
-                self._progress.line(f"{request.label}: without the witness {witness.name}: {read}")
-            else:
-                readings.append(read)
-        return tuple(readings)
+        chosen = witnessing.suitable(request.witnesses, target.case, target.device)
+        readings = [self._reading(witness, target, engine, request) for witness in chosen]
+        return tuple(reading for reading in readings if reading is not None)
+
+    def _reading(self, witness: Witness, target: Target, engine: FoundEngine, request: CaseRequest) -> Reading | None:
+        try:
+            seen = self._targets.seen_by(witness, target, engine)
+            return witnessing.read(seen, request.workloads, witness, self._saying(request.label))
+        except errors.RwkvPerfError as error:
+            reason = str(error).partition("\n")[0].removesuffix("; its last lines:")
+            self._progress.line(f"{request.label}: without the witness {witness.name}: {reason}")
+            return None
 
     def _gpus(self) -> list[str]:
         devices = [device for engine in self._engines.found.values() for device in engine.devices]

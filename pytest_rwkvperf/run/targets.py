@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.core import errors
 from pytest_rwkvperf.core.text import printable
+from pytest_rwkvperf.environments import twins
 from pytest_rwkvperf.machine import roofline
 from pytest_rwkvperf.measure import process, record
 from pytest_rwkvperf.oracle import checked, expected
+from pytest_rwkvperf.run.tested_model import TestedModel
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.run.discovery import FoundEngine
     from pytest_rwkvperf.run.folder import RunFolder
     from pytest_rwkvperf.run.progress import Progress
-    from pytest_rwkvperf.run.tested_model import TestedModel
+    from pytest_rwkvperf.witnesses.witness import Witness
 
 
 class Targets:
@@ -66,6 +69,23 @@ class Targets:
             ceilings=self._ceilings(device),
             software=engine.software,
         ), memo
+
+    def seen_by(self, witness: Witness, target: process.Target, engine: FoundEngine) -> process.Target:
+        """The case as a witness counts it: on its own model, and by a build of the engine that it can execute.
+
+        Raises:
+            DeviceError: this machine does not have its instrument.
+            RwkvPerfError: the model or the build cannot be made.
+        """
+        if absence := witness.absence():
+            raise errors.DeviceError(absence)
+        if witness.shape:
+            path = TestedModel(witness.shape, self._progress).file_of(engine.backend, target.case.quant).path
+            target = replace(target, path=path, case=replace(target.case, model=witness.shape, threads=1))
+        if variables := witness.build_variables(engine.software.build):
+            own = engine.backend.distributions
+            target = replace(target, python=twins.python_of(engine.software, own, variables, self._progress.line))
+        return target
 
     def _ceilings(self, device: Device) -> roofline.Ceilings | None:
         """What a GPU can reach, timed once a run. None for a CPU, whose probes tell it, and without torch."""

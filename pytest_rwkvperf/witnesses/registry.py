@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 WITNESSES = {
     "operations": "pytest_rwkvperf.witnesses.operations",
     "graph": "pytest_rwkvperf.witnesses.graph",
+    "instructions": "pytest_rwkvperf.witnesses.instructions",
 }
 """Each one's module, whose `WITNESS` it is."""
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from pytest_rwkvperf.core.cases import Workload
     from pytest_rwkvperf.core.engine import Device, Engine, OpenRequest
     from pytest_rwkvperf.core.work import WorkCount
 
     Repeat = Callable[[Engine], object]
     """One repetition of a workload with the given engine. It calls `synchronise` right before what counts."""
+
+
+GENERATION_TOKENS = 16
+"""Of a generation, that are counted: the state has one size, so each token is the same work."""
 
 
 class Witness(Protocol):
@@ -41,6 +47,19 @@ class Witness(Protocol):
     def variables(self) -> Mapping[str, str]:
         """What the worker's environment has beside the engine's own."""
 
+    @property
+    def shape(self) -> str:
+        """The model whose work it counts, as `--rwkv-model` names one; empty for the case's own."""
+
+    def part(self, workload: Workload, chunk: int) -> Workload:
+        """What of a workload it counts."""
+
+    def build_variables(self, account: str) -> Mapping[str, str]:
+        """What a build of the engine must be told that the witness can count.
+
+        Empty where the engine as it is will do, by its own account of its build.
+        """
+
     def suits(self, backend: str, device: Device) -> bool:
         """Whether it can count the work of this backend on this device."""
 
@@ -68,11 +87,21 @@ class WitnessDefaults:
     """Defaults for some parts of `Witness`: inherit from this class and override what differs."""
 
     allowance: float = 0.0
+    shape: str = ""
     command: tuple[str, ...] = ()
 
     @property
     def variables(self) -> Mapping[str, str]:
         """Nothing."""
+        return {}
+
+    def part(self, workload: Workload, chunk: int) -> Workload:
+        """Of a prefill one chunk, of a generation some tokens: the rest is the same work. At the workload's depth."""
+        most = chunk if workload.kind == "prefill" else GENERATION_TOKENS
+        return replace(workload, tokens=min(workload.tokens, most))
+
+    def build_variables(self, account: str) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
+        """The engine as it is."""
         return {}
 
     def absence(self) -> str:

@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_rwkvperf.core.cases import Case, Workload
-from pytest_rwkvperf.core.work import Reading, differences
+from pytest_rwkvperf.core.work import differences
 from pytest_rwkvperf.measure import witnessing
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
+from pytest_rwkvperf.verdict import work
 from pytest_rwkvperf.witnesses import registry
+from tests.integration.conftest import lacking
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from pytest_rwkvperf.core.work import Reading
     from tests.integration.conftest import Engines
 
 WORKLOADS = (Workload("prefill", 48), Workload("generation", 4), Workload("generation", 4, depth=8))
@@ -43,10 +47,8 @@ def target(engines: Engines, name: str, quant: str) -> Target:
     )
 
 
-def read(target: Target, name: str) -> Reading:
-    found = witnessing.read(target, WORKLOADS, registry.load(name), lambda _sentence: None)
-    assert isinstance(found, Reading), found
-    return found
+def read(target: Target, name: str, workloads: Sequence[Workload] = WORKLOADS) -> Reading:
+    return witnessing.read(target, workloads, registry.load(name), lambda _sentence: None)
 
 
 WITNESSES = [
@@ -94,7 +96,28 @@ def test_an_operation_that_is_done_twice_is_found_and_named(engines: Engines, tm
     made = target(engines, "rwkv", "fp32")
     folder = edited_rwkv(tmp_path, "r = xr @ R_\n", "r = (2 * xr) @ R_ - xr @ R_\n")
     slower = replace(made, environment={**made.environment, "PYTHONPATH": str(folder)})
-    old, new = (read(each, "operations").workloads["tg4"] for each in (made, slower))
-    added = {each.operator.split()[0]: each.new.number - each.old.number for each in differences(old, new)}
+    workload = Workload("generation", 4)
+    old, new = (read(each, "operations", [workload]) for each in (made, slower))
+    judged = work.judge([new], [old], workload)
+    assert judged is not None
+    assert judged.verdict == "MORE WORK"
+    changed = differences(old.workloads["tg4"], new.workloads["tg4"])
+    added = {each.operator.split()[0]: each.new.number - each.old.number for each in changed}
     layers, tokens = 4, 4
-    assert added == dict.fromkeys(("aten::mv", "aten::mul.Tensor", "aten::sub.Tensor"), layers * tokens)
+    assert added["aten::mm"] == added["aten::sub.Tensor"] == layers * tokens
+    assert "aten::mm" in judged.sentences[0]
+
+
+def test_instructions_of_two_runs_are_within_the_allowance(engines: Engines) -> None:
+    """By callgrind, of the oracle: NumPy's libraries run as they are, without AVX-512."""
+    witness = registry.load("instructions")
+    if absence := witness.absence():
+        lacking(absence)
+    made = target(engines, "reference", "fp32")
+    first, second = (read(made, "instructions", [Workload("generation", 1)]) for _ in range(2))
+    assert second.like(first)
+    one, other = first.workloads["tg1"], second.workloads["tg1"]
+    assert abs(other.count / one.count - 1) <= witness.allowance
+    assert differences(one, other, witness.allowance) == []
+    assert any("openblas" in name for name in one.operators), sorted(one.operators)
+    assert not any("libpython" in name for name in one.operators), sorted(one.operators)

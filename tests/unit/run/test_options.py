@@ -344,7 +344,7 @@ def test_no_witness_stands_alone() -> None:
         ("suite", "", "auto, yes, no"),
         ("save_baseline", "yes", "no, append, replace, append,crowded, replace,crowded"),
         ("strict", "skip,never", "skip, no-baseline, inconclusive, more-work"),
-        ("witness", "graph,eyes", "auto, none, operations, graph"),
+        ("witness", "graph,eyes", "auto, none, operations, graph, instructions"),
     ],
 )
 def test_an_unknown_choice_is_refused_with_the_allowed_ones(option: str, text: str, allowed: str) -> None:
