@@ -12,6 +12,7 @@ from pytest_rwkvperf.run.fixtures import (  # noqa: F401 - pytest finds fixtures
     gguf_model,
     llama_cpp,
     pth_model,
+    rwkv_invariant,
     rwkv_perf,
     rwkv_pip,
     st_model,
@@ -83,9 +84,12 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class) -> Genera
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize `rwkv_perf` over its items."""
+    """Parametrize `rwkv_perf` over its items, `rwkv_invariant` over the cases' invariants."""
+    session = metafunc.config.stash.get(SESSION, None)
     if "rwkv_perf" in metafunc.fixturenames:
-        collection.parametrize(metafunc, metafunc.config.stash.get(SESSION, None))
+        collection.parametrize(metafunc, session)
+    if "rwkv_invariant" in metafunc.fixturenames:
+        collection.parametrize_invariants(metafunc, session)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -104,7 +108,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if SESSION in config.stash:
         collection.hide_benchmarks(config)
         with collection.usage_errors(config):
-            config.stash[SESSION].select(collection.questions(config.stash[SESSION], pytest_session.items))
+            measuring, items = config.stash[SESSION], pytest_session.items
+            measuring.select(collection.questions(measuring, items), collection.invariant_questions(measuring, items))
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:

@@ -234,6 +234,15 @@ class GpuWatch:
         finally:
             self._paused.clear()
 
+    def own_bytes(self) -> int | None:
+        """The worker's memory on the GPU now; None where the driver does not tell, 0 without a GPU."""
+        if self._device.kind != "gpu":
+            return 0
+        if self.gpu is None:
+            return None
+        now = self._owners.divide(self.gpu.read(), self.gpu.processes())
+        return GpuConditions(self._facts, self._before, (now,)).peak_bytes
+
     def conditions(self) -> GpuConditions | None:
         """What was read until now; None without a GPU that NVML lists."""
         if self.gpu is None:

@@ -166,7 +166,7 @@ def run_process(
         if measured.target.case.protocol == "native":
             run = own_tool.invoke(process, workloads, progress)
         else:
-            sampling = Sampling(process, prober)
+            sampling = Sampling(process, prober, gpu.own_bytes if gpu is not None else None)
             counts = {
                 workload: MIN_SAMPLES if workload in precise else sample_count(each)
                 for workload, each in sampling.warm_up(workloads).items()

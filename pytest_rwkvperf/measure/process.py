@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
+import psutil
 
 from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.core.errors import MeasurementError, ParityError
@@ -136,6 +137,13 @@ class Process:
             "slice", parent.SAMPLE_SECONDS, workload=name, start=start, count=count, known=known
         )
         return timed(answer, workload)
+
+    def resident_bytes(self) -> int | None:
+        """The worker's resident memory now; None where the system does not tell."""
+        try:
+            return int(psutil.Process(self.worker.pid).memory_info().rss)
+        except psutil.Error:
+            return None
 
     def check_answer(self, workload: Workload, repetition: int) -> None:
         """Compare what the last repetition, the `repetition`th that counts, ended with.

@@ -88,6 +88,9 @@ class ProcessRun:
     """In a case's first process only; None in records of earlier releases."""
     answers: dict[str, Answer] = field(default_factory=dict)
     """Of one timed repetition, by workload; empty in the native protocol."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """Bytes that the process held after each workload's warm-up, on a GPU with those there; workloads without context
+    were warmed up first. Empty in A/B and the native protocol, and where a GPU's driver does not tell."""
 
 
 def times_of(case: Case, runs: Sequence[ProcessRun], workload: Workload) -> tuple[tuple[int, ...], ...]:
@@ -186,6 +189,29 @@ class CaseRecord:
         """Nanoseconds of all tokens in order, by process; rows are empty where tokens were not timed one by one."""
         rows = [run.samples.get(str(workload), ()) for run in self.runs]
         return [[token for sample in row for token in sample.token_nanoseconds] for row in rows]
+
+    def within(self, tested: Workload, reference: Workload) -> list[PairRatio]:
+        """Log of the tested workload's speed over the reference's, by process.
+
+        Repetitions of one index stood in one block. Those of generations are compared token by token.
+
+        Raises:
+            MeasurementError: the samples carry no figure.
+        """
+        return [pair_ratio(*self._beside(run, tested, reference)) for run in self.runs]
+
+    def _beside(self, run: ProcessRun, tested: Workload, reference: Workload) -> list[list[float]]:
+        """Nanoseconds per token of both workloads in one process, as many of the one as of the other."""
+        samples = [run.samples.get(str(workload), ()) for workload in (tested, reference)]
+        count = min(map(len, samples))
+        if tested.kind == "generation" and tested.tokens == reference.tokens:
+            rows = [[share for sample in row[:count] for share in sample.token_nanoseconds] for row in samples]
+            if all(rows):
+                return [[float(value) for value in row] for row in rows]
+        tokens = (tested.tokens, reference.tokens)
+        return [
+            [sample.nanoseconds / each for sample in row[:count]] for row, each in zip(samples, tokens, strict=True)
+        ]
 
     def times(self, workload: Workload) -> tuple[tuple[int, ...], ...]:
         """Nanoseconds per repetition, by process.

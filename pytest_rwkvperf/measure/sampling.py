@@ -48,9 +48,17 @@ _Reading = TypeVar("_Reading")
 class Sampling:
     """The repetitions of one process, in order of time."""
 
-    def __init__(self, process: Process, prober: Prober | None = None) -> None:
+    def __init__(
+        self,
+        process: Process,
+        prober: Prober | None = None,
+        device_bytes: Callable[[], int | None] | None = None,
+    ) -> None:
+        """`device_bytes` tells the worker's memory on its device; without it, memory is not noted."""
         self.process = process
         self._prober = prober
+        self._device_bytes = device_bytes
+        self._memory: dict[str, int] = {}
         self._on_gpu = process.target.device.kind == "gpu"
         self._warm_seconds: dict[Workload, float] = {}
         self._last: Workload | None = None
@@ -66,12 +74,13 @@ class Sampling:
     ) -> dict[Workload, float]:
         """Repeat each workload until it is steady or the limit passes; how many seconds a whole repetition takes then.
 
-        A workload is steady at once when a repetition is as fast as is `known` of earlier processes, in seconds.
+        A workload is steady at once when a repetition is as fast as is `known` of earlier processes, in seconds. Those
+        without context come first, so that the memory that a context needs shows.
 
         Raises:
             RwkvPerfError: the worker failed.
         """
-        for workload in workloads:
+        for workload in sorted(workloads, key=lambda each: each.depth):
             durations: list[float] = []
             fast = WARMUP_AGREEMENT * known[workload] * _warmup_share(workload) if known else 0.0
             while not (durations and durations[-1] <= fast) and not steady(durations):
@@ -79,7 +88,15 @@ class Sampling:
             self._warmups[str(workload)] = len(durations)
             self._warm_seconds[workload] = durations[-1]
             self._last = workload
+            self._note_memory(workload)
         return {workload: self._warm_seconds[workload] / _warmup_share(workload) for workload in workloads}
+
+    def _note_memory(self, workload: Workload) -> None:
+        if self._device_bytes is None:
+            return
+        resident, on_device = self.process.resident_bytes(), self._device_bytes()
+        if resident is not None and on_device is not None:
+            self._memory[str(workload)] = resident + on_device
 
     def check_answers(self, counts: Mapping[Workload, int]) -> None:
         """Choose the repetition whose answer is compared, of so many of each workload."""
@@ -146,6 +163,7 @@ class Sampling:
             probes=_tuples(self._probes),
             handovers=_tuples(self._handovers),
             reach=self._prober.reach() if self._prober is not None and self._probes else {},
+            memory=self._memory,
         )
 
 

@@ -63,6 +63,11 @@ class Shape:
         return 2 * self.vocabulary * c + 4 * c + self.layers * (19 * c + 12 * c * c + 2 * c * ranks)
 
     @property
+    def token_parameters(self) -> int:
+        """Parameters of the matrices that every token of a prefill is multiplied with: those of the layers."""
+        return self.layers * self.width * (12 * self.width + 2 * sum(map(self.rank, LORA_NAMES)))
+
+    @property
     def state_floats(self) -> int:
         """Floats in the recurrent state: per layer two shifted tokens and one head_size² matrix per head."""
         return self.layers * (2 * self.width + self.head_size * self.width)

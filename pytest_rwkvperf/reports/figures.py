@@ -9,7 +9,7 @@ from pytest_rwkvperf.core.cases import Workload
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import WorkloadKind
     from pytest_rwkvperf.stats.verdicts import Comparison, Step
-    from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
+    from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedInvariant, RecordedItem
 
 UNBOUNDED = 10.0
 """A comparison that detects only slowdowns beyond tenfold detects nothing."""
@@ -121,6 +121,20 @@ def item_cells(case: RecordedCase, item: RecordedItem) -> dict[str, str]:
         "parity": parity(case.figures.parity if case.figures else None),
         "by": STEPS[item.step],
         "verdict": item.verdict or "no verdict",
+    }
+
+
+def invariant_cells(case: RecordedCase, invariant: RecordedInvariant) -> dict[str, str]:
+    """What was found of an invariant, by column; below a ratio of 1 the tested workload needs more."""
+    comparison = invariant.comparison
+    tested, depth = f"{invariant.tested} / {invariant.reference}", Workload.parse(invariant.tested).depth
+    return {
+        **names(case),
+        "invariant": invariant.name,
+        "compares": f"memory @d{depth} / @d0" if invariant.quantity == "memory" else tested,
+        "ratio": ratio(comparison.deciding.ratio if comparison else None),
+        "bounds": bounds(comparison),
+        "verdict": invariant.verdict,
     }
 
 

@@ -50,16 +50,26 @@ def add_summary(record: Record, environment: Mapping[str, str]) -> str:
 
 def errors_of(record: Record) -> Iterator[str]:
     """A workflow command for each failed item. If GitHub would drop some, the last command counts those left out."""
-    failed = [(case, item) for case, item in record.disambiguated().items() if item.fails]
+    failed = [*_failures(record.disambiguated())]
     shown = failed if len(failed) <= ANNOTATIONS else failed[: ANNOTATIONS - 1]
-    for case, item in shown:
-        ratio = item.comparison.deciding.ratio if item.comparison else None
-        suffix = f" ({percent_slower(ratio)} than the baseline, ratio {figures.ratio(ratio)})" if ratio else ""
-        title = f"{item.verdict or 'FAILED'} {figures.item_name(case, item)}"
-        work = "".join(f"; {each}" for each in item.work.sentences) if item.work else ""
-        yield command("error", title, f"{item.reason}{suffix}{work}")
+    for title, message in shown:
+        yield command("error", title, message)
     if rest := len(failed) - len(shown):
         yield command("error", "RWKV-7 throughput", f"and {rest} more; the job's summary has them all")
+
+
+def _failures(record: Record) -> Iterator[tuple[str, str]]:
+    """A title and a message for each item and each invariant that failed its test."""
+    for case, item in record.items():
+        if item.fails:
+            ratio = item.comparison.deciding.ratio if item.comparison else None
+            suffix = f" ({percent_slower(ratio)} than the baseline, ratio {figures.ratio(ratio)})" if ratio else ""
+            work = "".join(f"; {each}" for each in item.work.sentences) if item.work else ""
+            yield f"{item.verdict or 'FAILED'} {figures.item_name(case, item)}", f"{item.reason}{suffix}{work}"
+    for case in record.cases:
+        for each in case.invariants:
+            if each.fails:
+                yield f"{each.verdict} {case.case.label} {each.name}", f"{each.claim}: {each.reason}"
 
 
 def command(kind: str, title: str, message: str) -> str:

@@ -15,10 +15,32 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.reports.report import Language
     from pytest_rwkvperf.store.record import Record
 
-_TEXT_COLUMNS = ("backend", "quant", "device", "workload", "by", "verdict")
-_COLUMNS = (*_TEXT_COLUMNS[:4], "t/s", "± 95 %", "baseline", "ratio", "bounds", "parity", "by", "verdict")
+_TEXT_COLUMNS = ("backend", "quant", "device", "workload", "by", "invariant", "compares", "verdict")
+_COLUMNS = (
+    "backend",
+    "quant",
+    "device",
+    "workload",
+    "t/s",
+    "± 95 %",
+    "baseline",
+    "ratio",
+    "bounds",
+    "parity",
+    "by",
+    "verdict",
+)
+_INVARIANT_COLUMNS = ("backend", "quant", "device", "invariant", "compares", "ratio", "bounds", "verdict")
 _CASE_COLUMNS = (*_TEXT_COLUMNS[:3], "load", "first token", "inter-token p50", "p99", "peak RSS", "file")
-_MARKS = {"REGRESSION": "❌ ", "INVALID": "❌ ", "PASS": "✅ ", "IMPROVEMENT": "🚀 ", "INCONCLUSIVE": "❔ "}
+_MARKS = {
+    "REGRESSION": "❌ ",
+    "INVALID": "❌ ",
+    "PASS": "✅ ",
+    "IMPROVEMENT": "🚀 ",
+    "INCONCLUSIVE": "❔ ",
+    "HOLDS": "✅ ",
+    "BROKEN": "❌ ",
+}
 
 
 class Summary(Report):
@@ -29,11 +51,12 @@ class Summary(Report):
         record = record.disambiguated()
         parts = [f"### RWKV-7 throughput: {_headline(record)}\n"]
         if any(item.rate for _, item in record.items()):
-            items = [figures.item_cells(case, item) for case, item in record.items()]
-            marked = [{**cells, "verdict": _MARKS.get(cells["verdict"], "") + cells["verdict"]} for cells in items]
-            parts.append(_table(_COLUMNS, marked))
+            items = [_marked(figures.item_cells(case, item)) for case, item in record.items()]
+            parts.append(_table(_COLUMNS, items))
             if note := figures.mixed_rates(record):
                 parts.append(f"{note}\n")
+            if invariants := [figures.invariant_cells(case, each) for case in record.cases for each in case.invariants]:
+                parts.append(_table(_INVARIANT_COLUMNS, [_marked(cells) for cells in invariants]))
             parts.append(_table(_CASE_COLUMNS, [figures.case_cells(case) for case in record.cases]))
             parts += [f"{escape(note)}\n" for note in figures.work_notes(record)]
         if ratios := native_ratio.sentence(record):
@@ -47,19 +70,31 @@ class Summary(Report):
 REPORT = Summary()
 
 
+def _marked(cells: Mapping[str, str]) -> dict[str, str]:
+    return {**cells, "verdict": _MARKS.get(cells["verdict"], "") + cells["verdict"]}
+
+
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
     right = [index for index, name in enumerate(columns) if name not in _TEXT_COLUMNS]
     return table(columns, [[escape(row[name]) for name in columns] for row in rows], right=right)
 
 
 def _headline(record: Record) -> str:
-    counts = Counter(item.verdict or "no verdict" for _, item in record.items())
+    invariants = [each for case in record.cases for each in case.invariants]
+    compared = [item.verdict or "no verdict" for _, item in record.items() if item.verdict or not invariants]
+    counts = Counter([*compared, *(each.verdict for each in invariants)])
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "nothing was measured"
 
 
 def _failures(record: Record) -> str:
     failed = ((figures.item_name(case, item), item.reason) for case, item in record.items() if item.fails)
-    lines = [f"- **{escape(name)}**: {escape(reason)}" for name, reason in failed]
+    broken = (
+        (f"{case.case.label} {each.name}", each.reason)
+        for case in record.cases
+        for each in case.invariants
+        if each.fails
+    )
+    lines = [f"- **{escape(name)}**: {escape(reason)}" for name, reason in (*failed, *broken)]
     lines += [f"- {escape(engine.name)} was skipped: {escape(engine.reason)}" for engine in record.skipped]
     return "\n".join(lines) + "\n" if lines else ""
 

@@ -24,9 +24,11 @@ _COLOURS = {
     "INVALID": "bold red",
     "INCONCLUSIVE": "yellow",
     "NO-BASELINE": "cyan",
+    "HOLDS": "green",
+    "BROKEN": "bold red",
 }
 
-_TEXT_COLUMNS = ("backend", "quant", "device", "workload", "by", "verdict")
+_TEXT_COLUMNS = ("backend", "quant", "device", "workload", "invariant", "compares", "by", "verdict")
 
 _WIDE_COLUMNS = ("bounds", "finds", "parity", "by")
 """Left out of a narrow terminal."""
@@ -47,6 +49,12 @@ def verdicts(items: Iterable[tuple[RecordedCase, RecordedItem]], width: int, *, 
         return text
     narrow = [{name: cell for name, cell in row.items() if name not in _WIDE_COLUMNS} for row in rows]
     return _text(narrow, colour=colour, padded=False)
+
+
+def invariants(record: Record, *, colour: bool) -> str:
+    """The verdicts on invariants; empty if the run judged none."""
+    rows = [figures.invariant_cells(case, each) for case in record.cases for each in case.invariants]
+    return _text(rows, colour=colour)
 
 
 def cases(record: Record) -> str:

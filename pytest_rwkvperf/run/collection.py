@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_rwkvperf.core.errors import OptionError, RwkvPerfError
-from pytest_rwkvperf.run.fixtures import BACKENDS, FIXTURES, OFF, PROPERTY
+from pytest_rwkvperf.run.fixtures import BACKENDS, FIXTURES, MEASURING, OFF, PROPERTY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_rwkvperf.core.cases import Item, Question
+    from pytest_rwkvperf.core.invariants import InvariantQuestion
     from pytest_rwkvperf.run.discovery import MissingEngine
     from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.selection import Request
@@ -33,6 +34,7 @@ _ASKING = ("--rwkv-save-baseline", "--rwkv-ab", "--rwkv-aa")
 """Options that ask for a measurement. The others only say how to measure, and may always stand in `addopts`."""
 
 _SUITE_MODULE = "pytest_rwkvperf.suite.test_throughput"
+_INVARIANTS_MODULE = "pytest_rwkvperf.suite.test_invariants"
 
 SUITE = "rwkvperf"
 """The name of the shipped suite: the first part of its tests' ids, and a path below the rootdir that need not exist."""
@@ -139,6 +141,23 @@ def parametrize(metafunc: pytest.Metafunc, session: Session | None) -> None:
     metafunc.parametrize("rwkv_perf", parameters, ids=ids, indirect=True)
 
 
+def parametrize_invariants(metafunc: pytest.Metafunc, session: Session | None) -> None:
+    """Give `rwkv_invariant` the invariants of each case."""
+    given: list[Any] = [None]
+    names = ["off"]
+    if session is not None:
+        from pytest_rwkvperf.run import invariants
+        from pytest_rwkvperf.run.selection import read_markers
+
+        only, marks = _only(metafunc.fixturenames), metafunc.definition.iter_markers(_MARKER)
+        try:
+            if found := invariants.parameters(session, read_markers(marks), only):
+                given, names = [*found], invariants.ids(found)
+        except RwkvPerfError as error:
+            _note_mistake(metafunc.config, f"{metafunc.definition.nodeid}: {error}")
+    metafunc.parametrize("rwkv_invariant", given, ids=names, indirect=True)
+
+
 def _parameters_marks(metafunc: pytest.Metafunc) -> list[list[pytest.Mark]]:
     """This project's markers on each set of values that `parametrize` markers give; one empty list if there are none.
 
@@ -234,12 +253,12 @@ def _check_fixtures(item: pytest.Item) -> None:
     """Refuse a test whose fixtures cannot be what it means.
 
     Raises:
-        OptionError: it asks for two backends, or for `rwkv_perf` where nothing can be parametrized.
+        OptionError: it asks for two backends, or for what is parametrized where nothing can be.
     """
     _only(_fixtures(item))
-    if "rwkv_perf" in _fixtures(item) and not hasattr(item, "callspec"):
+    if (asked := _measuring(item)) and not hasattr(item, "callspec"):
         raise OptionError(
-            "a unittest.TestCase cannot be parametrized, and rwkv_perf is; write a function or plain class"
+            f"a unittest.TestCase cannot be parametrized, and {asked[0]} is; write a function or plain class"
         )
 
 
@@ -250,12 +269,12 @@ def arrange(pytest_session: pytest.Session, session: Session, items: list[pytest
         OptionError: a test's marker or fixtures contradict each other.
     """
     config = pytest_session.config
-    users_own = any("rwkv_perf" in _fixtures(item) for item in items)
+    users_own = any(map(_measuring, items))
     named = config.stash.get(_SUITE_IDS, [])
     auto = session.settings.suite == "auto" and not users_own
-    config.stash[_WITH_SUITE] = with_suite = session.settings.suite == "yes" or auto or bool(named)
+    config.stash[_WITH_SUITE] = with_suite = session.settings.suite in ("yes", "invariants") or auto or bool(named)
     if with_suite:
-        added = [*pytest_session.genitems(_suite(pytest_session))]
+        added = [*pytest_session.genitems(_suite(pytest_session, session.settings))]
         items.extend(item for item in added if not named or _is_named(item, named))
         if unknown := [name for name in named if not any(_is_named(item, [name]) for item in added)]:
             raise OptionError(f"{unknown[0]} is no test of the shipped suite with these options; --co lists them")
@@ -287,12 +306,12 @@ def _is_named(item: pytest.Item, names: Iterable[str]) -> bool:
     return any(item.nodeid == name or item.nodeid.startswith((f"{name}::", f"{name}[")) for name in names)
 
 
-def _suite(pytest_session: pytest.Session) -> pytest.Module:
+def _suite(pytest_session: pytest.Session, settings: Settings) -> pytest.Module:
     """The shipped suite: below the rootdir, as conftest files that sort tests by their folders expect of every test."""
     suite: pytest.Module = pytest.Module.from_parent(
         pytest_session, path=pytest_session.config.rootpath / SUITE, nodeid=SUITE
     )
-    suite.obj = import_module(_SUITE_MODULE)
+    suite.obj = import_module(_INVARIANTS_MODULE if settings.suite == "invariants" else _SUITE_MODULE)
     return suite
 
 
@@ -328,12 +347,17 @@ def _measures(item: pytest.Item, session: Session) -> bool:
         return False
     if (only := _only(names)) is not None and only not in session.engines.chosen:
         return False
-    return "rwkv_perf" not in names or _parameter(item) is not None
+    return all(_parameter(item, fixture) is not None for fixture in _measuring(item))
 
 
-def _parameter(item: pytest.Item) -> Any:  # noqa: ANN401 - an Item, a MissingEngine or None
+def _measuring(item: pytest.Item) -> list[str]:
+    """Which fixtures a test asks for that measure."""
+    return [fixture for fixture in MEASURING if fixture in _fixtures(item)]
+
+
+def _parameter(item: pytest.Item, fixture: str = "rwkv_perf") -> Any:  # noqa: ANN401 - as the fixture's, or None
     callspec = getattr(item, "callspec", None)
-    return None if callspec is None else callspec.params.get("rwkv_perf")
+    return None if callspec is None else callspec.params.get(fixture)
 
 
 def questions(session: Session, items: Iterable[pytest.Item]) -> dict[str, Question]:
@@ -345,6 +369,19 @@ def questions(session: Session, items: Iterable[pytest.Item]) -> dict[str, Quest
         if isinstance(parameter := _parameter(item), Item):
             tolerance = _request(item).tolerance
             asked[item.nodeid] = Question(parameter, tolerance or session.settings.tolerance)
+    return asked
+
+
+def invariant_questions(session: Session, items: Iterable[pytest.Item]) -> dict[str, InvariantQuestion]:
+    """What the tests that are left ask about invariants, by node id; tolerances as in `questions`."""
+    from pytest_rwkvperf.core.invariants import InvariantQuestion
+
+    asked: dict[str, InvariantQuestion] = {}
+    for item in items:
+        if isinstance(parameter := _parameter(item, "rwkv_invariant"), tuple):
+            tolerance = _request(item).tolerance or session.settings.tolerance
+            case, invariant = parameter
+            asked[item.nodeid] = InvariantQuestion(case, invariant, tolerance)
     return asked
 
 
@@ -363,19 +400,23 @@ def announcement(config: pytest.Config, session: Session) -> list[str]:
     from pytest_rwkvperf.measure.pairs import FEWEST_SAMPLES
     from pytest_rwkvperf.measure.plan import MIN_PROCESSES
     from pytest_rwkvperf.measure.sampling import MIN_SAMPLES
+    from pytest_rwkvperf.run import invariants
     from pytest_rwkvperf.stats.paired import MIN_PAIRS
 
     selected, settings = session.selected, session.settings
-    if not selected.items:
+    if not selected.cases:
         why = "no selected test asks for rwkv_perf within what the options name"
         return [f"rwkvperf: nothing to measure: {why}; --rwkv-suite=yes adds the shipped ones"]
     suite = "the shipped suite" if config.stash[_WITH_SUITE] else "your own tests"
-    counts = f"{len(selected.questions)} cases, {len(selected.items)} workloads"
-    share = f"{settings.budget_seconds / len(selected.questions):.0f} s a case"
+    counts = f"{len(selected.cases)} cases, {len(selected.planned)} workloads"
+    if count := selected.comparisons - len(selected.items):
+        counts += f", {count} invariants"
+    share = f"{settings.budget_seconds / len(selected.cases):.0f} s a case"
     ab = f"{MIN_PAIRS} pairs of processes x {FEWEST_SAMPLES} samples"
     least = ab if settings.ab else f"{MIN_PROCESSES} processes x {MIN_SAMPLES} samples"
     minimum = f"at least {least} each, for which slow engines need longer"
-    against = f"in alternation with {settings.ab}" if settings.ab else f"against {settings.baseline_dir}"
+    stored = f"against {settings.baseline_dir}" if selected.items else "against nothing stored"
+    against = f"in alternation with {settings.ab}" if settings.ab else stored
     steps = [f"rwkvperf: {sentence}" for sentence in session.plan()]
     watchers = " and ".join(observers.names())
     return [
@@ -384,6 +425,7 @@ def announcement(config: pytest.Config, session: Session) -> list[str]:
         f"rwkvperf: chance of a regression anywhere in this run of unchanged code: {settings.false_alarms:.2%}",
         f"rwkvperf: chance that a workload slower than its tolerance passes: {settings.wrong_pass:.2%}",
         *steps,
+        *(f"rwkvperf: {note}" for note in invariants.notes(session, selected.invariants)),
         *([f"rwkvperf: under {watchers}, so no verdict will count (pytest-cov: --no-cov)"] if watchers else []),
     ]
 

@@ -12,8 +12,9 @@ from pytest_rwkvperf.core.errors import RwkvPerfError, StorageError
 from pytest_rwkvperf.history import address, spool
 from pytest_rwkvperf.reports import github, report_files
 from pytest_rwkvperf.run import recording, saving
-from pytest_rwkvperf.run.fixtures import PROPERTY
+from pytest_rwkvperf.run.fixtures import INVARIANT_PROPERTY, PROPERTY
 from pytest_rwkvperf.run.result import RunResult
+from pytest_rwkvperf.verdict import invariants
 from pytest_rwkvperf.verdict.judged import from_json
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Item
     from pytest_rwkvperf.run.session import Session
     from pytest_rwkvperf.store.record import Record
+    from pytest_rwkvperf.verdict.invariants import JudgedInvariant
     from pytest_rwkvperf.verdict.judged import Judgement
 
 RESULT: pytest.StashKey[RunResult] = pytest.StashKey()
@@ -33,11 +35,18 @@ class Gatherer:
 
     def __init__(self) -> None:
         self._verdicts: list[str] = []
+        self._invariants: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the verdict as the text that it is: a run may have hundreds, and they are needed at its end."""
         if report.when == "call":
             self._verdicts += [str(value) for name, value in report.user_properties if name == PROPERTY]
+            self._invariants += [str(value) for name, value in report.user_properties if name == INVARIANT_PROPERTY]
+
+    def invariants(self) -> list[JudgedInvariant]:
+        """The verdict on each invariant that was judged; the last one where a test was run again."""
+        judged = map(invariants.from_json, self._invariants)
+        return [*{(each.question.case, each.question.invariant): each for each in judged}.values()]
 
     def judgements(self) -> dict[Item, Judgement]:
         """The verdict on each item.
@@ -63,7 +72,8 @@ def gather(config: pytest.Config) -> None:
 
 def finish(pytest_session: pytest.Session, session: Session) -> RunResult:
     """Save and report what there is, however the run ended, and set the exit status."""
-    judgements = pytest_session.config.stash[_GATHERER].judgements()
+    gatherer = pytest_session.config.stash[_GATHERER]
+    judgements = gatherer.judgements()
     result = _saved(pytest_session, session, judgements)
     # A case counts as measured when it has a record, judged or not: a test may call measure() alone.
     collects_only = pytest_session.config.option.collectonly
@@ -71,7 +81,7 @@ def finish(pytest_session: pytest.Session, session: Session) -> RunResult:
         pytest_session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
     if collects_only or pytest_session.exitstatus == pytest.ExitCode.USAGE_ERROR:
         return result
-    record = recording.of_run(pytest_session, session, judgements)
+    record = recording.of_run(pytest_session, session, judgements, gatherer.invariants())
     result = _published(pytest_session, session, record, replace(result, record=record))
     if github.is_active(os.environ):
         trouble = github.add_summary(record, os.environ)

@@ -13,12 +13,16 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.models.model import ModelFile
     from pytest_rwkvperf.run.handles import BackendHandle, Perf
+    from pytest_rwkvperf.run.invariants import InvariantCheck
     from pytest_rwkvperf.run.session import Session
 
 BACKENDS = {"rwkv_pip": "rwkv", "llama_cpp": "llama-cpp", "web_rwkv": "web-rwkv"}
 """Backend fixtures and the backends they restrict a test to."""
 
-FIXTURES = (*BACKENDS, "rwkv_perf", "pth_model", "gguf_model", "st_model")
+MEASURING = ("rwkv_perf", "rwkv_invariant")
+"""Fixtures that are parametrized with what they measure."""
+
+FIXTURES = (*BACKENDS, *MEASURING, "pth_model", "gguf_model", "st_model")
 """A test that asks for none of these is not ours."""
 
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
@@ -26,6 +30,9 @@ SESSION: pytest.StashKey[Session] = pytest.StashKey()
 
 PROPERTY = "rwkvperf"
 """The user property under which a verdict travels with its test's report: to an xdist controller, and into JUnit."""
+
+INVARIANT_PROPERTY = "rwkvperf-invariant"
+"""As PROPERTY, for the verdict on an invariant."""
 
 OFF = "measuring is off; turn it on with --rwkv-backend=all (or rwkv, llama-cpp, web-rwkv)"
 
@@ -40,6 +47,18 @@ def rwkv_perf(request: pytest.FixtureRequest) -> Perf:
     if isinstance(request.param, MissingEngine):
         _absent(session, request.param.reason)
     return Perf(session, request, session.selected.by_test[request.node.nodeid])
+
+
+@pytest.fixture
+def rwkv_invariant(request: pytest.FixtureRequest) -> InvariantCheck:
+    """Judges one invariant of one case, without a baseline; a test that asks for it runs once for each."""
+    session = _session(request)
+    from pytest_rwkvperf.run.discovery import MissingEngine
+    from pytest_rwkvperf.run.invariants import InvariantCheck
+
+    if isinstance(request.param, MissingEngine):
+        _absent(session, request.param.reason)
+    return InvariantCheck(session, request, session.selected.invariants_by_test[request.node.nodeid])
 
 
 def _session(request: pytest.FixtureRequest) -> Session:

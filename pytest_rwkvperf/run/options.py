@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.reports.formats import ReportRequest
     from pytest_rwkvperf.reports.report import Language
 
-Suite = Literal["auto", "yes", "no"]
+Suite = Literal["auto", "yes", "no", "invariants"]
 Save = Literal["no", "append", "replace"]
 Compare = Literal["auto", "stored", "ab"]
 Strictness = Literal["skip", "no-baseline", "inconclusive", "more-work"]
@@ -145,10 +145,11 @@ OPTIONS = (
     Option(
         "suite",
         "auto",
-        "the shipped tests; auto: when no test of your own asks for rwkv_perf",
-        "auto|yes|no",
+        "the shipped tests; auto: when no test of your own asks for rwkv_perf. invariants: in their place those that "
+        "need no stored figure, as a context costs RWKV neither time nor memory",
+        "auto|yes|no|invariants",
         kind="choice",
-        allowed=("auto", "yes", "no"),
+        allowed=("auto", "yes", "no", "invariants"),
     ),
     Option(
         "save-baseline",
@@ -384,7 +385,7 @@ def read(config: pytest.Config) -> Settings:
         devices=typed["device"],
         threads=tuple(_number("threads", word, int) for word in typed["threads"]),
         chunk=typed["chunk"],
-        suite=typed["suite"],
+        suite=_suite(raw, typed),
         save=save,
         save_crowded=save_crowded,
         baseline_dir=typed["baseline-dir"] or config.rootpath,
@@ -465,6 +466,23 @@ def _protocols(raw: Mapping[str, str], typed: Mapping[str, Any]) -> tuple[Protoc
             "--rwkv-protocol=native times whole invocations of a tool, which cannot alternate; leave --rwkv-ab out"
         )
     return chosen
+
+
+def _suite(raw: Mapping[str, str], typed: Mapping[str, Any]) -> Suite:
+    suite: Suite = typed["suite"]
+    if suite == "invariants":
+        others = {
+            "--rwkv-ab": raw["ab"],
+            "--rwkv-aa": typed["aa"] == "yes",
+            "--rwkv-compare=ab": raw["compare"] == "ab",
+        }
+        if given := [flag for flag, is_given in others.items() if is_given]:
+            raise OptionError(
+                f"--rwkv-suite=invariants compares workloads of one engine, and {given[0]} two builds; leave one out"
+            )
+        if raw["save-baseline"] != "no":
+            raise OptionError("--rwkv-suite=invariants needs no baseline; save one by a run of its own")
+    return suite
 
 
 def values(config: pytest.Config) -> dict[str, str]:

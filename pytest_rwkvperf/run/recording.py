@@ -13,8 +13,18 @@ from pytest_rwkvperf.core.text import safe, without_passwords
 from pytest_rwkvperf.machine import fingerprint, system
 from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.measure.record import CaseRecord, Pairing
+from pytest_rwkvperf.run import invariants as invariant_checks
 from pytest_rwkvperf.run import options, verdicts
-from pytest_rwkvperf.store.record import CaseFigures, InterToken, Record, RecordedCase, RecordedItem, SkippedEngine
+from pytest_rwkvperf.store.record import (
+    CaseFigures,
+    InterToken,
+    Record,
+    RecordedCase,
+    RecordedInvariant,
+    RecordedItem,
+    SkippedEngine,
+)
+from pytest_rwkvperf.verdict import invariants
 from pytest_rwkvperf.verdict.judged import recorded_item
 
 if TYPE_CHECKING:
@@ -24,15 +34,23 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_rwkvperf.core.cases import Case, Item
+    from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.session import Session
+    from pytest_rwkvperf.verdict.invariants import JudgedInvariant
     from pytest_rwkvperf.verdict.judged import Judgement
 
 _GIT_SECONDS = 10.0
 _NOT_REACHED = "the run ended before it"
+_FOR_INVARIANTS = "measured for the invariants that compare it with other workloads of this run"
 _NOT_JUDGED = "measured and not judged: its test calls no check()"
 
 
-def of_run(pytest_session: pytest.Session, session: Session, judgements: Mapping[Item, Judgement]) -> Record:
+def of_run(
+    pytest_session: pytest.Session,
+    session: Session,
+    judgements: Mapping[Item, Judgement],
+    judged_invariants: Sequence[JudgedInvariant] = (),
+) -> Record:
     """The record of what there is at the end of a run, which may have been interrupted."""
     config, outline = pytest_session.config, session.folder.outline()
     elapsed = datetime.now(timezone.utc) - session.started
@@ -46,10 +64,30 @@ def of_run(pytest_session: pytest.Session, session: Session, judgements: Mapping
         exit_status=int(pytest_session.exitstatus),
         fingerprint=fingerprint.read(),
         system=system.read(),
-        cases=_cases(session, outline.items, judgements),
+        cases=_with_invariants(_cases(session, outline.items, judgements), judged_invariants, session.settings),
         skipped=tuple(SkippedEngine(engine.name, engine.reason) for engine in outline.missing),
         commit=_commit(config.rootpath),
     )
+
+
+def _with_invariants(
+    cases: Sequence[RecordedCase], judged: Sequence[JudgedInvariant], settings: Settings
+) -> tuple[RecordedCase, ...]:
+    by_case: dict[Case, list[RecordedInvariant]] = {}
+    for each in judged:
+        one = invariants.recorded(each, fails=invariant_checks.fails(each, settings))
+        by_case.setdefault(each.question.case, []).append(one)
+    return tuple(_with_own(case, tuple(by_case.get(case.case, ()))) for case in cases)
+
+
+def _with_own(case: RecordedCase, own: tuple[RecordedInvariant, ...]) -> RecordedCase:
+    """The case with its invariants; the workloads that they compare have no verdict of their own."""
+    compared = {name for each in own for name in (each.tested, each.reference)}
+    items = (
+        replace(item, reason=_FOR_INVARIANTS) if item.workload in compared and item.verdict is None else item
+        for item in case.items
+    )
+    return replace(case, items=tuple(items), invariants=own)
 
 
 def _commit(folder: Path) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.cases import ProtocolName, Question
     from pytest_rwkvperf.core.engine import Backend, Device
+    from pytest_rwkvperf.core.invariants import InvariantQuestion
     from pytest_rwkvperf.run.options import Settings
 
 DEFAULT_WORKLOADS = ("pp512", "tg128")
@@ -51,6 +52,7 @@ class Selected:
     """What is left to measure after collection: the question that each test asks, by the test's node id."""
 
     by_test: Mapping[str, Question]
+    invariants_by_test: Mapping[str, InvariantQuestion] = field(default_factory=dict)
 
     @cached_property
     def questions(self) -> Mapping[Case, tuple[Question, ...]]:
@@ -61,14 +63,47 @@ class Selected:
         return {case: tuple(questions) for case, questions in by_case.items()}
 
     @cached_property
+    def invariants(self) -> Mapping[Case, tuple[InvariantQuestion, ...]]:
+        """Every question about an invariant of each case."""
+        by_case: dict[Case, list[InvariantQuestion]] = {}
+        for question in dict.fromkeys(self.invariants_by_test.values()):
+            by_case.setdefault(question.case, []).append(question)
+        return {case: tuple(questions) for case, questions in by_case.items()}
+
+    @cached_property
+    def cases(self) -> tuple[Case, ...]:
+        """Every case that is measured."""
+        return tuple(dict.fromkeys([*self.questions, *self.invariants]))
+
+    @cached_property
     def items(self) -> tuple[Item, ...]:
-        """The items, over whose number the run's error rate is spread."""
+        """The items that get a verdict."""
         return tuple(dict.fromkeys(question.item for question in self.by_test.values()))
+
+    @cached_property
+    def comparisons(self) -> int:
+        """How many verdicts there are, over which the run's error rate is spread: of items and of invariants."""
+        return len(self.items) + sum(map(len, self.invariants.values()))
+
+    @cached_property
+    def planned(self) -> tuple[Item, ...]:
+        """Everything that is measured: the items, and the workloads that invariants compare."""
+        own = [
+            Item(case, workload)
+            for case, questions in self.invariants.items()
+            for question in questions
+            for workload in question.invariant.workloads
+        ]
+        return tuple(dict.fromkeys([*self.items, *own]))
+
+    def workloads(self, case: Case) -> tuple[Workload, ...]:
+        """Those of a case that are measured."""
+        return tuple(item.workload for item in self.planned if item.case == case)
 
     @cached_property
     def labels(self) -> Mapping[Case, str]:
         """What each case is called, so that no two are called the same."""
-        return {case: shown.label for case, shown in disambiguated(self.questions).items()}
+        return {case: shown.label for case, shown in disambiguated(self.cases).items()}
 
 
 def read_markers(markers: Iterable[pytest.Mark]) -> Request:

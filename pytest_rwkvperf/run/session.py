@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import folders
@@ -20,12 +21,14 @@ from pytest_rwkvperf.run.selection import Selected
 from pytest_rwkvperf.run.tested_model import TestedModel
 from pytest_rwkvperf.run.verdicts import Verdicts, read_reference
 from pytest_rwkvperf.verdict import judgement, steps
+from pytest_rwkvperf.verdict.invariants import JudgedInvariant
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    from pytest_rwkvperf.core.cases import Case, Item, Question
+    from pytest_rwkvperf.core.cases import Case, Item, Question, Workload
+    from pytest_rwkvperf.core.invariants import InvariantQuestion
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
     from pytest_rwkvperf.run.discovery import FoundEngine
     from pytest_rwkvperf.run.options import Settings
@@ -61,11 +64,15 @@ class Session:
         if self.settings.aa or not self.settings.ab:  # what A/A learns goes into the baseline
             _ = self._reference, self.engines.recipe
 
-    def select(self, questions: Mapping[str, Question]) -> None:
+    def select(
+        self, questions: Mapping[str, Question], invariants: Mapping[str, InvariantQuestion] = MappingProxyType({})
+    ) -> None:
         """Fix, after collection, what is measured: the question that each test asks, by its node id."""
-        self.selected = Selected(questions)
-        places = {test: hardware(self.engines.device(asked.item.case)) for test, asked in questions.items()}
-        self.folder.keep_outline(Outline(self.selected.items, tuple(self.engines.missing), places))
+        self.selected = Selected(questions, invariants)
+        cases = {test: asked.item.case for test, asked in questions.items()}
+        cases |= {test: asked.case for test, asked in invariants.items()}
+        places = {test: hardware(self.engines.device(case)) for test, case in cases.items()}
+        self.folder.keep_outline(Outline(self.selected.planned, tuple(self.engines.missing), places))
 
     def plan(self) -> list[str]:
         """Of each engine whose software is not the baseline's: which steps decide, and how they share the risk."""
@@ -98,6 +105,17 @@ class Session:
             return judgement.invalid(question.item, question.tolerance, str(error))
         return judged
 
+    def judge_invariant(self, question: InvariantQuestion) -> JudgedInvariant:
+        """The verdict on an invariant of a case; measures first if need be.
+
+        Raises:
+            RwkvPerfError: measuring failed.
+        """
+        try:
+            return self._verdicts.of_invariant(question, self._record(question.case))
+        except MeasurementError as error:
+            return JudgedInvariant(question, "INVALID", str(error))
+
     def close(self) -> None:
         """Leave nothing behind."""
         self.folder.remove()
@@ -108,15 +126,20 @@ class Session:
         Measuring ends early once every question about the case has its verdict, unless the run saves. Where A/B may
         follow, it gets the time that the budget leaves.
         """
-        questions, baseline = self.selected.questions[case], self._reference.baseline
+        questions, invariants = self.selected.questions.get(case, ()), self.selected.invariants.get(case, ())
+        baseline, workloads = self._reference.baseline, self.selected.workloads(case)
         handovers = baseline.fastest_handovers(case.threads) if baseline else {}
-        kinds = {question.item.workload.kind for question in questions}
+        kinds = {workload.kind for workload in workloads}
         spreads = {kind: baseline.process_spread(kind) for kind in kinds} if baseline else {}
-        request = replace(self._request(case, questions), handovers=handovers, process_spread=spreads)
-        if self._verdicts.ab_may_follow(case):
+        request = replace(self._request(case, workloads), handovers=handovers, process_spread=spreads)
+        if self._verdicts.ab_may_follow(case) and not invariants:
             request = replace(request, budget_seconds=0.0)
-        decided = partial(self._verdicts.stored_decide, questions) if self.settings.save == "no" else None
-        return self._launcher.measure_record(case, request, decided)
+
+        def decided(record: CaseRecord) -> bool:
+            verdicts = self._verdicts
+            return verdicts.stored_decide(questions, record) and verdicts.invariants_decide(invariants, record)
+
+        return self._launcher.measure_record(case, request, decided if self.settings.save == "no" else None)
 
     def _pairing(self, case: Case) -> Pairing:
         """Measure a case in alternation with what `--rwkv-ab` names, unless that has been done."""
@@ -124,7 +147,8 @@ class Session:
 
     def _alternate(self, case: Case, questions: Collection[Question], old: FoundEngine) -> Pairing:
         decided = partial(self._verdicts.pairs_decide, questions)
-        return self._launcher.measure_pairing(case, self._request(case, questions), old, decided)
+        workloads = tuple(dict.fromkeys(question.item.workload for question in questions))
+        return self._launcher.measure_pairing(case, self._request(case, workloads), old, decided)
 
     def _settle(self, question: Question, stored: Judgement) -> Judgement:
         """What A/B against the baseline's software says where stored figures leave the case's questions open."""
@@ -137,20 +161,20 @@ class Session:
             return steps.undecided_by_ab(verdicts.of_stored(question, record, whole=True), str(error))
         return steps.decided_by_ab(stored, verdicts.of_pairs(question, pairing))
 
-    def _request(self, case: Case, questions: Collection[Question]) -> CaseRequest:
+    def _request(self, case: Case, workloads: tuple[Workload, ...]) -> CaseRequest:
         return CaseRequest(
             label=self.selected.labels[case],
-            workloads=tuple(dict.fromkeys(question.item.workload for question in questions)),
+            workloads=workloads,
             precision=self.settings.precision,
             budget_seconds=self.settings.budget_seconds,
-            cases=len(self.selected.questions),
+            cases=len(self.selected.cases),
             witnesses=self.settings.witnesses,
             fewer_threads=self.settings.fewer_threads,
         )
 
     @cached_property
     def _verdicts(self) -> Verdicts:
-        return Verdicts(lambda: self._reference, self.engines, self.settings, len(self.selected.items))
+        return Verdicts(lambda: self._reference, self.engines, self.settings, self.selected.comparisons)
 
     @cached_property
     def _reference(self) -> Reference:

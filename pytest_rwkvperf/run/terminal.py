@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.result import KeptNoise, RunResult, Saved
     from pytest_rwkvperf.stats.verdicts import Verdict
-    from pytest_rwkvperf.store.record import Record
+    from pytest_rwkvperf.store.record import Record, RecordedCase
 
 _NOISY = 0.10
 """Half-width of a saved rate's interval that deserves a warning: it makes every later verdict INCONCLUSIVE."""
@@ -29,7 +29,7 @@ _COARSE = 2
 def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settings) -> None:
     """Print the section through pytest's reporter, so that capturing and xdist work; nothing if there is no result."""
     record = result.record.disambiguated() if result.record else None
-    judged = record is not None and any(item.verdict for _, item in record.items())
+    judged = record is not None and any(case.invariants or _judged(case) for case in record.cases)
     if not (judged or result.troubles or result.reports or result.history):
         return
     reporter.write_sep("=", "RWKV-7 throughput")
@@ -37,7 +37,9 @@ def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settin
     if record:
         writer = reporter.config.get_terminal_writer()
         verdicts = terminal_tables.verdicts(record.items(), writer.fullwidth, colour=writer.hasmarkup)
-        reporter.write("\n".join(filter(None, [verdicts, terminal_tables.cases(record), terminal_tables.gpus(record)])))
+        invariants = terminal_tables.invariants(record, colour=writer.hasmarkup)
+        tables = [verdicts, invariants, terminal_tables.cases(record), terminal_tables.gpus(record)]
+        reporter.write("\n".join(filter(None, tables)))
         notes = [*filter(None, [figures.mixed_rates(record)]), *_gpu_notes(record), *figures.work_notes(record)]
         for sentence in notes:
             reporter.write_line(printable(sentence, keep="\n"))
@@ -45,6 +47,10 @@ def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settin
     reports = [*(f"Wrote {path}" for path in result.reports), *result.advice]
     for sentence in [*result.troubles, *steps, *reports, *result.history]:
         reporter.write_line(printable(sentence, keep="\n"))
+
+
+def _judged(case: RecordedCase) -> bool:
+    return any(item.verdict for item in case.items)
 
 
 def _gpu_notes(record: Record) -> list[str]:
@@ -59,10 +65,10 @@ def next_steps(record: Record, result: RunResult, settings: Settings) -> list[st
     steps: list[str] = []
     if result.saved is not None:
         steps += _saved(record, result.saved, settings)
-    elif settings.save == "no" or counts.keys() != {"NO-BASELINE"}:
+    elif counts and (settings.save == "no" or counts.keys() != {"NO-BASELINE"}):
         # If a save failed, its trouble is told; the advice to save would be of no use.
         steps.append(_gravest(record, counts, settings))
-    steps += _detectable(record, settings)
+    steps += [*_invariants(record), *_detectable(record, settings)]
     if result.noise is not None:
         steps.append(_noise(result.noise))
     elif settings.aa and any(case.measured and case.measured.crowded for case in record.cases):
@@ -72,6 +78,19 @@ def next_steps(record: Record, result: RunResult, settings: Settings) -> list[st
         )
     ratios = native_ratio.sentence(record)
     return [*steps, ratios] if ratios else steps
+
+
+def _invariants(record: Record) -> list[str]:
+    """What the gravest verdict on an invariant means."""
+    found = [(case.case.label, each) for case in record.cases for each in case.invariants]
+    if broken := [f"{label} {each.name}" for label, each in found if each.verdict == "BROKEN"]:
+        why = "RWKV's state has one size, so this is the engine's doing, on any machine"
+        return [f"Broken: {', '.join(broken)}. {why}; the tests say how much."]
+    if any(each.verdict == "INVALID" for _, each in found):
+        return ["An invariant's figures are invalid; its test says why."]
+    if any(each.verdict == "INCONCLUSIVE" for _, each in found):
+        return ["Noise hides whether some invariants hold: raise --rwkv-budget, or --rwkv-tolerance."]
+    return ["Every invariant holds."] if found else []
 
 
 def _saved(record: Record, saved: Saved, settings: Settings) -> list[str]:

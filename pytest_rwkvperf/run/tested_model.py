@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.engine import Backend
     from pytest_rwkvperf.models.header import Header
     from pytest_rwkvperf.models.model import Model
+    from pytest_rwkvperf.models.shapes import Shape
 
 
 class TestedModel:
@@ -41,6 +42,17 @@ class TestedModel:
             ModelError: the reference or the file cannot be used.
         """
         return self._store.resolve(self._reference)
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Its dimensions. A synthetic model is not generated to answer this.
+
+        Raises:
+            ModelError: the reference or the file cannot be used.
+        """
+        if self._reference.startswith(synthetic.PREFIX):
+            return synthetic.parse(self._reference).shape
+        return self.model.shape
 
     @cached_property
     def limits(self) -> ModelLimits:

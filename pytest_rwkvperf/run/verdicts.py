@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import BaselineError
@@ -9,7 +10,7 @@ from pytest_rwkvperf.machine import fingerprint, observers
 from pytest_rwkvperf.stats.paired import compare_pairs
 from pytest_rwkvperf.stats.verdicts import ErrorRates
 from pytest_rwkvperf.store import files
-from pytest_rwkvperf.verdict import judgement, steps
+from pytest_rwkvperf.verdict import invariants, judgement, steps
 from pytest_rwkvperf.verdict.judged import Reference
 
 if TYPE_CHECKING:
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.core.cases import Case, Question
+    from pytest_rwkvperf.core.invariants import InvariantQuestion
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
     from pytest_rwkvperf.run.engines import Engines
     from pytest_rwkvperf.run.options import Settings
+    from pytest_rwkvperf.verdict.invariants import JudgedInvariant
     from pytest_rwkvperf.verdict.judged import Judgement
 
 _FAILING = ("REGRESSION", "INVALID")
@@ -31,13 +34,15 @@ _DECIDED = ("PASS", "REGRESSION", "IMPROVEMENT")
 
 
 class Verdicts:
-    """Answers a run's questions. The error rate is spread over the run's `items`, of which there is at least one."""
+    """Answers a run's questions. Its error rate is spread over its `comparisons`, of which there is at least one."""
 
-    def __init__(self, reference: Callable[[], Reference], engines: Engines, settings: Settings, items: int) -> None:
+    def __init__(
+        self, reference: Callable[[], Reference], engines: Engines, settings: Settings, comparisons: int
+    ) -> None:
         self._reference = reference
         self._engines = engines
         self._settings = settings
-        self._items = items
+        self._comparisons = comparisons
         self._rates = ErrorRates(settings.false_alarms, settings.wrong_pass)
 
     def ab_may_follow(self, case: Case) -> bool:
@@ -68,7 +73,7 @@ class Verdicts:
         """
         item, reference = question.item, self._reference()
         rates = self._rates if whole or not self.ab_may_follow(item.case) else steps.rates_of_stored(self._rates)
-        judged = judgement.judge(record, item, reference, question.tolerance, self._items, rates=rates)
+        judged = judgement.judge(record, item, reference, question.tolerance, self._comparisons, rates=rates)
         stored = reference.baseline.cases.get(item.case.key) if reference.baseline else None
         recorded = self._engines.recorded(item.case.backend)
         if self._settings.compare == "auto" and steps.same_software(judged, record, stored, recorded):
@@ -82,7 +87,7 @@ class Verdicts:
             MeasurementError: the samples carry no figure.
         """
         item, tolerance, rates = question.item, question.tolerance, self._rates_of_pairs
-        return _watched(judgement.judge_pairs(pairing, item, tolerance, self._items, rates=rates))
+        return _watched(judgement.judge_pairs(pairing, item, tolerance, self._comparisons, rates=rates))
 
     @property
     def _rates_of_pairs(self) -> ErrorRates:
@@ -96,11 +101,30 @@ class Verdicts:
         """Whether A/B answers every one of these questions about a case, so that its measurement may end."""
         compared = (
             compare_pairs(
-                pairing.log_ratios(question.item.workload), question.tolerance, self._items, rates=self._rates_of_pairs
+                pairing.log_ratios(question.item.workload),
+                question.tolerance,
+                self._comparisons,
+                rates=self._rates_of_pairs,
             )
             for question in questions
         )
         return all(comparison.verdict in _DECIDED for comparison in compared)
+
+    def of_invariant(self, question: InvariantQuestion, record: CaseRecord) -> JudgedInvariant:
+        """The verdict on an invariant; INCONCLUSIVE under a debugger, which may slow one workload more than another.
+
+        Raises:
+            MeasurementError: the samples carry no figure.
+        """
+        judged = invariants.judge(record, question, self._comparisons, rates=self._rates)
+        if watchers := observers.names():
+            reason = f"measured under {' and '.join(watchers)}, so no verdict rests on these figures ({judged.reason})"
+            return replace(judged, verdict="INCONCLUSIVE", reason=reason)
+        return judged
+
+    def invariants_decide(self, questions: Iterable[InvariantQuestion], record: CaseRecord) -> bool:
+        """Whether every invariant of a case has its verdict, so that its measurement may end."""
+        return all(self.of_invariant(question, record).verdict in invariants.DECIDED for question in questions)
 
 
 def _watched(judged: Judgement) -> Judgement:

@@ -1,4 +1,8 @@
-"""A/B: two environments measured in alternation. The unit is the pair of processes, and what slows both cancels."""
+"""Comparing what was measured in alternation: what slows both sides cancels.
+
+In A/B the sides are two environments, and the unit is the pair of processes. Of two workloads of the same processes the
+unit is the process.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from pytest_rwkvperf.stats.verdicts import (
     ErrorRates,
     Rule,
     compare_log_ratio,
+    share_of,
     student,
     with_mean,
 )
@@ -172,6 +177,33 @@ def _estimate(log_ratios: npt.NDArray[np.float64]) -> tuple[float, ErrorDistribu
     kept = ordered[dropped : count - dropped]
     variance = float(np.var(np.clip(ordered, kept[0], kept[-1]), ddof=1)) * (count - 1) / (len(kept) - 1)
     return float(np.mean(kept)), student(math.sqrt(variance / len(kept)), len(kept) - _PARAMETERS)
+
+
+def compare_within(
+    ratios: Sequence[PairRatio], tolerance: float, items: int, *, rates: ErrorRates = DEFAULT_RATES, at_look: bool
+) -> Comparison:
+    """Compare two workloads that the same processes measured in turn; each ratio is of one process.
+
+    As `compare_pairs`, with the looks of a run that compares with stored figures (`verdicts.LOOKS`) and without the
+    effect of an order: the workloads of a block stand in a random one.
+
+    Raises:
+        MeasurementError: no processes.
+    """
+    if not len(ratios):
+        raise MeasurementError("no process measured both workloads; measure again")
+    rule = Rule.of(tolerance, items, rates, share_of(at_look=at_look))
+    fast = _compare_mean([one.fast for one in ratios], rule)
+    return replace(with_mean(fast, _compare_mean([one.mean for one in ratios], rule.for_mean())), paired=True)
+
+
+def _compare_mean(log_ratios: Sequence[float], rule: Rule) -> Comparison:
+    """By Student's distribution of the mean's error."""
+    count = len(log_ratios)
+    error = (
+        student(float(np.std(log_ratios, ddof=1)) / math.sqrt(count), count - 1) if count > 1 else student(math.inf, 1)
+    )
+    return compare_log_ratio(float(np.mean(log_ratios)), error, rule)
 
 
 def _error(log_ratios: npt.NDArray[np.float64]) -> ErrorDistribution:

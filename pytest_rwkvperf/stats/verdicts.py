@@ -110,8 +110,8 @@ class Comparison:
     JSON) where there is no bound. `detectable` is the smallest slowdown, as a share of the time, that such a comparison
     calls a REGRESSION with probability POWER; None where no slowdown is. `drift` is the part of the new log time that
     the probes account for. `settled_by` is the number of baseline sessions with which this ratio would have had another
-    verdict than INCONCLUSIVE; None where no number would, or where it has another. `paired` says that two environments
-    were measured in alternation (A/B).
+    verdict than INCONCLUSIVE; None where no number would, or where it has another. `paired` says that the repetitions
+    were compared side by side: of two environments in alternation (A/B), or of two workloads of the same processes.
     """
 
     ratio: float
@@ -186,13 +186,17 @@ def compare(
     """
     if not stored.sessions:
         raise MeasurementError("no session to compare with; store one")
-    share = LOOK_SHARE if at_look else 1 - LOOK_SHARE * len(LOOKS)
-    rule = Rule.of(tolerance, items, rates, share)
+    rule = Rule.of(tolerance, items, rates, share_of(at_look=at_look))
     fast, mean = _log_ratio(new, stored, "fast"), _log_ratio(new, stored, "mean")
     of_mean = mean.compare(mean.sessions, rule.for_mean())
     comparison = replace(with_mean(fast.compare(fast.sessions, rule), of_mean), drift=fast.drift)
     settled = _settled_by(fast, rule) if comparison.verdict == "INCONCLUSIVE" else None
     return replace(comparison, settled_by=settled)
+
+
+def share_of(*, at_look: bool) -> float:
+    """The part of an item's error rates for a comparison at one of LOOKS, or at a run's end."""
+    return LOOK_SHARE if at_look else 1 - LOOK_SHARE * len(LOOKS)
 
 
 def with_mean(comparison: Comparison, of_mean: Comparison) -> Comparison:

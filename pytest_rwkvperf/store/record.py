@@ -10,13 +10,14 @@ import inspect
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from pytest_rwkvperf.core import strict_json
 from pytest_rwkvperf.core.cases import Case, Workload, disambiguated
 from pytest_rwkvperf.core.errors import OptionError, RecordError
+from pytest_rwkvperf.core.invariants import Quantity
 from pytest_rwkvperf.core.work import WorkJudgement
 from pytest_rwkvperf.core.work import problem as work_problem
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
@@ -84,6 +85,29 @@ class RecordedItem:
         return self.median_rate or self.rate
 
 
+InvariantVerdict = Literal["HOLDS", "BROKEN", "INCONCLUSIVE", "INVALID"]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedInvariant:
+    """Whether a `tested` workload needed no more time per token, or memory, than a `reference` of the same processes.
+
+    `comparison` is of the reference's time or memory over the tested one's, so that below 1 the tested one needs more;
+    null where nothing could be compared. `fails` is whether it failed its test.
+    """
+
+    name: str
+    claim: str
+    tested: str
+    reference: str
+    quantity: Quantity
+    verdict: InvariantVerdict
+    reason: str
+    fails: bool
+    tolerance: float
+    comparison: Comparison | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class CaseFigures:
     """What belongs to a case: median load time, largest peak of a worker's memory, file size, largest relative L2.
@@ -113,6 +137,7 @@ class RecordedCase:
     old: CaseRecord | None = None
     failure: str = ""
     settled: Pairing | None = None
+    invariants: tuple[RecordedInvariant, ...] = ()
 
     def sides(self, item: RecordedItem) -> tuple[CaseRecord | None, CaseRecord | None]:
         """Where an item's figures come from: this run's side, and in A/B the old one."""

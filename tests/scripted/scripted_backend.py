@@ -292,7 +292,7 @@ FAULTS: dict[str, Callable[[], object]] = {
     "backward-clock": CLOCK.run_backwards,
     "nan-clock": CLOCK.lose_count,
     **dict.fromkeys(("no-device", "spare-only", "two-gpus", "other-device", "wrong"), _nothing),
-    **dict.fromkeys(("cut", "skip", "reuse", "fifth", "exactly", "warm", "tired"), _nothing),
+    **dict.fromkeys(("cut", "skip", "reuse", "fifth", "exactly", "warm", "tired", "deep"), _nothing),
 }
 """The faults by their names in SCRIPTED_FAULT; `_rust_panic` is `rust-panic`."""
 
@@ -442,9 +442,14 @@ class ScriptedEngine:
         """Add one token."""
         self._play("decode")
         read = self._cheat.decodes()
-        CLOCK.pass_time(DECODE_SECONDS if read else DECODE_SECONDS / 4)
+        CLOCK.pass_time(DECODE_SECONDS * self._growth() if read else DECODE_SECONDS / 4)
         if read:
             self._tokens.append(token)
+
+    def _growth(self) -> float:
+        """How many times as long a token takes: with the fault "deep" more after more tokens, as attention would."""
+        deep = Script.read().has("deep", self._request.quant)
+        return 1 + len(self._tokens) / 100 if deep else 1
 
     def synchronise(self) -> None:
         """Wait for nothing: no work is queued."""

@@ -22,6 +22,7 @@ from pytest_rwkvperf.stats.paired import (
     PairRatio,
     best_blocks,
     compare_pairs,
+    compare_within,
     pair_ratio,
 )
 from pytest_rwkvperf.stats.verdicts import ALPHA, MEAN_SHARE, WRONG_PASS
@@ -322,3 +323,27 @@ def test_pairs_that_differ_by_no_more_than_their_blocks_want_as_many_blocks_as_c
 
 def test_with_one_block_a_pair_a_second_one_shows_the_variances() -> None:
     assert best_blocks([[0.01], [0.02], [0.0], [0.01]], Costs(1.0, 1.0)) == 2
+
+
+def test_two_workloads_of_the_same_processes_are_compared_by_the_process() -> None:
+    ratios = [PairRatio(value, value) for value in (-0.10, -0.11, -0.09, -0.10, -0.10, -0.10)]
+    found = compare_within(ratios, 0.05, 1, at_look=False)
+    assert found.verdict == "REGRESSION"
+    assert found.ratio == pytest.approx(math.exp(-0.1))
+    # Student's interval of six processes: one-sided at 5 % times what the looks leave.
+    error = float(np.std([each.fast for each in ratios], ddof=1)) / math.sqrt(6)
+    assert math.log(found.low) == pytest.approx(-0.1 + float(stats.t.ppf(0.05 * 5 / 8, 5)) * error)
+
+
+def test_a_look_has_a_smaller_part_of_the_error_rates_than_the_end() -> None:
+    ratios = [PairRatio(value, value) for value in (0.01, -0.02, 0.0)]
+    look, end = (compare_within(ratios, 0.05, 1, at_look=at_look) for at_look in (True, False))
+    assert look.low < end.low
+    assert (look.high or 0) > (end.high or 0)
+
+
+def test_one_process_bounds_nothing_and_none_is_an_error() -> None:
+    found = compare_within([PairRatio(-1.0, -1.0)], 0.05, 1, at_look=False)
+    assert (found.verdict, found.high) == ("INCONCLUSIVE", None)
+    with pytest.raises(MeasurementError, match="measure again"):
+        compare_within([], 0.05, 1, at_look=False)
