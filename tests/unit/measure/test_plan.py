@@ -185,6 +185,9 @@ class Seeing:
         self.gpu = SimpleNamespace(millijoules=lambda: 0)
         self.unrecorded = ""
 
+    def own_bytes(self) -> int:
+        return 0
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         self.asked.append("pause")
@@ -212,7 +215,7 @@ def test_device_time_is_recorded_after_everything_else(
         asked.append("end")
 
     monkeypatch.setattr(plan, "running", running)
-    monkeypatch.setattr(plan, "Sampling", lambda process, _prober: process)
+    monkeypatch.setattr(plan, "Sampling", lambda process, *_: process)
     monkeypatch.setattr(plan, "sample_count", lambda _seconds: 1)
     monkeypatch.setattr(plan, "measure_energy", telling.measure_energy)
     monkeypatch.setattr(plan, "record_device_time", telling.record_device_time)
@@ -302,7 +305,7 @@ def test_workloads_that_are_precise_get_the_fewest_samples(monkeypatch: pytest.M
         yield telling
 
     monkeypatch.setattr(plan, "running", running)
-    monkeypatch.setattr(plan, "Sampling", lambda process, _prober: process)
+    monkeypatch.setattr(plan, "Sampling", lambda process, *_: process)
     measured = MeasuredCase(cast("Target", SimpleNamespace(case=CASE, known_deep=None)), [make_run()])
     plan.run_process(measured, [PREFILL, GENERATION], lambda _sentence: None, precise={GENERATION})
     assert (asked.count("pp512"), asked.count("tg128")) == (10, 3)

@@ -16,12 +16,13 @@ from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.machine.cupti import DeviceTime, KernelTime
 from pytest_rwkvperf.measure import gpu_work
 from pytest_rwkvperf.measure.gpu_work import measure_energy, record_device_time
-from pytest_rwkvperf.measure.sampling import SlicedSampling
+from pytest_rwkvperf.measure.sampling import Sampling, SlicedSampling
 from pytest_rwkvperf.worker import parent
 from tests.unit.building import make_run
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.measure.process import Process
+    from pytest_rwkvperf.measure.record import ProcessRun
     from pytest_rwkvperf.worker.parent import Worker
 
 PREFILL, GENERATION = Workload("prefill", 512), Workload("generation", 128)
@@ -52,11 +53,25 @@ class Repeating:
         assert self._was_checked
         self.checked.append((len(self.ran), f"{workload} {repetition}"))
 
-    def finish(self) -> object:
+    def resident_bytes(self) -> int:
+        return 1000 + len(self.ran)
+
+    def finish(self) -> ProcessRun:
         return make_run()
 
     def sampling(self) -> SlicedSampling:
         return SlicedSampling(cast("Process", self))
+
+
+@pytest.mark.parametrize(("on_device", "noted"), [(0, True), (5000, True), (None, False)])
+def test_memory_is_noted_after_each_warm_up_those_without_context_first(on_device: int | None, *, noted: bool) -> None:
+    repeating, deep = Repeating(seconds=2.0), Workload("generation", 128, 256)
+    sampling = Sampling(cast("Process", repeating), None, lambda: on_device)
+    assert [*sampling.warm_up([deep, PREFILL])] == [deep, PREFILL]
+    expected = {"pp512": 1002, "tg128@d256": 1004}
+    assert sampling.finish().memory == (
+        {name: held + (on_device or 0) for name, held in expected.items()} if noted else {}
+    )
 
 
 def test_the_counters_steps_bound_what_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -340,8 +340,8 @@ def test_no_witness_stands_alone() -> None:
 @pytest.mark.parametrize(
     ("option", "text", "allowed"),
     [
-        ("suite", "maybe", "auto, yes, no"),
-        ("suite", "", "auto, yes, no"),
+        ("suite", "maybe", "auto, yes, no, invariants"),
+        ("suite", "", "auto, yes, no, invariants"),
         ("save_baseline", "yes", "no, append, replace, append,crowded, replace,crowded"),
         ("strict", "skip,never", "skip, no-baseline, inconclusive, more-work"),
         ("witness", "graph,eyes", "auto, none, operations, graph, instructions"),
