@@ -96,9 +96,13 @@ def _answer(run: record.Record, failures: list[str]) -> Outcome:
 
 
 def _figures(run: record.Record) -> list[Figures]:
-    return [
-        Figures(case.case.quant, item.workload, str(item.verdict), deciding.ratio, deciding.low, deciding.high)
-        for case, item in run.items()
-        if item.comparison is not None
-        for deciding in [item.comparison.deciding]
-    ]
+    found = []
+    for case, item in run.items():
+        if item.comparison is None:
+            continue
+        deciding = item.comparison.deciding
+        differs = item.work is not None and item.work.verdict != "SAME WORK"
+        work = f"{item.work.verdict}: {'; '.join(item.work.sentences)}" if item.work and differs else ""
+        bounds = deciding.ratio, deciding.low, deciding.high
+        found.append(Figures(case.case.quant, item.workload, str(item.verdict), *bounds, work=work))
+    return found

@@ -22,6 +22,8 @@ class Figures:
     ratio: float
     low: float
     high: float | None
+    work: str = ""
+    """How the work that witnesses counted differs, with the operators; empty where it does not or was not counted."""
 
     def __str__(self) -> str:
         return f"{self.quant} {self.workload} {self.verdict} {percent_slower(self.ratio)}"

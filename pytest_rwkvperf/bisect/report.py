@@ -90,7 +90,16 @@ def _finding(result: Result) -> list[str]:
         f"{suspected[-1].label} is slower{doubt}; {before.label} is not.",
         f"Probability {result.suspects.probability:.1%} that none before it is slow, if one change did it; {how}.",
         f"{bad.label} against {good.label}: {first}.",
+        *_work(result),
     ]
+
+
+def _work(result: Result) -> list[str]:
+    """How the work of the suspect differs from that of the state before it, as witnesses counted it."""
+    assert result.suspects is not None  # noqa: S101 - asked where there are some
+    pair = result.states[result.suspects.last].name, result.states[result.suspects.first - 1].name
+    confirming = [step for step in result.steps if (step.state, step.against) == pair]
+    return [figures.work for step in confirming[-1:] for figures in step.figures if figures.work]
 
 
 def _wrong(result: Result) -> list[str]:

@@ -60,7 +60,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from pytest_rwkvperf.run.options import read_share
 
     confidence = read_share("--confidence=", options.confidence)
-    states, backend = _states(options)
+    states, backend = _states(options, console)
     request = bisection.Request(states, backend, options.passed_on, confidence)
     steps = search.expected_answers(len(states), bisection.RATES) + 2  # BAD, and the confirmation
     console.text(f"{states[0].label} … {states[-1].label}: {len(states)} states, about {steps} steps\n")
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     return 0 if result.suspects else 1
 
 
-def _states(options: argparse.Namespace) -> tuple[Sequence[State], str]:
+def _states(options: argparse.Namespace, console: Console) -> tuple[Sequence[State], str]:
     """What is searched, and the backend that measures it."""
     from pytest_rwkvperf.backends import registry
     from pytest_rwkvperf.bisect import states
@@ -106,10 +106,10 @@ def _states(options: argparse.Namespace) -> tuple[Sequence[State], str]:
     if not of_commits:
         return states.releases(options.package, good, bad), backend
     assert builder is not None  # noqa: S101 - as `of_commits` says
-    return states.commits(builder.name, _repository(options.repo or builder.upstream), good, bad), backend
+    return states.commits(builder.name, _repository(options.repo or builder.upstream, console), good, bad), backend
 
 
-def _repository(text: str) -> str:
+def _repository(text: str, console: Console) -> str:
     """A URL as it is; a path as a full one.
 
     Raises:
@@ -122,6 +122,8 @@ def _repository(text: str) -> str:
     path = Path(text).expanduser().resolve()
     if not path.is_dir() or not git.is_repository(path):
         raise OptionError(f"--repo={text} is no git repository; give the folder of one, or a URL")
+    if git.is_changed(path):
+        console.progress(f"{path} has uncommitted changes, which no commit has: they take no part", 0.0)
     return str(path)
 
 

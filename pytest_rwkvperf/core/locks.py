@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import platform
+import sys
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -86,6 +87,30 @@ def _wait(lock: FileLock, queue: FileLock, lock_file: Path, timeout: float | Non
             current, since = now, clock.monotonic()
         elif left <= 0:
             raise LockedError(holder(lock_file))
+
+
+@contextmanager
+def held_by_children(lock_file: Path, on_wait: Callable[[], None]) -> Iterator[tuple[int, ...]]:
+    """Hold a lock that programs hold too which are started with these descriptors (`pass_fds`).
+
+    A process that is killed leaves what it has started running. flock(2) belongs to the open file that they share, so
+    the lock is free when the last of them has ended. Windows has no such lock, and gives no descriptors.
+    """
+    if sys.platform == "win32":
+        yield ()
+        return
+    import fcntl
+
+    with lock_file.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_wait()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield (file.fileno(),)
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _acquire(lock: FileLock, seconds: float) -> bool:

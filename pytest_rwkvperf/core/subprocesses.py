@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core import folders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 _PROGRESS_SECONDS = 20.0
 _AFTER_INTERRUPT, _AFTER_TERM = 2.0, 10.0
@@ -63,14 +63,17 @@ def run_into(
     still_running: Callable[[], None],
     *,
     environment: Mapping[str, str] | None = None,
+    descriptors: Collection[int] = (),
 ) -> int:
     """Run a program to its end with its output in a file; its exit code. `still_running` is called every 20 seconds.
 
-    `environment` is all that the program gets of variables, by default this process's.
+    `environment` is all that the program gets of variables, by default this process's; `descriptors` stay open in it.
     """
     with (
         log.open("wb") as output,
-        subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment) as process,
+        subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, pass_fds=descriptors
+        ) as process,
         _ended_on_error(process),
     ):
         while True:

@@ -16,7 +16,7 @@ import site
 import subprocess
 import sys
 import sysconfig
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,14 @@ class BuildError(RwkvPerfError):
     """An environment cannot be made; the message has pip's last lines and the place of the log."""
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What pip's processes get beside this process's own: variables for build back ends, and open descriptors."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    descriptors: tuple[int, ...] = ()
+
+
 def location() -> Path:
     """The folder that holds every environment, each under its key."""
     return folders.cache() / _FOLDER
@@ -59,13 +67,13 @@ def key_of(requirements: Iterable[Requirement]) -> str:
     return hashlib.sha256(json.dumps([base, variables, asked], sort_keys=True).encode()).hexdigest()[:24]
 
 
-def python_of(requirements: Sequence[Requirement], say: Say, variables: Mapping[str, str] | None = None) -> str:
+def python_of(requirements: Sequence[Requirement], say: Say, given: Given | None = None) -> str:
     """The interpreter of the environment with these requirements, made now unless it is there.
 
     Args:
         requirements: what differs from this environment; nothing else is installed, not even what they require.
         say: told what is being made, and every 20 s that it still is.
-        variables: what build back ends are told beside this process's own; not part of what is installed.
+        given: to pip's processes; not part of what is installed.
 
     Raises:
         BuildError: pip cannot install them.
@@ -78,18 +86,18 @@ def python_of(requirements: Sequence[Requirement], say: Say, variables: Mapping[
     ):
         if not (folder / "complete").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            _make(folder, python, requirements, _Told(names, say, variables or {}))
+            _make(folder, python, requirements, _Told(names, say, given or Given()))
             (folder / "complete").touch()
     return str(python)
 
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    """What an installation is called, who is told of it, and the variables that it is given."""
+    """What an installation is called, who is told of it, and what it is given."""
 
     names: str
     say: Say
-    variables: Mapping[str, str]
+    given: Given
 
 
 def _make(folder: Path, python: Path, requirements: Sequence[Requirement], told: _Told) -> None:
@@ -116,7 +124,13 @@ def _install(python: Path, arguments: Sequence[str], log: Path, told: _Told) -> 
         say(f"building an environment with {names}: {clock.monotonic() - started:.0f} s so far")
 
     say(f"building an environment with {names} (log: {log})")
-    code = subprocesses.run_into(log, command, still_running, environment={**os.environ, **told.variables})
+    code = subprocesses.run_into(
+        log,
+        command,
+        still_running,
+        environment={**os.environ, **told.given.variables},
+        descriptors=told.given.descriptors,
+    )
     printed = log.read_text(encoding="utf-8", errors="replace")
     if code and "No space left on device" in printed:
         raise StorageError(f"the disk became full while {names} was installed; make room and run this again")

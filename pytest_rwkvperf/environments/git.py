@@ -111,6 +111,14 @@ def commit(repository: Path, revision: str) -> Commit:
     return _parsed(run("-C", repository, "log", "-1", "--format=%H %T %s", name).strip())
 
 
+def is_changed(repository: Path) -> bool:
+    """Whether files of a working tree differ from its commit; a bare repository has none."""
+    try:
+        return bool(run("-C", repository, "status", "--porcelain", "--untracked-files=no"))
+    except GitError:
+        return False
+
+
 def has_file(repository: Path, commit_name: str, path: str) -> bool:
     """Whether a commit has a file or folder at a path."""
     try:

@@ -136,13 +136,12 @@ def _built(state: _State, flags: tuple[str, ...], folder: Path, say: Say) -> Bui
     if (known := _known(final, state.label)) is not None:
         return known
     _check_rwkv7(state, parts)
-    say(f"building {state.label} (log: {final.with_suffix('.log')}; {' '.join(flags)})")
-    for part, tree in parts:
-        part.check_out(tree)
-    return _made(
-        state,
-        flags,
-        Place(
+    killed = "waiting for the compilers of a build that was killed"
+    with locks.held_by_children(folder / "work.lock", lambda: say(killed)) as descriptors:
+        say(f"building {state.label} (log: {final.with_suffix('.log')}; {' '.join(flags)})")
+        for part, tree in parts:
+            part.check_out(tree)
+        place = Place(
             label=state.label,
             sources=store.files,
             work=folder / "work",
@@ -150,9 +149,10 @@ def _built(state: _State, flags: tuple[str, ...], folder: Path, say: Say) -> Bui
             final=final,
             identity=identity,
             log=final.with_suffix(".log"),
+            descriptors=descriptors,
             say=say,
-        ),
-    )
+        )
+        return _made(state, flags, place)
 
 
 def _made(state: _State, flags: tuple[str, ...], place: Place) -> Build:

@@ -80,9 +80,9 @@ class Engines:
     @cached_property
     def _here(self) -> list[FoundEngine | MissingEngine]:
         """What this environment's engines answered, less those that the options leave nothing to do."""
+        self._check_kinds()
         check_quants(self._settings, Request(), self._backends)
         check_chunk(self._settings, self._backends)
-        self._check_kinds()
         answers = [self._new(answer) for answer in discover(self.chosen, by_hand=self._named)]
         check_devices(self._settings, [engine for engine in answers if isinstance(engine, FoundEngine)])
         return [

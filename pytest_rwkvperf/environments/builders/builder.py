@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.environments.side import Side
 
 _FULL_DISK = "No space left on device"
+_COUNTED = re.compile(r"\[\s*\d+(/\d+|%)\]")
+"""How Ninja and make begin the line of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class Place:
     identity: str
     """Tells this state, built with these flags, from all others."""
     log: Path
+    descriptors: tuple[int, ...]
+    """Of the build tree's lock: programs that are started with them hold it."""
     say: Callable[[str], None]
     """Told what happens, and every 20 s that it still does."""
 
@@ -52,10 +57,12 @@ class Place:
         words = list(map(str, command))
 
         def still_running() -> None:
-            last = last_line(step.read_text(encoding="utf-8", errors="replace"))
+            last = progress_of(step.read_text(encoding="utf-8", errors="replace"))
             self.say(f"building {self.label}: {clock.monotonic() - started:.0f} s so far, {last[:80]}")
 
-        code = subprocesses.run_into(step, words, still_running, environment={**os.environ, **(environment or {})})
+        code = subprocesses.run_into(
+            step, words, still_running, environment={**os.environ, **(environment or {})}, descriptors=self.descriptors
+        )
         printed = step.read_text(encoding="utf-8", errors="replace")
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(words)}\n{printed}\n")
@@ -120,7 +127,8 @@ def program(name: str, install: str) -> str:
     return found
 
 
-def last_line(text: str) -> str:
-    """The last line that is not empty."""
+def progress_of(text: str) -> str:
+    """How far a build has come by what it printed: the last step that it counts, else its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "nothing printed yet"
+    counted = [line for line in lines if _COUNTED.match(line)]
+    return (counted or lines or ["nothing printed yet"])[-1]

@@ -33,7 +33,8 @@ class LlamaCppPython:
     def build(self, place: Place) -> tuple[Side, tuple[str, ...]]:
         """Compile in a build folder that is kept (scikit-build-core's `build-dir`), and install."""
         requirement = Requirement(place.label, str(place.sources), f"{self.name} {place.identity}")
-        return Side(build.python_of([requirement], place.say, {"SKBUILD_BUILD_DIR": str(place.work)})), ()
+        given = build.Given({"SKBUILD_BUILD_DIR": str(place.work)}, place.descriptors)
+        return Side(build.python_of([requirement], place.say, given)), ()
 
 
 BUILDER = LlamaCppPython()

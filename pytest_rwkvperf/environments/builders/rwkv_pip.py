@@ -33,7 +33,7 @@ class RwkvPip:
     def build(self, place: Place) -> tuple[Side, tuple[str, ...]]:
         """Install it."""
         requirement = Requirement(place.label, str(place.sources / _FOLDER), f"{self.name} {place.identity}")
-        return Side(build.python_of([requirement], place.say)), ()
+        return Side(build.python_of([requirement], place.say, build.Given(descriptors=place.descriptors))), ()
 
 
 BUILDER = RwkvPip()

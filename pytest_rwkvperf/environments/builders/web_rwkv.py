@@ -41,7 +41,8 @@ class WebRwkv:
         binding = place.target / "binding"
         patched_binding(place.sources, binding)
         requirement = Requirement(place.label, str(binding), f"{self.name} {place.identity}")
-        return Side(build.python_of([requirement], place.say, {"CARGO_TARGET_DIR": str(place.work)})), ()
+        given = build.Given({"CARGO_TARGET_DIR": str(place.work)}, place.descriptors)
+        return Side(build.python_of([requirement], place.say, given)), ()
 
 
 def patched_binding(crate: Path, copy: Path) -> None:
