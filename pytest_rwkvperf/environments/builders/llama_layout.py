@@ -122,7 +122,8 @@ def problems_of(layout: Layout, binding: Any, library: Any) -> list[str]:  # noq
         elif moved := [name or "its size" for name in fields if fields[name] != known[name]]:
             found.append(f"{structure} has {', '.join(moved)} elsewhere")
     functions = [name for name, value in vars(binding).items() if isinstance(value, ctypes._CFuncPtr)]  # type: ignore[attr-defined] # noqa: SLF001 - the only name of the type
-    missing = [name for name in sorted(functions) if not hasattr(library, name)]
+    # The binding puts an underscore before the names of deprecated functions.
+    missing = [name for name in sorted(name.lstrip("_") for name in functions) if not hasattr(library, name)]
     return found + ([f"the library has no {', '.join(missing[:5])}"] if missing else [])
 
 

@@ -27,7 +27,7 @@ class Params(ctypes.Structure):
     _fields_ = (("first", ctypes.c_int32), ("second", ctypes.c_double))
 
 
-BINDING = SimpleNamespace(llama_model_params=Params, strlen=ctypes.CDLL(None).strlen)
+BINDING = SimpleNamespace(llama_model_params=Params, _strlen=ctypes.CDLL(None).strlen)
 FITS = {"llama_model_params": {"first": [0, 4], "second": [8, 8], "": [0, 16]}}
 
 
