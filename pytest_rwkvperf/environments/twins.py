@@ -31,4 +31,4 @@ def python_of(
     wanted = recipe.requirements_of(replace(software, distributions=own), replace(software, distributions=()), None)
     told = " ".join(f"{name}={value}" for name, value in sorted(variables.items()))
     requirements = [replace(each, identity=f"{each.identity} {told}") for each in wanted]
-    return build.python_of(requirements, say, variables)
+    return build.python_of(requirements, say, build.Given(variables))
