@@ -38,6 +38,8 @@ class WorkCount:
     """The most memory that results held at one time; 0 where the witness does not see it."""
     nanoseconds: tuple[int, ...] = ()
     """Of each timed repetition in all, on the device or the host; empty where none was timed."""
+    launches: int = 0
+    """What the host started on a device, a CUDA graph once; 0 where the witness does not see it."""
 
     @property
     def count(self) -> int:

@@ -248,7 +248,8 @@ OPTIONS = (
         "witness",
         "auto",
         "what counts each engine's work, beside the clock and after it: operations (rwkv), graph (llama.cpp's nodes), "
-        "instructions (llama.cpp on a CPU, by valgrind: minutes, and an engine with AVX-512 is compiled anew without). "
+        "kernels (on CUDA, by CUPTI), instructions (llama.cpp on a CPU, by valgrind: minutes, and an engine with "
+        "AVX-512 is compiled anew without). "
         "auto: those that are exact and take seconds; none: no counting",
         "auto|none|LIST",
         kind="list",

@@ -118,3 +118,21 @@ def _reach(error: Spread) -> float:
     from scipy.special import stdtrit  # loads for a third of a second, which a run that estimates nothing saves
 
     return float(stdtrit(error.freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(error.variance)
+
+
+def time_ratio(new: Sequence[float], old: Sequence[float]) -> tuple[float, float, float]:
+    """New over old times by their geometric means, with the bounds of its 95 % interval (Welch's t interval of logs).
+
+    Both have two times at least.
+    """
+    import numpy as np
+    from scipy.special import stdtrit
+
+    logs = [np.log(np.asarray(times, dtype=float)) for times in (new, old)]
+    ratio = float(logs[0].mean() - logs[1].mean())
+    parts = [float(each.var(ddof=1)) / len(each) for each in logs]
+    if not (variance := sum(parts)):
+        return math.exp(ratio), math.exp(ratio), math.exp(ratio)
+    freedom = variance**2 / sum(part**2 / (len(each) - 1) for part, each in zip(parts, logs, strict=True))
+    reach = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * math.sqrt(variance)
+    return math.exp(ratio), math.exp(ratio - reach), math.exp(ratio + reach)

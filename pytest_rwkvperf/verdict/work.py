@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.work import WorkJudgement, differences
+from pytest_rwkvperf.stats.estimates import time_ratio
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _NAMED = 3
 """Operators that a sentence names."""
+
+_REPEATED = 3
+"""Repetitions of each side whose times have an interval."""
 
 _GRAVEST_FIRST: tuple[WorkVerdict, ...] = ("MORE WORK", "OTHER WORK", "LESS WORK", "SAME WORK")
 
@@ -41,13 +45,14 @@ def _compared(reading: Reading, new: WorkCount, old: WorkCount) -> tuple[WorkVer
     changed = differences(old, new, reading.allowance)
     verdict = _verdict(reading, new, old, changed)
     total = f"{new.count} {reading.unit} for {new.tokens} tokens"
+    timed = _timed(new, old)
     if verdict == "SAME WORK":
         exact = "the same" if not reading.allowance else f"{_percent(new.count, old.count)} of"
-        return verdict, f"{reading.witness}: {exact} {total}, by the same operators"
+        return verdict, f"{reading.witness}: {exact} {total}, by the same operators{timed}"
     named = ", ".join(f"{each.operator} {_change(each)}" for each in changed[:_NAMED])
     more = f" and {len(changed) - _NAMED} more operators" if len(changed) > _NAMED else ""
     sizes = f", {_percent(new.bytes, old.bytes)} bytes of results" if new.bytes != old.bytes else ""
-    return verdict, f"{reading.witness}: {_percent(new.count, old.count)} {total}{sizes}: {named}{more}"
+    return verdict, f"{reading.witness}: {_percent(new.count, old.count)} {total}{sizes}: {named}{more}{timed}"
 
 
 def _verdict(reading: Reading, new: WorkCount, old: WorkCount, changed: Sequence[Difference]) -> WorkVerdict:
@@ -58,6 +63,14 @@ def _verdict(reading: Reading, new: WorkCount, old: WorkCount, changed: Sequence
         if now < then - least:
             return "LESS WORK"
     return "OTHER WORK" if changed and not reading.allowance else "SAME WORK"
+
+
+def _timed(new: WorkCount, old: WorkCount) -> str:
+    """How the time of the repetitions changed, where both sides have several: no part of the verdict."""
+    if min(len(new.nanoseconds), len(old.nanoseconds)) < _REPEATED:
+        return ""
+    ratio, low, high = (each - 1 for each in time_ratio(new.nanoseconds, old.nanoseconds))
+    return f"; device time {ratio:+.1%} (95 % interval {low:+.1%} to {high:+.1%})"
 
 
 def _change(each: Difference) -> str:

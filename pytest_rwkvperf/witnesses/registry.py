@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 WITNESSES = {
     "operations": "pytest_rwkvperf.witnesses.operations",
     "graph": "pytest_rwkvperf.witnesses.graph",
+    "kernels": "pytest_rwkvperf.witnesses.kernels",
     "instructions": "pytest_rwkvperf.witnesses.instructions",
 }
 """Each one's module, whose `WITNESS` it is."""
 
-CHEAP = ("operations", "graph")
+CHEAP = ("operations", "graph", "kernels")
 """Those that are exact and take seconds: the ones of `--rwkv-witness=auto`."""
 
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.engine import Device, Engine, OpenRequest
     from pytest_rwkvperf.core.work import WorkCount
 
-    Repeat = Callable[[Engine], object]
-    """One repetition of a workload with the given engine. It calls `synchronise` right before what counts."""
+    Repeat = Callable[[Engine], int]
+    """One repetition of a workload with the given engine; its nanoseconds. It calls `synchronise` right before what
+    counts."""
 
 
 GENERATION_TOKENS = 16

@@ -131,8 +131,8 @@ class Child:
         """What the witness that the model was opened for counts in one repetition of a workload."""
         parsed, loaded = Workload.parse(workload), witnesses.load(witness)
 
-        def repeat(engine: Engine) -> object:
-            return protocol.run(engine, parsed, self._chunk, self._repetitions)
+        def repeat(engine: Engine) -> int:
+            return protocol.run(engine, parsed, self._chunk, self._repetitions).nanoseconds
 
         counted = loaded.count(self._engine(), repeat, parsed.tokens)
         return {

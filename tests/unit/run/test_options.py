@@ -332,7 +332,7 @@ def test_every_text_is_a_budget_or_refused(text: str) -> None:
 
 def test_no_witness_stands_alone() -> None:
     """And `auto` may stand beside others."""
-    assert read(witness="graph,auto").witnesses == ("graph", "operations")
+    assert read(witness="graph,auto").witnesses == ("graph", "operations", "kernels")
     with pytest.raises(OptionError, match="names none and others"):
         read(witness="none,graph")
 
@@ -344,7 +344,7 @@ def test_no_witness_stands_alone() -> None:
         ("suite", "", "auto, yes, no, invariants"),
         ("save_baseline", "yes", "no, append, replace, append,crowded, replace,crowded"),
         ("strict", "skip,never", "skip, no-baseline, inconclusive, more-work"),
-        ("witness", "graph,eyes", "auto, none, operations, graph, instructions"),
+        ("witness", "graph,eyes", "auto, none, operations, graph, kernels, instructions"),
     ],
 )
 def test_an_unknown_choice_is_refused_with_the_allowed_ones(option: str, text: str, allowed: str) -> None:

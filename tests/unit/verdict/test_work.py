@@ -75,3 +75,15 @@ def test_the_gravest_of_several_witnesses_counts() -> None:
     assert judged is not None
     assert judged.verdict == "MORE WORK"
     assert [each.partition(":")[0] for each in judged.sentences] == ["operations", "graph"]
+
+
+def test_device_time_comes_with_its_interval() -> None:
+    """Of several repetitions on both sides; it decides nothing."""
+    sides = [
+        Reading("kernels", "kernels", "CUPTI", {"pp512": WorkCount(512, OPERATORS, nanoseconds=times)})
+        for times in ((1030, 1031, 1029, 1030), (1000, 1001, 999, 1000))
+    ]
+    judged = work.judge([sides[0]], [sides[1]], PREFILL)
+    assert judged is not None
+    assert judged.verdict == "SAME WORK"
+    assert "device time +3.0% (95 % interval +2.9% to +3.1%)" in judged.sentences[0]
