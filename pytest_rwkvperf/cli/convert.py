@@ -34,7 +34,7 @@ Values that the target's precision can represent stay exact. Others are rounded 
 of its range is an error. Quantized .gguf files have no exact values and cannot be converted.
 
   rwkvperf convert rwkv7-g1-2.9b.pth rwkv7-g1-2.9b.gguf
-  rwkvperf convert model.gguf model.pth --precision bf16
+  rwkvperf convert model.gguf model.pth --dtype bf16
 """
 PASSES_ON = False
 
@@ -50,17 +50,17 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Convert."""
     target: Path = options.target
     to = output.format_of(target)
-    output.check_precision(to, options.precision)
+    output.check_dtype(to, options.dtype)
     tools = WorkerTools(console.progress)
     located = ModelStore(tools, console.progress).locate(options.source)
     source = read_header(located) if isinstance(located, Path) else located
     if isinstance(located, Path) and target.exists() and located.samefile(target):
         raise OptionError(f"{str(target)!r} is the source itself; name another target")
-    precision = options.precision or (source.precision if to == "pth" else "f16")
+    precision = options.dtype or (source.precision if to == "pth" else "f16")
     needed = derive.size_in(to, source.shape, precision)
     started = time.perf_counter()
     with output.writing(target, needed, console.progress, force=options.force) as temporary:
-        written = _convert(source, temporary, to, options.precision, tools, console.progress)
+        written = _convert(source, temporary, to, options.dtype, tools, console.progress)
     seconds = time.perf_counter() - started
     size = target.stat().st_size
     console.result(

@@ -12,6 +12,7 @@ from rich.text import Text
 from pytest_rwkvperf.core.atomic import is_stream
 from pytest_rwkvperf.core.errors import HistoryError, OptionError, RecordError
 from pytest_rwkvperf.core.paths import user_path
+from pytest_rwkvperf.core.text import counted
 from pytest_rwkvperf.history import page, spool, trends
 from pytest_rwkvperf.history.address import parse
 from pytest_rwkvperf.reports import report_files
@@ -91,7 +92,9 @@ def _list(options: argparse.Namespace, console: Console, address: Address) -> in
     console.wide(table)
     console.wide(_series_table(series))
     if count := len(spool.waiting(address)):
-        console.result(f"{count} runs wait in {spool.folder(address)}; `rwkvperf history send` sends them.")
+        console.result(
+            f"Not sent yet: {counted(count, 'run')} in {spool.folder(address)}; `rwkvperf history send` does."
+        )
     return 0
 
 
@@ -139,7 +142,9 @@ def _changes(options: argparse.Namespace, console: Console, address: Address) ->
     for trend in every:
         if trend.turns:
             console.result(_text(trend))
-    console.result(f"{sum(len(trend.turns) for trend in every)} change points in {len(every)} workloads.")
+    console.result(
+        f"{counted(sum(len(trend.turns) for trend in every), 'change point')} in {counted(len(every), 'workload')}."
+    )
     return 0
 
 
@@ -152,7 +157,7 @@ def _trends(options: argparse.Namespace, address: Address, words: Sequence[str])
 
 def _text(trend: Trend) -> str:
     """A trend in words."""
-    runs = f"{len(trend.points)} runs, {trend.points[0].started} to {trend.points[-1].started}"
+    runs = f"{counted(len(trend.points), 'run')}, {trend.points[0].started} to {trend.points[-1].started}"
     lines = [trend.series.label, f"  {trend.series.machine}, {runs}"]
     lines += [f"  {line}" for turn in trend.turns for line in trends.describe(turn)] or ["  no change point"]
     return "\n".join(lines)
@@ -182,8 +187,8 @@ def _send(options: argparse.Namespace, console: Console, address: Address) -> in
     for aside in outcome.asides:
         console.result(aside)
     if outcome.reason:
-        raise HistoryError(f"{outcome.reason}; {outcome.stored} runs were stored, {outcome.waiting} wait")
-    console.result(f"{outcome.stored} runs stored in {address.shown}.")
+        raise HistoryError(f"{outcome.reason}; stored: {counted(outcome.stored, 'run')}, waiting: {outcome.waiting}")
+    console.result(f"{counted(outcome.stored, 'run')} stored in {address.shown}.")
     return 0
 
 
@@ -197,7 +202,7 @@ def _add(options: argparse.Namespace, console: Console, address: Address) -> int
             stored.append(database.add(record))
         except RecordError as error:  # noqa: PERF203 - a refused file must not cost the others
             refused.append(f"{path}: {error}")
-    console.result(f"{sum(stored)} runs stored in {address.shown}, {stored.count(False)} were there already.")
+    console.result(f"{counted(sum(stored), 'run')} stored in {address.shown}; already there: {stored.count(False)}.")
     if refused:
         raise RecordError("\n".join(refused))
     return 0

@@ -82,7 +82,8 @@ def finish(merged: Merged, options: argparse.Namespace, console: Console) -> int
         written, failed = merge.save(merged, options.baseline_dir, replacing=mode == "replace", crowded=crowded)
         for path in written:
             console.text(f"{path}\n")
-        for refusal in merge.refusals(merged, crowded=crowded):
+        pushed_out = merge.pushed_out(merged, options.baseline_dir, crowded=crowded) if mode == "append" else []
+        for refusal in (*merge.refusals(merged, crowded=crowded), *pushed_out):
             console.text(printable(f"Not saved: {refusal}.\n", keep="\n"))
         missing = (*missing, *failed)
     complete = merge.Merged(merged.runs, missing)

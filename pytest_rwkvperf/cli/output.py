@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of every command that writes a model file."""
     parser.add_argument(
-        "--precision",
+        "--dtype",
         choices=PRECISIONS,
-        help="precision of the matrices (.gguf) or of all tensors (.pth); default: f16 in a .gguf, unchanged in a .pth."
-        " A .st is always f16, all that web-rwkv reads",
+        help="number type of the matrices (.gguf) or of all tensors (.pth); default: f16 in a .gguf, unchanged in a "
+        ".pth. A .st is always f16, all that web-rwkv reads",
     )
     parser.add_argument("--force", action="store_true", help="replace the target if it exists")
 
@@ -44,14 +44,14 @@ def format_of(path: Path) -> Format:
     return format
 
 
-def check_precision(format: Format, precision: Precision | None) -> None:  # noqa: A002 - the word everywhere
-    """Refuse a precision that no engine reads.
+def check_dtype(format: Format, dtype: Precision | None) -> None:  # noqa: A002 - the word everywhere
+    """Refuse numbers of a type that no engine reads.
 
     Raises:
         OptionError: a `.st` in anything but f16.
     """
-    if format == "st" and precision not in (None, "f16"):
-        raise OptionError(f"--precision={precision} does not go with a .st file: web-rwkv reads f16 only; leave it out")
+    if format == "st" and dtype not in (None, "f16"):
+        raise OptionError(f"--dtype={dtype} does not go with a .st file: web-rwkv reads f16 only; leave it out")
 
 
 @contextmanager

@@ -48,11 +48,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
     seed = f":{options.seed}" if options.seed else ""
     model = synthetic.parse(f"{synthetic.PREFIX}{options.shape}{seed}")
     format, target = _target(options, model.label.replace(":", "-"))  # noqa: A001 - the word everywhere
-    output.check_precision(format, options.precision)
-    needed = derive.size_in(format, model.shape, options.precision or derive.precision_in(format, model))
+    output.check_dtype(format, options.dtype)
+    needed = derive.size_in(format, model.shape, options.dtype or derive.precision_in(format, model))
     with output.writing(target, needed, console.progress, force=options.force) as temporary:
         name = f"synthetic {model.label}"
-        written = derive.write(model, temporary, format, name, console.progress, options.precision)
+        written = derive.write(model, temporary, format, name, console.progress, options.dtype)
     console.result(f"{target}: {target.stat().st_size:,} bytes; {written.sentence}.")
     return 0
 

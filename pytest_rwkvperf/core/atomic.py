@@ -6,6 +6,7 @@ A reader finds the old file or the new one, never a part, whenever the writer is
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import sys
@@ -19,6 +20,12 @@ from pytest_rwkvperf.core.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_LONGEST_NAME = 100
+"""Bytes of a file's name that stand in the name of what is written beside it. File systems allow 143 to 255 in all."""
+
+_NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+"""Errors of file systems that have no such operation."""
 
 _OWN_STREAM = re.compile(r"/dev/(?:std(out|err)|fd/(\d+))|/proc/self/fd/(\d+)")
 
@@ -84,14 +91,15 @@ def replacing(target: Path) -> Iterator[Path]:
         OSError: the disk refuses; the old file is unchanged.
         StorageError: the new file is in place, and its folder cannot be flushed.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    descriptor, name = tempfile.mkstemp(prefix=f".{short_name(target.name)}.", suffix=".tmp", dir=target.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes files private; a baseline is committed, and read by others
+            _sync(file.fileno())
+        with suppress(PermissionError, NotImplementedError):  # file systems without modes, of Windows and of networks
+            temporary.chmod(0o644)  # mkstemp makes files private; a baseline is committed, and read by others
         temporary.replace(target)
     except BaseException:
         with suppress(OSError):  # a read-only disk refuses this too, and would hide why writing failed
@@ -108,7 +116,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 def remove_leftovers(target: Path) -> None:
     """Remove the temporary files that killed writers of `target` left; call it with the target's lock held."""
-    for leftover in target.parent.glob(f".{escape(target.name)}.*.tmp"):
+    for leftover in target.parent.glob(f".{escape(short_name(target.name))}.*.tmp"):
         leftover.unlink(missing_ok=True)
 
 
@@ -118,9 +126,59 @@ def _sync_folder(folder: Path) -> None:
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
+        _sync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    """Flush to the disk, where the file system can."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
+
+
+def short_name(name: str) -> str:
+    """A file's name, a long one as its beginning and a hash, for the names of other files about it."""
+    data = os.fsencode(name)
+    if len(data) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(data).hexdigest()[:16]
+    return f"{os.fsencode(name)[: _LONGEST_NAME - len(digest) - 1].decode(errors='ignore')}~{digest}"
+
+
+def check_replaceable(path: Path) -> Path:
+    """Check, leaving nothing behind, that a file can be written; its folder may be missing and is not made.
+
+    Returns: the file that links lead to.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    try:
+        target = destination(path)
+    except RuntimeError as error:  # a loop of links, until Python 3.13
+        raise OSError(errno.ELOOP, str(error), str(path)) from error
+    if is_stream(target):
+        return target
+    existing = next((folder for folder in target.parents if _exists(folder)), target.parent)
+    try:
+        # Permissions do not tell: root ignores them, and a mount may be read-only or full.
+        tempfile.NamedTemporaryFile(dir=existing, prefix=f".{short_name(target.name)}.").close()
+    except OSError as error:  # it names the temporary file
+        raise OSError(error.errno, error.strerror, str(existing)) from error
+    _exists(target)  # where the folder takes no name that long, this raises
+    return target
+
+
+def _exists(path: Path) -> bool:
+    """Like `Path.exists`, but raise OSError for a path that cannot exist, such as one below a file."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from platformdirs import user_cache_path, user_data_path
 
 from pytest_rwkvperf.core import clock, locks
+from pytest_rwkvperf.core.atomic import short_name
 from pytest_rwkvperf.core.errors import LockedError, RefusedError
 
 if TYPE_CHECKING:
@@ -208,4 +209,4 @@ def lock_for(path: Path) -> Path:
         RefusedError: the cache cannot be used.
     """
     digest = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
-    return in_cache("locks") / f"{path.name}-{digest}.lock"
+    return in_cache("locks") / f"{short_name(path.name)}-{digest}.lock"

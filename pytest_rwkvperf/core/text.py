@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _SHORTEST_SECRET = 6
 """A shorter value also occurs inside ordinary words."""
@@ -37,6 +37,9 @@ _TOKENS = (
 
 _SECRETS = re.compile("|".join(_TOKENS))
 
+_ALIKE = 0.7
+"""How alike two names are, of difflib's 0..1, before one is taken for a misspelling of the other."""
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -60,6 +63,27 @@ def printable_json(value: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(value, dict):
         return {printable_json(key): printable_json(item) for key, item in value.items()}
     return [printable_json(item) for item in value] if isinstance(value, list) else value
+
+
+def did_you_mean(text: str, known: Iterable[str]) -> str:
+    """A question about the known name that is spelt most like a text, in brackets; empty if none is.
+
+    Capitals and separators do not count: llama.cpp's own tools print `Q8_0`, Python calls llama-cpp `llama_cpp`.
+    """
+    from difflib import get_close_matches  # mistakes alone pay for the import
+
+    names = {_spelling(name): name for name in known}
+    close = get_close_matches(_spelling(text), names, n=1, cutoff=_ALIKE)
+    return f" (did you mean {names[close[0]]!r}?)" if close else ""
+
+
+def _spelling(name: str) -> str:
+    return re.sub(r"[\s_.-]", "", name).lower()
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: `1 workload`, `3 workloads`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def csv_cell(text: str) -> str:

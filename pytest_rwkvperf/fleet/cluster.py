@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.errors import FleetError, OptionError, RecordError
-from pytest_rwkvperf.core.text import safe
+from pytest_rwkvperf.core.text import counted, safe
 from pytest_rwkvperf.fleet.merge import Merged, Missing, join
 from pytest_rwkvperf.store import record as records
 
@@ -143,7 +143,10 @@ class Cluster:
                     missing.append(result)
                 else:
                     runs.append(result)
-            say(f"{len(runs)} records, {len(missing)} machines missing", 1 - len(waiting) / max(1, len(nodes)))
+            say(
+                f"{counted(len(runs), 'record')}, {counted(len(missing), 'machine')} missing",
+                1 - len(waiting) / max(1, len(nodes)),
+            )
         for reference, node in waiting.items():
             self._ray.cancel(reference, force=True)
             missing.append(Missing(node.name, f"no answer within {demands.seconds:.0f} s; its task was cancelled"))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pytest_rwkvperf.core import strict_json
-from pytest_rwkvperf.core.text import csv_cell, redacted, safe
+from pytest_rwkvperf.core.text import counted, csv_cell, redacted, safe
 from pytest_rwkvperf.reports import figures, markdown_text
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ def rows(merged: Merged) -> Iterator[tuple[str, ...]]:
 def as_markdown(merged: Merged) -> str:
     """For people: the number of runs, what is missing, what failed and why, the table."""
     machines = len({run.fingerprint.id for run in merged.runs})
-    count = f"{len(merged.runs)} runs of {machines} kinds of machine; {len(merged.missing)} missing."
+    count = (
+        f"{counted(len(merged.runs), 'run')} of {counted(machines, 'kind')} of machine; {len(merged.missing)} missing."
+    )
     lines = ["# Fleet", "", count, ""]
     if merged.missing:
         lines += ["## Missing", "", *(f"* {_text(lost.name)}: {_text(lost.reason)}" for lost in merged.missing), ""]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core.errors import OptionError, RecordError, RwkvPerfError
+from pytest_rwkvperf.core.errors import BaselineError, OptionError, RecordError, RwkvPerfError
+from pytest_rwkvperf.stats.verdicts import MAX_SESSIONS
 from pytest_rwkvperf.store import baseline as baselines
 from pytest_rwkvperf.store import files
 from pytest_rwkvperf.store import record as records
@@ -120,14 +122,35 @@ def refusals(merged: Merged, *, crowded: bool) -> list[str]:
     return [f"{name}: {reason}" for name, reason in reasons if reason]
 
 
-def _save_one(run: Record, folder: Path, *, replacing: bool, crowded: bool) -> Path | None:
+def pushed_out(merged: Merged, folder: Path, *, crowded: bool) -> list[str]:
+    """Which sound figures `save` did not keep beside newer ones when appending, in sentences."""
+    sentences = []
+    for run in merged.runs:
+        baseline = None
+        with suppress(BaselineError):  # `save` has told of it
+            baseline = files.read(files.path_for(folder, run.fingerprint))
+        if baseline is None:
+            continue
+        for case in _storable(run, replacing=False, crowded=crowded):
+            if names := baseline.pushed_out(case):
+                what = f"{run.fingerprint.id}: {case.case.label}, {', '.join(names)} of {run.started}"
+                sentences.append(f"{what}: {MAX_SESSIONS} sessions that are newer or calmer are stored")
+    return sentences
+
+
+def _storable(run: Record, *, replacing: bool, crowded: bool) -> list[StoredCase]:
+    """A run's sound figures as one-session cases."""
     keep: dict[str, set[str]] = {}
     for case, item in run.items():
         if accept.is_accepted(item, replacing=replacing):
             keep.setdefault(case.case.key, set()).add(item.workload)
     measured = [case.measured for case in run.cases if case.measured is not None and case.old is None]
     sound = [record for record in measured if not accept.refusal(record, crowded=crowded)]
-    stored = accept.stored_cases(sound, keep, run.started)
+    return accept.stored_cases(sound, keep, run.started)
+
+
+def _save_one(run: Record, folder: Path, *, replacing: bool, crowded: bool) -> Path | None:
+    stored = _storable(run, replacing=replacing, crowded=crowded)
 
     def with_fresh(baseline: Baseline) -> Baseline:
         """Choose under the lock: another merge may have stored the same sessions meanwhile."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.cases import Workload
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.core.cases import WorkloadKind
+    from collections.abc import Mapping, Sequence
+
+    from pytest_rwkvperf.core.cases import Case, WorkloadKind
     from pytest_rwkvperf.stats.verdicts import Comparison, Step
     from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedInvariant, RecordedItem
+
+    Pair = tuple[RecordedCase, RecordedItem]
 
 UNBOUNDED = 10.0
 """A comparison that detects only slowdowns beyond tenfold detects nothing."""
@@ -20,6 +25,12 @@ STEPS: dict[Step, str] = {"": "", "identity": "software", "stored": "stored", "a
 _WIDE = 100.0
 """A ratio beyond it is a bound that says nothing."""
 
+TIMES = "×"  # noqa: RUF001 - the sign of multiplication
+"""Before the name of the quant whose speed others are a multiple of."""
+
+_HALF_PRECISION = ("f16", "fp16")
+"""What the engines call the quant that the others are compared with."""
+
 
 def number(value: float | None, form: str, unit: str = "", scale: float = 1.0) -> str:
     """A scaled number in a format of `format`, with its unit."""
@@ -28,8 +39,12 @@ def number(value: float | None, form: str, unit: str = "", scale: float = 1.0) -
 
 def speed(value: float | None) -> str:
     """Tokens per second with about four digits."""
-    digits = 2 if value is None or value < 100 else 1 if value < 1000 else 0  # noqa: PLR2004 - powers of ten
-    return number(value, f".{digits}f")
+    return number(value, f".{_decimals(value)}f")
+
+
+def _decimals(value: float | None) -> int:
+    """The decimals that make about four digits."""
+    return 2 if value is None or value < 100 else 1 if value < 1000 else 0  # noqa: PLR2004 - powers of ten
 
 
 def ratio(value: float | None) -> str:
@@ -47,9 +62,9 @@ def two_digits(share: float | None) -> str:
     return number(share, ".0%" if share is None or share >= 0.1 else ".1%")  # noqa: PLR2004 - a power of ten
 
 
-def milliseconds(seconds: float | None, digits: int = 2) -> str:
-    """A time with its unit."""
-    return number(seconds, f".{digits}f", " ms", 1e3)
+def milliseconds(seconds: float | None) -> str:
+    """A time with its unit and about four digits."""
+    return number(seconds, f".{_decimals(seconds and seconds * 1e3)}f", " ms", 1e3)
 
 
 def mebibytes(count: float | None) -> str:
@@ -97,6 +112,11 @@ def work_notes(record: Record) -> list[str]:
     ]
 
 
+def verdict_of(item: RecordedItem) -> str:
+    """The verdict; where there is none, whether the workload was at least measured."""
+    return item.verdict or ("not judged" if item.rate else "not measured")
+
+
 def names(case: RecordedCase) -> dict[str, str]:
     """What identifies a case in a table, by column."""
     return {"backend": case.case.backend, "quant": case.case.variant, "device": case.case.device}
@@ -105,7 +125,7 @@ def names(case: RecordedCase) -> dict[str, str]:
 def item_cells(case: RecordedCase, item: RecordedItem) -> dict[str, str]:
     """The figures of a workload, by column.
 
-    `finds` is the smallest slowdown that is found 19 times in 20, `by` what decided.
+    `detects ≥` is the smallest slowdown that is detected 19 times in 20, `by` what decided.
     """
     comparison = item.comparison
     detectable = comparison.detectable if comparison else None
@@ -117,10 +137,10 @@ def item_cells(case: RecordedCase, item: RecordedItem) -> dict[str, str]:
         "baseline": speed(item.baseline.median if item.baseline else None),
         "ratio": ratio(comparison.deciding.ratio if comparison else None),
         "bounds": bounds(comparison),
-        "finds": number(detectable, ".0%") if detectable is None or detectable < UNBOUNDED else "",
+        "detects ≥": number(detectable, ".0%") if detectable is None or detectable < UNBOUNDED else "",
         "parity": parity(case.figures.parity if case.figures else None),
         "by": STEPS[item.step],
-        "verdict": item.verdict or "no verdict",
+        "verdict": verdict_of(item),
     }
 
 
@@ -138,17 +158,63 @@ def invariant_cells(case: RecordedCase, invariant: RecordedInvariant) -> dict[st
     }
 
 
+def item_rows(items: Sequence[Pair]) -> list[dict[str, str]]:
+    """The figures of every workload, by column; in a sweep of quants with their speeds relative to f16.
+
+    The cases are as `Record.disambiguated` gives them, so that their names identify them.
+    """
+    title, factors = _quant_factors(items)
+    rows = []
+    for case, item in items:
+        row = {}
+        for name, cell in item_cells(case, item).items():
+            row[name] = cell
+            if title and name == "± 95 %":
+                row[title] = number(factors.get((case.case, item.workload)), ".2f")
+        rows.append(row)
+    return rows
+
+
+def _quant_factors(items: Sequence[Pair]) -> tuple[str, dict[tuple[Case, str], float]]:
+    """A column's title, and the speed of each case and workload over that of f16; where that is not, the first quant.
+
+    Medians are compared, as everywhere between cases; an INVALID speed with none. No title where one quant is measured.
+    """
+    sweeps: dict[tuple[Case, str], dict[Case, float]] = {}
+    for case, item in items:
+        if item.typical_rate and item.verdict != "INVALID":
+            sweep = sweeps.setdefault((replace(case.case, quant=""), item.workload), {})
+            sweep[case.case] = item.typical_rate.median
+    factors, references = {}, set()
+    for (_, workload), speeds in sweeps.items():
+        if len(speeds) > 1:
+            reference = next((case for case in speeds if case.quant in _HALF_PRECISION), next(iter(speeds)))
+            references.add("f16" if reference.quant in _HALF_PRECISION else reference.quant)
+            factors.update({(case, workload): rate / speeds[reference] for case, rate in speeds.items()})
+    named = references.pop() if len(references) == 1 else "first" if references else ""
+    return f"{TIMES} {named}" if named else "", factors
+
+
+def without_empty_columns(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """The rows without the columns that are empty in all of them."""
+    used = {name for row in rows for name, cell in row.items() if cell}
+    return [{name: cell for name, cell in row.items() if name in used} for row in rows]
+
+
 def case_cells(case: RecordedCase) -> dict[str, str]:
-    """The figures of a case, by column. Latencies and MFU or MBU are those of the longest prefill and generation."""
+    """The figures of a case, by column. Latencies and MFU or MBU are those of the longest prefill and generation.
+
+    TTFT is the time to the first token, ITL the time between two tokens.
+    """
     prefill, generation = longest(case, "prefill"), longest(case, "generation")
     between = generation.inter_token_seconds if generation else None
     figures = case.figures
     return {
         **names(case),
         "load": number(figures.load_seconds if figures else None, ".2f", " s"),
-        "first token": milliseconds(prefill.first_token_seconds if prefill else None, 1),
-        "inter-token p50": milliseconds(between.p50 if between else None),
-        "p99": milliseconds(between.p99 if between else None),
+        "TTFT": milliseconds(prefill.first_token_seconds if prefill else None),
+        "ITL p50": milliseconds(between.p50 if between else None),
+        "ITL p99": milliseconds(between.p99 if between else None),
         "MFU": two_digits(prefill.roofline_share if prefill else None),
         "MBU": two_digits(generation.roofline_share if generation else None),
         "peak RSS": mebibytes(figures.peak_rss_bytes if figures else None),
@@ -157,7 +223,7 @@ def case_cells(case: RecordedCase) -> dict[str, str]:
 
 
 def gpu_cells(case: RecordedCase) -> dict[str, str]:
-    """What only a GPU has, by column: memory, energy (in brackets without the idle part), utilisation, its state.
+    """What only a GPU has, by column: memory, energy (net of the idle part in brackets), utilisation, its state.
 
     `busy` is the driver's utilisation; `device` the share of a repetition in which CUPTI saw the device work.
     """
@@ -168,10 +234,10 @@ def gpu_cells(case: RecordedCase) -> dict[str, str]:
     return {
         **names(case),
         "GPU memory": mebibytes(case.figures.peak_device_bytes if case.figures else None),
-        **{f"{kind} J/token (net)": _joules(item) for kind, item in pair.items()},
+        **{f"{kind} J/token": _joules(item) for kind, item in pair.items()},
         **{f"{kind} busy": two_digits(item.utilisation if item else None) for kind, item in pair.items()},
         **{f"{kind} device": two_digits(item.device_share if item else None) for kind, item in pair.items()},
-        "SM clock": f"{clocks[0]}-{clocks[-1]} MHz" if clocks else "",
+        "SM clock": f"{'-'.join(map(str, dict.fromkeys((clocks[0], clocks[-1]))))} MHz" if clocks else "",
         "hottest": f"{max(celsius)} °C" if celsius else "",
     }
 

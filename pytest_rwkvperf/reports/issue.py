@@ -233,7 +233,7 @@ def _row(case: RecordedCase, item: RecordedItem) -> list[str]:
         f"{rate.median:.2f}",
         "" if rate.high is None else f"{rate.low:.2f} - {rate.high:.2f}",
         f"{rate.processes} × {rate.samples / rate.processes:.0f}",  # noqa: RUF001 - times
-        figures.milliseconds(item.first_token_seconds, 1),
+        figures.milliseconds(item.first_token_seconds),
         f"{between.p50 * 1e3:.2f} / {between.p99 * 1e3:.2f} ms" if between else "",
         figures.number(of_case.peak_rss_bytes if of_case else None, ".2f", " GiB", 1 / 2**30),
         figures.parity(of_case.parity if of_case else None),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core.atomic import destination, is_stream, write_atomically
+from pytest_rwkvperf.core.atomic import check_replaceable, destination, is_stream, write_atomically
 from pytest_rwkvperf.core.errors import OptionError, ReportError, StorageError
 from pytest_rwkvperf.reports import formats
 
@@ -43,36 +42,11 @@ def check_target(name: str, path: Path) -> Path:
         OptionError: it cannot be written.
     """
     try:
-        if not path.is_dir():
-            if not is_stream(target := destination(path)):
-                _check_folder(target.parent)
-            return target
-    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, until Python 3.13
+        return check_replaceable(path)
+    except IsADirectoryError:
+        raise OptionError(f"{name} is a folder; name a file in it") from None
+    except OSError as error:
         raise OptionError(f"{name} cannot be written: {error}; name another file") from error
-    raise OptionError(f"{name} is a folder; name a file in it")
-
-
-def _check_folder(folder: Path) -> None:
-    """Check that the folder, or the nearest parent that exists, takes files.
-
-    Raises:
-        OSError: it does not.
-    """
-    existing = next((path for path in (folder, *folder.parents) if _exists(path)), folder)
-    try:
-        # Permissions do not tell: root ignores them, and a mount may be read-only or full.
-        tempfile.TemporaryFile(dir=existing).close()
-    except OSError as error:  # it names the temporary file
-        raise OSError(error.errno, error.strerror, str(existing)) from error
-
-
-def _exists(path: Path) -> bool:
-    """Like `Path.exists`, but raise OSError for a path that cannot exist, such as one below a file."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def write(record: Record, request: ReportRequest, language: Language) -> list[Path]:

@@ -16,22 +16,6 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.store.record import Record
 
 _TEXT_COLUMNS = ("backend", "quant", "device", "workload", "by", "invariant", "compares", "verdict")
-_COLUMNS = (
-    "backend",
-    "quant",
-    "device",
-    "workload",
-    "t/s",
-    "± 95 %",
-    "baseline",
-    "ratio",
-    "bounds",
-    "parity",
-    "by",
-    "verdict",
-)
-_INVARIANT_COLUMNS = ("backend", "quant", "device", "invariant", "compares", "ratio", "bounds", "verdict")
-_CASE_COLUMNS = (*_TEXT_COLUMNS[:3], "load", "first token", "inter-token p50", "p99", "peak RSS", "file")
 _MARKS = {
     "REGRESSION": "❌ ",
     "INVALID": "❌ ",
@@ -51,13 +35,12 @@ class Summary(Report):
         record = record.disambiguated()
         parts = [f"### RWKV-7 throughput: {_headline(record)}\n"]
         if any(item.rate for _, item in record.items()):
-            items = [_marked(figures.item_cells(case, item)) for case, item in record.items()]
-            parts.append(_table(_COLUMNS, items))
+            parts.append(_table(figures.item_rows([*record.items()])))
             if note := figures.mixed_rates(record):
                 parts.append(f"{note}\n")
             if invariants := [figures.invariant_cells(case, each) for case in record.cases for each in case.invariants]:
-                parts.append(_table(_INVARIANT_COLUMNS, [_marked(cells) for cells in invariants]))
-            parts.append(_table(_CASE_COLUMNS, [figures.case_cells(case) for case in record.cases]))
+                parts.append(_table(invariants))
+            parts.append(_table([figures.case_cells(case) for case in record.cases]))
             parts += [f"{escape(note)}\n" for note in figures.work_notes(record)]
         if ratios := native_ratio.sentence(record):
             parts.append(f"{escape(ratios)}\n")
@@ -71,17 +54,20 @@ REPORT = Summary()
 
 
 def _marked(cells: Mapping[str, str]) -> dict[str, str]:
-    return {**cells, "verdict": _MARKS.get(cells["verdict"], "") + cells["verdict"]}
+    return {"verdict": _MARKS.get(cells["verdict"], "") + cells["verdict"]} if "verdict" in cells else {}
 
 
-def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> str:
+def _table(rows: Sequence[Mapping[str, str]]) -> str:
+    """A table without the columns that are empty in all rows; its verdicts are marked."""
+    rows = [{**row, **_marked(row)} for row in figures.without_empty_columns(rows)]
+    columns = [*rows[0]]
     right = [index for index, name in enumerate(columns) if name not in _TEXT_COLUMNS]
     return table(columns, [[escape(row[name]) for name in columns] for row in rows], right=right)
 
 
 def _headline(record: Record) -> str:
     invariants = [each for case in record.cases for each in case.invariants]
-    compared = [item.verdict or "no verdict" for _, item in record.items() if item.verdict or not invariants]
+    compared = [figures.verdict_of(item) for _, item in record.items() if item.verdict or not invariants]
     counts = Counter([*compared, *(each.verdict for each in invariants)])
     return ", ".join(f"{count} {verdict}" for verdict, count in counts.items()) or "nothing was measured"
 

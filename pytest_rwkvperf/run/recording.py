@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _GIT_SECONDS = 10.0
 _NOT_REACHED = "the run ended before it"
 _FOR_INVARIANTS = "measured for the invariants that compare it with other workloads of this run"
-_NOT_JUDGED = "measured and not judged: its test calls no check()"
+_NOT_JUDGED = "measured, not judged: no test called check() for it"
 
 
 def of_run(

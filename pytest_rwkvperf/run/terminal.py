@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core.text import printable
+from pytest_rwkvperf.core.text import counted, printable
 from pytest_rwkvperf.reports import figures, native_ratio, terminal_tables
 from pytest_rwkvperf.reports.figures import UNBOUNDED, item_name, number
 from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION
@@ -30,18 +30,23 @@ def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settin
     """Print the section through pytest's reporter, so that capturing and xdist work; nothing if there is no result."""
     record = result.record.disambiguated() if result.record else None
     judged = record is not None and any(case.invariants or _judged(case) for case in record.cases)
-    if not (judged or result.troubles or result.reports or result.history):
+    measured = record is not None and any(item.rate for _, item in record.items())
+    if not (judged or measured or result.troubles or result.reports or result.history):
         return
     reporter.write_sep("=", "RWKV-7 throughput")
     steps: list[str] = []
     if record:
         writer = reporter.config.get_terminal_writer()
-        verdicts = terminal_tables.verdicts(record.items(), writer.fullwidth, colour=writer.hasmarkup)
-        invariants = terminal_tables.invariants(record, colour=writer.hasmarkup)
-        tables = [verdicts, invariants, terminal_tables.cases(record), terminal_tables.gpus(record)]
+        width, colour = writer.fullwidth, writer.hasmarkup
+        tables = (
+            terminal_tables.verdicts(record.items(), width, colour=colour),
+            terminal_tables.invariants(record, width, colour=colour),
+            terminal_tables.cases(record, width),
+            terminal_tables.gpus(record, width),
+        )
         reporter.write("\n".join(filter(None, tables)))
-        notes = [*filter(None, [figures.mixed_rates(record)]), *_gpu_notes(record), *figures.work_notes(record)]
-        for sentence in notes:
+        notes = filter(None, (figures.mixed_rates(record), _not_judged(record)))
+        for sentence in [*notes, *_gpu_notes(record), *figures.work_notes(record)]:
             reporter.write_line(printable(sentence, keep="\n"))
         steps = next_steps(record, result, settings) if judged else []
     reports = [*(f"Wrote {path}" for path in result.reports), *result.advice]
@@ -51,6 +56,13 @@ def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settin
 
 def _judged(case: RecordedCase) -> bool:
     return any(item.verdict for item in case.items)
+
+
+def _not_judged(record: Record) -> str:
+    """Which workloads were measured alone; empty if none."""
+    alone = [(case, item) for case, item in record.items() if item.rate and not item.verdict and not case.invariants]
+    names = [item_name(case, item) for case, item in alone]
+    return f"Measured, not judged (no test called check() for it): {', '.join(names)}." if names else ""
 
 
 def _gpu_notes(record: Record) -> list[str]:
@@ -109,7 +121,7 @@ def _saved(record: Record, saved: Saved, settings: Settings) -> list[str]:
 def _stored(record: Record, saved: Saved, settings: Settings) -> list[str]:
     crowded = max((case.measured.conditions.foreign for case in record.cases if case.measured), default=0.0)
     as_asked = crowded > MAX_CONTENTION and settings.save_crowded
-    steps = [f"Saved {saved.stored} workloads to {saved.path}{'' if as_asked else '; commit it'}."]
+    steps = [f"Saved {counted(saved.stored, 'workload')} to {saved.path}{'' if as_asked else '; commit it'}."]
     if saved.ahead:
         steps.append(
             f"Stored sessions are dated up to {saved.ahead}, later than this machine's clock: this one was stored "
@@ -118,7 +130,9 @@ def _stored(record: Record, saved: Saved, settings: Settings) -> list[str]:
     rates = [rate for _, item in record.items() if item.verdict and (rate := item.typical_rate)]
     noisy = [rate for rate in rates if rate.half_width is None or rate.half_width > _NOISY]
     if noisy:
-        steps.append(f"{len(noisy)} of them have an interval beyond ± {_NOISY:.0%}: save again on a quieter machine.")
+        having = "has" if len(noisy) == 1 else "have"
+        wide = f"{len(noisy)} of them {having} an interval beyond ± {_NOISY:.0%}"
+        steps.append(f"{wide}: save again on a quieter machine.")
     if as_asked:
         steps.append(
             f"Other processes took {crowded:.0%} of the processor meanwhile. The session is stored as you asked; no "
@@ -175,14 +189,15 @@ def _detectable(record: Record, settings: Settings) -> list[str]:
             f"{item_name(case, item)} {number(comparison.detectable, '.1%') or 'none'}"
             for case, item, comparison in compared
         )
-        return [f"Smallest slowdown that such a run finds 19 times in 20: {slowdowns}."] if slowdowns else []
+        return [f"Smallest slowdown that such a run detects 19 times in 20: {slowdowns}."] if slowdowns else []
     by_stored = [each for _, item, each in compared if item.step == "stored"]
     # More sessions narrow bounds that exist; a voided comparison has none.
     detectable = [(each.detectable, each.tolerance) for each in by_stored if each.detectable is not None]
     coarse = [slowdown for slowdown, tolerance in detectable if slowdown > _COARSE * tolerance]
     if not coarse:
         return []
-    share = f"{len(coarse)} of {len(by_stored)} find only slowdowns of more than {_COARSE} times the tolerance"
+    detect = "detects" if len(coarse) == 1 else "detect"
+    share = f"{len(coarse)} of {len(by_stored)} {detect} only slowdowns of more than {_COARSE} times the tolerance"
     best = f" ({min(coarse):.0%} at best)" if min(coarse) < UNBOUNDED else ""
     return [f"{share}{best}: more baseline sessions, --rwkv-aa once, or --rwkv-ab see more."]
 

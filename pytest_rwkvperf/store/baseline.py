@@ -147,6 +147,18 @@ class Baseline:
         sessions = (replace(session, recorded=max(newest, session.recorded)) for session in stored.sessions)
         return replace(stored, sessions=tuple(sessions))
 
+    def pushed_out(self, stored: StoredCase) -> tuple[str, ...]:
+        """The workloads of a new one-session case that are not among those kept.
+
+        MAX_SESSIONS newer ones are, or for a crowded session as many calm ones.
+        """
+        times = stored.sessions[0].workloads
+        known = self.cases.get(stored.case.key)
+        if known is None or known.model_hash != stored.model_hash:
+            return ()  # refused for another reason
+        kept = [session.workloads for session in known.sessions]
+        return tuple(name for name in times if not any(other.get(name) == times[name] for other in kept))
+
     def process_spread(self, kind: WorkloadKind) -> Spread:
         """How far processes of a case lie apart on this machine, by its calm sessions and an A/A run."""
         found = [

@@ -114,7 +114,7 @@ def test_statistics_example_is_what_the_code_computes(recorded: list[SessionTime
         f"r = {unchanged.ratio:.3f} with bounds {unchanged.low:.3f} to {unchanged.high:.3f}",
         f"the verdict is {unchanged.verdict}",
         f"more than 5 % slower is {unchanged.probability_exceeded or 0:.1%}".replace("1%", "1 %").replace("4%", "4 %"),
-        f"(*finds*) is {unchanged.detectable or 0:.0%}".replace("%", " %"),
+        f"(*detects ≥*) is {unchanged.detectable or 0:.0%}".replace("%", " %"),
         f"gives {found.mean.ratio:.3f} with bounds {found.mean.low:.3f} to {found.mean.high:.3f}",
     ):
         assert " ".join(text.split()) in STATISTICS

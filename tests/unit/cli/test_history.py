@@ -84,15 +84,15 @@ def test_a_page_is_written_through_a_link(history: str, here: Path) -> None:
 
 def test_changes_of_all_workloads_are_listed(history: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["history", "changes", history]) == 0
-    assert "1 change points in 1 workloads." in capsys.readouterr().out
+    assert "1 change point in 1 workload." in capsys.readouterr().out
     assert main(["history", "changes", history, "--at-least=10%"]) == 0
-    assert "0 change points in 1 workloads." in capsys.readouterr().out
+    assert "0 change points in 1 workload." in capsys.readouterr().out
 
 
 def test_an_added_record_is_printed_unchanged(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = records.dumps(run_number(7))
     (here / "run.json").write_text(text, encoding="utf-8")
-    for message in ("1 runs stored", "0 runs stored"):
+    for message in ("1 run stored", "0 runs stored"):
         assert main(["history", "add", "sub/new.db", "run.json"]) == 0
         assert message in capsys.readouterr().out
     assert main(["history", "record", "sub/new.db", "0000"]) == 0
@@ -113,9 +113,9 @@ def test_waiting_runs_are_counted_and_sent(history: str, here: Path, capsys: pyt
     place = address.parse(history, here)
     spool.keep(run_number(99), spool.folder(place))
     assert main(["history", "list", history]) == 0
-    assert f"1 runs wait in {spool.folder(place)}" in capsys.readouterr().out
+    assert f"Not sent yet: 1 run in {spool.folder(place)}" in capsys.readouterr().out
     assert main(["history", "send", history]) == 0
-    assert "1 runs stored" in capsys.readouterr().out
+    assert "1 run stored" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ class TestSynth:
             (["tiny", "--seed", "x7"], "'x7' is not a whole number"),
             (["tiny", "--format", "st", "--output", "a.gguf"], "are different formats"),
             (["tiny", "--output", "a.bin"], "does not end in .pth, .st"),
-            (["tiny", "--output", "a.st", "--precision", "bf16"], "web-rwkv reads f16 only"),
+            (["tiny", "--output", "a.st", "--dtype", "bf16"], "web-rwkv reads f16 only"),
         ],
     )
     def test_invalid_arguments_are_refused(self, arguments: list[str], reason: str, run: Run, place: Path) -> None:
@@ -121,7 +121,7 @@ class TestConvert:
 
     def test_the_precision_can_be_chosen(self, run: Run) -> None:
         run("synth", "tiny", "--output", "a.st")
-        assert run("convert", "a.st", "b.gguf", "--precision", "f32")[0] == 0
+        assert run("convert", "a.st", "b.gguf", "--dtype", "f32")[0] == 0
         assert read_header(Path("b.gguf")).quant == "f32"
 
     def test_a_synthetic_model_can_be_converted(self, run: Run) -> None:
@@ -154,7 +154,7 @@ class TestConvert:
             (["a.st", "folder.gguf", "--force"], 1, "exists"),
             (["nonsense", "b.gguf"], 1, "unknown model 'nonsense'"),
             (["a.st"], 2, "required: TARGET"),
-            (["a.st", "b.gguf", "--precision", "q8_0"], 2, "invalid choice: 'q8_0'"),
+            (["a.st", "b.gguf", "--dtype", "q8_0"], 2, "invalid choice: 'q8_0'"),
         ],
     )
     def test_invalid_arguments_are_refused(

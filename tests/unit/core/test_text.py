@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_rwkvperf.core.text import is_secret, printable, redacted, safe, without_passwords
+from pytest_rwkvperf.core.text import counted, did_you_mean, is_secret, printable, redacted, safe, without_passwords
 
 TOKENS = [
     "ghp_" + "a1B2" * 9,
@@ -119,3 +119,16 @@ def test_other_arguments_are_unchanged() -> None:
     assert without_passwords("postgresql://host/db?user=me&password=hush&a=b") == (
         "postgresql://host/db?user=me&password=***&a=b"
     )
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 runs"), (1, "1 run"), (2, "2 runs")])
+def test_a_noun_has_its_number(count: int, text: str) -> None:
+    assert counted(count, "run") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("inconclusiv", "inconclusive"), ("SKIP", "skip"), ("never", ""), ("", "")]
+)
+def test_a_misspelt_name_is_asked_back(text: str, meant: str) -> None:
+    known = ("skip", "no-baseline", "inconclusive")
+    assert did_you_mean(text, known) == (f" (did you mean {meant!r}?)" if meant else "")

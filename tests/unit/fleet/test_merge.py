@@ -185,6 +185,35 @@ def test_replacing_removes_the_other_sessions(tmp_path: Path) -> None:
         assert sessions_in(tmp_path) == [("2002", ["pp16"])]
 
 
+def test_a_record_that_ten_newer_ones_push_out_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    newer = [dated(f"20{year}", pp16=[10**7 + year]) for year in range(11, 21)]
+    merge.save(merge.join(newer, []), Path("baselines"), replacing=False)
+    Path("old.json").write_text(records.dumps(dated("2001", pp16=[10**7], tg4=[10**6])), "utf-8")
+    for _ in range(2):
+        assert main(["merge", "old.json", "--save-baseline"]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Not saved")]
+        assert line.endswith(": llama-cpp-q8_0-cpu, pp16 of 2001: 10 sessions that are newer or calmer are stored."), (
+            "the other workload has its first session"
+        )
+    assert main(["merge", "old.json", "--save-baseline=replace"]) == 0
+    assert "Not saved" not in capsys.readouterr().out
+
+
+def test_a_record_that_is_refused_is_not_said_to_be_pushed_out(tmp_path: Path) -> None:
+    merge.save(merge.join([dated("2001", pp16=[10**7])], []), tmp_path, replacing=False)
+    run = dated("2002", pp16=[2 * 10**7])
+    (case,) = run.cases
+    assert case.measured is not None
+    other = replace(case.measured, model=replace(case.measured.model, content_hash="b" * 64))
+    merged = merge.join([replace(run, cases=(replace(case, measured=other),))], [])
+    _, (refused,) = merge.save(merged, tmp_path, replacing=False)
+    assert "is stored for another model content" in refused.reason
+    assert merge.pushed_out(merged, tmp_path, crowded=False) == []
+
+
 def test_unusable_baseline_does_not_stop_other_machines(tmp_path: Path) -> None:
     broken = files.path_for(tmp_path, of_machine(1).fingerprint)
     broken.write_text("{", "utf-8")

@@ -88,7 +88,9 @@ def test_reason_for_no_baseline_does_not_depend_on_the_order() -> None:
 
 def test_coarse_comparison_is_pointed_out() -> None:
     record = of_items(with_verdict("IMPROVEMENT"), unbounded("REGRESSION", detectable=0.11))
-    assert steps(record)[-1].startswith("1 of 2 find only slowdowns of more than 2 times the tolerance (11% at best)")
+    assert steps(record)[-1].startswith(
+        "1 of 2 detects only slowdowns of more than 2 times the tolerance (11% at best)"
+    )
 
 
 def test_saving_run_says_what_it_saved_and_where() -> None:
@@ -122,7 +124,7 @@ def test_a_crowded_session_is_named_as_not_saved_with_what_to_do() -> None:
 def test_a_crowded_session_that_was_asked_for_is_not_advised_to_be_committed() -> None:
     record = report_record(recorded(CROWDED, with_verdict("NO-BASELINE")))
     saving, why = steps(record, Saved(Path("here.json"), 1), save="append", save_crowded=True)
-    assert saving == "Saved 1 workloads to here.json."
+    assert saving == "Saved 1 workload to here.json."
     assert why.startswith("Other processes took 45% of the processor meanwhile.")
 
 
@@ -135,7 +137,7 @@ def test_an_a_a_run_says_that_a_crowded_machine_left_no_noise() -> None:
 
 def test_regressions_are_named_as_not_saved_unless_replacing() -> None:
     record, saved = of_items(with_verdict("REGRESSION"), with_verdict("PASS")), Saved(Path("here.json"), 1)
-    accepted = ["Saved 1 workloads to here.json; commit it."]
+    accepted = ["Saved 1 workload to here.json; commit it."]
     refused = "llama-cpp-q8_0-cpu tg128@d4096; --rwkv-save-baseline=replace accepts them."
     assert steps(record, saved=saved, save="append") == [
         *accepted, f"Regressions are not saved: {refused}",
@@ -191,6 +193,12 @@ def test_section_is_title_troubles_table_and_sentences() -> None:
     ]
 
 
+def test_what_was_measured_alone_is_named_as_not_judged() -> None:
+    lines = written(record=of_items(replace(with_verdict("PASS"), verdict=None)))
+    assert lines[2].endswith("not judged")
+    assert lines[3:] == ["Measured, not judged (no test called check() for it): llama-cpp-q8_0-cpu tg128@d4096."]
+
+
 def test_run_without_results_has_no_section() -> None:
-    assert written() == written(record=of_items(replace(with_verdict("PASS"), verdict=None))) == []
+    assert written() == written(record=of_items(replace(with_verdict("INVALID"), verdict=None))) == []
     assert written(troubles=("trouble",)) == ["RWKV-7 throughput", "trouble"]
