@@ -128,8 +128,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         config.stash[finish.RESULT] = finish.finish(pytest_session, config.stash[SESSION])
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table, and one sentence for what to do next."""
+    """The tables, below those of other plugins, and one sentence for what to do next."""
     if (session := config.stash.get(SESSION, None)) is not None:
         from pytest_rwkvperf.run import finish, terminal
 

@@ -2,7 +2,7 @@
 
 setup        install all that measuring and testing need
 setup-cuda   the same with llama.cpp for NVIDIA's GPUs; --with-installed: with the packages of the Python that runs this
-bench ...    set-up, then `pytest --rwkv-backend=all ...`
+bench ...    set-up, then the shipped suite: `pytest rwkvperf --rwkv-backend=all ...`
 test ...     set-up, then all tests of the project and of the binding, or `pytest ...`
 lint         ruff and import-linter; rustfmt and clippy where they are installed
 types        mypy, strict, over the package, the tests and the tools
@@ -63,7 +63,7 @@ PROOFS = {  # what `prove` runs, in this order, from benchmarks/
 }  # fmt: skip
 CRATE = "--manifest-path native/web-rwkv/Cargo.toml"
 COMMANDS = {  # the lines of the other commands, programs of .venv but for cargo
-    "bench": "pytest --rwkv-backend=all",
+    "bench": "pytest rwkvperf --rwkv-backend=all",  # the shipped suite alone: the project's tests are not collected
     "test": f"cargo test {CRATE} --release --locked; "
     "pytest -c native/web-rwkv/pyproject.toml native/web-rwkv/tests; "
     "pytest -n 3 --dist loadfile --no-loadscope-reorder",  # a file's tests share engines; much of their time is waiting

@@ -10,6 +10,7 @@ import importlib
 
 from pytest_rwkvperf.core.engine import Backend, BackendDefaults
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.core.text import did_you_mean
 
 GROUP = "pytest_rwkvperf.backends"
 
@@ -90,8 +91,7 @@ def choose(text: str, option: str = "--rwkv-backend") -> tuple[dict[str, str], b
     if unknown or not names:
         value = unknown[0] if unknown else text
         allowed = ", ".join([*known, *(f"{name}:/path" for name in EXECUTABLES)])
-        likely = value.lower().replace("_", "-")
-        meant = f" (did you mean {likely!r}?)" if likely in known else ""
+        meant = did_you_mean(value, ["all", *known, *EXECUTABLES])
         raise OptionError(f"{option}={value!r} is unknown{meant}; allowed: all, {allowed}")
     known |= programs
     return {name: known[name] for name in dict.fromkeys(text.partition(":")[0] for text in names)}, True

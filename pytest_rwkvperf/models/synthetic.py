@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pytest_rwkvperf.core.errors import ModelError
+from pytest_rwkvperf.core.text import did_you_mean
 from pytest_rwkvperf.models.shapes import SHAPES, Shape, TensorSpec
 from pytest_rwkvperf.models.weights import DTYPES, Array
 
@@ -147,7 +148,10 @@ def parse(reference: str) -> SyntheticModel:
     label = reference.removeprefix(PREFIX)
     name, _, seed = label.partition(":")
     if name not in SHAPES:
-        raise ModelError(f"unknown synthetic shape {name!r} in {reference!r}; the shapes are {', '.join(SHAPES)}")
+        meant = did_you_mean(name, SHAPES)
+        raise ModelError(
+            f"unknown synthetic shape {name!r} in {reference!r}{meant}; the shapes are {', '.join(SHAPES)}"
+        )
     if (seed and not (seed.isascii() and seed.isdigit())) or label.endswith(":"):
         raise ModelError(f"seed {seed!r} in {reference!r} is not a whole number; write for example {PREFIX}{name}:7")
     number = int(seed or 0)

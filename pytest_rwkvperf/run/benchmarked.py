@@ -1,18 +1,30 @@
 """Pass samples to pytest-benchmark through its public fixture, so that its table, JSON and compare work on them.
 
-Nothing is timed again: the fixture gets a clock that each recorded sample advances.
+Nothing is timed again: the fixture gets a clock that each recorded sample advances. Only a run that asks for something
+of pytest-benchmark's gives it samples, because its table would push the verdicts off the screen.
 """
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import asdict
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.measure.measurement import Measurement
+
+_ASKING = tuple(
+    f"--benchmark-{name}"
+    for name in (
+        *("autosave", "columns", "compare", "enable", "group-by", "histogram", "json", "name", "only", "save", "sort"),
+        *("time-unit", "verbose"),
+    )
+)
+"""The options of pytest-benchmark, or their beginnings, that ask for its table, its files or its comparison."""
 
 
 class RecordedClock:
@@ -47,17 +59,35 @@ def _versions(items: tuple[tuple[str, str], ...]) -> dict[str, str]:
     return dict(items)
 
 
-def publish(request: pytest.FixtureRequest, measurement: Measurement) -> None:
+def is_asked(config: pytest.Config) -> bool:
+    """Whether a run asks for something of pytest-benchmark's, on the command line, in an ini file or a variable."""
+    if not config.pluginmanager.hasplugin("benchmark") or config.getoption("--benchmark-skip"):
+        return False
+    variable = shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
+    words = (*config.invocation_params.args, *config.getini("addopts"), *variable)
+    return any(str(word).startswith(_ASKING) for word in words)
+
+
+def name_item(request: pytest.FixtureRequest, item_id: str) -> None:
+    """Where a test uses `benchmark` itself, give it the item's id as a parameter: its JSON has no form for an Item."""
+    if "benchmark" in request.node.fixturenames and request.config.pluginmanager.hasplugin("benchmark"):
+        _name(request.getfixturevalue("benchmark"), item_id)
+
+
+def _name(benchmark: Any, item_id: str) -> None:  # noqa: ANN401 - pytest-benchmark has no types
+    benchmark.params = {**benchmark.params, "rwkv_perf": item_id}
+
+
+def publish(request: pytest.FixtureRequest, measurement: Measurement, item_id: str) -> None:
     """Replay a measurement's samples in a test's `benchmark` fixture, with the case in `extra_info`.
 
-    Do nothing if pytest-benchmark is inactive or skips, or if the test uses the fixture itself: it works only once.
+    Do nothing unless the run asks for it, or if the test uses the fixture itself: it works only once.
     """
-    if not request.config.pluginmanager.hasplugin("benchmark") or request.config.getoption("--benchmark-skip"):
-        return
-    if "benchmark" in request.node.fixturenames:
+    if "benchmark" in request.node.fixturenames or not is_asked(request.config):
         return
     request.node.add_marker(_marker(str(measurement.workload)))
     benchmark = request.getfixturevalue("benchmark")
+    _name(benchmark, item_id)
     times = iter([sample.nanoseconds / 1e9 for row in measurement.samples for sample in row])
     case = measurement.record.case
     benchmark.extra_info.update(

@@ -396,6 +396,7 @@ def scheduler(config: pytest.Config, log: Any, session: Session) -> Any:  # noqa
 
 def announcement(config: pytest.Config, session: Session) -> list[str]:
     """What will be measured, for how long, and with which suite."""
+    from pytest_rwkvperf.core.text import counted
     from pytest_rwkvperf.machine import observers
     from pytest_rwkvperf.measure.pairs import FEWEST_SAMPLES
     from pytest_rwkvperf.measure.plan import MIN_PROCESSES
@@ -408,9 +409,9 @@ def announcement(config: pytest.Config, session: Session) -> list[str]:
         why = "no selected test asks for rwkv_perf within what the options name"
         return [f"rwkvperf: nothing to measure: {why}; --rwkv-suite=yes adds the shipped ones"]
     suite = "the shipped suite" if config.stash[_WITH_SUITE] else "your own tests"
-    counts = f"{len(selected.cases)} cases, {len(selected.planned)} workloads"
+    counts = f"{counted(len(selected.cases), 'case')}, {counted(len(selected.planned), 'workload')}"
     if count := selected.comparisons - len(selected.items):
-        counts += f", {count} invariants"
+        counts += f", {counted(count, 'invariant')}"
     share = f"{settings.budget_seconds / len(selected.cases):.0f} s a case"
     ab = f"{MIN_PAIRS} pairs of processes x {FEWEST_SAMPLES} samples"
     least = ab if settings.ab else f"{MIN_PROCESSES} processes x {MIN_SAMPLES} samples"

@@ -12,9 +12,10 @@ import pytest
 
 from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.core.errors import OptionError, RwkvPerfError
+from pytest_rwkvperf.core.text import did_you_mean
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.models.model import ModelFile
-from pytest_rwkvperf.run.benchmarked import publish
+from pytest_rwkvperf.run.benchmarked import name_item, publish
 from pytest_rwkvperf.run.fixtures import PROPERTY
 from pytest_rwkvperf.run.selection import chunk_of, devices
 from pytest_rwkvperf.run.verdicts import fails
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
 
     import numpy.typing as npt
+    from typing_extensions import Self
 
     from pytest_rwkvperf.core.cases import Question
     from pytest_rwkvperf.core.engine import Device
@@ -45,13 +47,14 @@ class Perf:
         self._session = session
         self._request = request
         self._published = False
+        name_item(request, session.selected.id_of(self.item))
 
     def measure(self) -> Measurement:
         """Samples, throughput with its interval, memory and conditions; measured once per case and run."""
         with clean_failure():
             measurement = self._session.measure(self.item)
             if not self._published:
-                publish(self._request, measurement)
+                publish(self._request, measurement, self._session.selected.id_of(self.item))
                 self._published = True
             return measurement
 
@@ -80,10 +83,23 @@ def clean_failure() -> Iterator[None]:
 
 
 class EngineSession:
-    """A model open in a worker process of its own."""
+    """A model open in a worker process of its own, until `close()`, the end of a `with` block or the test's end."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._is_open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, which frees its memory and its device; again does nothing."""
+        if self._is_open:
+            self._is_open = False
+            self._worker.close()
 
     def prefill(self, tokens: Iterable[SupportsIndex]) -> None:
         """Advance the state by a prompt.
@@ -114,6 +130,8 @@ class EngineSession:
         self._ask("clear")
 
     def _ask(self, do: str, **arguments: object) -> Any:  # noqa: ANN401 - JSON
+        if not self._is_open:
+            raise OptionError(f"{do}() on an engine that was closed; open() gives another one")
         return self._worker.request(do, SAMPLE_SECONDS, None, **arguments)
 
 
@@ -127,7 +145,7 @@ def _token(value: SupportsIndex) -> int:
 
 
 class BackendHandle:
-    """An engine, as a test may use it; its sessions end with the test."""
+    """An engine, as a test may use it; what it opened ends with the test at the latest."""
 
     def __init__(self, engine: FoundEngine, session: Session, stack: ExitStack) -> None:
         self._engine = engine
@@ -161,10 +179,13 @@ class BackendHandle:
             )
         backend = self._engine.backend
         if not backend.accepts(quant):
-            raise OptionError(f"{backend.name} knows no quant {quant!r}; allowed: {', '.join(backend.quants)}")
+            meant = did_you_mean(quant, backend.quants)
+            raise OptionError(f"{backend.name} knows no quant {quant!r}{meant}; allowed: {', '.join(backend.quants)}")
         if backend.file_quant(quant) not in (None, model.quant):
             raise OptionError(f"{model.path} is {model.quant}, not {quant}; make that file first (rwkv_perf does)")
-        return EngineSession(self._stack.enter_context(self._worker(model, quant, device)))
+        session = EngineSession(self._worker(model, quant, device))
+        self._stack.callback(session.close)
+        return session
 
     def _worker(self, model: ModelFile, quant: str, device: str | None) -> Worker:
         settings, backend = self._session.settings, self._engine.backend

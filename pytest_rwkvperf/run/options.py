@@ -112,7 +112,8 @@ OPTIONS = (
     Option(
         "workload",
         "",
-        "ppN prefill, tgN generation, @dN after N tokens of context. Default: pp512,tg128",
+        "ppN prefill, tgN generation, @dN after N tokens of context. Default: pp512,tg128, and pp32,tg8 on a "
+        "software adapter (llvmpipe)",
         "LIST",
         kind="list",
     ),
@@ -612,7 +613,10 @@ def _choice(name: str, text: str, allowed: tuple[Any, ...]) -> Any:  # noqa: ANN
     if "yes" in allowed:
         text = _SWITCHES.get(text.lower(), text)
     if text not in allowed:
-        raise OptionError(f"--rwkv-{name}={text!r} is unknown; allowed: {', '.join(allowed)}{_path_hint(text)}")
+        from pytest_rwkvperf.core.text import did_you_mean
+
+        known = f"{did_you_mean(text, allowed)}; allowed: {', '.join(allowed)}"
+        raise OptionError(f"--rwkv-{name}={text!r} is unknown{known}{_path_hint(text)}")
     return text
 
 

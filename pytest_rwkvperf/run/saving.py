@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.core import atomic
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.environments import wheels
 from pytest_rwkvperf.machine import fingerprint, observers
@@ -76,6 +77,31 @@ def keep_noise(settings: Settings, folder: RunFolder) -> KeptNoise | None:
     if not noise:
         return None
     return KeptNoise(files.save_noise(settings.baseline_dir, fingerprint.read(), noise), noise)
+
+
+def check_folders(settings: Settings) -> None:
+    """Try what a save at the end of the run will write to.
+
+    Raises:
+        OptionError: a folder or file cannot be written.
+    """
+    stores = {"--rwkv-save-baseline": settings.save != "no", "--rwkv-aa": settings.aa}
+    for option in (option for option, given in stores.items() if given):
+        folder = settings.baseline_dir
+        paths = [files.path_for(folder, fingerprint.read())]
+        paths += [recipe.path_in(folder)] if option == "--rwkv-save-baseline" else []
+        for path in paths:
+            _check(path, f"{option} could not write {path}", "name another folder with --rwkv-baseline-dir")
+        if settings.keep_wheels is not None and settings.save != "no":
+            path = settings.keep_wheels / "wheel"
+            _check(path, f"--rwkv-keep-wheels could not write to {settings.keep_wheels}", "name another folder")
+
+
+def _check(path: Path, refusal: str, remedy: str) -> None:
+    try:
+        atomic.check_replaceable(path)
+    except OSError as error:
+        raise OptionError(f"{refusal}: {error}; make that possible, or {remedy}") from error
 
 
 def check_unwatched(settings: Settings) -> None:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from pytest_rwkvperf.backends.registry import EXECUTABLES
 from pytest_rwkvperf.core.cases import Case, Item, Workload, cross, disambiguated
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.core.text import did_you_mean
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine
 from pytest_rwkvperf.run.options import EVERY, read_share
 from pytest_rwkvperf.worker import native
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import pytest
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
 DEFAULT_WORKLOADS = ("pp512", "tg128")
 """llama-bench's defaults, which the guide's reports show."""
+
+SOFTWARE_WORKLOADS = ("pp32", "tg8")
+"""The defaults on a software adapter (llvmpipe): enough to show that the path through the driver computes rightly.
+Its speed is of interest to few, and DEFAULT_WORKLOADS took two thirds of a run of all engines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +110,10 @@ class Selected:
         """What each case is called, so that no two are called the same."""
         return {case: shown.label for case, shown in disambiguated(self.cases).items()}
 
+    def id_of(self, item: Item) -> str:
+        """An item's part of its test's id."""
+        return f"{self.labels[item.case]}-{item.workload}"
+
 
 def read_markers(markers: Iterable[pytest.Mark]) -> Request:
     """Check the arguments of `@pytest.mark.rwkv(quant=[...], workload=[...], tolerance="3%")`.
@@ -118,7 +127,9 @@ def read_markers(markers: Iterable[pytest.Mark]) -> Request:
     for marker in markers:
         unknown = [*map(repr, marker.args), *sorted(set(marker.kwargs) - {"quant", "workload", "tolerance"})]
         if unknown:
-            raise OptionError(f"the rwkv marker knows no argument {unknown[0]}; allowed: quant=, workload=, tolerance=")
+            meant = did_you_mean(unknown[0], ("quant", "workload", "tolerance"))
+            allowed = "allowed: quant=, workload=, tolerance="
+            raise OptionError(f"the rwkv marker knows no argument {unknown[0]}{meant}; {allowed}")
         keywords = {**marker.kwargs, **keywords}
     tolerance = keywords.get("tolerance")
     return Request(
@@ -151,8 +162,9 @@ def check_quants(settings: Settings, request: Request, backends: Sequence[Backen
     by_name = {backend.name: backend for backend in backends}
     for name, quants in settings.quants_by_backend.items():
         if name not in by_name:
+            meant = did_you_mean(name, by_name)
             raise OptionError(
-                f"--rwkv-quant names {name!r}, which --rwkv-backend did not select ({', '.join(by_name)})"
+                f"--rwkv-quant names {name!r}, which --rwkv-backend did not select{meant} ({', '.join(by_name)})"
             )
         for quant in quants:
             if not by_name[name].accepts(quant):
@@ -161,9 +173,10 @@ def check_quants(settings: Settings, request: Request, backends: Sequence[Backen
 
 
 def _meant(quant: str, backends: Sequence[Backend]) -> str:
-    """A question whether another spelling was meant: llama.cpp's own tools print its quants in capitals."""
-    likely = quant.strip().lower().replace("-", "_")
-    return f" (did you mean {likely!r}?)" if any(backend.accepts(likely) for backend in backends) else ""
+    """A question about the quant that was meant, which a backend may accept without listing it (int8@31)."""
+    lower = quant.strip().lower()
+    unlisted = [lower] if any(backend.accepts(lower) for backend in backends) else []
+    return did_you_mean(quant, [*(name for backend in backends for name in backend.quants), *unlisted])
 
 
 def check_chunk(settings: Settings, backends: Sequence[Backend]) -> None:
@@ -190,24 +203,22 @@ def check_devices(settings: Settings, engines: Sequence[FoundEngine]) -> None:
     for wanted in settings.devices:
         if wanted != EVERY and not any(_is_called(id_, wanted) for ids in available.values() for id_ in ids):
             listed = "; ".join(f"{name}: {', '.join(ids)}" for name, ids in available.items())
-            raise OptionError(f"--rwkv-device={wanted!r} is not a device of any engine here; there are {listed}")
+            meant = did_you_mean(wanted, [EVERY, *(id_ for ids in available.values() for id_ in ids)])
+            raise OptionError(f"--rwkv-device={wanted!r} is not a device of any engine here{meant}; there are {listed}")
 
 
 def items(
     settings: Settings, request: Request, engines: Iterable[FoundEngine], limits: ModelLimits, default_threads: int
 ) -> tuple[Item, ...]:
     """Every item of a test: cases of each engine that can serve the model, times workloads."""
-    wanted = _both(settings.workloads, request.workloads)
-    none_asked = not (settings.workloads or request.workloads)
-    workloads = [Workload.parse(text) for text in (DEFAULT_WORKLOADS if none_asked else wanted)]
     threads = settings.threads or (default_threads,)
     # Software adapters first: their minimum takes so long that it decides what is left of the budget for the others.
     places = sorted(
         ((engine, device) for engine in engines for device in devices(settings, engine)),
         key=lambda place: place[1].kind != "software",
     )
-    cases = [
-        Case(engine.backend.name, limits.name, quant, device.id, count, chunk, protocol)
+    chosen = [
+        (Case(engine.backend.name, limits.name, quant, device.id, count, chunk, protocol), device)
         for engine, device in places
         if engine.backend.format in limits.formats
         for protocol in protocols(settings, engine.backend.name)
@@ -217,8 +228,32 @@ def items(
     ]
     return tuple(
         item
-        for item in cross(cases, workloads)
+        for case, device in chosen
+        for item in cross([case], workloads(settings, request, device, case.protocol))
         if item.case.protocol == "uniform" or native.supported(item.case.backend, item.workload)
+    )
+
+
+def workloads(settings: Settings, request: Request, device: Device, protocol: ProtocolName) -> list[Workload]:
+    """What is measured on a device: what the options and the marker name, or the default."""
+    wanted: Sequence[str] = _both(settings.workloads, request.workloads)
+    if not (settings.workloads or request.workloads):
+        shrinks = device.kind == "software" and protocol == "uniform"
+        wanted = SOFTWARE_WORKLOADS if shrinks else DEFAULT_WORKLOADS
+    return [Workload.parse(text) for text in wanted]
+
+
+def shrunk(settings: Settings, questions: Iterable[Question], device_of: Callable[[Case], Device]) -> str:
+    """A sentence where a software adapter is measured with its own default workloads; empty if none is."""
+    own = {Workload.parse(text) for text in SOFTWARE_WORKLOADS}
+    items = [question.item for question in questions if question.item.workload in own]
+    cases = dict.fromkeys(item.case for item in items if device_of(item.case).kind == "software")
+    if settings.workloads or not cases:
+        return ""
+    places = ", ".join(dict.fromkeys(f"{case.backend} on {case.device}" for case in cases))
+    return (
+        f"{places}: a software adapter, measured with {' and '.join(SOFTWARE_WORKLOADS)}, which suffice to check the "
+        f"path; --rwkv-workload={','.join(DEFAULT_WORKLOADS)} measures it as the others"
     )
 
 

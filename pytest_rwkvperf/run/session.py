@@ -17,7 +17,7 @@ from pytest_rwkvperf.run.engines import Engines
 from pytest_rwkvperf.run.folder import Outline, RunFolder
 from pytest_rwkvperf.run.launcher import CaseRequest, Launcher
 from pytest_rwkvperf.run.lease import hardware
-from pytest_rwkvperf.run.selection import Selected
+from pytest_rwkvperf.run.selection import Selected, shrunk
 from pytest_rwkvperf.run.tested_model import TestedModel
 from pytest_rwkvperf.run.verdicts import Verdicts, read_reference
 from pytest_rwkvperf.verdict import judgement, steps
@@ -60,6 +60,7 @@ class Session:
         """
         folders.check_cache()
         saving.check_unwatched(self.settings)
+        saving.check_folders(self.settings)
         _ = self.engines.answers
         if self.settings.aa or not self.settings.ab:  # what A/A learns goes into the baseline
             _ = self._reference, self.engines.recipe
@@ -75,9 +76,13 @@ class Session:
         self.folder.keep_outline(Outline(self.selected.planned, tuple(self.engines.missing), places))
 
     def plan(self) -> list[str]:
-        """Of each engine whose software is not the baseline's: which steps decide, and how they share the risk."""
+        """What is measured otherwise than usual: on software adapters, and of engines that are not the baseline's.
+
+        Of these: which steps decide, and how they share the risk.
+        """
         changed = {case.backend for case in self.selected.questions if self._verdicts.ab_may_follow(case)}
-        return [self._verdicts.plan(backend) for backend in sorted(changed)]
+        less = shrunk(self.settings, self.selected.by_test.values(), self.engines.device)
+        return [*filter(None, [less]), *(self._verdicts.plan(backend) for backend in sorted(changed))]
 
     def measure(self, item: Item) -> Measurement:
         """Measure an item's case with all its selected workloads, unless that has been done.

@@ -62,7 +62,7 @@ def test_unchanged_code_passes(runs: Runs) -> None:
     assert (result.ret, only(result)) == (0, ("1.000", "PASS"))
     result.stdout.re_match_lines_random(
         [
-            r"Smallest slowdown that such a run finds 19 times in 20: scripted-fp16-cpu pp16 1\.0%\.",
+            r"Smallest slowdown that such a run detects 19 times in 20: scripted-fp16-cpu pp16 1\.0%\.",
             rf"rwkvperf: .*at least {MIN_PAIRS} pairs of processes.*in alternation with {re.escape(sys.executable)}",
             rf"scripted-fp16-cpu: pp16 50\.0 t/s ± [12]\.\d%; {MIN_PAIRS} processes, ended by verdict",
         ]

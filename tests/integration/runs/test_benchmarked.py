@@ -34,6 +34,10 @@ def test_the_json_has_the_samples_in_order(runs: Runs) -> None:
     prefill = benchmarks[0]
     assert prefill["extra_info"]["tokens_per_second"]["median"] == pytest.approx(16 / prefill["stats"]["median"])
     assert prefill["extra_info"]["case"].startswith("scripted | synthetic:nano | fp16 | cpu")
+    assert [one["params"] for one in benchmarks] == [
+        {"rwkv_perf": f"scripted-fp16-cpu-{name}"} for name in ("pp16", "tg4")
+    ]
+    assert "UNSERIALIZABLE" not in (runs.pytester.path / "out.json").read_text()
 
 
 @pytest.mark.parametrize("option", ["--benchmark-disable", "--benchmark-skip", "-pno:benchmark"])
@@ -46,7 +50,30 @@ def test_verdicts_do_not_depend_on_pytest_benchmark(runs: Runs, option: str) -> 
 
 def test_a_test_may_use_the_benchmark_fixture_itself(runs: Runs) -> None:
     runs.pytester.makepyfile("def test_it(rwkv_perf, benchmark): rwkv_perf.check(); benchmark(lambda: None)")
-    runs.measuring().assert_outcomes(passed=1)
+    runs.measuring("--benchmark-json=out.json").assert_outcomes(passed=1)
+    (one,) = json.loads((runs.pytester.path / "out.json").read_text())["benchmarks"]
+    assert one["params"] == {"rwkv_perf": "scripted-fp16-cpu-pp16"}
+
+
+def test_verdicts_come_last_and_pytest_benchmarks_table_only_if_it_is_asked_for(runs: Runs) -> None:
+    runs.pytester.makepyfile(MEASURE_AND_COMPARE)
+    unasked = runs.measuring()
+    assert "benchmark 'pp16'" not in unasked.stdout.str()
+    for option in ("--benchmark-columns=min,median", "--benchmark-sort=min", "--benchmark-autosave"):
+        text = runs.measuring(option).stdout.str()
+        assert 0 < text.index("benchmark 'pp16': 1 tests") < text.index("RWKV-7 throughput"), option
+
+
+@pytest.mark.parametrize("place", ["ini", "variable"])
+def test_pytest_benchmark_is_asked_in_a_file_or_a_variable_too(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    runs.pytester.makepyfile(MEASURE_AND_COMPARE)
+    if place == "ini":
+        runs.pytester.makeini("[pytest]\naddopts = --benchmark-sort=mean")
+    else:
+        monkeypatch.setenv("PYTEST_ADDOPTS", "--benchmark-sort=mean")
+    assert "benchmark 'pp16': 1 tests" in runs.measuring().stdout.str()
 
 
 def test_benchmark_only_measures(runs: Runs) -> None:

@@ -94,7 +94,10 @@ def test_an_oldest_release_that_does_not_run_ends_the_search(capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--rwkv-quant=fp61"], "quant 'fp61' is known to none of the backends in use; allowed: scripted: fp16"),
+        (
+            ["--rwkv-quant=fp61"],
+            "quant 'fp61' is known to none of the backends in use (did you mean 'fp16'?); allowed: scripted: fp16",
+        ),
         (["--rwkv-qant=fp16"], "unrecognized arguments: --rwkv-qant=fp16"),
         (["-k", "nothing-of-this-name"], "nothing to measure: no selected test asks for rwkv_perf"),
     ],
@@ -152,7 +155,10 @@ def test_a_descending_range_is_refused_without_asking_the_index(
     [
         (["rwkv", "1.0"], "'1.0' is not a range"),
         (["numpy", "1..2"], "no backend is known for numpy; add --backend"),
-        (["rwkv", "1..2", "--backend", "lama-cpp"], "--backend='lama-cpp' is unknown; allowed: all, rwkv, llama-cpp"),
+        (
+            ["rwkv", "1..2", "--backend", "lama-cpp"],
+            "--backend='lama-cpp' is unknown (did you mean 'llama-cpp'?); allowed: all, rwkv, llama-cpp",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_without_asking_the_index(

@@ -72,9 +72,9 @@ def test_measuring_runs_the_shipped_suite_and_prints_the_table(runs: Runs) -> No
     result.assert_outcomes(passed=2)
     result.stdout.re_match_lines_random(
         [
-            r"rwkvperf: synthetic:nano, 1 cases, 2 workloads, the shipped suite \(--rwkv-suite=auto\)",
+            r"rwkvperf: synthetic:nano, 1 case, 2 workloads, the shipped suite \(--rwkv-suite=auto\)",
             r"rwkvperf: .*at least 3 processes x 3 samples each.*",
-            r"backend +quant +device +workload +t/s +± 95 % +baseline +ratio +bounds +finds +parity +by +verdict *",
+            r"backend +quant +device +workload +t/s +± 95 % +parity +verdict *",
             r"scripted +fp16 +cpu +pp16 +50\.00 +[12]\.\d% +0\.0e\+00 +NO-BASELINE",
             r"scripted +fp16 +cpu +tg4 +10\.00 +[12]\.\d% +0\.0e\+00 +NO-BASELINE",
             r"No baseline to compare with: .*--rwkv-save-baseline stores one\.",
@@ -428,7 +428,7 @@ def test_a_keyword_selects_what_is_measured(runs: Runs) -> None:
         "--rwkv-quant=fp16,int8", "--rwkv-workload=pp16,tg4", "-k", "int8 and tg4", trace=str(trace)
     )
     result.assert_outcomes(passed=1, deselected=3)
-    result.stdout.fnmatch_lines(["rwkvperf: synthetic:nano, 1 cases, 1 workloads*"])
+    result.stdout.fnmatch_lines(["rwkvperf: synthetic:nano, 1 case, 1 workload,*"])
     assert {line.split()[1] for line in trace.read_text(encoding="utf-8").splitlines()} == {"int8"}
 
 
@@ -531,6 +531,7 @@ def test_a_model_fixture_gives_the_file_in_its_format(runs: Runs, fixture: str) 
 
 HANDLE = """
     import numpy as np
+    import psutil
     import pytest
     from pytest_rwkvperf.core.errors import OptionError
     from pytest_rwkvperf.run.fixtures import SESSION, _backend
@@ -575,6 +576,18 @@ HANDLE = """
         assert engine.logits().argmax() == 16, "a mistake reached the engine"
         with pytest.raises(OptionError, match="st_model and gguf_model give, not .*Path.*; pass the fixture itself"):
             scripted.open(st_model.path, "fp16")
+        with scripted.open(st_model, "fp16") as short:
+            pid = short._worker.pid
+            short.decode(7)
+            assert short.logits().argmax() == 7 and psutil.pid_exists(pid)
+        assert not psutil.pid_exists(pid), "the process outlives the block"
+        with pytest.raises(OptionError, match="on an engine that was closed; open.. gives another"):
+            short.logits()
+        other.close()
+        other.close()
+        assert engine.logits().argmax() == 16, "another session was closed"
+        with pytest.raises(OptionError, match="did you mean 'int8'"):
+            scripted.open(st_model, "INT-8")
 """
 
 

@@ -61,7 +61,7 @@ def verdict(result: pytest.RunResult) -> str:
 def test_a_baseline_holds_raw_samples_and_the_machine(runs: Runs) -> None:
     result = runs.measuring(SAVE)
     path = the_file(runs)
-    assert f"Saved 1 workloads to {path}" in result.stdout.str()
+    assert f"Saved 1 workload to {path}" in result.stdout.str()
     content = json.loads(path.read_text(encoding="utf-8"))
     assert content["fingerprint"]["system"].lower() in path.name
     (session,) = sessions(path)
@@ -143,7 +143,7 @@ class TestSaving:
         assert result.ret == 1
         result.stdout.fnmatch_lines(
             [
-                "Saved 1 workloads to *",
+                "Saved 1 workload to *",
                 "Regressions are not saved: scripted-fp16-cpu pp16; --rwkv-save-baseline=replace accepts them.",
             ]
         )

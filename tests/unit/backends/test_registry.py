@@ -72,6 +72,17 @@ def test_an_unknown_backend_is_refused_with_the_known_ones(text: str, named: str
     assert f"--rwkv-backend={named!r} is unknown" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [("llama_cpp", "llama-cpp"), ("llamacpp", "llama-cpp"), ("Web_RWKV", "web-rwkv"), ("ALL", "all"), ("vllm", None)],
+)
+def test_a_backend_in_another_spelling_is_asked_back(text: str, meant: str | None) -> None:
+    with pytest.raises(OptionError) as caught:
+        registry.choose(text)
+    assert (f"(did you mean {meant!r}?)" in str(caught.value)) == (meant is not None)
+    assert meant is not None or "did you mean" not in str(caught.value)
+
+
 def test_all_with_other_names_is_refused() -> None:
     with pytest.raises(OptionError, match="write all alone"):
         registry.choose("rwkv,all")

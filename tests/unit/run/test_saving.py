@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_rwkvperf.core.cases import Item, Workload
+from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.environments.requirements import Reference
 from pytest_rwkvperf.machine import observers
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.run.folder import RunFolder
-from pytest_rwkvperf.run.saving import keep_noise, save
+from pytest_rwkvperf.run.saving import check_folders, keep_noise, save
 from pytest_rwkvperf.store import files
 from pytest_rwkvperf.verdict.judged import Judgement
-from tests.unit.building import CASE, make_record, make_run, record_of, throttled
+from tests.unit.building import CASE, SETTINGS, make_record, make_run, record_of, throttled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from pytest_rwkvperf.measure.record import CaseRecord
+    from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.result import Saved
 
 CROWDED = 0.45
@@ -88,3 +93,42 @@ def test_a_crowded_a_a_run_leaves_no_noise(tmp_path: Path, monkeypatch: pytest.M
     settings = SimpleNamespace(baseline_dir=tmp_path / "baselines")
     assert (keep_noise(settings, run) is None) == crowded  # type: ignore[arg-type]
     assert (tmp_path / "baselines").exists() != crowded
+
+
+def settings_of(folder: Path, **changed: Any) -> Settings:  # noqa: ANN401 - the settings' fields
+    return replace(SETTINGS, baseline_dir=folder / "baselines", **changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "option"),
+    [({"save": "append"}, "--rwkv-save-baseline"), ({"ab": Reference("interpreter", sys.executable)}, "--rwkv-aa")],
+)
+def test_a_folder_that_a_save_could_not_write_to_is_refused(
+    tmp_path: Path, changed: dict[str, Any], option: str
+) -> None:
+    check_folders(settings_of(tmp_path, **changed))
+    assert [*tmp_path.iterdir()] == [], "the check left something"
+    (tmp_path / "baselines").touch()
+    with pytest.raises(
+        OptionError, match=rf"^{option} could not write .*\.json: .*another folder with --rwkv-baseline-dir"
+    ):
+        check_folders(settings_of(tmp_path, **changed))
+    check_folders(settings_of(tmp_path))
+
+
+def test_a_file_or_folder_in_the_way_of_a_save_is_refused(tmp_path: Path) -> None:
+    saving = settings_of(tmp_path, save="append", keep_wheels=tmp_path / "wheels")
+    check_folders(saving)
+    (tmp_path / "wheels").touch()
+    with pytest.raises(OptionError, match=r"^--rwkv-keep-wheels could not write to .*wheels: .*or name another folder"):
+        check_folders(saving)
+    (tmp_path / "baselines" / "reference.json").mkdir(parents=True)
+    with pytest.raises(OptionError, match=r"reference\.json: .*it is a folder.*make that possible, or name another"):
+        check_folders(replace(saving, keep_wheels=None))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_dangling_link_in_the_way_of_a_save_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "baselines").symlink_to("gone")
+    with pytest.raises(OptionError, match="is a link to gone, which is not there"):
+        check_folders(settings_of(tmp_path, save="replace"))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.backends import llama_cpp, rwkv_pip, web_rwkv
-from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.cases import Question, Workload
 from pytest_rwkvperf.core.engine import Backend, Device
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.software import Software
@@ -25,6 +25,7 @@ from pytest_rwkvperf.run.selection import (
     devices,
     items,
     read_markers,
+    shrunk,
     unfit,
 )
 from tests.unit.building import SETTINGS
@@ -78,10 +79,10 @@ def quants_of(ids: list[str], backend: str) -> list[str]:
 
 def test_defaults_are_standard_quants_and_pp512_tg128() -> None:
     assert chosen() == [
-        "web-rwkv-fp16-vulkan:0-pp512",
-        "web-rwkv-fp16-vulkan:0-tg128",
-        "web-rwkv-int8-vulkan:0-pp512",
-        "web-rwkv-int8-vulkan:0-tg128",
+        "web-rwkv-fp16-vulkan:0-pp32",
+        "web-rwkv-fp16-vulkan:0-tg8",
+        "web-rwkv-int8-vulkan:0-pp32",
+        "web-rwkv-int8-vulkan:0-tg8",
         "rwkv-fp32-cpu-pp512",
         "rwkv-fp32-cpu-tg128",
         "rwkv-bf16-cpu-pp512",
@@ -91,6 +92,28 @@ def test_defaults_are_standard_quants_and_pp512_tg128() -> None:
         "llama-cpp-q8_0-cpu-pp512",
         "llama-cpp-q8_0-cpu-tg128",
     ]
+
+
+def test_a_software_adapter_is_measured_with_less_unless_workloads_are_asked_for_and_a_sentence_says_so() -> None:
+    def sentence(settings: Settings, request: Request, device: Device) -> str:
+        asked = [
+            Question(item, 0.05) for item in items(settings, request, (found(web_rwkv.BACKEND, device),), ANY_FORMAT, 2)
+        ]
+        return shrunk(settings, asked, lambda _: device)
+
+    asked = replace(DEFAULTS, workloads=("pp512",))
+    assert chosen(asked, engines=(WEB,)) == ["web-rwkv-fp16-vulkan:0-pp512", "web-rwkv-int8-vulkan:0-pp512"]
+    assert [one[-4:] for one in chosen(request=Request(workloads=("tg16",)), engines=(WEB,))] == ["tg16"] * 2
+    assert sentence(DEFAULTS, Request(), LLVMPIPE) == (
+        "web-rwkv on vulkan:0: a software adapter, measured with pp32 and tg8, which suffice to check the path; "
+        "--rwkv-workload=pp512,tg128 measures it as the others"
+    )
+    assert sentence(asked, Request(), LLVMPIPE) == sentence(DEFAULTS, Request(), VULKAN) == ""
+
+
+def test_an_engines_own_tool_measures_a_software_adapter_as_any_other() -> None:
+    ids = chosen(replace(DEFAULTS, protocols=("native",), quants=("fp16",)), engines=(WEB,))
+    assert ids == ["web-rwkv-fp16-vulkan:0-native-pp512", "web-rwkv-fp16-vulkan:0-native-tg128"]
 
 
 def test_software_adapters_come_first() -> None:
@@ -170,12 +193,21 @@ def test_an_unknown_quant_is_refused_with_the_known_ones(quant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("quant", "meant"), [("Q8_0", "q8_0"), ("Q4_K_M", "q4_k_m"), ("fp-16", None), ("BF16 ", "bf16")]
+    ("quant", "meant", "of_llama_cpp"),
+    [
+        ("Q8_0", "q8_0", "q8_0"),
+        ("Q4_K_M", "q4_k_m", "q4_k_m"),
+        ("q8-0", "q8_0", "q8_0"),
+        ("fp-16", "fp16", "f16"),
+        ("BF16 ", "bf16", "bf16"),
+        ("INT8@3", "int8@3", None),
+        ("gptq", None, None),
+    ],
 )
-def test_a_quant_in_another_spelling_is_asked_back(quant: str, meant: str | None) -> None:
+def test_a_quant_in_another_spelling_is_asked_back(quant: str, meant: str | None, of_llama_cpp: str | None) -> None:
     asked = (
         (replace(DEFAULTS, quants=(quant,)), meant),
-        (replace(DEFAULTS, quants_by_backend={"llama-cpp": (quant,)}), meant),
+        (replace(DEFAULTS, quants_by_backend={"llama-cpp": (quant,)}), of_llama_cpp),
     )
     for settings, expected in asked:
         with pytest.raises(OptionError) as caught:
@@ -231,7 +263,11 @@ def test_a_marker_takes_a_word_and_drops_duplicates() -> None:
     ("arguments", "keywords", "message"),
     [
         (("f16",), {}, "knows no argument 'f16'; allowed: quant=, workload=, tolerance="),
-        ((), {"quants": ["f16"]}, "knows no argument quants; allowed: quant=, workload=, tolerance="),
+        (
+            (),
+            {"quants": ["f16"]},
+            r"knows no argument quants \(did you mean .quant.\?\); allowed: quant=, workload=, tolerance=",
+        ),
         ((), {"quant": 8}, "quant= takes a list of strings, not 8"),
         ((), {"quant": ["f16", 8]}, r"quant= takes a list of strings, not \['f16', 8\]"),
         ((), {"workload": None}, "workload= takes a list of strings, not None"),

@@ -342,7 +342,7 @@ def test_arguments_go_to_pytest(venv: ModuleType, lines: list[list[str]], rest: 
     venv.main(["test", *rest])
     pytest = [str(venv.PYTHON), "-m", "pytest"]
     side_by_side = ["-n", "3", "--dist", "loadfile", "--no-loadscope-reorder"]
-    assert lines == [[*pytest, "--rwkv-backend=all", *rest], [*pytest, *side_by_side, *rest]]
+    assert lines == [[*pytest, "rwkvperf", "--rwkv-backend=all", *rest], [*pytest, *side_by_side, *rest]]
 
 
 def test_every_line_runs_and_one_failure_counts(venv: ModuleType, lines: list[list[str]]) -> None:
