@@ -12,7 +12,7 @@ import pytest
 
 from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.environments.requirements import Reference
+from pytest_rwkvperf.environments.references import Reference
 from pytest_rwkvperf.machine import observers
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.run.folder import RunFolder
