@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.history import trends
-from pytest_rwkvperf.reports.html import render_page
+from pytest_rwkvperf.reports import pages, plots
+from pytest_rwkvperf.reports.plots import Dots
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_rwkvperf.history.trends import Trend
 
@@ -17,36 +18,42 @@ def render(trend_list: Sequence[Trend], shown: str) -> str:
     """Render the page; `shown` is the history's address without secrets.
 
     Raises:
-        OptionError: Jinja2 or another package for pages is not installed.
+        OptionError: Jinja2 is not installed.
     """
-    described = [(i, trend, [trends.describe(turn) for turn in trend.turns]) for i, trend in enumerate(trend_list)]
-    data = {"data": [_chart(trend) for trend in trend_list]}
-    return render_page("trend.html.jinja", "trend.js", data, {"trends": described, "shown": shown})
+    # What changed last comes first.
+    ordered = sorted(trend_list, key=_runs_since_change)
+    described = [(trend, [trends.describe(turn) for turn in trend.turns], _plot(trend)) for trend in ordered]
+    changed = sum(bool(trend.turns) for trend in ordered)
+    return pages.render("trend.html.jinja", {"trends": described, "changed": changed, "shown": shown})
 
 
-def _chart(trend: Trend) -> dict[str, Any]:
-    """The data of a trend's chart: points, and levels between the change points."""
+def _runs_since_change(trend: Trend) -> int:
+    return len(trend.points) - (trend.turns[-1].change.index if trend.turns else -1)
+
+
+def _plot(trend: Trend) -> Dots:
+    """A trend's points with their intervals, and the levels between the change points."""
+    scale = plots.around([point.tokens_per_second for point in trend.points])
+    points = list(enumerate(trend.points))
+    paths = {
+        "turn": "".join(f"M{turn.change.index - 0.5:g} 0V{plots.HEIGHT:g}" for turn in trend.turns),
+        "level": "".join(
+            f"M{start - 0.5:g} {plots.height(scale, rate)}H{end - 0.5:g}" for start, end, rate in _levels(trend)
+        ),
+        "whisker": "".join(
+            f"M{index} {plots.height(scale, point.low)}V{plots.height(scale, point.high)}"
+            for index, point in points
+            if point.high is not None
+        ),
+        "trend": "".join(plots.dot(index, plots.height(scale, point.tokens_per_second)) for index, point in points),
+    }
+    return Dots(len(points), plots.HEIGHT, scale, paths)
+
+
+def _levels(trend: Trend) -> Iterator[tuple[int, int, float]]:
+    """The first run of each level, the first one after it, and its speed; one that is unknown is left out."""
     starts = [0, *(turn.change.index for turn in trend.turns)]
     ends = [*starts[1:], len(trend.points)]
     first = trend.turns[0].change.before if trend.turns else None
     rates = [first, *(turn.change.after for turn in trend.turns)]
-    return {
-        "points": [
-            {
-                "run": number,
-                "id": point.run[:8],
-                "started": point.started,
-                "commit": point.commit[:8],
-                "rate": point.tokens_per_second,
-                "low": point.low,
-                "high": point.high,
-            }
-            for number, point in enumerate(trend.points, 1)
-        ],
-        "levels": [
-            {"from": start + 0.5, "to": end + 0.5, "rate": rate}
-            for start, end, rate in zip(starts, ends, rates, strict=True)
-            if rate is not None
-        ],
-        "turns": [{"at": turn.change.index + 0.5} for turn in trend.turns],
-    }
+    return ((start, end, rate) for start, end, rate in zip(starts, ends, rates, strict=True) if rate is not None)

@@ -10,6 +10,7 @@ import pytest
 from pytest_rwkvperf.cli.main import main
 from pytest_rwkvperf.history import address, spool
 from pytest_rwkvperf.history.database import Database
+from pytest_rwkvperf.reports import figures
 from pytest_rwkvperf.store import record as records
 from tests.unit.history.conftest import run_number, stored, unflushed
 from tests.unit.history.test_trends import runs_with_step
@@ -55,10 +56,14 @@ def test_a_page_has_every_point_and_change_point(history: str, here: Path, capsy
     assert main(["history", "trend", history, "-o", "trend.html"]) == 0
     assert capsys.readouterr().out == "trend.html\n"
     text = (here / "trend.html").read_text(encoding="utf-8")
-    data = Parsed(text).data("data")
+    page = Parsed(text)
     (((_, points),)) = Database(address.parse(history, here)).series().items()
-    assert [item["rate"] for item in data[0]["points"]] == [point.tokens_per_second for point in points]
-    assert data[0]["turns"] == [{"at": 24.5}]
+    speeds = [row[4] for row in page.tables["Figures of every run"][1:]]
+    assert speeds == [figures.speed(point.tokens_per_second) for point in points]
+    drawn = {str(own["class"]): str(own["d"]) for tag, own, _ in page.elements if tag == "path"}
+    assert drawn["trend"].count("M") == len(points)
+    assert drawn["turn"] == "M23.5 0V100"
+    assert drawn["level"].count("M") == 2
     assert "from run 25 on (2026-01-25T12:00:00Z, 00000000): 8.0% slower" in text
     assert "llama.cpp b1 -&gt; b2" in text
 

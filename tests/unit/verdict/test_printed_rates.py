@@ -13,7 +13,7 @@ from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
 from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.measure.record import CaseRecord, Pairing
-from pytest_rwkvperf.reports import figures, html
+from pytest_rwkvperf.reports import figures, headline
 from pytest_rwkvperf.run import recording
 from pytest_rwkvperf.store.baseline import Baseline, Noise
 from pytest_rwkvperf.verdict.accept import stored_cases
@@ -65,7 +65,7 @@ def printed(judged: Judgement, measured: CaseRecord) -> None:
     assert quotient == pytest.approx(given["rwkv_ratio"], rel=1e-4)
     words = re.findall(r"(?:new|old|ratio) {2,4}([\d.]+)", describe(judged))
     assert float(words[0]) / float(words[1]) == pytest.approx(float(words[2]), rel=rounding)
-    assert html._item(0, case, item)["ratio"] == ratio
+    assert headline.ratio_of((case, item)) == ratio  # of the page
     # The record, from which the pages are made, and whose median is the one for other cases and runs.
     assert item.rate == new
     assert item.baseline == old
