@@ -20,6 +20,9 @@ INTERRUPTED = 2
 
 Found = tuple["RecordedCase", "RecordedItem"]
 
+_BROKEN = {"BROKEN", "INVALID"}
+"""Verdicts on invariants that do not hold."""
+
 _COUNTS = {
     "REGRESSION": "slower beyond the tolerance",
     "INVALID": "with wrong answers",
@@ -65,11 +68,8 @@ def _sentence(record: Record, found: dict[str, list[Found]]) -> tuple[Tone, str]
     if wrong := found["INVALID"]:
         engines = list(dict.fromkeys(engine(case) for case, _ in wrong))
         return "bad", f"Wrong answers from {wording.names(engines)}: their speed does not count"
-    broken = [(case, each) for case in record.cases for each in case.invariants if each.verdict in {"BROKEN", "INVALID"}]
-    if broken:
-        case, first = broken[0]
-        rest = f" and {wording.count(len(broken) - 1, 'more invariant')}" if len(broken) > 1 else ""
-        return "bad", f"The invariant {first.name}{rest} does not hold on {engine(case)}"
+    if broken := _broken(record):
+        return "bad", broken
     lost = list(dict.fromkeys(engine(case) for case in record.cases if case.failure))
     if lost:
         return "bad", f"{wording.names(lost)} could not be measured"
@@ -95,16 +95,30 @@ def _without_failures(record: Record, found: dict[str, list[Found]], total: int)
         every = "all " if 1 < settled == total else ""
         which = f"{every}{wording.count(settled, 'workload')}"
         return "good", f"Nothing got slower: {which} within the tolerance of {tolerances(record)}"
-    if held := [each for case in record.cases for each in case.invariants]:
-        open_ones = sum(each.verdict != "HOLDS" for each in held)
-        if open_ones:
-            return "unsure", f"{open_ones} of {wording.count(len(held), 'invariant')} not settled"
-        return "good", f"{wording.count(len(held), 'invariant')} hold{'s' if len(held) == 1 else ''}"
-    if compared := len(found["NO-BASELINE"]):
-        return "plain", f"{wording.count(compared, 'speed')} measured; no baseline to compare with"
-    if measured := [item for _, item in record.items() if item.rate]:
-        return "plain", f"{wording.count(len(measured), 'speed')} measured, none judged"
+    return _without_verdicts(record, len(found["NO-BASELINE"]))
+
+
+def _without_verdicts(record: Record, uncompared: int) -> tuple[Tone, str]:
+    invariants = [each for case in record.cases for each in case.invariants]
+    if unsettled := sum(each.verdict != "HOLDS" for each in invariants):
+        return "unsure", f"Not settled: whether {unsettled} of {wording.count(len(invariants), 'invariant')} hold"
+    if invariants:
+        return "good", "The invariant holds" if len(invariants) == 1 else f"All {len(invariants)} invariants hold"
+    if uncompared:
+        return "plain", f"{wording.count(uncompared, 'speed')} measured; no baseline to compare with"
+    if measured := sum(item.rate is not None for _, item in record.items()):
+        return "plain", f"{wording.count(measured, 'speed')} measured, none judged"
     return "plain", "Nothing was measured"
+
+
+def _broken(record: Record) -> str:
+    """That invariants do not hold; empty if all do."""
+    broken = [(case, each) for case in record.cases for each in case.invariants if each.verdict in _BROKEN]
+    if not broken:
+        return ""
+    case, first = broken[0]
+    rest = f", nor {len(broken) - 1} more" if len(broken) > 1 else ""
+    return f"The invariant {first.name} does not hold on {engine(case)}{rest}"
 
 
 def _slower(record: Record, slower: list[Found], total: int) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_rwkvperf.reports import headline
-from pytest_rwkvperf.store.record import Record, RecordedCase
+from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedInvariant
 from tests.unit.building import CASE, make_record, make_run, passed, recorded, report_record
 from tests.unit.reports.test_html import judged_record
 
@@ -76,6 +76,20 @@ def test_versions_of_both_sides_are_named_where_they_differ() -> None:
     items = [replace(item, verdict="IMPROVEMENT") for item in passed(new)]
     faster = report_record(recorded(new, *items, old=old))
     assert said(faster) == ("good", "pp16 is 2 times faster on llama-cpp 0.3.36 than on 0.3.35")
+
+
+def test_invariants_have_a_say() -> None:
+    (case,) = judged_record((None, None)).cases
+    held = RecordedInvariant("batching", "a claim", "pp16", "tg4", "time", "HOLDS", "", fails=False, tolerance=0.05)
+    broken = replace(held, verdict="BROKEN", fails=True)
+    unsettled = replace(held, verdict="INCONCLUSIVE")
+
+    def of(*invariants: RecordedInvariant) -> tuple[str, str]:
+        return said(report_record(replace(case, invariants=invariants)))
+
+    assert of(held, held) == ("good", "All 2 invariants hold")
+    assert of(held, unsettled) == ("unsure", "Not settled: whether 1 of 2 invariants hold")
+    assert of(held, broken, broken) == ("bad", "The invariant batching does not hold on llama-cpp 1, nor 1 more")
 
 
 def test_counts_are_of_each_verdict() -> None:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.core.work import WorkJudgement
 from pytest_rwkvperf.reports import figures, formats, html, report_files, sections, wording
 from pytest_rwkvperf.stats.estimates import Rate
 from pytest_rwkvperf.stats.verdicts import Comparison
 from pytest_rwkvperf.store import record
-from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem, SkippedEngine
+from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedInvariant, RecordedItem, SkippedEngine
 from tests.unit.building import CASE, make_record, make_run, passed, recorded, report_record, slower, with_verdict
 
 if TYPE_CHECKING:
@@ -300,3 +301,18 @@ def test_many_workloads_are_folded_behind_those_that_got_slower() -> None:
     assert "PASS" not in str(shown)
     assert str(folded).count("PASS") == 30
     assert "30 more workloads: 30 within the tolerance" in page.texts("summary")
+
+
+def test_invariants_and_work_are_shown() -> None:
+    (case,) = judged_record(("PASS", 1.0)).cases
+    found = RecordedInvariant(
+        "depth", "claim", "pp16", "tg4", "time", "BROKEN", "why", fails=True, tolerance=0.05,
+        comparison=Comparison(0.8, 0.78, 0.82, 0.05, 0.01, 0.2),
+    )  # fmt: skip
+    work = WorkJudgement("MORE WORK", ("twice the nodes",))
+    items = tuple(replace(item, work=work) for item in case.items)
+    page = parsed_page(report_record(replace(case, items=items, invariants=(found,))))
+    assert "Invariants" in page.texts("h2")
+    (judged, invariant) = page.texts("details", "row")
+    assert "MORE WORK: twice the nodes" in judged
+    assert invariant == "BROKEN depth llama-cpp pp16 / tg4 0.800 claimwhy"
