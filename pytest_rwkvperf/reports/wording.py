@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.stats.slowdown import slowdown
+from pytest_rwkvperf.stats.slowdown import percent_slower, slowdown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ def percent(value: float) -> str:
 
 def change(ratio: float) -> str:
     """What a ratio of new to old speed means: `35 % slower`, `2.4 times slower`, `same speed`."""
-    amount, word = abs(slowdown(ratio)), "slower" if ratio < 1 else "faster"
+    amount, word = abs(slowdown(ratio)), percent_slower(ratio).rpartition(" ")[2]
     if amount >= 1:
         return f"{amount + 1:.2g}{SPACE}times{SPACE}{word}" if amount < _ENDLESS else f"many times {word}"
     digits = 0 if amount >= 0.1 else 1  # noqa: PLR2004 - 10 %
@@ -48,7 +48,7 @@ def changes(low: float, high: float | None) -> str:
     word = last.rpartition(SPACE)[2]
     if not first.endswith(word):
         return f"{first} to {last}"
-    if word == "slower":  # the lower bound is the larger slowdown
+    if high < 1:  # the lower bound is the larger slowdown
         first, last = last, first
     return f"{first.removesuffix(f'{SPACE}{word}')} to {last}"
 
