@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.table import Table
+from rich.text import Text
+
+from pytest_rwkvperf.core.errors import RecordError
 from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.core.text import printable
-from pytest_rwkvperf.reports import terminal_tables
+from pytest_rwkvperf.reports import figures, terminal_tables
 from pytest_rwkvperf.run.options import read_share
-from pytest_rwkvperf.store.record import RecordedCase
-from pytest_rwkvperf.verdict import comparing
+from pytest_rwkvperf.store import exchanged, speeds
+from pytest_rwkvperf.store.record import Record, RecordedCase
+from pytest_rwkvperf.verdict import comparing, speed_ratios
 from pytest_rwkvperf.verdict.judged import recorded_item, with_distinct_cases
 from pytest_rwkvperf.verdict.reasons import describe
 
 if TYPE_CHECKING:
     import argparse
+    from pathlib import Path
 
     from pytest_rwkvperf.cli.console import Console
+    from pytest_rwkvperf.store.baseline import Baseline
+    from pytest_rwkvperf.store.speeds import Speed
 
 HELP = """compare two baselines or measurement records
 Each file is a baseline (--rwkv-save-baseline) or a record (--rwkv-report=FILE.json). The newest session of NEW is
@@ -25,10 +33,15 @@ status is 1 if something got slower.
 
   rwkvperf compare baselines/here.json run.json
   git show HEAD~5:baselines/here.json > old.json && rwkvperf compare old.json baselines/here.json --tolerance 3%
+
+A file may also be an export (bencher, github-benchmark, otava, openmetrics), llama-batched-bench's JSONL, or the SQL
+of test-backend-ops perf. These hold no samples: their ratios are shown, and --strict=inconclusive makes that exit
+status 1. What was measured under two conventions (protocol, its version, warm-up, chunk) is refused.
 """
 PASSES_ON = False
 
 _FAILING = {"REGRESSION", "INVALID"}
+_NO_VERDICT = "These files hold no samples, so there is no verdict: give two records for that."
 STRICT = {"no-baseline", "inconclusive"}
 
 
@@ -42,7 +55,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Print the table, and the reason of each verdict other than PASS."""
-    pair = comparing.Pair(comparing.read(options.old), comparing.read(options.new))
+    old, new = _read(options.old), _read(options.new)
+    if isinstance(old, list) or isinstance(new, list):
+        _show_ratios(_speeds(old, options.old), _speeds(new, options.new), console)
+        return int("inconclusive" in options.strict)
+    pair = comparing.Pair(comparing.side_of(old), comparing.side_of(new))
     judgements = with_distinct_cases(comparing.compare(pair, read_share("--tolerance=", options.tolerance)))
     reasons = [describe(item) + "\n" for item in judgements if item.verdict != "PASS"]
     items = [(RecordedCase(each.item.case, None, None, ()), recorded_item(each, fails=False)) for each in judgements]
@@ -50,3 +67,37 @@ def run(options: argparse.Namespace, console: Console) -> int:
     console.text(printable("".join([table, *reasons]), keep="\n"))
     failing = _FAILING | {word.upper() for word in options.strict}
     return int(any(item.verdict in failing for item in judgements))
+
+
+def _read(path: Path) -> list[Speed] | Baseline | Record:
+    text = comparing.read_text(path)
+    found = exchanged.parse(text, path)
+    return comparing.parse(text, path) if found is None else found
+
+
+def _speeds(content: list[Speed] | Baseline | Record, path: Path) -> list[Speed]:
+    """What to set beside a file of speeds.
+
+    Raises:
+        RecordError: the content is a baseline, or a record without a speed that may count.
+    """
+    found = content if isinstance(content, list) else speeds.of_record(content) if isinstance(content, Record) else []
+    if not found:
+        raise RecordError(f"{path} holds no speeds to set beside the other file's; give another export, or a record")
+    return found
+
+
+def _show_ratios(old: list[Speed], new: list[Speed], console: Console) -> None:
+    """Print the ratios of two files of speeds; without samples there is no verdict."""
+    ratios = speed_ratios.compare(old, new)
+    table = Table(box=None, pad_edge=False)
+    for name in ("series", "old", "new", "ratio", "bounds"):
+        table.add_column(name, justify="left" if name == "series" else "right")
+    for each in ratios:
+        bounds = f"{each.bounds[0]:.2f}-{each.bounds[1]:.2f}" if each.bounds else ""
+        values = (f"{figures.speed(speed.value)} {speed.unit}" for speed in (each.old, each.new))
+        table.add_row(Text(each.new.series), *values, figures.ratio(each.ratio), bounds)
+    console.wide(table)
+    left_out = len(new) - len(ratios)
+    rest = f" {left_out} series of the new file are not in the old one." if left_out else ""
+    console.result(f"Measured as {ratios[0].new.convention.id}. {_NO_VERDICT}{rest}")

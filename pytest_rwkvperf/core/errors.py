@@ -67,6 +67,10 @@ class RecordError(RwkvPerfError):
     """A measurement record cannot be read, or another run is stored under its id."""
 
 
+class ConventionError(RwkvPerfError):
+    """Speeds that were measured in different ways cannot be compared."""
+
+
 class ReportError(RwkvPerfError):
     """A report cannot be made or written; an older file in its place is unchanged."""
 

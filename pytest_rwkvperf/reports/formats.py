@@ -24,6 +24,10 @@ FORMATS = {
     "llama-bench-jsonl": "pytest_rwkvperf.reports.llama_bench:JSONL",
     "llama-bench-csv": "pytest_rwkvperf.reports.llama_bench:CSV",
     "llama-bench-sql": "pytest_rwkvperf.reports.llama_bench:SQL",
+    "bencher": "pytest_rwkvperf.reports.exchange:BENCHER",
+    "github-benchmark": "pytest_rwkvperf.reports.exchange:GITHUB_BENCHMARK",
+    "otava": "pytest_rwkvperf.reports.exchange:OTAVA",
+    "openmetrics": "pytest_rwkvperf.reports.exchange:OPENMETRICS",
 }
 
 SUFFIXES = {".json": "json", ".html": "html", ".md": "issue"}

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import strict_json
 from pytest_rwkvperf.core.cases import Item, Workload
-from pytest_rwkvperf.core.errors import BaselineError, RecordError
+from pytest_rwkvperf.core.convention import Convention
+from pytest_rwkvperf.core.errors import BaselineError, ConventionError, RecordError
 from pytest_rwkvperf.stats.several import holm
 from pytest_rwkvperf.store import baseline as baselines
 from pytest_rwkvperf.store import record as records
@@ -32,27 +33,50 @@ class Side:
     doubts: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(path: Path) -> Side:
-    """Read a baseline, or a measurement record as the baseline that its run would have stored.
+def read_text(path: Path) -> str:
+    """A file's text.
 
     Raises:
-        RecordError: the file cannot be read, or is neither.
-        BaselineError: it is an unusable baseline.
+        RecordError: it cannot be read.
     """
     try:
-        text = strict_json.read_text(path)
+        return strict_json.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path} cannot be read: {error}; {_EITHER}") from error
+
+
+def parse(text: str, path: Path) -> Baseline | Record:
+    """The baseline or the measurement record that a file's text is.
+
+    Raises:
+        RecordError: it is neither, or an unusable record.
+        BaselineError: it is an unusable baseline.
+    """
     try:
         raw = strict_json.loads(text, clean=True)  # what is compared is shown and not written back
     except ValueError as error:
         raise RecordError(f"{path} is not valid JSON ({error}): restore it from version control; {_EITHER}") from error
     cases = raw.get("cases") if isinstance(raw, dict) else None
     if isinstance(cases, list):
-        return _of_record(records.FORMAT.convert(raw, path))
+        return records.FORMAT.convert(raw, path)
     if isinstance(cases, dict):
-        return Side(baselines.FORMAT.convert(raw, path))
+        return baselines.FORMAT.convert(raw, path)
     raise RecordError(f"{path} is neither a baseline nor a record; {_EITHER}")
+
+
+def side_of(content: Baseline | Record) -> Side:
+    """What to compare: a record as the baseline that its run would have stored."""
+    return Side(content) if isinstance(content, baselines.Baseline) else _of_record(content)
+
+
+def read(path: Path) -> Side:
+    """Read a baseline, or a measurement record.
+
+    Raises:
+        RecordError: as `read_text` and `parse`.
+        BaselineError: as `parse`.
+    """
+    return side_of(parse(read_text(path), path))
 
 
 def _of_record(record: Record) -> Side:
@@ -83,12 +107,14 @@ def compare(pair: Pair, tolerance: float) -> list[Judgement]:
 
     Raises:
         BaselineError: the new side holds no case.
+        ConventionError: what a case was measured with stands in the old file under other conventions alone.
         MeasurementError: stored times carry no figure.
     """
     old, new = pair.old.baseline, pair.new.baseline
     stored = {Item(case.case, Workload.parse(name)): case for case in new.cases.values() for name in _names(case)}
     if not stored:
         raise BaselineError("the new file holds no measured case; measure with --rwkv-save-baseline or --rwkv-report")
+    _check_conventions(pair)
     same = old.fingerprint == new.fingerprint
     reference = Reference(new.fingerprint, old if same else None, None if same else old.fingerprint)
 
@@ -105,3 +131,31 @@ def compare(pair: Pair, tolerance: float) -> list[Judgement]:
 
 def _names(case: StoredCase) -> list[str]:
     return sorted({name for session in case.sessions for name in session.workloads})
+
+
+def _check_conventions(pair: Pair) -> None:
+    """Refuse a comparison of what was measured in two ways.
+
+    Raises:
+        ConventionError: no case of some setting was measured under a convention that the old file has for that setting.
+    """
+    old, new = _conventions(pair.old.baseline), _conventions(pair.new.baseline)
+    for setting in old.keys() & new.keys():
+        if not old[setting] & new[setting]:
+            there, here = (", ".join(sorted(each.id for each in side[setting])) for side in (old, new))
+            raise ConventionError(
+                f"{setting} was measured in two ways, which are not compared: {there} in the old file, {here} in the "
+                "new one; measure both with the same --rwkv-protocol and --rwkv-chunk and the same pytest-rwkvperf"
+            )
+
+
+def _conventions(baseline: Baseline) -> dict[str, set[Convention]]:
+    """The conventions of each setting's newest sessions, by a name of the setting that leaves them out."""
+    found: dict[str, set[Convention]] = {}
+    for stored in baseline.cases.values():
+        case = stored.case
+        setting = f"{case.backend} {case.model} {case.quant} {case.device} t{case.threads}"
+        if stored.sessions:
+            newest = max(stored.sessions, key=lambda session: session.recorded)
+            found.setdefault(setting, set()).add(Convention.of_case(case, newest.protocol))
+    return found

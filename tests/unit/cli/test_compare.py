@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from pytest_rwkvperf.cli.main import main
+from pytest_rwkvperf.reports import formats
 from pytest_rwkvperf.store import baseline as baselines
 from pytest_rwkvperf.store import record as records
 from pytest_rwkvperf.verdict.accept import stored_cases
@@ -16,12 +18,12 @@ from tests.unit.building import make_record, make_run, recorded, report_record, 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from pytest_rwkvperf.measure.record import CaseRecord
 
     Writer = Callable[[Path, CaseRecord], str]
 
+EXCHANGED = Path(__file__).parent.parent / "store" / "exchanged"
 MEASURED = make_record(*(make_run(pp16=[10**7, 10**7 + 9, 10**7 + 5], tg4=[10**8 + index] * 3) for index in range(5)))
 RECORD = report_record(recorded(MEASURED))
 
@@ -146,3 +148,86 @@ def test_an_invalid_stored_workload_is_refused(folder: Path, capsys: pytest.Capt
     (folder / "stored.json").write_text(spoilt, "utf-8")
     assert main(["compare", name, name]) == 1
     assert "holds ' pp16', which names no workload; restore it" in capsys.readouterr().err
+
+
+# Two conventions
+
+
+@pytest.mark.parametrize("changed", [{"chunk": 128}, {"protocol": "native"}], ids=str)
+def test_two_conventions_are_refused(folder: Path, capsys: pytest.CaptureFixture[str], changed: dict[str, Any]) -> None:
+    other = replace(MEASURED, case=replace(MEASURED.case, **changed))
+    old, new = (
+        str(folder / f"{name}.json")
+        for name, record in (("old", MEASURED), ("new", other))
+        if (folder / f"{name}.json").write_text(records.dumps(report_record(recorded(record))), encoding="utf-8")
+    )
+    assert main(["compare", old, new]) == 1
+    told = capsys.readouterr().err
+    assert "llama-cpp synthetic:nano q8_0 cpu t2 was measured in two ways" in told
+    assert "rwkvperf:uniform:v1:steady:c512 in the old file" in told
+
+
+def test_two_versions_of_the_protocol_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = as_baseline(folder / "old.json", MEASURED)
+    assert main(["compare", old, as_record(folder / "new.json", replace(MEASURED, protocol=2))]) == 1
+    assert "rwkvperf:uniform:v2:steady:c512 in the new one" in capsys.readouterr().err
+
+
+def test_a_second_convention_beside_the_common_one_is_no_obstacle(folder: Path) -> None:
+    native = replace(MEASURED, case=replace(MEASURED.case, protocol="native"))
+    (folder / "new.json").write_text(records.dumps(report_record(recorded(MEASURED), recorded(native))), "utf-8")
+    assert main(["compare", as_record(folder / "old.json", MEASURED), "new.json"]) == 0
+
+
+# Files without samples
+
+
+def as_export(path: Path, form: str, measured: CaseRecord = MEASURED) -> str:
+    (text,) = formats.load(form).render(report_record(recorded(measured)), "en").values()
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("form", ["bencher", "github-benchmark", "otava", "openmetrics"])
+def test_exports_are_compared_without_a_verdict(folder: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
+    old, new = as_export(folder / "old", form), as_export(folder / "new", form, slower(MEASURED, 2))
+    assert main(["compare", old, new]) == 0
+    _, first, second, told, *_ = capsys.readouterr().out.splitlines()
+    assert first.split()[5:11] == ["pp16", "1600", "tokens/s", "800.0", "tokens/s", "0.500"]
+    assert second.split()[5] == "tg4"
+    assert len(first.split()) == (11 if form == "otava" else 12), "Otava's CSV has no intervals"
+    assert told.startswith("Measured as rwkvperf:uniform:v1:steady:c512. These files hold no samples")
+    assert main(["compare", old, new, "--strict=inconclusive"]) == 1
+    assert main(["compare", old, as_record(folder / "new.json", MEASURED)]) == 0, "a record has speeds too"
+    capsys.readouterr()
+    assert main(["compare", as_baseline(folder / "b.json", MEASURED), old]) == 1
+    assert "b.json holds no speeds to set beside" in capsys.readouterr().err
+
+
+def test_exports_under_two_conventions_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = replace(MEASURED, case=replace(MEASURED.case, chunk=64))
+    old, new = as_export(folder / "old", "bencher"), as_export(folder / "new", "openmetrics", other)
+    assert main(["compare", old, new]) == 1
+    assert "everything was measured in two ways, which are not compared" in capsys.readouterr().err
+    operations = (EXCHANGED / "backend_ops.sql", EXCHANGED / "batched_bench.jsonl")
+    assert main(["compare", *map(str, operations)]) == 1
+    assert "test-backend-ops:native:v1:once:c0 in the old file" in capsys.readouterr().err
+
+
+def test_files_without_a_common_series_are_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = replace(MEASURED, case=replace(MEASURED.case, quant="f16"))
+    old, new = as_export(folder / "old", "bencher"), as_export(folder / "new", "bencher", other)
+    assert main(["compare", old, new]) == 1
+    assert "no series in common; the old one begins with 'llama-cpp synthetic:nano q8_0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "unit"), [("backend_ops.sql", "runs/s"), ("batched_bench.jsonl", "tokens/s")])
+def test_output_of_llama_cpps_tools_is_compared(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str, unit: str
+) -> None:
+    text = (EXCHANGED / name).read_text(encoding="utf-8")
+    slow = text.replace("'250.000000'", "'500.000000'").replace('"speed_tg": 200.0', '"speed_tg": 100.0')
+    (folder / name).write_text(slow, encoding="utf-8")
+    assert main(["compare", str(EXCHANGED / name), name]) == 0
+    out = capsys.readouterr().out
+    assert min(line.split()[-1] for line in out.splitlines() if f" {unit} " in line) == "0.500"
