@@ -59,6 +59,7 @@ PROOFS = {  # what `prove` runs, in this order, from benchmarks/
     "fidelity": "fidelity/llama_bench.py", "tools": "fidelity/own_tools.py", "parity": "parity/spread.py",
     "planted": "parity/planted.py", "formats": "models/write_formats.py", "history": "history/planted.py",
     "faults": "faults/table.py", "merge": "fleet/merge.py", "fleet": "fleet/cluster.py",
+    "witnesses": "witnesses/witnesses.py",
     "verdicts": "verdicts/verdicts.py", "simulated": "verdicts/simulated.py", "ab": "ab/power.py",
 }  # fmt: skip
 CRATE = "--manifest-path native/web-rwkv/Cargo.toml"

@@ -153,7 +153,7 @@ def planted(made: Target, name: str) -> Iterator[dict[str, Any]]:
     sound, _ = read(made, name)
     for fault, (old, new, operator) in PLANTED.items():
         with tempfile.TemporaryDirectory() as folder:
-            path = str(edited(Path(folder), old, new))
+            path = os.pathsep.join([str(edited(Path(folder), old, new)), os.environ.get("PYTHONPATH", "")])
             faulty, seconds = read(replace(made, environment={**made.environment, "PYTHONPATH": path}), name)
         yield from compared(fault, faulty, sound, made, seconds=seconds, operator=operator)
 

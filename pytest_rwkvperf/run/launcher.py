@@ -118,11 +118,12 @@ class Launcher:
             )
             for (target, memo), side in zip(sides, (taken.new, taken.old), strict=True):
                 self._keep_deep(memo, target, side)
-            new_side, old_side = (
-                replace(side, witnesses=self._witnesses(target, engine, request))
-                for side, target, engine in ((taken.new, new_target, new), (taken.old, old_target, old))
+            stored = self._folder.measured(case, CaseRecord)  # of the same engine, where stored figures came first
+            counted = stored.witnesses if stored else self._witnesses(new_target, new, request)
+            return Pairing(
+                replace(taken.new, witnesses=counted),
+                replace(taken.old, witnesses=self._witnesses(old_target, old, request)),
             )
-            return Pairing(new_side, old_side)
 
         return self._once(case, request.label, Pairing, measured)
 

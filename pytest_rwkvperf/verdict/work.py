@@ -46,13 +46,15 @@ def _compared(reading: Reading, new: WorkCount, old: WorkCount) -> tuple[WorkVer
     verdict = _verdict(reading, new, old, changed)
     total = f"{new.count} {reading.unit} for {new.tokens} tokens"
     timed = _timed(new, old)
+    if verdict == "SAME WORK" and not reading.allowance:
+        return verdict, f"the same {total}, by the same operators{timed}"
+    total += f" ({_percent(new.count, old.count)})"
     if verdict == "SAME WORK":
-        exact = "the same" if not reading.allowance else f"{_percent(new.count, old.count)} of"
-        return verdict, f"{reading.witness}: {exact} {total}, by the same operators{timed}"
+        return verdict, f"{total}, by the same operators{timed}"
     named = ", ".join(f"{each.operator} {_change(each)}" for each in changed[:_NAMED])
     more = f" and {len(changed) - _NAMED} more operators" if len(changed) > _NAMED else ""
     sizes = f", {_percent(new.bytes, old.bytes)} bytes of results" if new.bytes != old.bytes else ""
-    return verdict, f"{reading.witness}: {_percent(new.count, old.count)} {total}{sizes}: {named}{more}{timed}"
+    return verdict, f"{total}{sizes}: {named}{more}{timed}"
 
 
 def _verdict(reading: Reading, new: WorkCount, old: WorkCount, changed: Sequence[Difference]) -> WorkVerdict:
@@ -62,7 +64,7 @@ def _verdict(reading: Reading, new: WorkCount, old: WorkCount, changed: Sequence
             return "MORE WORK"
         if now < then - least:
             return "LESS WORK"
-    return "OTHER WORK" if changed and not reading.allowance else "SAME WORK"
+    return "OTHER WORK" if changed else "SAME WORK"
 
 
 def _timed(new: WorkCount, old: WorkCount) -> str:
@@ -80,4 +82,4 @@ def _change(each: Difference) -> str:
 
 
 def _percent(new: int, old: int) -> str:
-    return f"{new / old - 1:+.2%}" if old else f"+{new}"
+    return f"{new / old - 1:+.2%}" if old else "none before"

@@ -49,8 +49,8 @@ _REQUEST = bytes.fromhex("4889f8 31d2 48c1c703 48c1c70d 48c1c73d 48c1c733 4887db
 _FOREIGN = ("python", "libpython", "_ctypes", "libffi", "ld-linux")
 """Beginnings of the names of files that are not the engine's: the interpreter and what calls the engine from it."""
 
-_NAMED_SHARE = 1e-3
-"""Functions with less of all instructions are counted together."""
+_NAMED_SHARE = ALLOWANCE / 2
+"""Functions with less of all instructions are added up; one on the edge then differs by less than is allowed."""
 
 WITHOUT_AVX512 = {
     "CMAKE_ARGS": "-DGGML_NATIVE=OFF -DGGML_AVX=ON -DGGML_AVX2=ON -DGGML_FMA=ON -DGGML_F16C=ON -DGGML_BMI2=ON "

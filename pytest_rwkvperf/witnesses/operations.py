@@ -14,11 +14,15 @@ from pytest_rwkvperf.witnesses.witness import CountedEngine, WitnessDefaults
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pytest_rwkvperf.core.cases import Workload
     from pytest_rwkvperf.core.engine import Device, Engine
     from pytest_rwkvperf.witnesses.witness import Repeat
 
-_SETTLING = 3
-"""Repetitions that do not count: in its first two runs torch's script executor profiles, then it optimizes."""
+_SETTLING = 2
+"""Repetitions that do not count: in the first one torch's script executor profiles, in the second it optimizes."""
+
+_PREFILL = 128
+"""Tokens of a prefill that are counted at most: the package loops over them, with a dozen operations for each."""
 
 
 @dataclass(slots=True)
@@ -63,6 +67,10 @@ class Operations(WitnessDefaults):
     def suits(self, backend: str, device: Device) -> bool:  # noqa: ARG002 - the Protocol's signature
         """Of torch's engine, on any device."""
         return backend == "rwkv"
+
+    def part(self, workload: Workload, chunk: int) -> Workload:
+        """As usual, of a prefill at most _PREFILL tokens."""
+        return super().part(workload, min(chunk, _PREFILL))
 
     def instrument(self) -> str:
         """Torch's own version does not belong to it: torch is part of what is under test."""
