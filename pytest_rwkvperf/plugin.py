@@ -20,7 +20,7 @@ from pytest_rwkvperf.run.fixtures import (  # noqa: F401 - pytest finds fixtures
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Sequence
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -112,10 +112,24 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             measuring.select(collection.questions(measuring, items), collection.invariant_questions(measuring, items))
 
 
-def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    """Say what will be measured and for how long."""
-    session = config.stash.get(SESSION, None)
-    return collection.idle_options(config) if session is None else collection.announcement(config, session)
+def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
+    """Say what will be measured and for how long, or why nothing is."""
+    if (session := config.stash.get(SESSION, None)) is None:
+        return collection.idle_options(config)
+    from pytest_rwkvperf.run.announcing import announcement
+
+    return announcement(config, session, sum(map(collection.is_ours, items)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let a test's report carry its verdicts."""
+    report = yield
+    if SESSION in item.config.stash:
+        from pytest_rwkvperf.run import finish
+
+        finish.attach(item, report)
+    return report
 
 
 @pytest.hookimpl(tryfirst=True)

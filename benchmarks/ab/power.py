@@ -39,6 +39,7 @@ from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure.pairs import measure_pairs
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
+from pytest_rwkvperf.measure.telling import Silence
 from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.oracle.expected import logits_files
 from pytest_rwkvperf.run.lease import lease
@@ -83,7 +84,7 @@ def environment(factor: float) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(paths), "GATE_SLOWDOWN": str(factor)}
 
 
-def silent(_sentence: str, _fraction: float = 0.0) -> None:
+def silent(_sentence: str, _fraction: float) -> None:
     """Progress nobody needs."""
 
 
@@ -124,7 +125,7 @@ def measured(
         )
 
     new = replace(target, environment=environment(scenario.factor))
-    pairing = measure_pairs(new, target, workloads, budget_seconds=budget, decided=decided, progress=silent)
+    pairing = measure_pairs(new, target, workloads, budget_seconds=budget, decided=decided, progress=Silence())
     sides = {"new": pairing.new, "old": pairing.old}
     found = {
         "scenario": scenario.name,

@@ -2,7 +2,7 @@
 
     python benchmarks/fleet/cluster.py
 
-Needs Ray (`pip install 'pytest-rwkvperf[fleet]'`). Prints and writes `cluster.md`: what came back and what was said of
+Needs Ray (`pip install ray`). Prints and writes `cluster.md`: what came back and what was said of
 the others. Exit 1 when it is anything but two records and three reasons.
 """
 
@@ -27,7 +27,7 @@ TABLE = Path(__file__).with_suffix(".md")
 def main() -> int:
     """Let them come to grief, and record it."""
     if find_spec("ray") is None:
-        print("Ray is not installed: pip install 'pytest-rwkvperf[fleet]', then run this again.")
+        print("Ray is not installed: pip install ray, then run this again.")
         return 1
     with tempfile.TemporaryDirectory(prefix="rwkvperf-cluster-") as folder:
         merged, seconds = nodes.measure_with_failures(Path(folder))

@@ -246,11 +246,12 @@ class LlamaCpp(BackendDefaults):
 
     name: str = "llama-cpp"
     format: Format = "gguf"
-    install: str = "pip install 'pytest-rwkvperf[llama-cpp]'  (compiles for 6 to 12 minutes; needs a C++ compiler)"
+    install: str = "pip install llama-cpp-python  (compiles for 6 to 12 minutes; needs a C++ compiler)"
     no_device: str = "reinstall llama-cpp-python"
     standard_chunk: int = 512
     quants: tuple[str, ...] = tuple(FILE_TYPES)
     distributions: tuple[str, ...] = ("llama-cpp-python",)
+    install_seconds: float = 720.0
 
     def accepts(self, quant: str) -> bool:
         """llama.cpp's own names, in lower case."""

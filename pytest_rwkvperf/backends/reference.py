@@ -63,7 +63,7 @@ class ReferenceBackend(BackendDefaults):
 
     name: str = "reference"
     format: Format = "st"
-    install: str = "pip install pytest-rwkvperf"
+    install: str = "pip install numpy"
     no_device: str = "reinstall pytest-rwkvperf"
     standard_chunk: int = 512
     quants: tuple[str, ...] = ("fp32",)

@@ -140,7 +140,7 @@ class RwkvPip(BackendDefaults):
 
     name: str = "rwkv"
     format: Format = "pth"
-    install: str = "pip install 'pytest-rwkvperf[rwkv]'"
+    install: str = "pip install rwkv torch"
     no_device: str = "reinstall torch"
     standard_chunk: int = 512
     quants: tuple[str, ...] = _DTYPES

@@ -111,6 +111,7 @@ class WebRwkv(BackendDefaults):
     max_chunk: int | None = 224
     quants: tuple[str, ...] = _QUANTS
     distributions: tuple[str, ...] = ("rwkvperf-web-rwkv",)
+    install_seconds: float = 300.0
 
     def accepts(self, quant: str) -> bool:
         """A quant, optionally with the number of first layers that it covers: `int8@31`."""

@@ -62,9 +62,12 @@ def run(options: argparse.Namespace, console: Console) -> int:
     pair = comparing.Pair(comparing.side_of(old), comparing.side_of(new))
     judgements = with_distinct_cases(comparing.compare(pair, read_share("--tolerance=", options.tolerance)))
     reasons = [describe(item) + "\n" for item in judgements if item.verdict != "PASS"]
+    versions = dict.fromkeys(
+        f"versions: {item.item.case.backend}: {item.software}\n" for item in judgements if item.software
+    )
     items = [(RecordedCase(each.item.case, None, None, ()), recorded_item(each, fails=False)) for each in judgements]
     table = terminal_tables.verdicts(items, console.width, colour=False)
-    console.text(printable("".join([table, *reasons]), keep="\n"))
+    console.text(printable("".join([table, *versions, *reasons]), keep="\n"))
     failing = _FAILING | {word.upper() for word in options.strict}
     return int(any(item.verdict in failing for item in judgements))
 

@@ -166,6 +166,10 @@ class Backend(Protocol):
         """The installed distributions that are the engine; what they require counts as part of it."""
 
     @property
+    def install_seconds(self) -> float:
+        """How long pip takes at most to build the engine from source, in seconds; for estimates."""
+
+    @property
     def tells_logits(self) -> bool:
         """Whether `open` gives an Engine, whose answers can be checked; False for a Program."""
 
@@ -210,6 +214,7 @@ class BackendDefaults:
 
     max_chunk: int | None = None
     distributions: tuple[str, ...] = ()
+    install_seconds: float = 60.0
     tells_logits: bool = True
 
     def file_quant(self, quant: str) -> str | None:  # noqa: ARG002 - the Protocol's signature

@@ -40,6 +40,9 @@ _SECRETS = re.compile("|".join(_TOKENS))
 _ALIKE = 0.7
 """How alike two names are, of difflib's 0..1, before one is taken for a misspelling of the other."""
 
+_MINUTE = 60
+"""Seconds in a minute, and minutes in an hour."""
+
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -54,6 +57,23 @@ def printable(text: str, keep: str = "") -> str:
         letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+def duration(seconds: float) -> str:
+    """A time for people, with about two digits: `0.5 s`, `18 s`, `1 min 20 s`, `12 min`, `2 h 5 min`."""
+    if seconds < 1:
+        return f"{seconds:.1g} s"
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < 10 * _MINUTE:
+        return _two_units(*divmod(whole, _MINUTE), "min", "s")
+    minutes = round(whole / _MINUTE)
+    return f"{minutes} min" if minutes < _MINUTE else _two_units(*divmod(minutes, _MINUTE), "h", "min")
+
+
+def _two_units(large: int, small: int, large_name: str, small_name: str) -> str:
+    return f"{large} {large_name}" + (f" {small} {small_name}" if small else "")
 
 
 def printable_json(value: Any) -> Any:  # noqa: ANN401 - JSON

@@ -39,6 +39,9 @@ BUILD_VARIABLES = (
 _FOLDER = "environments"
 """Below the cache."""
 
+_COMPLETE = "complete"
+"""A file in an environment that nothing is missing from."""
+
 _LAST_LINES = 12
 
 
@@ -67,6 +70,11 @@ def key_of(requirements: Iterable[Requirement]) -> str:
     return hashlib.sha256(json.dumps([base, variables, asked], sort_keys=True).encode()).hexdigest()[:24]
 
 
+def is_made(requirements: Sequence[Requirement]) -> bool:
+    """Whether the environment with these requirements is there."""
+    return (location() / key_of(requirements) / _COMPLETE).exists()
+
+
 def python_of(requirements: Sequence[Requirement], say: Say, given: Given | None = None) -> str:
     """The interpreter of the environment with these requirements, made now unless it is there.
 
@@ -84,10 +92,10 @@ def python_of(requirements: Sequence[Requirement], say: Say, given: Given | None
     with locks.hold(
         folder.with_name(f"{folder.name}.lock"), on_wait=lambda who: say(f"waiting for {who}: it builds {names}")
     ):
-        if not (folder / "complete").exists():
+        if not (folder / _COMPLETE).exists():
             shutil.rmtree(folder, ignore_errors=True)
             _make(folder, python, requirements, _Told(names, say, given or Given()))
-            (folder / "complete").touch()
+            (folder / _COMPLETE).touch()
     return str(python)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.core.errors import OptionError, RwkvPerfError
 from pytest_rwkvperf.environments import build, recipe, trees
 from pytest_rwkvperf.environments.builders.llama_cpp import LIBRARIES
 from pytest_rwkvperf.environments.side import Side
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.software import Software
     from pytest_rwkvperf.environments.references import Reference
+    from pytest_rwkvperf.environments.requirements import Requirement
 
 
 def side_of(
@@ -55,3 +56,12 @@ def side_of(
     requirements = recipe.requirements_of(recorded, here, wheels)
     python = build.python_of(requirements, say) if requirements else sys.executable
     return Side(python, {name: recorded.environment.get(name) for name in {*recorded.environment, *here.environment}})
+
+
+def to_build(recorded: Software, here: Software, wheels: Path | None) -> list[Requirement]:
+    """What is installed before a baseline's software can be measured; empty where it is there, or cannot be had."""
+    try:
+        requirements = recipe.requirements_of(recorded, here, wheels)
+    except RwkvPerfError:
+        return []
+    return [] if not requirements or build.is_made(requirements) else requirements

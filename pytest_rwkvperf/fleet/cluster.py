@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-INSTALL = "pip install 'pytest-rwkvperf[fleet]'"
+INSTALL = "pip install ray"
 _TAIL_LETTERS = 2000
 _STEP_SECONDS = 1.0
 _GRACE_SECONDS = 10.0

@@ -16,7 +16,8 @@ from pytest_rwkvperf.core.text import SECRET_WORDS, safe
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-INSTALL = 'pip install "pytest-rwkvperf[history]"'
+INSTALL = "pip install sqlalchemy alembic 'psycopg[binary]' ruptures uniplot"
+"""What the extra `[history]` brings, by names that the package index has. This project's own is not there."""
 
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 _EXAMPLES = "write for example history.db, sqlite:///history.db or postgresql://user@host/database"

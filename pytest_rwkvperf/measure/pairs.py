@@ -31,7 +31,7 @@ from pytest_rwkvperf.measure import own_tool
 from pytest_rwkvperf.measure.process import MeasuredCase, Process, running, started
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.measure.sampling import SlicedSampling, sample_count
-from pytest_rwkvperf.stats.paired import LOOKS, Costs, best_blocks
+from pytest_rwkvperf.stats.paired import LOOKS, MIN_PAIRS, Costs, best_blocks
 from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.cases import Workload
     from pytest_rwkvperf.measure.process import Target
+    from pytest_rwkvperf.measure.telling import Telling
 
 PAIR_SECONDS = 0.5
 """A process takes samples of a workload for about this long at first: of quick workloads several, so that some are
@@ -70,7 +71,7 @@ def measure_pairs(
     *,
     budget_seconds: float,
     decided: Callable[[Pairing], bool],
-    progress: Callable[[str], None],
+    progress: Telling,
     fewer_threads: bool = False,
 ) -> Pairing:
     """Measure pairs until `decided` says so at one of the planned looks, or the budget does not reach to the next one.
@@ -91,13 +92,13 @@ def measure_pairs(
     sides = MeasuredCase(new), MeasuredCase(old)
     with GpuWatch(new.device) as gpu:
         whole = new.case.protocol == "native"
-        pairs = _Invocations(*sides, workloads, progress) if whole else _Pairs(*sides, workloads)
+        pairs = (_Invocations if whole else _Pairs)(*sides, workloads, progress)
         neighbours = Neighbours(threads, MAX_CONTENTION, waiting, progress)
         while True:
             count = len(sides[0].runs) + 1
-            progress(f"pair {count}")
             neighbours.wait()
             pairs.run()
+            progress.pace(count, MIN_PAIRS)
             if count not in LOOKS:
                 continue
             elapsed = clock.monotonic() - began
@@ -114,9 +115,12 @@ def measure_pairs(
 class _Pairs:
     """Runs pairs of processes, and knows from the earlier ones how long the next ones need."""
 
-    def __init__(self, new: MeasuredCase, old: MeasuredCase, workloads: Sequence[Workload]) -> None:
+    def __init__(
+        self, new: MeasuredCase, old: MeasuredCase, workloads: Sequence[Workload], progress: Callable[[str], None]
+    ) -> None:
         self._new, self._old = new, old
         self._workloads = workloads
+        self._progress = progress
         self._blocks = dict.fromkeys(workloads, 1)
         self._overhead: list[float] = []
         self._block_seconds: dict[Workload, list[float]] = {workload: [] for workload in workloads}
@@ -124,6 +128,7 @@ class _Pairs:
     def run(self) -> None:
         """One pair."""
         index, began = len(self._new.runs), clock.monotonic()
+        self._say(self._new.opening)
         order = (self._old, self._new) if index % 2 == 0 else (self._new, self._old)
         with started([side.target for side in order]) as workers:
             members: list[_Member] = []
@@ -132,7 +137,9 @@ class _Pairs:
                     members.append((side, SlicedSampling(Process(worker, side.target, first=side.first))))
             for side, sampling in members:
                 with _named(side):
-                    each = sampling.warm_up(self._workloads, known=_typical_seconds(side, self._workloads))
+                    each = sampling.warm_up(
+                        self._workloads, known=_typical_seconds(side, self._workloads), progress=self._say
+                    )
                 if index == 0:
                     self._take_at_least(each)
             for _, sampling in members:
@@ -142,6 +149,9 @@ class _Pairs:
             for side, sampling in members:
                 with _named(side):
                     side.add(sampling.process, sampling.finish())
+
+    def _say(self, sentence: str) -> None:
+        self._progress(f"pair {len(self._new.runs) + 1}: {sentence}")
 
     def _checked(self, sampling: SlicedSampling) -> list[Workload]:
         """The workloads of which a timed answer is compared: in the first pair all, later those that cost nothing."""
@@ -171,6 +181,7 @@ class _Pairs:
             first, second = members if block % 2 == 0 else members[::-1]
             for workload in due:
                 began = clock.monotonic()
+                self._say(f"timing {workload}")
                 _take_block(first, second, workload)
                 self._block_seconds[workload].append(clock.monotonic() - began)
 
@@ -188,7 +199,10 @@ class _Invocations:
         order = (self._old, self._new) if len(self._new.runs) % 2 == 0 else (self._new, self._old)
         for side in order:
             with _named(side), running(side.target, first=side.first) as process:
-                side.add(process, own_tool.invoke(process, self._workloads, self._progress))
+                side.add(process, own_tool.invoke(process, self._workloads, self._say))
+
+    def _say(self, sentence: str) -> None:
+        self._progress(f"pair {min(len(self._new.runs), len(self._old.runs)) + 1}: {sentence}")
 
 
 def _take_block(first: _Member, second: _Member, workload: Workload) -> None:

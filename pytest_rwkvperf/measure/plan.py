@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Case, Workload, WorkloadKind
     from pytest_rwkvperf.measure.probes import Prober
     from pytest_rwkvperf.measure.process import Target
+    from pytest_rwkvperf.measure.telling import Telling
     from pytest_rwkvperf.stats.spread import Spread
 
 MIN_PROCESSES = 3
@@ -76,7 +77,7 @@ class Plan:
         return max(self.budget_seconds, min(self.left_seconds / 2, self.left_seconds - minimum))
 
 
-def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress: Callable[[str], None]) -> CaseRecord:
+def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress: Telling) -> CaseRecord:
     """Measure a case's workloads over several worker processes.
 
     A run that compares may end by its verdicts, at the planned looks alone. One that saves never does: a level at which
@@ -103,9 +104,10 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
         ended_by: EndedBy | None = None
         while ended_by is None:
             widths = _half_widths(target.case, runs, workloads, plan)
-            progress(f"process {len(runs) + 1}, {_precision_so_far(widths)}")
             precise = {workload for workload, width in widths.items() if width <= plan.precision}
-            run_process(measured, workloads, progress, prober=prober, gpu=gpu, precise=precise)
+            name = f"process {len(runs) + 1}{_precision_so_far(widths)}"
+            run_process(measured, workloads, _prefixed(progress, name), prober=prober, gpu=gpu, precise=precise)
+            progress.pace(len(runs), MIN_PROCESSES)
             if plan.decided is not None and len(runs) in LOOKS and plan.decided(record("verdict")):
                 ended_by = "verdict"
             else:
@@ -145,7 +147,12 @@ def half_width(case: Case, runs: Sequence[ProcessRun], workload: Workload, prior
 
 
 def _precision_so_far(widths: Mapping[Workload, float]) -> str:
-    return ", ".join(f"{workload} ± {width:.1%}" for workload, width in widths.items()) or "no interval yet"
+    """The widest interval, which is what the case is still measured for; empty before there is one."""
+    return f" (intervals up to ± {max(widths.values()):.1%})" if widths else ""
+
+
+def _prefixed(progress: Callable[[str], None], name: str) -> Callable[[str], None]:
+    return lambda sentence: progress(f"{name}: {sentence}")
 
 
 def run_process(
@@ -162,6 +169,7 @@ def run_process(
     Workloads that are already `precise` get the fewest samples: the time is for those that are not.
     """
     index = len(measured.runs)
+    progress(measured.opening)
     with ExitStack() as until_ended, running(measured.target, first=measured.first) as process:
         if measured.target.case.protocol == "native":
             run = own_tool.invoke(process, workloads, progress)
@@ -169,10 +177,11 @@ def run_process(
             sampling = Sampling(process, prober, gpu.own_bytes if gpu is not None else None)
             counts = {
                 workload: MIN_SAMPLES if workload in precise else sample_count(each)
-                for workload, each in sampling.warm_up(workloads).items()
+                for workload, each in sampling.warm_up(workloads, progress=progress).items()
             }
             sampling.check_answers(counts)
             for workload in schedule(counts, seed=f"{measured.target.case.key} {index}"):
+                progress(f"timing {workload}")
                 sampling.take(workload, progress)
             if index == 0 and gpu is not None and gpu.gpu is not None:
                 energy = measure_energy(process.time, workloads, gpu.gpu.millijoules)
@@ -184,7 +193,6 @@ def run_process(
                     run = replace(run, device_time=times)
             else:
                 run = sampling.finish()
-    progress(f"process {index + 1} done")
     measured.add(process, run)
 
 

@@ -214,6 +214,12 @@ class MeasuredCase:
         """Whether the next process is the first."""
         return not self.runs
 
+    @property
+    def opening(self) -> str:
+        """What is done when the next process is opened, for people."""
+        deep = self.first and self.target.expected and self.target.known_deep is None
+        return "loading the model" + (", then the deep check of its answers" if deep else "")
+
     def add(self, process: Process, run: ProcessRun) -> None:
         """Keep what a process has left."""
         self.runs.append(run)

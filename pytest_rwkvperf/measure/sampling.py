@@ -70,7 +70,11 @@ class Sampling:
         self._handovers: dict[str, list[int]] = {}
 
     def warm_up(
-        self, workloads: Sequence[Workload], *, known: Mapping[Workload, float] | None = None
+        self,
+        workloads: Sequence[Workload],
+        *,
+        known: Mapping[Workload, float] | None = None,
+        progress: Callable[[str], None] = lambda _sentence: None,
     ) -> dict[Workload, float]:
         """Repeat each workload until it is steady or the limit passes; how many seconds a whole repetition takes then.
 
@@ -81,6 +85,7 @@ class Sampling:
             RwkvPerfError: the worker failed.
         """
         for workload in sorted(workloads, key=lambda each: each.depth):
+            progress(f"warming up {workload}")
             durations: list[float] = []
             fast = WARMUP_AGREEMENT * known[workload] * _warmup_share(workload) if known else 0.0
             while not (durations and durations[-1] <= fast) and not steady(durations):

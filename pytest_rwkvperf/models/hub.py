@@ -35,7 +35,7 @@ SHORT_NAMES: Mapping[str, str] = MappingProxyType(
 )
 """The files that the community's performance guide names, at the addresses it gives."""
 
-_INSTALL = "pip install 'pytest-rwkvperf[hub]'"
+_INSTALL = "pip install huggingface_hub"
 _REFERENCE = re.compile(
     r"(?P<hub>hf|ms):(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>[A-Za-z0-9][\w.-]*))?/(?P<file>.+)",
     re.ASCII,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.core.text import duration
 from pytest_rwkvperf.reports import figures, native_ratio
 from pytest_rwkvperf.reports.markdown_text import escape, table
 from pytest_rwkvperf.reports.report import Report
@@ -92,5 +93,5 @@ def _machine(record: Record) -> str:
     return (
         f"{escape(machine.cpu)}, {machine.physical_cores} cores{gpus}; {escape(record.system.operating_system)}; "
         f"pytest-rwkvperf {escape(record.project_version)}{commit}; {escape(record.started)}, "
-        f"{record.seconds / 60:.1f} min\n"
+        f"{duration(record.seconds)}\n"
     )

@@ -30,9 +30,6 @@ UNWINDING_SECONDS = 30.0
 """A SIGTERM this soon after Ctrl-C is ignored. Ending workers and writing reports takes far less. After that we
 assume that a test caught the KeyboardInterrupt."""
 
-_ASKING = ("--rwkv-save-baseline", "--rwkv-ab", "--rwkv-aa")
-"""Options that ask for a measurement. The others only say how to measure, and may always stand in `addopts`."""
-
 _SUITE_MODULE = "pytest_rwkvperf.suite.test_throughput"
 _INVARIANTS_MODULE = "pytest_rwkvperf.suite.test_invariants"
 
@@ -46,9 +43,6 @@ _PARAMETER_SET = type(pytest.param())
 _MISTAKES: pytest.StashKey[list[str]] = pytest.StashKey()
 """On the config: wrong markers and fixtures of tests, until collection ends. Raised earlier, they would be collection
 errors and no usage error."""
-
-_WITH_SUITE: pytest.StashKey[bool] = pytest.StashKey()
-"""On the config: whether the shipped suite was added."""
 
 _SUITE_IDS: pytest.StashKey[list[str]] = pytest.StashKey()
 """On the config: the ids of the shipped suite's tests that the command line names."""
@@ -268,11 +262,13 @@ def arrange(pytest_session: pytest.Session, session: Session, items: list[pytest
     Raises:
         OptionError: a test's marker or fixtures contradict each other.
     """
+    from pytest_rwkvperf.run.announcing import COLLECTED, Collected
+
     config = pytest_session.config
     users_own = any(map(_measuring, items))
     named = config.stash.get(_SUITE_IDS, [])
-    auto = session.settings.suite == "auto" and not users_own
-    config.stash[_WITH_SUITE] = with_suite = session.settings.suite in ("yes", "invariants") or auto or bool(named)
+    auto = session.settings.suite == "auto" and not users_own and _may_add_suite(config, session)
+    with_suite = session.settings.suite in ("yes", "invariants") or auto or bool(named)
     if with_suite:
         added = [*pytest_session.genitems(_suite(pytest_session, session.settings))]
         items.extend(item for item in added if not named or _is_named(item, named))
@@ -286,11 +282,22 @@ def arrange(pytest_session: pytest.Session, session: Session, items: list[pytest
     if mistakes := config.stash.get(_MISTAKES, []):
         raise OptionError("\n".join(mistakes))
     kept = [item for item in items if _measures(item, session)]
-    dropped = [item for item in items if item not in set(kept)]
-    if dropped:
+    asking = [item for item in items if _measuring(item)]
+    others = [item for item in items if not is_ours(item)]
+    config.stash[COLLECTED] = Collected(with_suite, len(asking), len(kept), len(others))
+    wanted = {*kept} if session.settings.exclusive else {*kept, *others}
+    if dropped := [item for item in items if item not in wanted]:
         config.hook.pytest_deselected(items=dropped)
-    items[:] = kept
+    items[:] = [item for item in items if item in wanted]
     _show_benchmarks(config, kept)
+
+
+def _may_add_suite(config: pytest.Config, session: Session) -> bool:
+    """Whether the shipped suite is added where no test asks for rwkv_perf.
+
+    Not to a run that names tests, and for which the ini file alone turned measuring on.
+    """
+    return session.settings.exclusive or config.args_source is not pytest.Config.ArgsSource.ARGS
 
 
 def name_suites_tests(config: pytest.Config) -> None:
@@ -340,10 +347,15 @@ def _fixtures(item: pytest.Item) -> tuple[str, ...]:
     return tuple(getattr(item, "fixturenames", ()))
 
 
+def is_ours(item: pytest.Item) -> bool:
+    """Whether a test asks for a fixture of ours."""
+    return any(name in _fixtures(item) for name in FIXTURES)
+
+
 def _measures(item: pytest.Item, session: Session) -> bool:
     """Whether a test is ours and its backend was selected."""
     names = _fixtures(item)
-    if not any(name in names for name in FIXTURES):
+    if not is_ours(item):
         return False
     if (only := _only(names)) is not None and only not in session.engines.chosen:
         return False
@@ -394,44 +406,14 @@ def scheduler(config: pytest.Config, log: Any, session: Session) -> Any:  # noqa
     return DeviceScheduling(config, log, session.folder)
 
 
-def announcement(config: pytest.Config, session: Session) -> list[str]:
-    """What will be measured, for how long, and with which suite."""
-    from pytest_rwkvperf.core.text import counted
-    from pytest_rwkvperf.machine import observers
-    from pytest_rwkvperf.measure.pairs import FEWEST_SAMPLES
-    from pytest_rwkvperf.measure.plan import MIN_PROCESSES
-    from pytest_rwkvperf.measure.sampling import MIN_SAMPLES
-    from pytest_rwkvperf.run import invariants
-    from pytest_rwkvperf.stats.paired import MIN_PAIRS
-
-    selected, settings = session.selected, session.settings
-    if not selected.cases:
-        why = "no selected test asks for rwkv_perf within what the options name"
-        return [f"rwkvperf: nothing to measure: {why}; --rwkv-suite=yes adds the shipped ones"]
-    suite = "the shipped suite" if config.stash[_WITH_SUITE] else "your own tests"
-    counts = f"{counted(len(selected.cases), 'case')}, {counted(len(selected.planned), 'workload')}"
-    if count := selected.comparisons - len(selected.items):
-        counts += f", {counted(count, 'invariant')}"
-    share = f"{settings.budget_seconds / len(selected.cases):.0f} s a case"
-    ab = f"{MIN_PAIRS} pairs of processes x {FEWEST_SAMPLES} samples"
-    least = ab if settings.ab else f"{MIN_PROCESSES} processes x {MIN_SAMPLES} samples"
-    minimum = f"at least {least} each, for which slow engines need longer"
-    stored = f"against {settings.baseline_dir}" if selected.items else "against nothing stored"
-    against = f"in alternation with {settings.ab}" if settings.ab else stored
-    steps = [f"rwkvperf: {sentence}" for sentence in session.plan()]
-    watchers = " and ".join(observers.names())
-    return [
-        f"rwkvperf: {settings.model}, {counts}, {suite} (--rwkv-suite={settings.suite})",
-        f"rwkvperf: about {settings.budget_seconds / 60:.1f} min ({share}; {minimum}), {against}",
-        f"rwkvperf: chance of a regression anywhere in this run of unchanged code: {settings.false_alarms:.2%}",
-        f"rwkvperf: chance that a workload slower than its tolerance passes: {settings.wrong_pass:.2%}",
-        *steps,
-        *(f"rwkvperf: {note}" for note in invariants.notes(session, selected.invariants)),
-        *([f"rwkvperf: under {watchers}, so no verdict will count (pytest-cov: --no-cov)"] if watchers else []),
-    ]
-
-
 def idle_options(config: pytest.Config) -> list[str]:
-    """Warn of options that do nothing while measuring is off: such a run would look like a success."""
-    asked = [flag for flag in _ASKING if config.getoption(flag) not in (None, "", "no")]
-    return [f"rwkvperf: {asked[0]} does nothing: {OFF}"] if asked else []
+    """Warn of options that do nothing while measuring is off: such a run would look like a success.
+
+    Only of those on the command line itself: in `addopts` and the environment they may stand for other runs.
+    """
+    given = dict.fromkeys(
+        argument.partition("=")[0] for argument in config.invocation_params.args if argument.startswith("--rwkv-")
+    )
+    if not given or "--rwkv-backend" in given:  # an empty --rwkv-backend turns measuring off on purpose
+        return []
+    return [f"rwkvperf: {', '.join(given)} {'does' if len(given) == 1 else 'do'} nothing: {OFF}"]

@@ -12,7 +12,7 @@ from pytest_rwkvperf.core.errors import BackendMissingError, OptionError
 from pytest_rwkvperf.environments.build import BuildError
 from pytest_rwkvperf.environments.references import Reference
 from pytest_rwkvperf.environments.side import Side
-from pytest_rwkvperf.environments.sides import side_of
+from pytest_rwkvperf.environments.sides import side_of, to_build
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine, ask, discover
 from pytest_rwkvperf.run.selection import Request, check_chunk, check_devices, check_quants, items, unfit
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.run.progress import Progress
     from pytest_rwkvperf.run.tested_model import TestedModel
     from pytest_rwkvperf.store.recipe import Recipe
+
+_INSTALL_SECONDS = 30.0
+"""What pip takes for a wheel that is there."""
 
 
 class Engines:
@@ -168,6 +171,19 @@ class Engines:
         recorded = self.recorded(case.backend)
         engine = self.found[case.backend]
         return case.protocol == "uniform" and recorded is not None and recorded.identity != engine.software.identity
+
+    def to_build(self, name: str) -> tuple[str, float]:
+        """What of a backend must be built to have the baseline's software again, and how many seconds that may take.
+
+        Empty, and no time, where it is there already.
+        """
+        engine, recorded = self.found[name], self.recorded(name)
+        if recorded is None or name in self._rebuilt:
+            return "", 0.0
+        parts = to_build(recorded, engine.software, self._settings.keep_wheels)
+        from_source = [part for part in parts if not part.argument.endswith(".whl")]
+        seconds = engine.backend.install_seconds if from_source else _INSTALL_SECONDS
+        return ", ".join(map(str, parts)), seconds if parts else 0.0
 
     def rebuilt(self, name: str) -> FoundEngine:
         """An engine as the baseline was measured with, rebuilt when it is asked for the first time.

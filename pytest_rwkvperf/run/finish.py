@@ -12,7 +12,7 @@ from pytest_rwkvperf.core.errors import RwkvPerfError, StorageError
 from pytest_rwkvperf.history import address, spool
 from pytest_rwkvperf.reports import github, report_files
 from pytest_rwkvperf.run import recording, saving
-from pytest_rwkvperf.run.fixtures import INVARIANT_PROPERTY, PROPERTY
+from pytest_rwkvperf.run.fixtures import INVARIANT_PROPERTY, PROPERTY, VERDICTS
 from pytest_rwkvperf.run.result import RunResult
 from pytest_rwkvperf.verdict import invariants
 from pytest_rwkvperf.verdict.judged import from_json
@@ -39,9 +39,8 @@ class Gatherer:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the verdict as the text that it is: a run may have hundreds, and they are needed at its end."""
-        if report.when == "call":
-            self._verdicts += [str(value) for name, value in report.user_properties if name == PROPERTY]
-            self._invariants += [str(value) for name, value in report.user_properties if name == INVARIANT_PROPERTY]
+        self._verdicts += vars(report).get(PROPERTY, [])
+        self._invariants += vars(report).get(INVARIANT_PROPERTY, [])
 
     def invariants(self) -> list[JudgedInvariant]:
         """The verdict on each invariant that was judged; the last one where a test was run again."""
@@ -61,6 +60,13 @@ class Gatherer:
         return judgements
 
 
+def attach(item: pytest.Item, report: pytest.TestReport) -> None:
+    """Give a test's verdicts to its report: xdist sends the report to its controller, and JUnit does not show it."""
+    if (verdicts := item.stash.get(VERDICTS, None)) is not None:
+        vars(report).update(verdicts)
+        del item.stash[VERDICTS]  # the test may be run again
+
+
 _GATHERER: pytest.StashKey[Gatherer] = pytest.StashKey()
 
 
@@ -74,10 +80,11 @@ def finish(pytest_session: pytest.Session, session: Session) -> RunResult:
     """Save and report what there is, however the run ended, and set the exit status."""
     gatherer = pytest_session.config.stash[_GATHERER]
     judgements = gatherer.judgements()
-    result = _saved(pytest_session, session, judgements)
+    result = replace(_saved(pytest_session, session, judgements), waited_seconds=session.folder.waited())
     # A case counts as measured when it has a record, judged or not: a test may call measure() alone.
     collects_only = pytest_session.config.option.collectonly
-    if pytest_session.exitstatus == pytest.ExitCode.OK and not (collects_only or session.folder.anything_measured()):
+    missed = session.settings.exclusive and not (collects_only or session.folder.anything_measured())
+    if pytest_session.exitstatus == pytest.ExitCode.OK and missed:
         pytest_session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
     if collects_only or pytest_session.exitstatus == pytest.ExitCode.USAGE_ERROR:
         return result

@@ -29,12 +29,20 @@ SESSION: pytest.StashKey[Session] = pytest.StashKey()
 """On the config, while measuring is on."""
 
 PROPERTY = "rwkvperf"
-"""The user property under which a verdict travels with its test's report: to an xdist controller, and into JUnit."""
+"""The name under which values travel between an xdist controller and its workers."""
 
 INVARIANT_PROPERTY = "rwkvperf-invariant"
 """As PROPERTY, for the verdict on an invariant."""
 
+VERDICTS: pytest.StashKey[dict[str, list[str]]] = pytest.StashKey()
+"""On a test, while it runs: its verdicts as JSON under PROPERTY or INVARIANT_PROPERTY, which its report takes."""
+
 OFF = "measuring is off; turn it on with --rwkv-backend=all (or rwkv, llama-cpp, web-rwkv)"
+
+
+def keep_verdict(item: pytest.Item, name: str, verdict: str) -> None:
+    """Add a verdict to those of a test that is running."""
+    item.stash.setdefault(VERDICTS, {}).setdefault(name, []).append(verdict)
 
 
 @pytest.fixture
@@ -109,7 +117,7 @@ def _model(request: pytest.FixtureRequest, format: Format) -> ModelFile:  # noqa
     session = _session(request)
     from pytest_rwkvperf.run.handles import clean_failure
 
-    with clean_failure():
+    with clean_failure(), session.progress.busy(f"preparing the model as .{format}"):
         return session.model.file(format)
 
 

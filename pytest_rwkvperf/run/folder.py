@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,7 +28,7 @@ Measured = TypeVar("Measured", CaseRecord, Pairing)
 
 _SUFFIXES: Mapping[type[CaseRecord | Pairing], str] = {CaseRecord: ".json", Pairing: ".pair"}
 _FAILURES: Mapping[type[CaseRecord | Pairing], str] = {CaseRecord: ".failure", Pairing: ".pair-failure"}
-_CEILINGS, _OUTLINE = ".ceilings", "outline"
+_CEILINGS, _OUTLINE, _WAIT = ".ceilings", "outline", ".wait"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class RunFolder:
 
     `HASH.json` is the record of a case, `HASH.pair` its records of both environments in A/B, `HASH.failure` and
     `HASH.pair-failure` the reason why measuring these failed, as `ERROR: sentence`; `ADDRESS.ceilings` is what a GPU
-    can reach, `outline` an Outline.
+    can reach, `outline` an Outline, `PID.wait` how many seconds a process waited for devices.
     Reading raises a MeasurementError where a record is damaged, writing a StorageError where the disk refuses.
     """
 
@@ -54,6 +55,7 @@ class RunFolder:
         self._owner = owner
         self._seconds: dict[str, float] = {}
         self._unwritten: dict[Path, bytes] = {}
+        self._waited = 0.0
 
     @classmethod
     def new(cls) -> RunFolder:
@@ -118,6 +120,18 @@ class RunFolder:
                     self._seconds[entry.name] = seconds
         others = {Path(name).stem for name in self._seconds} - {_stem(case)}
         return sum(self._seconds.values()), len(others)
+
+    def add_wait(self, seconds: float) -> None:
+        """Keep that this process waited so long for a device that another run used; in it alone if the disk refuses."""
+        self._waited += seconds
+        if seconds:
+            with suppress(errors.StorageError):
+                self._write(self.path / f"{os.getpid()}{_WAIT}", str(self._waited).encode())
+
+    def waited(self) -> float:
+        """The seconds that a process of the run waited for devices: of several processes, the one that waited most."""
+        written = (float(path.read_text(encoding="utf-8")) for path in self.path.glob(f"*{_WAIT}"))
+        return max(self._waited, *written, 0.0)
 
     def ceilings(self, address: str) -> dict[str, Any] | None:
         """What the GPU at a PCI address can reach; None before it was timed, empty where it could not be."""

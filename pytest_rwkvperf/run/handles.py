@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import operator
+import shlex
 from base64 import b64decode
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
@@ -16,7 +18,8 @@ from pytest_rwkvperf.core.text import did_you_mean
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.models.model import ModelFile
 from pytest_rwkvperf.run.benchmarked import name_item, publish
-from pytest_rwkvperf.run.fixtures import PROPERTY
+from pytest_rwkvperf.run.fixtures import PROPERTY, keep_verdict
+from pytest_rwkvperf.run.options import OPTIONS
 from pytest_rwkvperf.run.selection import chunk_of, devices
 from pytest_rwkvperf.run.verdicts import fails
 from pytest_rwkvperf.verdict.judged import junit_properties, to_json
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.run.discovery import FoundEngine
     from pytest_rwkvperf.run.session import Session
     from pytest_rwkvperf.verdict.judged import Judgement
+
+_WRITING = ("save-baseline", "keep-wheels", "report", "report-language", "history")
+"""Options that say what a run leaves behind."""
 
 
 class Perf:
@@ -67,10 +73,21 @@ class Perf:
             judged = self._session.judge(self._question)
         if judged.new is not None:
             self.measure()
-        self._request.node.user_properties += [(PROPERTY, to_json(judged)), *junit_properties(judged)]
+        keep_verdict(self._request.node, PROPERTY, to_json(judged))
+        self._request.node.user_properties += junit_properties(judged)
         if fails(judged, self._session.settings):
-            pytest.fail(describe(judged), pytrace=False)
+            if judged.stored:
+                judged = replace(judged, stored=judged.stored + self._session.whereabouts())
+            pytest.fail(describe(judged, repeating(self._request)), pytrace=False)
         return judged
+
+
+def repeating(request: pytest.FixtureRequest) -> str:
+    """The command that runs this test again: with the options of this run, and without its files."""
+    config = request.config
+    given = [(option, config.getoption(option.flag)) for option in OPTIONS if option.name not in _WRITING]
+    options = [f"{option.flag}={value}" for option, value in given if value is not None]
+    return shlex.join(["pytest", request.node.nodeid, *options])
 
 
 @contextmanager
@@ -183,7 +200,8 @@ class BackendHandle:
             raise OptionError(f"{backend.name} knows no quant {quant!r}{meant}; allowed: {', '.join(backend.quants)}")
         if backend.file_quant(quant) not in (None, model.quant):
             raise OptionError(f"{model.path} is {model.quant}, not {quant}; make that file first (rwkv_perf does)")
-        session = EngineSession(self._worker(model, quant, device))
+        with self._session.progress.busy(f"{backend.name}: loading {model.path.name}"):
+            session = EngineSession(self._worker(model, quant, device))
         self._stack.callback(session.close)
         return session
 

@@ -10,7 +10,7 @@ from pytest_rwkvperf.core import invariants
 from pytest_rwkvperf.core.cases import disambiguated
 from pytest_rwkvperf.core.invariants import Invariant
 from pytest_rwkvperf.run.discovery import MissingEngine
-from pytest_rwkvperf.run.fixtures import INVARIANT_PROPERTY
+from pytest_rwkvperf.run.fixtures import INVARIANT_PROPERTY, keep_verdict
 from pytest_rwkvperf.run.handles import clean_failure
 from pytest_rwkvperf.verdict.invariants import describe, to_json
 
@@ -44,7 +44,7 @@ class InvariantCheck:
         """
         with clean_failure():
             judged = self._session.judge_invariant(self.question)
-        self._request.node.user_properties.append((INVARIANT_PROPERTY, to_json(judged)))
+        keep_verdict(self._request.node, INVARIANT_PROPERTY, to_json(judged))
         if fails(judged, self._session.settings):
             pytest.fail(describe(judged), pytrace=False)
         return judged

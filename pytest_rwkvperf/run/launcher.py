@@ -10,6 +10,7 @@ from pytest_rwkvperf.core import errors
 from pytest_rwkvperf.measure import measurement, pairs, plan, witnessing
 from pytest_rwkvperf.measure.record import CaseRecord, Pairing
 from pytest_rwkvperf.run.lease import hardware, lease
+from pytest_rwkvperf.run.progress import CaseProgress
 from pytest_rwkvperf.run.targets import Targets
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class CaseRequest:
     """Of the whole run."""
     cases: int
     """How many share it."""
+    least: bool = False
+    """Whether to take the least that gives figures, since A/B may follow."""
     handovers: Mapping[str, float] = field(default_factory=dict)
     """What is known of this machine's, for measure.probes.Prober."""
     fewer_threads: bool = False
@@ -74,17 +77,18 @@ class Launcher:
             target, memo = self._targets.prepare(case, engine, self._engines.device(case), request.workloads)
             if note := engine.backend.announcement(case.quant):
                 self._progress.line(f"{request.label}: {note}")
-            left, cases = self._left(case, request) if request.budget_seconds else (0.0, 1)
+            left, cases = self._left(case, request)
             limits = plan.Plan(
                 request.precision,
-                left / cases,
+                0.0 if request.least else left / cases,
                 decided,
                 request.handovers,
                 request.process_spread,
                 left_seconds=left,
-                others=cases - 1,
+                others=0 if request.least else cases - 1,
             )
-            taken = plan.measure(target, request.workloads, limits, self._saying(request.label))
+            telling = self._telling(request, left, cases)
+            taken = plan.measure(target, request.workloads, limits, telling)
             self._keep_deep(memo, target, taken)
             return replace(taken, witnesses=self._witnesses(target, engine, request))
 
@@ -107,13 +111,14 @@ class Launcher:
             sides = [self._targets.prepare(case, *place, request.workloads) for place in places]
             (new_target, _), (old_target, _) = sides
             left, cases = self._left(case, request)
+            telling = self._telling(request, left, cases)
             taken = pairs.measure_pairs(
                 new_target,
                 old_target,
                 request.workloads,
                 budget_seconds=left / cases,
                 decided=decided,
-                progress=self._saying(request.label),
+                progress=telling,
                 fewer_threads=request.fewer_threads,
             )
             for (target, memo), side in zip(sides, (taken.new, taken.old), strict=True):
@@ -132,7 +137,8 @@ class Launcher:
         # Before the lease is asked for: another run may hold it for as long as it measures.
         if (known := self._folder.measured(case, kind)) is not None:
             return known
-        with lease(self._engines.device(case), self._progress.line, self._gpus()):
+        with lease(self._engines.device(case), self._progress, self._gpus()) as waited:
+            self._folder.add_wait(waited)
             if (known := self._folder.measured(case, kind)) is not None:
                 return known
             if failure := self._folder.failure(case, kind):
@@ -166,7 +172,9 @@ class Launcher:
     def _reading(self, witness: Witness, target: Target, engine: FoundEngine, request: CaseRequest) -> Reading | None:
         try:
             seen = self._targets.seen_by(witness, target, engine)
-            return witnessing.read(seen, request.workloads, witness, self._saying(request.label))
+            return witnessing.read(
+                seen, request.workloads, witness, lambda sentence: self._progress(f"{request.label}: {sentence}")
+            )
         except errors.RwkvPerfError as error:
             reason = str(error).partition("\n")[0].removesuffix("; its last lines:")
             self._progress.line(f"{request.label}: without the witness {witness.name}: {reason}")
@@ -176,8 +184,11 @@ class Launcher:
         devices = [device for engine in self._engines.found.values() for device in engine.devices]
         return [hardware(device) for device in devices if device.kind == "gpu"]
 
-    def _saying(self, label: str) -> Callable[[str], None]:
-        return lambda sentence: self._progress(f"{label}: {sentence}")
+    def _telling(self, request: CaseRequest, left_seconds: float, left_cases: int) -> CaseProgress:
+        number = request.cases - left_cases + 1
+        return CaseProgress(
+            self._progress, request.label, number=number, cases=request.cases, left_seconds=left_seconds
+        )
 
     def _left(self, case: Case, request: CaseRequest) -> tuple[float, int]:
         """What the cases before have left of the budget, 0 when they have overdrawn it, and how many cases share it."""

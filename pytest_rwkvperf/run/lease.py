@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core import folders, locks
+from pytest_rwkvperf.core import clock, folders, locks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from pytest_rwkvperf.core.engine import Device
+    from pytest_rwkvperf.run.progress import Progress
 
 _PROCESSOR = "cpu"
 
@@ -21,8 +22,8 @@ def hardware(device: Device) -> str:
 
 
 @contextmanager
-def lease(device: Device, say: Callable[[str], None], gpus: Iterable[str] = ()) -> Iterator[None]:
-    """Hold a device for this process alone; while another one has it, wait and say so.
+def lease(device: Device, progress: Progress, gpus: Iterable[str] = ()) -> Iterator[float]:
+    """Hold a device for this process alone; while another one has it, wait and say so. Yields the seconds of waiting.
 
     The locks are the operating system's, which frees them when their holder is killed. CPU and software adapters are
     one device, and a process that measures on it holds every GPU too: `gpus`, by `hardware`'s names, and those that
@@ -36,11 +37,14 @@ def lease(device: Device, say: Callable[[str], None], gpus: Iterable[str] = ()) 
     if names == [_PROCESSOR]:
         known = {path.stem for path in folder.glob("*.lock")} | set(gpus)
         names = [*sorted(known - {_PROCESSOR}), _PROCESSOR]  # every process in the same order: no deadlock
+    began, busy = clock.monotonic(), []
     with ExitStack() as stack:
         for name in names:
-            stack.enter_context(locks.hold(folder / f"{name}.lock", on_wait=_waiting(name, say)))
-        yield
 
+            def waiting(holder: str, name: str = name) -> None:
+                busy.append(name)
+                progress.line(f"waiting for {name}: another session measures on it ({holder})")
+                progress(f"waiting for {name}, on which {holder} measures")
 
-def _waiting(name: str, say: Callable[[str], None]) -> Callable[[str], None]:
-    return lambda holder: say(f"waiting for {name}: another session measures on it ({holder})")
+            stack.enter_context(locks.hold(folder / f"{name}.lock", on_wait=waiting))
+        yield clock.monotonic() - began if busy else 0.0

@@ -89,9 +89,10 @@ OPTIONS = (
     Option(
         "backend",
         "",
-        "turn measuring on and deselect every other test. all: every backend, a missing one is a skip that says how to "
-        "install it; a backend named here and missing is an error. Known: rwkv, llama-cpp, web-rwkv, and what "
-        "installed distributions add; llama-bench:/path and web-rwkv-bench:/path run these programs themselves",
+        "turn measuring on; on the command line it also deselects every other test. all: every backend, a missing one "
+        "is a skip that says how to install it; a backend named here and missing is an error. Known: rwkv, llama-cpp, "
+        "web-rwkv, and what installed distributions add; llama-bench:/path and web-rwkv-bench:/path run these programs "
+        "themselves",
         "all|NAME,...",
     ),
     Option(
@@ -321,6 +322,9 @@ class Settings:
     history: str = field(repr=False)
     """The history's address with its password, if it has one; empty when no history is kept."""
 
+    exclusive: bool = False
+    """Whether only tests that measure are run: measuring was turned on for this run, and not by the ini file."""
+
     @property
     def aa(self) -> bool:
         """Whether this interpreter is measured against itself."""
@@ -407,6 +411,7 @@ def read(config: pytest.Config) -> Settings:
         history=raw["history"],
         report_language=typed["report-language"],
         protocols=_protocols(raw, typed),
+        exclusive=config.getoption("--rwkv-backend") is not None,
     )
 
 

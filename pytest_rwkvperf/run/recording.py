@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -13,8 +12,8 @@ from pytest_rwkvperf.core.text import safe, without_passwords
 from pytest_rwkvperf.machine import fingerprint, system
 from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.measure.record import CaseRecord, Pairing
+from pytest_rwkvperf.run import git, options, verdicts
 from pytest_rwkvperf.run import invariants as invariant_checks
-from pytest_rwkvperf.run import options, verdicts
 from pytest_rwkvperf.store.record import (
     CaseFigures,
     InterToken,
@@ -29,7 +28,6 @@ from pytest_rwkvperf.verdict.judged import recorded_item
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     import pytest
 
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.verdict.invariants import JudgedInvariant
     from pytest_rwkvperf.verdict.judged import Judgement
 
-_GIT_SECONDS = 10.0
 _NOT_REACHED = "the run ended before it"
 _FOR_INVARIANTS = "measured for the invariants that compare it with other workloads of this run"
 _NOT_JUDGED = "measured, not judged: no test called check() for it"
@@ -66,7 +63,7 @@ def of_run(
         system=system.read(),
         cases=_with_invariants(_cases(session, outline.items, judgements), judged_invariants, session.settings),
         skipped=tuple(SkippedEngine(engine.name, engine.reason) for engine in outline.missing),
-        commit=_commit(config.rootpath),
+        commit=git.commit(config.rootpath),
     )
 
 
@@ -88,22 +85,6 @@ def _with_own(case: RecordedCase, own: tuple[RecordedInvariant, ...]) -> Recorde
         for item in case.items
     )
     return replace(case, items=tuple(items), invariants=own)
-
-
-def _commit(folder: Path) -> str:
-    """The revision under test; empty without git or outside a repository."""
-    try:
-        answer = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=_GIT_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
 def _cases(session: Session, items: Sequence[Item], judgements: Mapping[Item, Judgement]) -> tuple[RecordedCase, ...]:

@@ -45,5 +45,7 @@ class RunResult:
     """What to do with them, in lines."""
     history: tuple[str, ...] = ()
     """What became of the run in the history, in sentences."""
+    waited_seconds: float = 0.0
+    """How long the run waited for devices that other runs used."""
     troubles: tuple[str, ...] = ()
     """What could not be saved, written or sent, in sentences."""

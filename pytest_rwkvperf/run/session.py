@@ -12,7 +12,7 @@ from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.errors import MeasurementError, RwkvPerfError
 from pytest_rwkvperf.machine import observers
 from pytest_rwkvperf.measure.measurement import Measurement
-from pytest_rwkvperf.run import saving
+from pytest_rwkvperf.run import git, saving
 from pytest_rwkvperf.run.engines import Engines
 from pytest_rwkvperf.run.folder import Outline, RunFolder
 from pytest_rwkvperf.run.launcher import CaseRequest, Launcher
@@ -20,6 +20,7 @@ from pytest_rwkvperf.run.lease import hardware
 from pytest_rwkvperf.run.selection import Selected, shrunk
 from pytest_rwkvperf.run.tested_model import TestedModel
 from pytest_rwkvperf.run.verdicts import Verdicts, read_reference
+from pytest_rwkvperf.store import files
 from pytest_rwkvperf.verdict import judgement, steps
 from pytest_rwkvperf.verdict.invariants import JudgedInvariant
 
@@ -61,7 +62,8 @@ class Session:
         folders.check_cache()
         saving.check_unwatched(self.settings)
         saving.check_folders(self.settings)
-        _ = self.engines.answers
+        with self.progress.busy("asking the engines for their versions and devices"):
+            _ = self.engines.answers
         if self.settings.aa or not self.settings.ab:  # what A/A learns goes into the baseline
             _ = self._reference, self.engines.recipe
 
@@ -80,9 +82,17 @@ class Session:
 
         Of these: which steps decide, and how they share the risk.
         """
-        changed = {case.backend for case in self.selected.questions if self._verdicts.ab_may_follow(case)}
         less = shrunk(self.settings, self.selected.by_test.values(), self.engines.device)
-        return [*filter(None, [less]), *(self._verdicts.plan(backend) for backend in sorted(changed))]
+        return [*filter(None, [less]), *map(self._verdicts.plan, self._changed)]
+
+    def builds(self) -> dict[str, float]:
+        """What may have to be built for A/B against the baseline's software, and how many seconds each takes."""
+        return {names: seconds for names, seconds in map(self.engines.to_build, self._changed) if names}
+
+    @cached_property
+    def _changed(self) -> list[str]:
+        """The engines of which A/B may decide what stored figures leave open."""
+        return sorted({case.backend for case in self.selected.questions if self._verdicts.ab_may_follow(case)})
 
     def measure(self, item: Item) -> Measurement:
         """Measure an item's case with all its selected workloads, unless that has been done.
@@ -90,7 +100,8 @@ class Session:
         Raises:
             RwkvPerfError: measuring failed.
         """
-        record = self._pairing(item.case).new if self.settings.ab else self._record(item.case)
+        with self.progress.busy():
+            record = self._pairing(item.case).new if self.settings.ab else self._record(item.case)
         return Measurement(record, item.workload)
 
     def judge(self, question: Question) -> Judgement:
@@ -99,6 +110,10 @@ class Session:
         Raises:
             RwkvPerfError: measuring failed.
         """
+        with self.progress.busy():
+            return self._judged(question)
+
+    def _judged(self, question: Question) -> Judgement:
         case = question.item.case
         try:
             if self.settings.ab:
@@ -117,9 +132,16 @@ class Session:
             RwkvPerfError: measuring failed.
         """
         try:
-            return self._verdicts.of_invariant(question, self._record(question.case))
+            with self.progress.busy():
+                return self._verdicts.of_invariant(question, self._record(question.case))
         except MeasurementError as error:
             return JudgedInvariant(question, "INVALID", str(error))
+
+    def whereabouts(self) -> str:
+        """Where this machine's baseline is kept: its file, and the commit that the file last changed in."""
+        path = files.path_for(self.settings.baseline_dir, self._reference.fingerprint)
+        commit = git.last_commit(path)
+        return f" in {path}" + (f", commit {commit}" if commit else ", in no commit")
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -138,7 +160,7 @@ class Session:
         spreads = {kind: baseline.process_spread(kind) for kind in kinds} if baseline else {}
         request = replace(self._request(case, workloads), handovers=handovers, process_spread=spreads)
         if self._verdicts.ab_may_follow(case) and not invariants:
-            request = replace(request, budget_seconds=0.0)
+            request = replace(request, least=True)
 
         def decided(record: CaseRecord) -> bool:
             verdicts = self._verdicts

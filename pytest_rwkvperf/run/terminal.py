@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core.text import counted, printable
+from pytest_rwkvperf.core.text import counted, duration, printable
 from pytest_rwkvperf.reports import figures, native_ratio, terminal_tables
 from pytest_rwkvperf.reports.figures import UNBOUNDED, item_name, number
 from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION
@@ -31,7 +31,8 @@ def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settin
     record = result.record.disambiguated() if result.record else None
     judged = record is not None and any(case.invariants or _judged(case) for case in record.cases)
     measured = record is not None and any(item.rate for _, item in record.items())
-    if not (judged or measured or result.troubles or result.reports or result.history):
+    told = result.troubles or result.reports or result.history or result.waited_seconds
+    if not (judged or measured or told):
         return
     reporter.write_sep("=", "RWKV-7 throughput")
     steps: list[str] = []
@@ -49,6 +50,9 @@ def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settin
         for sentence in [*notes, *_gpu_notes(record), *figures.work_notes(record)]:
             reporter.write_line(printable(sentence, keep="\n"))
         steps = next_steps(record, result, settings) if judged else []
+    if result.waited_seconds:
+        waited = duration(result.waited_seconds)
+        steps.append(f"Of the run's time, {waited} went into waiting for other runs that measured on the same device.")
     reports = [*(f"Wrote {path}" for path in result.reports), *result.advice]
     for sentence in [*result.troubles, *steps, *reports, *result.history]:
         reporter.write_line(printable(sentence, keep="\n"))

@@ -14,13 +14,15 @@ from pytest_rwkvperf.run.selection import ModelLimits
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.core.engine import Backend
     from pytest_rwkvperf.models.header import Header
     from pytest_rwkvperf.models.model import Model
     from pytest_rwkvperf.models.shapes import Shape
+    from pytest_rwkvperf.run.progress import Progress
+
+_WAITS = ("fetching ", "waiting for ")
+"""How sentences begin about a download (`models/hub.py`) or another process's work (`models/cache.py`)."""
 
 
 class TestedModel:
@@ -28,9 +30,11 @@ class TestedModel:
 
     __test__ = False  # pytest would collect a class of this name
 
-    def __init__(self, reference: str, show: Callable[[str], None]) -> None:
+    def __init__(self, reference: str, progress: Progress) -> None:
         self._reference = reference
-        self._show = show
+        self._show = progress
+        self._wait = ""
+        """The download or other wait whose beginning was shown."""
         self.tools = WorkerTools(self._progress)
         self._store = ModelStore(self.tools, self._progress)
 
@@ -101,4 +105,7 @@ class TestedModel:
         return self._store.header(file)
 
     def _progress(self, sentence: str, fraction: float) -> None:
+        if sentence.startswith(_WAITS) and sentence != self._wait:
+            self._wait = sentence
+            self._show.line(sentence)
         self._show(f"{sentence} {fraction:.0%}")

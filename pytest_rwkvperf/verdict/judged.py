@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,7 +16,7 @@ from pytest_rwkvperf.stats.verdicts import Comparison, Step, Verdict, VoidedBy
 from pytest_rwkvperf.store.record import RecordedItem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pytest_rwkvperf.core.cases import Workload
     from pytest_rwkvperf.machine.fingerprint import Fingerprint
@@ -29,7 +29,8 @@ class NewTimes:
     """New times of an item.
 
     `facts` are model content, device name and protocol: times are compared only with stored ones of the same.
-    `ended_early` says that measuring ended at a look, by its verdicts; `witnesses` counted the engine's work.
+    `ended_early` says that measuring ended at a look, by its verdicts; `witnesses` counted the engine's work. The
+    `versions` are the engine's and its parts'.
     """
 
     item: Item
@@ -38,6 +39,7 @@ class NewTimes:
     facts: tuple[str, str, int]
     ended_early: bool
     witnesses: tuple[Reading, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,10 @@ class Judgement:
     voided: VoidedBy = ""
     step: Step = ""
     work: WorkJudgement | None = None
+    software: str = ""
+    """The engine's versions, those that differ from the old figures' as old → new."""
+    stored: str = ""
+    """When the stored figures that it was compared with were recorded, and in which file they are."""
 
 
 def recorded_item(judgement: Judgement, *, fails: bool) -> RecordedItem:

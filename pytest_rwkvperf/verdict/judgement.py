@@ -58,8 +58,15 @@ def judge(
 def _measured_times(record: CaseRecord, item: Item) -> NewTimes:
     facts = (record.model.content_hash, record.device.name, record.protocol)
     times = record.session_times(item.workload)
-    ended_early = record.ended_by == "verdict"
-    return NewTimes(item, times, record.probe_version, facts, ended_early, record.witnesses)
+    return NewTimes(
+        item,
+        times,
+        record.probe_version,
+        facts,
+        ended_early=record.ended_by == "verdict",
+        witnesses=record.witnesses,
+        versions=record.versions,
+    )
 
 
 def _stored_times(stored: StoredCase, item: Item) -> NewTimes:
@@ -67,7 +74,15 @@ def _stored_times(stored: StoredCase, item: Item) -> NewTimes:
     newest = stored.comparable_sessions(name)[-1]
     facts = (stored.model_hash, stored.device.name, newest.protocol)
     times = newest.session_times(name, newest.probe_version)
-    return NewTimes(item, times, newest.probe_version, facts, ended_early=False, witnesses=newest.witnesses)
+    return NewTimes(
+        item,
+        times,
+        newest.probe_version,
+        facts,
+        ended_early=False,
+        witnesses=newest.witnesses,
+        versions=newest.versions,
+    )
 
 
 def judge_pairs(
@@ -84,9 +99,21 @@ def judge_pairs(
     pairs, tokens = pairing.pairs(item.workload)
     new, old = paired.compared_rates(pairs, comparison, tokens)
     reason = reasons.compared_pairs(comparison, pairing)
+    software = reasons.versions(pairing.old.versions, pairing.new.versions)
     parity = pairing.new.parity
-    work = witnesses.judge(pairing.new.witnesses, pairing.old.witnesses, item.workload)
-    return Judgement(item, comparison.verdict, reason, tolerance, new, old, comparison, parity, step="ab", work=work)
+    return Judgement(
+        item,
+        comparison.verdict,
+        reason,
+        tolerance,
+        new,
+        old,
+        comparison,
+        parity,
+        step="ab",
+        work=witnesses.judge(pairing.new.witnesses, pairing.old.witnesses, item.workload),
+        software=software,
+    )
 
 
 def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, rates: ErrorRates) -> Judgement:
@@ -104,12 +131,20 @@ def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, ra
     )
     comparison = compare(new.times, sessions, tolerance, items, rates=rates, at_look=new.ended_early)
     new_rate, old_rate = compared_rates(new.times, sessions, comparison, tokens)
-    reason = reasons.compared(comparison, new.times, sessions)
     newest_first = stored.comparable_sessions(str(item.workload))[::-1]
     counted = next((session.witnesses for session in newest_first if session.witnesses), ())
-    work = witnesses.judge(new.witnesses, counted, item.workload)
     return Judgement(
-        item, comparison.verdict, reason, tolerance, new_rate, old_rate, comparison, step="stored", work=work
+        item,
+        comparison.verdict,
+        reasons.compared(comparison, new.times, sessions),
+        tolerance,
+        new_rate,
+        old_rate,
+        comparison,
+        step="stored",
+        work=witnesses.judge(new.witnesses, counted, item.workload),
+        software=reasons.versions(newest_first[0].versions, new.versions),
+        stored=f"stored {newest_first[0].recorded}",
     )
 
 

@@ -20,6 +20,8 @@ from pytest_rwkvperf.stats.verdicts import (
 from pytest_rwkvperf.verdict.judged import bound
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_rwkvperf.measure.record import Pairing
     from pytest_rwkvperf.stats.estimates import Rate
     from pytest_rwkvperf.stats.levels import SessionTimes
@@ -27,16 +29,23 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.verdict.judged import Judgement, NewTimes, Reference
 
 
+_TWO_DIGITS, _THREE_DIGITS = 10, 100
+
 _TOLD_DRIFT = 1e-3
 """Of a log time: less is not seen in the digits that are printed."""
 
 
-def describe(judgement: Judgement) -> str:
-    """Old, new, ratio and interval: what a failing test prints."""
-    lines = [
-        f"{judgement.verdict}: {judgement.item.case.label} {judgement.item.workload}",
-        f"  {printable(judgement.reason)}",
-    ]
+def describe(judgement: Judgement, repeat: str = "") -> str:
+    """What a failing test prints: how much slower, why, with which versions, since when, and how to `repeat` it.
+
+    The percentage comes first: pytest's short summary shows the beginning of the first line.
+    """
+    verdict = "REGRESSION: " if judgement.verdict == "REGRESSION" else ""  # of others the headline says it
+    lines = [headline(judgement), f"  {verdict}{printable(judgement.reason)}"]
+    if judgement.software:
+        lines.append(f"  with   {printable(judgement.software)}")
+    if judgement.stored:
+        lines.append(f"  since  {printable(judgement.stored)}")
     if judgement.new is not None:
         lines.append(f"  new    {_rate(judgement.new)}")
     if judgement.old is not None:
@@ -55,7 +64,38 @@ def describe(judgement: Judgement) -> str:
         )
     if judgement.work is not None:
         lines += [f"  work   {judgement.work.verdict}: {printable(each)}" for each in judgement.work.sentences]
+    if repeat:
+        lines.append(f"  repeat {printable(repeat)}")
     return "\n".join(lines)
+
+
+def headline(judgement: Judgement) -> str:
+    """A judgement as one short line: `-37 % (5506 → 3483 t/s, limit 15 %) llama-cpp f16 pp64`."""
+    case = judgement.item.case
+    place = "" if case.device == "cpu" else f" {case.device}"
+    item = f"{case.backend} {case.variant}{place} {judgement.item.workload}"
+    change = changed(judgement.comparison, judgement.new, judgement.old, judgement.tolerance)
+    if not change or judgement.verdict != "REGRESSION":
+        item = f"{judgement.verdict} {item}"
+    return f"{change} {item}" if change else item
+
+
+def changed(comparison: Comparison | None, new: Rate | None, old: Rate | None, tolerance: float | None) -> str:
+    """How a speed changed: `-37 % (5506 → 3483 t/s, limit 15 %)`; empty where nothing was compared."""
+    if comparison is None or new is None or old is None:
+        return ""
+    limit = "" if tolerance is None else f", limit {_digits(100 * tolerance)} %"
+    ratio = comparison.deciding.ratio
+    return f"{_signed(100 * (ratio - 1))} % ({_digits(old.median)} → {_digits(new.median)} t/s{limit})"
+
+
+def _signed(percent: float) -> str:
+    return f"{percent:+.0f}" if abs(percent) >= _TWO_DIGITS else f"{percent:+.1f}"
+
+
+def _digits(value: float) -> str:
+    """A number with about three digits, and without a fraction of zero."""
+    return f"{value:.0f}" if value >= _THREE_DIGITS else f"{value:.3g}"
 
 
 def _rate(rate: Rate) -> str:
@@ -94,11 +134,18 @@ def compared_pairs(comparison: Comparison, pairing: Pairing) -> str:
     return f"{_bounds(comparison)}; {len(pairing.new.runs)} pairs, {_versions(pairing)}{crowded}"
 
 
+def versions(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """The versions of an engine and its parts, those that differ as old → new; if none does, the engine's own."""
+    names = sorted(name for name in {*new, *old} if new.get(name) != old.get(name))
+    changes = [f"{name} {old.get(name, 'none')} → {new.get(name, 'none')}" for name in names]
+    same = [f"{name} {version}, as the old figures" for name, version in new.items()][:1]
+    return ", ".join(changes or same)
+
+
 def _versions(pairing: Pairing) -> str:
     """What differs between the sides: releases, and builds of one release by what was loaded."""
     new, old = pairing.new, pairing.old
-    names = sorted(name for name in {*new.versions, *old.versions} if new.versions.get(name) != old.versions.get(name))
-    changes = [f"{name} {old.versions.get(name, 'none')} → {new.versions.get(name, 'none')}" for name in names]
+    changes = [versions(old.versions, new.versions)] if new.versions != old.versions else []
     if new.software is None or old.software is None:
         return ", ".join(changes) or "the same versions on both sides"
     return ", ".join(dict.fromkeys([*changes, *old.software.differences(new.software)])) or (

@@ -70,7 +70,8 @@ def decided_by_identity(judged: Judgement) -> Judgement:
 def decided_by_ab(stored: Judgement, ab: Judgement) -> Judgement:
     """What A/B says, which has the last word, beside what stored figures said."""
     ratio = "" if stored.comparison is None else f" at {stored.comparison.deciding.ratio:.3f}"
-    return replace(ab, reason=f"{ab.reason}; stored figures: {stored.verdict}{ratio}", step="ab")
+    reason = f"{ab.reason}; stored figures: {stored.verdict}{ratio}"
+    return replace(ab, reason=reason, step="ab", stored=stored.stored)
 
 
 def undecided_by_ab(stored: Judgement, why: str) -> Judgement:

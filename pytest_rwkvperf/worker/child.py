@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import queue
+import shlex
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +54,11 @@ class Child:
     def describe(self, *, location: str) -> dict[str, Any]:
         """Import the engine; its versions and devices."""
         backend = self._load_backend(location)
+        if find_spec("numpy") is None:
+            raise errors.BackendMissingError(
+                f"{backend.name} is measured with NumPy, which is not installed for {sys.executable}: "
+                f"{_here('pip install')}"
+            )
         return {
             "versions": dict(backend.versions()),
             "devices": [asdict(device) for device in backend.devices()],
@@ -318,8 +325,17 @@ def _missing_is_clear(backend: Backend) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        message = f"{backend.name} is not installed for {sys.executable} ({error}): {backend.install}"
+        message = f"{backend.name} is not installed for {sys.executable} ({error}): {_here(backend.install)}"
         raise errors.BackendMissingError(message) from error
+
+
+def _here(install: str) -> str:
+    """A command that installs an engine, for this interpreter, whose pip may be another; with NumPy where that lacks.
+
+    A worker computes with NumPy, which not every engine brings.
+    """
+    lacking = "" if find_spec("numpy") else " numpy"
+    return install.replace("pip install", f"{shlex.quote(sys.executable)} -m pip install{lacking}", 1)
 
 
 def main(requests: int, replies: int) -> None:

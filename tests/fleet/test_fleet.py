@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [
-    pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: pip install 'pytest-rwkvperf[fleet]'"),
+    pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: pip install ray"),
     pytest.mark.skipif(sys.platform != "linux", reason="nodes are stopped and killed as Linux does it"),
     # Ray leaves sockets and files to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning", "ignore::FutureWarning"),

@@ -99,7 +99,10 @@ def test_an_oldest_release_that_does_not_run_ends_the_search(capsys: pytest.Capt
             "quant 'fp61' is known to none of the backends in use (did you mean 'fp16'?); allowed: scripted: fp16",
         ),
         (["--rwkv-qant=fp16"], "unrecognized arguments: --rwkv-qant=fp16"),
-        (["-k", "nothing-of-this-name"], "nothing to measure: no selected test asks for rwkv_perf"),
+        (
+            ["-k", "nothing-of-this-name"],
+            "nothing to measure: every test that measures (1) was deselected (-k 'nothing-of-this-name')",
+        ),
     ],
 )
 @pytest.mark.usefixtures("index")

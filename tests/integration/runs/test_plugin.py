@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,8 +57,12 @@ def test_ignored_options_are_reported_while_measuring_is_off(runs: Runs) -> None
     runs.pytester.makepyfile("def test_other(): pass")
     result = runs("--rwkv-strict=skip", "--rwkv-aa=no", "--rwkv-save-baseline")
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["rwkvperf: --rwkv-save-baseline does nothing: measuring is off; turn it on with *"])
-    assert "rwkvperf:" not in runs("--rwkv-strict=skip", "--rwkv-aa=no").stdout.str()
+    given = "--rwkv-strict, --rwkv-aa, --rwkv-save-baseline do nothing"
+    result.stdout.fnmatch_lines([f"rwkvperf: {given}: measuring is off; turn it on with *"])
+    runs("--rwkv-budget=3").stdout.fnmatch_lines(["rwkvperf: --rwkv-budget does nothing: measuring is off*"])
+    runs.pytester.makeini("[pytest]\naddopts = --rwkv-budget=3")
+    assert "rwkvperf:" not in runs().stdout.str(), "it stands there for the runs that measure"
+    assert "rwkvperf:" not in runs("--rwkv-budget=3", "--rwkv-backend=").stdout.str()
 
 
 @pytest.mark.parametrize("fixture", ["llama_cpp", "rwkv_pip", "web_rwkv", "pth_model", "gguf_model", "st_model"])
@@ -117,9 +122,9 @@ def test_a_missing_engine_is_skipped_under_all(runs: Runs) -> None:
     result.assert_outcomes(passed=1, skipped=3)
     assert result.ret == 0
     for name, command in [
-        ("rwkv", "pip install 'pytest-rwkvperf[[]rwkv]'"),
-        ("llama-cpp", "pip install 'pytest-rwkvperf[[]llama-cpp]'"),
-        ("web-rwkv", "pip install ./native/web-rwkv"),
+        ("rwkv", "-m pip install rwkv torch"),
+        ("llama-cpp", "-m pip install llama-cpp-python "),
+        ("web-rwkv", "-m pip install ./native/web-rwkv"),
     ]:
         result.stdout.fnmatch_lines([f"SKIPPED*{name} is not installed for *{command}*"])
 
@@ -127,7 +132,7 @@ def test_a_missing_engine_is_skipped_under_all(runs: Runs) -> None:
 def test_a_missing_engine_named_explicitly_is_a_usage_error(runs: Runs) -> None:
     message = usage_error(runs("--rwkv-backend=llama-cpp,scripted"))
     assert "--rwkv-backend=llama-cpp: llama-cpp is not installed for" in message
-    assert "pip install 'pytest-rwkvperf[llama-cpp]'" in message
+    assert f"{sys.executable} -m pip install llama-cpp-python" in message
 
 
 def test_a_third_partys_missing_engine_has_its_install_command(runs: Runs) -> None:
@@ -201,7 +206,9 @@ class TestSuite:
         runs.pytester.makepyfile("def test_other(): pass")
         result = runs.measuring("--rwkv-suite=no")
         assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
-        result.stdout.fnmatch_lines(["rwkvperf: nothing to measure: no selected test asks *--rwkv-suite=yes adds *"])
+        result.stdout.fnmatch_lines(
+            ["rwkvperf: nothing to measure: no test asks for rwkv_perf, *--rwkv-suite=yes adds them"]
+        )
 
     def test_its_tests_lie_below_the_rootdir_and_their_ids_can_be_given_back(self, runs: Runs) -> None:
         runs.pytester.makeconftest(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -85,8 +88,10 @@ def test_a_regression_fails_its_test_with_the_ratio(runs: Runs, saved: Path) -> 
     assert (result.ret, verdict(result)) == (1, "REGRESSION")
     result.stdout.re_match_lines(
         [
-            r"REGRESSION: scripted-fp16-cpu pp16",
-            r"  the ratio lies wholly below 0\.714",
+            r"-50 % \(50 → 25 t/s, limit 40 %\) scripted fp16 pp16",
+            r"  REGRESSION: the ratio lies wholly below 0\.714",
+            r"  with   scripted 1\.0, as the old figures",
+            r"  since  stored 20\d\d-\d\d-\d\dT\S+ in .*\.json, in no commit",
             r"  new    25\.00 tokens/s, 95 % interval 24\.\d+ to 25\.\d+ \(3 processes, \d+ samples\)",
             r"  old    50\.00 tokens/s, 95 % interval 4\d\.\d+ to 5\d\.\d+ \(3 processes, \d+ samples\)",
             r"  ratio  0\.500 \(new / old, of the fast repetitions\), bounds 0\.4\d\d to 0\.[56]\d\d, wrong with .*",
@@ -94,6 +99,31 @@ def test_a_regression_fails_its_test_with_the_ratio(runs: Runs, saved: Path) -> 
     )
     assert "Traceback" not in result.stdout.str()
     assert saved.read_bytes() == before
+
+
+def test_a_failure_fits_into_a_narrow_summary_and_names_commit_and_command(runs: Runs, saved: Path) -> None:
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init", "-q"], ["add", str(saved)], ["commit", "-qm", "Store figures"]):
+        subprocess.run([*git, *arguments], check=True)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout
+    runs.environment.setenv("COLUMNS", "80")
+    runs.environment.setenv("SCRIPTED_FACTOR", "2")
+    result = runs.measuring("--rwkv-report=run.json", "--junitxml=junit.xml")
+    (short,) = [line for line in result.outlines if line.startswith("FAILED ")]
+    assert len(short) <= 80
+    assert short.startswith("FAILED rwkvperf::test_throughput[scripted-fp16-cpu-pp16] - Failed: -50 %")
+    (since,) = [line for line in result.outlines if line.startswith("  since  ")]
+    assert since.endswith(f"{saved}, commit {commit.strip()}")
+    (repeat,) = [line for line in result.outlines if line.startswith("  repeat ")]
+    program, *arguments = shlex.split(repeat.removeprefix("  repeat "))
+    assert program == "pytest"
+    assert not [each for each in arguments if "report" in each]
+    (case,) = ET.parse(runs.pytester.path / "junit.xml").getroot().iter("testcase")  # noqa: S314 - pytest wrote it
+    (failure,) = case.iter("failure")
+    assert str(failure.get("message")).startswith("Failed: -50 % (50 → 25 t/s, limit 40 %) scripted fp16 pp16")
+    assert max(len(str(one.get("value"))) for one in case.iter("property")) < 100, "a property is one figure"
+    again = runs(*arguments)
+    again.assert_outcomes(failed=1)
 
 
 def test_a_markers_tolerance_overrides_the_option(runs: Runs, saved: Path) -> None:  # noqa: ARG001 - is there

@@ -181,7 +181,7 @@ def test_without_github_no_annotations_are_printed(runs: Runs, monkeypatch: pyte
 def test_a_terminal_without_colours_has_a_live_line(runs: Runs) -> None:
     import pty
 
-    (runs.pytester.path / "empty").mkdir()
+    runs.pytester.makeconftest("from pytest_rwkvperf.run import progress\nprogress.LIVE_SECONDS = 0.001")
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rwkv-backend=scripted", "--rwkv-quant=fp16"]
     run = subprocess.Popen(
@@ -194,7 +194,7 @@ def test_a_terminal_without_colours_has_a_live_line(runs: Runs) -> None:
             told += block
     os.close(ours)
     assert run.wait() == 0
-    assert b"\rscripted-fp16-cpu: process 1, no interval yet" in told
+    assert b"\rcase 1 of 1, scripted-fp16-cpu: process 1: loading the model (1 s so far" in told
     assert b"\x1b[" not in told
     assert b"NO-BASELINE" in told
 

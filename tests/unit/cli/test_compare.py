@@ -77,7 +77,7 @@ def test_explanations_name_the_threads_of_cases_that_differ_only_in_them(
         both = report_record(recorded(first), recorded(record))
         (folder / f"{name}.json").write_text(records.dumps(both), encoding="utf-8")
     assert main(["compare", "old.json", "new.json"]) == 1
-    assert "REGRESSION: llama-cpp-q8_0-cpu-t2 pp16" in capsys.readouterr().out
+    assert "-50 % (1600 → 800 t/s, limit 5 %) llama-cpp q8_0 cpu-t2 pp16\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("side", "where"), [("new", "  NVIDIA"), ("old", "  in the old file NVIDIA")])

@@ -11,7 +11,7 @@ from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.history import address
 from pytest_rwkvperf.run import finish, saving
 from pytest_rwkvperf.run.finish import Gatherer
-from pytest_rwkvperf.run.fixtures import PROPERTY
+from pytest_rwkvperf.run.fixtures import PROPERTY, VERDICTS
 from pytest_rwkvperf.verdict.judged import Judgement, to_json
 from tests.unit.building import CASE
 
@@ -24,8 +24,11 @@ ITEM = Item(CASE, Workload("prefill", 512))
 
 def reported(judged: Judgement) -> pytest.TestReport:
     """A test's report that a verdict travels with."""
-    properties = [(PROPERTY, to_json(judged))]
-    return pytest.TestReport("test_it", ("", 0, ""), {}, "passed", None, "call", user_properties=properties)
+    report = pytest.TestReport("test_it", ("", 0, ""), {}, "passed", None, "call")
+    item = SimpleNamespace(stash={VERDICTS: {PROPERTY: [to_json(judged)]}})
+    finish.attach(cast("pytest.Item", item), report)
+    assert item.stash == {}, "of a test that is run again the new ones count"
+    return pytest.TestReport._from_json(report._to_json())  # xdist does this
 
 
 def gathered(*verdicts: Judgement) -> Judgement:

@@ -243,8 +243,10 @@ def test_a_regression_is_described_with_its_figures() -> None:
     assert old is not None
     assert comparison is not None
     assert describe(judgement).splitlines() == [
-        "REGRESSION: llama-cpp-q8_0-cpu pp512",
-        "  the ratio lies wholly below 0.952",
+        f"-50 % ({old.median:.0f} → {new.median:.0f} t/s, limit 5 %) llama-cpp q8_0 pp512",
+        "  REGRESSION: the ratio lies wholly below 0.952",
+        f"  with   {judgement.software}",
+        f"  since  {judgement.stored}",
         f"  new    {new.median:.2f} tokens/s, 95 % interval {new.low:.2f} to {new.high:.2f} (5 processes, 6 samples)",
         f"  old    {old.median:.2f} tokens/s, 95 % interval {old.low:.2f} to {old.high:.2f} (5 processes, 6 samples)",
         (
@@ -259,7 +261,7 @@ def test_a_regression_is_described_with_its_figures() -> None:
 def test_an_invalid_item_is_described_by_its_reason() -> None:
     judgement = JUDGEMENTS["invalid"]
     assert judgement == Judgement(ITEM, "INVALID", "a wrong answer", 0.05)
-    assert describe(judgement) == "INVALID: llama-cpp-q8_0-cpu pp512\n  a wrong answer"
+    assert describe(judgement) == "INVALID llama-cpp q8_0 pp512\n  a wrong answer"
 
 
 def test_no_verdict_rests_on_a_throttled_gpu() -> None:

@@ -1,0 +1,60 @@
+"""What a run says while it works, in a log: no terminal, so a line now and then."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pytest_rwkvperf.core import folders, locks
+from pytest_rwkvperf.run import progress
+
+if TYPE_CHECKING:
+    from tests.conftest import Runs
+
+REAL = {"clock": "real"}
+"""The engine sleeps as long as a token takes."""
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SILENT_SECONDS", 0.2)
+
+
+def test_lines_say_which_case_is_measured_what_is_done_since_when_and_until_when(runs: Runs) -> None:
+    result = runs.measuring("--rwkv-quant=fp16,int8", "--rwkv-workload=pp4", "--rwkv-budget=600", **REAL)
+    assert result.ret == 0
+    told = [line for line in result.outlines if line.startswith("case ")]
+    assert told[0].startswith("case 1 of 2, scripted-fp16-cpu: process 1: ")
+    assert any(line.startswith("case 2 of 2, scripted-int8-cpu: process ") for line in told)
+    assert any(": warming up pp4 (" in line for line in told)
+    assert any(": timing pp4 (" in line for line in told)
+    assert all(" s so far, about " in line and line.endswith(" left)") for line in told)
+    # Each measured case's dot follows the name of its file, which is repeated after the lines.
+    assert [line for line in result.outlines if line.startswith("rwkvperf .")] != []
+
+
+def test_a_wait_for_another_run_is_told_with_its_length_at_the_end(runs: Runs) -> None:
+    held, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locks.hold(folders.in_cache("leases") / "cpu.lock"):
+            held.set()
+            free.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(60)
+    threading.Timer(1.0, free.set).start()
+    result = runs.measuring()
+    holder.join()
+    assert result.ret == 0
+    result.stdout.re_match_lines(
+        [
+            r"waiting for cpu: another session measures on it \(process \d+ on .* since 20.*\)",
+            r"waiting for cpu, on which process \d+ on .* since 20.* measures \(1 s so far\)",
+            r"Of the run's time, [12] s went into waiting for other runs that measured on the same device\.",
+        ]
+    )
+    assert "went into waiting" not in runs.measuring().stdout.str()
