@@ -109,7 +109,8 @@ class Progress:
 
     def _text(self) -> str:
         now = clock.monotonic()
-        left = "" if self._ends is None else f", about {duration(max(1.0, self._ends - now))} left"
+        seconds = 0.0 if self._ends is None else self._ends - now
+        left = f", about {duration(seconds)} left" if seconds >= 1 else ""
         return f"{self._sentence} ({duration(max(1.0, now - self._since))} so far{left})"
 
     def _show_live(self) -> None:
