@@ -28,7 +28,7 @@ def check_installed() -> None:
         OptionError: it is missing.
     """
     if importlib.util.find_spec("jinja2") is None:
-        raise OptionError('HTML pages need Jinja2, which is not installed: pip install "pytest-rwkvperf[html]"')
+        raise OptionError("HTML pages need Jinja2, which is not installed: pip install jinja2")
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:

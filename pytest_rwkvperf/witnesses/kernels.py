@@ -49,7 +49,7 @@ class Kernels(WitnessDefaults):
 
     def absence(self) -> str:
         """CUPTI comes with a package."""
-        return "" if cupti.installed() else 'CUPTI is not installed: pip install "pytest-rwkvperf[cuda]"'
+        return "" if cupti.installed() else "CUPTI is not installed: pip install cupti-python"
 
     def instrument(self) -> str:
         """The release of the package, which has CUPTI's own."""

@@ -272,7 +272,7 @@ def test_missing_library_is_an_error_before_measuring(
     tmp_path: Any,  # noqa: ANN401 - a path
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(OptionError, match="pip install jinja2 vl-convert-python"):
+    with pytest.raises(OptionError, match="pip install jinja2"):
         report_files.check([formats.parse("report.html", tmp_path)])
 
 
