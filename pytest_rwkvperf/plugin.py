@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_rwkvperf.run import collection, options
+from pytest_rwkvperf.run import collection, hookspecs, options
 from pytest_rwkvperf.run.fixtures import (  # noqa: F401 - pytest finds fixtures in the plugin's namespace
     SESSION,
     gguf_model,
@@ -21,6 +21,11 @@ from pytest_rwkvperf.run.fixtures import (  # noqa: F401 - pytest finds fixtures
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """The hooks that other plugins may implement."""
+    pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -43,6 +48,16 @@ def pytest_configure(config: pytest.Config) -> None:
         with collection.usage_errors(config):
             config.stash[SESSION] = Session(settings, Progress(config), collection.shared_folder(config))
         finish.gather(config)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Say what is measured with what, and against what."""
+    session = config.stash.get(SESSION, None)
+    if session is None:
+        return []
+    from pytest_rwkvperf.run.announcing import header
+
+    return [header(session.settings)]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,4 +1,4 @@
-"""What is said between collection and the first test: what is measured and for how long, or why nothing is."""
+"""What is said before the first test: the header's line, what is measured and for how long, or why nothing is."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pytest_rwkvperf.run import invariants
 from pytest_rwkvperf.stats.paired import MIN_PAIRS
 
 if TYPE_CHECKING:
+    from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.session import Session
 
 
@@ -35,6 +36,13 @@ class Collected:
 
 COLLECTED: pytest.StashKey[Collected] = pytest.StashKey()
 """On the config, once collection has succeeded."""
+
+
+def header(settings: Settings) -> str:
+    """The line of pytest's header: backends, model, and what their figures are compared with."""
+    other = "none (A/A)" if settings.aa else f"none ({settings.ab} in alternation)"
+    stored = other if settings.ab else str(settings.baseline_dir)
+    return printable(f"rwkvperf: backends {settings.backend}; model {settings.model}; baseline {stored}")
 
 
 def announcement(config: pytest.Config, session: Session, left: int) -> list[str]:

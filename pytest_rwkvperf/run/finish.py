@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,14 +12,14 @@ import pytest
 from pytest_rwkvperf.core.errors import RwkvPerfError, StorageError
 from pytest_rwkvperf.history import address, spool
 from pytest_rwkvperf.reports import github, report_files
-from pytest_rwkvperf.run import recording, saving
+from pytest_rwkvperf.run import hooks, recording, saving
 from pytest_rwkvperf.run.fixtures import INVARIANT_PROPERTY, PROPERTY, VERDICTS
 from pytest_rwkvperf.run.result import RunResult
 from pytest_rwkvperf.verdict import invariants
 from pytest_rwkvperf.verdict.judged import from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from pytest_rwkvperf.core.cases import Item
     from pytest_rwkvperf.run.session import Session
@@ -31,15 +32,27 @@ RESULT: pytest.StashKey[RunResult] = pytest.StashKey()
 
 
 class Gatherer:
-    """A pytest plugin that collects the verdicts from the tests' reports, those of xdist's workers too."""
+    """A pytest plugin that collects the verdicts from the tests' reports, those of xdist's workers too.
 
-    def __init__(self) -> None:
+    `tell` is given each test's id and verdict, and returns a sentence about what went wrong, or an empty text.
+    """
+
+    def __init__(self, tell: Callable[[str, str], str]) -> None:
+        self._tell = tell
         self._verdicts: list[str] = []
         self._invariants: list[str] = []
+        self._troubles: list[str] = []
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """What other plugins raised when they were told of a verdict, in sentences."""
+        return tuple(dict.fromkeys(filter(None, self._troubles)))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the verdict as the text that it is: a run may have hundreds, and they are needed at its end."""
-        self._verdicts += vars(report).get(PROPERTY, [])
+        verdicts = vars(report).get(PROPERTY, [])
+        self._verdicts += verdicts
+        self._troubles += [self._tell(report.nodeid, text) for text in verdicts]
         self._invariants += vars(report).get(INVARIANT_PROPERTY, [])
 
     def invariants(self) -> list[JudgedInvariant]:
@@ -71,8 +84,9 @@ _GATHERER: pytest.StashKey[Gatherer] = pytest.StashKey()
 
 
 def gather(config: pytest.Config) -> None:
-    """Collect the verdicts from now on."""
-    config.stash[_GATHERER] = gatherer = Gatherer()
+    """Collect the verdicts from now on, and tell other plugins of them: under xdist in its controller."""
+    tell = (lambda _nodeid, _verdict: "") if hasattr(config, "workerinput") else partial(hooks.tell_verdict, config)
+    config.stash[_GATHERER] = gatherer = Gatherer(tell)
     config.pluginmanager.register(gatherer, "rwkvperf-gatherer")
 
 
@@ -90,6 +104,9 @@ def finish(pytest_session: pytest.Session, session: Session) -> RunResult:
         return result
     record = recording.of_run(pytest_session, session, judgements, gatherer.invariants())
     result = _published(pytest_session, session, record, replace(result, record=record))
+    if troubles := [*gatherer.troubles, *filter(None, [hooks.tell_record(pytest_session.config, record)])]:
+        _mark_failed(pytest_session)
+        result = replace(result, troubles=(*result.troubles, *troubles))
     if github.is_active(os.environ):
         trouble = github.add_summary(record, os.environ)
         session.progress.command(github.errors_of(record))

@@ -33,7 +33,7 @@ def reported(judged: Judgement) -> pytest.TestReport:
 
 def gathered(*verdicts: Judgement) -> Judgement:
     """What counts of several verdicts on one item."""
-    gatherer = Gatherer()
+    gatherer = Gatherer(lambda _nodeid, _verdict: "")
     for judged in verdicts:
         gatherer.pytest_runtest_logreport(reported(judged))
     return gatherer.judgements()[ITEM]
