@@ -52,6 +52,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "pytest
 CARGO = {"CARGO_TARGET_DIR": os.environ.get("CARGO_TARGET_DIR") or str(CACHE / "cargo-target")}  # clones share it
 CXX = shlex.split(os.environ.get("CXX") or "c++")
 REPORT_SECONDS = 30.0
+TESTED_EXTRAS = "hub,history,html"
 PROCESSOR = Path("/proc/cpuinfo").read_text(errors="replace") if sys.platform == "linux" else ""
 
 PROOFS = {  # what `prove` runs, in this order, from benchmarks/
@@ -164,7 +165,7 @@ def prepare_core() -> list[str]:
     """This project as an editable install, with its tools; with lent packages, what compiles llama.cpp beside them."""
     programs = [name for name in ("cmake", "ninja") if not shutil.which(name)]
     lent = ["--editable", str(ROOT), "scikit-build-core>=0.9.2", *programs]
-    return lent if read_stamps()["lender"] else ["--editable", f"{ROOT}[dev]"]
+    return lent if read_stamps()["lender"] else ["--editable", f"{ROOT}[{TESTED_EXTRAS}]", "--group", "dev"]
 
 
 def prepare_web_rwkv() -> list[str]:
@@ -316,6 +317,8 @@ def install_uv() -> None:
             run("uv", "Installing pip and uv", PYTHON, "-m", "pip", "install", "--only-binary=:all:", *pins)
         except SetupError as error:
             say(f"uv cannot be had, so pip installs everything. {error}")
+            if "--group" not in output(PYTHON, "-m", "pip", "install", "--help"):  # the Python's own pip is before 25.1
+                run("uv", "Installing pip", PYTHON, "-m", "pip", "install", "--only-binary=:all:", pins[0])
         write_stamps(installers=pins)
 
 

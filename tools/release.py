@@ -9,7 +9,8 @@
 3. The tests that need no real engine run against the installed wheel, outside of this checkout's package.
 4. With --audit, pip-audit, and cargo-audit where it is installed, look for known vulnerabilities; this needs a network.
 
-The tools come with `pip install -c constraints.txt -e '.[release]'`. Exit 1 with a message when a step fails.
+The tools come with `pip install -c constraints.txt -e . --group release`, by pip 25.1 or newer. Exit 1 with a message
+when a step fails.
 """
 
 from __future__ import annotations
@@ -97,13 +98,15 @@ def hashes(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
-def environment_with(wheel: Path, folder: Path, extra: str) -> Path:
-    """A fresh virtual environment with a wheel in it; its Python."""
+def environment_with(wheel: Path, folder: Path, extras: str = "", project: Path | None = None) -> Path:
+    """A fresh virtual environment with a wheel in it, and with the test group of a project; its Python."""
     run([sys.executable, "-m", "venv", folder], ROOT)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    wanted = f"{wheel}[{extra}]" if extra else str(wheel)
-    constraints = ROOT / "constraints.txt"
-    run([python, "-m", "pip", "install", "--quiet", "-c", constraints, wanted], ROOT)
+    install: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "-c", ROOT / "constraints.txt"]
+    if project:
+        run([*install, "--upgrade", "pip"], ROOT)  # venv's own may be older than 25.1, which knows no groups
+        install += ["--group", f"{project / 'pyproject.toml'}:test"]
+    run([*install, f"{wheel}[{extras}]" if extras else wheel], ROOT)
     return python
 
 
@@ -126,22 +129,25 @@ def bill_of_crates(wheel: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """A wheel to test: the module it installs, its folder in the repository, and there its package and its tests."""
+    """A wheel to test: its module, its folder in the repository, its package and tests there, and extras they need."""
 
     module: str
     root: str
     package: str
     tests: tuple[str, ...]
+    extras: str = ""
 
 
-PLUGIN = Tested("pytest_rwkvperf", ".", "pytest_rwkvperf", ("tests/unit", "tests/integration/runs"))
+PLUGIN = Tested(
+    "pytest_rwkvperf", ".", "pytest_rwkvperf", ("tests/unit", "tests/integration/runs"), extras="hub,history,html"
+)
 BINDING = Tested("rwkvperf_web_rwkv", "native/web-rwkv", "python", ("tests",))
 
 
 def run_tests(wheel: Path, tested: Tested, folder: Path) -> str:
     """The last line of the tests that run against the installed wheel: the package is not beside them."""
     folder.mkdir()
-    python = environment_with(wheel.resolve(), folder / "environment", "test")
+    python = environment_with(wheel.resolve(), folder / "environment", tested.extras, ROOT / tested.root)
     root = committed(folder) / tested.root
     shutil.rmtree(root / tested.package)
     where = run([python, "-c", f"import {tested.module} as m; print(m.__file__)"], root).strip()
@@ -183,7 +189,7 @@ def release(options: argparse.Namespace, folder: Path) -> None:
         for name in built
         if name.startswith(f"{tested.module}-") and name.endswith(".whl")
     }
-    bare = environment_with(wheels[PLUGIN].resolve(), folder / "bare", "")
+    bare = environment_with(wheels[PLUGIN].resolve(), folder / "bare")
     print(f"Bill of materials: {bill_of_materials(bare, wheels[PLUGIN])}")
     if options.binding:
         print(f"Bill of materials: {bill_of_crates(wheels[BINDING])}")

@@ -69,6 +69,16 @@ def test_the_engines_template_compares_two_commits(pytester: pytest.Pytester) ->
     assert options.read(pytester.parseconfig(*arguments[at + 1 :])).reports
 
 
+def test_releases_are_published_without_a_stored_token() -> None:
+    text = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    jobs = yaml.safe_load(text)["jobs"]
+    assert "secrets." not in text
+    assert jobs["publish"]["permissions"] == {"id-token": "write"}
+    assert jobs["publish"]["environment"]["name"] == "pypi", "people can be asked before it runs"
+    assert not [step for step in jobs["publish"]["steps"] if "run" in step], "nothing of ours runs with that right"
+    assert "permissions" not in jobs["build"]
+
+
 def test_github_template_gives_each_job_only_the_permissions_it_needs() -> None:
     template = yaml.safe_load((CI / "github.yml").read_text(encoding="utf-8"))
     assert template["permissions"] == {"contents": "read"}
@@ -83,9 +93,10 @@ def test_github_template_gives_each_job_only_the_permissions_it_needs() -> None:
         (CI / "github-hosted.yml", GITHUB, ("timeout-minutes:", "timeout-minuts:")),
         (CI / "engine-pull-request.yml", GITHUB, ("timeout-minutes:", "timeout-minuts:")),
         (ROOT / ".github" / "workflows" / "ci.yml", GITHUB, ("runs-on:", "run-on:")),
+        (ROOT / ".github" / "workflows" / "release.yml", GITHUB, ("runs-on:", "run-on:")),
         (CI / "gitlab.yml", GITLAB, ("when: manual", "when: sometimes")),
     ],
-    ids=["github", "hosted", "engine", "own", "gitlab"],
+    ids=["github", "hosted", "engine", "own", "release", "gitlab"],
 )
 def test_templates_follow_the_published_schemas(
     path: Path, schema: tuple[str, ...], mistake: tuple[str, str], tmp_path: Path

@@ -276,7 +276,10 @@ def test_pip_installs_where_uv_cannot(venv: ModuleType, monkeypatch: Patch, why:
     assert venv.installer(venv.LLAMA_CPP) == (command, {})
 
 
-def test_a_uv_that_cannot_be_had_is_no_failure(dev: ModuleType, monkeypatch: Patch, capsys: Said) -> None:
+@pytest.mark.parametrize("knows_groups", [True, False], ids=["pip 25.1", "pip 25.0"])
+def test_a_uv_that_cannot_be_had_is_no_failure(
+    dev: ModuleType, monkeypatch: Patch, capsys: Said, *, knows_groups: bool
+) -> None:
     ran = []
 
     def run(_name: str, _title: str, *command: str) -> None:
@@ -286,10 +289,18 @@ def test_a_uv_that_cannot_be_had_is_no_failure(dev: ModuleType, monkeypatch: Pat
 
     dev.VENV.mkdir()
     monkeypatch.setattr(dev, "run", run)
+    monkeypatch.setattr(dev, "output", lambda *_: "  --group <[path:]group>" if knows_groups else "")
     dev.install_uv()
     dev.install_uv()
-    assert ran == ["ensurepip", "uv==0.13.9"], "once is enough"
+    pip = [] if knows_groups else ["pip==26.3"]
+    assert ran == ["ensurepip", "uv==0.13.9", *pip], "once is enough"
     assert "pip installs everything. no wheel for this system" in capsys.readouterr().out
+
+
+def test_the_core_comes_with_what_the_tests_need(venv: ModuleType) -> None:
+    editable, project, option, group = venv.prepare_core()
+    assert (editable, option, group) == ("--editable", "--group", "dev")
+    assert project == f"{venv.ROOT}[hub,history,html]"
 
 
 # Commands
@@ -452,11 +463,21 @@ def test_the_plain_set_up_makes_a_whole_environment_again(lent: ModuleType, monk
 
 
 def test_every_package_from_an_index_has_an_exact_version() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = [line for name in ("rwkv", "llama-cpp", "test", "dev") for line in project["optional-dependencies"][name]]
-    names = {re.split(r"[<>=\[;]", line)[0].lower().replace("_", "-") for line in [*extras, *project["dependencies"]]}
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, groups = declared["project"], declared["dependency-groups"].values()
+    lines = [line for name in ("rwkv", "llama-cpp") for line in project["optional-dependencies"][name]]
+    lines += [line for group in groups for line in group if isinstance(line, str)]
+    names = {re.split(r"[<>=\[;]", line)[0].lower().replace("_", "-") for line in [*lines, *project["dependencies"]]}
     pins = re.findall(r"^([a-z0-9-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(names - {*pins}) == ["pytest-rwkvperf"]
+    assert sorted(names - {*pins}) == [], "nothing asks an index for this project itself"
+
+
+def test_no_extra_is_for_those_who_work_on_the_project() -> None:
+    for folder in (ROOT, ROOT / "native" / "web-rwkv"):
+        declared = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+        extras = declared["project"].get("optional-dependencies", {})
+        assert not {"test", "dev", "docs", "release"} & extras.keys()
+        assert "test" in declared["dependency-groups"]
 
 
 def test_the_binding_is_asked_for_by_a_version_that_no_public_index_accepts() -> None:
