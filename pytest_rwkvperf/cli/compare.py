@@ -40,7 +40,6 @@ status 1. What was measured under two conventions (protocol, its version, warm-u
 """
 PASSES_ON = False
 
-_FAILING = {"REGRESSION", "INVALID"}
 _NO_VERDICT = "These files hold no samples, so there is no verdict: give two records for that."
 STRICT = {"no-baseline", "inconclusive"}
 
@@ -68,7 +67,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     items = [(RecordedCase(each.item.case, None, None, ()), recorded_item(each, fails=False)) for each in judgements]
     table = terminal_tables.verdicts(items, console.width, colour=False)
     console.text(printable("".join([table, *versions, *reasons]), keep="\n"))
-    failing = _FAILING | {word.upper() for word in options.strict}
+    failing = comparing.FAILING | {word.upper() for word in options.strict}
     return int(any(item.verdict in failing for item in judgements))
 
 

@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.reports import formats, report_files
+from pytest_rwkvperf.run.options import read_share
 from pytest_rwkvperf.store import record
+from pytest_rwkvperf.verdict import comparing
 
 if TYPE_CHECKING:
     import argparse
 
     from pytest_rwkvperf.cli.console import Console
+    from pytest_rwkvperf.store.record import Record
 
 HELP = """make a report of a measurement record
 The record is what `pytest --rwkv-report=FILE.json` wrote. The report is the same as if the run had written it itself.
+With --against its verdicts are those of `rwkvperf compare`, and it shows both runs.
 
   rwkvperf report run.json -o issue.md --language zh
   rwkvperf report run.json --format llama-bench-md
+  rwkvperf report new.json --against old.json -o both.html
 """
 PASSES_ON = False
 
@@ -32,6 +37,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--format", help=f"one of {', '.join(formats.FORMATS)}; default: what the suffix of -o says", metavar="FORMAT"
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of to the terminal")
+    parser.add_argument(
+        "--against",
+        metavar="OLD",
+        type=user_path,
+        help="judge the record by this older one, as `compare` does",
+    )
+    parser.add_argument("--tolerance", help="of --against: the largest slowdown that passes; default 5%%")
     parser.add_argument("--language", choices=("en", "zh"), default="en", help="of reports for people")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of records instead")
 
@@ -45,21 +57,32 @@ def run(options: argparse.Namespace, console: Console) -> int:
         raise OptionError("no RECORD is given; name the file that --rwkv-report=FILE.json wrote")
     if not options.format and not options.output:
         raise OptionError("no format is given; add --format or -o FILE")
+    if options.tolerance and options.against is None:
+        raise OptionError("--tolerance is of --against OLD; give both or neither")
     if options.output:
         _write(options, console)
         return 0
-    report, stored = formats.load(options.format), record.read(options.record)
+    report, stored = formats.load(options.format), _read(options)
     console.text("\n".join(report.render(stored, options.language).values()))
     console.notes(report.advice(stored, options.language, lambda _part: "-"))
     console.notes(report.links(stored, options.language))
     return 0
 
 
+def _read(options: argparse.Namespace) -> Record:
+    """The record, judged by another one if one is given."""
+    stored = record.read(options.record)
+    if options.against is None:
+        return stored
+    tolerance = read_share("--tolerance=", options.tolerance or "5%")
+    return comparing.against(stored, record.read(options.against), tolerance)
+
+
 def _write(options: argparse.Namespace, console: Console) -> None:
     text = f"{options.format}:{options.output}" if options.format else options.output
     request = formats.parse(text, Path(), "")
     report_files.check([request])
-    stored = record.read(options.record)
+    stored = _read(options)
     for path in report_files.write(stored, request, options.language):
         console.text(f"{path}\n")
     console.notes(report_files.advice_on(stored, request, options.language))

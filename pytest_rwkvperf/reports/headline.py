@@ -105,7 +105,8 @@ def _without_verdicts(record: Record, uncompared: int) -> tuple[Tone, str]:
     if invariants:
         return "good", "The invariant holds" if len(invariants) == 1 else f"All {len(invariants)} invariants hold"
     if uncompared:
-        return "plain", f"{wording.count(uncompared, 'speed')} measured; no baseline to compare with"
+        why = "no baseline to compare with" if record.against is None else "none comparable with the older run's"
+        return "plain", f"{wording.count(uncompared, 'speed')} measured; {why}"
     if measured := sum(item.rate is not None for _, item in record.items()):
         return "plain", f"{wording.count(measured, 'speed')} measured, none judged"
     return "plain", "Nothing was measured"

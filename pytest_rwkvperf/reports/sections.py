@@ -69,7 +69,7 @@ def facts(shown: Shown) -> list[tuple[str, list[str]]]:
         ("Compared with", [*_reference(record), f"tolerance {tolerance}" if tolerance else ""]),
         (", ".join(shown.common).capitalize(), [", ".join(shown.common.values())]),
         ("Machine", [f"{machine.cpu}, {wording.count(machine.cores, 'core')}", *machine.gpus]),
-        ("Measured", [f"{record.started[:16].replace('T', ' ')} UTC", f"in {_duration(record.seconds)}"]),
+        ("Measured", [_minute(record.started), f"in {_duration(record.seconds)}"]),
     ]
     return [(name, kept) for name, values in found if (kept := [value for value in values if value])]
 
@@ -90,6 +90,10 @@ def _versions(shown: Shown) -> list[str]:
 
 def _reference(record: Record) -> list[str]:
     """What the figures were compared with."""
+    if (other := record.against) is not None:
+        commit = f"commit {other.commit[:10]}" if other.commit else ""
+        machine = f"on {other.machine}" if other.machine != record.fingerprint.id else ""
+        return [f"the run of {_minute(other.started)}", commit, machine]
     names = {
         "stored": "the stored baseline of this machine",
         "ab": "another build, in alternation (A/B)",
@@ -97,6 +101,10 @@ def _reference(record: Record) -> list[str]:
     }
     steps = dict.fromkeys(names.get(item.step, "the baseline") for _, item in record.items() if item.comparison)
     return [*steps] or ["no baseline"]
+
+
+def _minute(started: str) -> str:
+    return f"{started[:16].replace('T', ' ')} UTC"
 
 
 def _size(parameters: int) -> str:

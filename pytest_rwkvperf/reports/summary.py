@@ -90,8 +90,9 @@ def _machine(record: Record) -> str:
     machine = record.fingerprint
     gpus = "".join(f", {escape(gpu)}" for gpu in machine.gpus)
     commit = f", commit {record.commit[:10]}" if record.commit else ""
+    other = f"; compared with the run of {escape(record.against.started)}" if record.against else ""
     return (
         f"{escape(machine.cpu)}, {machine.physical_cores} cores{gpus}; {escape(record.system.operating_system)}; "
         f"pytest-rwkvperf {escape(record.project_version)}{commit}; {escape(record.started)}, "
-        f"{duration(record.seconds)}\n"
+        f"{duration(record.seconds)}{other}\n"
     )

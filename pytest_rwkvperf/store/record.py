@@ -158,11 +158,25 @@ class SkippedEngine:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherRun:
+    """Which run a record was compared with afterwards (`rwkvperf report --against`): the fields are those of `Record`.
+
+    `machine` is the fingerprint's id.
+    """
+
+    id: str
+    started: str
+    commit: str
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One run of pytest. `started` is UTC in ISO 8601; `exit_status` pytest's own (2 is an interruption).
 
     `command` holds pytest's arguments and `options` this project's options, passwords in addresses left out. `commit`
-    is the revision of the folder that was tested, empty outside git. `id` is different in every run.
+    is the revision of the folder that was tested, empty outside git. `id` is different in every run. `against` is null
+    unless the verdicts are of a later comparison with another run.
     """
 
     id: str
@@ -177,6 +191,7 @@ class Record:
     cases: tuple[RecordedCase, ...]
     skipped: tuple[SkippedEngine, ...] = ()
     commit: str = ""
+    against: OtherRun | None = None
     schema: int = field(default=VERSION)
 
     def disambiguated(self) -> Record:

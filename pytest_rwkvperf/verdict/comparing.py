@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import strict_json
@@ -12,6 +12,7 @@ from pytest_rwkvperf.core.errors import BaselineError, ConventionError, RecordEr
 from pytest_rwkvperf.stats.several import holm
 from pytest_rwkvperf.store import baseline as baselines
 from pytest_rwkvperf.store import record as records
+from pytest_rwkvperf.store.record import OtherRun
 from pytest_rwkvperf.verdict import accept, judgement
 from pytest_rwkvperf.verdict.judged import Judgement, Reference
 
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from pytest_rwkvperf.stats.estimates import Rate
     from pytest_rwkvperf.store.baseline import Baseline, StoredCase
-    from pytest_rwkvperf.store.record import Record
+    from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
+
+FAILING = frozenset({"REGRESSION", "INVALID"})
+"""Verdicts of a comparison that fails."""
 
 _EITHER = "give what --rwkv-save-baseline or --rwkv-report=FILE.json wrote"
 
@@ -127,6 +132,52 @@ def compare(pair: Pair, tolerance: float) -> list[Judgement]:
     for wanted in (("PASS", "IMPROVEMENT"), ("REGRESSION",)):
         shares |= holm(compared, lambda item, share: judge(item, share).verdict, wanted)
     return [judge(item, shares[item]) for item in stored]
+
+
+def against(new: Record, old: Record, tolerance: float) -> Record:
+    """The new run's record, its items judged by the old run's figures, with the samples of both.
+
+    The old speed is shown even where it decides nothing, such as that of another machine.
+
+    Raises:
+        BaselineError: the new record holds no measured case.
+        MeasurementError: stored times carry no figure.
+    """
+    judgements = {judged.item: judged for judged in compare(Pair(_of_record(old), _of_record(new)), tolerance)}
+    before = {case.case: case for case in old.cases}
+    return replace(
+        new,
+        cases=tuple(_judged_case(case, before.get(case.case), judgements) for case in new.cases),
+        against=OtherRun(old.id, old.started, old.commit, old.fingerprint.id),
+    )
+
+
+def _judged_case(new: RecordedCase, old: RecordedCase | None, judgements: Mapping[Item, Judgement]) -> RecordedCase:
+    speeds = {item.workload: item.typical_rate for item in old.items} if old else {}
+    items = tuple(
+        _judged_item(item, speeds.get(item.workload), judgements.get(Item(new.case, Workload.parse(item.workload))))
+        for item in new.items
+    )
+    return replace(new, items=items, old=old.measured if old else None, settled=None)
+
+
+def _judged_item(new: RecordedItem, old: Rate | None, judged: Judgement | None) -> RecordedItem:
+    if judged is None:  # it was not measured
+        return new
+    rate = judged.new if judged.comparison else new.typical_rate
+    return replace(
+        new,
+        verdict=judged.verdict,
+        reason=judged.reason,
+        fails=judged.verdict in FAILING,
+        tolerance=judged.tolerance,
+        rate=rate,
+        baseline=judged.old or old,
+        comparison=judged.comparison,
+        voided=judged.voided,
+        step=judged.step,
+        work=None,
+    )
 
 
 def _names(case: StoredCase) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -38,6 +39,20 @@ def test_the_format_of_an_output_is_its_suffix_or_the_option(path: Path, capsys:
         assert copy.read_text(encoding="utf-8") == path.read_text(encoding="utf-8")
 
 
+def test_two_records_are_one_report(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = replace(RECORD, id="0" * 32, started="2026-01-01T00:00:00Z", commit="abcdef0123456789")
+    (path.parent / "old.json").write_text(records.dumps(old), encoding="utf-8")
+    assert main(["report", "run.json", "--against", "old.json", "--tolerance", "3%", "-o", "both.html"]) == 0
+    text = (path.parent / "both.html").read_text(encoding="utf-8")
+    assert "the run of 2026-01-01 00:00 UTC" in text
+    assert "commit abcdef0123" in text
+    assert "tolerance 3\u00a0%" in text
+    assert "samples old" in text
+    capsys.readouterr()
+    assert main(["report", "run.json", "--against", "old.json", "--format", "markdown"]) == 0
+    assert "compared with the run of 2026-01-01T00:00:00Z" in capsys.readouterr().out
+
+
 def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--schema"]) == 0
     assert json.loads(capsys.readouterr().out) == records.json_schema()
@@ -48,6 +63,8 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["run.json"], 2, "no format is given"),
         ([], 2, "no RECORD is given"),
+        (["run.json", "--format", "json", "--tolerance", "3%"], 2, "--tolerance is of --against OLD"),
+        (["run.json", "--format", "json", "--against", "gone.json"], 1, "record gone.json is not there"),
         (["run.json", "--format", "docx"], 2, "report format 'docx' is unknown; allowed: json"),
         (["run.json", "-o", "run.docx"], 2, "'run.docx': no such format"),
         (["run.json", "-o", "."], 2, "no such format"),

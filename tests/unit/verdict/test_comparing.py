@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from pytest_rwkvperf.stats.verdicts import ALPHA
+from pytest_rwkvperf.store import record as records
 from pytest_rwkvperf.store.baseline import Baseline
+from pytest_rwkvperf.store.record import OtherRun, RecordedItem
 from pytest_rwkvperf.verdict.accept import stored_cases
-from pytest_rwkvperf.verdict.comparing import Pair, Side, compare
-from tests.unit.building import CASE, make_record, make_run, report_record
+from pytest_rwkvperf.verdict.comparing import Pair, Side, against, compare
+from tests.unit.building import CASE, make_record, make_run, recorded, report_record, slower
 
 
 def test_undecided_items_share_the_error_rate() -> None:
@@ -17,3 +22,35 @@ def test_undecided_items_share_the_error_rate() -> None:
     assert [(each.verdict, each.comparison and each.comparison.alpha) for each in judgements] == [
         ("INCONCLUSIVE", ALPHA / 2)
     ] * 2
+
+
+MEASURED = make_record(*(make_run(pp512=[10**7 + index, 10**7], tg128=[10**9 + index]) for index in range(6)))
+OLD = report_record(recorded(MEASURED), id="0" * 32, commit="abc", started="2026-01-01T00:00:00Z")
+
+
+def test_a_record_is_judged_by_an_older_one_and_has_the_samples_of_both() -> None:
+    lost = RecordedItem("pp64", None, "the run ended before it", fails=False)
+    case = recorded(slower(MEASURED, 3.0))
+    new = report_record(replace(case, items=(*case.items, lost)))
+    judged = against(new, OLD, 0.05)
+    (case,) = judged.cases
+    assert [(item.workload, item.verdict, item.fails, item.step) for item in case.items] == [
+        ("pp512", "REGRESSION", True, "stored"), ("tg128", "REGRESSION", True, "stored"), ("pp64", None, False, ""),
+    ]  # fmt: skip
+    first = case.items[0]
+    assert first.comparison is not None
+    assert first.rate is not None
+    assert first.baseline is not None
+    assert 0.32 < first.comparison.ratio < 0.35
+    assert first.rate.median / first.baseline.median == first.comparison.deciding.ratio
+    assert case.sides(first) == (slower(MEASURED, 3.0), MEASURED)
+    assert judged.against == OtherRun("0" * 32, "2026-01-01T00:00:00Z", "abc", OLD.fingerprint.id)
+    assert records.loads(records.dumps(judged), Path("judged.json")) == judged
+
+
+def test_the_speed_on_another_machine_is_shown_and_decides_nothing() -> None:
+    other = replace(OLD, fingerprint=replace(OLD.fingerprint, cores=64))
+    (case,) = against(report_record(recorded(slower(MEASURED, 3.0))), other, 0.05).cases
+    assert [(item.verdict, item.comparison) for item in case.items] == [("NO-BASELINE", None)] * 2
+    assert "the stored machines differ from this one in cores (64 stored" in case.items[0].reason
+    assert [item.baseline for item in case.items] == [item.typical_rate for item in OLD.cases[0].items]
