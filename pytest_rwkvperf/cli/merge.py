@@ -10,7 +10,7 @@ from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.fleet import fleet_report, merge
-from pytest_rwkvperf.reports import report_files
+from pytest_rwkvperf.reports import pages, report_files
 from pytest_rwkvperf.run.options import read_save
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def check_outputs(options: argparse.Namespace) -> None:
     for path in options.output:
         if path.suffix.lower() not in fleet_report.FORMATS:
             raise OptionError(f"-o {path}: write a file ending in {', '.join(fleet_report.FORMATS)}")
+        if path.suffix.lower() == ".html":
+            pages.check_installed()
         report_files.check_target(f"-o {path}", path)
 
 

@@ -1,21 +1,25 @@
-"""A fleet's report, as Markdown, CSV or JSON: every machine's figures, and what is missing."""
+"""A fleet's report, as Markdown, HTML, CSV or JSON: every machine's figures, and what is missing."""
 
 from __future__ import annotations
 
 import csv
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from pytest_rwkvperf.core import strict_json
 from pytest_rwkvperf.core.text import counted, csv_cell, redacted, safe
-from pytest_rwkvperf.reports import figures, markdown_text
+from pytest_rwkvperf.reports import figures, headline, markdown_text, pages, wording
+from pytest_rwkvperf.reports.sections import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pytest_rwkvperf.fleet.merge import Merged
+    from pytest_rwkvperf.reports.headline import Tone
+    from pytest_rwkvperf.store.record import Record
 
 SCHEMA = 1
 COLUMNS = (
@@ -78,7 +82,60 @@ def as_json(merged: Merged) -> str:
     return strict_json.dumps({"schema": SCHEMA, **msgspec.to_builtins(merged)}, sort_keys=False)
 
 
-FORMATS = {".md": as_markdown, ".csv": as_csv, ".json": as_json}
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """One run: what it found in a sentence, and what failed."""
+
+    machine: str
+    started: str
+    tone: Tone
+    sentence: str
+    failed: tuple[tuple[str, str], ...]
+
+
+def as_html(merged: Merged) -> str:
+    """For people: whether something got slower anywhere, each machine's answer, the bad ones first, and the table.
+
+    Raises:
+        OptionError: Jinja2 is not installed.
+    """
+    runs = sorted(map(_machine, merged.runs), key=lambda run: _TONES.index(run.tone))
+    tone, sentence = _headline(runs, len(merged.missing))
+    context = {
+        "tone": tone,
+        "sentence": sentence,
+        "runs": runs,
+        "missing": [(safe(lost.name), safe(lost.reason)) for lost in merged.missing],
+        "table": Table("Figures of every machine", COLUMNS, [*rows(merged)]),
+    }
+    return pages.render("fleet.html.jinja", context)
+
+
+_TONES: tuple[Tone, ...] = ("bad", "unsure", "good", "plain")
+
+
+def _machine(run: Record) -> _Machine:
+    shown = run.disambiguated()
+    found = headline.of(shown)
+    failed = ((safe(figures.item_name(case, item)), safe(item.reason)) for case, item in shown.items() if item.fails)
+    sentence = safe(found.sentence, keep=wording.SPACE)
+    return _Machine(safe(run.fingerprint.id), run.started[:10], found.tone, sentence, tuple(failed))
+
+
+def _headline(runs: Sequence[_Machine], missing: int) -> tuple[Tone, str]:
+    """The worst news of all runs; a missing machine is no good news."""
+    total = wording.count(len(runs), "run")
+    lost = f"; {missing} missing" if missing else ""
+    words: dict[Tone, str] = {"bad": "Slower, wrong or not measured", "unsure": "Not settled"}
+    for tone, word in words.items():
+        if number := sum(run.tone == tone for run in runs):
+            return tone, f"{word} in {number} of {total}{lost}"
+    if not any(run.tone == "good" for run in runs):
+        return ("unsure" if missing else "plain"), f"{total} without a comparison{lost}"
+    return ("unsure" if missing else "good"), f"Nothing got slower in {total}{lost}"
+
+
+FORMATS = {".md": as_markdown, ".html": as_html, ".csv": as_csv, ".json": as_json}
 """By the file's suffix."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.history import trends
-from pytest_rwkvperf.reports import pages, plots
+from pytest_rwkvperf.reports import pages, plots, wording
 from pytest_rwkvperf.reports.plots import Dots
 
 if TYPE_CHECKING:
@@ -23,8 +23,21 @@ def render(trend_list: Sequence[Trend], shown: str) -> str:
     # What changed last comes first.
     ordered = sorted(trend_list, key=_runs_since_change)
     described = [(trend, [trends.describe(turn) for turn in trend.turns], _plot(trend)) for trend in ordered]
-    changed = sum(bool(trend.turns) for trend in ordered)
-    return pages.render("trend.html.jinja", {"trends": described, "changed": changed, "shown": shown})
+    return pages.render("trend.html.jinja", {"trends": described, "headline": _headline(ordered), "shown": shown})
+
+
+def _headline(ordered: Sequence[Trend]) -> str:
+    """Whether speeds changed, and the newest change, of the first trend."""
+    if not ordered:
+        return "No run is stored"
+    workloads = wording.count(len(ordered), "workload")
+    if not (changed := sum(bool(trend.turns) for trend in ordered)):
+        return f"No change of speed in {workloads}"
+    newest = ordered[0].turns[-1]
+    return (
+        f"{changed} of {workloads} changed speed; the newest change is {wording.change(newest.change.ratio)} "
+        f"since {newest.point.started[:10]}"
+    )
 
 
 def _runs_since_change(trend: Trend) -> int:
@@ -33,7 +46,12 @@ def _runs_since_change(trend: Trend) -> int:
 
 def _plot(trend: Trend) -> Dots:
     """A trend's points with their intervals, and the levels between the change points."""
-    scale = plots.around([point.tokens_per_second for point in trend.points])
+    speeds = [point.tokens_per_second for point in trend.points]
+    # An interval that says nothing would squeeze all points into a line.
+    reach = 2 * (max(speeds) - min(speeds)) or max(speeds)
+    bounds = [bound for point in trend.points for bound in (point.low, point.high) if bound is not None]
+    near = [bound for bound in bounds if min(speeds) - reach <= bound <= max(speeds) + reach]
+    scale = plots.around([*speeds, *near])
     points = list(enumerate(trend.points))
     paths = {
         "turn": "".join(f"M{turn.change.index - 0.5:g} 0V{plots.HEIGHT:g}" for turn in trend.turns),

@@ -22,7 +22,9 @@ UNBOUNDED = 10.0
 STEPS: dict[Step, str] = {"": "", "identity": "software", "stored": "stored", "ab": "A/B"}
 """What decided, as a table says it."""
 
-TEXT_COLUMNS = frozenset({"backend", "quant", "device", "workload", "by", "verdict", "ended by"})
+TEXT_COLUMNS = frozenset(
+    {"machine", "model", "backend", "quant", "device", "workload", "invariant", "compares", "by", "verdict", "ended by"}
+)
 """Columns of tables that hold words; the others hold figures."""
 
 _WIDE = 100.0

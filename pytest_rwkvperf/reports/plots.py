@@ -122,15 +122,19 @@ def ratio_ticks(scale: Scale) -> list[Tick]:
     return sorted(ticks, key=lambda tick: tick.at)
 
 
-def ticks(scale: Scale, most: int = 4) -> list[Tick]:
+def ticks(scale: Scale, most: int = 5) -> list[Tick]:
     """At most `most` round values of a linear scale."""
     span = scale.high - scale.low
     if span <= 0:
         return [Tick(scale.at(scale.low), scale.low)]
     power = 10.0 ** math.floor(math.log10(span / most))
-    step = next(power * nice for nice in (1, 2, 2.5, 5, 10, 20) if span / (power * nice) <= most)
-    first = math.ceil(scale.low / step - 1e-9)
-    last = math.floor(scale.high / step + 1e-9)
+    steps = (power * nice for nice in (1, 2, 2.5, 5, 10, 20))
+    return next(found for step in steps if len(found := _multiples(scale, step)) <= most)
+
+
+def _multiples(scale: Scale, step: float) -> list[Tick]:
+    """The multiples of a step that lie on a scale."""
+    first, last = math.ceil(scale.low / step - 1e-9), math.floor(scale.high / step + 1e-9)
     return [Tick(scale.at(index * step), index * step) for index in range(first, last + 1)]
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.machine.roofline import Ceilings
     from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts, ProcessRun
     from pytest_rwkvperf.reports.plots import Dots, Mark, Scale, Tick
+    from pytest_rwkvperf.stats.estimates import Rate
     from pytest_rwkvperf.stats.verdicts import Comparison
     from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedInvariant, RecordedItem
 
@@ -356,9 +357,9 @@ def _first_groups(groups: Mapping[str, Sequence[object]]) -> list[str]:
 
 
 def _speed_bars(title: str, rows: Iterable[tuple[str, RecordedItem]]) -> Bars:
-    found = [(name, rate, item.baseline) for name, item in rows if (rate := item.typical_rate)]
+    found = [(name, rate, _before(item, rate)) for name, item in rows if (rate := item.typical_rate)]
     found.sort(key=lambda row: -row[1].median)
-    ends = [base.median for _, _, base in found if base]
+    ends = [before for _, _, before in found if before is not None]
     scale = plots.amounts([*(rate.median for _, rate, _ in found), *ends], [rate.high for _, rate, _ in found])
     bars = [
         Bar(
@@ -369,13 +370,20 @@ def _speed_bars(title: str, rows: Iterable[tuple[str, RecordedItem]]) -> Bars:
                 rate.median,
                 rate.low if rate.high is not None else None,
                 rate.high,
-                base.median if base else None,
+                before,
             ),
             wording.plus_minus(rate.half_width),
         )
-        for name, rate, base in found
+        for name, rate, before in found
     ]
     return Bars(title, bars, plots.ticks(scale))
+
+
+def _before(item: RecordedItem, rate: Rate) -> float | None:
+    """The baseline beside a speed of the medians, which need not be the statistic that was compared."""
+    if item.comparison:
+        return rate.median / item.comparison.deciding.ratio
+    return item.baseline.median if item.baseline else None
 
 
 @dataclass(frozen=True, slots=True)

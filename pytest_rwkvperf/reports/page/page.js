@@ -31,6 +31,6 @@ if (filter && lines.length > 12) {
     for (const group of document.querySelectorAll(".group")) group.hidden = !group.querySelector("li:not([hidden])");
     if (words.length) for (const rest of document.querySelectorAll(".rest")) rest.open = true;
     const left = [...lines].filter((line) => !line.hidden).length;
-    told.textContent = words.length ? `${left} of ${lines.length} workloads` : "";
+    told.textContent = words.length ? `${left} of ${lines.length} shown` : "";
   });
 }

@@ -21,6 +21,7 @@ from pytest_rwkvperf.fleet import fleet_report, merge
 from pytest_rwkvperf.store import files
 from pytest_rwkvperf.store import record as records
 from tests.unit.building import make_record, make_run, recorded, report_record, throttled
+from tests.unit.reports.test_html import Parsed
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -249,6 +250,18 @@ def test_markdown_escapes_tags_and_headings() -> None:
     assert "\n# heading" not in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert len({line.replace("\\|", "").count("|") for line in rows}) == 1, "no text adds a cell"
+
+
+def test_the_page_has_every_machine_and_no_markup_of_records() -> None:
+    page = Parsed(text := fleet_report.as_html(hostile()))
+    assert page.texts("h1") == ["Nothing got slower in 1 run; 1 missing"]
+    assert "<script>alert" not in text
+    assert "aBcDaBcD" not in text
+    assert page.tables["Figures of every machine"][1:] == [[*row] for row in fleet_report.rows(hostile())]
+    slow = with_item(GOOD, verdict="REGRESSION", fails=True, reason="slower by far")
+    page = Parsed(fleet_report.as_html(merge.join([GOOD, replace(slow, id="1" * 32)], [])))
+    assert page.texts("h1") == ["Slower, wrong or not measured in 1 of 2 runs"]
+    assert "slower by far" in page.texts("details", "row")[0]
 
 
 def test_no_csv_cell_is_a_formula() -> None:

@@ -316,3 +316,18 @@ def test_invariants_and_work_are_shown() -> None:
     (judged, invariant) = page.texts("details", "row")
     assert "MORE WORK: twice the nodes" in judged
     assert invariant == "BROKEN depth llama-cpp pp16 / tg4 0.800 claimwhy"
+
+
+def test_a_bar_has_the_baseline_in_its_own_statistic_beside_it() -> None:
+    measured = make_record(make_run(pp16=[10**7] * 3), make_run(pp16=[10**7] * 3))
+    (item,) = passed(measured)
+    assert item.typical_rate is not None
+    # What was compared is of the fast repetitions, twice the median here; the ratio is 2.
+    fast = replace(item.typical_rate, median=2 * item.typical_rate.median, statistic="fast")
+    case = recorded(measured, replace(item, rate=fast, median_rate=item.typical_rate))
+    shown = sections.speeds(sections.Shown.of(report_record(case)))
+    assert shown is not None
+    ((bar,),) = [group.bars for group in shown.groups]
+    assert bar.mark.reference is not None
+    assert bar.value == item.typical_rate.median
+    assert 2 * bar.mark.reference == pytest.approx(bar.mark.at, abs=0.02)
