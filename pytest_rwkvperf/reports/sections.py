@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.text import duration
 from pytest_rwkvperf.oracle.bounds import bound_for
 from pytest_rwkvperf.reports import figures, headline, plots, wording
 from pytest_rwkvperf.reports.wording import SPACE
@@ -70,7 +71,7 @@ def facts(shown: Shown) -> list[tuple[str, list[str]]]:
         ("Compared with", [*_reference(record), f"tolerance {tolerance}" if tolerance else ""]),
         (", ".join(shown.common).capitalize(), [", ".join(shown.common.values())]),
         ("Machine", [f"{machine.cpu}, {wording.count(machine.cores, 'core')}", *machine.gpus]),
-        ("Measured", [_minute(record.started), f"in {_duration(record.seconds)}"]),
+        ("Measured", [_minute(record.started), f"in {duration(record.seconds)}"]),
     ]
     return [(name, kept) for name, values in found if (kept := [value for value in values if value])]
 
@@ -113,11 +114,6 @@ def _size(parameters: int) -> str:
         if parameters >= power:
             return f"{parameters / power:.3g}{SPACE}{unit}"
     return f"{parameters:,}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}{SPACE}min {rest}{SPACE}s" if minutes else f"{rest}{SPACE}s"
 
 
 def troubles(shown: Shown) -> list[tuple[str, str]]:
