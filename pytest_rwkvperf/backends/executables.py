@@ -38,6 +38,9 @@ LLAMA_BENCH_LAYERS = 99
 """llama-bench's `-ngl` on a GPU: all layers."""
 
 _QUERY_SECONDS = 60.0
+_NO_SUCH_OPTION = "invalid parameter for argument"
+"""What llama-bench says of an option that it does not know."""
+_CPU = Device("cpu", "CPU", "cpu")
 _ANY_ADAPTER = Device("auto", "the first high-performance adapter", "gpu")
 _ROW = re.compile(r"^\|[^|]*\|[^|]*\|[^|]*\|\s*(pp|tg)(\d+)\s*\|\s*([\d.]+)\s*\|\s*$", re.MULTILINE)
 _ADAPTER = re.compile(r'AdapterInfo \{\s*name: "((?:[^"\\]|\\.)*)"')
@@ -107,7 +110,7 @@ class _Program:
 
 @dataclass(frozen=True)
 class LlamaBenchProgram(_Program):
-    """llama-bench with a model; `own_name` is its name of the device."""
+    """llama-bench with a model; `own_name` is its name of the device, empty where it cannot be told one."""
 
     own_name: str
 
@@ -116,6 +119,7 @@ class LlamaBenchProgram(_Program):
 
         Raises:
             BackendError: it failed, or samples are missing.
+            DeviceError: it used a GPU that it could not be told to leave alone.
         """
         samples: dict[str, tuple[Sample, ...]] = {}
         versions: dict[str, str] = {}
@@ -124,10 +128,12 @@ class LlamaBenchProgram(_Program):
             report(f"{Path(self.path).name}: {', '.join(map(str, chosen))}", 0.0)
             started = clock.time_of_day()
             for row in self._rows(chosen, depth):
+                self._check_device(row)
                 versions = _versions(row)
                 workload = next((workload for workload in chosen if _is_of(row, workload)), None)
                 if workload is not None:
-                    samples[str(workload)] = tuple(Sample(started, int(time), ()) for time in row["samples_ns"])
+                    times = row.get("samples_ns", ())
+                    samples[str(workload)] = tuple(Sample(started, int(time), ()) for time in times)
         missing = [name for name in map(str, workloads) if len(samples.get(name, ())) != REPETITIONS]
         if missing:
             raise BackendError(f"{self.path} did not print {REPETITIONS} samples of {', '.join(missing)}")
@@ -140,27 +146,43 @@ class LlamaBenchProgram(_Program):
             for kind in ("prefill", "generation")
         }
         command = [
-            self.path, "-m", request.path, "-p", lengths["prefill"], "-n", lengths["generation"], "-d", depth,
+            self.path, "-m", request.path, "-p", lengths["prefill"], "-n", lengths["generation"],
             "-r", REPETITIONS, "-t", request.threads, "-ub", request.chunk, "-b", max(LLAMA_BENCH_BATCH, request.chunk),
-            "-ngl", 0 if self.device.kind == "cpu" else LLAMA_BENCH_LAYERS, "-dev", self.own_name, "-o", "jsonl",
+            "-ngl", 0 if self.device.kind == "cpu" else LLAMA_BENCH_LAYERS, "-o", "jsonl",
+            *(("-d", depth) if depth else ()), *(("-dev", self.own_name) if self.own_name else ()),
         ]  # fmt: skip
-        ended = _run(list(map(str, command)))
+        try:
+            ended = _run(list(map(str, command)))
+        except BackendError as error:
+            if _NO_SUCH_OPTION not in str(error):
+                raise
+            raise BackendError(
+                f"{error}\nThis build is too old for what was asked: take a newer llama-bench"
+            ) from error
         try:
             return [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
         except json.JSONDecodeError as error:
             raise BackendError(f"{self.path} printed invalid JSON: {error}; is it llama-bench?") from error
 
+    def _check_device(self, row: Mapping[str, Any]) -> None:
+        """A build that cannot be told a device gives a GPU part of the work, even with no layers there."""
+        if not self.own_name and row.get("gpu_info"):
+            raise DeviceError(
+                f"{self.path} cannot be told a device and used {row['gpu_info']}; take a build of llama.cpp from "
+                "September 2025 or later, or one for the CPU alone"
+            )
+
 
 def _versions(row: Mapping[str, Any]) -> dict[str, str]:
     """llama-bench's build and hardware in a row of its output, for the reports in its formats."""
-    build = {"build": f"{row['build_commit']} ({row['build_number']})"}
+    build = {"build": f"{row.get('build_commit', 'unknown')} ({row.get('build_number', 0)})"}
     return build | {name: str(row[name]) for name in ("backends", "cpu_info", "gpu_info") if row.get(name)}
 
 
 def _is_of(row: Mapping[str, Any], workload: Workload) -> bool:
     prefill = workload.kind == "prefill"
     wanted = (workload.tokens, 0) if prefill else (0, workload.tokens)
-    return (row["n_prompt"], row["n_gen"]) == wanted and row["n_depth"] == workload.depth
+    return (row.get("n_prompt"), row.get("n_gen")) == wanted and row.get("n_depth", 0) == workload.depth
 
 
 class WebRwkvBenchProgram(_Program):
@@ -215,7 +237,12 @@ def _layers(path: Path) -> int:
 
 @dataclass(frozen=True)
 class LlamaBench(LlamaCpp):
-    """llama-bench of any build, with llama.cpp's files and quants."""
+    """llama-bench of any build that knows RWKV-7, with llama.cpp's files and quants.
+
+    That is since March 2025 (pull request 12412 of llama.cpp). Builds before April 2025 (13096) measure without context
+    and print no `n_depth`; those before September 2025 (16039) list no devices and take none, so only builds for the
+    CPU can be used of them. Forks whose rows have a flag for each backend, as llama.cpp's had until 2024, are read too.
+    """
 
     name: str = "llama-bench"
     install: str = "build llama.cpp's target llama-bench"
@@ -244,14 +271,19 @@ class LlamaBench(LlamaCpp):
 
     @property
     def _named(self) -> dict[str, Device]:
-        """Devices by llama-bench's own names: `CUDA0`."""
-        ended = _run([self.path, "--list-devices"], _QUERY_SECONDS)
+        """Devices by llama-bench's own names: `CUDA0`. The CPU alone, without a name, where it lists none."""
+        try:
+            ended = _run([self.path, "--list-devices"], _QUERY_SECONDS)
+        except BackendError as error:
+            if _NO_SUCH_OPTION not in str(error):
+                raise
+            return {"": _CPU}
         devices = {}
         for line in (ended.stdout + ended.stderr).splitlines():
             if match := re.match(r"\s+([A-Za-z]+)(\d+): (.*?)(?: \(\d+ MiB.*)?$", line):
                 kind = "software" if "llvmpipe" in match[3].lower() else "gpu"
                 devices[match[1] + match[2]] = Device(f"{match[1].lower()}:{match[2]}", match[3], kind)  # type: ignore[arg-type]
-        return {**devices, "none": Device("cpu", "CPU", "cpu")}
+        return {**devices, "none": _CPU}
 
     def open(self, request: OpenRequest) -> LlamaBenchProgram:  # type: ignore[override]  # a Program, as Backend allows
         """Load nothing: the program loads the model at each invocation."""

@@ -34,10 +34,14 @@ def silent(_sentence: str, _fraction: float) -> None:
 def program(tmp_path: Path) -> Callable[..., str]:
     """Make a program that notes its arguments and prints texts."""
 
-    def make(name: str, out: str = "", err: str = "", status: int = 0, version: str = "") -> str:
+    def make(
+        name: str, out: str = "", err: str = "", status: int = 0, version: str = "", *, unknown: tuple[str, ...] = ()
+    ) -> str:
         path = tmp_path / name
         path.write_text(
             f"#!{sys.executable}\nimport json, sys\n"
+            f"for option in {unknown!r}:\n"
+            f"    if option in sys.argv: sys.exit('error: invalid parameter for argument: ' + option)\n"
             f"if '--version' in sys.argv:\n    print({version!r}); sys.exit(0)\n"
             f"if '--list-devices' in sys.argv:\n"
             f"    print('Available devices:\\n  CUDA0: NVIDIA H200 (143771 MiB, 140000 MiB free)'); sys.exit(0)\n"
@@ -82,7 +86,7 @@ def test_llama_bench_output_is_read(program: Callable[..., str], tmp_path: Path)
     (arguments,) = called(tmp_path)
     options = dict(zip(arguments[::2], arguments[1::2], strict=True))
     assert options == {
-        "-m": "model.gguf", "-p": "64", "-n": "16", "-d": "0", "-r": "5", "-t": "2", "-ub": "512", "-b": "2048",
+        "-m": "model.gguf", "-p": "64", "-n": "16", "-r": "5", "-t": "2", "-ub": "512", "-b": "2048",
         "-ngl": "0", "-dev": "none", "-o": "jsonl",
     }  # fmt: skip
 
@@ -111,7 +115,7 @@ def test_two_depths_are_two_invocations(program: Callable[..., str], tmp_path: P
         executables.LlamaBench(path=path).open(request("cpu")).bench(
             [*WORKLOADS, Workload("generation", 16, 64)], silent
         )
-    assert [call[call.index("-d") + 1] for call in called(tmp_path)] == ["0", "64"]
+    assert [call[call.index("-d") + 1] if "-d" in call else "" for call in called(tmp_path)] == ["", "64"]
     assert called(tmp_path)[1][2:6] == ["-p", "0", "-n", "16"]
 
 
@@ -126,6 +130,59 @@ def test_a_program_that_fails_is_told_with_its_last_lines(program: Callable[...,
 def test_invalid_json_is_refused(program: Callable[..., str]) -> None:
     with pytest.raises(BackendError, match="printed invalid JSON"):
         executables.LlamaBench(path=program("llama-bench", "{oops\n")).open(request("cpu")).bench(WORKLOADS, silent)
+
+
+AGES = {
+    "2025-03": ("-d", "-dev", "--list-devices", "--version"),
+    "2025-07": ("-dev", "--list-devices", "--version"),
+    "2025-10": ("--version",),
+    "flags": ("-d", "-dev", "--list-devices", "--version"),
+}
+"""Rows of llama-bench by age, or of a fork with a flag for each backend, and the options that such a build lacks."""
+
+
+def rows_of(age: str) -> str:
+    return (Path(__file__).with_name("llama_bench") / f"{age}.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("age", AGES)
+def test_builds_of_every_age_that_know_rwkv7_are_read(program: Callable[..., str], age: str) -> None:
+    backend = executables.LlamaBench(path=program("llama-bench", rows_of(age), unknown=AGES[age]))
+    assert backend.versions()["llama-bench"] == "unknown"
+    assert {device.id for device in backend.devices()} - {"cuda:0"} == {"cpu"}
+    taken = backend.open(request("cpu")).bench(WORKLOADS, silent)
+    assert [len(taken.samples[str(workload)]) for workload in WORKLOADS] == [5, 5]
+    assert taken.samples["pp64"][0].nanoseconds == 17241669
+    assert taken.versions is not None
+    assert taken.versions["build"] in {"7dfad387 (4911)", "3e0be1ca (5835)", "c8dedc99 (6730)", "fork0001 (3700)"}
+
+
+def test_a_build_that_cannot_be_told_a_device_may_have_no_gpu(program: Callable[..., str]) -> None:
+    rows = rows_of("2025-07").replace('"gpu_info": ""', '"gpu_info": "NVIDIA H200"')
+    backend = executables.LlamaBench(path=program("llama-bench", rows, unknown=AGES["2025-07"]))
+    with pytest.raises(DeviceError, match="cannot be told a device and used NVIDIA H200; take a build"):
+        backend.open(request("cpu")).bench(WORKLOADS, silent)
+    with pytest.raises(DeviceError, match="lists no device 'cuda:0'"):
+        backend.open(request("cuda:0"))
+
+
+def test_a_build_without_context_says_so(program: Callable[..., str]) -> None:
+    backend = executables.LlamaBench(path=program("llama-bench", rows_of("2025-03"), unknown=AGES["2025-03"]))
+    with pytest.raises(BackendError, match=r"argument: -d\nThis build is too old for what was asked"):
+        backend.open(request("cpu")).bench([Workload("generation", 16, 64)], silent)
+
+
+def test_another_programs_json_holds_no_samples(program: Callable[..., str]) -> None:
+    backend = executables.LlamaBench(path=program("llama-bench", '{"n_prompt": 64, "n_gen": 0}\n{}\n'))
+    with pytest.raises(BackendError, match="did not print 5 samples of pp64, tg16"):
+        backend.open(request("cpu")).bench(WORKLOADS, silent)
+
+
+def test_a_program_that_cannot_list_its_devices_for_another_reason_is_an_error(program: Callable[..., str]) -> None:
+    path = program("llama-bench")
+    Path(path).write_text("#!/bin/sh\necho 'cannot load libggml.so' >&2; exit 127\n", encoding="utf-8")
+    with pytest.raises(BackendError, match=r"cannot load libggml\.so"):
+        executables.LlamaBench(path=path).devices()
 
 
 # web-rwkv's bench
