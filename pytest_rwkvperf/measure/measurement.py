@@ -165,11 +165,17 @@ def _probed_ceilings(record: CaseRecord) -> Ceilings | None:
     )
 
 
+def _precision(rate: Rate) -> str:
+    if rate.half_width is None:
+        return ""
+    return f" ± {rate.half_width:.1%}" + (" (unusable)" if rate.unusable else "")
+
+
 def summary(measured: CaseRecord | Pairing, label: str) -> str:
     """One line about a case that has just been measured; of a pairing, its new side. `label` names the case."""
     record = measured.new if isinstance(measured, Pairing) else measured
     figures = ", ".join(
-        f"{name} {rate.median:.1f} t/s" + ("" if rate.half_width is None else f" ± {rate.half_width:.1%}")
+        f"{name} {rate.median:.1f} t/s{_precision(rate)}"
         for name in record.runs[0].samples
         for rate in [Measurement(record, Workload.parse(name)).tokens_per_second]
     )

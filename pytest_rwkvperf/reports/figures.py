@@ -11,10 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_rwkvperf.core.cases import Case, WorkloadKind
+    from pytest_rwkvperf.stats.estimates import Rate
     from pytest_rwkvperf.stats.verdicts import Comparison, Step
     from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedInvariant, RecordedItem
 
     Pair = tuple[RecordedCase, RecordedItem]
+
+UNUSABLE = "unusable"
+"""Instead of an interval so wide that its rate is no measurement."""
 
 UNBOUNDED = 10.0
 """A comparison that detects only slowdowns beyond tenfold detects nothing."""
@@ -60,6 +64,11 @@ def ratio(value: float | None) -> str:
 def percent(share: float | None) -> str:
     """A share with one decimal."""
     return "> 100 times" if share is not None and share >= _WIDE else number(share, ".1%")
+
+
+def precision(rate: Rate | None) -> str:
+    """Half a rate's interval, as a share of it."""
+    return "" if rate is None else UNUSABLE if rate.unusable else percent(rate.half_width)
 
 
 def two_digits(share: float | None) -> str:
@@ -138,7 +147,7 @@ def item_cells(case: RecordedCase, item: RecordedItem) -> dict[str, str]:
         **names(case),
         "workload": item.workload,
         "t/s": speed(item.rate.median if item.rate else None),
-        "± 95 %": percent(item.rate.half_width if item.rate else None),
+        "± 95 %": precision(item.rate),
         "baseline": speed(item.baseline.median if item.baseline else None),
         "ratio": ratio(comparison.deciding.ratio if comparison else None),
         "bounds": bounds(comparison),

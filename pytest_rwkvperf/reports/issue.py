@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.reports.report import Language
+    from pytest_rwkvperf.stats.estimates import Rate
     from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
 _TITLE = 256
@@ -231,7 +232,7 @@ def _row(case: RecordedCase, item: RecordedItem) -> list[str]:
         case.case.device,
         item.workload,
         f"{rate.median:.2f}",
-        "" if rate.high is None else f"{rate.low:.2f} - {rate.high:.2f}",
+        _interval(rate),
         f"{rate.processes} × {rate.samples / rate.processes:.0f}",  # noqa: RUF001 - times
         figures.milliseconds(item.first_token_seconds),
         f"{between.p50 * 1e3:.2f} / {between.p99 * 1e3:.2f} ms" if between else "",
@@ -240,6 +241,12 @@ def _row(case: RecordedCase, item: RecordedItem) -> list[str]:
         "" if item.verdict in (None, "NO-BASELINE") else item.verdict,
     ]
     return list(map(escape, cells))
+
+
+def _interval(rate: Rate) -> str:
+    if rate.high is None:
+        return ""
+    return f"{rate.low:.2f} - {rate.high:.2f}" + (f" ({figures.UNUSABLE})" if rate.unusable else "")
 
 
 def _system(record: Record, measured: Sequence[CaseRecord], texts: Texts, *, brief: bool) -> str:

@@ -127,11 +127,12 @@ def _saved(pytest_session: pytest.Session, session: Session, judgements: Mapping
     except Exception as error:  # noqa: BLE001 - no fault may cost the tables and the reports
         _mark_failed(pytest_session)
         reason = str(error) if isinstance(error, RwkvPerfError) else _fault(error)
-        return replace(result, troubles=(reason if isinstance(error, StorageError) else f"not saved: {reason}",))
+        trouble = reason if isinstance(error, StorageError) else f"not saved: {reason}"
+        return replace(result, troubles=(trouble,), save_failed=True)
     except KeyboardInterrupt:  # from here on it would cost the tables and the reports
         pytest_session.exitstatus = pytest.ExitCode.INTERRUPTED
         sentence = "interrupted while saving: the baseline is as it was, or has all of this run"
-        return replace(result, troubles=(sentence,))
+        return replace(result, troubles=(sentence,), save_failed=True)
     return result
 
 

@@ -105,7 +105,8 @@ class Progress:
     def _pause(self) -> float:
         if self._on_a_terminal():
             return LIVE_SECONDS
-        return max(0.0, self._shown + SILENT_SECONDS - clock.monotonic()) if self._sentence else LIVE_SECONDS
+        silent = max(0.0, self._shown + SILENT_SECONDS - clock.monotonic())
+        return silent if self._sentence else min(LIVE_SECONDS, SILENT_SECONDS)
 
     def _text(self) -> str:
         now = clock.monotonic()

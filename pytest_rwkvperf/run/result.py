@@ -38,6 +38,8 @@ class RunResult:
 
     record: Record | None = None
     saved: Saved | None = None
+    save_failed: bool = False
+    """Whether the figures were to be stored and could not be: `troubles` says why."""
     noise: KeptNoise | None = None
     reports: tuple[Path, ...] = ()
     """The files that were written."""

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.text import counted, duration, printable
 from pytest_rwkvperf.reports import figures, native_ratio, terminal_tables
 from pytest_rwkvperf.reports.figures import UNBOUNDED, item_name, number
+from pytest_rwkvperf.run import advice
 from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION
 from pytest_rwkvperf.verdict import accept
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
 
     from pytest_rwkvperf.run.options import Settings
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 _NOISY = 0.10
 """Half-width of a saved rate's interval that deserves a warning: it makes every later verdict INCONCLUSIVE."""
 
+_INTERRUPTED = 2
+"""pytest's exit status after Ctrl-C and SIGTERM."""
+
 _COARSE = 2
 """A comparison that detects only slowdowns of more than so many tolerances is too coarse for its tolerance."""
 
@@ -31,8 +37,9 @@ def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settin
     record = result.record.disambiguated() if result.record else None
     judged = record is not None and any(case.invariants or _judged(case) for case in record.cases)
     measured = record is not None and any(item.rate for _, item in record.items())
+    saving = record is not None and settings.save != "no"
     told = result.troubles or result.reports or result.history or result.waited_seconds
-    if not (judged or measured or told):
+    if not (judged or measured or saving or told):
         return
     reporter.write_sep("=", "RWKV-7 throughput")
     steps: list[str] = []
@@ -49,7 +56,7 @@ def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settin
         notes = filter(None, (figures.mixed_rates(record), _not_judged(record)))
         for sentence in [*notes, *_gpu_notes(record), *figures.work_notes(record)]:
             reporter.write_line(printable(sentence, keep="\n"))
-        steps = next_steps(record, result, settings) if judged else []
+        steps = next_steps(record, result, settings) if judged or saving else []
     if result.waited_seconds:
         waited = duration(result.waited_seconds)
         steps.append(f"Of the run's time, {waited} went into waiting for other runs that measured on the same device.")
@@ -79,11 +86,11 @@ def next_steps(record: Record, result: RunResult, settings: Settings) -> list[st
     """What the user should do now, at most one sentence per subject."""
     counts = Counter(item.verdict for _, item in record.items() if item.verdict)
     steps: list[str] = []
-    if result.saved is not None:
+    if settings.save != "no" and not result.save_failed:
         steps += _saved(record, result.saved, settings)
     elif counts and (settings.save == "no" or counts.keys() != {"NO-BASELINE"}):
         # If a save failed, its trouble is told; the advice to save would be of no use.
-        steps.append(_gravest(record, counts, settings))
+        steps += _gravest(record, counts, settings)
     steps += [*_invariants(record), *_detectable(record, settings)]
     if result.noise is not None:
         steps.append(_noise(result.noise))
@@ -109,9 +116,12 @@ def _invariants(record: Record) -> list[str]:
     return ["Every invariant holds."] if found else []
 
 
-def _saved(record: Record, saved: Saved, settings: Settings) -> list[str]:
+def _saved(record: Record, saved: Saved | None, settings: Settings) -> list[str]:
     """What went into the baseline, what of it will be of no use there, and what did not go in."""
-    steps = [] if saved.path is None else _stored(record, saved, settings)
+    if saved is not None and saved.path is not None:
+        steps = _stored(record, saved, saved.path, settings)
+    else:
+        steps = [f"Nothing was saved{_why_nothing_saved(record)}."]
     sides = [(case.case.label, case.measured) for case in record.cases if case.measured]
     refusals = ((label, accept.refusal(measured, crowded=settings.save_crowded)) for label, measured in sides)
     steps += [f"Not saved: {label}: {reason}." for label, reason in refusals if reason]
@@ -122,10 +132,19 @@ def _saved(record: Record, saved: Saved, settings: Settings) -> list[str]:
     return steps
 
 
-def _stored(record: Record, saved: Saved, settings: Settings) -> list[str]:
+def _why_nothing_saved(record: Record) -> str:
+    """The reason where no other sentence says it."""
+    if record.exit_status == _INTERRUPTED:
+        return ": the run was interrupted before a workload that can be saved had its verdict"
+    if any(item.verdict == "INVALID" for _, item in record.items()):
+        return ": a figure is invalid; its test says why"
+    return ""
+
+
+def _stored(record: Record, saved: Saved, path: Path, settings: Settings) -> list[str]:
     crowded = max((case.measured.conditions.foreign for case in record.cases if case.measured), default=0.0)
     as_asked = crowded > MAX_CONTENTION and settings.save_crowded
-    steps = [f"Saved {counted(saved.stored, 'workload')} to {saved.path}{'' if as_asked else '; commit it'}."]
+    steps = [f"Saved {counted(saved.stored, 'workload')} to {path}{'' if as_asked else '; commit it'}."]
     if saved.ahead:
         steps.append(
             f"Stored sessions are dated up to {saved.ahead}, later than this machine's clock: this one was stored "
@@ -145,44 +164,20 @@ def _stored(record: Record, saved: Saved, settings: Settings) -> list[str]:
     return steps
 
 
-def _gravest(record: Record, counts: Counter[Verdict], settings: Settings) -> str:
+def _gravest(record: Record, counts: Counter[Verdict], settings: Settings) -> list[str]:
     """What follows from the gravest verdict."""
     if counts["REGRESSION"] and settings.ab:
-        return f"Something is slower here than with {settings.ab}: rerun to confirm, then bisect."
+        return [f"Something is slower here than with {settings.ab}: rerun to confirm, then bisect."]
     if counts["REGRESSION"]:
-        return "Something got slower: rerun to confirm, then bisect; --rwkv-save-baseline=replace accepts it."
+        return ["Something got slower: rerun to confirm, then bisect; --rwkv-save-baseline=replace accepts it."]
     if counts["INVALID"]:
-        return "A figure is invalid; its test says why."
+        return ["A figure is invalid; its test says why."]
     if counts["NO-BASELINE"]:
         reason = min(item.reason for _, item in record.items() if item.verdict == "NO-BASELINE")
-        return f"No baseline to compare with: {reason}."
+        return [f"No baseline to compare with: {reason}."]
     if counts["INCONCLUSIVE"]:
-        return _inconclusive(record)
-    return "Nothing got slower than the tolerance allows."
-
-
-def _inconclusive(record: Record) -> str:
-    """What would bring a verdict. A larger budget does not where the machine allowed none."""
-    cases = [(case, item) for case, item in record.items() if item.verdict == "INCONCLUSIVE"]
-    unsure = [item for _, item in cases]
-    if any(item.voided == "watched" for item in unsure):
-        return "A debugger or a coverage tool is active, so no verdict counts: run without it (pytest-cov: --no-cov)."
-    if any(item.voided == "gpu" for item in unsure):
-        return "A GPU was throttled or busy, which voided verdicts: run again when it is idle and cool."
-    measured = filter(None, (case.sides(item)[0] for case, item in cases if item.step == "ab"))
-    foreign = max((side.conditions.foreign for side in measured), default=0.0)
-    if foreign > MAX_CONTENTION:
-        return (
-            f"Other processes took {foreign:.0%} of the processors: run again when the machine is idle, or leave them "
-            "a processor with --rwkv-threads."
-        )
-    if all(item.comparison is not None and item.comparison.detectable is None for item in unsure):
-        return (
-            "The machine allowed no verdict, now or when the baseline was stored: it was crowded, or its processors "
-            "were slow to hand over work. Run again when it is idle, or use --rwkv-ab; --rwkv-strict=inconclusive says "
-            "more."
-        )
-    return "Noise hides the answer for some: raise --rwkv-budget, or --rwkv-tolerance."
+        return advice.inconclusive(record)
+    return ["Nothing got slower than the tolerance allows."]
 
 
 def _detectable(record: Record, settings: Settings) -> list[str]:

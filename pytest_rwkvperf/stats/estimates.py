@@ -31,6 +31,10 @@ RateStatistic = Literal["median", "fast", "mean"]
 (`levels`, in A/B `paired`, where the mean is geometric)."""
 
 
+UNUSABLE = 0.5
+"""A half-width beyond it leaves open whether a rate is the double or the half."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """Tokens per second with the 95 % interval.
@@ -50,6 +54,11 @@ class Rate:
     def half_width(self) -> float | None:
         """Half the interval relative to the median; None with one process."""
         return None if self.high is None else (self.high - self.low) / 2 / self.median
+
+    @property
+    def unusable(self) -> bool:
+        """Whether the interval is so wide that the rate is no measurement."""
+        return self.half_width is not None and self.half_width > UNUSABLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.text import printable
+from pytest_rwkvperf.stats.paired import LOOKS
 from pytest_rwkvperf.stats.slowdown import percent_slower
 from pytest_rwkvperf.stats.verdicts import (
     MAX_CONTENTION,
@@ -131,7 +132,7 @@ def compared_pairs(comparison: Comparison, pairing: Pairing) -> str:
     if used is not None:
         threads = pairing.new.case.threads
         crowded += f"; with {used} of {threads} threads, because other processes used the rest of the processors"
-    return f"{_bounds(comparison)}; {len(pairing.new.runs)} pairs, {_versions(pairing)}{crowded}"
+    return f"{_bounds(comparison, len(pairing.new.runs))}; {len(pairing.new.runs)} pairs, {_versions(pairing)}{crowded}"
 
 
 def versions(old: Mapping[str, str], new: Mapping[str, str]) -> str:
@@ -153,8 +154,8 @@ def _versions(pairing: Pairing) -> str:
     )
 
 
-def _bounds(comparison: Comparison) -> str:
-    """Where the bounds lie."""
+def _bounds(comparison: Comparison, pairs: int = 0) -> str:
+    """Where the bounds lie; of A/B with so many pairs."""
     floor, ceiling = 1 / (1 + comparison.tolerance), 1 + comparison.tolerance
     if comparison.mean is not None and comparison.only_mean_regressed:
         return (
@@ -166,14 +167,14 @@ def _bounds(comparison: Comparison) -> str:
         "IMPROVEMENT": f"the ratio lies wholly above {ceiling:.3f}",
         "PASS": f"the ratio lies wholly above {floor:.3f}",
     }.get(comparison.verdict, f"the ratio's bounds hold {floor:.3f}: noise hides whether the tolerance was passed")
-    return plain + (_what_would_settle(comparison) if comparison.verdict == "INCONCLUSIVE" else "")
+    return plain + (_what_would_settle(comparison, pairs) if comparison.verdict == "INCONCLUSIVE" else "")
 
 
-def _what_would_settle(comparison: Comparison) -> str:
+def _what_would_settle(comparison: Comparison, pairs: int) -> str:
     if comparison.settled_by is not None:
         return f"; {comparison.settled_by} stored sessions would tell, if it stays so"
     if comparison.paired:
-        return "; more pairs would tell (--rwkv-budget)"
+        return "; more pairs would tell (--rwkv-budget)" if pairs < LOOKS[-1] else "; more pairs are not measured"
     if comparison.detectable is None:  # no number of sessions helps; what does is said with what voided the bounds
         return ""
     return (

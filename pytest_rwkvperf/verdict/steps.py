@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 STORED_SHARE = 0.2
 """Of the risk of a wrong PASS, for stored figures where A/B may follow: they rarely decide, so A/B gets most of it."""
 
+NOT_ASKED = "A/B could not be asked"
+"""In the reason of a verdict that A/B was to give."""
+
 
 def rates_of_stored(rates: ErrorRates) -> ErrorRates:
     """The error rates of stored figures where A/B may follow."""
@@ -76,4 +79,4 @@ def decided_by_ab(stored: Judgement, ab: Judgement) -> Judgement:
 
 def undecided_by_ab(stored: Judgement, why: str) -> Judgement:
     """What stored figures say, where A/B could not be asked."""
-    return replace(stored, reason=f"{stored.reason}; A/B could not be asked: {why}")
+    return replace(stored, reason=f"{stored.reason}; {NOT_ASKED}: {why}")

@@ -42,7 +42,7 @@ def test_a_wait_for_another_run_is_told_with_its_length_at_the_end(runs: Runs) -
 
     holder = threading.Thread(target=hold)
     holder.start()
-    held.wait(60)
+    assert held.wait(60)
     wait = locks._wait
 
     def waiting(*arguments: Any) -> None:  # noqa: ANN401 - the function's own
@@ -56,7 +56,7 @@ def test_a_wait_for_another_run_is_told_with_its_length_at_the_end(runs: Runs) -
     result.stdout.re_match_lines(
         [
             r"waiting for cpu: another session measures on it \(process \d+ on .* since 20.*\)",
-            r"waiting for cpu, on which process \d+ on .* since 20.* measures \(1 s so far\)",
+            r"waiting for cpu, on which process \d+ on .* since 20.* measures \(\d+ s so far\)",
             r"Of the run's time, \S+ s went into waiting for other runs that measured on the same device\.",
         ]
     )
