@@ -53,7 +53,9 @@ class Shown:
         first = parts[0] if parts else {}
         kept = [name for name in first if len({row[name] for row in parts}) > 1] or ["backend"]
         named = {case.case: " ".join(row[name] for name in kept) for case, row in zip(record.cases, parts, strict=True)}
-        return cls(record, named, {name: value for name, value in first.items() if name not in kept})
+        # The engines are told with their versions.
+        common = {name: value for name, value in first.items() if name not in (*kept, "backend")}
+        return cls(record, named, common)
 
     def measured(self) -> Iterator[tuple[RecordedCase, CaseRecord]]:
         """The cases that were measured."""

@@ -68,7 +68,7 @@ def plus_minus(half_width: float | None) -> str:
     """An interval beside its figure; in words where there is none, or one that says nothing."""
     if half_width is None:
         return "one process"
-    return "no usable interval" if half_width >= 1 else f"±{SPACE}{100 * half_width:.2g}{SPACE}%"
+    return "interval unusable" if half_width >= 1 else f"±{SPACE}{100 * half_width:.2g}{SPACE}%"
 
 
 def span(low: float, high: float, form: Callable[[float], str]) -> str:

@@ -28,7 +28,7 @@ if (filter && lines.length > 12) {
   input.addEventListener("input", () => {
     const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const one of document.querySelectorAll("[data-text]")) one.hidden = !words.every((word) => one.dataset.text.toLowerCase().includes(word));
-    for (const group of document.querySelectorAll(".group")) group.hidden = !group.querySelector("li:not([hidden])");
+    for (const group of document.querySelectorAll(".group")) group.hidden = !group.querySelector("[data-text]:not([hidden])");
     if (words.length) for (const rest of document.querySelectorAll(".rest")) rest.open = true;
     const left = [...lines].filter((line) => !line.hidden).length;
     told.textContent = words.length ? `${left} of ${lines.length} shown` : "";

@@ -44,4 +44,4 @@ def test_long_lists_are_shortened() -> None:
 
 def test_intervals_that_say_nothing_say_so() -> None:
     texts = [wording.plus_minus(width) for width in (None, 4.75, 0.0142)]
-    assert texts == ["one process", "no usable interval", "±\u00a01.4\u00a0%"]
+    assert texts == ["one process", "interval unusable", "±\u00a01.4\u00a0%"]
