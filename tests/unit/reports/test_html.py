@@ -324,7 +324,8 @@ def test_a_bar_has_the_baseline_in_its_own_statistic_beside_it() -> None:
     assert item.typical_rate is not None
     # What was compared is of the fast repetitions, twice the median here; the ratio is 2.
     fast = replace(item.typical_rate, median=2 * item.typical_rate.median, statistic="fast")
-    case = recorded(measured, replace(item, rate=fast, median_rate=item.typical_rate))
+    old = replace(fast, median=fast.median / 2)
+    case = recorded(measured, replace(item, rate=fast, baseline=old, median_rate=item.typical_rate))
     shown = sections.speeds(sections.Shown.of(report_record(case)))
     assert shown is not None
     ((bar,),) = [group.bars for group in shown.groups]
