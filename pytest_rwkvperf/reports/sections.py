@@ -370,7 +370,7 @@ def _speed_bars(title: str, rows: Iterable[tuple[str, RecordedItem]]) -> Bars:
                 rate.high,
                 before,
             ),
-            wording.plus_minus(rate.half_width),
+            wording.plus_minus(rate),
         )
         for name, rate, before in found
     ]

@@ -9,6 +9,8 @@ from pytest_rwkvperf.stats.slowdown import percent_slower, slowdown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pytest_rwkvperf.stats.estimates import Rate
+
 SPACE = "\u00a0"
 """Between a number and its unit: a line does not break there."""
 
@@ -64,11 +66,11 @@ def names(parts: list[str], most: int = 3) -> str:
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
-def plus_minus(half_width: float | None) -> str:
-    """An interval beside its figure; in words where there is none, or one that says nothing."""
-    if half_width is None:
+def plus_minus(rate: Rate) -> str:
+    """A speed's interval beside it; in words where there is none, or one that says nothing."""
+    if rate.half_width is None:
         return "one process"
-    return "interval unusable" if half_width >= 1 else f"±{SPACE}{100 * half_width:.2g}{SPACE}%"
+    return "interval unusable" if rate.unusable else f"±{SPACE}{100 * rate.half_width:.2g}{SPACE}%"
 
 
 def span(low: float, high: float, form: Callable[[float], str]) -> str:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_rwkvperf.reports import wording
+from pytest_rwkvperf.stats.estimates import Rate
 
 
 @pytest.mark.parametrize(
@@ -43,5 +44,6 @@ def test_long_lists_are_shortened() -> None:
 
 
 def test_intervals_that_say_nothing_say_so() -> None:
-    texts = [wording.plus_minus(width) for width in (None, 4.75, 0.0142)]
+    rates = [Rate(100, 0, None, 1, 9), Rate(100, 10, 960, 3, 9), Rate(100, 98.58, 101.42, 3, 9)]
+    texts = [wording.plus_minus(rate) for rate in rates]
     assert texts == ["one process", "interval unusable", "±\u00a01.4\u00a0%"]
