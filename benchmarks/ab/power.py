@@ -1,6 +1,6 @@
 """How often A/B calls identical code slower, what real slowdown it finds, and how long that takes.
 
-Live runs with llama.cpp through `.ci/slowed_backend.py`: identical code on both sides (A/A), and a new side whose every
+Live runs with llama.cpp through `certify/planted.py`: identical code on both sides (A/A), and a new side whose every
 call takes 5 % or 10 % longer. The scenarios take turns, each run is written down as soon as it is done, and runs that
 stand in the file already are kept, so that more can be added on another day. Rates that so few runs cannot show come
 from a resampling: RESAMPLED runs whose pairs are drawn from those of identical code, their times multiplied by the
@@ -32,7 +32,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.stats import binomtest
 
+from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.backends.llama_cpp import BACKEND
+from pytest_rwkvperf.certify import planted
 from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import fingerprint
@@ -55,8 +57,6 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.measure.record import Pairing
 
 HERE = Path(__file__).resolve().parent
-LOCATION = "slowed_backend:BACKEND"
-OFFERED_BY = HERE.parents[1] / ".ci"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,8 @@ SCENARIOS = (
 
 def environment(factor: float) -> dict[str, str]:
     """What a worker of a side that takes so many times as long starts with."""
-    paths = [str(OFFERED_BY), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {"PYTHONPATH": os.pathsep.join(paths), "GATE_SLOWDOWN": str(factor)}
+    own = planted.worker_variables(registry.BUILT_IN["llama-cpp"], factor)
+    return {**own, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
 
 
 def silent(_sentence: str, _fraction: float) -> None:
@@ -95,10 +95,10 @@ def make_target(options: argparse.Namespace) -> Target:
     model = models.resolve(options.model)
     file = models.file_for(model, "gguf", options.quant)
     with Worker(environment=environment(1.0)) as worker:
-        answer = worker.request("describe", IMPORT_SECONDS, location=LOCATION)
+        answer = worker.request("describe", IMPORT_SECONDS, location=planted.LOCATION)
     return Target(
         case=Case("slowed", model.name, options.quant, "cpu", options.threads, BACKEND.standard_chunk),
-        location=LOCATION,
+        location=planted.LOCATION,
         environment=environment(1.0),
         python=sys.executable,
         model=ModelFacts(model.name, model.content_hash, model.shape.parameters, file.size_bytes),

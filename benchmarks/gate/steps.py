@@ -4,7 +4,7 @@ A run of its own saves a baseline of one session. Then runs of these scenarios t
 it is done, until each has --runs of them; what is recorded already is kept:
 
 * harmless: the new engine differs from the stored one in a variable that does nothing; a REGRESSION is a false alarm;
-* slower: every call of the new engine takes 5 % or 10 % longer (.ci/slowed_backend.py).
+* slower: every call of the new engine takes 5 % or 10 % longer (pytest_rwkvperf/certify/planted.py).
 
     python benchmarks/gate/steps.py --runs 10
     python benchmarks/gate/steps.py --runs 60 --only 'harmless, 2 workloads of nano' --lanes 7
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -32,14 +31,12 @@ from typing import Any
 
 from scipy.stats import binomtest
 
+from pytest_rwkvperf.backends import registry
+from pytest_rwkvperf.certify import planted
+from pytest_rwkvperf.certify.trials import UNCHANGED_FACTOR
+from pytest_rwkvperf.machine.fingerprint import Fingerprint
+
 HERE = Path(__file__).resolve().parent
-CI = HERE.parents[1] / ".ci"
-sys.path.insert(0, str(CI))
-
-from self_gate import offer_backend  # type: ignore[import-not-found]  # noqa: E402 - the folder is no package
-
-from pytest_rwkvperf.machine.fingerprint import Fingerprint  # noqa: E402 - after the path
-
 RECORDED = HERE / "steps.json"
 
 
@@ -49,21 +46,20 @@ class Scenario:
 
     name: str
     case: tuple[str, ...]
-    factor: str
+    factor: float
     right: str
     options: tuple[str, ...] = ()
 
 
-HARMLESS = "1.000000001"
 NANO = ("--rwkv-model=synthetic:nano", "--rwkv-threads=1", "--rwkv-quant=f16,q8_0", "--rwkv-workload=pp512,tg128")
 NANO_ALONE = ("--rwkv-model=synthetic:nano", "--rwkv-threads=1", "--rwkv-quant=f16", "--rwkv-workload=pp512,tg128")
 SMALL = ("--rwkv-model=synthetic:0.1b", "--rwkv-threads=1", "--rwkv-quant=q8_0", "--rwkv-workload=pp128,tg32")
 SCENARIOS = (
-    Scenario("harmless, 4 workloads of nano at 5 %", NANO, HARMLESS, "PASS"),
-    Scenario("harmless, 2 workloads of nano at 5 %", NANO_ALONE, HARMLESS, "PASS"),
-    Scenario("harmless, 2 workloads of 0.1b at 5 %", SMALL, HARMLESS, "PASS"),
-    Scenario("5 % slower, 2 workloads of 0.1b at 1 %", SMALL, "1.05", "REGRESSION", ("--rwkv-tolerance=1%",)),
-    Scenario("10 % slower, 2 workloads of 0.1b at 5 %", SMALL, "1.1", "REGRESSION"),
+    Scenario("harmless, 4 workloads of nano at 5 %", NANO, UNCHANGED_FACTOR, "PASS"),
+    Scenario("harmless, 2 workloads of nano at 5 %", NANO_ALONE, UNCHANGED_FACTOR, "PASS"),
+    Scenario("harmless, 2 workloads of 0.1b at 5 %", SMALL, UNCHANGED_FACTOR, "PASS"),
+    Scenario("5 % slower, 2 workloads of 0.1b at 1 %", SMALL, 1.05, "REGRESSION", ("--rwkv-tolerance=1%",)),
+    Scenario("10 % slower, 2 workloads of 0.1b at 5 %", SMALL, 1.1, "REGRESSION"),
 )
 
 
@@ -74,14 +70,20 @@ class Lane:
     folder: Path
     processors: tuple[int, ...] | None
 
-    def run(self, factor: str, *options: str) -> dict[str, Any]:
+    def run(self, factor: float, *options: str) -> dict[str, Any]:
         """One pytest run: machine, exit code, seconds, and what its record says of each workload."""
         report, started = self.folder / "run.json", time.monotonic()
-        command = [sys.executable, "-m", "pytest", "--rootdir", str(self.folder), "--rwkv-backend=slowed", "-q"]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--rootdir",
+            str(self.folder),
+            f"--rwkv-backend={planted.NAME}",
+            "-q",
+        ]
         environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(self.folder), str(CI)]),
-            "GATE_SLOWDOWN": factor,
+            **planted.variables(self.folder, registry.BUILT_IN["llama-cpp"], factor),
             **({"XDG_CACHE_HOME": str(self.folder / "cache")} if self.processors else {}),
         }
         ended = subprocess.run(
@@ -141,9 +143,9 @@ class Runs:
     def measure(self, lane: Lane) -> None:
         """Save baselines in a lane, then run there what is missing until nothing is."""
         machine = ""
-        offer_backend(lane.folder)
+        planted.offer(lane.folder)
         for case in dict.fromkeys(scenario.case for scenario in self._scenarios):
-            machine = lane.run("1", *case, "--rwkv-save-baseline", "--rwkv-budget=40")["machine"]
+            machine = lane.run(1, *case, "--rwkv-save-baseline", "--rwkv-budget=40")["machine"]
         while (scenario := self._next(machine)) is not None:
             done = lane.run(scenario.factor, *scenario.case, *scenario.options)
             with self._lock:
@@ -190,7 +192,7 @@ def table(facts: dict[str, Any]) -> str:
     lines = [
         "# What the gate decides",
         "",
-        "llama.cpp behind `.ci/slowed_backend.py`, one thread, one stored session of 40 s, otherwise default",
+        "llama.cpp slowed by `certify/planted.py`, one thread, one stored session of 40 s, otherwise default",
         "options but for what the row names.",
         "*Right*: workloads with the right verdict. *False alarms*: runs of harmless changes with a REGRESSION, with",
         "the upper bound of Clopper and Pearson at 95 %. *Seconds*: of a whole run with pytest's start, median and",

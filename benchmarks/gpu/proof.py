@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -28,6 +27,9 @@ from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import builds
+
+from pytest_rwkvperf.backends import registry
+from pytest_rwkvperf.certify import planted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -154,16 +156,11 @@ def against(options: argparse.Namespace, name: str, old: str, *arguments: str) -
 def slowdown(options: argparse.Namespace) -> str:
     """A/B through the ordinary command: a llama.cpp that takes 5 % longer against itself."""
     offered = options.out / "offered"
-    metadata = offered / "slowed-1.0.dist-info"
-    metadata.mkdir(parents=True, exist_ok=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: slowed\nVersion: 1.0\n", encoding="utf-8")
-    entry = "[pytest_rwkvperf.backends]\nslowed = slowed_backend:BACKEND\n"
-    (metadata / "entry_points.txt").write_text(entry, encoding="utf-8")
-    shutil.copy(CHECKOUT / ".ci" / "slowed_backend.py", offered)
-    path = os.pathsep.join([str(offered), *filter(None, [os.environ.get("PYTHONPATH")])])
-    case = ("--rwkv-backend=slowed", "--rwkv-quant=f16", "--rwkv-workload=tg128", "--rwkv-tolerance=1%")
-    with patch.dict(os.environ, {"PYTHONPATH": path, "GATE_SLOWDOWN": "1.05"}):
-        done = against(options, "slowdown", "GATE_SLOWDOWN=1", *case)
+    offered.mkdir(parents=True, exist_ok=True)
+    planted.offer(offered)
+    case = (f"--rwkv-backend={planted.NAME}", "--rwkv-quant=f16", "--rwkv-workload=tg128", "--rwkv-tolerance=1%")
+    with patch.dict(os.environ, planted.variables(offered, registry.BUILT_IN["llama-cpp"], 1.05)):
+        done = against(options, "slowdown", f"{planted.SLOWDOWN}=1", *case)
     if done.returncode != 1 or "REGRESSION" not in done.stdout:
         raise SystemExit(f"the slowdown was not found: pytest ended with {done.returncode}")
     return "found"

@@ -12,7 +12,20 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_rwkvperf import __version__
-from pytest_rwkvperf.cli import ab, bisect, compare, console, convert, fleet, history, inspect, merge, report, synth
+from pytest_rwkvperf.cli import (
+    ab,
+    bisect,
+    certify,
+    compare,
+    console,
+    convert,
+    fleet,
+    history,
+    inspect,
+    merge,
+    report,
+    synth,
+)
 from pytest_rwkvperf.cli.console import Console
 from pytest_rwkvperf.core.errors import OptionError, RwkvPerfError
 from pytest_rwkvperf.core.signals import first_signal_unwinds
@@ -32,6 +45,7 @@ COMMANDS: dict[str, Command] = {
     "compare": compare,
     "ab": ab,
     "bisect": bisect,
+    "certify": certify,
     "merge": merge,
     "fleet": fleet,
 }

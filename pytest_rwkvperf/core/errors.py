@@ -71,6 +71,10 @@ class ConventionError(RwkvPerfError):
     """Speeds that were measured in different ways cannot be compared."""
 
 
+class CertificateError(RwkvPerfError):
+    """A certificate of the gate cannot be read or written, or is of something else."""
+
+
 class ReportError(RwkvPerfError):
     """A report cannot be made or written; an older file in its place is unchanged."""
 

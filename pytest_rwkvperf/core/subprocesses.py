@@ -41,7 +41,12 @@ def isolated_pytest(python: str, kind: str) -> Iterator[tuple[list[str], Path]]:
                     benchmarks.rmdir()
 
 
-def run(command: Sequence[str], *, capture: bool = False) -> subprocess.CompletedProcess[str]:
+def run(
+    command: Sequence[str],
+    *,
+    capture: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
     """Run a program to its end. Its output is shown, or returned with `capture`.
 
     `subprocess.run` kills its program a quarter of a second after Ctrl-C, and at once when any other exception ends the
@@ -50,7 +55,9 @@ def run(command: Sequence[str], *, capture: bool = False) -> subprocess.Complete
     stream = subprocess.PIPE if capture else None
     # errors="replace": pip prints file names as they are, in any encoding.
     with (
-        subprocess.Popen(command, stdout=stream, stderr=stream, text=True, errors="replace") as process,
+        subprocess.Popen(
+            command, stdout=stream, stderr=stream, text=True, errors="replace", env=environment
+        ) as process,
         _ended_on_error(process),
     ):
         out, err = process.communicate()

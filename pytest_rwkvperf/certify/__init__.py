@@ -1,0 +1,1 @@
+"""What the gate does on this machine: trials with an unchanged engine and with planted slowdowns."""

@@ -1,0 +1,85 @@
+"""The certificate as a picture: how often the gate called an engine slower, and how long it took."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+from pytest_rwkvperf.core.errors import OptionError
+
+if TYPE_CHECKING:
+    from pytest_rwkvperf.certify.certificate import Certificate
+
+_WIDTH, _HEIGHT = 420, 220
+
+_GREY, _BLUE, _ORANGE = "#808890", "#2f81c7", "#d9730d"
+_CONFIG = {  # readable on light and dark pages
+    "background": None,
+    "font": "sans-serif",
+    "axis": {"labelColor": _GREY, "titleColor": _GREY, "gridColor": _GREY, "gridOpacity": 0.25, "domainColor": _GREY},
+    "title": {"color": _GREY},
+    "view": {"stroke": None},
+}
+
+
+def check_installed() -> None:
+    """Check that Vega-Lite is installed, before an hour is spent on trials.
+
+    Raises:
+        OptionError: it is not.
+    """
+    if importlib.util.find_spec("vl_convert") is None:
+        raise OptionError('the plot needs Vega-Lite, which is not installed: pip install "pytest-rwkvperf[html]"')
+
+
+def svg(certificate: Certificate) -> str:
+    """The picture as SVG; certificates have at least one trial."""
+    import vl_convert
+
+    text: str = vl_convert.vegalite_to_svg({**_power(certificate), "config": _CONFIG})
+    return text + "\n"
+
+
+def _power(certificate: Certificate) -> dict[str, Any]:
+    called = [
+        {
+            "planted": shown.slowdown,
+            "share": shown.workloads_called.count / max(1, shown.workloads_called.total),
+            "low": shown.workloads_called.low,
+            "high": shown.workloads_called.high,
+        }
+        for shown in certificate.shown
+    ]
+    times = [{"planted": trial.slowdown, "seconds": trial.seconds} for trial in certificate.trials]
+    x = {"field": "planted", "type": "quantitative", "title": "planted slowdown", "axis": {"format": ".0%"}}
+    y = {"type": "quantitative", "title": "workloads called slower", "axis": {"format": ".0%"}}
+    y["scale"] = {"domain": [0, 1]}
+    power = {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "layer": [
+            {
+                "data": {"values": [{"at": certificate.tolerance}]},
+                "mark": {"type": "rule", "strokeDash": [4, 4], "color": _ORANGE},
+                "encoding": {"x": {"field": "at", "type": "quantitative"}},
+            },
+            {
+                "data": {"values": called},
+                "mark": {"type": "rule", "color": _BLUE, "strokeWidth": 2},
+                "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
+            },
+            {
+                "data": {"values": called},
+                "mark": {"type": "line", "color": _BLUE, "point": {"color": _BLUE, "size": 60}},
+                "encoding": {"x": x, "y": {**y, "field": "share"}},
+            },
+        ],
+    }
+    seconds = {
+        "width": _WIDTH,
+        "height": _HEIGHT,
+        "data": {"values": times},
+        "mark": {"type": "point", "filled": True, "opacity": 0.6, "color": _BLUE},
+        "encoding": {"x": x, "y": {"field": "seconds", "type": "quantitative", "title": "seconds of a run"}},
+    }
+    return {"hconcat": [power, seconds]}
