@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_rwkvperf.certify import trials
 from pytest_rwkvperf.certify.trials import Trial, TrialItem
+from pytest_rwkvperf.cli import certify
 from pytest_rwkvperf.cli.main import main
 from pytest_rwkvperf.core.software import Software
 from tests.unit.building import make_record, make_run, recorded, report_record
@@ -85,15 +88,24 @@ def test_every_trial_is_kept_and_the_same_command_goes_on(
     assert (tmp_path / "certificate" / "certificate.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
+@pytest.fixture
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that goes on by ten seconds whenever it is asked."""
+    times = itertools.count(0.0, 10.0)
+    monkeypatch.setattr(certify, "time", SimpleNamespace(monotonic=lambda: next(times)))
+
+
+@pytest.mark.usefixtures("_clock")
 def test_the_time_ends_it(live: Scripted, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["certify", "--minutes", "0.0005"]) == 0
-    assert live.taken
+    assert main(["certify", "--minutes", "2"]) == 0
+    assert live.taken == [0.0, 0.02, 0.05, 0.1, 0.2]
     assert live.options == ("--rwkv-budget=60",)
     assert "1. unchanged: f16 pp512 PASS (60 s)" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("_clock")
 def test_a_budget_of_ones_own_takes_the_place_of_the_default(live: Scripted) -> None:
-    assert main(["certify", "--minutes", "0.0005", "--", "--rwkv-budget=20"]) == 0
+    assert main(["certify", "--minutes", "2", "--", "--rwkv-budget=20"]) == 0
     assert live.options == ("--rwkv-budget=20",)
 
 
