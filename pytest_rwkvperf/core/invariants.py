@@ -70,7 +70,7 @@ LENGTHS = (
 CONTEXT_SECONDS = 10.0
 """That reading the context may take, once in each process."""
 
-_OPERATIONS_PER_SECOND: dict[DeviceKind, float] = {"gpu": 5e12, "cpu": 2e10, "software": 1e9}
+_OPERATIONS_PER_SECOND: dict[DeviceKind, float] = {"gpu": 5e12, "cpu": 2e10, "software": 5e8}
 """What a slow device of each kind reaches in a prefill, for the choice of lengths alone: the engines on one core of a
 server, and web-rwkv on llvmpipe there."""
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         ("cpu", "0.1b", 1024),
         ("cpu", "2.9b", 256),
         ("gpu", "2.9b", 4096),
-        ("software", "nano", 1024),
+        ("software", "nano", 512),
         ("software", "0.1b", 256),
     ],
 )
