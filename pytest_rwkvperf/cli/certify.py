@@ -183,7 +183,7 @@ def _publish(certificate: Certificate, folder: Path, console: Console) -> None:
 
 
 def _planted(slowdown: float) -> str:
-    return f"{slowdown:.0%} slower" if slowdown else "unchanged"
+    return f"slowed by {slowdown:.0%}" if slowdown else "unchanged"
 
 
 def _line(trial: Trial, number: int) -> str:

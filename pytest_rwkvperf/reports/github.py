@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.core.cause import why
 from pytest_rwkvperf.reports import figures, summary
 from pytest_rwkvperf.reports.markdown_text import clean
 from pytest_rwkvperf.stats.slowdown import percent_slower
@@ -65,7 +66,8 @@ def _failures(record: Record) -> Iterator[tuple[str, str]]:
             ratio = item.comparison.deciding.ratio if item.comparison else None
             suffix = f" ({percent_slower(ratio)} than the baseline, ratio {figures.ratio(ratio)})" if ratio else ""
             work = "".join(f"; {each}" for each in item.work.sentences) if item.work else ""
-            yield f"{item.verdict or 'FAILED'} {figures.item_name(case, item)}", f"{item.reason}{suffix}{work}"
+            causes = f"; why: {'; '.join(why(item.causes))}" if item.causes else ""
+            yield f"{item.verdict or 'FAILED'} {figures.item_name(case, item)}", f"{item.reason}{suffix}{work}{causes}"
     for case in record.cases:
         for each in case.invariants:
             if each.fails:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.core.cause import why
 from pytest_rwkvperf.core.text import duration
 from pytest_rwkvperf.reports import figures, native_ratio
 from pytest_rwkvperf.reports.markdown_text import escape, table
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_rwkvperf.reports.report import Language
-    from pytest_rwkvperf.store.record import Record
+    from pytest_rwkvperf.store.record import Record, RecordedItem
 
 _TEXT_COLUMNS = ("backend", "quant", "device", "workload", "by", "invariant", "compares", "verdict")
 _MARKS = {
@@ -74,7 +75,7 @@ def _headline(record: Record) -> str:
 
 
 def _failures(record: Record) -> str:
-    failed = ((figures.item_name(case, item), item.reason) for case, item in record.items() if item.fails)
+    failed = ((figures.item_name(case, item), _reason(item)) for case, item in record.items() if item.fails)
     broken = (
         (f"{case.case.label} {each.name}", each.reason)
         for case in record.cases
@@ -84,6 +85,10 @@ def _failures(record: Record) -> str:
     lines = [f"- **{escape(name)}**: {escape(reason)}" for name, reason in (*failed, *broken)]
     lines += [f"- {escape(engine.name)} was skipped: {escape(engine.reason)}" for engine in record.skipped]
     return "\n".join(lines) + "\n" if lines else ""
+
+
+def _reason(item: RecordedItem) -> str:
+    return f"{item.reason}; why: {'; '.join(why(item.causes))}" if item.causes else item.reason
 
 
 def _machine(record: Record) -> str:

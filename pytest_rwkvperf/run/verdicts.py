@@ -10,7 +10,7 @@ from pytest_rwkvperf.machine import fingerprint, observers
 from pytest_rwkvperf.stats.paired import compare_pairs
 from pytest_rwkvperf.stats.verdicts import ErrorRates
 from pytest_rwkvperf.store import files
-from pytest_rwkvperf.verdict import invariants, judgement, steps
+from pytest_rwkvperf.verdict import explaining, invariants, judgement, steps
 from pytest_rwkvperf.verdict.judged import Reference
 
 if TYPE_CHECKING:
@@ -78,6 +78,9 @@ class Verdicts:
         recorded = self._engines.recorded(item.case.backend)
         if self._settings.compare == "auto" and steps.same_software(judged, record, stored, recorded):
             judged = steps.decided_by_identity(judged)
+        if stored is not None and judged.comparison is not None:
+            old = explaining.of_stored(stored, str(item.workload), recorded)
+            judged = explaining.explained(judged, old, explaining.of_record(record))
         return _watched(judged)
 
     def of_pairs(self, question: Question, pairing: Pairing) -> Judgement:

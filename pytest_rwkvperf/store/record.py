@@ -16,6 +16,7 @@ import msgspec
 
 from pytest_rwkvperf.core import strict_json
 from pytest_rwkvperf.core.cases import Case, Workload, disambiguated
+from pytest_rwkvperf.core.cause import Cause
 from pytest_rwkvperf.core.errors import OptionError, RecordError
 from pytest_rwkvperf.core.invariants import Quantity
 from pytest_rwkvperf.core.work import WorkJudgement
@@ -78,6 +79,8 @@ class RecordedItem:
     median_rate: Rate | None = None
     work: WorkJudgement | None = None
     """What the witnesses say; null where none of both sides was there to compare."""
+    causes: tuple[Cause, ...] = ()
+    """Of a REGRESSION: what differs from what it was compared with, what weighs most first."""
 
     @property
     def typical_rate(self) -> Rate | None:

@@ -13,16 +13,18 @@ from pytest_rwkvperf.stats.several import holm
 from pytest_rwkvperf.store import baseline as baselines
 from pytest_rwkvperf.store import record as records
 from pytest_rwkvperf.store.record import OtherRun
-from pytest_rwkvperf.verdict import accept, judgement
+from pytest_rwkvperf.verdict import accept, explaining, judgement
 from pytest_rwkvperf.verdict.judged import Judgement, Reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from pytest_rwkvperf.core.software import Software
     from pytest_rwkvperf.stats.estimates import Rate
     from pytest_rwkvperf.store.baseline import Baseline, StoredCase
     from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
+    from pytest_rwkvperf.verdict.explaining import Facts
 
 FAILING = frozenset({"REGRESSION", "INVALID"})
 """Verdicts of a comparison that fails."""
@@ -32,10 +34,19 @@ _EITHER = "give what --rwkv-save-baseline or --rwkv-report=FILE.json wrote"
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One file's content as a baseline; `doubts` says, by case key, why no verdict may rest on its figures."""
+    """One file's content as a baseline, and what a record tells beyond that.
+
+    `doubts` says, by case key, why no verdict may rest on its figures, `software` what was loaded.
+    """
 
     baseline: Baseline
     doubts: Mapping[str, str] = field(default_factory=dict)
+    software: Mapping[str, Software] = field(default_factory=dict)
+
+    def facts(self, item: Item) -> Facts:
+        """What is known of how an item of this side was measured."""
+        key = item.case.key
+        return explaining.of_stored(self.baseline.cases[key], str(item.workload), self.software.get(key))
 
 
 def read_text(path: Path) -> str:
@@ -90,7 +101,11 @@ def _of_record(record: Record) -> Side:
     baseline = baselines.Baseline(record.fingerprint)
     for stored in accept.stored_cases(measured, workloads, record.started):
         baseline = baseline.with_case(stored, replacing=True)
-    return Side(baseline, {case.case.key: case.doubt for case in measured if case.doubt})
+    return Side(
+        baseline,
+        {case.case.key: case.doubt for case in measured if case.doubt},
+        {case.case.key: case.software for case in measured if case.software},
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +146,13 @@ def compare(pair: Pair, tolerance: float) -> list[Judgement]:
     shares = dict.fromkeys(stored, max(1, len(compared)))
     for wanted in (("PASS", "IMPROVEMENT"), ("REGRESSION",)):
         shares |= holm(compared, lambda item, share: judge(item, share).verdict, wanted)
-    return [judge(item, shares[item]) for item in stored]
+    return [_explained(judge(item, shares[item]), pair) for item in stored]
+
+
+def _explained(judged: Judgement, pair: Pair) -> Judgement:
+    if judged.verdict != "REGRESSION":
+        return judged
+    return explaining.explained(judged, pair.old.facts(judged.item), pair.new.facts(judged.item))
 
 
 def against(new: Record, old: Record, tolerance: float) -> Record:
@@ -177,6 +198,7 @@ def _judged_item(new: RecordedItem, old: Rate | None, judged: Judgement | None) 
         voided=judged.voided,
         step=judged.step,
         work=None,
+        causes=judged.causes,
     )
 
 

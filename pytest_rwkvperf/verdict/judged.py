@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pytest_rwkvperf.core.cases import Item, disambiguated
+from pytest_rwkvperf.core.cause import Cause
 from pytest_rwkvperf.core.work import Reading, WorkJudgement
 from pytest_rwkvperf.stats.estimates import Rate
 from pytest_rwkvperf.stats.shrinkage import PROCESS_PRIOR
@@ -84,6 +85,8 @@ class Judgement:
     """The engine's versions, those that differ from the old figures' as old → new."""
     stored: str = ""
     """When the stored figures that it was compared with were recorded, and in which file they are."""
+    causes: tuple[Cause, ...] = ()
+    """Of a REGRESSION: what differs from what it was compared with, what weighs most first."""
 
 
 def recorded_item(judgement: Judgement, *, fails: bool) -> RecordedItem:
@@ -100,6 +103,7 @@ def recorded_item(judgement: Judgement, *, fails: bool) -> RecordedItem:
         voided=judgement.voided,
         step=judgement.step,
         work=judgement.work,
+        causes=judgement.causes,
     )
 
 

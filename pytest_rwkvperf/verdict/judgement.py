@@ -16,7 +16,7 @@ from pytest_rwkvperf.stats.levels import drop_slow_handovers
 from pytest_rwkvperf.stats.paired import compare_pairs
 from pytest_rwkvperf.stats.verdicts import DEFAULT_RATES, compare, compared_rates
 from pytest_rwkvperf.store.baseline import StoredCase
-from pytest_rwkvperf.verdict import reasons
+from pytest_rwkvperf.verdict import explaining, reasons
 from pytest_rwkvperf.verdict import work as witnesses
 from pytest_rwkvperf.verdict.judged import Judgement, NewTimes
 
@@ -101,7 +101,7 @@ def judge_pairs(
     reason = reasons.compared_pairs(comparison, pairing)
     software = reasons.versions(pairing.old.versions, pairing.new.versions)
     parity = pairing.new.parity
-    return Judgement(
+    judged = Judgement(
         item,
         comparison.verdict,
         reason,
@@ -114,6 +114,7 @@ def judge_pairs(
         work=witnesses.judge(pairing.new.witnesses, pairing.old.witnesses, item.workload),
         software=software,
     )
+    return explaining.explained(judged, explaining.of_record(pairing.old), explaining.of_record(pairing.new))
 
 
 def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, rates: ErrorRates) -> Judgement:

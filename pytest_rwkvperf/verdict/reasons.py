@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.core.cause import why
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.stats.paired import LOOKS
 from pytest_rwkvperf.stats.slowdown import percent_slower
@@ -65,6 +66,8 @@ def describe(judgement: Judgement, repeat: str = "") -> str:
         )
     if judgement.work is not None:
         lines += [f"  work   {judgement.work.verdict}: {printable(each)}" for each in judgement.work.sentences]
+    if judgement.verdict == "REGRESSION":
+        lines += [f"  why    {printable(sentence)}" for sentence in why(judgement.causes)]
     if repeat:
         lines.append(f"  repeat {printable(repeat)}")
     return "\n".join(lines)

@@ -34,7 +34,7 @@ def test_a_steady_engine_holds_all_without_a_baseline(runs: Runs) -> None:
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(
         [
-            "rwkvperf: synthetic:nano, 1 cases, 5 workloads, 4 invariants, the shipped suite (--rwkv-suite=invariants)",
+            "rwkvperf: synthetic:nano, 1 case, 5 workloads, 4 invariants, the shipped suite (--rwkv-suite=invariants)",
             "rwkvperf: * against nothing stored",
             "rwkvperf::test_invariant[[]scripted-fp16-cpu-memory-depth] PASSED*",
             "backend *invariant *compares *ratio *bounds *verdict*",
@@ -99,7 +99,7 @@ def test_it_stands_beside_throughput_of_the_same_case(runs: Runs) -> None:
     result = runs.measuring(SUITE, "--rwkv-report=run.json")
     assert result.ret == 0
     result.assert_outcomes(passed=5)
-    result.stdout.fnmatch_lines(["*1 cases, 5 workloads, 4 invariants*"])
+    result.stdout.fnmatch_lines(["*1 case, 5 workloads, 4 invariants*"])
     assert [*found(runs)] == NAMES
 
 

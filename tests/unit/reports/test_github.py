@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from markdown_it import MarkdownIt
 
+from pytest_rwkvperf.core.cause import Cause
 from pytest_rwkvperf.reports import github
 from pytest_rwkvperf.reports.summary import REPORT
-from pytest_rwkvperf.store.record import SkippedEngine
+from pytest_rwkvperf.store.record import RecordedInvariant, SkippedEngine
 from tests.unit.building import make_record, make_run, passed, recorded, report_record
 
 if TYPE_CHECKING:
@@ -78,3 +79,17 @@ def test_run_without_measurements_has_a_summary() -> None:
     text = REPORT.render(report_record(skipped=(SkippedEngine("rwkv", "not installed"),)), "en")[""]
     assert text.startswith("### RWKV-7 throughput: nothing was measured\n")
     assert "- rwkv was skipped: not installed" in text
+
+
+def test_a_regressions_causes_and_a_broken_invariant_are_told() -> None:
+    cause = Cause("count", "ADD", "50", "75", 0.5, witness="graph")
+    broken = RecordedInvariant(
+        "depth", "a claim", "tg4@d256", "tg4", "time", "BROKEN", "tg4@d256 takes longer", fails=True, tolerance=0.05
+    )
+    case = replace(recorded(MEASURED, replace(SLOWER, causes=(cause,))), invariants=(broken,))
+    first, second = github.errors_of(report_record(case))
+    assert first.endswith("; why: ADD 50 → 75 +50.0%25 (graph)")
+    assert second == "::error title=BROKEN llama-cpp-q8_0-cpu depth::a claim: tg4@d256 takes longer"
+    text = REPORT.render(report_record(case), "en")[""]
+    assert "why: ADD 50 → 75" in text
+    assert "tg4@d256 takes longer" in text

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_rwkvperf.core.cause import Cause
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.work import WorkJudgement
 from pytest_rwkvperf.reports import figures, formats, html, report_files, sections, wording
@@ -332,3 +333,17 @@ def test_a_bar_has_the_baseline_in_its_own_statistic_beside_it() -> None:
     assert bar.mark.reference is not None
     assert bar.value == item.typical_rate.median
     assert 2 * bar.mark.reference == pytest.approx(bar.mark.at, abs=0.02)
+
+
+def test_what_differs_is_a_table_of_its_regression() -> None:
+    (case,) = judged_record(("REGRESSION", 0.8)).cases
+    causes = (
+        Cause("operator", "RWKV_WKV7", "15 ms", "19.7 ms", 0.31, 0.047, "graph"),
+        Cause("software", f"rwkv 1 → {HOSTILE}"),
+    )
+    items = tuple(replace(item, causes=causes) for item in case.items)
+    page = parsed_page(report_record(replace(case, items=items)))
+    assert page.tables["What differs, what weighs most first"][1:] == [
+        ["operator", "RWKV_WKV7 (graph)", "15 ms", "19.7 ms", "+31.0 %", "+4.7 %"],
+        ["software", f"rwkv 1 → {HOSTILE}", "", "", "", ""],
+    ]

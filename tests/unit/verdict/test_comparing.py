@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from pytest_rwkvperf.core.software import Software
 from pytest_rwkvperf.stats.verdicts import ALPHA
 from pytest_rwkvperf.store import record as records
 from pytest_rwkvperf.store.baseline import Baseline
 from pytest_rwkvperf.store.record import OtherRun, RecordedItem
 from pytest_rwkvperf.verdict.accept import stored_cases
-from pytest_rwkvperf.verdict.comparing import Pair, Side, against, compare
+from pytest_rwkvperf.verdict.comparing import Pair, Side, against, compare, read
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record, slower
 
 
@@ -54,3 +55,18 @@ def test_the_speed_on_another_machine_is_shown_and_decides_nothing() -> None:
     assert [(item.verdict, item.comparison) for item in case.items] == [("NO-BASELINE", None)] * 2
     assert "the stored machines differ from this one in cores (64 stored" in case.items[0].reason
     assert [item.baseline for item in case.items] == [item.typical_rate for item in OLD.cases[0].items]
+
+
+def test_a_regression_comes_with_what_differs(tmp_path: Path) -> None:
+    software = Software("Python 3.11", "linux", libraries={"libggml.so": "a"})
+    measured = make_record(*(make_run(pp512=[10**9, 10**9 + index]) for index in range(8)))
+    old = replace(measured, software=software)
+    new = replace(slower(measured, 3.0), software=replace(software, libraries={"libggml.so": "b"}))
+    sides = []
+    for name, record in (("old", old), ("new", new)):
+        path = tmp_path / f"{name}.json"
+        path.write_text(records.dumps(report_record(recorded(record))), encoding="utf-8")
+        sides.append(read(path))
+    (judged,) = compare(Pair(*sides), 0.2)
+    assert judged.verdict == "REGRESSION"
+    assert list(map(str, judged.causes)) == ["libggml.so differs"]
