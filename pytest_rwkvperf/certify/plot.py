@@ -29,7 +29,7 @@ def check_installed() -> None:
         OptionError: it is not.
     """
     if importlib.util.find_spec("vl_convert") is None:
-        raise OptionError('the plot needs Vega-Lite, which is not installed: pip install "pytest-rwkvperf[html]"')
+        raise OptionError('the plot needs Vega-Lite, which is not installed: pip install "vl-convert-python>=1.9"')
 
 
 def svg(certificate: Certificate) -> str:
