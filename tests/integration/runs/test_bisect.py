@@ -101,7 +101,7 @@ def test_an_oldest_release_that_does_not_run_ends_the_search(capsys: pytest.Capt
         (["--rwkv-qant=fp16"], "unrecognized arguments: --rwkv-qant=fp16"),
         (
             ["-k", "nothing-of-this-name"],
-            "nothing to measure: every test that measures (1) was deselected (-k 'nothing-of-this-name')",
+            "nothing to measure: every test that measures (4) was deselected (-k 'nothing-of-this-name')",
         ),
     ],
 )

@@ -176,7 +176,7 @@ def test_strict_skip_fails_skipped_tests(runs: Runs) -> None:
 def test_strict_no_baseline_fails_uncompared_items(runs: Runs, strict: str) -> None:
     result = runs.measuring(strict)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*NO-BASELINE: scripted-fp16-cpu pp16*"])
+    result.stdout.fnmatch_lines(["*NO-BASELINE scripted fp16 pp16*"])
 
 
 def test_strict_fails_only_the_listed_verdicts(runs: Runs) -> None:

@@ -144,7 +144,7 @@ def test_a_faster_engine_is_an_improvement(runs: Runs, saved: Path) -> None:  # 
 def test_noise_is_inconclusive_and_fails_only_if_strict(runs: Runs, saved: Path) -> None:  # noqa: ARG001
     result = runs.measuring("--rwkv-tolerance=2%", "--rwkv-compare=stored")
     assert (result.ret, verdict(result)) == (0, "INCONCLUSIVE")
-    result.stdout.fnmatch_lines(["Noise hides the answer for some: raise --rwkv-budget, or --rwkv-tolerance.*"])
+    result.stdout.fnmatch_lines(["The budget ended cases whose own figures are less certain than the tolerance:*"])
     assert runs.measuring("--rwkv-tolerance=2%", "--rwkv-compare=stored", "--rwkv-strict=inconclusive").ret == 1
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -32,31 +34,38 @@ def test_lines_say_which_case_is_measured_what_is_done_since_when_and_until_when
     assert [line for line in result.outlines if line.startswith("rwkvperf .")] != []
 
 
+HOLDER = """
+import sys
+from pathlib import Path
+from pytest_rwkvperf.core import locks
+
+with locks.hold(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+"""A process that holds a lock until its stdin is closed."""
+
+
 def test_a_wait_for_another_run_is_told_with_its_length_at_the_end(runs: Runs) -> None:
-    held, free = threading.Event(), threading.Event()
+    command = [sys.executable, "-c", HOLDER, str(folders.in_cache("leases") / "cpu.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        release, wait = threading.Timer(0.6, holder.stdin.close), locks._wait
 
-    def hold() -> None:
-        with locks.hold(folders.in_cache("leases") / "cpu.lock"):
-            held.set()
-            free.wait(60)
+        def waiting(*arguments: Any) -> None:  # noqa: ANN401 - the function's own
+            release.start()
+            wait(*arguments)
 
-    holder = threading.Thread(target=hold)
-    holder.start()
-    assert held.wait(60)
-    wait = locks._wait
-
-    def waiting(*arguments: Any) -> None:  # noqa: ANN401 - the function's own
-        threading.Timer(0.6, free.set).start()
-        wait(*arguments)
-
-    runs.environment.setattr(locks, "_wait", waiting)
-    result = runs.measuring()
-    holder.join()
+        runs.environment.setattr(locks, "_wait", waiting)
+        result = runs.measuring()
+        release.join()
     assert result.ret == 0
     result.stdout.re_match_lines(
         [
-            r"waiting for cpu: another session measures on it \(process \d+ on .* since 20.*\)",
-            r"waiting for cpu, on which process \d+ on .* since 20.* measures \(\d+ s so far\)",
+            rf"waiting for cpu: another session measures on it \(process {holder.pid} on .* since 20.*\)",
+            rf"waiting for cpu, on which process {holder.pid} on .* since 20.* measures \(\d+ s so far\)",
             r"Of the run's time, \S+ s went into waiting for other runs that measured on the same device\.",
         ]
     )
