@@ -45,6 +45,7 @@ def lease(device: Device, progress: Progress, gpus: Iterable[str] = ()) -> Itera
                 busy.append(name)
                 progress.line(f"waiting for {name}: another session measures on it ({holder})")
                 progress(f"waiting for {name}, on which {holder} measures")
+                progress.expect(None)  # until the case begins
 
             stack.enter_context(locks.hold(folder / f"{name}.lock", on_wait=waiting))
         yield clock.monotonic() - began if busy else 0.0

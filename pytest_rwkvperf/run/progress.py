@@ -50,9 +50,9 @@ class Progress:
         """Say what is being done from now on."""
         self._sentence = sentence
 
-    def expect(self, seconds: float) -> None:
-        """Say how long the run still takes."""
-        self._ends = clock.monotonic() + seconds
+    def expect(self, seconds: float | None) -> None:
+        """Say how long the run still takes; None where nobody knows."""
+        self._ends = None if seconds is None else clock.monotonic() + seconds
 
     def line(self, sentence: str) -> None:
         """Show a sentence permanently, on its own line."""
