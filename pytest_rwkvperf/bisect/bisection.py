@@ -23,12 +23,17 @@ from pytest_rwkvperf.environments.build import BuildError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_rwkvperf.bisect.comparing import By
     from pytest_rwkvperf.bisect.journal import Journal
     from pytest_rwkvperf.bisect.search import Suspects
     from pytest_rwkvperf.bisect.states import Prepared, State
 
-RATES = Rates(false_slower=0.02, false_same=0.02)
-"""Of a step. Small ones: a build takes as long as some pairs, so few sure answers are cheaper than many unsure ones."""
+RATES: dict[By, Rates] = {"time": Rates(0.02, 0.02), "instructions": Rates(1e-6, 1e-6)}
+"""Of a step. Small ones: a build takes as long as some pairs, so few sure answers are cheaper than many unsure ones.
+Counts are right or wrong for other reasons than chance."""
+
+COUNTING = ("--rwkv-model=synthetic:nano", "--rwkv-budget=1", "--rwkv-witness=instructions")
+"""Options of a step that counts: the smallest model runs the same code, and times are of no interest."""
 
 SURE_ENOUGH = 0.9
 """The probability at which a suspect is compared with the state before it."""
@@ -46,6 +51,7 @@ class Request:
     options: Sequence[str]
     """pytest's."""
     confidence: float
+    by: By = "time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +104,8 @@ class Bisection:
         if first.kind != "slower":
             wrong = self._wrong_since(bad) if first.kind == "invalid" else None
             return Result(states, tuple(self._steps), wrong_since=wrong, flags=good.flags)
-        search = Search(len(states), RATES)
-        suspects, confirmed = self._search(search, [*self.request.options, *_focused(first)])
+        search = Search(len(states), RATES[self.request.by])
+        suspects, confirmed = self._search(search, [*self.request.options, *_focused(first, RATES[self.request.by])])
         wrong_ones = [at for at in range(1, bad) if any(self._is(step, at, "invalid") for step in self._steps)]
         since = self._wrong_since(wrong_ones[0]) if wrong_ones else None
         return Result(states, tuple(self._steps), suspects, confirmed, since, good.flags)
@@ -154,7 +160,7 @@ class Bisection:
             return _of_build(Outcome(new.name, old.name, "identical", reason), built)
         self.say(f"measuring {new.label} in alternation with {old.label}")
         try:
-            found = comparing.compare(built, self._prepare(old), self.request.backend, options)
+            found = comparing.compare(built, self._prepare(old), self.request.backend, options, self.request.by)
         except (BuildError, comparing.OldStateError) as error:
             if against == 0:
                 raise
@@ -209,11 +215,11 @@ def _of_build(outcome: Outcome, built: Prepared) -> Outcome:
     return replace(outcome, build_seconds=built.seconds, notes=built.notes, digest=built.digest)
 
 
-def _focused(first: Outcome) -> list[str]:
+def _focused(first: Outcome, errors: Rates) -> list[str]:
     """The options of a step: the workload that shows the slowdown best, and the middle of it as the tolerance."""
     worst = min((each for each in first.figures if each.verdict == "REGRESSION"), key=lambda each: each.ratio)
     middle = math.exp(-math.log(worst.ratio) / 2) - 1
-    rates = f"--rwkv-false-alarms={RATES.false_slower}", f"--rwkv-wrong-pass={RATES.false_same}"
+    rates = f"--rwkv-false-alarms={errors.false_slower:f}", f"--rwkv-wrong-pass={errors.false_same:f}"
     return [
         f"--rwkv-workload={worst.workload}",
         f"--rwkv-quant={worst.quant}",

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pytest_rwkvperf.bisect.outcome import Figures, Outcome
 from pytest_rwkvperf.core import clock, subprocesses
 from pytest_rwkvperf.core.errors import RwkvPerfError
+from pytest_rwkvperf.stats.verdicts import classify
 from pytest_rwkvperf.store import record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pytest_rwkvperf.bisect.outcome import Kind
     from pytest_rwkvperf.bisect.states import Prepared
 
+By = Literal["time", "instructions"]
+"""What decides that a state is slower."""
+
 _KIND = "bisect"
+_SIDES = 2
 _NOT_SLOWER = {"PASS", "IMPROVEMENT"}
 
 
@@ -38,10 +43,10 @@ def check_old(old: Prepared, backend: str, options: Sequence[str]) -> None:
         raise OldStateError(message.removeprefix("ERROR: "))
 
 
-def compare(new: Prepared, old: Prepared, backend: str, options: Sequence[str]) -> Outcome:
+def compare(new: Prepared, old: Prepared, backend: str, options: Sequence[str], by: By = "time") -> Outcome:
     """Whether one state is slower than another, with the figures or the reason. The outcome's names are left empty.
 
-    Relative paths in the options are from the current folder.
+    Relative paths in the options are from the current folder. `by` is what decides: the times, or a witness's counts.
 
     Raises:
         OldStateError: nothing was measured, because of the old state.
@@ -63,7 +68,7 @@ def compare(new: Prepared, old: Prepared, backend: str, options: Sequence[str]) 
     wrong = [item.reason for _, item in run.items() if item.verdict == "INVALID" and f"{old.as_old}: " in item.reason]
     if wrong or (of_old and len(failures) == len(run.cases)):
         raise OldStateError((wrong or of_old)[0].splitlines()[0])
-    return replace(_answer(run, failures), seconds=round(clock.monotonic() - began, 1))
+    return replace(_answer(run, failures, by), seconds=round(clock.monotonic() - began, 1))
 
 
 def _sides(new: Prepared, old: Prepared) -> tuple[str, ...]:
@@ -74,9 +79,9 @@ def _lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.strip()]
 
 
-def _answer(run: record.Record, failures: list[str]) -> Outcome:
-    verdicts = {item.verdict for _, item in run.items()}
-    figures = tuple(_figures(run))
+def _answer(run: record.Record, failures: list[str], by: By) -> Outcome:
+    verdicts: set[str | None] = {item.verdict for _, item in run.items()}
+    figures = tuple(_figures(run) if by == "time" else _counts(run, by))
     pairs = max((len(case.measured.runs) for case in run.cases if case.measured), default=0)
 
     def outcome(kind: Kind, reason: str = "") -> Outcome:
@@ -85,12 +90,16 @@ def _answer(run: record.Record, failures: list[str]) -> Outcome:
     if "INVALID" in verdicts:
         wrong = [item.reason for _, item in run.items() if item.verdict == "INVALID"]
         return outcome("invalid", wrong[0].splitlines()[0])
+    if by != "time" and not failures:
+        verdicts = {each.verdict for each in figures}
     if "REGRESSION" in verdicts:
         return outcome("slower")
     if verdicts and verdicts <= _NOT_SLOWER:
         return outcome("same")
     if failures:
         return outcome("broken", f"it does not run: {' / '.join(failures)}")
+    if by != "time":
+        return outcome("broken", f"nothing was counted: {by} cannot see this engine here")
     told = ", ".join(map(str, figures))
     return outcome("undecided", f"noise hides the answer ({told}); a larger --rwkv-budget may show it")
 
@@ -106,3 +115,19 @@ def _figures(run: record.Record) -> list[Figures]:
         bounds = deciding.ratio, deciding.low, deciding.high
         found.append(Figures(case.case.quant, item.workload, str(item.verdict), *bounds, work=work))
     return found
+
+
+def _counts(run: record.Record, witness: By) -> Iterator[Figures]:
+    """What a witness counted, as a ratio of old to new: beyond the tolerance it is a REGRESSION, without chance."""
+    for case, item in run.items():
+        sides = [
+            reading.workloads.get(item.workload)
+            for measured in (case.measured, case.old)
+            for reading in (measured.witnesses if measured else ())
+            if reading.witness == witness
+        ]
+        if len(sides) == _SIDES and (new := sides[0]) and (old := sides[1]) and item.tolerance:
+            ratio = old.count / new.count
+            verdict = classify(ratio, ratio, item.tolerance)
+            work = f"{item.work.verdict}: {'; '.join(item.work.sentences)}" if item.work else ""
+            yield Figures(case.case.quant, item.workload, verdict, ratio, ratio, ratio, work=work)

@@ -45,6 +45,7 @@ def to_json(result: Result, request: Request) -> str:
         "states": [{"name": state.name, "label": state.label} for state in result.states],
         "options": list(request.options),
         "confidence": request.confidence,
+        "by": request.by,
         "slower": result.first.kind == "slower",
         "first_slow": [state.name for state in _suspected(result)],
         "probability": suspects.probability if suspects else None,

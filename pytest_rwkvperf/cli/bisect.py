@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,13 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confidence", default="95%", help="probability with which the one named is right; default 95%%"
     )
+    parser.add_argument(
+        "--by",
+        choices=("time", "instructions"),
+        default="time",
+        help="what decides: times, or the instructions of llama.cpp on a CPU, counted by valgrind on a small model: "
+        "noise does not change them, and they see no slowdown of memory; default time",
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the same search where it was interrupted")
     parser.add_argument("--json", metavar="FILE", help="write the result with every step")
     parser.add_argument("--report", metavar="FILE", help="write a report in markdown, to paste into an issue")
@@ -61,8 +69,11 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
     confidence = read_share("--confidence=", options.confidence)
     states, backend = _states(options, console)
-    request = bisection.Request(states, backend, options.passed_on, confidence)
-    steps = search.expected_answers(len(states), bisection.RATES) + 2  # BAD, and the confirmation
+    if options.by == "instructions":
+        _prepare_counting(backend)
+    passed_on = [*options.passed_on, *(bisection.COUNTING if options.by == "instructions" else ())]
+    request = bisection.Request(states, backend, passed_on, confidence, options.by)
+    steps = search.expected_answers(len(states), bisection.RATES[options.by]) + 2  # BAD, and the confirmation
     console.text(f"{states[0].label} … {states[-1].label}: {len(states)} states, about {steps} steps\n")
     path = folders.in_cache("bisections") / f"{_name(request, options.package)}.jsonl"
     with locks.hold(path.with_suffix(".lock"), on_wait=lambda who: console.progress(f"waiting for {who}", 0.0)):
@@ -132,6 +143,21 @@ def _name(request: Request, package: str) -> str:
     names = [state.name for state in request.states]
     told = repr((package, names, request.backend, list(request.options)))
     return f"{package}-{hashlib.sha256(told.encode()).hexdigest()[:16]}"
+
+
+def _prepare_counting(backend: str) -> None:
+    """Build for what valgrind can execute: all states alike.
+
+    Raises:
+        OptionError: it cannot count this engine's work, or is not here.
+    """
+    from pytest_rwkvperf.witnesses.instructions import WITHOUT_AVX512, Instructions
+
+    if backend != "llama-cpp":
+        raise OptionError(f"--by=instructions counts the work of llama.cpp, not of {backend}; leave it out")
+    if absence := Instructions().absence():
+        raise OptionError(f"--by=instructions: {absence}")
+    os.environ["CMAKE_ARGS"] = f"{os.environ.get('CMAKE_ARGS', '')} {WITHOUT_AVX512['CMAKE_ARGS']}".strip()
 
 
 def _write(options: argparse.Namespace, request: Request, result: Result) -> None:

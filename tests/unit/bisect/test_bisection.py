@@ -65,7 +65,7 @@ class History:
     def states(self) -> list[Made]:
         return [Made(str(at), self) for at in range(COUNT)]
 
-    def compare(self, new: Prepared, old: Prepared, _backend: str, options: Sequence[str]) -> Outcome:
+    def compare(self, new: Prepared, old: Prepared, _backend: str, options: Sequence[str], _by: str) -> Outcome:
         at, against = int(new.as_old), int(old.as_old)
         self.asked.append((at, against))
         self.options.append(options)
