@@ -17,7 +17,8 @@ def search(count: int, slow: int, broken: set[int], rates: Rates = SURE, seed: i
     """A search among `count` states of which all from `slow` on are slower, and which were asked about."""
     source = random.Random(seed)
     made, asked = Search(count, rates), []
-    while made.suspects.probability < 0.95 and (state := made.next_state()) is not None:
+    enough = 1 - 1e-6 if rates is SURE else 0.95
+    while made.suspects.probability < enough and (state := made.next_state()) is not None:
         asked.append(state)
         if state in broken:
             made.add(state, "skip")
