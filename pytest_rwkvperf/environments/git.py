@@ -1,8 +1,8 @@
 """What is asked of git: which commit a name means, the commits of a range, and files of a state into a folder.
 
-Nothing is ever written into the user's repository. Objects go into a store in the cache, a bare repository for each
-engine, with an index that remembers what its folder holds: a checkout touches the files that differ and no others,
-which keeps a build incremental.
+Nothing is ever written into the user's repository. A store in the cache, a bare repository for each engine, reads its
+objects and remembers in an index what its folder holds: a checkout touches the files that differ and no others, which
+keeps a build incremental.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def mirror(url: str, folder: Path) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
-            run("clone", "--quiet", "--mirror", "--filter=tree:0", url, Path(temporary, "clone"))
+            run("clone", "--quiet", "--mirror", "--filter=blob:none", url, Path(temporary, "clone"))
             Path(temporary, "clone").rename(folder)
     else:
         run("-C", folder, "fetch", "--quiet", "--prune")
@@ -169,30 +169,28 @@ def mirror(url: str, folder: Path) -> Path:
 
 
 class Store:
-    """A bare repository in the cache with the states that were built, and a folder that holds one of them at a time."""
+    """A bare repository in the cache that sees the objects of others, and a folder that holds one state at a time."""
 
     def __init__(self, objects: Path, files: Path) -> None:
-        self._git, self.files = objects, files
+        self._git, self._own, self.files = objects, objects, files
+        self._index = objects.with_suffix(".index")
 
-    def take(self, origin: Path | str, commit_name: str) -> None:
-        """Copy one commit with its files out of a repository, without its history.
+    def use(self, repository: Path, *, mirror: bool) -> None:
+        """Take states from a repository: of a mirror its own way, which fetches files when they are needed.
 
-        Raises:
-            GitError: the repository does not hand it out.
+        Nothing is copied out of a user's repository: git reads its objects where they are (gitrepository-layout(5)).
         """
+        if mirror:
+            self._git = repository
+            return
         self._make()
-        if not self._has(f"{commit_name}^{{tree}}"):
-            run(
-                "-C",
-                self._git,
-                "fetch",
-                "--quiet",
-                "--depth=1",
-                "--no-tags",
-                "--no-write-fetch-head",
-                origin,
-                commit_name,
-            )
+        objects = Path(run("-C", repository, "rev-parse", "--path-format=absolute", "--git-path", "objects").strip())
+        listed = self._own / "objects" / "info" / "alternates"
+        known = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
+        still_there = [line for line in known if Path(line).is_dir()]
+        listed.write_text(
+            "".join(f"{line}\n" for line in dict.fromkeys([*still_there, str(objects)])), encoding="utf-8"
+        )
 
     def snapshot(self, folder: Path) -> str:
         """The tree of a folder as it is now, uncommitted changes and new files included, ignored ones left out.
@@ -216,13 +214,14 @@ class Store:
             StorageError: the disk is full.
         """
         self.files.mkdir(parents=True, exist_ok=True)
-        lock = self._git / "index.lock"
-        lock.unlink(missing_ok=True)  # a killed process's: the engine's own lock is held
+        self._index.parent.mkdir(parents=True, exist_ok=True)
+        Path(f"{self._index}.lock").unlink(missing_ok=True)  # a killed process's: the engine's own lock is held
+        own = {"GIT_INDEX_FILE": str(self._index)}
         place = ("-C", self.files, f"--git-dir={self._git}", f"--work-tree={self.files}", "-c", "core.autocrlf=false")
         with suppress(GitError):  # it fails where a file differs; this is for equal files that a cache has restored
-            run(*place, "update-index", "-q", "--refresh")
-        run(*place, "read-tree", "-u", "--reset", tree)
-        run(*place, "clean", "-ffdxq")
+            run(*place, "update-index", "-q", "--refresh", environment=own)
+        run(*place, "read-tree", "-u", "--reset", tree, environment=own)
+        run(*place, "clean", "-ffdxq", environment=own)
 
     def submodules(self, tree: str) -> dict[str, str]:
         """The commit of each submodule, by its folder."""
@@ -244,25 +243,10 @@ class Store:
         return run("-C", self._git, "config", blob, f"{names[0]}.url").strip()
 
     def tree_of(self, commit_name: str) -> str:
-        """The tree of a commit that was taken."""
+        """The tree of a commit."""
         return run("-C", self._git, "rev-parse", f"{commit_name}^{{tree}}").strip()
 
-    def names(self, tree: str, word: str, folder: str) -> bool:
-        """Whether a file below a folder of a tree contains a word."""
-        try:
-            run("-C", self._git, "grep", "--quiet", "--fixed-strings", "-I", word, tree, "--", folder)
-        except GitError:
-            return False
-        return True
-
-    def _has(self, name: str) -> bool:
-        try:
-            run("-C", self._git, "cat-file", "-e", name)
-        except GitError:
-            return False
-        return True
-
     def _make(self) -> None:
-        if not (self._git / "HEAD").exists():
-            self._git.parent.mkdir(parents=True, exist_ok=True)
-            run("init", "--quiet", "--bare", self._git)
+        if not (self._own / "HEAD").exists():
+            self._own.parent.mkdir(parents=True, exist_ok=True)
+            run("init", "--quiet", "--bare", self._own)

@@ -42,8 +42,17 @@ class Source:
         """
         if not self.at_url:
             return Path(self.origin)
-        name = hashlib.sha256(self.origin.encode()).hexdigest()[:16]
-        return git.mirror(self.origin, folders.in_cache(FOLDER) / f"mirror-{name}.git")
+        return mirror_of(self.origin)
+
+
+def mirror_of(url: str) -> Path:
+    """A local repository with the history of one at a URL, brought up to date.
+
+    Raises:
+        OptionError: it cannot be reached.
+    """
+    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    return git.mirror(url, folders.in_cache(FOLDER) / f"mirror-{name}.git")
 
 
 def of_text(text: str) -> Source | None:

@@ -1,7 +1,7 @@
 """Builds of engines from source: one build tree for each engine, and what was built, complete or absent.
 
-`cache()/sources/ENGINE/` has `objects.git`, the `files` of one state, the build tree `work`, and in `built/KEY` what
-was built of each state. The same two folders serve every state of an engine, so the next commit compiles only what
+`cache()/sources/ENGINE/` has `objects.git` (git.py), the `files` of one state, the build tree `work`, and in
+`built/KEY` what was built of each state. The same two folders serve every state of an engine, so the next commit compiles only what
 differs from the one before. KEY is a hash of the files' content, the flags, the compilers and this environment. A build
 that was interrupted is absent; it goes on from the files that are compiled where Ninja keeps account of them.
 """
@@ -64,8 +64,14 @@ class _State:
     """A source, resolved: its engine, and the commit, or the folder that it is."""
 
     builder: Builder
-    origin: Path | str
+    origin: str
+    repository: Path
+    """Of the origin on this machine: itself, or a mirror of a URL."""
     commit: Commit | None
+
+    @property
+    def at_url(self) -> bool:
+        return git.is_url(self.origin)
 
     @property
     def label(self) -> str:
@@ -118,14 +124,14 @@ def build(source: Source, say: Say) -> Build:
 
 def _resolved(source: Source) -> _State:
     if not source.revision:
-        return _State(BUILDERS[source.engine], source.origin, None)
+        return _State(BUILDERS[source.engine], source.origin, Path(source.origin), None)
     repository = source.repository()
     commit = git.commit(repository, source.revision)
     builder = BUILDERS.get(source.engine) or recognised(lambda path: git.has_file(repository, commit.name, path))
     if builder is None:
         known = ", ".join(BUILDERS)
         raise OptionError(f"{source} is no source of an engine that can be built from it; known: {known}")
-    return _State(builder, source.origin if source.at_url else repository, commit)
+    return _State(builder, source.origin, repository, commit)
 
 
 def _built(state: _State, flags: tuple[str, ...], folder: Path, say: Say) -> Build:
@@ -135,12 +141,12 @@ def _built(state: _State, flags: tuple[str, ...], folder: Path, say: Say) -> Bui
     final = folder / "built" / identity
     if (known := _known(final, state.label)) is not None:
         return known
-    _check_rwkv7(state, parts)
     killed = "waiting for the compilers of a build that was killed"
     with locks.held_by_children(folder / "work.lock", lambda: say(killed)) as descriptors:
         say(f"building {state.label} (log: {final.with_suffix('.log')}; {' '.join(flags)})")
         for part, tree in parts:
             part.check_out(tree)
+        _check_rwkv7(state, store.files)
         place = Place(
             label=state.label,
             sources=store.files,
@@ -192,27 +198,27 @@ def _parts(state: _State, store: Store, folder: Path) -> Iterator[tuple[Store, s
     if state.commit is None:
         tree = store.snapshot(Path(state.origin))
     else:
-        store.take(state.origin, state.commit.name)
+        store.use(state.repository, mirror=state.at_url)
         tree = state.commit.tree
     yield store, tree
     for path, commit in store.submodules(tree).items():
         inner = Store(folder / f"objects-{path.replace('/', '-')}.git", store.files / path)
-        here = not git.is_url(str(state.origin)) and Path(state.origin, path)
+        here = None if state.at_url else Path(state.origin, path)
         if here and state.commit is None:
             yield inner, inner.snapshot(here)
             continue
-        inner.take(here if here and git.is_repository(here) else store.submodule_url(tree, path), commit)
+        if here and git.is_repository(here):
+            inner.use(here, mirror=False)
+        else:
+            inner.use(sources.mirror_of(store.submodule_url(tree, path)), mirror=True)
         yield inner, inner.tree_of(commit)
 
 
-def _check_rwkv7(state: _State, parts: list[tuple[Store, str]]) -> None:
+def _check_rwkv7(state: _State, files: Path) -> None:
     folder, word = state.builder.rwkv7
-    for store, tree in parts:
-        inside = store.files.relative_to(parts[0][0].files).as_posix()
-        below = folder if inside == "." else folder.removeprefix(f"{inside}/")
-        if (inside == "." or folder.startswith(f"{inside}/")) and store.names(tree, word, below):
-            return
-    raise BuildError(f"{state.label} does not know RWKV-7 yet (no {word!r} in {folder}); name a later revision")
+    texts = (path.read_bytes() for path in (files / folder).rglob("*") if path.is_file())
+    if not any(word.encode() in text for text in texts):
+        raise BuildError(f"{state.label} does not know RWKV-7 yet (no {word!r} in {folder}); name a later revision")
 
 
 def _identity(builder: Builder, flags: tuple[str, ...], trees: list[str]) -> str:

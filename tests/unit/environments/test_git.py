@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,17 +35,34 @@ def test_a_checkout_has_exactly_the_files_of_a_commit_and_leaves_equal_ones_alon
     repositories.git(tmp_path / "user", "rm", "-q", "sub/b")
     before = contents(tmp_path / "user")
     for name, expected in zip(names, ({"a": "1", "sub/b": "1"}, {"a": "2", "sub/b": "1", "c": "3"}), strict=False):
-        store.take(tmp_path / "user", name)
+        store.use(tmp_path / "user", mirror=False)
         store.check_out(git.commit(tmp_path / "user", name).tree)
         (store.files / "left over").write_text("of a build")
         assert contents(store.files) == {**expected, "left over": "of a build"}
     stamp = (store.files / "a").stat().st_mtime_ns
     (store.files / "sub" / "b").write_text("changed by a build")
-    store.take(tmp_path / "user", names[2])
     store.check_out(git.commit(tmp_path / "user", names[2]).tree)
     assert contents(store.files) == {"a": "2", "sub/b": "4", "c": "3"}
     assert (store.files / "a").stat().st_mtime_ns == stamp
     assert contents(tmp_path / "user") == before
+
+
+def test_a_mirror_fetches_the_files_of_a_state_when_they_are_needed(tmp_path: Path, store: Store) -> None:
+    (name,) = repositories.repository(tmp_path / "user", {"a": "1"})
+    repositories.git(tmp_path / "user", "config", "uploadpack.allowFilter", "true")
+    mirror = git.mirror(f"file://{tmp_path / 'user'}", tmp_path / "mirror.git")
+    store.use(mirror, mirror=True)
+    store.check_out(git.commit(mirror, name).tree)
+    assert contents(store.files) == {"a": "1"}
+
+
+def test_a_repository_that_has_been_removed_does_not_disturb_another(tmp_path: Path, store: Store) -> None:
+    for number in ("1", "2"):
+        (name,) = repositories.repository(tmp_path / number, {"a": number})
+        store.use(tmp_path / number, mirror=False)
+        store.check_out(git.commit(tmp_path / number, name).tree)
+        assert contents(store.files) == {"a": number}
+        shutil.rmtree(tmp_path / number)
 
 
 def test_a_snapshot_has_uncommitted_changes_and_new_files_and_not_what_is_ignored(tmp_path: Path, store: Store) -> None:
@@ -67,8 +85,8 @@ def test_a_snapshot_needs_no_repository(tmp_path: Path, store: Store) -> None:
 
 def test_a_checkout_goes_on_after_a_killed_one(tmp_path: Path, store: Store) -> None:
     (name,) = repositories.repository(tmp_path / "user", {"a": "1"})
-    store.take(tmp_path / "user", name)
-    (tmp_path / "cache" / "objects.git" / "index.lock").touch()
+    store.use(tmp_path / "user", mirror=False)
+    (tmp_path / "cache" / "objects.index.lock").touch()
     store.check_out(git.commit(tmp_path / "user", name).tree)
     assert contents(store.files) == {"a": "1"}
 
@@ -79,7 +97,7 @@ def test_submodules_are_named_with_their_commits_and_places(tmp_path: Path, stor
     repositories.git(tmp_path / "outer", "submodule", "--quiet", "add", str(tmp_path / "inner"), "vendor/inner")
     repositories.git(tmp_path / "outer", "commit", "-q", "-m", "submodule")
     outer = git.commit(tmp_path / "outer", "HEAD")
-    store.take(tmp_path / "outer", outer.name)
+    store.use(tmp_path / "outer", mirror=False)
     assert store.submodules(outer.tree) == {"vendor/inner": inner}
     assert store.submodule_url(outer.tree, "vendor/inner") == str(tmp_path / "inner")
 
