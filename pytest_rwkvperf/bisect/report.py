@@ -35,7 +35,7 @@ def step_line(outcome: Outcome, states: Sequence[State]) -> str:
 
 def text(result: Result, request: Request) -> str:
     """The result in a few sentences."""
-    return "\n".join([*_finding(result), *_wrong(result), *_again(result, request)]) + "\n"
+    return "\n".join([*_finding(result), *_wrong(result), "To measure again:", *_again(result, request)]) + "\n"
 
 
 def to_json(result: Result, request: Request) -> str:
@@ -70,8 +70,8 @@ def markdown(result: Result, request: Request) -> str:
         *rows,
     ]
     flags = [f"Built with `{' '.join(result.flags)}`.", ""] if result.flags else []
-    again = _again(result, request)
-    return "\n".join([*_finding(result), *_wrong(result), "", *table, "", *flags, "```sh", *again, "```", ""])
+    again = ["To measure again:", "", "```sh", *_again(result, request), "```"]
+    return "\n".join([*_finding(result), *_wrong(result), "", *table, "", *flags, *again, ""])
 
 
 def _finding(result: Result) -> list[str]:
@@ -121,7 +121,7 @@ def _again(result: Result, request: Request) -> list[str]:
     commands = [result.states[-1].command(result.states[0], options)]
     if result.suspects:
         commands.append(result.states[result.suspects.last].command(result.states[result.suspects.first - 1], options))
-    return ["To measure again:", *commands] if commands else []
+    return commands
 
 
 def _label(name: str, states: Sequence[State]) -> str:

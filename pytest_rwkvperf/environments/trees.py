@@ -1,9 +1,10 @@
 """Builds of engines from source: one build tree for each engine, and what was built, complete or absent.
 
 `cache()/sources/ENGINE/` has `objects.git` (git.py), the `files` of one state, the build tree `work`, and in
-`built/KEY` what was built of each state. The same two folders serve every state of an engine, so the next commit compiles only what
-differs from the one before. KEY is a hash of the files' content, the flags, the compilers and this environment. A build
-that was interrupted is absent; it goes on from the files that are compiled where Ninja keeps account of them.
+`built/KEY` what was built of each state. The same two folders serve every state of an engine, so the next commit
+compiles only what differs from the one before. KEY is a hash of the files' content, the flags, the compilers and this
+environment. A build that was interrupted is absent; it goes on from the files that are compiled where Ninja keeps
+account of them.
 """
 
 from __future__ import annotations
