@@ -117,11 +117,12 @@ def differences(old: WorkCount, new: WorkCount, allowance: float = 0.0) -> list[
         for each in pairs
         if abs(each.new.number - each.old.number) > least or (not allowance and each.new.bytes != each.old.bytes)
     ]
-    return sorted(
-        changed,
-        key=lambda each: (abs(each.new.number - each.old.number), abs(each.new.bytes - each.old.bytes)),
-        reverse=True,
-    )
+    return sorted(changed, key=_size, reverse=True)
+
+
+def _size(each: Difference) -> tuple[int, ...]:
+    """How large a difference is: by number, then bytes, then time."""
+    return tuple(abs(now - before) for before, now in zip(each.old, each.new, strict=True))
 
 
 def _amount(count: WorkCount, name: str) -> Amount:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -28,13 +29,20 @@ _GROUPS = (
     ("copy", ("[copy]",)),
     ("fill", ("[fill]", "fillfunctor")),
     ("wkv", ("wkv",)),
-    ("matmul", ("gemm", "gemv", "mul_mat", "matmul", "cutlass", "cublas", "splitk", "dot_kernel", "quantize_q8")),
+    (
+        "matmul",
+        ("gemm", "gemv", "nvjet", "mul_mat", "matmul", "cutlass", "cublas", "splitk", "dot_kernel", "quantize_q8"),
+    ),
     ("norm", ("norm",)),
     ("reduce", ("reduce", "sum_rows", "softmax", "argmax")),
     ("move", ("cpy", "copy", "concat", "cat", "get_rows", "gather", "index", "scatter")),
     ("elementwise", ("elementwise", "vectorized", "bcast", "unary", "scale", "_op_kernel", "fused_")),
 )
 """Which operator a kernel belongs to: the first group of which a word is in its name."""
+
+
+_HASH = re.compile(r"_\d{12,}$")
+"""At the end of the names that torch's script compiler gives to kernels of its own."""
 
 
 class Kernels(WitnessDefaults):
@@ -82,7 +90,7 @@ def operators(activities: Sequence[Activity]) -> dict[str, Amount]:
         lengths[activity.name] += activity.end - activity.start
     summed: dict[str, Amount] = {}
     for name in sorted(counts):
-        readable = cupti.readable(name)
+        readable = _HASH.sub("", cupti.readable(name))
         own = f"{operator_of(readable)} {readable}"
         known = summed.get(own, Amount(0))  # names that are cut may be alike
         summed[own] = Amount(known.number + counts[name], 0, known.nanoseconds + lengths[name])

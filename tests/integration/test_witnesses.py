@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -17,7 +18,8 @@ from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import ModelFacts
 from pytest_rwkvperf.verdict import work
 from pytest_rwkvperf.witnesses import registry
-from tests.integration.conftest import lacking
+from tests.conftest import QUIET
+from tests.integration.conftest import QUICK, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -121,3 +123,27 @@ def test_instructions_of_two_runs_are_within_the_allowance(engines: Engines) -> 
     assert differences(one, other, witness.allowance) == []
     assert any("openblas" in name for name in one.operators), sorted(one.operators)
     assert not any("libpython" in name for name in one.operators), sorted(one.operators)
+
+
+@pytest.mark.engine("rwkv")
+def test_a_run_fails_by_more_work_whatever_the_times_say(
+    pytester: pytest.Pytester, engine_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `--rwkv-strict=more-work`, against what a run stored; the operator is named beside the verdict."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(engine_cache))
+    pytester.makeconftest(QUICK)
+    run = (*QUIET, "--rwkv-backend=rwkv", "--rwkv-quant=fp32", "--rwkv-workload=tg4", "--rwkv-budget=0.1")
+    run = (
+        *run,
+        "--rwkv-witness=operations",
+        "--rwkv-compare=stored",
+        "--rwkv-strict=more-work",
+        "--rwkv-tolerance=90%",
+    )
+    stored = pytester.runpytest_subprocess(*run, "--rwkv-save-baseline=append,crowded", timeout=600)
+    assert stored.ret == 0
+    once, twice = "@ O_, x, state, v_first\n", "@ O_, x, state.clone(), v_first\n"
+    monkeypatch.setenv("PYTHONPATH", str(edited_rwkv(pytester.path / "edited", once, twice)), prepend=os.pathsep)
+    changed = pytester.runpytest_subprocess(*run, timeout=600)
+    assert changed.ret == 1
+    changed.stdout.fnmatch_lines(["*MORE WORK: * operations for 4 tokens (+*%), *: aten::clone 4x64x64 0 → 16*"])

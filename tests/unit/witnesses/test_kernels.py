@@ -16,9 +16,11 @@ def test_kernels_of_one_name_are_added_up() -> None:
         Activity("ampere_sgemm_128x64_tn", 0, 70, 1),
         Activity("ampere_sgemm_128x64_tn", 80, 110, 2),
         Activity("[copy]", 120, 125, 3),
+        Activity("fused_add_sigmoid_s_16770289522302917071", 130, 132, 4),
     ]
     assert operators(activities) == {
         "copy [copy]": Amount(1, 0, 5),
+        "elementwise fused_add_sigmoid_s": Amount(1, 0, 2),
         "matmul ampere_sgemm_128x64_tn": Amount(2, 0, 100),
     }
 
@@ -31,6 +33,7 @@ def test_kernels_of_one_name_are_added_up() -> None:
         ("rwkv_wkv7_f32<64>", "wkv"),
         ("mul_mat_q<(ggml_type)8, 128, false>", "matmul"),
         ("cpy_f32_f16", "move"),
+        ("nvjet_sm90_hsh_64x8_64x16_4x1_v_bz_NNT", "matmul"),
         ("[fill]", "fill"),
         ("something", "other"),
     ],
