@@ -125,6 +125,7 @@ def test_instructions_of_two_runs_are_within_the_allowance(engines: Engines) -> 
     assert not any("libpython" in name for name in one.operators), sorted(one.operators)
 
 
+@pytest.mark.prove
 @pytest.mark.engine("rwkv")
 def test_a_run_fails_by_more_work_whatever_the_times_say(
     pytester: pytest.Pytester, engine_cache: Path, monkeypatch: pytest.MonkeyPatch
@@ -132,14 +133,9 @@ def test_a_run_fails_by_more_work_whatever_the_times_say(
     """With `--rwkv-strict=more-work`, against what a run stored; the operator is named beside the verdict."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(engine_cache))
     pytester.makeconftest(QUICK)
-    run = (*QUIET, "--rwkv-backend=rwkv", "--rwkv-quant=fp32", "--rwkv-workload=tg4", "--rwkv-budget=0.1")
-    run = (
-        *run,
-        "--rwkv-witness=operations",
-        "--rwkv-compare=stored",
-        "--rwkv-strict=more-work",
-        "--rwkv-tolerance=90%",
-    )
+    case = ("--rwkv-backend=rwkv", "--rwkv-quant=fp32", "--rwkv-workload=tg4", "--rwkv-budget=0.1")
+    gate = ("--rwkv-witness=operations", "--rwkv-compare=stored", "--rwkv-strict=more-work", "--rwkv-tolerance=90%")
+    run = (*QUIET, *case, *gate)
     stored = pytester.runpytest_subprocess(*run, "--rwkv-save-baseline=append,crowded", timeout=600)
     assert stored.ret == 0
     once, twice = "@ O_, x, state, v_first\n", "@ O_, x, state.clone(), v_first\n"
