@@ -29,7 +29,7 @@ def search(count: int, slow: int, broken: set[int], rates: Rates = SURE, seed: i
     return made, asked
 
 
-@given(st.integers(2, 40), st.data())
+@given(st.integers(2, 20), st.data())  # of more, all but one that are broken have a probability of 0.95 at once
 def test_the_first_slow_state_is_among_the_suspects_and_they_are_as_few_as_can_be(
     count: int, data: st.DataObject
 ) -> None:
