@@ -51,7 +51,7 @@ def read(target: Target, workloads: Sequence[Workload], witness: Witness, progre
             progress(f"counting {witness.unit} of {workload}")
             part = str(witness.part(workload, target.case.chunk))
             answer = typed(
-                worker.request("count_work", parent.SAMPLE_SECONDS, witness=witness.name, workload=part), _Answer
+                worker.request("count_work", parent.WITNESS_SECONDS, witness=witness.name, workload=part), _Answer
             )
             instrument, instruction_set = answer.instrument, answer.instruction_set
             counts[str(workload)] = answer.count

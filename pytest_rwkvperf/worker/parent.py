@@ -55,6 +55,8 @@ SAMPLE_SECONDS = 1800.0
 """Deadline for one repetition of a workload, before its speed is known."""
 DEVICE_TIME_SECONDS = 60.0
 """Deadline for a few repetitions under CUPTI; beyond it only that figure is lost."""
+WITNESS_SECONDS = 600.0
+"""Deadline for counting the work of a workload; beyond it only the count is lost."""
 QUICK_SECONDS = 60.0
 """Deadline for everything else."""
 
