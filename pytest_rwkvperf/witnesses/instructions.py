@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.errors import BackendError
 from pytest_rwkvperf.core.work import Amount, WorkCount
+from pytest_rwkvperf.machine.cupti import readable
 from pytest_rwkvperf.witnesses.witness import CountedEngine, WitnessDefaults
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Instructions(WitnessDefaults):
         "--collect-atstart=no",
         "--compress-strings=no",
         "--compress-pos=no",
+        "--demangle=no",  # its form of templates begins with their result's type
         f"--callgrind-out-file=%q{{TMPDIR}}/{_DUMP}",
     )
 
@@ -186,7 +188,8 @@ def functions(lines: Iterable[str]) -> dict[str, Amount]:
         if separator and key == "ob":
             place = Path(value).name
         elif separator and key == "fn":
-            name = value.partition("(")[0].replace(" ", "_")
+            # Recursion is marked by a quote: walk'2.
+            name = readable(value.partition("'")[0]).replace(" ", "_")
         elif separator and key == "calls":
             after_call = True  # the next line has the cost of what was called
         elif line[:1].isdigit():

@@ -18,7 +18,7 @@ summary: 100000
 
 ob=/opt/lib/libggml-cpu.so
 fl=ggml.c
-fn=ggml_vec_dot_q8_0(int, float*)
+fn=_ZN4tiny4gemmIiEEvi
 12 60000
 fi=simd.h
 13 9000
@@ -31,7 +31,7 @@ ob=/usr/lib/libm.so.6
 fl=expf.c
 fn=expf
 5 1990
-fn=rare
+fn=rare'2
 6 10
 
 ob=/usr/lib/libpython3.11.so
@@ -44,7 +44,7 @@ fn=_PyEval_EvalFrameDefault
 def test_each_function_has_its_own_instructions() -> None:
     """Without those of what it calls, and without the interpreter's; rare functions are added up."""
     assert functions(DUMP.splitlines()) == {
-        "ggml_vec_dot_q8_0 libggml-cpu.so": Amount(69000),
+        "tiny::gemm<int> libggml-cpu.so": Amount(69000),
         "expf libm.so.6": Amount(1990),
         "others": Amount(10),
     }
