@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib import import_module
+from os.path import normpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -301,10 +302,18 @@ def _may_add_suite(config: pytest.Config, session: Session) -> bool:
 
 
 def name_suites_tests(config: pytest.Config) -> None:
-    """Take the ids of the shipped suite's tests out of pytest's arguments, which it would look for as files."""
-    named = [argument for argument in config.args if argument.partition("::")[0] == SUITE]
-    if named and not (config.invocation_params.dir / SUITE).exists():
-        config.stash[_SUITE_IDS] = named
+    """Take the ids of the shipped suite's tests out of pytest's arguments, which it would look for as files.
+
+    Its summary prints them relative to the current folder, which may be another one than the rootdir.
+    """
+    here, suites = config.invocation_params.dir, config.rootpath / SUITE
+    named: dict[str, str] = {}
+    for argument in config.args:
+        path, separator, rest = argument.partition("::")
+        if not (here / path).exists() and (path == SUITE or normpath(here / path) == normpath(suites)):
+            named[argument] = f"{SUITE}{separator}{rest}"
+    if named:
+        config.stash[_SUITE_IDS] = [*named.values()]
         config.args[:] = [argument for argument in config.args if argument not in named]
 
 

@@ -567,6 +567,8 @@ def _value(config: pytest.Config, option: Option) -> str:
             return _text(option, config.getini(option.ini))
     except (pytest.UsageError, TypeError, ValueError) as error:
         form = "a list of strings" if option.is_listed else "one value"
+        if option.name == "backend":
+            form = 'one text with commas between the names, such as "rwkv,llama-cpp"'
         raise OptionError(f"{error}; {option.ini} takes {form}") from error
 
 

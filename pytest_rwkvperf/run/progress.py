@@ -161,7 +161,8 @@ class Progress:
     def _on_a_terminal(self) -> bool:
         """Colours do not tell: NO_COLOR disables them on a terminal, and FORCE_COLOR enables them in a log."""
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
-        return bool(reporter.isatty()) and os.environ.get("TERM") != "dumb"
+        isatty = reporter.isatty  # a property before pytest 9, then a method
+        return bool(isatty() if callable(isatty) else isatty) and os.environ.get("TERM") != "dumb"
 
 
 class CaseProgress:

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.faults.sandbox import TIMEOUT
+from tests.printed import verdict_rows
 
 if TYPE_CHECKING:
     import subprocess
@@ -33,7 +34,7 @@ def needs(*modules: str) -> pytest.MarkDecorator:
 
 def rows(result: ObservedRun) -> list[str]:
     """The rows of the table, sorted, without alignment."""
-    return sorted(" ".join(line.split()) for line in result.text.splitlines() if line.startswith("scripted  "))
+    return sorted(" ".join(line.split()) for line in verdict_rows(result.text.splitlines()))
 
 
 def outcomes(result: ObservedRun) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import TYPE_CHECKING
@@ -12,6 +13,8 @@ from pytest_rwkvperf.run.options import OPTIONS
 from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conftest import Runs
 
 OWN_TEST = """
@@ -227,6 +230,25 @@ class TestSuite:
             runs.measuring("rwkvperf::test_throughput[x]")
         )
 
+    @pytest.mark.parametrize("place", ["below", "beside"])
+    def test_its_ids_can_be_given_back_where_the_rootdir_is_not_the_current_folder(
+        self, runs: Runs, tmp_path: Path, place: str
+    ) -> None:
+        options = ["--rwkv-workload=pp16,tg4", "-rp"]
+        if place == "below":
+            runs.pytester.makeini("[pytest]")
+            runs.pytester.mkdir("sub")
+            runs.environment.chdir(runs.pytester.path / "sub")
+            root = ".."
+        else:
+            root = os.path.relpath(tmp_path, runs.pytester.path)
+            options.append(f"--rootdir={root}")
+        listed = [line for line in runs.measuring(*options).outlines if line.startswith("PASSED")]
+        ids = [line.removeprefix("PASSED ") for line in listed]
+        assert ids == [f"{root}/rwkvperf::test_throughput[scripted-fp16-cpu-{name}]" for name in ("pp16", "tg4")]
+        result = runs.measuring(*options, ids[1])
+        assert [line for line in result.outlines if line.startswith("PASSED")] == [listed[1]]
+
     def test_its_last_failures_run_again(self, runs: Runs) -> None:
         options = ("-p", "cacheprovider", "--rwkv-workload=pp16,tg4")
         other = "--deselect=rwkvperf::test_throughput[scripted-fp16-cpu-pp16]"
@@ -238,6 +260,17 @@ class TestSuite:
         result = runs.measuring()
         result.assert_outcomes(passed=2, deselected=1)
         assert "the shipped suite (--rwkv-suite=auto)" in result.stdout.str()
+
+
+def test_own_tests_are_measured_with_the_rootdir_elsewhere_where_the_baseline_then_is(
+    runs: Runs, tmp_path: Path
+) -> None:
+    runs.pytester.makepyfile(test_mine="def test_it(rwkv_perf): rwkv_perf.check()")
+    rootdir = f"--rootdir={tmp_path}"
+    assert runs.measuring(rootdir, "--rwkv-save-baseline").ret == 0
+    assert [path.name for path in (tmp_path / "baselines").iterdir() if path.name != "reference.json"]
+    result = runs.measuring(rootdir, "--rwkv-strict=no-baseline", "test_mine.py::test_it[scripted-fp16-cpu-pp16]")
+    result.assert_outcomes(passed=1)
 
 
 def test_a_marker_selects_what_its_test_measures(runs: Runs) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.printed import verdict_rows
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -56,10 +58,9 @@ def edit(path: Path, change: Callable[[Any], None]) -> None:
 
 
 def verdict(result: pytest.RunResult) -> str:
-    """The last column of the only row of the table of verdicts."""
-    last = [line.split()[-1] for line in result.outlines if line.startswith("scripted  ")]
-    (word,) = (word for word in last if word.isupper())
-    return word
+    """The last column of the table's only row."""
+    (row,) = verdict_rows(result.outlines)
+    return row.split()[-1]
 
 
 def test_a_baseline_holds_raw_samples_and_the_machine(runs: Runs) -> None:

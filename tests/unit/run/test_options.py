@@ -457,9 +457,21 @@ def test_toml_may_hold_lists_numbers_and_truth_values(
     )
 
 
-def test_text_where_pytest_wants_a_list_is_told_the_form(pytester: pytest.Pytester) -> None:
-    pytester.makepyprojecttoml('[tool.pytest]\nrwkv_quant = "f16"')
-    with pytest.raises(OptionError, match=r"rwkv_quant.* takes a list of strings$"):
+@pytest.mark.parametrize(
+    ("line", "form"),
+    [
+        ('rwkv_quant = "f16"', r"rwkv_quant.* takes a list of strings$"),
+        ("rwkv_threads = [1, 2]", r"rwkv_threads.* takes a list of strings$"),
+        ('rwkv_report = "a.json"', r"rwkv_report.* takes a list of strings$"),
+        ('rwkv_backend = ["rwkv", "llama-cpp"]', r'rwkv_backend takes one text with commas .*"rwkv,llama-cpp"$'),
+        ("rwkv_model = []", r"rwkv_model takes one value$"),
+    ],
+)
+def test_a_value_of_a_form_that_pytest_refuses_is_told_the_form(
+    pytester: pytest.Pytester, line: str, form: str
+) -> None:
+    pytester.makepyprojecttoml(f"[tool.pytest]\n{line}")
+    with pytest.raises(OptionError, match=form):
         options.read(pytester.parseconfig())
 
 
