@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.certify.trials import UNCHANGED_FACTOR, trials
+from pytest_rwkvperf.reports.figures import item_name
+from pytest_rwkvperf.verdict.reasons import changed
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.store.record import Record
@@ -23,11 +25,15 @@ BUDGETS_SECONDS = (60, 240)
 
 
 def is_right(title: str, done: Record, exit_status: int, some: str, never: tuple[str, ...]) -> bool:
-    """Whether a run ended with a status, some of its verdicts are one and none of them others; printed."""
+    """Whether a run ended with a status, some of its verdicts are one and none of them others; printed with what failed."""
     verdicts = [str(item.verdict) for _, item in done.items()]
     good = done.exit_status == exit_status and some in verdicts and not {*never, "INVALID"} & {*verdicts}
-    how = "as" if good else "NOT as"
-    print(f"{title}: exit {done.exit_status} after {done.seconds:.0f} s, {verdicts}, {how} expected")
+    how = "" if good else ", NOT as expected"
+    print(f"{title}: exit {done.exit_status} after {done.seconds:.0f} s, {', '.join(verdicts)}{how}")
+    for case, item in done.items():
+        if item.fails:
+            change = changed(item.comparison, item.rate, item.baseline, item.tolerance)
+            print(f"  FAILED {change} {item_name(case, item)}: {item.reason}")
     return good
 
 

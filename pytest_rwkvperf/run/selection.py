@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_rwkvperf.backends.registry import EXECUTABLES
 from pytest_rwkvperf.core.cases import Case, Item, Workload, cross, disambiguated
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.core.text import did_you_mean
+from pytest_rwkvperf.core.text import counted, did_you_mean
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine
 from pytest_rwkvperf.run.options import EVERY, read_share
 from pytest_rwkvperf.worker import native
@@ -241,6 +241,17 @@ def workloads(settings: Settings, request: Request, device: Device, protocol: Pr
         shrinks = device.kind == "software" and protocol == "uniform"
         wanted = SOFTWARE_WORKLOADS if shrinks else DEFAULT_WORKLOADS
     return [Workload.parse(text) for text in wanted]
+
+
+def crowded_threads(settings: Settings, processors: int) -> str:
+    """A sentence where an option asks for more threads than there are processors; empty if none does."""
+    most = max(settings.threads, default=0)
+    if most <= processors:
+        return ""
+    return (
+        f"--rwkv-threads={most} is more than the {counted(processors, 'processor')} that this process may use: threads "
+        "wait for each other, and speeds vary more"
+    )
 
 
 def shrunk(settings: Settings, questions: Iterable[Question], device_of: Callable[[Case], Device]) -> str:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.errors import MeasurementError, RwkvPerfError
-from pytest_rwkvperf.machine import observers
+from pytest_rwkvperf.machine import fingerprint, observers
 from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.run import git, saving
 from pytest_rwkvperf.run.engines import Engines
 from pytest_rwkvperf.run.folder import Outline, RunFolder
 from pytest_rwkvperf.run.launcher import CaseRequest, Launcher
 from pytest_rwkvperf.run.lease import hardware
-from pytest_rwkvperf.run.selection import Selected, shrunk
+from pytest_rwkvperf.run.selection import Selected, crowded_threads, shrunk
 from pytest_rwkvperf.run.tested_model import TestedModel
 from pytest_rwkvperf.run.verdicts import Verdicts, read_reference
 from pytest_rwkvperf.store import files
@@ -78,12 +78,13 @@ class Session:
         self.folder.keep_outline(Outline(self.selected.planned, tuple(self.engines.missing), places))
 
     def plan(self) -> list[str]:
-        """What is measured otherwise than usual: on software adapters, and of engines that are not the baseline's.
+        """What is measured otherwise than usual: on software adapters, with many threads, and of changed engines.
 
         Of these: which steps decide, and how they share the risk.
         """
         less = shrunk(self.settings, self.selected.by_test.values(), self.engines.device)
-        return [*filter(None, [less]), *map(self._verdicts.plan, self._changed)]
+        more = crowded_threads(self.settings, fingerprint.cores())
+        return [*filter(None, [less, more]), *map(self._verdicts.plan, self._changed)]
 
     def builds(self) -> dict[str, float]:
         """What may have to be built for A/B against the baseline's software, and how many seconds each takes."""

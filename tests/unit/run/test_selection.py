@@ -22,6 +22,7 @@ from pytest_rwkvperf.run.selection import (
     check_chunk,
     check_devices,
     check_quants,
+    crowded_threads,
     devices,
     items,
     read_markers,
@@ -109,6 +110,13 @@ def test_a_software_adapter_is_measured_with_less_unless_workloads_are_asked_for
         "--rwkv-workload=pp512,tg128 measures it as the others"
     )
     assert sentence(asked, Request(), LLVMPIPE) == sentence(DEFAULTS, Request(), VULKAN) == ""
+
+
+def test_more_threads_than_processors_are_warned_of() -> None:
+    asked = replace(DEFAULTS, threads=(1, 8))
+    assert crowded_threads(asked, 2).startswith("--rwkv-threads=8 is more than the 2 processors that this process may")
+    assert "1 processor that" in crowded_threads(asked, 1)
+    assert crowded_threads(asked, 8) == crowded_threads(DEFAULTS, 1) == ""
 
 
 def test_an_engines_own_tool_measures_a_software_adapter_as_any_other() -> None:
