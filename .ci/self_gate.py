@@ -25,7 +25,7 @@ BUDGETS_SECONDS = (60, 240)
 
 
 def is_right(title: str, done: Record, exit_status: int, some: str, never: tuple[str, ...]) -> bool:
-    """Whether a run ended with a status, some of its verdicts are one and none of them others; printed with what failed."""
+    """Whether a run ended with a status, some of its verdicts are one and none others; printed with what failed."""
     verdicts = [str(item.verdict) for _, item in done.items()]
     good = done.exit_status == exit_status and some in verdicts and not {*never, "INVALID"} & {*verdicts}
     how = "" if good else ", NOT as expected"
