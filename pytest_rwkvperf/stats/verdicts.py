@@ -244,7 +244,7 @@ class Rule:
 
     @classmethod
     def of(cls, tolerance: float, items: int, rates: ErrorRates, share: float) -> Rule:
-        """One of `items` items, at a look with this share of the error rates; of most repetitions."""
+        """One of `items` items, at a look with this share of the error rates; of the fast repetitions."""
         alpha = rates.false_alarms / items
         return cls(tolerance, alpha, rates.wrong_pass, alpha * share * (1 - MEAN_SHARE), rates.wrong_pass * share)
 

@@ -45,7 +45,7 @@ def test_a_missing_path_and_a_wrong_marker_say_so_alone(runs: Runs) -> None:
         result = runs.measuring(*options)
         assert result.ret == pytest.ExitCode.USAGE_ERROR
         result.stderr.fnmatch_lines([told])
-        assert "rwkvperf: " not in result.stdout.str()
+        assert "nothing to measure" not in result.stdout.str()
 
 
 def test_markers_that_the_options_leave_nothing_of_are_the_reason(runs: Runs) -> None:
