@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.reports.report import Language
     from pytest_rwkvperf.store.record import Record, RecordedItem
 
-_TEXT_COLUMNS = ("backend", "quant", "device", "workload", "by", "invariant", "compares", "verdict")
 _MARKS = {
     "REGRESSION": "❌ ",
     "INVALID": "❌ ",
@@ -63,7 +62,7 @@ def _table(rows: Sequence[Mapping[str, str]]) -> str:
     """A table without the columns that are empty in all rows; its verdicts are marked."""
     rows = [{**row, **_marked(row)} for row in figures.without_empty_columns(rows)]
     columns = [*rows[0]]
-    right = [index for index, name in enumerate(columns) if name not in _TEXT_COLUMNS]
+    right = [index for index, name in enumerate(columns) if name not in figures.TEXT_COLUMNS]
     return table(columns, [[escape(row[name]) for name in columns] for row in rows], right=right)
 
 

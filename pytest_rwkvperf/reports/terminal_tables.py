@@ -33,8 +33,6 @@ _COLOURS = {
 
 _NAMES = ("backend", "quant", "device")
 
-_TEXT_COLUMNS = (*_NAMES, "workload", "invariant", "compares", "by", "verdict")
-
 _INDENT = "  "
 
 _MAX_WIDTH = 1000
@@ -129,7 +127,7 @@ def _grouped(rows: Rows, *, colour: bool) -> str:
 def _text(rows: Rows, *, colour: bool, padded: bool) -> str:
     table = Table(box=None, pad_edge=False, collapse_padding=not padded, header_style="bold")
     for name in rows[0]:
-        table.add_column(name, justify="left" if name in _TEXT_COLUMNS else "right")
+        table.add_column(name, justify="left" if name in figures.TEXT_COLUMNS else "right")
     for row in rows:
         # As a Text a cell is never read as rich's markup: names come from elsewhere.
         table.add_row(*(Text(cell, _COLOURS.get(cell, "") if name == "verdict" else "") for name, cell in row.items()))

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_rwkvperf.core import clock, subprocesses
 from pytest_rwkvperf.core.errors import BackendMissingError, StorageError
+from pytest_rwkvperf.environments import build
 from pytest_rwkvperf.environments.build import BuildError, last_lines
+from pytest_rwkvperf.environments.requirements import Requirement
+from pytest_rwkvperf.environments.side import Side
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-
-    from pytest_rwkvperf.environments.side import Side
 
 _FULL_DISK = "No space left on device"
 _COUNTED = re.compile(r"\[\s*\d+(/\d+|%)\]")
@@ -113,6 +114,16 @@ class Builder(Protocol):
             BuildError: this state cannot be built.
             StorageError: the disk is full.
         """
+
+
+def installed(place: Place, name: str, project: Path, variables: Mapping[str, str] | None = None) -> Side:
+    """The interpreter of an environment into which pip has installed a project, with these variables for its build.
+
+    Raises:
+        BuildError: pip cannot install it.
+    """
+    requirement = Requirement(place.label, str(project), f"{name} {place.identity}")
+    return Side(build.python_of([requirement], place.say, build.Given(variables or {}, place.descriptors)))
 
 
 def program(name: str, install: str) -> str:

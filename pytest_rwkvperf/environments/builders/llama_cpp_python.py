@@ -6,13 +6,11 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.environments import build
-from pytest_rwkvperf.environments.builders.builder import program
-from pytest_rwkvperf.environments.requirements import Requirement
-from pytest_rwkvperf.environments.side import Side
+from pytest_rwkvperf.environments.builders.builder import installed, program
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.environments.builders.builder import Place
+    from pytest_rwkvperf.environments.side import Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +30,7 @@ class LlamaCppPython:
 
     def build(self, place: Place) -> tuple[Side, tuple[str, ...]]:
         """Compile in a build folder that is kept (scikit-build-core's `build-dir`), and install."""
-        requirement = Requirement(place.label, str(place.sources), f"{self.name} {place.identity}")
-        given = build.Given({"SKBUILD_BUILD_DIR": str(place.work)}, place.descriptors)
-        return Side(build.python_of([requirement], place.say, given)), ()
+        return installed(place, self.name, place.sources, {"SKBUILD_BUILD_DIR": str(place.work)}), ()
 
 
 BUILDER = LlamaCppPython()

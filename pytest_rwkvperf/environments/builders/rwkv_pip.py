@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.environments import build
-from pytest_rwkvperf.environments.requirements import Requirement
-from pytest_rwkvperf.environments.side import Side
+from pytest_rwkvperf.environments.builders.builder import installed
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.environments.builders.builder import Place
+    from pytest_rwkvperf.environments.side import Side
 
 _FOLDER = "rwkv_pip_package"
 """Of the package in the repository."""
@@ -32,8 +31,7 @@ class RwkvPip:
 
     def build(self, place: Place) -> tuple[Side, tuple[str, ...]]:
         """Install it."""
-        requirement = Requirement(place.label, str(place.sources / _FOLDER), f"{self.name} {place.identity}")
-        return Side(build.python_of([requirement], place.say, build.Given(descriptors=place.descriptors))), ()
+        return installed(place, self.name, place.sources / _FOLDER), ()
 
 
 BUILDER = RwkvPip()

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.environments import build
 from pytest_rwkvperf.environments.build import BuildError
-from pytest_rwkvperf.environments.builders.builder import program
-from pytest_rwkvperf.environments.requirements import Requirement
-from pytest_rwkvperf.environments.side import Side
+from pytest_rwkvperf.environments.builders.builder import installed, program
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.environments.builders.builder import Place
+    from pytest_rwkvperf.environments.side import Side
 
 _BINDING = Path(__file__).parents[3] / "native" / "web-rwkv"
 _VERSION = re.compile(r'^version\s*=\s*"([^"]+)"', re.MULTILINE)
@@ -40,9 +38,7 @@ class WebRwkv:
         """Compile a copy of the binding that names the state as its web-rwkv."""
         binding = place.target / "binding"
         patched_binding(place.sources, binding)
-        requirement = Requirement(place.label, str(binding), f"{self.name} {place.identity}")
-        given = build.Given({"CARGO_TARGET_DIR": str(place.work)}, place.descriptors)
-        return Side(build.python_of([requirement], place.say, given)), ()
+        return installed(place, self.name, binding, {"CARGO_TARGET_DIR": str(place.work)}), ()
 
 
 def patched_binding(crate: Path, copy: Path) -> None:
