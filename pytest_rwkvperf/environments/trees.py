@@ -2,9 +2,9 @@
 
 `cache()/sources/ENGINE/` has `objects.git` (git.py), the `files` of one state, the build tree `work`, and in
 `built/KEY` what was built of each state. The same two folders serve every state of an engine, so the next commit
-compiles only what differs from the one before. KEY is a hash of the files' content, the flags, the compilers and this
-environment. A build that was interrupted is absent; it goes on from the files that are compiled where Ninja keeps
-account of them.
+compiles only what differs from the one before; other flags or compilers begin a new build tree. KEY is a hash of the
+files' content, the flags, the compilers and this environment. A build that was interrupted is absent; it goes on from
+the files that are compiled where Ninja keeps account of them.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _LIBRARY = re.compile(r"\.(so|dylib|dll)(\.\d+)?$")
 _FACTS = "build.json"
 """In a build's folder; written last, so that a folder with it is complete."""
+_RUNNING, _SETTINGS = ".rwkvperf-running", ".rwkvperf-settings"
+"""In the build tree: there while a build runs, and a hash of what the tree was configured with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +140,15 @@ def _resolved(source: Source) -> _State:
 def _built(state: _State, flags: tuple[str, ...], folder: Path, say: Say) -> Build:
     store = Store(folder / "objects.git", folder / "files")
     parts = list(_parts(state, store, folder))
-    identity = _identity(state.builder, flags, [tree for _, tree in parts])
+    settings = _settings(state.builder, flags)
+    identity = _hash([settings, [tree for _, tree in parts]])
     final = folder / "built" / identity
     if (known := _known(final, state.label)) is not None:
         return known
     killed = "waiting for the compilers of a build that was killed"
     with locks.held_by_children(folder / "work.lock", lambda: say(killed)) as descriptors:
         say(f"building {state.label} (log: {final.with_suffix('.log')}; {' '.join(flags)})")
+        _prepare_tree(folder / "work", settings)
         for part, tree in parts:
             part.check_out(tree)
         _check_rwkv7(state, store.files)
@@ -168,8 +172,7 @@ def _made(state: _State, flags: tuple[str, ...], place: Place) -> Build:
     shutil.rmtree(place.final, ignore_errors=True)
     place.target.mkdir(parents=True)
     place.log.unlink(missing_ok=True)
-    _forget_unaccounted(place.work)
-    running = place.work / ".rwkvperf-running"
+    running = place.work / _RUNNING
     running.touch()
     try:
         side, notes = state.builder.build(place)
@@ -184,14 +187,18 @@ def _made(state: _State, flags: tuple[str, ...], place: Place) -> Build:
     return facts
 
 
-def _forget_unaccounted(work: Path) -> None:
-    """Remove a build tree that was interrupted, where not Ninja but make would take a half-written file for whole.
+def _prepare_tree(work: Path, settings: str) -> None:
+    """Make the build tree, or remove what is in it where that would go into a build of these settings wrongly.
 
-    Ninja notes a file when its command has ended, and makes it again otherwise.
+    CMake's cache keeps an option that is no longer given. Of an interrupted build, make takes a half-written file for
+    whole; Ninja notes a file when its command has ended, and makes it again otherwise.
     """
-    if (work / ".rwkvperf-running").exists() and not any(work.rglob(".ninja_log")):
+    noted = work / _SETTINGS
+    others = not noted.exists() or noted.read_text(encoding="utf-8") != settings
+    if others or ((work / _RUNNING).exists() and not any(work.rglob(".ninja_log"))):
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
+    noted.write_text(settings, encoding="utf-8")
 
 
 def _parts(state: _State, store: Store, folder: Path) -> Iterator[tuple[Store, str]]:
@@ -222,9 +229,13 @@ def _check_rwkv7(state: _State, files: Path) -> None:
         raise BuildError(f"{state.label} does not know RWKV-7 yet (no {word!r} in {folder}); name a later revision")
 
 
-def _identity(builder: Builder, flags: tuple[str, ...], trees: list[str]) -> str:
+def _settings(builder: Builder, flags: tuple[str, ...]) -> str:
+    """A hash of what a build depends on beside the source."""
     variables = {name: os.environ[name] for name in BUILD_VARIABLES if name in os.environ}
-    parts = [builder.name, trees, flags, variables, sys.prefix, sysconfig.get_platform(), sys.version]
+    return _hash([builder.name, flags, variables, sys.prefix, sysconfig.get_platform(), sys.version])
+
+
+def _hash(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 

@@ -91,6 +91,14 @@ def test_other_flags_make_another_build(copier: Copier, user: Path) -> None:
     assert len(copier.built) == 2
 
 
+def test_other_flags_begin_a_new_build_tree(copier: Copier, user: Path) -> None:
+    """CMake's cache would keep an option of the last build that is no longer given."""
+    copier.command = "touch '{work}/cache'; " + Copier.command
+    build(user, "main")
+    copier.command, copier.told = "test ! -e '{work}/cache' && " + Copier.command, ("-O3",)
+    build(user, "main")
+
+
 def test_an_uncommitted_change_is_built_and_a_revision_ignores_it(copier: Copier, user: Path) -> None:
     repositories.write(user, {"code": "dirty"})
     build(user, "")
