@@ -61,7 +61,7 @@ PROOFS = {  # what `prove` runs, in this order, from benchmarks/
     "planted": "parity/planted.py", "formats": "models/write_formats.py", "history": "history/planted.py",
     "faults": "faults/table.py", "merge": "fleet/merge.py", "fleet": "fleet/cluster.py",
     "witnesses": "witnesses/witnesses.py",
-    "verdicts": "verdicts/verdicts.py", "simulated": "verdicts/simulated.py", "ab": "ab/power.py",
+    "verdicts": "verdicts/verdicts.py", "simulated": "verdicts/simulated.py", "ab": "ab/levels.py",
 }  # fmt: skip
 CRATE = "--manifest-path native/web-rwkv/Cargo.toml"
 COMMANDS = {  # the lines of the other commands, programs of .venv but for cargo
