@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,12 +25,13 @@ from tests.integration.conftest import QUICK, lacking
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from pytest_rwkvperf.core.work import Reading
     from tests.integration.conftest import Engines
 
 WORKLOADS = (Workload("prefill", 48), Workload("generation", 4), Workload("generation", 4, depth=8))
+RECORDED = Path(__file__).with_name("witness_counts.json")
+"""What was counted on an AMD EPYC of two cores, with the releases that constraints.txt pins."""
 CHUNK = 32
 """A prefill of more tokens is counted by its first chunk."""
 
@@ -72,9 +75,20 @@ def test_two_runs_count_the_same(engines: Engines, name: str, engine: str, quant
         assert one.count > 100, one
         assert operator in one.by_name()
     assert first.workloads["pp48"].tokens == CHUNK
+    check_recorded(name, first)
     # The state has one size: after a context a token is the same work. llama.cpp zeroes a cleared state in its graph.
     changed = {each.operator.split()[0] for each in differences(first.workloads["tg4"], first.workloads["tg4@d8"])}
     assert changed <= {"SCALE", "GET_ROWS", "CPY"}, changed
+
+
+def check_recorded(name: str, reading: Reading) -> None:
+    """Another machine of one instruction set has counted the same of the same releases."""
+    found = {
+        workload: {operator: list(amount[:2]) for operator, amount in sorted(count.operators.items())}
+        for workload, count in reading.workloads.items()
+    }
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))[name]
+    assert found == recorded, f"after an upgrade of the engine, put this into {RECORDED.name}: {json.dumps(found)}"
 
 
 def edited_rwkv(folder: Path, once: str, twice: str) -> Path:
