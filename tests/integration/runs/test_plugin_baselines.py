@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import xml.etree.ElementTree as ET
 from typing import TYPE_CHECKING, Any
@@ -29,13 +30,17 @@ def first() -> dict[str, bytes]:
 
 @pytest.fixture
 def saved(runs: Runs, first: dict[str, bytes]) -> Path:
-    """This machine's baseline: one session of fp16 pp16 at 50 tokens/s."""
+    """This machine's baseline: one session of fp16 pp16 at 50 tokens/s.
+
+    It stands alone, also for the test that it is made for: of a recipe beside it test_compare_steps.py has the tests.
+    """
     if not first:
         assert runs.measuring(SAVE).ret == 0
         first[the_file(runs).name] = the_file(runs).read_bytes()
+        shutil.rmtree(the_file(runs).parent)
     ((name, content),) = first.items()
     path = runs.pytester.path / "baselines" / name
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir()
     path.write_bytes(content)
     return path
 
@@ -157,6 +162,19 @@ class TestSaving:
         assert runs.measuring(SAVE).ret == 0
         assert sessions(saved)[:1] == first
         assert len(sessions(saved)) == 2
+
+    def test_sessions_with_dates_ahead_of_the_clock_do_not_push_the_new_one_out(self, runs: Runs, saved: Path) -> None:
+        def change(content: Any) -> None:  # noqa: ANN401 - JSON
+            (case,) = content["cases"].values()
+            dates = [f"2131-01-{day:02}T00:00:00Z" for day in range(1, 11)]
+            case["sessions"] = [{**case["sessions"][0], "recorded": date} for date in dates]
+
+        edit(saved, change)
+        old = sessions(saved)
+        result = runs.measuring(SAVE, version="2.0", factor="1.1")
+        assert result.ret == 0
+        assert [session["versions"]["scripted"] for session in sessions(saved)] == ["1.0"] * (len(old) - 1) + ["2.0"]
+        result.stdout.fnmatch_lines(["Stored sessions are dated up to 2131-01-10T00:00:00Z, later than *"])
 
     def test_saving_one_case_leaves_the_others(self, runs: Runs, saved: Path) -> None:
         first = sessions(saved)
