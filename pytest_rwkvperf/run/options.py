@@ -564,28 +564,63 @@ def _value(config: pytest.Config, option: Option) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pytest's own, of a list where one value is meant: `_text` refuses it
-            return _text(option, config.getini(option.ini))
+            value = config.getini(option.ini)
     except (pytest.UsageError, TypeError, ValueError) as error:
-        form = "a list of strings" if option.is_listed else "one value"
-        if option.name == "backend":
-            form = 'one text with commas between the names, such as "rwkv,llama-cpp"'
-        raise OptionError(f"{error}; {option.ini} takes {form}") from error
+        value = _in_toml(config, option.ini)
+        if value is None:
+            raise OptionError(f"{error}; {option.ini} takes {_form(option)}") from error
+    return _text(option, value)
+
+
+def _in_toml(config: pytest.Config, name: str) -> object:
+    """A setting as a TOML file has it; None where it has none.
+
+    For native TOML pytest holds a value to the declared type: where a list is declared it refuses a string, and in one
+    numbers. Here all forms are read alike, wherever they stand.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib  # pytest requires it there
+
+    path = config.inipath
+    if path is None or path.suffix != ".toml":
+        return None
+    content = tomllib.loads(path.read_text(encoding="utf-8"))
+    tables = content.get("tool", {}) if path.name == "pyproject.toml" else content
+    value: object = tables.get("pytest", {}).get(name)
+    return value
+
+
+def _form(option: Option) -> str:
+    """What may stand in a file for an option, for its errors."""
+    if option.is_listed or option.name == "backend":
+        return "a list, or one text with commas or line breaks between the values"
+    return "one value"
 
 
 def _text(option: Option, value: object) -> str:
     """An option's value as on the command line: a file may hold lists, numbers and truth values.
 
     Raises:
-        OptionError: it is a list, and the option takes one value.
+        OptionError: it is a list, and the option takes one value; or a table.
     """
-    if isinstance(value, bool):
-        return (option.bare or "yes") if value else ("" if option.kind == "list" else "no")
-    if not isinstance(value, (list, tuple)):
-        return str(value).strip()
+    if not isinstance(value, (list, tuple, dict)):
+        return _switched(option, str(value).strip())
     lines = [str(each).strip() for each in value]
-    if len(lines) > 1 and not (option.is_listed or option.name == "backend"):
-        raise OptionError(f"{option.ini} takes one value, not the list {', '.join(lines)}")
-    return ("\n" if option.repeatable else ",").join(lines)
+    several = option.is_listed or option.name == "backend"
+    if isinstance(value, dict) or (len(lines) != 1 and not several):
+        found = f"a table with {', '.join(lines)}" if isinstance(value, dict) else f"the list [{', '.join(lines)}]"
+        raise OptionError(f"{option.ini} takes {_form(option)}, not {found}")
+    return _switched(option, ("\n" if option.repeatable else ",").join(lines))
+
+
+def _switched(option: Option, text: str) -> str:
+    """The text, or of an option that may stand without a value what a truth value in its place means."""
+    word = _SWITCHES.get(text.lower(), text.lower())
+    if option.bare is None or word not in ("yes", "no"):
+        return text
+    return option.bare if word == "yes" else "" if option.kind == "list" else "no"
 
 
 def _reports(config: pytest.Config) -> tuple[ReportRequest, ...]:

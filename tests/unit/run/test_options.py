@@ -429,6 +429,8 @@ rwkv_baseline_dir = "~/perf"
         ("tool.pytest.ini_options", '["llama-cpp", "rwkv"]', "[1, 2]"),
         ("tool.pytest.ini_options", '"llama-cpp,rwkv"', '"1,2"'),
         ("tool.pytest", '"llama-cpp,rwkv"', '["1", "2"]'),
+        ("tool.pytest", '["llama-cpp", "rwkv"]', "[1, 2]"),
+        ("tool.pytest", '"llama-cpp,rwkv"', '"1,2"'),
     ],
 )
 def test_toml_may_hold_lists_numbers_and_truth_values(
@@ -457,27 +459,40 @@ def test_toml_may_hold_lists_numbers_and_truth_values(
     )
 
 
+@pytest.mark.parametrize("line", ['= "f16,q8_0"', '= """\nf16\nq8_0\n"""', '= ["f16", "q8_0"]', "= 'f16 q8_0'"])
 @pytest.mark.parametrize(
-    ("line", "form"),
+    ("name", "head"),
     [
-        ('rwkv_quant = "f16"', r"rwkv_quant.* takes a list of strings$"),
-        ("rwkv_threads = [1, 2]", r"rwkv_threads.* takes a list of strings$"),
-        ('rwkv_report = "a.json"', r"rwkv_report.* takes a list of strings$"),
-        ('rwkv_backend = ["rwkv", "llama-cpp"]', r'rwkv_backend takes one text with commas .*"rwkv,llama-cpp"$'),
-        ("rwkv_model = []", r"rwkv_model takes one value$"),
+        ("pyproject.toml", "[tool.pytest]\n"),
+        ("pyproject.toml", "[tool.pytest.ini_options]\n"),
+        ("pytest.toml", "[pytest]\n"),
     ],
 )
-def test_a_value_of_a_form_that_pytest_refuses_is_told_the_form(
-    pytester: pytest.Pytester, line: str, form: str
+def test_a_text_and_a_list_are_read_alike_in_every_table(
+    pytester: pytest.Pytester, name: str, head: str, line: str
 ) -> None:
-    pytester.makepyprojecttoml(f"[tool.pytest]\n{line}")
-    with pytest.raises(OptionError, match=form):
+    (pytester.path / name).write_text(f"{head}rwkv_quant {line}\nrwkv_strict = true\nrwkv_report = 'a.json'\n")
+    settings = options.read(pytester.parseconfig())
+    assert settings.quants == ("f16", "q8_0")
+    assert settings.strict == frozenset(options.STRICTNESS)
+    assert [report.path.name for report in settings.reports] == ["a.json"]
+
+
+@pytest.mark.parametrize("table", ["tool.pytest", "tool.pytest.ini_options"])
+@pytest.mark.parametrize(
+    ("value", "found"), [('["a.pth", "b.pth"]', r"the list \[a\.pth, b\.pth\]"), ("[]", r"the list \[\]")]
+)
+def test_a_list_where_one_value_is_meant_is_refused(
+    pytester: pytest.Pytester, table: str, value: str, found: str
+) -> None:
+    pytester.makepyprojecttoml(f"[{table}]\nrwkv_model = {value}")
+    with pytest.raises(OptionError, match=f"rwkv_model takes one value, not {found}"):
         options.read(pytester.parseconfig())
 
 
-def test_a_list_where_one_value_is_meant_is_refused(pytester: pytest.Pytester) -> None:
-    pytester.makepyprojecttoml('[tool.pytest.ini_options]\nrwkv_model = ["a.pth", "b.pth"]')
-    with pytest.raises(OptionError, match=r"rwkv_model takes one value, not the list a\.pth, b\.pth"):
+def test_a_table_is_refused_with_the_form(pytester: pytest.Pytester) -> None:
+    pytester.makepyprojecttoml("[tool.pytest]\nrwkv_quant = {f16 = 1}")
+    with pytest.raises(OptionError, match=r"rwkv_quant takes a list, or one text with commas .*, not a table with f16"):
         options.read(pytester.parseconfig())
 
 
@@ -499,6 +514,18 @@ def test_a_tilde_is_the_home_on_the_command_line_and_in_the_ini_file(
     assert value(options.read(pytester.parseconfig())) == expected
     with pytest.raises(OptionError, match=rf"--rwkv-{option.replace('_', '-')}='~nobody-at-all/x.json' is no usable"):
         read(**{option: "~nobody-at-all/x.json"})
+
+
+@pytest.mark.parametrize(("value", "save"), [("true", "append"), ("false", "no"), ('"replace"', "replace")])
+@pytest.mark.parametrize("table", ["tool.pytest", "tool.pytest.ini_options"])
+def test_a_truth_value_means_the_option_without_a_value(
+    pytester: pytest.Pytester, table: str, value: str, save: str
+) -> None:
+    strict = {"append": frozenset(options.STRICTNESS), "no": frozenset[str](), "replace": {"skip"}}[save]
+    text = "['skip']" if save == "replace" else value
+    pytester.makepyprojecttoml(f"[{table}]\nrwkv_save_baseline = {value}\nrwkv_strict = {text}")
+    settings = options.read(pytester.parseconfig())
+    assert (settings.save, settings.strict) == (save, strict)
 
 
 @pytest.mark.parametrize("text", ["yes", "true", "True", "on", "1"])
