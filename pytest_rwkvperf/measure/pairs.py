@@ -18,7 +18,7 @@ import math
 import random
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -92,7 +92,7 @@ def measure_pairs(
     sides = MeasuredCase(new), MeasuredCase(old)
     with GpuWatch(new.device) as gpu:
         whole = new.case.protocol == "native"
-        pairs = (_Invocations if whole else _Pairs)(*sides, workloads, progress)
+        pairs: _Taker = (_Invocations if whole else _Pairs)(*sides, workloads, progress)
         neighbours = Neighbours(threads, MAX_CONTENTION, waiting, progress)
         while True:
             count = len(sides[0].runs) + 1
@@ -105,11 +105,20 @@ def measure_pairs(
             pairing = Pairing(*(side.record("budget", seconds=elapsed, watch=watch, gpu=gpu) for side in sides))
             if decided(pairing):
                 return Pairing(replace(pairing.new, ended_by="verdict"), replace(pairing.old, ended_by="verdict"))
-            if count >= CHOOSING_PAIRS and isinstance(pairs, _Pairs):
-                pairs.choose_blocks(pairing)
+            pairs.learn(pairing)
             next_look = next((look for look in LOOKS if look > count), math.inf)
             if elapsed * next_look / count > budget_seconds:
                 return pairing
+
+
+class _Taker(Protocol):
+    """Takes one pair after another."""
+
+    def run(self) -> None:
+        """One pair."""
+
+    def learn(self, pairing: Pairing) -> None:
+        """Choose by the pairs so far how much the next ones take, where that can be chosen."""
 
 
 class _Pairs:
@@ -163,8 +172,10 @@ class _Pairs:
             samples = sample_count(seconds, PAIR_SECONDS, FEWEST_SAMPLES)
             self._blocks[workload] = max(self._blocks[workload], math.ceil(samples / 2))
 
-    def choose_blocks(self, pairing: Pairing) -> None:
-        """From here on take so many blocks of each workload as cost least for the same precision."""
+    def learn(self, pairing: Pairing) -> None:
+        """From enough pairs on, take so many blocks of each workload as cost least for the same precision."""
+        if len(self._new.runs) < CHOOSING_PAIRS:
+            return
         overhead = float(np.median(self._overhead[1:]))  # the first pair makes the deep check
         for workload in self._workloads:
             seconds = float(np.median(self._block_seconds[workload]))
@@ -200,6 +211,9 @@ class _Invocations:
         for side in order:
             with _named(side), running(side.target, first=side.first) as process:
                 side.add(process, own_tool.invoke(process, self._workloads, self._say))
+
+    def learn(self, pairing: Pairing) -> None:
+        """The program itself chooses how often it repeats."""
 
     def _say(self, sentence: str) -> None:
         self._progress(f"pair {min(len(self._new.runs), len(self._old.runs)) + 1}: {sentence}")
