@@ -25,6 +25,7 @@ from pytest_rwkvperf.core.errors import HistoryError, RecordError
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.history.connection import engine_for
 from pytest_rwkvperf.history.tables import FIGURES, RUNS, VERSIONS, figure_rows, run_row, unpack_record, version_rows
+from pytest_rwkvperf.stats.estimates import remark
 from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
@@ -86,6 +87,11 @@ class Point:
     low: Annotated[float, msgspec.Meta(ge=0, le=_MAX_FLOAT)]
     high: Annotated[float, msgspec.Meta(ge=0, le=_MAX_FLOAT)] | None
     versions: dict[str, str]
+
+    @property
+    def remark(self) -> str:
+        """What stands behind the interval wherever it is shown: ` (unusable)`, or nothing."""
+        return remark(None if self.high is None else (self.high - self.low) / 2 / self.tokens_per_second)
 
 
 _Row = TypeVar("_Row", StoredRun, Series, Point)

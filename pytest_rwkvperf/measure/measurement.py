@@ -168,7 +168,7 @@ def _probed_ceilings(record: CaseRecord) -> Ceilings | None:
 def _precision(rate: Rate) -> str:
     if rate.half_width is None:
         return ""
-    return f" ± {rate.half_width:.1%}" + (" (unusable)" if rate.unusable else "")
+    return f" ± {rate.half_width:.1%}{rate.remark}"
 
 
 def summary(measured: CaseRecord | Pairing, label: str) -> str:

@@ -18,6 +18,7 @@ from pytest_rwkvperf.core.text import csv_cell
 from pytest_rwkvperf.reports.figures import item_name
 from pytest_rwkvperf.reports.markdown_text import clean
 from pytest_rwkvperf.reports.report import Report
+from pytest_rwkvperf.stats.estimates import remark
 from pytest_rwkvperf.store import speeds
 from pytest_rwkvperf.store.exchanged import MEASURE, METRIC, OTAVA_COLUMNS
 
@@ -51,7 +52,8 @@ def _entry(record: Record, speed: Speed) -> dict[str, str | float]:
     entry: dict[str, str | float] = {"name": clean(speed.name), "unit": speed.unit, "value": _rounded(speed.value)}
     facts = [f"convention: {speed.convention.id}", f"record: {record.id}"]
     if speed.low is not None and speed.high is not None:
-        entry["range"] = f"± {(speed.high - speed.low) / 2:.6g}"
+        half = (speed.high - speed.low) / 2
+        entry["range"] = f"± {half:.6g}{remark(half / speed.value)}"
         facts.append(f"95 % interval: {_rounded(speed.low)} to {_rounded(speed.high)}")
     return entry | {"extra": "\n".join(facts)}
 

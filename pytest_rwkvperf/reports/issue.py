@@ -246,7 +246,7 @@ def _row(case: RecordedCase, item: RecordedItem) -> list[str]:
 def _interval(rate: Rate) -> str:
     if rate.high is None:
         return ""
-    return f"{rate.low:.2f} - {rate.high:.2f}" + (f" ({figures.UNUSABLE})" if rate.unusable else "")
+    return f"{rate.low:.2f} - {rate.high:.2f}{rate.remark}"
 
 
 def _system(record: Record, measured: Sequence[CaseRecord], texts: Texts, *, brief: bool) -> str:

@@ -35,6 +35,16 @@ UNUSABLE = 0.5
 """A half-width beyond it leaves open whether a rate is the double or the half."""
 
 
+def is_unusable(half_width: float | None) -> bool:
+    """Whether an interval with this relative half-width is so wide that its rate is no measurement."""
+    return half_width is not None and half_width > UNUSABLE
+
+
+def remark(half_width: float | None) -> str:
+    """What stands behind an interval wherever it is shown: ` (unusable)`, or nothing."""
+    return " (unusable)" if is_unusable(half_width) else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """Tokens per second with the 95 % interval.
@@ -58,7 +68,12 @@ class Rate:
     @property
     def unusable(self) -> bool:
         """Whether the interval is so wide that the rate is no measurement."""
-        return self.half_width is not None and self.half_width > UNUSABLE
+        return is_unusable(self.half_width)
+
+    @property
+    def remark(self) -> str:
+        """What stands behind the interval wherever it is shown: ` (unusable)`, or nothing."""
+        return remark(self.half_width)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,7 +104,7 @@ def _digits(value: float) -> str:
 
 def _rate(rate: Rate) -> str:
     return (
-        f"{rate.median:.2f} tokens/s, 95 % interval {rate.low:.2f} to {bound(rate.high, '.2f')} "
+        f"{rate.median:.2f} tokens/s, 95 % interval {rate.low:.2f} to {bound(rate.high, '.2f')}{rate.remark} "
         f"({rate.processes} processes, {rate.samples} samples)"
     )
 
