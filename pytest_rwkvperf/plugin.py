@@ -42,11 +42,10 @@ def pytest_configure(config: pytest.Config) -> None:
         collection.unwind_on_sigterm(config)
         collection.check_outputs(config, settings)
         from pytest_rwkvperf.run import finish
-        from pytest_rwkvperf.run.progress import Progress
         from pytest_rwkvperf.run.session import Session
 
         with collection.usage_errors(config):
-            config.stash[SESSION] = Session(settings, Progress(config), collection.shared_folder(config))
+            config.stash[SESSION] = Session(settings, collection.progress(config), collection.shared_folder(config))
         finish.gather(config)
 
 

@@ -139,14 +139,24 @@ def _hold_id(lock_file: Path) -> int | None:
 
 def holder(lock_file: Path) -> str:
     """Describe a lock's holder by its note: `process 4711 on build-7 since 2026-11-23T17:03:00Z`."""
+    pid, host, since = _note(lock_file)
+    return printable(f"process {pid} on {host} since {since}") if pid else "another process"
+
+
+def holding_process(lock_file: Path) -> int:
+    """The id of the process on this machine that holds a lock, by its note; 0 where that is not known."""
+    pid, host, _ = _note(lock_file)
+    return pid if host == platform.node() else 0
+
+
+def _note(lock_file: Path) -> tuple[int, str, str]:
+    """The holder's process, machine and time; 0 and nothing where there is no note, or a killed process left it."""
     try:
         note = json.loads(_beside(lock_file, "holder").read_text(encoding="utf-8"))
         pid, host, since = int(note["pid"]), str(note["host"]), str(note["since"])
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
-    if host == platform.node() and not psutil.pid_exists(pid):
-        return "another process"  # the note was left by a killed process
-    return printable(f"process {pid} on {host} since {since}")
+        return 0, "", ""
+    return (0, "", "") if host == platform.node() and not psutil.pid_exists(pid) else (pid, host, since)
 
 
 def _beside(lock_file: Path, suffix: str) -> Path:

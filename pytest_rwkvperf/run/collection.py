@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.invariants import InvariantQuestion
     from pytest_rwkvperf.run.discovery import MissingEngine
     from pytest_rwkvperf.run.options import Settings
+    from pytest_rwkvperf.run.progress import Progress
     from pytest_rwkvperf.run.selection import Request
     from pytest_rwkvperf.run.session import Session
 
@@ -112,8 +113,18 @@ def shared_folder(config: pytest.Config) -> Path | None:
 
 
 def share_folder(node: XdistNode, session: Session) -> None:
-    """Tell an xdist worker about the run's folder."""
+    """Tell an xdist worker about the run's folder, and show from now on what it says there."""
     node.workerinput[PROPERTY] = str(session.folder.path)
+    session.relay.start()
+
+
+def progress(config: pytest.Config) -> Progress:
+    """What shows this process's progress: on the terminal, or from an xdist worker through the run's folder."""
+    from pytest_rwkvperf.run.folder import RunFolder
+    from pytest_rwkvperf.run.progress import Progress
+
+    shared = shared_folder(config)
+    return Progress(config, None if shared is None else RunFolder(shared).say)
 
 
 def parametrize(metafunc: pytest.Metafunc, session: Session | None) -> None:

@@ -92,6 +92,7 @@ def gather(config: pytest.Config) -> None:
 
 def finish(pytest_session: pytest.Session, session: Session) -> RunResult:
     """Save and report what there is, however the run ended, and set the exit status."""
+    session.relay.stop()
     gatherer = pytest_session.config.stash[_GATHERER]
     judgements = gatherer.judgements()
     result = replace(_saved(pytest_session, session, judgements), waited_seconds=session.folder.waited())

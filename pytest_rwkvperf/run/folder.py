@@ -28,7 +28,7 @@ Measured = TypeVar("Measured", CaseRecord, Pairing)
 
 _SUFFIXES: Mapping[type[CaseRecord | Pairing], str] = {CaseRecord: ".json", Pairing: ".pair"}
 _FAILURES: Mapping[type[CaseRecord | Pairing], str] = {CaseRecord: ".failure", Pairing: ".pair-failure"}
-_CEILINGS, _OUTLINE, _WAIT = ".ceilings", "outline", ".wait"
+_CEILINGS, _OUTLINE, _WAIT, _SAID = ".ceilings", "outline", ".wait", ".said"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,8 @@ class RunFolder:
 
     `HASH.json` is the record of a case, `HASH.pair` its records of both environments in A/B, `HASH.failure` and
     `HASH.pair-failure` the reason why measuring these failed, as `ERROR: sentence`; `ADDRESS.ceilings` is what a GPU
-    can reach, `outline` an Outline, `PID.wait` how many seconds a process waited for devices.
+    can reach, `outline` an Outline, `PID.wait` how many seconds a process waited for devices, `PID.said` what one of
+    pytest-xdist's workers said, a JSON text a line.
     Reading raises a MeasurementError where a record is damaged, writing a StorageError where the disk refuses.
     """
 
@@ -56,6 +57,8 @@ class RunFolder:
         self._seconds: dict[str, float] = {}
         self._unwritten: dict[Path, bytes] = {}
         self._waited = 0.0
+        self._read: dict[Path, int] = {}
+        """The bytes of each worker's lines that `said` has given."""
 
     @classmethod
     def new(cls) -> RunFolder:
@@ -133,6 +136,31 @@ class RunFolder:
         written = (float(path.read_text(encoding="utf-8")) for path in self.path.glob(f"*{_WAIT}"))
         return max(self._waited, *written, 0.0)
 
+    def say(self, sentence: str) -> None:
+        """Tell the run's controller something to show; a disk that refuses it costs no more than the line."""
+        with suppress(OSError), self._lines_of(os.getpid()).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(sentence) + "\n")
+
+    def join(self) -> None:
+        """Let the run's other processes know that this one is a worker of the run."""
+        with suppress(OSError):
+            self._lines_of(os.getpid()).touch()
+
+    def said(self) -> list[str]:
+        """What the run's workers have said since this was asked last."""
+        lines: list[str] = []
+        for path in sorted(self.path.glob(f"*{_SAID}")):
+            known = self._read.get(path, 0)
+            new = path.read_bytes()[known:]
+            whole = new[: new.rfind(b"\n") + 1]  # a worker may be writing the next line
+            self._read[path] = known + len(whole)
+            lines += map(json.loads, whole.splitlines())
+        return lines
+
+    def is_worker(self, process: int) -> bool:
+        """Whether a process is one of the run's workers."""
+        return self._lines_of(process).exists()
+
     def ceilings(self, address: str) -> dict[str, Any] | None:
         """What the GPU at a PCI address can reach; None before it was timed, empty where it could not be."""
         path = self._ceilings_of(address)
@@ -158,6 +186,9 @@ class RunFolder:
 
     def _path_of(self, case: Case, suffix: str) -> Path:
         return self.path / f"{_stem(case)}{suffix}"
+
+    def _lines_of(self, process: int) -> Path:
+        return self.path / f"{process}{_SAID}"
 
     def _ceilings_of(self, address: str) -> Path:
         return self.path / f"{address.replace(':', '-')}{_CEILINGS}"

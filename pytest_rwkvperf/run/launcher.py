@@ -137,7 +137,8 @@ class Launcher:
         # Before the lease is asked for: another run may hold it for as long as it measures.
         if (known := self._folder.measured(case, kind)) is not None:
             return known
-        with lease(self._engines.device(case), self._progress, self._gpus()) as waited:
+        device = self._engines.device(case)
+        with lease(device, self._progress, self._gpus(), is_ours=self._folder.is_worker) as waited:
             self._folder.add_wait(waited)
             if (known := self._folder.measured(case, kind)) is not None:
                 return known

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core import clock, folders, locks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pytest_rwkvperf.core.engine import Device
     from pytest_rwkvperf.run.progress import Progress
@@ -22,8 +22,12 @@ def hardware(device: Device) -> str:
 
 
 @contextmanager
-def lease(device: Device, progress: Progress, gpus: Iterable[str] = ()) -> Iterator[float]:
-    """Hold a device for this process alone; while another one has it, wait and say so. Yields the seconds of waiting.
+def lease(
+    device: Device, progress: Progress, gpus: Iterable[str] = (), *, is_ours: Callable[[int], bool] = lambda _: False
+) -> Iterator[float]:
+    """Hold a device for this process alone; while another one has it, wait and say so.
+
+    Yields the seconds of waiting for other runs; `is_ours` tells which processes belong to this one.
 
     The locks are the operating system's, which frees them when their holder is killed. CPU and software adapters are
     one device, and a process that measures on it holds every GPU too: `gpus`, by `hardware`'s names, and those that
@@ -42,6 +46,9 @@ def lease(device: Device, progress: Progress, gpus: Iterable[str] = ()) -> Itera
         for name in names:
 
             def waiting(holder: str, name: str = name) -> None:
+                if is_ours(locks.holding_process(folder / f"{name}.lock")):
+                    progress(f"waiting for {name}, on which another worker of this run measures")
+                    return
                 busy.append(name)
                 progress.line(f"waiting for {name}: another session measures on it ({holder})")
                 progress(f"waiting for {name}, on which {holder} measures")

@@ -12,7 +12,7 @@ from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.core.text import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
 
     import pytest
@@ -31,11 +31,12 @@ class Progress:
     A thread shows the last sentence while the process works (`busy`), with the time that it has taken and how long the
     run still takes (`expect`): nothing is written between the samples of a measurement. Everything goes through
     pytest's terminal writer, with pytest's capturing suspended, because a test is running. An xdist worker has no
-    terminal reporter and shows nothing.
+    terminal reporter: `relay` takes the lines that a log would have, and its controller shows them (relay.py).
     """
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, relay: Callable[[str], None] | None = None) -> None:
         self._config = config
+        self._relay = relay
         self._lock = threading.RLock()
         self._busy = 0
         self._sentence = ""
@@ -56,6 +57,9 @@ class Progress:
 
     def line(self, sentence: str) -> None:
         """Show a sentence permanently, on its own line."""
+        if self._relay is not None and self._config.option.verbose >= 0:
+            self._relay(sentence)
+            self._shown = clock.monotonic()
         writer = self._writer()
         if writer is None:
             return
@@ -78,7 +82,7 @@ class Progress:
 
         pytest's own line, the file's name and dots, stays, and the file's name is repeated for the dots to come.
         """
-        if self._busy or self._writer() is None:
+        if self._busy or (self._writer() is None and self._relay is None):
             yield
             return
         ended, self._sentence, self._since, self._shown = threading.Event(), sentence, *[clock.monotonic()] * 2
@@ -160,6 +164,8 @@ class Progress:
 
     def _on_a_terminal(self) -> bool:
         """Colours do not tell: NO_COLOR disables them on a terminal, and FORCE_COLOR enables them in a log."""
+        if self._relay is not None:
+            return False
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
         isatty = reporter.isatty  # a property before pytest 9, then a method
         return bool(isatty() if callable(isatty) else isatty) and os.environ.get("TERM") != "dumb"

@@ -17,6 +17,7 @@ from pytest_rwkvperf.run.engines import Engines
 from pytest_rwkvperf.run.folder import Outline, RunFolder
 from pytest_rwkvperf.run.launcher import CaseRequest, Launcher
 from pytest_rwkvperf.run.lease import hardware
+from pytest_rwkvperf.run.relay import Relay
 from pytest_rwkvperf.run.selection import Selected, crowded_threads, shrunk
 from pytest_rwkvperf.run.tested_model import TestedModel
 from pytest_rwkvperf.run.verdicts import Verdicts, read_reference
@@ -45,6 +46,9 @@ class Session:
         self.settings = settings
         self.progress = progress
         self.folder = RunFolder(shared) if shared else RunFolder.new()
+        self.relay = Relay(self.folder.said, progress.line)
+        if shared:
+            self.folder.join()
         self.model = TestedModel(settings.model, progress)
         self.engines = Engines(settings, self.model, progress)
         self.selected = Selected({})
@@ -146,6 +150,7 @@ class Session:
 
     def close(self) -> None:
         """Leave nothing behind."""
+        self.relay.stop()
         self.folder.remove()
 
     def _record(self, case: Case) -> CaseRecord:

@@ -70,3 +70,27 @@ def test_a_wait_for_another_run_is_told_with_its_length_at_the_end(runs: Runs) -
         ]
     )
     assert "went into waiting" not in runs.measuring().stdout.str()
+
+
+OFTEN = """
+from pytest_rwkvperf.run import progress, relay
+
+progress.SILENT_SECONDS = relay.LOOK_SECONDS = 0.05
+"""
+"""A conftest.py, for the processes of pytest-xdist."""
+
+
+@pytest.mark.parametrize("quants", ["fp16", "fp16,int8"])
+def test_under_xdist_the_controller_shows_what_its_workers_do(runs: Runs, quants: str) -> None:
+    """Of two workers one waits while the other has the device, which is no wait for another run."""
+    runs.pytester.makeconftest(OFTEN)
+    options = ("-n", "2", f"--rwkv-quant={quants}", "--rwkv-workload=pp16,tg4")
+    result = runs.measuring(*options, apart=True, clock="real", factor="0.2")
+    assert result.ret == 0
+    told = [line for line in result.outlines if line.startswith("case 1 of ")]
+    assert any(re.search(r": process \d+: timing \w+ \(\d+ s so far, about .* left\)$", line) for line in told)
+    assert any(line.startswith("scripted-fp16-cpu: pp16 ") for line in result.outlines), "the line of a measured case"
+    text = result.stdout.str()
+    assert "another session" not in text
+    assert "went into waiting" not in text
+    assert "case " not in runs.measuring("-q", *options, apart=True).stdout.str()

@@ -13,10 +13,13 @@ import pytest
 from _pytest._io import TerminalWriter
 
 from pytest_rwkvperf.run import progress as shown
+from pytest_rwkvperf.run import relay
+from pytest_rwkvperf.run.folder import RunFolder
 from pytest_rwkvperf.run.progress import CaseProgress, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 TEST = "tests/test_speed.py::test_it[a]"
 
@@ -40,16 +43,20 @@ def a_test_runs() -> Iterator[None]:
         yield
 
 
-def a_progress(screen: Screen, verbose: int = 0) -> tuple[Progress, TerminalWriter]:
+def a_progress(
+    screen: Screen, verbose: int = 0, relay: Callable[[str], None] | None = None
+) -> tuple[Progress, TerminalWriter]:
     writer = TerminalWriter(screen)
     writer.fullwidth = 60
-    plugins = {"capturemanager": None, "terminalreporter": SimpleNamespace(isatty=lambda: screen.tty)}
+    plugins: dict[str, object] = {"capturemanager": None}
+    if relay is None:  # an xdist worker has no terminal
+        plugins["terminalreporter"] = SimpleNamespace(isatty=lambda: screen.tty)
     config = SimpleNamespace(
         pluginmanager=SimpleNamespace(hasplugin=plugins.__contains__, getplugin=plugins.__getitem__),
         option=SimpleNamespace(verbose=verbose),
         get_terminal_writer=lambda: writer,
     )
-    return Progress(cast("pytest.Config", config)), writer
+    return Progress(cast("pytest.Config", config), relay), writer
 
 
 @pytest.fixture
@@ -123,6 +130,40 @@ def test_nothing_is_shown_under_q_and_after_the_work() -> None:
         pass
     time.sleep(0.05)
     assert screen.getvalue() == ""
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("verbose", [0, -1])
+def test_a_worker_passes_on_what_a_log_would_have(verbose: int) -> None:
+    passed_on: list[str] = []
+    progress, _ = a_progress(Screen(tty=True), verbose, passed_on.append)
+    with progress.busy("loading"):
+        time.sleep(0.05)
+        progress.line("waiting")
+        if verbose == 0:
+            until(lambda: passed_on[-1] == "loading (1 s so far)")
+    assert ("waiting" in passed_on) == (verbose == 0), "nothing under -q"
+
+
+def test_the_controller_shows_each_line_once_and_the_last_ones_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "LOOK_SECONDS", 0.005)
+    shown: list[str] = []
+    worker, controller = RunFolder(tmp_path), RunFolder(tmp_path)
+    passing = relay.Relay(controller.said, shown.append)
+    worker.say("said before\nthe start")
+    passing.start()
+    passing.start()
+    until(lambda: len(shown) == 1)
+    monkeypatch.setattr(relay, "LOOK_SECONDS", 60)
+    (lines,) = tmp_path.glob("*.said")
+    lines.write_bytes(lines.read_bytes() + b'"half a l')
+    time.sleep(0.02)
+    lines.write_bytes(lines.read_bytes() + b'ine"\n')
+    passing.stop()
+    passing.stop()
+    assert shown == ["said before\nthe start", "half a line"]
 
 
 # Estimates
