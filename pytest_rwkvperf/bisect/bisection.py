@@ -21,7 +21,7 @@ from pytest_rwkvperf.bisect.search import Rates, Search
 from pytest_rwkvperf.environments.build import BuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_rwkvperf.bisect.comparing import By
     from pytest_rwkvperf.bisect.journal import Journal
@@ -52,6 +52,8 @@ class Request:
     """pytest's."""
     confidence: float
     by: By = "time"
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Those that compilers and build back ends read: part of every build."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ def to_json(result: Result, request: Request) -> str:
         "options": list(request.options),
         "confidence": request.confidence,
         "by": request.by,
+        "variables": dict(request.variables),
         "slower": result.first.kind == "slower",
         "first_slow": [state.name for state in _suspected(result)],
         "probability": suspects.probability if suspects else None,
@@ -116,12 +117,13 @@ def _suspected(result: Result) -> list[State]:
 
 
 def _again(result: Result, request: Request) -> list[str]:
-    """Commands that compare again what matters."""
+    """Commands that compare again what matters, with the variables that the builds were made with."""
     options = shlex.join(request.options)
+    variables = "".join(f"{name}={shlex.quote(value)} " for name, value in sorted(request.variables.items()))
     commands = [result.states[-1].command(result.states[0], options)]
     if result.suspects:
         commands.append(result.states[result.suspects.last].command(result.states[result.suspects.first - 1], options))
-    return commands
+    return [f"{variables}{command}" for command in commands]
 
 
 def _label(name: str, states: Sequence[State]) -> str:

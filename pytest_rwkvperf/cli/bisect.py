@@ -65,6 +65,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from pytest_rwkvperf.bisect import bisection, comparing, report, search
     from pytest_rwkvperf.bisect.journal import Journal
     from pytest_rwkvperf.core import folders, locks
+    from pytest_rwkvperf.environments.build import BUILD_VARIABLES
     from pytest_rwkvperf.run.options import read_share
 
     confidence = read_share("--confidence=", options.confidence)
@@ -72,7 +73,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if options.by == "instructions":
         _prepare_counting(backend)
     passed_on = [*options.passed_on, *(bisection.COUNTING if options.by == "instructions" else ())]
-    request = bisection.Request(states, backend, passed_on, confidence, options.by)
+    variables = {name: os.environ[name] for name in BUILD_VARIABLES if name in os.environ}
+    request = bisection.Request(states, backend, passed_on, confidence, options.by, variables)
     steps = search.expected_answers(len(states), bisection.RATES[options.by]) + 2  # BAD, and the confirmation
     console.text(f"{states[0].label} … {states[-1].label}: {len(states)} states, about {steps} steps\n")
     path = folders.in_cache("bisections") / f"{_name(request, options.package)}.jsonl"
@@ -124,11 +126,12 @@ def _repository(text: str, console: Console) -> str:
     """A URL as it is; a path as a full one.
 
     Raises:
-        OptionError: there is no repository at the path.
+        OptionError: there is no repository at the path, or the URL holds a password.
     """
     from pytest_rwkvperf.environments import git
 
     if git.is_url(text):
+        git.check_url(text)
         return text
     path = Path(text).expanduser().resolve()
     if not path.is_dir() or not git.is_repository(path):

@@ -26,6 +26,12 @@ _SHORT = 9
 
 _FULL = re.compile(r"[0-9a-f]{40,64}")
 
+_SECRET = re.compile(r"(?P<scheme>\w+://)(?:(?<=http://)|(?<=https://)|[^/@:]*:)[^/@]*@")
+"""The beginning of a URL with a secret before the host: a password, for HTTP also a token in the place of a user."""
+
+_CAUSES = ("fatal:", "error:", "ERROR:", "ssh:")
+"""How git begins the line that says what is wrong; advice may follow it."""
+
 
 class GitError(OptionError):
     """Git refuses what was asked; the message has its last line."""
@@ -76,7 +82,8 @@ def run(*arguments: str | Path, environment: dict[str, str] | None = None) -> st
     lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
     if any("No space left on device" in line for line in lines):
         raise StorageError(f"the disk is full: git {lines[-1]}; make room, what is there stays usable")
-    raise GitError(f"git: {lines[-1] if lines else f'exit code {ended.returncode}'}")
+    causes = [line for line in lines if line.startswith(_CAUSES)] or lines[-1:]
+    raise GitError(f"git: {causes[0] if causes else f'exit code {ended.returncode}'}")
 
 
 _LOCAL_VARIABLES = (
@@ -157,15 +164,30 @@ def mirror(url: str, folder: Path) -> Path:
     Raises:
         GitError: it cannot be reached.
     """
-    if not (folder / "HEAD").exists():
+    try:
+        if (folder / "HEAD").exists():
+            run("-C", folder, "fetch", "--quiet", "--prune")
+            return folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
             run("clone", "--quiet", "--mirror", "--filter=blob:none", url, Path(temporary, "clone"))
             Path(temporary, "clone").rename(folder)
-    else:
-        run("-C", folder, "fetch", "--quiet", "--prune")
+    except GitError as error:
+        remedy = "check the address and the network, or name a clone on this machine"
+        raise GitError(f"{url} cannot be read ({error}); {remedy}") from None
     return folder
+
+
+def check_url(url: str) -> None:
+    """Refuse a URL that holds a secret: sides of a comparison are shown, and stored in records.
+
+    Raises:
+        OptionError: it does; the message leaves it out.
+    """
+    if match := _SECRET.match(url):
+        rest = f"{match['scheme']}{url[match.end() :]}"
+        raise OptionError(f"{rest} was given with a password; leave it out, git asks its helper (gitcredentials(7))")
 
 
 class Store:

@@ -62,7 +62,7 @@ def of_text(text: str) -> Source | None:
         text: `llama.cpp@REVISION`, `PATH@REVISION`, `URL@REVISION`, or the path of a folder with an engine's source.
 
     Raises:
-        OptionError: a folder before `@` is no repository, or nothing follows `@`.
+        OptionError: a folder before `@` is no repository, a URL holds a password, or nothing follows `@`.
     """
     place, at, revision = text.rpartition("@")
     if not at:
@@ -73,6 +73,8 @@ def of_text(text: str) -> Source | None:
     known = place in BUILDERS or git.is_url(place)
     if not known and not path.is_dir():
         return None
+    if git.is_url(place):
+        git.check_url(place)
     if not revision:
         raise OptionError(f"{text} lacks a revision after the @; write a commit, a tag or a branch")
     if known:

@@ -143,7 +143,14 @@ def test_no_compiler_is_one_sentence(source: Path, tmp_path: Path) -> None:
         (["bisect", "llama.cpp", "main", "--repo", "{source}"], 2, "'main' is not a range; write GOOD..BAD"),
         (["bisect", "llama.cpp", "main..main", "--repo", "/none"], 2, "--repo=/none is no git repository"),
         (["bisect", "numpy", "a..b", "--repo", "{source}"], 2, "numpy is no engine that is built from source"),
+        (
+            ["bisect", "llama.cpp", "a..b", "--repo", "http://127.0.0.1:9/x"],
+            2,
+            "127.0.0.1:9/x cannot be read (git: fatal",
+        ),
         (["ab", "llama.cpp@gone", "--repo", "{source}"], 2, "has no revision 'gone'"),
+        (["ab", "http://127.0.0.1:9/x@main"], 2, "http://127.0.0.1:9/x cannot be read (git: fatal"),
+        (["ab", "https://me:hush@host/x@main"], 2, "https://host/x was given with a password"),
         (["ab", "numpy==2.0", "--repo", "{source}"], 2, "--repo says where ENGINE@REVISION is"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -179,3 +179,7 @@ def test_the_report_names_the_culprit_and_the_commands(tmp_path: Path, monkeypat
         assert "commit 9 is slower (or one of those that could not be measured: commit 8); commit 7 is not." in rendered
         assert "rwkvperf ab 7 9 -- --rwkv-quant=q8_0" in rendered
     assert '"first_slow": [\n  "8",\n  "9"\n ]' in report.to_json(result, request)
+    told = replace(request, variables={"CXX": "clang++", "CMAKE_ARGS": "-DGGML_NATIVE=OFF -DGGML_AVX2=ON"})
+    for rendered in (report.text(result, told), report.markdown(result, told)):
+        for states in ("0 23", "7 9"):
+            assert f"\nCMAKE_ARGS='-DGGML_NATIVE=OFF -DGGML_AVX2=ON' CXX=clang++ rwkvperf ab {states} -- " in rendered

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 WHO = {f"GIT_{role}_{part}": "a@b" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
@@ -28,6 +33,26 @@ def repository(folder: Path, *states: dict[str, str]) -> list[str]:
         git(folder, "commit", "-q", "--allow-empty", "-m", f"commit {number}")
         names.append(git(folder, "rev-parse", "HEAD"))
     return names
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The URL of a repository on a web server that knows files alone (git-update-server-info(1))."""
+    git(folder, "update-server-info")
+    handler = partial(_Silent, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/.git"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Silent(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
 
 
 def write(folder: Path, files: dict[str, str]) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rwkvperf.environments import git
+from pytest_rwkvperf.core.errors import OptionError
+from pytest_rwkvperf.environments import git, sources
 from pytest_rwkvperf.environments.git import GitError, Store
 from tests.unit.environments import repositories
 
@@ -131,3 +132,52 @@ def test_a_mirror_of_a_url_follows_it(tmp_path: Path) -> None:
     with pytest.raises(GitError):
         git.mirror(f"file://{tmp_path / 'none'}", tmp_path / "other.git")
     assert not (tmp_path / "other.git").exists()
+
+
+def test_a_plain_web_server_is_enough_and_its_absence_is_one_sentence(tmp_path: Path, store: Store) -> None:
+    user = tmp_path / "user"
+    repositories.repository(user, {"a": "1"}, {"a": "2"})
+    with repositories.served(user) as url:
+        mirror = git.mirror(url, tmp_path / "mirror.git")
+        found = git.commit(mirror, "main~1")
+        store.use(mirror, mirror=True)
+        store.check_out(found.tree)
+        assert (store.files / "a").read_text() == "1"
+        with pytest.raises(GitError, match=rf"^{url}x cannot be read \(git: fatal: .*not found.*\); check the address"):
+            git.mirror(f"{url}x", tmp_path / "other.git")
+    for folder in ("mirror.git", "other.git"):
+        with pytest.raises(GitError, match=rf"^{url} cannot be read \(git: .*\); check .* clone on this") as error:
+            git.mirror(url, tmp_path / folder)
+        assert len(str(error.value).splitlines()) == 1
+    assert git.commit(mirror, "main~1") == found
+    assert not (tmp_path / "other.git").exists()
+
+
+def test_the_cause_is_told_and_not_the_advice_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_SSH_COMMAND", "echo 'ssh: no such host' >&2; false")
+    with pytest.raises(GitError, match=r"^git@host:x cannot be read \(git: ssh: no such host\); check"):
+        git.mirror("git@host:x", tmp_path / "mirror.git")
+
+
+@pytest.mark.parametrize(
+    ("url", "rest"),
+    [
+        ("https://me:hush@host/x", "https://host/x"),
+        ("https://hush@host/x", "https://host/x"),
+        ("http://hush@host/x", "http://host/x"),
+        ("ssh://me:hush@host/x", "ssh://host/x"),
+    ],
+)
+def test_a_password_in_a_url_is_refused_and_not_repeated(url: str, rest: str) -> None:
+    with pytest.raises(
+        OptionError, match=f"^{rest} was given with a password; leave it out, .*gitcredentials"
+    ) as error:
+        sources.of_text(f"{url}@main")
+    assert "hush" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://host/x", "ssh://git@host/x", "git@host:x", "ssh://git@host:22/x", "file:///a@b:c@d"]
+)
+def test_a_user_of_ssh_is_no_password(url: str) -> None:
+    git.check_url(url)
