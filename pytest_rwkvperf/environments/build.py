@@ -3,7 +3,7 @@
 `cache()/environments/KEY` is a virtual environment that holds the asked distributions alone; everything else comes from
 the environment that this process runs in, whose folders follow on the path. KEY is a hash of what was asked and of all
 that changes the result, so an environment is never changed once it is complete. The folder may be kept between CI jobs
-(actions/cache).
+(actions/cache). Which are kept when there are many is said in kept.py.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import clock, folders, locks, subprocesses
 from pytest_rwkvperf.core.errors import RwkvPerfError, StorageError
+from pytest_rwkvperf.environments import kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -85,18 +86,35 @@ def python_of(requirements: Sequence[Requirement], say: Say, given: Given | None
 
     Raises:
         BuildError: pip cannot install them.
+        OptionError: `kept.VARIABLE` holds no number.
     """
+    kept.limit()  # a mistake in it must not cost a build
     folder = folders.in_cache(_FOLDER) / key_of(requirements)
     python = folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
     names = ", ".join(str(requirement) for requirement in requirements)
-    with locks.hold(
-        folder.with_name(f"{folder.name}.lock"), on_wait=lambda who: say(f"waiting for {who}: it builds {names}")
-    ):
+    made = False
+    with locks.hold(_lock_of(folder), on_wait=lambda who: say(f"waiting for {who}: it builds {names}")):
         if not (folder / _COMPLETE).exists():
             shutil.rmtree(folder, ignore_errors=True)
             _make(folder, python, requirements, _Told(names, say, given or Given()))
             (folder / _COMPLETE).touch()
+            made = True
+        kept.use(folder)
+    if made and (removed := kept.prune(folder.parent, lambda other: locks.hold(_lock_of(other), timeout=0))):
+        say(f"removed environments that were not used lately: {removed} (more than {kept.VARIABLE}={kept.limit()})")
     return str(python)
+
+
+def use_of(python: str) -> None:
+    """Keep the environment of an interpreter until this process ends, if it is one of these; see `kept.use`."""
+    folder = Path(python).parents[1]
+    if folder.parent == location():
+        kept.use(folder)
+
+
+def _lock_of(folder: Path) -> Path:
+    """The lock under which an environment is made, and removed."""
+    return folder.with_name(f"{folder.name}.lock")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_rwkvperf.core import clock, folders, locks
 from pytest_rwkvperf.core.digest import sha256_of
 from pytest_rwkvperf.core.errors import OptionError, StorageError
-from pytest_rwkvperf.environments import git, sources
-from pytest_rwkvperf.environments.build import BUILD_VARIABLES, BuildError
+from pytest_rwkvperf.environments import git, kept, sources
+from pytest_rwkvperf.environments.build import BUILD_VARIABLES, BuildError, use_of
 from pytest_rwkvperf.environments.builders.builder import Place
 from pytest_rwkvperf.environments.builders.registry import BUILDERS, recognised
 from pytest_rwkvperf.environments.git import Commit, Store
@@ -110,6 +110,7 @@ def build(source: Source, say: Say) -> Build:
         BackendMissingError: this machine lacks what building needs.
         StorageError: the disk is full.
     """
+    kept.limit()  # a mistake in it must not cost a build
     state = _resolved(source)
     flags = state.builder.flags()
     folder = folders.in_cache(sources.FOLDER) / state.builder.name
@@ -143,6 +144,7 @@ def _built(state: _State, flags: tuple[str, ...], folder: Path, say: Say) -> Bui
     settings = _settings(state.builder, flags)
     identity = _hash([settings, [tree for _, tree in parts]])
     final = folder / "built" / identity
+    kept.use(final)
     if (known := _known(final, state.label)) is not None:
         return known
     killed = "waiting for the compilers of a build that was killed"
@@ -163,7 +165,11 @@ def _built(state: _State, flags: tuple[str, ...], folder: Path, say: Say) -> Bui
             descriptors=descriptors,
             say=say,
         )
-        return _made(state, flags, place)
+        made = _made(state, flags, place)
+    kept.use(final)
+    if removed := kept.prune(final.parent):
+        say(f"removed builds that were not used lately: {removed} (more than {kept.VARIABLE}={kept.limit()})")
+    return made
 
 
 def _made(state: _State, flags: tuple[str, ...], place: Place) -> Build:
@@ -246,6 +252,7 @@ def _known(folder: Path, label: str) -> Build | None:
     except (OSError, ValueError):
         return None
     side = Side(**facts["side"])
+    use_of(side.python)
     if not Path(side.python).exists():
         return None
     return Build(label, side, tuple(facts["flags"]), tuple(facts["notes"]), 0.0, facts["digest"])

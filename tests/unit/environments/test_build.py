@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from pytest_rwkvperf.core import folders
-from pytest_rwkvperf.environments import build, requirements
+from pytest_rwkvperf.environments import build, kept, requirements
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pytest_rwkvperf.environments.requirements import Requirement
 
 METADATA = "Metadata-Version: 2.1\nName: rwkvperf-sample\nVersion: 1.0\n"
@@ -45,6 +45,25 @@ def test_it_has_what_was_asked_and_everything_of_this_one_and_is_made_once(sampl
     assert len(lines) == 1
     assert build.python_of([sample], lines.append) == python
     assert len(lines) == 1
+
+
+def test_of_more_than_the_limit_the_one_used_last_and_those_in_use_are_kept(
+    sample: Requirement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(kept.VARIABLE, "1")
+    monkeypatch.setattr(kept, "_used", {})
+    lines: list[str] = []
+    old, held = build.location() / "old", build.location() / "held"
+    for folder in (old, held):
+        folder.mkdir(parents=True)
+        kept.use(folder)
+        os.utime(folder / "in-use", (0, 0))
+    os.close(kept._used.pop(old))
+    python = build.python_of([sample], lines.append)
+    assert Path(python).exists()
+    assert held.is_dir()
+    assert not old.exists()
+    assert lines[-1] == "removed environments that were not used lately: 1 (more than RWKVPERF_KEPT_BUILDS=1)"
 
 
 def test_one_that_cannot_be_made_is_absent_and_its_log_is_kept(tmp_path: Path) -> None:

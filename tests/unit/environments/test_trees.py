@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.errors import BackendMissingError, OptionError, StorageError
-from pytest_rwkvperf.environments import references, sources, trees
+from pytest_rwkvperf.environments import kept, references, sources, trees
 from pytest_rwkvperf.environments.build import BuildError
 from pytest_rwkvperf.environments.builders import registry
 from pytest_rwkvperf.environments.side import Side
@@ -63,7 +64,7 @@ def user(tmp_path: Path) -> Path:
     return tmp_path / "user"
 
 
-def build(user: Path, revision: str) -> trees.Build:
+def build(user: Path | str, revision: str) -> trees.Build:
     source = sources.of_text(f"{user}@{revision}" if revision else str(user))
     assert source is not None
     return trees.build(source, lambda _: None)
@@ -77,6 +78,41 @@ def test_each_state_is_built_once_with_its_own_files(copier: Copier, user: Path)
     assert copier.built == ["1", "2"]
     for made, content in ((first, "1"), (second, "2")):
         assert (folders.cache() / f"{made.side.variables['PLACE']}/libcopied.so").read_text() == content
+
+
+def test_a_state_of_a_repository_on_a_web_server_is_built(copier: Copier, user: Path) -> None:
+    with repositories.served(user) as url:
+        far = build(url, "main~1")
+    assert copier.built == ["2"]
+    assert far.side == build(user, "main~1").side, "the same files are the same build, wherever they come from"
+
+
+def test_the_builds_used_last_are_kept(copier: Copier, user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(kept.VARIABLE, "2")
+    monkeypatch.setattr(kept, "_used", {})
+    said: list[str] = []
+    for second, revision in enumerate(("main~2", "main~1", "main~2", "main")):
+        source = sources.of_text(f"{user}@{revision}")
+        assert source is not None
+        made = Path(trees.build(source, said.append).side.variables["PLACE"])
+        for held in kept._used.values():
+            os.close(held)  # as the system does when the process ends
+        kept._used.clear()
+        os.utime(made / "in-use", (second, second))
+    assert said[-1] == "removed builds that were not used lately: 1 (more than RWKVPERF_KEPT_BUILDS=2)"
+    build(user, "main~2")
+    assert copier.built == ["1", "2", "1"], "the one that was used again is still there"
+    build(user, "main~1")
+    assert copier.built == ["1", "2", "1", "2"]
+
+
+def test_a_mistake_in_the_number_of_builds_costs_none(
+    copier: Copier, user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(kept.VARIABLE, "many")
+    with pytest.raises(OptionError, match="RWKVPERF_KEPT_BUILDS='many' is no number of builds"):
+        build(user, "main")
+    assert copier.built == []
 
 
 def test_states_with_the_same_code_have_the_same_digest(copier: Copier, user: Path) -> None:
