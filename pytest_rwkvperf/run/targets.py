@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.core import errors
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.environments import twins
+from pytest_rwkvperf.environments.builders.llama_cpp import LIBRARIES
 from pytest_rwkvperf.machine import roofline
 from pytest_rwkvperf.measure import process, record
 from pytest_rwkvperf.oracle import checked, expected
@@ -84,7 +86,9 @@ class Targets:
             target = replace(target, path=path, case=replace(target.case, model=witness.shape, threads=1))
         if variables := witness.build_variables(engine.software.build):
             own = engine.backend.distributions
-            target = replace(target, python=twins.python_of(engine.software, own, variables, self._progress.line))
+            elsewhere = target.environment.get(LIBRARIES, os.environ.get(LIBRARIES))
+            python = twins.python_of(engine.software, own, variables, self._progress.line, libraries=elsewhere)
+            target = replace(target, python=python)
         return target
 
     def _ceilings(self, device: Device) -> roofline.Ceilings | None:
