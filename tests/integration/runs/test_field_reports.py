@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,8 +19,6 @@ from pytest_rwkvperf.models.shapes import Shape
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.conftest import Runs
 
 
@@ -121,7 +120,8 @@ def test_paths_with_a_tilde_are_below_home_and_no_folder_is_called_so(runs: Runs
     assert runs.measuring("--rwkv-save-baseline", *given).ret == 0
     assert {path.name for path in home.iterdir()} >= {"perf", "run.json", "h.db"}
     assert not (runs.pytester.path / "~").exists()
-    (home / "old").symlink_to(sys.executable)
-    result = runs.measuring("--rwkv-ab=~/old", "--collect-only")
+    (home / "old").symlink_to(sys.prefix)
+    python = Path(sys.executable).relative_to(sys.prefix)
+    result = runs.measuring(f"--rwkv-ab=~/old/{python}", "--collect-only")
     assert result.ret == 0, result.stderr.str()
-    result.stdout.fnmatch_lines([f"*in alternation with {home / 'old'}*"])
+    result.stdout.fnmatch_lines([f"*in alternation with {home / 'old' / python}*"])

@@ -94,7 +94,7 @@ def test_the_builds_used_last_are_kept(copier: Copier, user: Path, monkeypatch: 
     for second, revision in enumerate(("main~2", "main~1", "main~2", "main")):
         source = sources.of_text(f"{user}@{revision}")
         assert source is not None
-        made = Path(trees.build(source, said.append).side.variables["PLACE"])
+        made = Path(str(trees.build(source, said.append).side.variables["PLACE"]))
         for held in kept._used.values():
             os.close(held)  # as the system does when the process ends
         kept._used.clear()

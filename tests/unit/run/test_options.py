@@ -342,7 +342,7 @@ def test_no_witness_stands_alone() -> None:
     [
         ("suite", "maybe", "auto, yes, no, invariants"),
         ("suite", "", "auto, yes, no, invariants"),
-        ("save_baseline", "yes", "no, append, replace, append,crowded, replace,crowded"),
+        ("save_baseline", "maybe", "no, append, replace, append,crowded, replace,crowded"),
         ("strict", "skip,never", "skip, no-baseline, inconclusive, more-work"),
         ("witness", "graph,eyes", "auto, none, operations, graph, kernels, instructions"),
     ],
@@ -532,4 +532,5 @@ def test_a_truth_value_means_the_option_without_a_value(
 def test_a_switch_has_several_spellings(text: str) -> None:
     assert read(aa=text).ab == Reference("interpreter", sys.executable)
     assert read(suite=text).suite == "yes"
+    assert read(save_baseline=text).save == "append"
     assert read(aa={"yes": "no", "1": "0", "on": "off"}.get(text, "FALSE")).ab is None

@@ -9,7 +9,7 @@ import pytest
 
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.software import Distribution, Software
-from pytest_rwkvperf.environments import twins
+from pytest_rwkvperf.environments import build
 from pytest_rwkvperf.environments.build import BuildError
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.run import targets
@@ -30,7 +30,7 @@ def prepared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Targets:
     monkeypatch.setattr(Instructions, "absence", lambda _: "")
     nano = SimpleNamespace(file_of=lambda *_: SimpleNamespace(path=tmp_path / "nano.gguf"))
     monkeypatch.setattr(targets, "TestedModel", lambda *_: nano)
-    monkeypatch.setattr(twins.build, "python_of", lambda *_: "twin")
+    monkeypatch.setattr(build, "python_of", lambda *_: "twin")
     monkeypatch.delenv(VARIABLE, raising=False)
     progress: Any = SimpleNamespace(line=lambda _: None)
     return Targets(cast("Any", None), cast("Any", None), progress)
