@@ -14,8 +14,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.cli.main import parser as command_parser
 from pytest_rwkvperf.run.options import OPTIONS
+from pytest_rwkvperf.run.selection import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +44,22 @@ def _option_row(option: Option) -> str:
     if option.repeatable:
         meaning += ". In the ini file, one value on each line"
     return _row(f"`{option.flag}{value}`", f"`{option.ini}`", f"`{option.default}`" if option.default else "", meaning)
+
+
+def settings_table() -> str:
+    """One row for each setting that `--rwkv-set` takes, of each engine, and for those that it refuses with a reason."""
+    lines = ["| engine | setting | values | what it changes |", "|---|---|---|---|"]
+    for name, location in registry.BUILT_IN.items():
+        for setting in settings_of(registry.load(location)).values():
+            told = f"not to be set: {setting.refused}" if setting.refused else setting.help
+            values = "" if setting.refused else _literal(setting.allowed)
+            lines.append(_row(f"`{name}`", f"`{setting.name}`", values, _literal(told)))
+    return "\n".join(lines)
+
+
+def options_page() -> str:
+    """The options, then the settings of engines."""
+    return f"{options_table()}\n\n## Settings of engines\n\n{settings_table()}"
 
 
 def commands() -> str:
@@ -87,7 +105,7 @@ def _literal(text: str) -> str:
     return re.sub(r"([<>*_\[\]])", r"\\\1", text).replace("%%", "%").rstrip(".")
 
 
-PAGES = {"options.md": options_table, "command.md": commands}
+PAGES = {"options.md": options_page, "command.md": commands}
 """Pages of docs/reference with a generated part, and what makes it."""
 
 

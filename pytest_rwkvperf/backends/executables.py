@@ -37,6 +37,17 @@ LLAMA_BENCH_BATCH = 2048
 LLAMA_BENCH_LAYERS = 99
 """llama-bench's `-ngl` on a GPU: all layers."""
 
+_OPTIONS = {
+    "flash-attn": "-fa",
+    "poll": "--poll",
+    "prio": "--prio",
+    "cpu-mask": "-C",
+    "mmap": "-lm",
+    "repack": "--repack",
+}
+_WORDS = {"mmap": {"on": "mmap", "off": "none"}, "repack": {"on": "1", "off": "0"}}
+"""llama-bench's options for llama.cpp's own settings, and the words of those whose values have others there."""
+
 _QUERY_SECONDS = 60.0
 _NO_SUCH_OPTION = "invalid parameter for argument"
 """What llama-bench says of an option that it does not know."""
@@ -145,10 +156,11 @@ class LlamaBenchProgram(_Program):
             kind: ",".join(str(workload.tokens) for workload in chosen if workload.kind == kind) or "0"
             for kind in ("prefill", "generation")
         }
+        batch, micro_batch = batches(request.chunk, request.settings)
         command = [
             self.path, "-m", request.path, "-p", lengths["prefill"], "-n", lengths["generation"],
-            "-r", REPETITIONS, "-t", request.threads, "-ub", request.chunk, "-b", max(LLAMA_BENCH_BATCH, request.chunk),
-            "-ngl", 0 if self.device.kind == "cpu" else LLAMA_BENCH_LAYERS, "-o", "jsonl",
+            "-r", REPETITIONS, "-t", request.threads, "-ub", micro_batch, "-b", batch,
+            "-ngl", gpu_layers(self.device, request.settings), "-o", "jsonl", *self._settings(),
             *(("-d", depth) if depth else ()), *(("-dev", self.own_name) if self.own_name else ()),
         ]  # fmt: skip
         try:
@@ -164,6 +176,14 @@ class LlamaBenchProgram(_Program):
         except json.JSONDecodeError as error:
             raise BackendError(f"{self.path} printed invalid JSON: {error}; is it llama-bench?") from error
 
+    def _settings(self) -> list[str]:
+        """The options for the settings that have a value; micro-batch and layers have theirs in every call."""
+        given = self.request.settings
+        pairs = [
+            (_OPTIONS[name], _WORDS.get(name, {}).get(given[name], given[name])) for name in _OPTIONS if name in given
+        ]
+        return [text for pair in pairs for text in pair]
+
     def _check_device(self, row: Mapping[str, Any]) -> None:
         """A build that cannot be told a device gives a GPU part of the work, even with no layers there."""
         if not self.own_name and row.get("gpu_info"):
@@ -171,6 +191,16 @@ class LlamaBenchProgram(_Program):
                 f"{self.path} cannot be told a device and used {row['gpu_info']}; take a build of llama.cpp from "
                 "September 2025 or later, or one for the CPU alone"
             )
+
+
+def batches(chunk: int, settings: Mapping[str, str]) -> tuple[int, int]:
+    """llama-bench's `-b` and `-ub`. It computes a chunk at once, unless a micro-batch is set: then its batch is one."""
+    return (chunk, int(settings["ubatch"])) if "ubatch" in settings else (max(LLAMA_BENCH_BATCH, chunk), chunk)
+
+
+def gpu_layers(device: Device, settings: Mapping[str, str]) -> int:
+    """llama-bench's `-ngl`."""
+    return 0 if device.kind == "cpu" else int(settings.get("n-gpu-layers", LLAMA_BENCH_LAYERS))
 
 
 def _versions(row: Mapping[str, Any]) -> dict[str, str]:

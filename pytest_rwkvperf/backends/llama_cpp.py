@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_rwkvperf.backends import llama_settings
 from pytest_rwkvperf.core.engine import BackendDefaults, Device, DeviceKind, OpenRequest, pci_address
 from pytest_rwkvperf.core.errors import BackendError, DeviceError, ModelError
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.core.cases import Case, Format
+    from pytest_rwkvperf.core.engine_settings import Setting
 
 _SEQUENCE = 0  # the one that llama_batch_get_one's tokens belong to
 
@@ -118,17 +120,20 @@ class _Log:
         sys.stderr.write(line)
 
 
-def check_offload(log: str, device: Device) -> None:
-    """Check in llama.cpp's log that every layer is on the device.
+def check_offload(log: str, device: Device, layers: int | None = None) -> None:
+    """Check in llama.cpp's log that so many layers are on the device; without a number, every layer.
 
     Raises:
-        DeviceError: some are not, or the log does not say.
+        DeviceError: others are, or the log does not say.
     """
     offloaded = re.search(r"offloaded (\d+)/(\d+) layers to GPU", log)
     if offloaded is None:
         raise DeviceError(f"llama.cpp does not say how many layers it put on {device.id}, so none is measured there")
-    if offloaded[1] != offloaded[2]:
-        raise DeviceError(f"llama.cpp put {offloaded[1]} of {offloaded[2]} layers on {device.id}; free memory there")
+    there, every = map(int, offloaded.groups())
+    if there != (every if layers is None else min(layers, every)):
+        raise DeviceError(f"llama.cpp put {there} of {every} layers on {device.id}; free memory there")
+    if not there:
+        return
     family, _, number = device.id.partition(":")
     buffers = {name.lower(): float(size) for name, size in re.findall(r"(\S+) model buffer size = +([\d.]+) MiB", log)}
     if not any(name in {f"{family}{number}", family} and size > 0 for name, size in buffers.items()):
@@ -149,6 +154,7 @@ class LlamaCppEngine:
         if not self._context:
             message = f"llama.cpp could not make a context for {request.path} (chunk {request.chunk})"
             raise BackendError(message)
+        llama_settings.attach_threads(self._context, ggml(), request.settings, request.threads)
         self._memory = self._lib.llama_get_memory(self._context)
         self.vocabulary = int(self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model)))
         # llama_batch_get_one keeps a pointer only: without this reference llama_decode fails with -1.
@@ -158,17 +164,19 @@ class LlamaCppEngine:
     def _load(self, request: OpenRequest, handle: int) -> Any:  # noqa: ANN401 - an opaque pointer
         params = self._lib.llama_model_default_params()
         offload = self.device.kind != "cpu"
-        params.n_gpu_layers = -1 if offload else 0
+        layers = int(request.settings["n-gpu-layers"]) if "n-gpu-layers" in request.settings else None
+        params.n_gpu_layers = (-1 if layers is None else layers) if offload else 0
         # A NULL-terminated list: the requested device alone, or only the CPU.
         self._devices = (ctypes.c_void_p * 2)(handle if offload else None, None)
         params.devices = ctypes.cast(self._devices, ctypes.c_void_p)
+        llama_settings.apply_to_model(params, request.settings)
         self._log = _Log(self._lib)
         model = self._lib.llama_model_load_from_file(os.fsencode(request.path), params)
         if not model:
             message = f"llama.cpp cannot load {request.path}; its reason is in the worker's last lines"
             raise ModelError(message)
         if offload:
-            check_offload(self._log.text, self.device)
+            check_offload(self._log.text, self.device, layers)
         return model
 
     def _context_params(self, request: OpenRequest) -> Any:  # noqa: ANN401 - a ctypes structure
@@ -179,6 +187,7 @@ class LlamaCppEngine:
         params.n_threads = params.n_threads_batch = request.threads
         params.offload_kqv = params.op_offload = self.device.kind != "cpu"
         params.no_perf = True
+        llama_settings.apply_to_context(params, request.settings)
         if (on_node := request.on_node) is not None:
             self._on_node = self._lib.ggml_backend_sched_eval_callback(
                 lambda tensor, asked, _data: on_node(tensor, asked)
@@ -250,12 +259,17 @@ class LlamaCpp(BackendDefaults):
     no_device: str = "reinstall llama-cpp-python"
     standard_chunk: int = 512
     quants: tuple[str, ...] = tuple(FILE_TYPES)
+    settings: tuple[Setting, ...] = llama_settings.SETTINGS
     distributions: tuple[str, ...] = ("llama-cpp-python",)
     install_seconds: float = 720.0
 
     def accepts(self, quant: str) -> bool:
         """llama.cpp's own names, in lower case."""
         return quant in FILE_TYPES
+
+    def contradiction(self, case: Case, device: Device) -> str:
+        """Of micro-batches, layers and processors."""
+        return llama_settings.contradiction(case, device)
 
     def standard_quants(self, device: Device) -> tuple[str, ...]:  # noqa: ARG002 - the Protocol's signature
         """The guide's two files."""

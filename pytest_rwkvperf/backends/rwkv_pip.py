@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.core.engine import BackendDefaults, Device, OpenRequest
+from pytest_rwkvperf.core.engine_settings import Setting
 from pytest_rwkvperf.core.errors import BackendError, DeviceError, ModelError
 from pytest_rwkvperf.machine.ceilings import address_of
 
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
 _DTYPES = ("fp32", "bf16", "fp16")
 _KERNELS = "kernels"
 _SUFFIX = ".pth"
+_SETTINGS = (
+    Setting(
+        "strategy",
+        "",
+        # RWKV_x070 in rwkv/model.py (0.8.32) reads two words and ignores the rest without a word.
+        refused="the package's RWKV-7 class reads the first device and dtype of a strategy and puts every layer there, "
+        "whatever else it says; choose them with --rwkv-device and --rwkv-quant",
+    ),
+)
 
 
 def _parse(quant: str) -> tuple[str, bool]:
@@ -144,6 +154,7 @@ class RwkvPip(BackendDefaults):
     no_device: str = "reinstall torch"
     standard_chunk: int = 512
     quants: tuple[str, ...] = _DTYPES
+    settings: tuple[Setting, ...] = _SETTINGS
     distributions: tuple[str, ...] = ("rwkv", "torch")  # rwkv does not declare torch
 
     def accepts(self, quant: str) -> bool:

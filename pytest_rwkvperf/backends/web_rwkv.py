@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
 from pytest_rwkvperf.core.engine import BackendDefaults, Device, DeviceKind, OpenRequest, pci_address
+from pytest_rwkvperf.core.engine_settings import Setting
 from pytest_rwkvperf.core.errors import DeviceError, ModelError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _BINDING = "rwkvperf_web_rwkv"
 _QUANTS = ("fp16", "int8", "nf4", "sf4")
+_SETTINGS = (Setting("token-chunk-size", "", refused="it is the chunk: web-rwkv.chunk=64,128"),)
 _KINDS: dict[str, DeviceKind] = {"discrete-gpu": "gpu", "integrated-gpu": "gpu", "virtual-gpu": "gpu"}
 
 
@@ -110,6 +112,7 @@ class WebRwkv(BackendDefaults):
     standard_chunk: int = 128
     max_chunk: int | None = 224
     quants: tuple[str, ...] = _QUANTS
+    settings: tuple[Setting, ...] = _SETTINGS
     distributions: tuple[str, ...] = ("rwkvperf-web-rwkv",)
     install_seconds: float = 300.0
 

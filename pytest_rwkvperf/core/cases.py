@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
+from pytest_rwkvperf.core.engine_settings import in_label, in_words
 from pytest_rwkvperf.core.errors import OptionError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Case:
     """One engine set up one way; its workloads share a worker process.
 
     `device` is the engine's own id (`cpu`, `cuda:0`, `vulkan:0`); `chunk` is the most tokens one prefill call gets.
-    Figures of different protocols are different cases, so that they are never compared.
+    Figures of different protocols or settings are different cases, so that they are never compared.
     """
 
     backend: str
@@ -70,25 +71,30 @@ class Case:
     threads: int
     chunk: int
     protocol: ProtocolName = "uniform"
+    settings: tuple[tuple[str, str], ...] = ()
+    """Names and values of the engine's own settings (`Backend.settings`), sorted; those left out are the engine's."""
 
     @property
     def key(self) -> str:
         """The name under which a baseline stores the case; stable across runs."""
-        settings = f"threads={self.threads} chunk={self.chunk}"
+        settings = [f"threads={self.threads} chunk={self.chunk}"]
         if self.protocol != "uniform":
-            settings += f" protocol={self.protocol}"
-        return f"{self.backend} | {self.model} | {self.quant} | {self.device} | {settings}"
+            settings.append(f"protocol={self.protocol}")
+        if self.settings:
+            settings.append(in_words(self.settings))
+        return f"{self.backend} | {self.model} | {self.quant} | {self.device} | {' '.join(settings)}"
 
     @property
     def label(self) -> str:
         """A short name for progress lines and test ids."""
-        name = f"{self.backend}-{self.quant}-{self.device}"
-        return name if self.protocol == "uniform" else f"{name}-{self.protocol}"
+        protocol = "" if self.protocol == "uniform" else f"-{self.protocol}"
+        return f"{self.backend}-{self.quant}-{self.device}{protocol}{in_label(self.settings)}"
 
     @property
     def variant(self) -> str:
-        """The quant, with the protocol where that is not the usual one: a column of a table."""
-        return self.quant if self.protocol == "uniform" else f"{self.quant} ({self.protocol})"
+        """The quant, with the protocol where that is not the usual one, and the settings: a column of a table."""
+        own = [self.protocol] * (self.protocol != "uniform") + [in_words(self.settings)] * bool(self.settings)
+        return f"{self.quant} ({' '.join(own)})" if own else self.quant
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +119,32 @@ class Question:
 
 
 def disambiguated(cases: Iterable[Case]) -> dict[Case, Case]:
-    """Each case as it is shown beside the others: where cases differ in threads, their device says so (`cpu-t2`).
+    """Each case as it is shown beside the others.
 
-    A case's two protocols, which may differ in the chunk, stay together: both get the suffix or neither.
+    Where cases differ in threads, their device says so (`cpu-t2`), and where they differ in the chunk, it is shown with
+    their settings. A case's two protocols, which may differ in the chunk, stay together: both get the threads or
+    neither.
     """
     unique = dict.fromkeys(cases)
     threads: dict[Case, set[int]] = {}
+    chunks: dict[Case, set[int]] = {}
     for case in unique:
         threads.setdefault(_without_threads(case), set()).add(case.threads)
-    several = {case for case in unique if len(threads[_without_threads(case)]) > 1}
-    return {
-        case: replace(case, device=f"{case.device}-t{case.threads}") if case in several else case for case in unique
-    }
+        chunks.setdefault(_without_chunk(case), set()).add(case.chunk)
+    shown = {}
+    for case in unique:
+        place = f"{case.device}-t{case.threads}" if len(threads[_without_threads(case)]) > 1 else case.device
+        chunk = [("chunk", str(case.chunk))] if len(chunks[_without_chunk(case)]) > 1 else []
+        shown[case] = replace(case, device=place, settings=tuple(sorted([*case.settings, *chunk])))
+    return shown
 
 
 def _without_threads(case: Case) -> Case:
     return replace(case, threads=0, chunk=0, protocol="uniform")
+
+
+def _without_chunk(case: Case) -> Case:
+    return replace(case, threads=0, chunk=0)
 
 
 def cross(cases: Iterable[Case], workloads: Iterable[Workload]) -> tuple[Item, ...]:

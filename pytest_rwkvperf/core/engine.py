@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from pytest_rwkvperf.core.cases import Format, Workload
+    from pytest_rwkvperf.core.cases import Case, Format, Workload
+    from pytest_rwkvperf.core.engine_settings import Setting
     from pytest_rwkvperf.core.samples import ToolResult
 
 DeviceKind = Literal["cpu", "gpu", "software"]
@@ -55,6 +57,8 @@ class OpenRequest:
     device: str
     threads: int
     chunk: int
+    settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Values of the backend's own settings by name; of one that is not named the engine's own."""
     on_node: Callable[[int, bool], bool] | None = None
     """llama.cpp alone: called for each node of the graph with its address, before and after it is computed
     (ggml_backend_sched_eval_callback, ggml/include/ggml-backend.h)."""
@@ -162,6 +166,10 @@ class Backend(Protocol):
         """Largest chunk that gives right answers, None when there is no limit."""
 
     @property
+    def settings(self) -> tuple[Setting, ...]:
+        """The engine's own settings that change its speed and that `--rwkv-set` may give a value to."""
+
+    @property
     def distributions(self) -> tuple[str, ...]:
         """The installed distributions that are the engine; what they require counts as part of it."""
 
@@ -175,6 +183,9 @@ class Backend(Protocol):
 
     def accepts(self, quant: str) -> bool:
         """Whether the backend knows the quant."""
+
+    def contradiction(self, case: Case, device: Device) -> str:
+        """Why the settings of a case mean nothing together or on a device, as a sentence; empty if they do."""
 
     def standard_quants(self, device: Device) -> tuple[str, ...]:
         """The quants measured on a device when none is named."""
@@ -213,9 +224,14 @@ class BackendDefaults:
     """Defaults for some parts of `Backend`: inherit from this class and override what differs."""
 
     max_chunk: int | None = None
+    settings: tuple[Setting, ...] = ()
     distributions: tuple[str, ...] = ()
     install_seconds: float = 60.0
     tells_logits: bool = True
+
+    def contradiction(self, case: Case, device: Device) -> str:  # noqa: ARG002 - the Protocol's signature
+        """Each setting stands for itself."""
+        return ""
 
     def file_quant(self, quant: str) -> str | None:  # noqa: ARG002 - the Protocol's signature
         """It converts while loading."""

@@ -1,4 +1,4 @@
-"""A cache of passed deep checks, which run once per engine, file, quant, device and chunk.
+"""A cache of passed deep checks, which run once per engine, file, quant, device, chunk and settings.
 
 An engine is known by what was loaded of it (`Software.identity`): an edited package of the same version is another one.
 """
@@ -20,16 +20,18 @@ from pytest_rwkvperf.oracle.agreement import DEPTH, ODD_CHUNK, Deep
 from pytest_rwkvperf.oracle.expected import VERSION
 
 if TYPE_CHECKING:
+    from pytest_rwkvperf.core.cases import Case
     from pytest_rwkvperf.core.engine import Device
 
 
 class DeepCheckCache:
     """The cached result of one deep check."""
 
-    def __init__(self, engine: str, content_hash: str, quant: str, device: Device, chunk: int) -> None:
+    def __init__(self, engine: str, content_hash: str, case: Case, device: Device) -> None:
         # The key holds the bounds and the check's constants, so that a change to them repeats every deep check.
         rules = [VERSION, DEPTH, ODD_CHUNK, bounds.digest()]
-        key = json.dumps([*rules, engine, content_hash, quant, asdict(device), chunk], sort_keys=True)
+        opened = [case.quant, asdict(device), case.chunk, *case.settings]
+        key = json.dumps([*rules, engine, content_hash, *opened], sort_keys=True)
         self._path = folders.cache() / "parity" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
     def load(self) -> Deep | None:

@@ -13,6 +13,7 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pytest_rwkvperf.core.engine_settings import in_words
 from pytest_rwkvperf.core.errors import ReportError
 from pytest_rwkvperf.core.text import csv_cell
 from pytest_rwkvperf.reports.figures import item_name
@@ -90,6 +91,7 @@ def _family(name: str, told: str, values: Iterable[tuple[str, float | None]]) ->
 
 
 def _labels(case: Case, item: RecordedItem, speed: Speed) -> str:
+    own = {"settings": in_words(case.settings)} if case.settings else {}
     return _label_set(
         {
             "backend": case.backend,
@@ -97,6 +99,7 @@ def _labels(case: Case, item: RecordedItem, speed: Speed) -> str:
             "quant": case.quant,
             "device": case.device,
             "threads": str(case.threads),
+            **own,
             "workload": item.workload,
             "convention": speed.convention.id,
         }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.core.engine_settings import in_words
 from pytest_rwkvperf.core.errors import ReportError
 from pytest_rwkvperf.reports import figures, guide, tool_output
 from pytest_rwkvperf.reports.issue_link import Draft, link
@@ -259,6 +260,7 @@ def _system(record: Record, measured: Sequence[CaseRecord], texts: Texts, *, bri
         "pytest-rwkvperf": record.project_version,
         texts.model_file: _distinct(case.model.file_name or case.model.name for case in measured),
         texts.settings: texts.settings_are.format(
+            own="".join(f", {words}" for case in measured if (words := in_words(case.case.settings))),
             threads=_distinct(case.case.threads for case in measured),
             chunk=_distinct(case.case.chunk for case in measured),
             load=conditions.load_before,

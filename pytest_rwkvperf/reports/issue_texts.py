@@ -65,7 +65,7 @@ ENGLISH = Texts(
     memory="Main memory",
     model_file="Model file",
     settings="Settings",
-    settings_are="{threads} threads, chunks of {chunk} tokens; load average {load} before, "
+    settings_are="{threads} threads, chunks of {chunk} tokens{own}; load average {load} before, "
     "{steal:.1%} of the CPU stolen",
     own_table="the table with intervals",
     system_details="the system's details",
@@ -102,7 +102,7 @@ CHINESE = Texts(
     memory="内存",
     model_file="模型文件",
     settings="设置",
-    settings_are="{threads} 线程，每块 {chunk} 个 token；"  # noqa: RUF001 - as above
+    settings_are="{threads} 线程，每块 {chunk} 个 token{own}；"  # noqa: RUF001 - as above
     "测量前平均负载 {load}，CPU 被占用 {steal:.1%}",  # noqa: RUF001 - as above
     own_table="带置信区间的表格",
     system_details="系统详情",

@@ -99,7 +99,11 @@ class _Column:
 
 
 def as_markdown(chosen: Sequence[Row]) -> str:
-    """`-o md`: a table with threads if a row is of a CPU, and with layers if one is of a GPU."""
+    """`-o md`: a table with threads if a row is of a CPU, and with layers if one is of a GPU.
+
+    Settings have a column where a row does not have llama-bench's default, the micro-batch where rows of one engine
+    differ in it.
+    """
     columns = [
         _Column("model", -30, lambda row: row.model_type),
         _Column("size", 10, lambda row: _size(row.model_size)),
@@ -110,6 +114,7 @@ def as_markdown(chosen: Sequence[Row]) -> str:
         columns.append(_Column("ngl", 3, lambda row: str(row.n_gpu_layers)))
     if not all(row.n_gpu_layers for row in chosen):
         columns.append(_Column("threads", 7, lambda row: str(row.n_threads)))
+    columns += _setting_columns(chosen)
     columns += [
         _Column("test", 15, lambda row: row.test),
         _Column("t/s", 20, lambda row: f"{row.avg_ts:.2f} ± {row.stddev_ts:.2f}"),
@@ -118,6 +123,22 @@ def as_markdown(chosen: Sequence[Row]) -> str:
     lines += [[column.line(escape(column.text(row))) for column in columns] for row in chosen]
     builds = ", ".join(dict.fromkeys(escape(row.build) for row in chosen))
     return "".join("| " + " | ".join(line) + " |\n" for line in lines) + f"\nbuild: {builds}\n"
+
+
+def _setting_columns(chosen: Sequence[Row]) -> list[_Column]:
+    defaults = [
+        (_Column("cpu_mask", -10, lambda row: row.cpu_mask), lambda row: row.cpu_mask == "0x0"),
+        (_Column("poll", 10, lambda row: str(row.poll)), lambda row: row.poll == 50),  # noqa: PLR2004 - its default
+        (_Column("n_ubatch", 8, lambda row: str(row.n_ubatch)), lambda _: not _sweeps_micro_batches(chosen)),
+        (_Column("fa", 3, lambda row: str(row.flash_attn)), lambda row: row.flash_attn == -1),
+        (_Column("lm", 10, lambda row: row.load_mode), lambda row: row.load_mode == "auto"),
+        (_Column("rpk", 3, lambda row: str(int(row.repack))), lambda row: row.repack),
+    ]
+    return [column for column, is_default in defaults if not all(map(is_default, chosen))]
+
+
+def _sweeps_micro_batches(chosen: Sequence[Row]) -> bool:
+    return len({(row.backends, row.n_ubatch) for row in chosen}) > len({row.backends for row in chosen})
 
 
 def _size(count: int) -> str:

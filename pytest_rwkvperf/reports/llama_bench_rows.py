@@ -21,6 +21,7 @@ from pytest_rwkvperf.core.cases import Workload
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from pytest_rwkvperf.core.cases import Case
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.store.record import Record, RecordedCase
 
@@ -154,7 +155,24 @@ def _rows_of(record: Record, case: RecordedCase) -> Iterator[Row]:
 def _template(record: Record, side: CaseRecord, sides: Sequence[CaseRecord]) -> Row:
     """What all rows of one side of a case share."""
     row = _of_engine(record, side)
-    return _of_program(row, side, sides) if side.case.backend == "llama-bench" else row
+    row = _of_program(row, side, sides) if side.case.backend == "llama-bench" else row
+    return _with_settings(row, side.case)
+
+
+def _with_settings(row: Row, case: Case) -> Row:
+    """The row with the case's own settings of llama.cpp, in the numbers and words of llama-bench."""
+    given = dict(case.settings)
+    return replace(
+        row,
+        n_batch=case.chunk if "ubatch" in given else row.n_batch,
+        n_ubatch=int(given.get("ubatch", row.n_ubatch)),
+        cpu_mask=given.get("cpu-mask", row.cpu_mask),
+        poll=int(given.get("poll", row.poll)),
+        n_gpu_layers=int(given.get("n-gpu-layers", row.n_gpu_layers)),
+        flash_attn={"off": 0, "on": 1}.get(given.get("flash-attn", "auto"), row.flash_attn),
+        load_mode={"off": "none", "on": "mmap"}.get(given.get("mmap", ""), row.load_mode),
+        repack=given.get("repack") != "off",
+    )
 
 
 def _of_engine(record: Record, side: CaseRecord) -> Row:

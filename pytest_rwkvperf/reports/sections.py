@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.cases import Workload
+from pytest_rwkvperf.core.engine_settings import in_words
 from pytest_rwkvperf.core.text import duration
 from pytest_rwkvperf.oracle.bounds import bound_for
 from pytest_rwkvperf.reports import figures, headline, plots, wording
@@ -539,6 +540,7 @@ def conditions(shown: Shown) -> Conditions:
             **figures.names(case),
             "threads": str(case.case.threads),
             "chunk": str(case.case.chunk),
+            "own settings": in_words(case.case.settings),
             "processes": str(len(measured.runs)),
             "ended by": measured.ended_by,
             "load before": f"{measured.conditions.load_before:.2f}",

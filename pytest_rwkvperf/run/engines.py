@@ -15,7 +15,7 @@ from pytest_rwkvperf.environments.side import Side
 from pytest_rwkvperf.environments.sides import side_of, to_build
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine, ask, discover
-from pytest_rwkvperf.run.selection import Request, check_chunk, check_devices, check_quants, items, unfit
+from pytest_rwkvperf.run.selection import Request, check_devices, check_quants, check_settings, items, unfit
 from pytest_rwkvperf.store import recipe
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Engines:
         """What this environment's engines answered, less those that the options leave nothing to do."""
         self._check_kinds()
         check_quants(self._settings, Request(), self._backends)
-        check_chunk(self._settings, self._backends)
+        check_settings(self._settings, self._backends)
         answers = [self._new(answer) for answer in discover(self.chosen, by_hand=self._named)]
         check_devices(self._settings, [engine for engine in answers if isinstance(engine, FoundEngine)])
         return [

@@ -20,7 +20,7 @@ from pytest_rwkvperf.models.model import ModelFile
 from pytest_rwkvperf.run.benchmarked import name_item, publish
 from pytest_rwkvperf.run.fixtures import PROPERTY, keep_verdict
 from pytest_rwkvperf.run.options import OPTIONS
-from pytest_rwkvperf.run.selection import chunk_of, devices
+from pytest_rwkvperf.run.selection import chunks_of, combinations, devices
 from pytest_rwkvperf.run.verdicts import fails
 from pytest_rwkvperf.verdict.judged import junit_properties, to_json
 from pytest_rwkvperf.verdict.reasons import describe
@@ -86,7 +86,12 @@ def repeating(request: pytest.FixtureRequest) -> str:
     """The command that runs this test again: with the options of this run, and without its files."""
     config = request.config
     given = [(option, config.getoption(option.flag)) for option in OPTIONS if option.name not in _WRITING]
-    options = [f"{option.flag}={value}" for option, value in given if value is not None]
+    options = [
+        f"{option.flag}={each}"
+        for option, value in given
+        if value is not None
+        for each in (value if isinstance(value, list) else [value])
+    ]
     return shlex.join(["pytest", request.node.nodeid, *options])
 
 
@@ -213,7 +218,8 @@ class BackendHandle:
             quant=quant,
             device=device or devices(settings, self._engine)[0].id,
             threads=next(iter(settings.threads), fingerprint.physical_cores()),
-            chunk=chunk_of(settings, backend),
+            chunk=chunks_of(settings, backend)[0],
+            settings=combinations(settings, backend.name)[0],
         )
         worker = Worker(python=self._engine.python, environment=backend.environment(case.device))
         try:

@@ -136,6 +136,15 @@ OPTIONS = (
         kind="count",
     ),
     Option(
+        "set",
+        "",
+        "settings of an engine's own that change its speed: each value is a case of its own, and of several settings "
+        "each combination (llama-cpp.ubatch=128,512); may be repeated. chunk is every engine's, in the place of "
+        "--rwkv-chunk (web-rwkv.chunk=64,128). An unknown name is answered with those that the engine has",
+        "BACKEND.NAME=LIST",
+        repeatable=True,
+    ),
+    Option(
         "protocol",
         "uniform",
         "uniform times all engines alike; native times each as its own tool does (web-rwkv bench, llama-bench, the "
@@ -295,6 +304,8 @@ class Settings:
     devices: tuple[str, ...]
     threads: tuple[int, ...]
     chunk: int | None
+    settings_by_backend: dict[str, dict[str, tuple[str, ...]]]
+    """Values of engines' own settings: backend to name to values."""
     suite: Suite
     save: Save
     save_crowded: bool
@@ -391,6 +402,7 @@ def read(config: pytest.Config) -> Settings:
         devices=typed["device"],
         threads=tuple(_number("threads", word, int) for word in typed["threads"]),
         chunk=typed["chunk"],
+        settings_by_backend=read_sets(raw["set"].splitlines()),
         suite=_suite(raw, typed),
         save=save,
         save_crowded=save_crowded,
@@ -649,6 +661,24 @@ def _quants(words: Iterable[str]) -> tuple[tuple[str, ...], dict[str, tuple[str,
         else:
             plain.append(word)
     return tuple(plain), by_backend
+
+
+def read_sets(lines: Iterable[str]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Read `llama-cpp.ubatch=128,512`, one a line: backend to name to values. One that is named twice has all of them.
+
+    Raises:
+        OptionError: a line has another form.
+    """
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
+    for line in filter(None, map(str.strip, lines)):
+        place, _, values = line.partition("=")
+        backend, _, name = place.strip().rpartition(".")
+        given = [value for each in values.split(",") if (value := each.strip())]
+        if not backend or not name or not given:
+            raise OptionError(f"--rwkv-set={line!r} is not understood; write for example llama-cpp.ubatch=128,512")
+        of_backend = found.setdefault(backend, {})
+        of_backend[name] = tuple(dict.fromkeys((*of_backend.get(name, ()), *given)))
+    return found
 
 
 def _choice(name: str, text: str, allowed: tuple[Any, ...]) -> Any:  # noqa: ANN401 - one of the literals given

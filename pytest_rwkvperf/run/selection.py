@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.backends.registry import EXECUTABLES
 from pytest_rwkvperf.core.cases import Case, Item, Workload, cross, disambiguated
+from pytest_rwkvperf.core.engine_settings import Setting, in_words
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.text import counted, did_you_mean
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine
-from pytest_rwkvperf.run.options import EVERY, read_share
+from pytest_rwkvperf.run.options import EVERY, MAX_NUMBER, read_share
 from pytest_rwkvperf.worker import native
 
 if TYPE_CHECKING:
@@ -179,18 +181,48 @@ def _meant(quant: str, backends: Sequence[Backend]) -> str:
     return did_you_mean(quant, [*(name for backend in backends for name in backend.quants), *unlisted])
 
 
-def check_chunk(settings: Settings, backends: Sequence[Backend]) -> None:
-    """Refuse a chunk that an engine would compute wrongly.
+def check_settings(settings: Settings, backends: Sequence[Backend]) -> None:
+    """Refuse a setting that an engine does not have, a value that it cannot have, and a chunk computed wrongly.
 
     Raises:
-        OptionError: naming the engine and its limit.
+        OptionError: naming what is allowed.
     """
-    for backend in backends:
-        if settings.chunk and backend.max_chunk and settings.chunk > backend.max_chunk:
+    by_name = {backend.name: backend for backend in backends}
+    for name, given in settings.settings_by_backend.items():
+        if name not in by_name:
+            meant = did_you_mean(name, by_name)
             raise OptionError(
-                f"--rwkv-chunk={settings.chunk} is more than {backend.name} computes rightly; "
-                f"at most {backend.max_chunk}, or leave {backend.name} out of --rwkv-backend"
+                f"--rwkv-set names {name!r}, which --rwkv-backend did not select{meant} ({', '.join(by_name)})"
             )
+        for setting, values in given.items():
+            _check_values(by_name[name], setting, values)
+    for backend in backends:
+        has_own = "chunk" in settings.settings_by_backend.get(backend.name, {})
+        if settings.chunk and not has_own and backend.max_chunk and settings.chunk > backend.max_chunk:
+            raise OptionError(
+                f"--rwkv-chunk={settings.chunk} is more than {backend.name} computes rightly; at most "
+                f"{backend.max_chunk}, by --rwkv-set={backend.name}.chunk={backend.max_chunk} for it alone, or leave "
+                f"{backend.name} out of --rwkv-backend"
+            )
+
+
+def _check_values(backend: Backend, name: str, values: Sequence[str]) -> None:
+    known = settings_of(backend)
+    setting, option = known.get(name), f"--rwkv-set={backend.name}.{name}"
+    if setting is None:
+        listed = "; ".join(f"{each.name} ({each.allowed}): {each.help}" for each in known.values() if not each.refused)
+        raise OptionError(f"{option} is no setting of {backend.name}{did_you_mean(name, known)}; it has {listed}")
+    if setting.refused:
+        raise OptionError(f"{option}: {setting.refused}")
+    for value in values:
+        if not setting.accepts(value):
+            raise OptionError(f"{option}={value!r} cannot be; allowed: {setting.allowed} ({setting.help})")
+
+
+def settings_of(backend: Backend) -> dict[str, Setting]:
+    """What `--rwkv-set` may set of a backend, by name: the chunk, which all have, and its own settings."""
+    chunk = Setting("chunk", "most tokens in one prefill call", numbers=(1, backend.max_chunk or MAX_NUMBER))
+    return {setting.name: setting for setting in (chunk, *backend.settings)}
 
 
 def check_devices(settings: Settings, engines: Sequence[FoundEngine]) -> None:
@@ -210,7 +242,11 @@ def check_devices(settings: Settings, engines: Sequence[FoundEngine]) -> None:
 def items(
     settings: Settings, request: Request, engines: Iterable[FoundEngine], limits: ModelLimits, default_threads: int
 ) -> tuple[Item, ...]:
-    """Every item of a test: cases of each engine that can serve the model, times workloads."""
+    """Every item of a test: cases of each engine that can serve the model, times workloads.
+
+    Raises:
+        OptionError: the settings of a case contradict each other or its device.
+    """
     threads = settings.threads or (default_threads,)
     # Software adapters first: their minimum takes so long that it decides what is left of the budget for the others.
     places = sorted(
@@ -218,13 +254,17 @@ def items(
         key=lambda place: place[1].kind != "software",
     )
     chosen = [
-        (Case(engine.backend.name, limits.name, quant, device.id, count, chunk, protocol), device)
+        (
+            _consistent(Case(engine.backend.name, limits.name, quant, device.id, count, chunk, protocol, own), engine),
+            device,
+        )
         for engine, device in places
         if engine.backend.format in limits.formats
         for protocol in protocols(settings, engine.backend.name)
-        for chunk in [chunk_of(settings, engine.backend, protocol)]
         for quant in _quants(settings, request, engine.backend, device, limits)
         for count in threads
+        for chunk in chunks_of(settings, engine.backend, protocol)
+        for own in combinations(settings, engine.backend.name)
     ]
     return tuple(
         item
@@ -232,6 +272,18 @@ def items(
         for item in cross([case], workloads(settings, request, device, case.protocol))
         if item.case.protocol == "uniform" or native.supported(item.case.backend, item.workload)
     )
+
+
+def _consistent(case: Case, engine: FoundEngine) -> Case:
+    """The case, if its settings can be measured together.
+
+    Raises:
+        OptionError: they cannot.
+    """
+    device = next(device for device in engine.devices if device.id == case.device)
+    if reason := engine.backend.contradiction(case, device):
+        raise OptionError(f"--rwkv-set: {case.backend} on {case.device} with {in_words(case.settings)}: {reason}")
+    return case
 
 
 def workloads(settings: Settings, request: Request, device: Device, protocol: ProtocolName) -> list[Workload]:
@@ -318,10 +370,19 @@ def _is_called(device_id: str, wanted: str) -> bool:
     return device_id in {wanted, f"{wanted}:0"}
 
 
-def chunk_of(settings: Settings, backend: Backend, protocol: ProtocolName = "uniform") -> int:
-    """The chunk asked for, or the engine's usual one, or its own tool's."""
+def chunks_of(settings: Settings, backend: Backend, protocol: ProtocolName = "uniform") -> tuple[int, ...]:
+    """The chunks asked for, of this backend or of all, or the engine's usual one, or its own tool's."""
+    if own := settings.settings_by_backend.get(backend.name, {}).get("chunk"):
+        return tuple(map(int, own))
     usual = backend.standard_chunk
-    return settings.chunk or (native.CHUNKS.get(backend.name, usual) if protocol == "native" else usual)
+    return (settings.chunk or (native.CHUNKS.get(backend.name, usual) if protocol == "native" else usual),)
+
+
+def combinations(settings: Settings, backend: str) -> list[tuple[tuple[str, str], ...]]:
+    """Each combination of the values that a backend's own settings are given, as `Case.settings`; one where none is."""
+    given = {name: values for name, values in settings.settings_by_backend.get(backend, {}).items() if name != "chunk"}
+    names = sorted(given)
+    return [tuple(zip(names, values, strict=True)) for values in product(*(given[name] for name in names))]
 
 
 def _quants(

@@ -48,7 +48,7 @@ class Targets:
         """
         file = self._model.file_of(engine.backend, case.quant)
         model = self._model.model
-        memo = checked.DeepCheckCache(engine.software.identity, file.content_hash, case.quant, device, case.chunk)
+        memo = checked.DeepCheckCache(engine.software.identity, file.content_hash, case, device)
         known = memo.load()
         emulation = engine.backend.emulation(case.quant)
         tools, tells = self._model.tools, engine.backend.tells_logits

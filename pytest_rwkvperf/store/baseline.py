@@ -23,8 +23,8 @@ from pytest_rwkvperf.store.versioned import Format
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSION = 2
-"""2: `software` of an entry."""
+VERSION = 3
+"""2: `software` of an entry. 3: `settings` of a case."""
 
 
 @dataclass(frozen=True, slots=True)

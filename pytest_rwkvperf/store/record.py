@@ -31,7 +31,8 @@ from pytest_rwkvperf.store.versioned import Format
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-VERSION = 2
+VERSION = 3
+"""3: `settings` of a case."""
 
 _YEAR_10000 = 253_402_300_800
 """In Unix seconds: no calendar here goes on."""

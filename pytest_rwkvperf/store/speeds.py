@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.convention import Convention
+from pytest_rwkvperf.core.engine_settings import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,9 +36,11 @@ class Speed:
         return f"{self.series} [{self.convention.id}]"
 
 
-def series_of(backend: str, model: str, quant: str, device: str, threads: str | int, workload: str) -> str:
-    """The name of a case's workload without what its convention says."""
-    return f"{backend} {model} {quant} {device} t{threads} {workload}"
+def series_of(
+    backend: str, model: str, quant: str, device: str, threads: str | int, workload: str, settings: str = ""
+) -> str:
+    """The name of a case's workload without what its convention says; the engine's own settings as in `in_words`."""
+    return f"{backend} {model} {quant} {device} t{threads} {settings} {workload}".replace("  ", " ")
 
 
 def of_items(record: Record) -> Iterator[tuple[Case, RecordedItem, Speed]]:
@@ -45,7 +48,8 @@ def of_items(record: Record) -> Iterator[tuple[Case, RecordedItem, Speed]]:
     for recorded, item in record.items():
         case = recorded.case
         if recorded.measured and item.typical_rate and counts(item):
-            series = series_of(case.backend, case.model, case.quant, case.device, case.threads, item.workload)
+            own = in_words(case.settings)
+            series = series_of(case.backend, case.model, case.quant, case.device, case.threads, item.workload, own)
             convention = Convention.of_case(case, recorded.measured.protocol)
             yield case, item, _speed(item.typical_rate, series, convention)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.cause import Cause
+from pytest_rwkvperf.core.engine_settings import in_words
 from pytest_rwkvperf.core.work import Amount, differences
 from pytest_rwkvperf.stats.verdicts import MIN_CONTENTION
 
@@ -176,6 +177,7 @@ def _settings(old: Facts, new: Facts) -> Iterator[Cause]:
     values = {
         "threads": (old.case.threads, new.case.threads),
         "chunk": (old.case.chunk, new.case.chunk),
+        "own settings": (in_words(old.case.settings) or "none", in_words(new.case.settings) or "none"),
         "protocol": (old.case.protocol, new.case.protocol),
         "model": (old.model_hash[:12], new.model_hash[:12]),
     }

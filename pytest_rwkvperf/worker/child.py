@@ -17,6 +17,7 @@ from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.backends import registry
@@ -67,7 +68,16 @@ class Child:
         }
 
     def open(
-        self, *, location: str, path: str, quant: str, device: str, threads: int, chunk: int, witness: str = ""
+        self,
+        *,
+        location: str,
+        path: str,
+        quant: str,
+        device: str,
+        threads: int,
+        chunk: int,
+        settings: dict[str, str],
+        witness: str = "",
     ) -> dict[str, Any]:
         """Load a model, for a witness if one is named; refuse an engine that is on another device than asked for."""
         backend = self._load_backend(location)
@@ -78,7 +88,7 @@ class Child:
         # Some engines import NumPy with their first logits only, which adds 0.2 s to an unwarmed repetition.
         import_module("numpy")
         started = time.perf_counter_ns()
-        request = OpenRequest(Path(path), quant, device, threads, chunk)
+        request = OpenRequest(Path(path), quant, device, threads, chunk, MappingProxyType(settings))
         opened = backend.open(witnesses.load(witness).watched(request) if witness else request)
         if not isinstance(opened, Program):
             opened.synchronise()

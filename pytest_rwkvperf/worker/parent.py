@@ -175,6 +175,7 @@ class Worker:
             device=case.device,
             threads=case.threads,
             chunk=case.chunk,
+            settings=dict(case.settings),
             witness=witness,
         )
 

@@ -58,7 +58,7 @@ from pytest_rwkvperf.worker.child import Child
 
 location, path, quant, device = sys.argv[1:]
 child = Child()
-child.open(location=location, path=path, quant=quant, device=device, threads=2, chunk=16)
+child.open(location=location, path=path, quant=quant, device=device, threads=2, chunk=16, settings={})
 before = set(sys.modules)
 child.native(workloads=["pp16"])
 print(sorted(set(sys.modules) - before))

@@ -41,6 +41,7 @@ SETTINGS = Settings(
     devices=(),
     threads=(),
     chunk=None,
+    settings_by_backend={},
     suite="auto",
     save="no",
     save_crowded=False,

@@ -33,6 +33,13 @@ def test_options_page_has_every_option() -> None:
         assert f"`{option.ini}`" in page
 
 
+def test_options_page_has_the_settings_of_each_engine() -> None:
+    page = docs_reference.options_page()
+    assert "| `llama-cpp` | `ubatch` | a number from 1 to" in page
+    assert "| `web-rwkv` | `chunk` | a number from 1 to 224 |" in page
+    assert "| `rwkv` | `strategy` |  | not to be set: the package's RWKV-7 class" in page
+
+
 def test_command_page_has_every_subcommand() -> None:
     page = docs_reference.commands()
     assert [name for name in COMMANDS if f"### `rwkvperf {name}" not in page] == []

@@ -252,7 +252,7 @@ class TestSaving:
     ("damage", "complaint"),
     [
         (lambda text: text[: len(text) // 2], "is not valid JSON"),
-        (lambda text: text.replace('"schema": 2', '"schema": 99'), "has schema 99"),
+        (lambda text: text.replace('"schema": 3', '"schema": 99'), "has schema 99"),
     ],
     ids=["truncated", "newer"],
 )

@@ -91,6 +91,17 @@ def test_llama_bench_output_is_read(program: Callable[..., str], tmp_path: Path)
     }  # fmt: skip
 
 
+def test_settings_are_llama_benchs_options(program: Callable[..., str], tmp_path: Path) -> None:
+    path = program("llama-bench", "")
+    own = {"ubatch": "64", "n-gpu-layers": "2", "mmap": "off", "repack": "on", "cpu-mask": "0x3", "flash-attn": "auto"}
+    with pytest.raises(BackendError, match="did not print 5 samples"):
+        executables.LlamaBench(path=path).open(replace(request("cuda:0"), settings=own)).bench(WORKLOADS, silent)
+    (arguments,) = called(tmp_path)
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    names = ("-ub", "-b", "-ngl", "-lm", "--repack", "-C", "-fa")
+    assert [options[name] for name in names] == ["64", "512", "2", "none", "1", "0x3", "auto"]
+
+
 def test_a_gpu_is_named_as_llama_bench_names_it(program: Callable[..., str], tmp_path: Path) -> None:
     backend = executables.LlamaBench(
         path=program("llama-bench", "no rows\n", version="version: 0.5.0-dev (build 1, commit 0c1e570)")

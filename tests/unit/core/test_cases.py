@@ -73,14 +73,35 @@ def test_every_text_is_a_workload_or_refused(text: str) -> None:
 
 def test_the_key_contains_every_field_of_a_case() -> None:
     assert CASE.key == "llama-cpp | synthetic:nano | q8_0 | cpu | threads=2 chunk=512"
-    other = Case("rwkv", "m.pth", "fp32", "cuda:0", 1, 128)
+    other = Case("rwkv", "m.pth", "fp32", "cuda:0", 1, 128, "native", (("ubatch", "8"),))
     changed = [replace(CASE, **{name: value}) for name, value in asdict(other).items()]
-    assert len({CASE.key, *(case.key for case in changed)}) == 7
+    assert len({CASE.key, *(case.key for case in changed)}) == 9
 
 
 def test_ids_are_readable() -> None:
     assert CASE.label == "llama-cpp-q8_0-cpu"
     assert Item(CASE, Workload("generation", 128, 4096)).id == "llama-cpp-q8_0-cpu-tg128@d4096"
+
+
+def test_own_settings_are_part_of_key_id_and_variant() -> None:
+    case = replace(CASE, settings=(("mmap", "off"), ("ubatch", "128")))
+    assert case.key == f"{CASE.key} mmap=off ubatch=128"
+    assert replace(case, protocol="native").key == f"{CASE.key} protocol=native mmap=off ubatch=128"
+    assert case.label == "llama-cpp-q8_0-cpu-mmap-off-ubatch128"
+    assert replace(case, protocol="native").label == "llama-cpp-q8_0-cpu-native-mmap-off-ubatch128"
+    assert case.variant == "q8_0 (mmap=off ubatch=128)"
+    assert replace(case, protocol="native").variant == "q8_0 (native mmap=off ubatch=128)"
+
+
+def test_cases_that_differ_only_in_the_chunk_show_it() -> None:
+    longer = replace(CASE, chunk=1024, settings=(("ubatch", "64"),))
+    shorter = replace(longer, chunk=128)
+    shown = disambiguated([CASE, longer, shorter])
+    assert [case.label for case in shown.values()] == [
+        "llama-cpp-q8_0-cpu",
+        "llama-cpp-q8_0-cpu-chunk1024-ubatch64",
+        "llama-cpp-q8_0-cpu-chunk128-ubatch64",
+    ]
 
 
 def test_cases_that_differ_only_in_threads_show_them() -> None:

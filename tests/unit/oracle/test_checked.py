@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from pytest_rwkvperf.oracle import bounds, checked
 from pytest_rwkvperf.oracle.agreement import Agreement, Deep
 from pytest_rwkvperf.oracle.bounds import Bound
 from pytest_rwkvperf.oracle.checked import DeepCheckCache
+from tests.unit.building import CASE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,9 +22,8 @@ FOUND = Deep(Agreement(finite=True, relative_l2=1e-3, kl=1e-6, top_matches=None)
 KEY: dict[str, Any] = {
     "engine": "1",
     "content_hash": "abc",
-    "quant": "f16",
+    "case": CASE,
     "device": Device("cpu", "CPU", "cpu"),
-    "chunk": 512,
 }
 
 
@@ -46,13 +47,13 @@ def test_stored_result_is_loaded() -> None:
     [
         {"engine": "2"},
         {"content_hash": "abd"},
-        {"quant": "q8_0"},
+        {"case": replace(CASE, quant="f16")},
         {"device": Device("cpu", "CPU", "cpu", "driver 2")},
-        {"chunk": 128},
+        {"case": replace(CASE, chunk=128)},
+        {"case": replace(CASE, settings=(("ubatch", "8"),))},
     ],
-    ids=lambda other: next(iter(other)),
 )
-def test_result_holds_for_one_engine_file_quant_device_and_chunk(other: dict[str, Any]) -> None:
+def test_result_holds_for_one_engine_file_quant_device_chunk_and_settings(other: dict[str, Any]) -> None:
     DeepCheckCache(**KEY).store(FOUND)
     assert DeepCheckCache(**{**KEY, **other}).load() is None
 

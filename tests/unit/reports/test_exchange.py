@@ -30,6 +30,7 @@ FORMATS = {
 RUNS = [make_run(pp512=[400_000_000, 600_000_000 + step], tg128=[10**9, 15 * 10**8 + step]) for step in (0, 10**7)]
 UNIFORM = recorded(make_record(*RUNS))
 NATIVE = recorded(make_record(*RUNS, case=replace(CASE, protocol="native", chunk=128)))
+SET = recorded(make_record(*RUNS, case=replace(CASE, settings=(("mmap", "off"), ("ubatch", "64")))))
 RECORD = report_record(UNIFORM, NATIVE, commit="0123456789abcdef")
 PP512 = "llama-cpp synthetic:nano q8_0 cpu t2 pp512 [rwkvperf:uniform:v1:steady:c512]"
 EVERY = pytest.mark.parametrize("form", FORMATS)
@@ -62,6 +63,16 @@ def test_every_series_reads_back_with_its_convention_and_interval(form: str) -> 
         if form != "otava":  # it has no intervals
             assert speed.low == pytest.approx(rate.low, rel=1e-5)
             assert speed.high == pytest.approx(rate.high, rel=1e-5)
+
+
+@EVERY
+def test_own_settings_are_part_of_a_series(form: str) -> None:
+    found = exchanged.parse(text_of(form, report_record(UNIFORM, SET)), Path("file"))
+    assert found is not None
+    assert [speed.series for speed in found if "pp512" in speed.series] == [
+        "llama-cpp synthetic:nano q8_0 cpu t2 pp512",
+        "llama-cpp synthetic:nano q8_0 cpu t2 mmap=off ubatch=64 pp512",
+    ]
 
 
 def test_bencher_gets_its_metric_format() -> None:

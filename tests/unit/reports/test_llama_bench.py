@@ -93,6 +93,20 @@ def test_gpu_has_layers_and_other_engines_their_name() -> None:
     assert [line.split("|")[4].strip() for line in table[2::2]] == ["CPU", "web-rwkv Vulkan"]
 
 
+def test_own_settings_of_llama_cpp_are_in_its_fields_and_columns() -> None:
+    values = (("cpu-mask", "0x3"), ("flash-attn", "off"), ("mmap", "off"), ("poll", "0"), ("repack", "off"))
+    swept = [replace(F16, settings=(*values, ("ubatch", size))) for size in ("8", "64")]
+    record = report_record(*(recorded(case(each)) for each in swept))
+    small, _, large, _ = json.loads(llama_bench.JSON.render(record, "en")[""])
+    names = ("n_batch", "n_ubatch", "cpu_mask", "flash_attn", "load_mode", "poll", "repack")
+    assert [small[name] for name in names] == [512, 8, "0x3", 0, "none", 0, False]
+    assert large["n_ubatch"] == 64
+    header, _, first, *_ = llama_bench.MARKDOWN.render(record, "en")[""].splitlines()
+    columns = [cell.strip() for cell in header.split("|")]
+    assert columns[5:-3] == ["threads", "cpu_mask", "poll", "n_ubatch", "fa", "lm", "rpk"]
+    assert [cell.strip() for cell in first.split("|")][5:-3] == ["2", "0x3", "0", "8", "0", "none", "0"]
+
+
 # The program llama-bench as a backend
 
 TOLD = {"llama-bench": "unknown", "build": "0c1e570 (1)", "backends": "CPU", "cpu_info": "AMD EPYC"}

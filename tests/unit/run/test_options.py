@@ -75,6 +75,7 @@ INI = {
     "rwkv_device": "cuda:0",
     "rwkv_threads": "3",
     "rwkv_chunk": "64",
+    "rwkv_set": "llama-cpp.ubatch=8,64",
     "rwkv_suite": "no",
     "rwkv_save_baseline": "replace",
     "rwkv_baseline_dir": "from-ini",
@@ -108,6 +109,7 @@ def test_every_option_has_an_ini_twin(pytester: pytest.Pytester) -> None:
         devices=("cuda:0",),
         threads=(3,),
         chunk=64,
+        settings_by_backend={"llama-cpp": {"ubatch": ("8", "64")}},
         suite="no",
         save="replace",
         save_crowded=False,
@@ -140,6 +142,7 @@ COMMAND_LINE = {
     "--rwkv-device": ("cpu", "devices", ("cpu",)),
     "--rwkv-threads": ("1,2", "threads", (1, 2)),
     "--rwkv-chunk": ("32", "chunk", 32),
+    "--rwkv-set": ("rwkv.chunk=8", "settings_by_backend", {"rwkv": {"chunk": ("8",)}}),
     "--rwkv-false-alarms": ("3%", "false_alarms", 0.03),
     "--rwkv-wrong-pass": ("4%", "wrong_pass", 0.04),
     "--rwkv-suite": ("yes", "suite", "yes"),
@@ -398,6 +401,27 @@ def test_an_unknown_report_format_is_refused(text: str, hint: str) -> None:
     with pytest.raises(OptionError, match="--rwkv-report") as caught:
         read(report=text)
     assert hint in str(caught.value)
+
+
+def test_settings_of_engines_may_be_repeated_in_every_form(pytester: pytest.Pytester) -> None:
+    given = ["--rwkv-set=llama-cpp.ubatch=8,64", "--rwkv-set", "web-rwkv.chunk=32", "--rwkv-set=llama-cpp.mmap=off"]
+    expected = {"llama-cpp": {"ubatch": ("8", "64"), "mmap": ("off",)}, "web-rwkv": {"chunk": ("32",)}}
+    assert options.read(pytester.parseconfig(*given)).settings_by_backend == expected
+    pytester.makeini("[pytest]\nrwkv_set =\n  llama-cpp.ubatch=8,64\n  web-rwkv.chunk=32\n  llama-cpp.mmap=off\n")
+    assert options.read(pytester.parseconfig()).settings_by_backend == expected
+
+
+def test_a_setting_named_twice_has_all_values_once() -> None:
+    assert options.read_sets(["a.b=1, 2", "", " a.b = 2,3 ", "x.y.z=p q"]) == {
+        "a": {"b": ("1", "2", "3")},
+        "x.y": {"z": ("p q",)},
+    }
+
+
+@pytest.mark.parametrize("text", ["llama-cpp", "ubatch=8", ".ubatch=8", "llama-cpp.=8", "llama-cpp.ubatch", "a.b=,"])
+def test_a_setting_without_backend_name_or_value_is_refused(text: str) -> None:
+    with pytest.raises(OptionError, match=r"is not understood; write for example llama-cpp.ubatch=128,512"):
+        options.read_sets([text])
 
 
 def test_two_lines_of_an_ini_file_are_two_reports(pytester: pytest.Pytester) -> None:

@@ -19,9 +19,9 @@ from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine
 from pytest_rwkvperf.run.selection import (
     ModelLimits,
     Request,
-    check_chunk,
     check_devices,
     check_quants,
+    check_settings,
     crowded_threads,
     devices,
     items,
@@ -322,10 +322,84 @@ def test_a_backends_quants_narrow_its_marker() -> None:
 def test_an_unsupported_chunk_is_refused() -> None:
     limit = web_rwkv.BACKEND.max_chunk
     assert limit is not None
-    check_chunk(replace(DEFAULTS, chunk=limit), BACKENDS)
-    check_chunk(replace(DEFAULTS, chunk=limit + 1), BACKENDS[:2])
+    check_settings(replace(DEFAULTS, chunk=limit), BACKENDS)
+    check_settings(replace(DEFAULTS, chunk=limit + 1), BACKENDS[:2])
     with pytest.raises(OptionError, match=f"--rwkv-chunk={limit + 1} .* web-rwkv computes rightly; at most {limit},"):
-        check_chunk(replace(DEFAULTS, chunk=limit + 1), BACKENDS)
+        check_settings(replace(DEFAULTS, chunk=limit + 1), BACKENDS)
+
+
+def with_set(backend: str, **values: tuple[str, ...]) -> Settings:
+    given = {name.replace("_", "-"): each for name, each in values.items()}
+    return replace(DEFAULTS, settings_by_backend={backend: given}, workloads=("pp16",))
+
+
+def test_every_combination_of_an_engines_own_settings_is_a_case() -> None:
+    swept = replace(with_set("llama-cpp", ubatch=("8", "64"), mmap=("off",)), quants=("f16", "int8"))
+    assert chosen(swept) == [
+        "web-rwkv-int8-vulkan:0-pp16",
+        "llama-cpp-f16-cpu-mmap-off-ubatch8-pp16",
+        "llama-cpp-f16-cpu-mmap-off-ubatch64-pp16",
+    ]
+
+
+def test_an_engines_own_chunk_goes_before_the_common_one() -> None:
+    swept = replace(with_set("web-rwkv", chunk=("32", "64")), chunk=128)
+    found = items(swept, Request(), ALL, ANY_FORMAT, default_threads=2)
+    assert {item.case.chunk for item in found if item.case.backend == "web-rwkv"} == {32, 64}
+    assert {item.case.chunk for item in found if item.case.backend != "web-rwkv"} == {128}
+    assert all(item.case.settings == () for item in found)
+    check_settings(replace(swept, chunk=999), BACKENDS)
+
+
+@pytest.mark.parametrize(
+    ("backend", "name", "value", "told"),
+    [
+        (
+            "llama.cpp",
+            "ubatch",
+            "8",
+            r"names 'llama.cpp', which --rwkv-backend did not select .did you mean 'llama-cpp'",
+        ),
+        (
+            "llama-cpp",
+            "u-batch",
+            "8",
+            r"llama-cpp.u-batch is no setting of llama-cpp .did you mean 'ubatch'.*chunk .*mmap",
+        ),
+        ("llama-cpp", "ubatch", "0", "llama-cpp.ubatch='0' cannot be; allowed: a number from 1 to 9999999 .tokens"),
+        ("llama-cpp", "mmap", "no", "allowed: off, on"),
+        ("llama-cpp", "cpu-mask", "3", "such as 0x3"),
+        ("llama-cpp", "ctk", "q8_0", "RWKV has no KV cache"),
+        ("llama-cpp", "batch", "64", "is the chunk here"),
+        ("rwkv", "strategy", "cuda fp16 *20 -> cpu fp32", "puts every layer there"),
+        ("rwkv", "chunk", "0", "rwkv.chunk='0' cannot be"),
+        ("web-rwkv", "chunk", "225", "a number from 1 to 224"),
+        ("web-rwkv", "token-chunk-size", "64", "it is the chunk"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_what_is_allowed(backend: str, name: str, value: str, told: str) -> None:
+    with pytest.raises(OptionError, match=told) as caught:
+        check_settings(with_set(backend, **{name: (value,)}), BACKENDS)
+    assert str(caught.value).startswith("--rwkv-set")
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"ubatch": ("64", "128"), "chunk": ("64",)}, "with ubatch=128: ubatch is at most the chunk, 64 tokens"),
+        ({"n_gpu_layers": ("2",)}, "llama-cpp on cpu with n-gpu-layers=2: layers are put on a GPU"),
+        ({"cpu_mask": ("0x" + "f" * 100,)}, "this process may use the processors 0x"),
+    ],
+)
+def test_settings_that_mean_nothing_together_are_refused(values: dict[str, tuple[str, ...]], told: str) -> None:
+    with pytest.raises(OptionError, match=told):
+        chosen(with_set("llama-cpp", **values), engines=(LLAMA,))
+
+
+def test_layers_are_put_on_a_gpu() -> None:
+    assert chosen(with_set("llama-cpp", n_gpu_layers=("0", "20")), engines=(found(llama_cpp.BACKEND, GPU),))[-1:] == [
+        "llama-cpp-q8_0-cuda:0-n-gpu-layers20-pp16"
+    ]
 
 
 def test_a_given_chunk_applies_to_every_engine() -> None:

@@ -44,7 +44,7 @@ def with_value(value: object, *path: str | int) -> str:
 def test_a_record_survives_a_round_trip_with_its_schema_first_and_times_on_one_line() -> None:
     text = records.dumps(FULL)
     assert records.loads(text, PATH) == FULL
-    assert text.startswith('{\n  "schema": 2,\n')
+    assert text.startswith('{\n  "schema": 3,\n')
     assert '"token_nanoseconds": [10000000, 10000000, 10000000, 10000000]' in text
 
 
@@ -64,7 +64,7 @@ def test_fields_with_a_default_may_be_absent() -> None:
         ("", "not valid JSON"),
         ("[]", "no valid schema number"),
         (with_value(True, "schema"), "no valid schema number"),  # noqa: FBT003 - a JSON value
-        (with_value(3, "schema"), "schema 3, this release reads up to 2; upgrade"),
+        (with_value(4, "schema"), "schema 4, this release reads up to 3; upgrade"),
         (with_value("a minute", "seconds"), "$.seconds"),
         (with_value(math.nan, "seconds"), "NaN is not a number"),
         (with_value(0, "seconds").replace('"seconds": 0', '"seconds": 1e999'), "too large"),
@@ -125,7 +125,7 @@ def test_a_validator_accepts_records_and_refuses_invalid_ones() -> None:
     validator = jsonschema.Draft202012Validator(schema)
     validator.validate(json.loads(records.dumps(FULL)))
     for text in (
-        with_value(3, "schema"),
+        with_value(4, "schema"),
         with_value(9, "speed"),
         with_value("a minute", "seconds"),
         with_value("FASTER", "cases", 0, "items", 0, "verdict"),

@@ -118,10 +118,11 @@ def test_settings_and_machine_come_last() -> None:
     system = System("Debian", "3.11", 8 << 30, {"NVIDIA driver": "580"})
     old = explaining.of_record(RECORD, HERE, system)
     busy = replace(RECORD.conditions, foreign=0.4)
-    changed = replace(RECORD, conditions=busy, case=replace(CASE, threads=4))
+    changed = replace(RECORD, conditions=busy, case=replace(CASE, threads=4, settings=(("mmap", "off"),)))
     new = explaining.of_record(changed, there, replace(system, drivers={"NVIDIA driver": "590"}))
     assert [(cause.kind, str(cause)) for cause in explaining.causes(old, new, "pp512")] == [
         ("settings", "threads 2 → 4"),
+        ("settings", "own settings none → mmap=off"),
         ("machine", "cpu Model of processor → Another processor"),
         ("machine", "gpus none → GPU 24 GiB"),
         ("machine", "NVIDIA driver 580 → 590"),
