@@ -150,3 +150,13 @@ def test_a_damaged_record_is_as_good_as_none(content: str, tmp_path: Path) -> No
 def test_a_record_comes_back(tmp_path: Path) -> None:
     cache.write_json(tmp_path / "record.json", {"name": "模型"})
     assert cache.read_json(tmp_path / "record.json") == {"name": "模型"}
+
+
+def test_a_record_of_another_user_is_as_good_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.write_json(tmp_path / "record.json", {"name": "x"})
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "read_text", refuse)
+    assert cache.read_json(tmp_path / "record.json") is None

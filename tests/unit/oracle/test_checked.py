@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -74,4 +75,14 @@ def test_unreadable_result_is_ignored(text: str, cache: Path) -> None:
     DeepCheckCache(**KEY).store(FOUND)
     (note,) = (cache / "parity").iterdir()
     note.write_text(text, encoding="utf-8")
+    assert DeepCheckCache(**KEY).load() is None
+
+
+def test_a_result_of_another_user_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    DeepCheckCache(**KEY).store(FOUND)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "read_bytes", refuse)
     assert DeepCheckCache(**KEY).load() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,3 +104,12 @@ def test_partial_result_of_a_failed_oracle_is_not_used(file: ModelFile) -> None:
     (path,) = expected.logits_files(file, "", deep=False, solver=solver)
     assert np.load(path)[0] == 2
     assert [*path.parent.glob("*.npy*")] == [path]
+
+
+def test_logits_of_another_user_are_computed_again(file: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    solver = Counting()
+    (path,) = expected.logits_files(file, "", deep=False, solver=solver)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda place, mode: place != path and access(place, mode))
+    assert expected.logits_files(file, "", deep=False, solver=solver) == [path]
+    assert len(solver.asked) == 2
