@@ -17,43 +17,62 @@ WorkloadKind = Literal["prefill", "generation"]
 ProtocolName = Literal["uniform", "native"]
 """How a case is timed: `uniform`, alike for all engines, or `native`, as the engine's own tool does."""
 
-_WORKLOAD = re.compile(r"(?P<kind>pp|tg)(?P<tokens>[1-9]\d{0,6})(?:@d(?P<depth>[1-9]\d{0,6}))?", re.ASCII)
+_WORKLOAD = re.compile(
+    r"(?P<kind>pp|tg)(?P<tokens>[1-9]\d{0,6})"
+    r"(?:@d(?P<depth>[1-9]\d{0,6}))?(?:@b(?P<batch>[1-9]\d{0,4}))?(?:@d(?P<depth_last>[1-9]\d{0,6}))?",
+    re.ASCII,
+)
 _KINDS: dict[str, WorkloadKind] = {"pp": "prefill", "tg": "generation"}
 _PREFIXES: dict[WorkloadKind, str] = {kind: prefix for prefix, kind in _KINDS.items()}
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Workload:
-    """Prefill or generation of `tokens` tokens, after `depth` tokens of context outside the clock."""
+    """Prefill or generation of `tokens` tokens, after `depth` tokens of context outside the clock.
+
+    `batch` sequences do this together; `tokens` and `depth` are those of each sequence.
+    """
 
     kind: WorkloadKind
     tokens: int
     depth: int = 0
+    batch: int = 1
 
     @classmethod
     def parse(cls, text: str) -> Workload:
-        """Read `pp512`, `tg128` or `tg128@d4096`.
+        """Read `pp512`, `tg128`, `tg128@d4096`, `tg128@b8` or `tg128@d4096@b8`; `@b1` says the same as nothing.
 
         Raises:
             OptionError: the text is none of these.
         """
         match = _WORKLOAD.fullmatch(text.strip())
-        if match is None:
+        if match is None or (match["depth"] and match["depth_last"]):
             message = (
                 f"workload {text!r} is not understood; write ppN (prefill of N tokens) or tgN (generation), "
-                "with @dN for N tokens of context before it, for example pp512, tg128 or tg128@d4096"
+                "with @dN for N tokens of context before it and @bN for N sequences at once, "
+                "for example pp512, tg128, tg128@d4096 or tg128@b8"
             )
             raise OptionError(message)
-        return cls(_KINDS[match["kind"]], int(match["tokens"]), int(match["depth"] or 0))
+        depth = int(match["depth"] or match["depth_last"] or 0)
+        return cls(_KINDS[match["kind"]], int(match["tokens"]), depth, int(match["batch"] or 1))
 
     @staticmethod
     def is_name(text: str) -> bool:
-        """Whether `str` of a workload gives this text; `parse` also takes blanks around it."""
-        return _WORKLOAD.fullmatch(text) is not None
+        """Whether `str` of a workload gives this text; `parse` also takes blanks, `@b1` and another order."""
+        try:
+            return str(Workload.parse(text)) == text
+        except OptionError:
+            return False
+
+    @property
+    def total_tokens(self) -> int:
+        """Of all sequences."""
+        return self.tokens * self.batch
 
     def __str__(self) -> str:
         depth = f"@d{self.depth}" if self.depth else ""
-        return f"{_PREFIXES[self.kind]}{self.tokens}{depth}"
+        batch = f"@b{self.batch}" if self.batch > 1 else ""
+        return f"{_PREFIXES[self.kind]}{self.tokens}{depth}{batch}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,58 @@ class Engine(Protocol):
         """The last token's logits on the host: float32 [vocabulary]; valid until the next call."""
 
 
+class Batch(Protocol):
+    """Sequences with a recurrent state each, which advance together. Calls may only queue work, as an `Engine`'s."""
+
+    @property
+    def sequences(self) -> int:
+        """How many there are."""
+
+    def clear(self) -> None:
+        """Reset all states to their initial value."""
+
+    def clear_sequence(self, sequence: int) -> None:
+        """Reset one sequence's state; the others stay as they are."""
+
+    def save_state(self) -> Any:  # noqa: ANN401 - each engine's own
+        """A copy of all states that later calls do not change, for `load_state`; waits for queued work."""
+
+    def load_state(self, state: Any) -> None:  # noqa: ANN401 - each engine's own
+        """Restore all states from `save_state`'s copy, which can be used again."""
+
+    def prefill(self, tokens: Sequence[Sequence[int]]) -> None:
+        """Advance sequence i by `tokens[i]` in one call; an empty one leaves its sequence as it is.
+
+        In all at most `chunk` tokens, or one for every sequence where there are more sequences than that.
+        """
+
+    def decode(self, tokens: Sequence[int]) -> None:
+        """Advance each sequence by one token along the engine's generation path."""
+
+    def synchronise(self) -> None:
+        """Wait until the device has finished everything queued."""
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """Each sequence's last logits on the host: float32 [sequences, vocabulary]; valid until the next call.
+
+        The row of a sequence that the last call did not advance is undefined.
+        """
+
+
+@runtime_checkable
+class Batching(Protocol):
+    """An engine that can advance several sequences together; its backend's `max_batch` is more than 1."""
+
+    def batch(self, sequences: int) -> Batch:
+        """Sequences of the same weights, with cleared states; the engine's own single sequence is untouched by them.
+
+        At most one batch is alive: making another one frees the last.
+
+        Raises:
+            BackendError: the engine refused, for instance for want of memory.
+        """
+
+
 @runtime_checkable
 class CompilesKernels(Protocol):
     """An engine that compiles kernels of its own when it is opened."""
@@ -178,6 +230,10 @@ class Backend(Protocol):
         """How long pip takes at most to build the engine from source, in seconds; for estimates."""
 
     @property
+    def max_batch(self) -> int:
+        """Most sequences that the engine advances together; with more than 1 it has `Batching`."""
+
+    @property
     def tells_logits(self) -> bool:
         """Whether `open` gives an Engine, whose answers can be checked; False for a Program."""
 
@@ -225,6 +281,7 @@ class BackendDefaults:
 
     max_chunk: int | None = None
     settings: tuple[Setting, ...] = ()
+    max_batch: int = 1
     distributions: tuple[str, ...] = ()
     install_seconds: float = 60.0
     tells_logits: bool = True
