@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -148,7 +149,13 @@ class LlamaCppEngine:
     def __init__(self, request: OpenRequest, handle: int, device: Device) -> None:
         self._lib: Any = import_module("llama_cpp.llama_cpp")
         self.device = device
+        self._request = request
         self._lib.llama_backend_init()
+        self._on_node: Any = None
+        if (on_node := request.on_node) is not None:
+            self._on_node = self._lib.ggml_backend_sched_eval_callback(
+                lambda tensor, asked, _data: on_node(tensor, asked)
+            )
         self._model = self._load(request, handle)
         self._context = self._lib.llama_init_from_model(self._model, self._context_params(request))
         if not self._context:
@@ -160,6 +167,33 @@ class LlamaCppEngine:
         # llama_batch_get_one keeps a pointer only: without this reference llama_decode fails with -1.
         self._tokens: Any = None
         self._views: dict[int, npt.NDArray[np.float32]] = {}
+        self._batch: LlamaCppBatch | None = None
+
+    def batch(self, sequences: int) -> LlamaCppBatch:
+        """A second context on the same model, made as llama-batched-bench makes its own.
+
+        Source: tools/batched-bench/batched-bench.cpp.
+        """
+        if self._batch is not None:
+            self._batch.free()
+            self._batch = None
+        params = self._context_params(self._request)
+        params.n_seq_max = sequences
+        # Without kv_unified each sequence has its own part of n_ctx, which again only bounds its position counter.
+        params.n_ctx *= sequences
+        params.n_batch = max(params.n_batch, sequences)
+        if "ubatch" not in self._request.settings:
+            params.n_ubatch = params.n_batch
+        context = self._lib.llama_init_from_model(self._model, params)
+        if not context:
+            most = self._lib.llama_max_parallel_sequences()
+            raise BackendError(
+                f"llama.cpp could not make a context for {sequences} sequences, of which it allows {most}; "
+                "if these are fewer, the memory did not suffice: its reason is in the worker's last lines"
+            )
+        llama_settings.attach_threads(context, ggml(), self._request.settings, self._request.threads)
+        self._batch = LlamaCppBatch(self._lib, context, sequences, self.vocabulary)
+        return self._batch
 
     def _load(self, request: OpenRequest, handle: int) -> Any:  # noqa: ANN401 - an opaque pointer
         params = self._lib.llama_model_default_params()
@@ -188,10 +222,7 @@ class LlamaCppEngine:
         params.offload_kqv = params.op_offload = self.device.kind != "cpu"
         params.no_perf = True
         llama_settings.apply_to_context(params, request.settings)
-        if (on_node := request.on_node) is not None:
-            self._on_node = self._lib.ggml_backend_sched_eval_callback(
-                lambda tensor, asked, _data: on_node(tensor, asked)
-            )
+        if self._on_node is not None:
             params.cb_eval = self._on_node
         return params
 
@@ -202,19 +233,11 @@ class LlamaCppEngine:
 
     def save_state(self) -> Any:  # noqa: ANN401 - a ctypes array
         """The only sequence's state and position in host memory, as llama.cpp serializes them."""
-        size = self._lib.llama_state_seq_get_size(self._context, _SEQUENCE)
-        state = (ctypes.c_uint8 * size)()
-        copied = self._lib.llama_state_seq_get_data(self._context, state, size, _SEQUENCE)
-        if not size or copied != size:  # 0 for any error
-            raise BackendError(f"llama.cpp copied {copied} of the state's {size} bytes; its reason is in its log")
-        return state
+        return _saved(self._lib, self._context, _SEQUENCE)
 
     def load_state(self, state: Any) -> None:  # noqa: ANN401 - a ctypes array
         """What llama-bench does before each repetition at a depth (tools/llama-bench/llama-bench.cpp)."""
-        size = len(state)
-        read = self._lib.llama_state_seq_set_data(self._context, state, size, _SEQUENCE)
-        if read != size:
-            raise BackendError(f"llama.cpp took {read} of a saved state's {size} bytes; its reason is in its log")
+        _restore(self._lib, self._context, _SEQUENCE, state)
 
     def prefill(self, tokens: Sequence[int]) -> None:
         """One llama_decode of the whole chunk, logits for its last token."""
@@ -249,6 +272,133 @@ class LlamaCppEngine:
         return self._views[address]
 
 
+def _saved(library: Any, context: Any, sequence: int) -> Any:  # noqa: ANN401 - ctypes
+    """A sequence's state and position in host memory, as llama.cpp serializes them."""
+    size = library.llama_state_seq_get_size(context, sequence)
+    state = (ctypes.c_uint8 * size)()
+    copied = library.llama_state_seq_get_data(context, state, size, sequence)
+    if not size or copied != size:  # 0 for any error
+        raise BackendError(f"llama.cpp copied {copied} of the state's {size} bytes; its reason is in its log")
+    return state
+
+
+def _restore(library: Any, context: Any, sequence: int, state: Any) -> None:  # noqa: ANN401 - ctypes
+    """Give a sequence a saved state."""
+    size = len(state)
+    read = library.llama_state_seq_set_data(context, state, size, sequence)
+    if read != size:
+        raise BackendError(f"llama.cpp took {read} of a saved state's {size} bytes; its reason is in its log")
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """A llama_batch for parts of certain lengths, and the arrays that it points to."""
+
+    batch: Any
+    tokens: Any
+    positions: Any
+    kept: tuple[Any, ...]
+
+
+class LlamaCppBatch:
+    """Sequences of one context. Calls of the same lengths share a llama_batch, of which only contents are replaced."""
+
+    def __init__(self, library: Any, context: Any, sequences: int, vocabulary: int) -> None:  # noqa: ANN401 - ctypes
+        self.sequences = sequences
+        self._lib, self._context = library, context
+        self._vocabulary = vocabulary
+        self._memory = library.llama_get_memory(context)
+        self._positions = [0] * sequences
+        self._advanced: list[int] = []
+        self._ids = (ctypes.c_int32 * sequences)(*range(sequences))
+        self._laid_out = lru_cache(maxsize=8)(self._lay_out)
+
+    def free(self) -> None:
+        """End the context; nothing else may be called afterwards."""
+        self._lib.llama_free(self._context)
+
+    def clear(self) -> None:
+        """Zero all states, data included."""
+        self._lib.llama_memory_clear(self._memory, True)  # noqa: FBT003 - positional in C
+        self.synchronise()
+        self._positions = [0] * self.sequences
+
+    def clear_sequence(self, sequence: int) -> None:
+        """Remove the sequence; its next token begins with a zeroed state."""
+        if not self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1):
+            raise BackendError(f"llama.cpp could not clear sequence {sequence}; its reason is in its log")
+        self._positions[sequence] = 0
+
+    def save_state(self) -> tuple[list[Any], list[int]]:
+        """Each sequence's state, and its position."""
+        states = [_saved(self._lib, self._context, each) for each in range(self.sequences)]
+        return states, list(self._positions)
+
+    def load_state(self, state: tuple[list[Any], list[int]]) -> None:
+        """Put each sequence's state into the emptied memory, so that all lie in the order of their numbers."""
+        states, positions = state
+        self.clear()
+        for sequence, own in enumerate(states):
+            _restore(self._lib, self._context, sequence, own)
+        self._positions = list(positions)
+
+    def prefill(self, tokens: Sequence[Sequence[int]]) -> None:
+        """One llama_decode of all parts, logits for the last token of each."""
+        self._decode(self._laid_out(tuple(map(len, tokens))), tokens)
+
+    def decode(self, tokens: Sequence[int]) -> None:
+        """One llama_decode of a token of each sequence."""
+        self._decode(self._laid_out((1,) * self.sequences), [(token,) for token in tokens])
+
+    def _decode(self, layout: _Layout, tokens: Sequence[Sequence[int]]) -> None:
+        layout.tokens[:] = [token for part in tokens for token in part]
+        starts = self._positions
+        layout.positions[:] = [
+            start + index for start, part in zip(starts, tokens, strict=True) for index in range(len(part))
+        ]
+        status = self._lib.llama_decode(self._context, layout.batch)
+        if status != 0:
+            raise BackendError(
+                f"llama_decode returned {status} for {len(layout.tokens)} tokens of {self.sequences} sequences"
+            )
+        self._positions = [start + len(part) for start, part in zip(starts, tokens, strict=True)]
+        self._advanced = [sequence for sequence, part in enumerate(tokens) if part]
+
+    def _lay_out(self, lengths: tuple[int, ...]) -> _Layout:
+        owners = [sequence for sequence, length in enumerate(lengths) for _ in range(length)]
+        count = len(owners)
+        tokens, positions = (ctypes.c_int32 * count)(), (ctypes.c_int32 * count)()
+        each_has = (ctypes.c_int32 * count)(*[1] * count)
+        pointer = ctypes.POINTER(ctypes.c_int32)
+        size = ctypes.sizeof(ctypes.c_int32)
+        owned_by = (pointer * count)(
+            *(ctypes.cast(ctypes.byref(self._ids, size * sequence), pointer) for sequence in owners)
+        )
+        is_last = [owner != following for owner, following in zip(owners, [*owners[1:], -1], strict=True)]
+        wanted = (ctypes.c_int8 * count)(*is_last)
+        batch = self._lib.llama_batch(count, tokens, None, positions, each_has, owned_by, wanted)
+        return _Layout(batch, tokens, positions, (each_has, owned_by, wanted))
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        self._lib.llama_synchronize(self._context)
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """float32 [sequences, vocabulary]: a view of llama.cpp's memory where the last call advanced all of them.
+
+        llama_get_logits waits for the device, and has a row for each wanted token in the order of the batch.
+        """
+        import numpy as np
+
+        pointer = self._lib.llama_get_logits(self._context)
+        rows = np.ctypeslib.as_array(pointer, shape=(len(self._advanced), self._vocabulary))
+        if len(self._advanced) == self.sequences:
+            return rows
+        spread = np.full((self.sequences, self._vocabulary), np.nan, np.float32)
+        spread[self._advanced] = rows
+        return spread
+
+
 @dataclass(frozen=True, slots=True)
 class LlamaCpp(BackendDefaults):
     """The engine of the guide's third method."""
@@ -258,6 +408,7 @@ class LlamaCpp(BackendDefaults):
     install: str = "pip install llama-cpp-python  (compiles for 6 to 12 minutes; needs a C++ compiler)"
     no_device: str = "reinstall llama-cpp-python"
     standard_chunk: int = 512
+    max_batch: int = 256  # LLAMA_MAX_SEQ, src/llama-cparams.h
     quants: tuple[str, ...] = tuple(FILE_TYPES)
     settings: tuple[Setting, ...] = llama_settings.SETTINGS
     distributions: tuple[str, ...] = ("llama-cpp-python",)

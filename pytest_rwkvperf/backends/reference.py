@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,55 @@ class ReferenceEngine:
         """float32 [vocabulary]."""
         return self._logits
 
+    def batch(self, sequences: int) -> ReferenceBatch:
+        """Oracles of the same weights."""
+        return ReferenceBatch(self._oracle, sequences)
+
+
+class ReferenceBatch:
+    """An oracle for each sequence, run one after the other: right rather than fast."""
+
+    def __init__(self, oracle: Oracle, sequences: int) -> None:
+        self.sequences = sequences
+        self._oracles = [copy(oracle) for _ in range(sequences)]
+        self._logits = np.full((sequences, oracle.shape.vocabulary), np.nan, np.float32)
+        self.clear()
+
+    def clear(self) -> None:
+        """Zero all states."""
+        for oracle in self._oracles:
+            oracle.clear()
+
+    def clear_sequence(self, sequence: int) -> None:
+        """Zero one state."""
+        self._oracles[sequence].clear()
+
+    def save_state(self) -> list[list[LayerState]]:
+        """A copy of every sequence's."""
+        return [deepcopy(oracle.state) for oracle in self._oracles]
+
+    def load_state(self, state: list[list[LayerState]]) -> None:
+        """Copies again, because the oracles compute in place."""
+        for oracle, own in zip(self._oracles, state, strict=True):
+            oracle.state = deepcopy(own)
+
+    def prefill(self, tokens: Sequence[Sequence[int]]) -> None:
+        """One pass over each sequence's part."""
+        for sequence, part in enumerate(tokens):
+            if part:
+                self._logits[sequence] = self._oracles[sequence].forward(part)
+
+    def decode(self, tokens: Sequence[int]) -> None:
+        """One pass over a token of each sequence."""
+        self.prefill([[token] for token in tokens])
+
+    def synchronise(self) -> None:
+        """NumPy queues nothing."""
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """float32 [sequences, vocabulary]."""
+        return self._logits
+
 
 @dataclass(frozen=True, slots=True)
 class ReferenceBackend(BackendDefaults):
@@ -66,6 +115,7 @@ class ReferenceBackend(BackendDefaults):
     install: str = "pip install numpy"
     no_device: str = "reinstall pytest-rwkvperf"
     standard_chunk: int = 512
+    max_batch: int = 256
     quants: tuple[str, ...] = ("fp32",)
 
     def accepts(self, quant: str) -> bool:

@@ -22,65 +22,88 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from pytest_rwkvperf.core.engine import Backend, Device, Engine, OpenRequest
+    from pytest_rwkvperf.core.engine import Backend, Batch, Device, Engine, OpenRequest
 
 NAME = "planted"
 WITHIN, SLOWDOWN = "RWKVPERF_PLANTED_IN", "RWKVPERF_PLANTED_SLOWDOWN"
 
 
-class PlantedEngine:
-    """An engine with every forward call `factor` times as long, and everything else as it is."""
+class _Slowed:
+    """Every forward call of an engine or a batch `factor` times as long, and everything else as it is."""
 
-    def __init__(self, engine: Engine, factor: float) -> None:
-        self._engine = engine
+    def __init__(self, slowed: Engine | Batch, factor: float) -> None:
+        self._within: Any = slowed
         self.factor = factor
-
-    @property
-    def vocabulary(self) -> int:
-        """Length of the logits."""
-        return self._engine.vocabulary
-
-    @property
-    def device(self) -> Device:
-        """The device that really holds the model."""
-        return self._engine.device
 
     def clear(self) -> None:
         """Reset the state."""
-        self._engine.clear()
+        self._within.clear()
 
     def save_state(self) -> Any:  # noqa: ANN401 - the engine's own
         """A copy of the state."""
-        return self._engine.save_state()
+        return self._within.save_state()
 
     def load_state(self, state: Any) -> None:  # noqa: ANN401 - the engine's own
         """Restore a copy."""
-        self._engine.load_state(state)
+        self._within.load_state(state)
 
-    def prefill(self, tokens: Sequence[int]) -> None:
+    def prefill(self, tokens: Sequence[Any]) -> None:
         """One slowed call for the whole chunk."""
-        self.slowed(lambda: self._engine.prefill(tokens))
+        self.slowed(lambda: self._within.prefill(tokens))
 
-    def decode(self, token: int) -> None:
-        """One slowed call for one token."""
-        self.slowed(lambda: self._engine.decode(token))
+    def decode(self, tokens: Any) -> None:  # noqa: ANN401 - one token, or one of each sequence
+        """One slowed call for one step."""
+        self.slowed(lambda: self._within.decode(tokens))
 
     def synchronise(self) -> None:
         """Wait for the device."""
-        self._engine.synchronise()
+        self._within.synchronise()
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """The last token's logits."""
-        return self._engine.logits()
+        """The last logits."""
+        logits: npt.NDArray[np.float32] = self._within.logits()
+        return logits
 
     def slowed(self, call: Callable[[], None]) -> None:
         """Make a call, and compute on until it has taken `factor` times as long as it did."""
         start = time.perf_counter()
         call()
-        self._engine.synchronise()
+        self._within.synchronise()
         end = start + (time.perf_counter() - start) * self.factor
         while time.perf_counter() < end:  # asleep, the processor would cool down and cost more than the factor
             pass
+
+
+class PlantedEngine(_Slowed):
+    """An engine, slowed."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Length of the logits."""
+        return int(self._within.vocabulary)
+
+    @property
+    def device(self) -> Device:
+        """The device that really holds the model."""
+        device: Device = self._within.device
+        return device
+
+    def batch(self, sequences: int) -> PlantedBatch:
+        """Asked for where the slowed backend's `max_batch` is more than 1."""
+        return PlantedBatch(self._within.batch(sequences), self.factor)
+
+
+class PlantedBatch(_Slowed):
+    """A batch, slowed."""
+
+    @property
+    def sequences(self) -> int:
+        """How many there are."""
+        return int(self._within.sequences)
+
+    def clear_sequence(self, sequence: int) -> None:
+        """Reset one state."""
+        self._within.clear_sequence(sequence)
 
 
 class Planted:

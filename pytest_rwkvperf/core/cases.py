@@ -19,7 +19,7 @@ ProtocolName = Literal["uniform", "native"]
 
 _WORKLOAD = re.compile(
     r"(?P<kind>pp|tg)(?P<tokens>[1-9]\d{0,6})"
-    r"(?:@d(?P<depth>[1-9]\d{0,6}))?(?:@b(?P<batch>[1-9]\d{0,4}))?(?:@d(?P<depth_last>[1-9]\d{0,6}))?",
+    r"(?:@d(?P<depth>[1-9]\d{0,6}))?(?:@b(?P<batch>[1-9]\d{0,6}))?(?:@d(?P<depth_last>[1-9]\d{0,6}))?",
     re.ASCII,
 )
 _KINDS: dict[str, WorkloadKind] = {"pp": "prefill", "tg": "generation"}

@@ -12,6 +12,10 @@ A decoded token reads every weight once, but one row of the embedding, and reads
 
     bytes = stored bytes of all tensors but the embedding + 2 · 4 · state floats
 
+A step of a batch reads the weights once and every sequence's state:
+
+    bytes per step = stored bytes of all tensors but the embedding + batch · 2 · 4 · state floats
+
 A token's operations are 2 per weight of each matrix, and per head of N = 64 channels 9 N² for the state
 (decay N², S·k̂ 2N², its removal 2N², v·k 2N², readout 2N²); the head's 2VC are due once per chunk of a prefill,
 because engines compute the last token's logits alone:
@@ -54,12 +58,20 @@ class Ceilings:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One token's work. `product` is the number format in which the engine multiplies matrices in a prefill."""
+    """One token's work. `product` is the number format in which the engine multiplies matrices in a prefill.
+
+    `state_bytes` is the part of `decode_bytes` that each sequence of a batch needs; 0 in records of earlier releases.
+    """
 
     decode_bytes: float
     layer_operations: float
     head_operations: float
     product: str
+    state_bytes: float = 0.0
+
+    def step_bytes(self, batch: int) -> float:
+        """What a step that decodes one token of each sequence reads and writes."""
+        return self.decode_bytes + (batch - 1) * self.state_bytes
 
 
 def work_of(shape: Shape, file: ModelFile, quant: str, backend: str, kind: str) -> Work | None:
@@ -70,7 +82,8 @@ def work_of(shape: Shape, file: ModelFile, quant: str, backend: str, kind: str) 
     matrices = shape.layers * (12 * shape.width**2 + 2 * shape.width * _ranks(shape))
     state = 9 * shape.head_size * shape.width * shape.layers
     head = 2 * shape.vocabulary * shape.width
-    return Work(weights + 8 * shape.state_floats, 2 * matrices + state, head, product_format(backend, quant, kind))
+    moved = 8.0 * shape.state_floats
+    return Work(weights + moved, 2 * matrices + state, head, product_format(backend, quant, kind), moved)
 
 
 def product_format(backend: str, quant: str, kind: str) -> str:
@@ -108,13 +121,24 @@ def _weight_bytes(shape: Shape, form: Format, path: Path, quant: str) -> float |
     return 2.0 * (values - packed) + _PACKED[name] * packed
 
 
-def bandwidth_share(work: Work, ceilings: Ceilings, tokens_per_second: float) -> float:
-    """MBU of a generation, 0..1; beyond 1 where caches hold the weights."""
-    return work.decode_bytes * tokens_per_second / ceilings.copy_bytes_per_second
+def bandwidth_share(work: Work, ceilings: Ceilings, tokens_per_second: float, batch: int = 1) -> float:
+    """MBU of a generation, 0..1; beyond 1 where caches hold the weights. The rate is of all sequences of a batch."""
+    return work.step_bytes(batch) * tokens_per_second / batch / ceilings.copy_bytes_per_second
+
+
+def generation_limit(work: Work, ceilings: Ceilings, batch: int) -> float:
+    """Tokens per second of all sequences that a generation can reach: the lower of what memory and products allow."""
+    moving = work.step_bytes(batch) / batch / ceilings.copy_bytes_per_second
+    product = ceilings.product_per_second.get(work.product)
+    computing = (work.layer_operations + work.head_operations) / product if product else 0.0
+    return 1 / max(moving, computing)
 
 
 def compute_share(work: Work, ceilings: Ceilings, tokens: int, chunk: int, tokens_per_second: float) -> float | None:
-    """MFU of a prefill of `tokens` in chunks, 0..1; None where no product of this format was timed."""
+    """MFU of a prefill of `tokens` in chunks, 0..1; None where no product of this format was timed.
+
+    Of a batch these are one sequence's tokens and its share of a call, and the rate is of all sequences.
+    """
     ceiling = ceilings.product_per_second.get(work.product)
     if not ceiling:
         return None

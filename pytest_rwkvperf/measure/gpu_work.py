@@ -34,13 +34,15 @@ def measure_energy(
     """
     energy = {}
     for workload in (workload for workload in workloads if not workload.depth):
+        if workload.batch > 1:
+            repeat(workload)  # it may have to be made anew
         before = _next_tick(meter)
         if before is None:
             break
         started, tokens = clock.monotonic(), 0
         while clock.monotonic() - started < ENERGY_SECONDS:
             repeat(workload)
-            tokens += workload.tokens
+            tokens += workload.total_tokens
         after = _next_tick(meter)
         if after is not None:
             energy[str(workload)] = Energy(tokens, (after - before) / 1e3, clock.monotonic() - started)

@@ -13,6 +13,7 @@ from pytest_rwkvperf.machine.roofline import Ceilings
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.stats.estimates import estimate_rate
 from pytest_rwkvperf.stats.shrinkage import PROCESS_PRIOR
+from pytest_rwkvperf.worker.protocol import share_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,11 +53,13 @@ class Measurement:
     def tokens_per_second(self) -> Rate:
         """Throughput in tokens per second with its 95 % interval, of repetitions with quick handovers between threads.
 
+        Of a batch those of all sequences.
+
         Raises:
             MeasurementError: the samples carry no figure.
         """
         prior = self.record.process_spread.get(self.workload.kind, PROCESS_PRIOR)
-        return estimate_rate(self.record.steady_times(self.workload), self.workload.tokens, prior)
+        return estimate_rate(self.record.steady_times(self.workload), self.workload.total_tokens, prior)
 
     @property
     def memory(self) -> Memory:
@@ -67,13 +70,14 @@ class Measurement:
     @property
     def roofline_share(self) -> float | None:
         """MBU of a generation, MFU of a prefill, 0..1 of this device's measured ceilings; None without ceilings."""
-        work, ceilings = self.record.work, self.record.ceilings or _probed_ceilings(self.record)
+        work, ceilings = self.record.work, ceilings_of(self.record)
         if work is None or ceilings is None:
             return None
-        rate = self.tokens_per_second.median
+        rate, batch = self.tokens_per_second.median, self.workload.batch
         if self.workload.kind == "generation":
-            return roofline.bandwidth_share(work, ceilings, rate) if ceilings.copy_bytes_per_second else None
-        return roofline.compute_share(work, ceilings, self.workload.tokens, self.record.case.chunk, rate)
+            return roofline.bandwidth_share(work, ceilings, rate, batch) if ceilings.copy_bytes_per_second else None
+        share = share_of(self.record.case.chunk, batch)
+        return roofline.compute_share(work, ceilings, self.workload.tokens, share, rate)
 
     @property
     def joules_per_token(self) -> float | None:
@@ -108,7 +112,7 @@ class Measurement:
         if seconds is None:
             return None
         median = float(np.median([np.median(row) for row in self.record.times(self.workload)])) / 1e9
-        return seconds * self.workload.tokens / median
+        return seconds * self.workload.total_tokens / median
 
     @property
     def device_time(self) -> DeviceTime | None:
@@ -142,7 +146,10 @@ class Measurement:
         return float(np.median([np.median(row) for row in self.record.times(self.workload)])) / 1e9
 
     def inter_token_latency_seconds(self, percentiles: Sequence[float] = (50, 99)) -> tuple[float, ...] | None:
-        """Generation only: percentiles of every generated token's time over all processes, in seconds."""
+        """Generation only: percentiles of every step's time over all processes, in seconds.
+
+        A step generates one token of each sequence.
+        """
         if self.workload.kind != "generation":
             return None
         shares = [share for row in self.samples for sample in row for share in sample.token_nanoseconds]
@@ -151,8 +158,13 @@ class Measurement:
         return tuple(float(value) / 1e9 for value in np.percentile(shares, list(percentiles)))
 
 
-def _probed_ceilings(record: CaseRecord) -> Ceilings | None:
-    """A CPU's ceilings, from its probes' fastest times on all threads."""
+def ceilings_of(record: CaseRecord) -> Ceilings | None:
+    """What a case's device can reach: a GPU's measured ceilings; a CPU's from its probes' fastest times on all threads.
+
+    None where neither is known.
+    """
+    if record.ceilings is not None:
+        return record.ceilings
     reaches = [run.reach for run in record.runs if run.reach]
     if not reaches:
         return None

@@ -15,7 +15,7 @@ from pytest_rwkvperf.core.errors import MeasurementError, ParityError
 from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts, ProcessRun
 from pytest_rwkvperf.oracle import bounds
-from pytest_rwkvperf.oracle.agreement import Agreement, Answer, Deep, Fresh, Short
+from pytest_rwkvperf.oracle.agreement import Answer, Batched, Deep, Fresh, OfSequence, Short
 from pytest_rwkvperf.worker import native, parent, protocol
 from pytest_rwkvperf.worker.parent import Worker
 
@@ -51,6 +51,8 @@ class Target:
     """What an earlier deep check of the same engine, file, quant and device found."""
     known_answers: Mapping[str, Path] = field(default_factory=dict)
     """The oracle's logits after the known prompt of a workload, by its name; not where they would take too long."""
+    batch_expected: tuple[Path, ...] = ()
+    """The oracle's logits for the check of batches; empty where none is timed."""
     longest: int = 0
     """Tokens of the longest workload, which the check of new tokens is as long as; 0 for no such check."""
     work: Work | None = None
@@ -70,8 +72,9 @@ class Process:
         self.deep: Deep | None = None
         self._short: Short | None = None
         self._fresh: Fresh | None = None
+        self._batched: list[Batched] = []
         self._answers: dict[str, Answer] = {}
-        self._kept: dict[str, int] = {}
+        self._kept: dict[Workload, int] = {}
         self._started = clock.time_of_day()
         case = target.case if target.fewer_threads is None else replace(target.case, threads=target.fewer_threads)
         opened = worker.open(target.location, target.path, case)
@@ -109,6 +112,26 @@ class Process:
             self._refuse(bounds.broken_deep(self.deep, self._bound))
         if self._fresh:
             self._refuse(bounds.broken_fresh(self._fresh, self._bound))
+
+    def check_batch(self, sequences: int) -> None:
+        """Compare each of so many sequences with the oracle's logits and with itself alone; before they are timed.
+
+        Not with the other checks: a process that has made a batch holds more memory than one that has not.
+
+        Raises:
+            ParityError: one differs by more than the bound.
+        """
+        if not self.target.batch_expected:
+            return
+        answer = self.worker.request(
+            "batch_parity",
+            parent.SAMPLE_SECONDS,
+            sequences=sequences,
+            expected=[str(path) for path in self.target.batch_expected],
+            noise=self._bound.relative_l2,
+        )
+        self._batched.append(typed(answer, Batched))
+        self._refuse(bounds.broken_batch(self._batched[-1], self._bound))
 
     @property
     def _bound(self) -> bounds.Bound:
@@ -150,34 +173,39 @@ class Process:
 
         With the oracle's logits if they are there; the repetition was then of the known prompt. Otherwise the answer is
         kept, and `finish` compares it with the engine's own for the same tokens in other pieces, because to compute
-        these would disturb the repetitions to come.
+        these would disturb the repetitions to come. Of a batch one sequence had the known prompt, and others are kept.
 
         Raises:
             ParityError: they differ by more than the bound.
         """
         name = str(workload)
-        if name in self.target.known_answers:
+        known = name in self.target.known_answers
+        if known:
             answer = self.worker.request(
                 "answer",
                 parent.QUICK_SECONDS,
                 expected=str(self.target.known_answers[name]),
                 noise=self._bound.relative_l2,
             )
-            self._judge(name, Answer(repetition, "oracle", typed(answer, Agreement)))
-        elif self.target.expected:
-            self.worker.request("keep", parent.QUICK_SECONDS, workload=name)
-            self._kept[name] = repetition
+            found = typed(answer, OfSequence)
+            self._judge(workload, Answer(repetition, "oracle", found.agreement, found.sequence))
+        if self.target.expected and (not known or workload.batch > 1):
+            self.worker.request("keep", parent.QUICK_SECONDS, workload=name, known=known)
+            self._kept[workload] = repetition
 
     def _check_kept(self) -> None:
-        for name, repetition in self._kept.items():
+        for workload, repetition in self._kept.items():
             noise = 2 * self._bound.relative_l2
-            answer = self.worker.request("kept_answer", parent.SAMPLE_SECONDS, workload=name, noise=noise)
-            self._judge(name, Answer(repetition, "pieces", typed(answer, Agreement)))
+            answer = self.worker.request("kept_answer", parent.SAMPLE_SECONDS, workload=str(workload), noise=noise)
+            found = typed(answer, OfSequence)
+            self._judge(workload, Answer(repetition, "pieces", found.agreement, found.sequence))
 
-    def _judge(self, name: str, answer: Answer) -> None:
-        self._answers[name] = answer
+    def _judge(self, workload: Workload, answer: Answer) -> None:
+        """Keep an answer, the oracle's rather than another, and refuse a wrong one."""
+        self._answers.setdefault(str(workload), answer)
         problem = bounds.broken_answer(answer, self._bound)
-        self._refuse(problem and f"{name}, timed repetition {answer.repetition} of a process: {problem}")
+        sequence = f", sequence {answer.sequence + 1}" if workload.batch > 1 else ""
+        self._refuse(problem and f"{workload}, timed repetition {answer.repetition} of a process{sequence}: {problem}")
 
     def finish(self) -> ProcessRun:
         """What the process leaves, without samples: the caller who took them adds them.
@@ -197,6 +225,7 @@ class Process:
             build_nanoseconds=self._build_nanoseconds,
             fresh=self._fresh,
             answers=self._answers,
+            batched=tuple(self._batched),
         )
 
 

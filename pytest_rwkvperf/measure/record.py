@@ -19,7 +19,7 @@ from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.machine.kernels import ProbeKind
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
 from pytest_rwkvperf.machine.watching import GpuConditions
-from pytest_rwkvperf.oracle.agreement import Answer, Deep, Fresh, Short
+from pytest_rwkvperf.oracle.agreement import Answer, Batched, Deep, Fresh, Short
 from pytest_rwkvperf.stats.levels import SessionTimes, drop_slow_handovers
 from pytest_rwkvperf.stats.paired import PairRatio, pair_ratio
 from pytest_rwkvperf.stats.spread import Spread
@@ -90,7 +90,10 @@ class ProcessRun:
     """Of one timed repetition, by workload; empty in the native protocol."""
     memory: dict[str, int] = field(default_factory=dict)
     """Bytes that the process held after each workload's warm-up, on a GPU with those there; workloads without context
-    were warmed up first. Empty in A/B and the native protocol, and where a GPU's driver does not tell."""
+    were warmed up first, and small batches before large ones. Empty in A/B and the native protocol, and where a GPU's
+    driver does not tell."""
+    batched: tuple[Batched, ...] = ()
+    """The check of each number of sequences that was timed at once."""
 
 
 def times_of(case: Case, runs: Sequence[ProcessRun], workload: Workload) -> tuple[tuple[int, ...], ...]:
@@ -168,6 +171,8 @@ class CaseRecord:
         pairs = [pair for check in checks for pair in (check.prefill, check.generation)]
         answers = [answer for run in self.runs for answer in run.answers.values()]
         pairs += [answer.agreement for answer in answers if answer.compared_with == "oracle"]
+        batches = [each for run in self.runs for each in run.batched]
+        pairs += [worst.agreement for each in batches for worst in (each.prefill, each.generation)]
         deep = (self.deep.prefill,) if self.deep else ()
         return max((float(pair.relative_l2) for pair in (*pairs, *deep)), default=None)
 
@@ -204,11 +209,12 @@ class CaseRecord:
         """Nanoseconds per token of both workloads in one process, as many of the one as of the other."""
         samples = [run.samples.get(str(workload), ()) for workload in (tested, reference)]
         count = min(map(len, samples))
-        if tested.kind == "generation" and tested.tokens == reference.tokens:
+        steps = [(workload.tokens, workload.batch) for workload in (tested, reference)]
+        if tested.kind == "generation" and steps[0] == steps[1]:
             rows = [[share for sample in row[:count] for share in sample.token_nanoseconds] for row in samples]
             if all(rows):
                 return [[float(value) for value in row] for row in rows]
-        tokens = (tested.tokens, reference.tokens)
+        tokens = (tested.total_tokens, reference.total_tokens)
         return [
             [sample.nanoseconds / each for sample in row[:count]] for row, each in zip(samples, tokens, strict=True)
         ]
@@ -244,7 +250,7 @@ class Pairing:
         return [pair_ratio(*pair) for pair in self.pairs(workload)[0]]
 
     def pairs(self, workload: Workload) -> tuple[list[tuple[Sequence[int], Sequence[int]]], int]:
-        """Each pair's new and old times: token by token where tokens were timed, else by repetitions; tokens of each.
+        """Each pair's new and old times: step by step where steps were timed, else by repetitions; tokens of each.
 
         Raises:
             MeasurementError: the samples carry no figure.
@@ -252,7 +258,8 @@ class Pairing:
         sides = [side.times(workload) for side in (self.new, self.old)]
         tokens = [side.token_times(workload) for side in (self.new, self.old)]
         by_token = all(map(all, tokens))
-        return [*zip(*(tokens if by_token else sides), strict=True)], 1 if by_token else workload.tokens
+        pairs = [*zip(*(tokens if by_token else sides), strict=True)]
+        return pairs, workload.batch if by_token else workload.total_tokens
 
     def block_differences(self, workload: Workload) -> list[list[float]]:
         """Log of new over old throughput of each block of two repetitions a side, by pair."""

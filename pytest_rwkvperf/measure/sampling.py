@@ -62,6 +62,7 @@ class Sampling:
         self._on_gpu = process.target.device.kind == "gpu"
         self._warm_seconds: dict[Workload, float] = {}
         self._last: Workload | None = None
+        self._batch = 1
         self._checked: dict[str, int] = {}
         """Which repetition's answer is compared, by workload; of none without `check_answers`."""
         self._warmups: dict[str, int] = {}
@@ -79,13 +80,16 @@ class Sampling:
         """Repeat each workload until it is steady or the limit passes; how many seconds a whole repetition takes then.
 
         A workload is steady at once when a repetition is as fast as is `known` of earlier processes, in seconds. Those
-        without context come first, so that the memory that a context needs shows.
+        without context come first, and small batches before large ones, so that the memory that these need shows. A
+        batch is checked when it is first made.
 
         Raises:
-            RwkvPerfError: the worker failed.
+            RwkvPerfError: the worker failed, or a batch's answers are wrong.
         """
-        for workload in sorted(workloads, key=lambda each: each.depth):
+        for workload in sorted(workloads, key=lambda each: (each.batch, each.depth)):
             progress(f"warming up {workload}")
+            if self._note_batch(workload):
+                self.process.check_batch(workload.batch)
             durations: list[float] = []
             fast = WARMUP_AGREEMENT * known[workload] * _warmup_share(workload) if known else 0.0
             while not (durations and durations[-1] <= fast) and not steady(durations):
@@ -141,18 +145,30 @@ class Sampling:
         return len(self._samples.get(str(workload), ())) + 1 == self._checked.get(str(workload))
 
     def settle(self, workload: Workload) -> None:
-        """On a GPU, repeat a quick workload that follows another one before it is timed again."""
-        if self._on_gpu and self._last not in {None, workload}:
-            for _ in range(self.settling(workload)):
-                self.process.time(warmup_for(workload))
+        """Before a workload that follows another one is timed again, repeat it where that is known to matter.
+
+        On a GPU a quick one; everywhere one of a batch that has to be made anew, since its memory is new.
+        """
+        count = self.settling(workload) if self._on_gpu and self._last not in {None, workload} else 0
+        if self._note_batch(workload):
+            count = max(count, 1)
+        for _ in range(count):
+            self.process.time(warmup_for(workload))
         self._last = workload
+
+    def _note_batch(self, workload: Workload) -> bool:
+        """Whether a workload's batch is made anew: a process has one, of as many sequences as were asked for last."""
+        if workload.batch in (1, self._batch):
+            return False
+        self._batch = workload.batch
+        return True
 
     def settling(self, workload: Workload) -> int:
         """How many repetitions after another workload do not count on a GPU."""
         return SETTLING if self._warm_seconds[workload] < QUICK_SECONDS else 0
 
     def token_seconds(self, workload: Workload) -> float:
-        """How long a token took in the last repetition of the warm-up."""
+        """How long a token, or a step of a batch, took in the last repetition of the warm-up."""
         return self._warm_seconds[workload] / warmup_for(workload).tokens
 
     def finish(self) -> ProcessRun:

@@ -25,6 +25,12 @@ ODD_CHUNK = 37
 """A chunk that no engine uses, so that chunk boundaries fall elsewhere than in the case."""
 
 
+BATCH_STEP = 4
+BATCH_LENGTHS = tuple(range(BATCH_STEP, 10 * BATCH_STEP, BATCH_STEP))
+"""Tokens after which the oracle's logits are known for the check of batches: sequences of eight different lengths, and
+each one BATCH_STEP tokens later."""
+
+
 @dataclass(frozen=True, slots=True)
 class Agreement:
     """An engine's logits compared with the oracle's. `top_matches` is None when the oracle's top token is not clear.
@@ -80,16 +86,43 @@ class Fresh:
 
 
 @dataclass(frozen=True, slots=True)
+class OfSequence:
+    """How far the worst sequence of a batch, from 0, lies from the oracle."""
+
+    sequence: int
+    agreement: Agreement
+
+
+@dataclass(frozen=True, slots=True)
+class Batched:
+    """Result of the check of so many sequences at once, in every process that times such a batch.
+
+    Against the oracle: prompts of different lengths that start at different calls (`prefill`), and all sequences after
+    BATCH_STEP common steps (`generation`). The others are relative L2, each with the sequence that it was found in, -1
+    where logits are not finite: of new prompts against the same sequence `alone`; of all other sequences after one was
+    cleared and fed anew against their logits without that (`neighbours`).
+    """
+
+    sequences: int
+    prefill: OfSequence
+    generation: OfSequence
+    alone: tuple[int, float]
+    neighbours: tuple[int, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What one timed repetition of a workload ended with: the `repetition`th that counts in its process, from 1.
 
     Compared with the oracle's logits for the known prompt, or, where the oracle would take too long, with the engine's
-    own for the same tokens in pieces of random lengths.
+    own for the same tokens in pieces of random lengths. Of a batch both: one `sequence`, from 0, had the known prompt,
+    and some others are compared with themselves alone.
     """
 
     repetition: int
     compared_with: Literal["oracle", "pieces"]
     agreement: Agreement
+    sequence: int = 0
 
 
 def agreement(engine: Floats, oracle: Floats, noise: float) -> Agreement:

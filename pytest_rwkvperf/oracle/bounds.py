@@ -10,7 +10,7 @@ from pytest_rwkvperf.oracle.agreement import DEPTH
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.engine import Device
-    from pytest_rwkvperf.oracle.agreement import Agreement, Answer, Deep, Fresh, Short
+    from pytest_rwkvperf.oracle.agreement import Agreement, Answer, Batched, Deep, Fresh, Short
 
 
 REPEAT = 1e-5
@@ -158,6 +158,33 @@ def broken_fresh(fresh: Fresh, bound: Bound) -> str:
     if not fresh.changed:
         return f"a prompt of {fresh.tokens} new tokens: those after the {fresh.position}th do not change the logits"
     return ""
+
+
+def broken_batch(batched: Batched, bound: Bound) -> str:
+    """As `broken_short`."""
+    size = batched.sequences
+    for name, worst in (("prefill", batched.prefill), ("generation", batched.generation)):
+        if problem := _broken(worst.agreement, bound):
+            return f"{name} of sequence {worst.sequence + 1} of {size} at once: {problem}"
+    compared = (
+        ("the same tokens alone give", batched.alone),
+        ("with another one cleared, it gives", batched.neighbours),
+    )
+    for what, (sequence, distance) in compared:
+        where = f"sequence {sequence + 1} of {size} at once: {what}"
+        if distance < 0:
+            return f"{where} logits that are not finite"
+        if not distance <= 2 * bound.relative_l2:  # as in `broken_deep`
+            limit = 2 * bound.relative_l2
+            return f"{where} logits that differ by {distance:.2g} (relative L2, at most {limit:.2g})"
+    return ""
+
+
+def excess(pair: Agreement, bound: Bound) -> float:
+    """How far a pair lies beyond the bound: more than 1 exactly where `broken_answer` has a problem."""
+    if not pair.finite or pair.top_matches is False:
+        return float("inf")
+    return max(pair.relative_l2 / bound.relative_l2, pair.kl / bound.kl)
 
 
 def broken_answer(answer: Answer, bound: Bound) -> str:

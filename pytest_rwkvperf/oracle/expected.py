@@ -11,7 +11,7 @@ from pytest_rwkvperf.core import folders, locks
 from pytest_rwkvperf.core.atomic import remove_leftovers, replacing
 from pytest_rwkvperf.core.errors import RefusedError
 from pytest_rwkvperf.core.samples import CHECK_SEED, KNOWN_SEED
-from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
+from pytest_rwkvperf.oracle.agreement import BATCH_LENGTHS, DEPTH, PROMPT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,6 +53,15 @@ def logits_files(file: ModelFile, emulation: str, *, deep: bool, solver: Solver)
     """
     counts = (PROMPT, DEPTH) if deep else (PROMPT,)
     return [*_solved(file, emulation, CHECK_SEED, counts, solver).values()]
+
+
+def batch_files(file: ModelFile, emulation: str, solver: Solver) -> list[Path]:
+    """Files with the oracle's logits for the check of batches: after each of BATCH_LENGTHS of the fixed prompt.
+
+    Raises:
+        ModelError, BackendError, WorkerError, RefusedError: as `logits_files`.
+    """
+    return [*_solved(file, emulation, CHECK_SEED, BATCH_LENGTHS, solver).values()]
 
 
 def known_answers(file: ModelFile, emulation: str, workloads: Iterable[Workload], solver: Solver) -> dict[str, Path]:

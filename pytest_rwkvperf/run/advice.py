@@ -58,7 +58,7 @@ def _advice(case: RecordedCase, item: RecordedItem) -> str:
 def _modes(case: RecordedCase, item: RecordedItem, side: CaseRecord) -> str:
     """That processes of one build run at two speeds, which time does not average."""
     workload = Workload.parse(item.workload)
-    medians = [workload.tokens / (median(row) / 1e9) for row in side.times(workload)]
+    medians = [workload.total_tokens / (median(row) / 1e9) for row in side.times(workload)]
     levels = two_levels(medians, item.tolerance or 0.0)
     if levels is None:
         return ""

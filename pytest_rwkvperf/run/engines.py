@@ -15,7 +15,16 @@ from pytest_rwkvperf.environments.side import Side
 from pytest_rwkvperf.environments.sides import side_of, to_build
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine, ask, discover
-from pytest_rwkvperf.run.selection import Request, check_devices, check_quants, check_settings, items, unfit
+from pytest_rwkvperf.run.selection import (
+    Request,
+    beyond_batch,
+    check_batches,
+    check_devices,
+    check_quants,
+    check_settings,
+    items,
+    unfit,
+)
 from pytest_rwkvperf.store import recipe
 
 if TYPE_CHECKING:
@@ -39,6 +48,7 @@ class Engines:
         self._model = model
         self._progress = progress
         self._rebuilt: dict[str, FoundEngine | MissingEngine] = {}
+        self._left_out: dict[str, None] = {}
 
     @cached_property
     def _choice(self) -> tuple[dict[str, str], bool]:
@@ -86,6 +96,8 @@ class Engines:
         self._check_kinds()
         check_quants(self._settings, Request(), self._backends)
         check_settings(self._settings, self._backends)
+        if self._named:
+            check_batches(self._settings, Request(), self._backends)
         answers = [self._new(answer) for answer in discover(self.chosen, by_hand=self._named)]
         check_devices(self._settings, [engine for engine in answers if isinstance(engine, FoundEngine)])
         return [
@@ -243,9 +255,21 @@ class Engines:
         # Of missing engines too: a quant that only they know is no mistake, and their tests are skipped with a reason.
         check_quants(self._settings, request, self._backends)
         measured = [engine for name, engine in self.found.items() if only in (None, name)]
+        self._check_batches(request, [engine.backend for engine in measured])
         missing = [engine for engine in self.missing if only in (None, engine.name)]
         threads = fingerprint.physical_cores()
         return [*items(self._settings, request, measured, self._model.limits, threads), *missing]
+
+    def _check_batches(self, request: Request, backends: list[Backend]) -> None:
+        if self._named:
+            check_batches(self._settings, request, backends)
+        sentences = [beyond_batch(self._settings, request, backend) for backend in backends]
+        self._left_out |= {sentence: None for sentence in sentences if sentence}
+
+    @property
+    def left_out(self) -> list[str]:
+        """Which workloads of the tests that were collected engines of `all` are not measured with, and why."""
+        return [*self._left_out]
 
     def device(self, case: Case) -> Device:
         """The device that a case is measured on."""

@@ -113,8 +113,16 @@ OPTIONS = (
     Option(
         "workload",
         "",
-        "ppN prefill, tgN generation, @dN after N tokens of context. Default: pp512,tg128, and pp32,tg8 on a "
-        "software adapter (llvmpipe)",
+        "ppN prefill, tgN generation, @dN after N tokens of context, @bN of N sequences at once (tg128@b8). Default: "
+        "pp512,tg128, and pp32,tg8 on a software adapter (llvmpipe)",
+        "LIST",
+        kind="list",
+    ),
+    Option(
+        "batch",
+        "",
+        "numbers of sequences at once, for every workload that names none itself: --rwkv-batch=1,8,32 measures tg128 "
+        "as tg128, tg128@b8 and tg128@b32. Default: 1",
         "LIST",
         kind="list",
     ),
@@ -301,6 +309,7 @@ class Settings:
     quants: tuple[str, ...]
     quants_by_backend: dict[str, tuple[str, ...]]
     workloads: tuple[str, ...]
+    batches: tuple[int, ...]
     devices: tuple[str, ...]
     threads: tuple[int, ...]
     chunk: int | None
@@ -399,6 +408,7 @@ def read(config: pytest.Config) -> Settings:
         quants=quants,
         quants_by_backend=quants_by_backend,
         workloads=typed["workload"],
+        batches=tuple(_number("batch", word, int) for word in typed["batch"]),
         devices=typed["device"],
         threads=tuple(_number("threads", word, int) for word in typed["threads"]),
         chunk=typed["chunk"],

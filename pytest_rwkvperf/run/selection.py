@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -248,6 +248,8 @@ def items(
         OptionError: the settings of a case contradict each other or its device.
     """
     threads = settings.threads or (default_threads,)
+    engines = tuple(engines)
+    most_sequences = {engine.backend.name: engine.backend.max_batch for engine in engines}
     # Software adapters first: their minimum takes so long that it decides what is left of the budget for the others.
     places = sorted(
         ((engine, device) for engine in engines for device in devices(settings, engine)),
@@ -270,7 +272,7 @@ def items(
         item
         for case, device in chosen
         for item in cross([case], workloads(settings, request, device, case.protocol))
-        if item.case.protocol == "uniform" or native.supported(item.case.backend, item.workload)
+        if _is_measured(item, most_sequences[case.backend])
     )
 
 
@@ -286,13 +288,59 @@ def _consistent(case: Case, engine: FoundEngine) -> Case:
     return case
 
 
+def _is_measured(item: Item, most_sequences: int) -> bool:
+    if item.case.protocol == "native":
+        return native.supported(item.case.backend, item.workload)
+    return item.workload.batch <= most_sequences
+
+
 def workloads(settings: Settings, request: Request, device: Device, protocol: ProtocolName) -> list[Workload]:
-    """What is measured on a device: what the options and the marker name, or the default."""
-    wanted: Sequence[str] = _both(settings.workloads, request.workloads)
-    if not (settings.workloads or request.workloads):
-        shrinks = device.kind == "software" and protocol == "uniform"
-        wanted = SOFTWARE_WORKLOADS if shrinks else DEFAULT_WORKLOADS
-    return [Workload.parse(text) for text in wanted]
+    """What is measured on a device: what the options and the marker name, or the default.
+
+    Those that name no batch are measured with each of `--rwkv-batch`.
+    """
+    shrinks = device.kind == "software" and protocol == "uniform"
+    return _named(settings, request, SOFTWARE_WORKLOADS if shrinks else DEFAULT_WORKLOADS)
+
+
+def _named(settings: Settings, request: Request, usual: Sequence[str] = DEFAULT_WORKLOADS) -> list[Workload]:
+    """The workloads that the options and a marker name, or the usual ones, with the options' batches."""
+    asked = settings.workloads or request.workloads
+    return batched(_both(settings.workloads, request.workloads) if asked else usual, settings.batches)
+
+
+def batched(texts: Iterable[str], batches: Sequence[int]) -> list[Workload]:
+    """Workloads, those that name no batch once for each of the batches; each only once."""
+    parsed = [(Workload.parse(text), "@b" in text) for text in texts]
+    multiplied = [
+        replace(workload, batch=batch)
+        for workload, names_one in parsed
+        for batch in ([workload.batch] if names_one or not batches else batches)
+    ]
+    return list(dict.fromkeys(multiplied))
+
+
+def beyond_batch(settings: Settings, request: Request, backend: Backend) -> str:
+    """Which workloads are asked for with more sequences than a backend's engine advances together; empty if none."""
+    if "uniform" not in protocols(settings, backend.name):
+        return ""
+    most = backend.max_batch
+    beyond = [str(workload) for workload in _named(settings, request) if workload.batch > most]
+    if not beyond:
+        return ""
+    limit = f"at most {most} sequences at once" if most > 1 else "one sequence at a time"
+    return f"{backend.name} computes {limit}, so it cannot measure {', '.join(beyond)}"
+
+
+def check_batches(settings: Settings, request: Request, backends: Iterable[Backend]) -> None:
+    """Refuse workloads of more sequences than an engine that the user named advances together.
+
+    Raises:
+        OptionError: naming the engine and its limit.
+    """
+    for backend in backends:
+        if sentence := beyond_batch(settings, request, backend):
+            raise OptionError(f"{sentence}; leave these workloads out, or {backend.name} out of --rwkv-backend")
 
 
 def crowded_threads(settings: Settings, processors: int) -> str:
@@ -309,7 +357,7 @@ def crowded_threads(settings: Settings, processors: int) -> str:
 def shrunk(settings: Settings, questions: Iterable[Question], device_of: Callable[[Case], Device]) -> str:
     """A sentence where a software adapter is measured with its own default workloads; empty if none is."""
     own = {Workload.parse(text) for text in SOFTWARE_WORKLOADS}
-    items = [question.item for question in questions if question.item.workload in own]
+    items = [question.item for question in questions if replace(question.item.workload, batch=1) in own]
     cases = dict.fromkeys(item.case for item in items if device_of(item.case).kind == "software")
     if settings.workloads or not cases:
         return ""
@@ -339,6 +387,8 @@ def unfit(settings: Settings, engine: FoundEngine, limits: ModelLimits) -> Missi
     if not devices(settings, engine):
         ids = ", ".join(device.id for device in engine.devices)
         return MissingEngine(name, f"{name} has none of --rwkv-device={','.join(settings.devices)}; it lists {ids}")
+    if all(workload.batch > engine.backend.max_batch for workload in _named(settings, Request())):
+        return MissingEngine(name, beyond_batch(settings, Request(), engine.backend))
     return _unfit_protocol(settings, name)
 
 
@@ -347,7 +397,7 @@ def _unfit_protocol(settings: Settings, name: str) -> MissingEngine | None:
     chosen = protocols(settings, name)
     if not chosen:
         return MissingEngine(name, f"{name} has no tool of its own to measure as; --rwkv-protocol=uniform measures it")
-    wanted = [Workload.parse(text) for text in settings.workloads or DEFAULT_WORKLOADS]
+    wanted = _named(settings, Request())
     if chosen == ("native",) and not any(native.supported(name, workload) for workload in wanted):
         names = ", ".join(map(str, wanted))
         return MissingEngine(name, f"{name}'s own tool does not measure {names}; --rwkv-protocol=uniform does")

@@ -82,13 +82,14 @@ class Session:
         self.folder.keep_outline(Outline(self.selected.planned, tuple(self.engines.missing), places))
 
     def plan(self) -> list[str]:
-        """What is measured otherwise than usual: on software adapters, with many threads, and of changed engines.
+        """What is measured otherwise than usual, or not at all, for a reason that the options do not show.
 
-        Of these: which steps decide, and how they share the risk.
+        On software adapters, with many threads, of engines without batches, and of changed engines. Of these: which
+        steps decide, and how they share the risk.
         """
         less = shrunk(self.settings, self.selected.by_test.values(), self.engines.device)
         more = crowded_threads(self.settings, fingerprint.cores())
-        return [*filter(None, [less, more]), *map(self._verdicts.plan, self._changed)]
+        return [*filter(None, [less, more]), *self.engines.left_out, *map(self._verdicts.plan, self._changed)]
 
     def builds(self) -> dict[str, float]:
         """What may have to be built for A/B against the baseline's software, and how many seconds each takes."""

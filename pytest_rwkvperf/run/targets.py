@@ -54,6 +54,7 @@ class Targets:
         tools, tells = self._model.tools, engine.backend.tells_logits
         answers = expected.logits_files(file, emulation, deep=known is None, solver=tools) if tells else []
         uniform = tells and case.protocol == "uniform"
+        batched = tells and any(workload.batch > 1 for workload in workloads)
         return process.Target(
             case=case,
             location=engine.location,
@@ -66,6 +67,7 @@ class Targets:
             expected=tuple(answers),
             known_deep=known,
             known_answers=expected.known_answers(file, emulation, workloads, tools) if uniform else {},
+            batch_expected=tuple(expected.batch_files(file, emulation, tools)) if batched else (),
             longest=_longest(case, workloads),
             work=roofline.work_of(model.shape, file, case.quant, case.backend, device.kind),
             ceilings=self._ceilings(device),

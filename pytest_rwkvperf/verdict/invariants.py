@@ -77,7 +77,7 @@ def _memory_ratios(record: CaseRecord, invariant: Invariant) -> list[PairRatio]:
 
 
 def _memory_ratio(memory: Mapping[str, int], tested: Workload) -> float:
-    by_depth = [(Workload.parse(name).depth, held) for name, held in memory.items()]
+    by_depth = [(each.depth, held) for name, held in memory.items() if (each := Workload.parse(name)).batch == 1]
     before, after = (max(held for depth, held in by_depth if depth == wanted) for wanted in (0, tested.depth))
     return math.log(before / after)
 

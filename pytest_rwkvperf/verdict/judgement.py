@@ -118,7 +118,7 @@ def judge_pairs(
 
 
 def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, rates: ErrorRates) -> Judgement:
-    item, tokens = new.item, new.item.workload.tokens
+    item, tokens = new.item, new.item.workload.total_tokens
     process_spread = reference.process_spread(item.workload)
     stored = reference.baseline.cases.get(item.case.key) if reference.baseline else None
     reason = printable(reasons.no_reference(new, reference, stored))  # it may name a stored device

@@ -13,11 +13,11 @@ import platform
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.errors import BackendError
 from pytest_rwkvperf.core.work import Amount, WorkCount
 from pytest_rwkvperf.machine.cupti import readable
@@ -26,6 +26,7 @@ from pytest_rwkvperf.witnesses.witness import CountedEngine, WitnessDefaults
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from pytest_rwkvperf.core.cases import Workload
     from pytest_rwkvperf.core.engine import Device, Engine
     from pytest_rwkvperf.witnesses.witness import Repeat
 
@@ -103,7 +104,7 @@ class Instructions(WitnessDefaults):
     def part(self, workload: Workload, chunk: int) -> Workload:
         """A short one, from the cleared state: what a context leaves has one size."""
         most = min(_PREFILL, chunk) if workload.kind == "prefill" else _GENERATION
-        return Workload(workload.kind, min(workload.tokens, most))
+        return replace(workload, tokens=min(workload.tokens, most), depth=0)
 
     def build_variables(self, account: str) -> Mapping[str, str]:
         """An engine with AVX-512 by its own account needs a twin."""

@@ -97,8 +97,8 @@ class WitnessDefaults:
         return {}
 
     def part(self, workload: Workload, chunk: int) -> Workload:
-        """Of a prefill one chunk, of a generation some tokens: the rest is the same work. At the workload's depth."""
-        most = chunk if workload.kind == "prefill" else GENERATION_TOKENS
+        """Of a prefill one call, of a generation some tokens: the rest is the same work. At the workload's depth."""
+        most = max(1, chunk // workload.batch) if workload.kind == "prefill" else GENERATION_TOKENS
         return replace(workload, tokens=min(workload.tokens, most))
 
     def build_variables(self, account: str) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature

@@ -18,12 +18,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core import errors
 from pytest_rwkvperf.core.cases import Workload
-from pytest_rwkvperf.core.engine import CompilesKernels, OpenRequest, Program
+from pytest_rwkvperf.core.engine import Batching, CompilesKernels, OpenRequest, Program
 from pytest_rwkvperf.machine.memory import peak_rss_bytes
 from pytest_rwkvperf.witnesses import registry as witnesses
 from pytest_rwkvperf.worker import installed, native, protocol
@@ -33,11 +33,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_rwkvperf.core.cases import Format
-    from pytest_rwkvperf.core.engine import Backend, Engine
+    from pytest_rwkvperf.core.engine import Backend, Batch, Engine
     from pytest_rwkvperf.core.samples import Sample
     from pytest_rwkvperf.machine.kernels import Kernels, ProbeKind
     from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.oracle.agreement import Floats
+    from pytest_rwkvperf.worker.parity import KeptAnswer
 
 
 class Child:
@@ -47,8 +48,9 @@ class Child:
         self._backend: Backend | None = None
         self._opened: Engine | Program | None = None
         self._chunk = 0
-        self._repetitions = protocol.Repetitions()
-        self._kept: dict[str, tuple[tuple[int, ...], Floats]] = {}
+        self._repetitions = protocol.Repetitions(0)
+        self._batch: Batch | None = None
+        self._kept: dict[str, list[KeptAnswer]] = {}
         self._kernels: dict[int, Kernels] = {}
         self.report: Callable[[str, float], None] = lambda _sentence, _fraction: None
 
@@ -97,6 +99,8 @@ class Child:
         if opened.device.id != device:
             raise errors.DeviceError(f"{backend.name} was asked for {device} and took {opened.device.id}")
         self._opened, self._chunk = opened, chunk
+        if not isinstance(opened, Program):
+            self._repetitions = protocol.Repetitions(opened.vocabulary)
         # Without this, each collection before a sample visits all of torch's objects, for 90 ms.
         gc.collect()
         gc.freeze()
@@ -123,7 +127,7 @@ class Child:
     def _timed(self, run: Callable[..., Sample], workload: str, *arguments: int, known: bool) -> dict[str, Any]:
         """Time with the garbage collector off."""
         parsed = Workload.parse(workload)
-        engine = self._engine()
+        engine = self._advancing(parsed)
         gc.collect()
         gc.disable()
         try:
@@ -142,7 +146,7 @@ class Child:
         def repeat(engine: Engine) -> int:
             return protocol.run(engine, parsed, self._chunk, self._repetitions).nanoseconds
 
-        return asdict(cupti.summed(cupti.record(self._engine(), repeat, settling), parsed.tokens))
+        return asdict(cupti.summed(cupti.record(self._watched(parsed), repeat, settling), parsed.total_tokens))
 
     def count_work(self, *, witness: str, workload: str) -> dict[str, Any]:
         """What the witness that the model was opened for counts in one repetition of a workload."""
@@ -151,7 +155,7 @@ class Child:
         def repeat(engine: Engine) -> int:
             return protocol.run(engine, parsed, self._chunk, self._repetitions).nanoseconds
 
-        counted = loaded.count(self._engine(), repeat, parsed.tokens)
+        counted = loaded.count(self._watched(parsed), repeat, parsed.total_tokens)
         return {
             "instrument": loaded.instrument(),
             "instruction_set": loaded.instruction_set(),
@@ -167,29 +171,42 @@ class Child:
         return asdict(native.run(self._backend.name, opened, parsed, self._chunk, self.report))
 
     def answer(self, *, expected: str, noise: float) -> dict[str, Any]:
-        """What the last repetition, of the known prompt, ended with against the oracle's logits in a file."""
+        """What the last repetition, of the known prompt, ended with against the oracle's logits in a file.
+
+        Of a batch one sequence had the known prompt.
+        """
         import numpy as np
 
         from pytest_rwkvperf.oracle.agreement import agreement
 
-        return asdict(agreement(self._last_logits(), np.load(expected, allow_pickle=False), noise))
+        row = self._repetitions.known_sequence(len(self._repetitions.tokens))
+        found = agreement(self._last_logits()[row], np.load(expected, allow_pickle=False), noise)
+        return {"sequence": row, "agreement": asdict(found)}
 
-    def keep(self, *, workload: str) -> None:
-        """Keep what the last repetition ended with, for `kept_answer`: one for each workload."""
-        self._kept[workload] = (self._repetitions.tokens, self._last_logits().copy())
+    def keep(self, *, workload: str, known: bool = False) -> None:
+        """Keep what the last repetition ended with, for `kept_answer`: one for each workload.
 
-    def kept_answer(self, *, workload: str, noise: float) -> dict[str, Any]:
-        """What a kept repetition ended with against the engine's logits for its tokens in other pieces."""
+        Of a batch some sequences', without the one that had the known prompt and was compared.
+        """
         from pytest_rwkvperf.worker import parity
 
-        tokens, logits = self._kept[workload]
-        parsed = Workload.parse(workload)
-        return asdict(parity.in_pieces(self._engine(), self._chunk, parsed, tokens, logits, noise))
+        self._kept[workload] = parity.kept(
+            self._repetitions, Workload.parse(workload), self._last_logits(), known=known
+        )
+
+    def kept_answer(self, *, workload: str, noise: float) -> dict[str, Any]:
+        """What a kept repetition ended with against the engine's logits for its tokens alone and in other pieces."""
+        from pytest_rwkvperf.worker import parity
+
+        parsed, answers = Workload.parse(workload), self._kept[workload]
+        return asdict(parity.worst_in_pieces(self._engine(), self._chunk, parsed, answers, noise))
 
     def _last_logits(self) -> Floats:
-        if self._repetitions.logits is None:
+        """Of every sequence of the last repetition: float32 [sequences, vocabulary]."""
+        logits = self._repetitions.logits
+        if logits is None:
             raise errors.ProtocolError("no repetition has been timed in this worker; send `sample` first")
-        return self._repetitions.logits
+        return logits.reshape(len(self._repetitions.tokens), -1)
 
     def parity(self, *, expected: list[str], noise: float, fresh: int = 0) -> dict[str, Any]:
         """The engine's logits against the oracle's: the short check, and the deep one when its logits are named.
@@ -207,6 +224,16 @@ class Child:
         if fresh:
             checks["fresh"] = asdict(parity.fresh(engine, self._chunk, fresh, protocol.unforeseeable()))
         return checks
+
+    def batch_parity(self, *, sequences: int, expected: list[str], noise: float) -> dict[str, Any]:
+        """The check of a batch: against the oracle's logits after each of its lengths, and against single sequences."""
+        import numpy as np
+
+        from pytest_rwkvperf.worker import parity
+
+        logits = [np.load(path, allow_pickle=False) for path in expected]
+        source = protocol.unforeseeable()
+        return asdict(parity.batch(self._engine(), self._batch_of(sequences), self._chunk, logits, noise, source))
 
     def solve(
         self,
@@ -316,6 +343,28 @@ class Child:
         if self._opened is None:
             raise errors.ProtocolError("no model is open in this worker; send `open` first")
         return self._opened
+
+    def _advancing(self, workload: Workload) -> Engine | Batch:
+        """What runs a workload: the engine itself, or a batch of it."""
+        return self._batch_of(workload.batch) if workload.batch > 1 else self._engine()
+
+    def _watched(self, workload: Workload) -> Engine:
+        """The same for witnesses and CUPTI, which watch the calls that an engine and a batch have in common."""
+        return cast("Engine", self._advancing(workload))
+
+    def _batch_of(self, sequences: int) -> Batch:
+        """The batch of so many sequences, made anew where the last one had another number."""
+        if self._batch is None or self._batch.sequences != sequences:
+            engine = self._engine()
+            if not isinstance(engine, Batching):
+                assert self._backend is not None  # noqa: S101 - a model is open
+                raise errors.BackendError(
+                    f"{self._backend.name} advances one sequence only; leave @b{sequences} out of --rwkv-workload"
+                )
+            self._batch = None
+            self._repetitions.forget_batches()
+            self._batch = engine.batch(sequences)
+        return self._batch
 
     def _engine(self) -> Engine:
         opened = self._model()

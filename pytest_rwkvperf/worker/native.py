@@ -49,8 +49,8 @@ class Tool:
 
 
 def supported(backend: str, workload: Workload) -> bool:
-    """Whether the backend's own tool measures a workload."""
-    return backend in TOOLS and TOOLS[backend].takes(workload)
+    """Whether the backend's own tool measures a workload; none of them measures a batch."""
+    return workload.batch == 1 and backend in TOOLS and TOOLS[backend].takes(workload)
 
 
 def run(

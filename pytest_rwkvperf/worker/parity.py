@@ -2,35 +2,59 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_rwkvperf.core.samples import KNOWN_SEED
 from pytest_rwkvperf.oracle.agreement import (
+    BATCH_LENGTHS,
+    BATCH_STEP,
     DEPTH,
     ODD_CHUNK,
     PROMPT,
     Agreement,
+    Batched,
     Deep,
     Fresh,
+    OfSequence,
     Short,
     agreement,
     relative_l2,
 )
+from pytest_rwkvperf.oracle.bounds import Bound, excess
 from pytest_rwkvperf.worker import protocol
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pytest_rwkvperf.core.cases import Workload
-    from pytest_rwkvperf.core.engine import Engine
+    from pytest_rwkvperf.core.engine import Batch, Engine
     from pytest_rwkvperf.oracle.agreement import Floats
 
 
 DECODED = 8
 """How many tokens the second pass feeds one by one, along the generation path."""
+
+ALONE = 8
+"""Most sequences of a batch that are also computed alone in its check; COMPARED of a timed repetition."""
+
+COMPARED = 3
+
+NEW_PROMPT = 24
+"""Most tokens of the new prompts of a batch's check."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """What one sequence of a repetition read, its context first, and the logits that it ended with."""
+
+    sequence: int
+    context: tuple[int, ...]
+    tokens: tuple[int, ...]
+    logits: Floats
 
 
 def tokens(vocabulary: int, count: int) -> tuple[int, ...]:
@@ -88,17 +112,39 @@ def fresh(engine: Engine, chunk: int, count: int, source: random.Random) -> Fres
     )
 
 
-def in_pieces(
-    engine: Engine, chunk: int, workload: Workload, tokens: Sequence[int], logits: Floats, noise: float
-) -> Agreement:
+def kept(repetitions: protocol.Repetitions, workload: Workload, logits: Floats, *, known: bool) -> list[KeptAnswer]:
+    """Of the last repetition the only sequence, or of a batch up to COMPARED that the engine cannot foresee.
+
+    Where one of the batch was `known` and has been compared, it is left out. `logits` is [sequences, vocabulary].
+    """
+    chosen = [*range(workload.batch)]
+    if workload.batch > 1:
+        if known:
+            chosen.remove(repetitions.known_sequence(workload.batch))
+        chosen = protocol.unforeseeable().sample(chosen, min(COMPARED, len(chosen)))
+    return [
+        KeptAnswer(each, repetitions.context(workload, each), repetitions.tokens[each], logits[each].copy())
+        for each in chosen
+    ]
+
+
+def worst_in_pieces(
+    engine: Engine, chunk: int, workload: Workload, answers: Sequence[KeptAnswer], noise: float
+) -> OfSequence:
+    """The worst of `in_pieces` of some sequences of a repetition."""
+    found = [OfSequence(each.sequence, in_pieces(engine, chunk, workload, each, noise)) for each in answers]
+    return _worst(found, noise)
+
+
+def in_pieces(engine: Engine, chunk: int, workload: Workload, answer: KeptAnswer, noise: float) -> Agreement:
     """Compare what a repetition of these tokens ended with with what they give in pieces, from a cleared state.
 
     The context is read again, in pieces too. A generation's tokens are fed as a prompt.
     """
-    source = protocol.unforeseeable()
+    source, tokens = protocol.unforeseeable(), answer.tokens
     engine.clear()
-    if workload.depth:
-        _feed(engine, protocol.token_ids(workload.depth, engine.vocabulary, KNOWN_SEED), chunk, source)
+    if answer.context:
+        _feed(engine, answer.context, chunk, source)
     if workload.kind == "prefill" and len(tokens) > 1:
         _feed(engine, tokens[:-1], chunk, source)
         engine.decode(tokens[-1])
@@ -108,7 +154,152 @@ def in_pieces(
     engine.clear()
     if not np.isfinite(found).all():
         return Agreement(finite=False, relative_l2=-1.0, kl=-1.0, top_matches=None)
-    return agreement(logits, found, noise)
+    return agreement(answer.logits, found, noise)
+
+
+def batch(
+    engine: Engine, batch: Batch, chunk: int, expected: Sequence[Floats], noise: float, source: random.Random
+) -> Batched:
+    """Run the check of a batch; all states are clear afterwards.
+
+    Args:
+        engine: the open engine, whose single sequence the batch's are compared with.
+        batch: its sequences.
+        chunk: the case's chunk.
+        expected: the oracle's logits after each of BATCH_LENGTHS.
+        noise: as for `short`.
+        source: chooses orders, lengths and new tokens.
+    """
+    prefills, generations = [], []
+    for digit in range(digits(batch.sequences)):
+        prefill, generation = _against_the_oracle(batch, engine.vocabulary, chunk, expected, noise, digit, source)
+        prefills.append(prefill)
+        generations.append(generation)
+    alone, neighbours = _against_itself(engine, batch, chunk, source)
+    batch.clear()
+    engine.clear()
+    return Batched(batch.sequences, _worst(prefills, noise), _worst(generations, noise), alone, neighbours)
+
+
+_STARTS = len(BATCH_LENGTHS) - 1
+"""Different lengths of the sequences in a pass of the check against the oracle."""
+
+
+def digits(sequences: int) -> int:
+    """How many passes give any two sequences different lengths in at least one: digits in base _STARTS."""
+    return max(1, math.ceil(math.log(sequences, _STARTS) - 1e-9))
+
+
+def place(sequence: int, digit: int) -> int:
+    """Which of BATCH_LENGTHS a sequence reads in a pass."""
+    return int(sequence // _STARTS**digit) % _STARTS
+
+
+def _against_the_oracle(
+    batch: Batch,
+    vocabulary: int,
+    chunk: int,
+    expected: Sequence[Floats],
+    noise: float,
+    digit: int,
+    source: random.Random,
+) -> tuple[OfSequence, OfSequence]:
+    """One pass: each sequence reads as much of the fixed prompt as a digit of its number says, then BATCH_STEP more.
+
+    So a state that was swapped, shared or dropped stands for another number of tokens.
+    """
+    places = [place(sequence, digit) for sequence in range(batch.sequences)]
+    prompt = tokens(vocabulary, BATCH_LENGTHS[-1])
+    batch.clear()
+    ends = feed_staggered(batch, [prompt[: BATCH_LENGTHS[index]] for index in places], chunk, source)
+    prefill = _worst(
+        [OfSequence(each, agreement(ends[each], expected[index], noise)) for each, index in enumerate(places)], noise
+    )
+    for step in range(BATCH_STEP):
+        batch.decode([prompt[BATCH_LENGTHS[index] + step] for index in places])
+    rows = batch.logits()
+    generation = _worst(
+        [OfSequence(each, agreement(rows[each], expected[index + 1], noise)) for each, index in enumerate(places)],
+        noise,
+    )
+    return prefill, generation
+
+
+def _against_itself(
+    engine: Engine, batch: Batch, chunk: int, source: random.Random
+) -> tuple[tuple[int, float], tuple[int, float]]:
+    """New prompts: some sequences against themselves alone, and all others against themselves with one not cleared."""
+
+    def new(count: int) -> tuple[int, ...]:
+        return protocol.drawn_ids(source, count, engine.vocabulary)
+
+    prompts = [new(source.randint(1, NEW_PROMPT)) for _ in range(batch.sequences)]
+    step, cleared = new(batch.sequences), source.randrange(batch.sequences)
+    batch.clear()
+    ends = feed_staggered(batch, prompts, chunk, source)
+    state = batch.save_state()
+    batch.decode(step)
+    before = batch.logits().copy()
+    batch.load_state(state)
+    batch.clear_sequence(cleared)
+    prompts[cleared] = new(source.randint(1, NEW_PROMPT))
+    only = [prompt if each == cleared else () for each, prompt in enumerate(prompts)]
+    ends[cleared] = feed_staggered(batch, only, chunk, source)[cleared]
+    batch.decode(step)
+    after = batch.logits().copy()
+    others = [each for each in range(batch.sequences) if each != cleared]
+    neighbours = _farthest((each, relative_l2(after[each], before[each])) for each in others)
+    chosen = {cleared, *source.sample(others, min(ALONE - 1, len(others)))}
+    pairs = (
+        (each, distance)
+        for each in sorted(chosen)
+        for distance in _distances_alone(engine, chunk, prompts[each], step[each], (ends[each], after[each]))
+    )
+    return _farthest(pairs), neighbours
+
+
+def _distances_alone(
+    engine: Engine, chunk: int, prompt: Sequence[int], step: int, found: tuple[Floats, Floats]
+) -> tuple[float, float]:
+    """How far a sequence's logits after its prompt and after one more token lie from those that it has alone."""
+    alone = _pass(engine, prompt, chunk)
+    engine.decode(step)
+    return relative_l2(found[0], alone), relative_l2(found[1], engine.logits())
+
+
+def feed_staggered(
+    batch: Batch, prompts: Sequence[Sequence[int]], chunk: int, source: random.Random
+) -> dict[int, Floats]:
+    """Feed each sequence its prompt in calls that hold parts of some of them; the logits that each one ends with.
+
+    Which sequences a call advances, and by how much, is random, so that they start and end at different calls.
+    """
+    share = protocol.share_of(chunk, batch.sequences)
+    left = {each: prompt for each, prompt in enumerate(prompts) if prompt}
+    ends: dict[int, Floats] = {}
+    while left:
+        chosen = source.sample([*left], source.randint(1, len(left)))
+        parts: list[Sequence[int]] = [()] * batch.sequences
+        for each in chosen:
+            parts[each] = left[each][: source.randint(1, min(share, len(left[each])))]
+            left[each] = left[each][len(parts[each]) :]
+        batch.prefill(parts)
+        ended = [each for each in chosen if not left[each]]
+        if ended:
+            rows = batch.logits()
+            ends |= {each: rows[each].copy() for each in ended}
+        left = {each: rest for each, rest in left.items() if rest}
+    return ends
+
+
+def _worst(found: Sequence[OfSequence], noise: float) -> OfSequence:
+    bound = Bound(noise)
+    return max(found, key=lambda each: excess(each.agreement, bound))
+
+
+def _farthest(found: Iterable[tuple[int, float]]) -> tuple[int, float]:
+    """The sequence with the largest distance; -1, for logits that are not finite, is beyond all."""
+    return max(found, key=lambda pair: math.inf if pair[1] < 0 else pair[1])
 
 
 def _feed(engine: Engine, tokens: Sequence[int], chunk: int, source: random.Random) -> None:

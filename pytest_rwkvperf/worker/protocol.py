@@ -5,6 +5,11 @@ an earlier answer gives a wrong one. A repetition whose answer is compared with 
 instead. The state is cleared or brought to the workload's depth, and the device is idle, before the clock starts; the
 last logits are on the host before it stops. llama-bench (tools/llama-bench/llama-bench.cpp) times the same, also with
 new tokens in each repetition, except that it only waits for the device; web-rwkv always copies the logits.
+
+The sequences of a batch have different prompts and contexts. A prefill's calls have at most a chunk of tokens in all,
+the same number of each sequence and at least one. A generation's steps have one token of each sequence, and the logits
+of all are on the host before the next step begins. llama-batched-bench (tools/batched-bench/batched-bench.cpp) decodes
+in the same steps, and only waits for the device; its prefills have one sequence after the other in a call.
 """
 
 from __future__ import annotations
@@ -22,11 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_rwkvperf.core.cases import Workload
-    from pytest_rwkvperf.core.engine import Engine
+    from pytest_rwkvperf.core.engine import Batch, Engine
     from pytest_rwkvperf.oracle.agreement import Floats
 
 VERSION = 1
 """Part of every stored session: figures of different protocol versions are not compared."""
+
+Prompt = tuple[int, ...]
 
 
 @lru_cache
@@ -74,79 +81,133 @@ def prefill(engine: Engine, tokens: Sequence[int], chunk: int) -> None:
         engine.prefill(tokens[start : start + chunk])
 
 
+def shares(prompts: Sequence[Sequence[int]], chunk: int) -> list[list[Sequence[int]]]:
+    """The calls that feed a prompt to each sequence of a batch: an equal share of the chunk, at least one token.
+
+    A sequence whose prompt has ended gets an empty part.
+    """
+    share = share_of(chunk, len(prompts))
+    longest = max(map(len, prompts))
+    return [[prompt[start : start + share] for prompt in prompts] for start in range(0, longest, share)]
+
+
+def share_of(chunk: int, sequences: int) -> int:
+    """How many tokens of each sequence a call has."""
+    return max(1, chunk // sequences)
+
+
 @dataclass(slots=True)
 class Repetitions:
     """What the repetitions of one process leave to later ones, and the last one's answer.
 
-    The state after each depth is computed once, from the known prompt, and restored before every repetition at that
-    depth. It has the same size at any depth. llama-bench does the same (llama.cpp #16944).
+    The states after each depth are computed once and restored before every repetition at that depth. They have the same
+    size at any depth. llama-bench does the same (llama.cpp #16944). The context is the beginning of the known prompt;
+    of a batch one sequence has that, and each other one a context of its own.
     """
 
-    tokens: tuple[int, ...] = ()
-    """Of the last repetition, after its context."""
+    vocabulary: int
+    tokens: tuple[Prompt, ...] = ()
+    """Of the last repetition, after its context, by sequence."""
     logits: Floats | None = None
-    """Those that it ended with: float32 [vocabulary], valid until the engine's next call."""
-    _states: dict[int, Any] = field(default_factory=dict)
+    """Those that it ended with: float32 [vocabulary], of a batch [sequences, vocabulary]; valid until the engine's next
+    call."""
+    _states: dict[tuple[int, int], Any] = field(default_factory=dict)
+    _known: dict[int, int] = field(default_factory=dict)
 
-    def enter(self, engine: Engine, depth: int, chunk: int) -> None:
-        """Bring the engine's state to that depth; 0 is the cleared state."""
-        if not depth:
+    def known_sequence(self, batch: int) -> int:
+        """The sequence that gets the known prompt in this process: of a batch one that the engine cannot foresee."""
+        if batch not in self._known:
+            self._known[batch] = unforeseeable().randrange(batch)
+        return self._known[batch]
+
+    def context(self, workload: Workload, sequence: int) -> Prompt:
+        """What a sequence has read before a repetition begins."""
+        other = (sequence - self.known_sequence(workload.batch)) % workload.batch
+        return token_ids(workload.depth, self.vocabulary, KNOWN_SEED + other)
+
+    def enter(self, engine: Engine | Batch, workload: Workload, chunk: int) -> None:
+        """Bring the states to the workload's depth; 0 is the cleared state."""
+        if not workload.depth:
             engine.clear()
             return
-        if depth not in self._states:
+        key = workload.depth, workload.batch
+        if key not in self._states:
             engine.clear()
-            prefill(engine, token_ids(depth, engine.vocabulary, KNOWN_SEED), chunk)
-            self._states[depth] = engine.save_state()
-        engine.load_state(self._states[depth])
+            contexts = tuple(self.context(workload, sequence) for sequence in range(workload.batch))
+            for part in _parts(contexts, chunk):
+                engine.prefill(part)
+            self._states[key] = engine.save_state()
+        engine.load_state(self._states[key])
 
-    def draw(self, engine: Engine, workload: Workload, *, known: bool) -> None:
-        """Set the tokens of the next repetition: those of the known prompt after the context, or new ones."""
-        vocabulary = engine.vocabulary
+    def forget_batches(self) -> None:
+        """Drop the states of batches, which are of no use to another batch."""
+        self._states = {key: state for key, state in self._states.items() if key[1] == 1}
+
+    def draw(self, workload: Workload, *, known: bool) -> None:
+        """Set the tokens of the next repetition: new ones, or for one sequence those of the known prompt."""
+        drawn = [drawn_ids(unforeseeable(), workload.tokens, self.vocabulary) for _ in range(workload.batch)]
         if known:
-            prompt = token_ids(workload.depth + workload.tokens, vocabulary, KNOWN_SEED)
-            self.tokens = prompt[workload.depth :]
-        else:
-            self.tokens = drawn_ids(unforeseeable(), workload.tokens, vocabulary)
+            prompt = token_ids(workload.depth + workload.tokens, self.vocabulary, KNOWN_SEED)
+            drawn[self.known_sequence(workload.batch)] = prompt[workload.depth :]
+        self.tokens = tuple(drawn)
 
 
-def run(engine: Engine, workload: Workload, chunk: int, repetitions: Repetitions, *, known: bool = False) -> Sample:
-    """Time one repetition of a workload from the state at its depth, with new tokens or with the known prompt's."""
-    repetitions.draw(engine, workload, known=known)
-    repetitions.enter(engine, workload.depth, chunk)
-    measured = repetitions.tokens
-    pieces = [measured[start : start + chunk] for start in range(0, len(measured), chunk)]
+def _parts(prompts: Sequence[Prompt], chunk: int) -> Sequence[Any]:
+    """The calls of a prefill: chunks of the only prompt, or shares of each."""
+    if len(prompts) > 1:
+        return shares(prompts, chunk)
+    (prompt,) = prompts
+    return [prompt[start : start + chunk] for start in range(0, len(prompt), chunk)]
+
+
+def _steps(prompts: Sequence[Prompt]) -> Sequence[Any]:
+    """The steps of a generation: the only prompt's tokens, or one of each prompt."""
+    return prompts[0] if len(prompts) == 1 else [*zip(*prompts, strict=True)]
+
+
+def run(
+    engine: Engine | Batch, workload: Workload, chunk: int, repetitions: Repetitions, *, known: bool = False
+) -> Sample:
+    """Time one repetition of a workload from the state at its depth, with new tokens or with the known prompt's.
+
+    `engine` is a batch of the workload's number of sequences where that is more than one.
+    """
+    repetitions.draw(workload, known=known)
+    repetitions.enter(engine, workload, chunk)
+    prefills = workload.kind == "prefill"
+    measured = _parts(repetitions.tokens, chunk) if prefills else _steps(repetitions.tokens)
     engine.synchronise()
-    if workload.kind == "prefill":
-        sample, repetitions.logits = _time_prefill(engine, pieces)
+    if prefills:
+        sample, repetitions.logits = _time_prefill(engine, measured)
     else:
         sample, repetitions.logits = _time_generation(engine, measured)
     return sample
 
 
-def _time_prefill(engine: Engine, pieces: Sequence[Sequence[int]]) -> tuple[Sample, Floats]:
+def _time_prefill(engine: Engine | Batch, parts: Sequence[Any]) -> tuple[Sample, Floats]:
     wall, clock = time.time(), time.perf_counter_ns
     started = clock()
-    for piece in pieces:
-        engine.prefill(piece)
+    for part in parts:
+        engine.prefill(part)
     logits = engine.logits()
     return Sample(wall, clock() - started, ()), logits
 
 
-def _time_generation(engine: Engine, tokens: Sequence[int]) -> tuple[Sample, Floats | None]:
+def _time_generation(engine: Engine | Batch, steps: Sequence[Any]) -> tuple[Sample, Floats | None]:
     wall, clock = time.time(), time.perf_counter_ns
     logits: Floats | None = None
-    stamps = [0] * len(tokens)
+    stamps = [0] * len(steps)
     started = clock()
-    for index, token in enumerate(tokens):
-        engine.decode(token)
+    for index, step in enumerate(steps):
+        engine.decode(step)
         logits = engine.logits()
         stamps[index] = clock()
-    shares = tuple(stop - start for start, stop in zip((started, *stamps), stamps, strict=False))
-    return Sample(wall, stamps[-1] - started, shares), logits
+    each = tuple(stop - start for start, stop in zip((started, *stamps), stamps, strict=False))
+    return Sample(wall, stamps[-1] - started, each), logits
 
 
 def run_slice(
-    engine: Engine,
+    engine: Engine | Batch,
     workload: Workload,
     chunk: int,
     repetitions: Repetitions,
@@ -155,19 +216,20 @@ def run_slice(
     *,
     known: bool = False,
 ) -> Sample:
-    """Time `count` tokens of a generation from its `start`th on; the slices of a generation make `run`'s repetition.
+    """Time `count` steps of a generation from its `start`th on; the slices of a generation make `run`'s repetition.
 
     The first one begins at the workload's depth and chooses the tokens, each other one goes on where the last ended.
     """
     if start == 0:
-        repetitions.draw(engine, workload, known=known)
-        repetitions.enter(engine, workload.depth, chunk)
+        repetitions.draw(workload, known=known)
+        repetitions.enter(engine, workload, chunk)
+    steps = _steps([prompt[start : start + count] for prompt in repetitions.tokens])
     engine.synchronise()
-    sample, repetitions.logits = _time_generation(engine, repetitions.tokens[start : start + count])
+    sample, repetitions.logits = _time_generation(engine, steps)
     return sample
 
 
 def joined(slices: Sequence[Sample]) -> Sample:
     """A generation from its slices."""
-    shares = tuple(share for part in slices for share in part.token_nanoseconds)
-    return Sample(slices[0].started, sum(part.nanoseconds for part in slices), shares)
+    each = tuple(time for part in slices for time in part.token_nanoseconds)
+    return Sample(slices[0].started, sum(part.nanoseconds for part in slices), each)

@@ -8,7 +8,9 @@ reads nano.
 from __future__ import annotations
 
 import importlib.util
+import random
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,21 +19,24 @@ import numpy as np
 import pytest
 
 from pytest_rwkvperf.backends import registry
-from pytest_rwkvperf.backends.reference import ReferenceEngine
+from pytest_rwkvperf.backends.reference import ReferenceBatch, ReferenceEngine
 from pytest_rwkvperf.core.cases import Case
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.models import derive, synthetic
 from pytest_rwkvperf.models.shapes import Shape
 from pytest_rwkvperf.models.synthetic import SyntheticModel
 from pytest_rwkvperf.oracle import bounds, dequantized, emulation
-from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT, Deep, Short
+from pytest_rwkvperf.oracle.agreement import BATCH_LENGTHS, DEPTH, PROMPT, Batched, Deep, Short
 from pytest_rwkvperf.oracle.rwkv7 import Oracle
 from pytest_rwkvperf.worker import parity
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, SAMPLE_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
+
+    import numpy.typing as npt
 
     from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.core.engine import Engine
@@ -193,3 +198,85 @@ class WrongDecode(ReferenceEngine):
 def test_wrong_generation_path_is_detected() -> None:
     sentences = found_by(WrongDecode(Oracle(SMALL)), deep=False)
     assert all(sentence.startswith("generation: ") for sentence in sentences)
+
+
+# Batches
+
+
+def batch_logits(model: Weights) -> list[npt.NDArray[np.float32]]:
+    """The oracle's logits for the check of batches."""
+    oracle, prompt = Oracle(model), parity.tokens(model.shape.vocabulary, BATCH_LENGTHS[-1])
+    return [oracle.forward(prompt[start:stop]) for start, stop in pairwise((0, *BATCH_LENGTHS))]
+
+
+@pytest.mark.engine("llama-cpp")
+@pytest.mark.parametrize("quant", ["f16", "q8_0"])
+def test_llama_cpps_batches_pass_the_check_of_every_sequence(quant: str, folder: Path) -> None:
+    path = written(NANO, folder, "gguf")
+    weights: Weights = NANO
+    if quant != "f16":
+        quantized = folder / "quantized.gguf"
+        WorkerTools(silent).quantize_gguf(path, quantized, quant)
+        path, weights = quantized, dequantized.read(quantized, "gguf")
+    wanted, bound = [folder / f"batch {count}.npy" for count in BATCH_LENGTHS], bounds.bound_for("llama-cpp", quant)
+    for path_of_logits, logits in zip(wanted, batch_logits(weights), strict=True):
+        np.save(path_of_logits, logits)
+    backend = registry.load(registry.BUILT_IN["llama-cpp"])
+    with Worker(environment=backend.environment("cpu")) as worker:
+        worker.open(registry.BUILT_IN["llama-cpp"], path, Case("llama-cpp", "planted", quant, "cpu", 1, 512))
+        for sequences in (2, 4, 8, 9, 2):
+            answer = worker.request(
+                "batch_parity",
+                SAMPLE_SECONDS,
+                sequences=sequences,
+                expected=[*map(str, wanted)],
+                noise=bound.relative_l2,
+            )
+            found = msgspec.convert(answer, type=Batched)
+            assert found.sequences == sequences
+            assert bounds.broken_batch(found, bound) == ""
+
+
+class FaultyBatch(ReferenceBatch):
+    """A right batch but for one fault of how it keeps its states."""
+
+    def __init__(self, fault: str, oracle: Oracle, sequences: int) -> None:
+        super().__init__(oracle, sequences)
+        self._fault = fault
+        if fault == "two sequences share a state":
+            self._oracles[1] = self._oracles[0]
+
+    def prefill(self, tokens: Sequence[Sequence[int]]) -> None:
+        if self._fault == "the last one is dropped":
+            tokens = [*tokens[:-1], ()]
+        super().prefill(tokens)
+        if self._fault == "two states are swapped" and tokens[0]:
+            self._oracles[0], self._oracles[1] = self._oracles[1], self._oracles[0]
+
+    def clear_sequence(self, sequence: int) -> None:
+        if self._fault == "clearing one clears all":
+            self.clear()
+        elif self._fault != "clearing one does nothing":
+            super().clear_sequence(sequence)
+
+
+@pytest.mark.parametrize("sequences", [2, 9])
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        ("", ""),
+        ("two states are swapped", "prefill of sequence "),
+        ("two sequences share a state", "prefill of sequence "),
+        ("the last one is dropped", "prefill of sequence "),
+        ("clearing one clears all", "sequence "),
+        ("clearing one does nothing", "sequence "),
+    ],
+)
+def test_a_planted_fault_of_a_batch_fails_every_unquantized_case(fault: str, problem: str, sequences: int) -> None:
+    oracle = Oracle(SMALL)
+    batch = FaultyBatch(fault, oracle, sequences)
+    found = parity.batch(ReferenceEngine(oracle), batch, 64, batch_logits(SMALL), 1.0, random.Random(sequences))
+    for case in UNQUANTIZED:
+        sentence = bounds.broken_batch(found, bounds.bound_for(*case))
+        assert bool(sentence) == bool(fault), sentence
+        assert sentence.startswith(problem)

@@ -293,6 +293,7 @@ FAULTS: dict[str, Callable[[], object]] = {
     "nan-clock": CLOCK.lose_count,
     **dict.fromkeys(("no-device", "spare-only", "two-gpus", "other-device", "wrong"), _nothing),
     **dict.fromkeys(("cut", "skip", "reuse", "fifth", "exactly", "warm", "tired", "deep"), _nothing),
+    **dict.fromkeys(("swap", "share", "drop", "clear-all", "late-swap"), _nothing),
 }
 """The faults by their names in SCRIPTED_FAULT; `_rust_panic` is `rust-panic`."""
 
@@ -404,6 +405,18 @@ def right_logits(model: Path, tokens: tuple[int, ...]) -> npt.NDArray[np.float32
     return None
 
 
+def logits_after(request: OpenRequest, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Zeros but for one logit that the tokens' sum chooses; for the parity checks' prompts, the correct logits."""
+    import numpy as np
+
+    right = right_logits(request.path, tuple(tokens))
+    if right is not None:
+        return right + 1 if Script.read().has("wrong", request.quant) else right
+    logits, total = np.zeros(VOCABULARY, np.float32), sum(tokens)
+    logits[total % VOCABULARY] = 100 + total % 1009
+    return logits
+
+
 class ScriptedEngine:
     """An engine whose state is the tokens since the last clear; its logits are their sum."""
 
@@ -456,19 +469,92 @@ class ScriptedEngine:
         self._play("synchronise")
 
     def logits(self) -> npt.NDArray[np.float32]:
-        """Zeros but for one logit that the tokens' sum chooses; for the parity checks' prompts, the correct logits."""
-        import numpy as np
-
+        """Those of its tokens."""
         self._play("logits")
-        right = right_logits(self._request.path, tuple(self._tokens))
-        if right is not None:
-            return right + 1 if Script.read().has("wrong", self._request.quant) else right
-        logits, total = np.zeros(VOCABULARY, np.float32), sum(self._tokens)
-        logits[total % VOCABULARY] = 100 + total % 1009
-        return logits
+        return logits_after(self._request, self._tokens)
+
+    def batch(self, sequences: int) -> ScriptedBatch:
+        """Sequences of their own."""
+        self._play("batch")
+        return ScriptedBatch(self._request, sequences)
 
     def _play(self, where: str) -> None:
         Script.read().play(where, self._request.quant)
+
+
+class ScriptedBatch:
+    """Sequences of tokens. A step takes as long as one sequence's and a tenth of that for each of the others.
+
+    With the fault "swap" a prefill exchanges the tokens of the first two sequences, with "late-swap" a decode does from
+    the LATE-th on; "share": the second sequence's tokens are the first one's; "drop": the last sequence is never
+    advanced; "clear-all": clearing one sequence clears all.
+    """
+
+    LATE = 40
+
+    def __init__(self, request: OpenRequest, sequences: int) -> None:
+        self.sequences = sequences
+        self._request = request
+        self._tokens: list[list[int]] = [[] for _ in range(sequences)]
+        self._decodes = 0
+
+    def clear(self) -> None:
+        """Forget all tokens."""
+        self._tokens = [[] for _ in range(self.sequences)]
+
+    def clear_sequence(self, sequence: int) -> None:
+        """Forget one sequence's."""
+        if self._has("clear-all"):
+            self.clear()
+        self._tokens[sequence] = []
+
+    def save_state(self) -> list[list[int]]:
+        """The tokens so far."""
+        return [list(own) for own in self._tokens]
+
+    def load_state(self, state: list[list[int]]) -> None:
+        """Restore these tokens."""
+        self._tokens = [list(own) for own in state]
+
+    def prefill(self, tokens: Sequence[Sequence[int]]) -> None:
+        """Add to each sequence's tokens."""
+        assert len(tokens) == self.sequences
+        assert sum(map(len, tokens)) <= max(self._request.chunk, self.sequences)
+        CLOCK.pass_time(PREFILL_SECONDS * sum(map(len, tokens)))
+        self._add(tokens)
+        if self._has("swap"):
+            self._swap()
+
+    def decode(self, tokens: Sequence[int]) -> None:
+        """Add one token to each sequence."""
+        assert len(tokens) == self.sequences
+        CLOCK.pass_time(DECODE_SECONDS * (1 + (self.sequences - 1) / 10))
+        self._add([[token] for token in tokens])
+        self._decodes += 1
+        if self._has("late-swap") and self._decodes == self.LATE:
+            self._swap()
+
+    def _add(self, tokens: Sequence[Sequence[int]]) -> None:
+        for sequence, part in enumerate(tokens):
+            if not (self._has("drop") and sequence == self.sequences - 1):
+                self._tokens[sequence] += part
+        if self._has("share"):
+            self._tokens[1] = self._tokens[0]
+
+    def _swap(self) -> None:
+        self._tokens[:2] = self._tokens[1::-1]
+
+    def synchronise(self) -> None:
+        """Wait for nothing: no work is queued."""
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """Each sequence's as the engine's."""
+        import numpy as np
+
+        return np.stack([logits_after(self._request, own) for own in self._tokens])
+
+    def _has(self, fault: str) -> bool:
+        return Script.read().has(fault, self._request.quant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -481,6 +567,7 @@ class Scripted:
     no_device: str = "plug in a scripted device"
     standard_chunk: int = 64
     max_chunk: int | None = 256
+    max_batch: int = 64
     quants: tuple[str, ...] = ("fp16", "int8")
 
     def accepts(self, quant: str) -> bool:

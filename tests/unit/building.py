@@ -24,7 +24,7 @@ from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
 from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 CASE = Case("llama-cpp", "synthetic:nano", "q8_0", "cpu", 2, 512)
@@ -38,6 +38,7 @@ SETTINGS = Settings(
     quants=(),
     quants_by_backend={},
     workloads=(),
+    batches=(),
     devices=(),
     threads=(),
     chunk=None,
@@ -68,6 +69,11 @@ SETTINGS = Settings(
 
 def make_run(load: int = 10**9, peak: int = 2**30, **times: Sequence[int]) -> ProcessRun:
     """A process with these nanoseconds per repetition by workload; a generated token takes an equal share of them."""
+    return run_of(times, load, peak)
+
+
+def run_of(times: Mapping[str, Sequence[int]], load: int = 10**9, peak: int = 2**30) -> ProcessRun:
+    """As `make_run`, for names that are no words of Python, such as tg128@b8."""
     samples: dict[str, tuple[Sample, ...]] = {}
     for name, taken in times.items():
         tokens = int(name[2:].partition("@")[0]) if name.startswith("tg") else 0

@@ -110,6 +110,8 @@ def test_measuring_runs_the_shipped_suite_and_prints_the_table(runs: Runs) -> No
         (["--rwkv-save-baseline=sometimes"], ["'sometimes'", "append, replace"]),
         (["--rwkv-strict=everything"], ["'everything'", "skip, no-baseline, inconclusive"]),
         (["--rwkv-workload=pp0"], ["'pp0'", "pp512"]),
+        (["--rwkv-batch=0"], ["--rwkv-batch='0'", "a number above 0"]),
+        (["--rwkv-batch=1,65"], ["scripted computes at most 64 sequences at once", "pp16@b65"]),
         (["--rwkv-model=synthetic:tera"], ["'tera'", "nano"]),
         (["--rwkv-model=nowhere.st"], ["nowhere.st", "does not exist"]),
         (["--rwkv-model=nano"], ["'nano'", "synthetic:SHAPE"]),

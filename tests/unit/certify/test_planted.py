@@ -41,6 +41,20 @@ class Calls:
     def load_state(self, state: str) -> None:
         self.made.append(state)
 
+    def batch(self, sequences: int) -> CallsOfBatch:
+        return CallsOfBatch(sequences)
+
+
+class CallsOfBatch(Calls):
+    """As many sequences, cleared one by one."""
+
+    def __init__(self, sequences: int) -> None:
+        super().__init__()
+        self.sequences = sequences
+
+    def clear_sequence(self, sequence: int) -> None:
+        self.made.append(f"clear {sequence}")
+
 
 def test_a_call_takes_the_factor_longer_with_the_work_that_it_queued() -> None:
     calls = Calls()
@@ -50,6 +64,15 @@ def test_a_call_takes_the_factor_longer_with_the_work_that_it_queued() -> None:
     assert time.perf_counter() - started >= 3 * 0.03
     engine.load_state("state")
     assert (calls.made, engine.vocabulary) == (["prefill 2", "state"], 7)
+
+
+def test_a_batch_takes_the_factor_longer_too() -> None:
+    batch = planted.PlantedEngine(cast("Engine", Calls()), 3.0).batch(4)
+    started = time.perf_counter()
+    batch.prefill([(1,), (2,)])
+    assert time.perf_counter() - started >= 3 * 0.03
+    batch.clear_sequence(1)
+    assert batch.sequences == 4
 
 
 def test_it_is_a_backend_with_every_part_of_the_one_that_is_slowed(monkeypatch: pytest.MonkeyPatch) -> None:

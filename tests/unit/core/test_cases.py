@@ -13,9 +13,18 @@ from pytest_rwkvperf.core.cases import Case, Item, Workload, WorkloadKind, cross
 from pytest_rwkvperf.core.errors import OptionError
 
 KINDS: tuple[WorkloadKind, ...] = ("prefill", "generation")
-WORKLOADS = st.builds(Workload, st.sampled_from(KINDS), st.integers(1, 9_999_999), st.integers(0, 9_999_999))
+WORKLOADS = st.builds(
+    Workload,
+    st.sampled_from(KINDS),
+    st.integers(1, 9_999_999),
+    st.integers(0, 9_999_999),
+    st.just(1) | st.integers(1, 9_999_999),
+)
 CASE = Case("llama-cpp", "synthetic:nano", "q8_0", "cpu", 2, 512)
-GRAMMAR = r"(pp|tg)[1-9][0-9]{0,6}(@d[1-9][0-9]{0,6})?"
+NUMBER = "[1-9][0-9]{0,6}"
+GRAMMAR = f"(pp|tg){NUMBER}(@d{NUMBER})?(@b([2-9]|[1-9][0-9]{{1,6}}))?"
+ANY_ORDER = f"(pp|tg){NUMBER}(@d{NUMBER})?(@b{NUMBER})?|(pp|tg){NUMBER}@b{NUMBER}@d{NUMBER}"
+"""What is read: also the batch before the depth, and @b1."""
 
 
 @pytest.mark.parametrize(
@@ -25,6 +34,10 @@ GRAMMAR = r"(pp|tg)[1-9][0-9]{0,6}(@d[1-9][0-9]{0,6})?"
         ("tg128", Workload("generation", 128)),
         ("tg128@d4096", Workload("generation", 128, 4096)),
         (" pp1@d1\n", Workload("prefill", 1, 1)),
+        ("tg128@b8", Workload("generation", 128, batch=8)),
+        ("tg128@d4096@b32", Workload("generation", 128, 4096, 32)),
+        ("tg128@b32@d4096", Workload("generation", 128, 4096, 32)),
+        ("pp512@b1", Workload("prefill", 512)),
         ("pp9999999", Workload("prefill", 9_999_999)),
     ],
 )
@@ -47,6 +60,7 @@ def test_a_workload_has_only_one_text(text: str) -> None:
     [
         "", " ", "pp", "tg", "512", "PP512", "pp0", "tg0", "pp012", "pp-1", "pp+1", "pp1.5", "pp1e3", "pp1_000",
         "pp10000000", "tg128@", "tg128@d", "tg128@d0", "tg128@4096", "tg128@d10000000", "tg128@d1@d1", "pp512,tg128",
+        "tg128@b", "tg128@b0", "tg128@b2@b2", "tg128@b10000000", "tg128@d1@b2@d1", "tg128@8", "tg128b8",
         "pp512+tg128", "pg512", "pp 512",
         "pp1\u0662", "pp\uff1512", "tg128@d\u096a",  # digits of other scripts, which Python's int() takes
     ],
@@ -59,16 +73,25 @@ def test_a_malformed_workload_is_refused_and_named(text: str) -> None:
 
 @given(
     st.text()
-    | st.from_regex(r"(pp|tg)\d{0,9}(@d?\d{0,9})?", fullmatch=True)
+    | st.from_regex(r"(pp|tg)\d{0,9}(@[db]?\d{0,9}){0,3}", fullmatch=True)
     | st.builds("{}{}".format, WORKLOADS, st.text(max_size=2))
 )
 def test_every_text_is_a_workload_or_refused(text: str) -> None:
-    if re.fullmatch(GRAMMAR, text.strip()):
-        assert str(Workload.parse(text)) == text.strip()
+    stripped = text.strip()
+    assert Workload.is_name(text) == bool(re.fullmatch(GRAMMAR, text))
+    if re.fullmatch(ANY_ORDER, stripped):
+        assert sorted(str(Workload.parse(text)).split("@")) == sorted(
+            part for part in stripped.split("@") if part != "b1"
+        )
     else:
         with pytest.raises(OptionError) as caught:
             Workload.parse(text)
         assert repr(text) in str(caught.value)
+
+
+def test_a_batch_generates_so_many_times_the_tokens() -> None:
+    assert Workload("generation", 128, 4096, 8).total_tokens == 1024
+    assert Workload("prefill", 512).total_tokens == 512
 
 
 def test_the_key_contains_every_field_of_a_case() -> None:

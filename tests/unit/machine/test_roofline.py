@@ -19,7 +19,7 @@ from pytest_rwkvperf.models import synthetic
 from pytest_rwkvperf.models.model import ModelFile
 from pytest_rwkvperf.models.model_store import ModelStore
 from pytest_rwkvperf.models.shapes import SHAPES, tensor_specs
-from tests.unit.building import CASE, make_record, make_run
+from tests.unit.building import CASE, make_record, make_run, run_of
 from tests.unit.machine.recorded import Recorded, recording
 
 NANO, BIG = SHAPES["nano"], SHAPES["2.9b"]
@@ -103,6 +103,29 @@ def test_a_device_that_is_used_up_has_a_share_of_one() -> None:
     total = 512 * one.layer_operations + 4 * one.head_operations
     assert roofline.compute_share(one, H200, 512, 128, 512 * 763e12 / total) == pytest.approx(1)
     assert roofline.compute_share(one, replace(H200, product_per_second={}), 512, 128, 1.0) is None
+
+
+def test_a_step_of_a_batch_reads_the_weights_once_and_every_state() -> None:
+    one = work("pth", "fp16")
+    assert one.state_bytes == 8 * BIG.state_floats
+    weights = one.decode_bytes - one.state_bytes
+    assert one.step_bytes(1) == one.decode_bytes
+    assert one.step_bytes(32) == weights + 32 * one.state_bytes
+    steps = 4.3e12 / one.step_bytes(32)
+    assert roofline.bandwidth_share(one, H200, 32 * steps, 32) == pytest.approx(1)
+    assert roofline.bandwidth_share(one, H200, 32 * steps, 32) < 0.2 * roofline.bandwidth_share(one, H200, 32 * steps)
+
+
+def test_a_batchs_shares_are_of_all_its_tokens_and_its_prefills_have_a_head_for_every_share() -> None:
+    one = work("pth", "fp16")
+    times = {"tg128@b32": [10**9], "pp512@b32": [10**10]}
+    record = replace(make_record(run_of(times)), work=one, ceilings=H200)
+    generation, prefill = (Measurement(record, Workload.parse(name)) for name in times)
+    assert generation.tokens_per_second.median == pytest.approx(128 * 32)
+    assert generation.roofline_share == pytest.approx(one.step_bytes(32) * 128 / 4.3e12)
+    assert prefill.roofline_share == pytest.approx(
+        32 * (512 * one.layer_operations + 32 * one.head_operations) / 10 / H200.product_per_second[one.product]
+    )
 
 
 def test_llama_on_an_h200_as_it_was_measured() -> None:

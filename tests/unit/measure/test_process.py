@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -35,6 +36,8 @@ class Repeating:
         self.target = SimpleNamespace(device=SimpleNamespace(kind=kind))
         self.first = True
         self.ran: list[Workload] = []
+        self.batches: list[tuple[int, int]] = []
+        """How many repetitions ran until a batch was checked, and how many sequences it had."""
         self.checked: list[tuple[int, str]] = []
         """How many repetitions and slices ran until one whose answer was checked, and as which sample."""
         self._nanoseconds = round(seconds * 1e9)
@@ -52,6 +55,9 @@ class Repeating:
     def check_answer(self, workload: Workload, repetition: int) -> None:
         assert self._was_checked
         self.checked.append((len(self.ran), f"{workload} {repetition}"))
+
+    def check_batch(self, sequences: int) -> None:
+        self.batches.append((len(self.ran), sequences))
 
     def resident_bytes(self) -> int:
         return 1000 + len(self.ran)
@@ -160,6 +166,30 @@ def test_on_a_gpu_a_quick_workload_after_another_runs_twice_before_it_counts() -
 def test_slow_repetitions_and_cpus_need_no_settling() -> None:
     for repeating in (Repeating(seconds=0.6), Repeating(kind="cpu")):
         assert alternated(repeating) == ["tg128", "pp512", "pp512", "tg128"]
+
+
+def test_a_batch_that_is_made_anew_runs_once_before_it_counts() -> None:
+    repeating, two, four = Repeating(kind="cpu", seconds=0.6), *(Workload("generation", 128, batch=n) for n in (2, 4))
+    sampling = repeating.sampling()
+    sampling.warm_up([four, GENERATION, two, PREFILL])
+    assert [*dict.fromkeys(repeating.ran)] == [replace(each, tokens=16) for each in (GENERATION,)] + [
+        PREFILL, *(replace(each, tokens=16) for each in (two, four))
+    ]  # fmt: skip
+    first_of_two, first_of_four = (repeating.ran.index(replace(each, tokens=16)) for each in (two, four))
+    assert repeating.batches == [(first_of_two, 2), (first_of_four, 4)]
+    repeating.ran.clear()
+    for workload in (four, GENERATION, four, two, PREFILL, two):
+        sampling.take(workload)
+    expected = ["tg128@b4", "tg128", "tg128@b4", "tg16@b2", "tg128@b2", "pp512", "tg128@b2"]
+    assert [str(workload) for workload in repeating.ran] == expected
+
+
+def test_a_batchs_energy_is_of_all_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_work, "ENERGY_SECONDS", 0.02)
+    ticks = itertools.chain([100, 108], itertools.repeat(9108))
+    repeating = Repeating()
+    drawn = measure_energy(repeating.time, [Workload("generation", 16, batch=8)], lambda: next(ticks))
+    assert drawn["tg16@b8"].tokens == 16 * 8 * (len(repeating.ran) - 1), "the first one may make the batch anew"
 
 
 def test_warming_up_gives_the_seconds_of_a_whole_repetition() -> None:

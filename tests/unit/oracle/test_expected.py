@@ -14,7 +14,7 @@ from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.samples import CHECK_SEED, KNOWN_SEED
 from pytest_rwkvperf.models.model import ModelFile
 from pytest_rwkvperf.oracle import expected
-from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT
+from pytest_rwkvperf.oracle.agreement import BATCH_LENGTHS, DEPTH, PROMPT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,6 +63,21 @@ def test_known_answers_of_all_workloads_are_computed_in_one_pass_and_only_once(f
     assert solver.asked == [("abc", "", KNOWN_SEED, [128, 512])]
     expected.known_answers(file, "", [*workloads, Workload("prefill", 64)], solver)
     assert solver.asked[1:] == [("abc", "", KNOWN_SEED, [64])]
+
+
+def test_the_check_of_batches_has_its_logits_from_one_pass_over_the_fixed_prompt(file: ModelFile) -> None:
+    solver = Counting()
+    paths = expected.batch_files(file, "", solver)
+    assert paths == expected.batch_files(file, "", solver)
+    assert solver.asked == [("abc", "", CHECK_SEED, [*BATCH_LENGTHS])]
+    assert paths == [expected.path_of("abc", "", CHECK_SEED, count) for count in BATCH_LENGTHS]
+
+
+def test_a_batchs_known_answer_is_that_of_one_sequence(file: ModelFile) -> None:
+    solver = Counting()
+    answers = expected.known_answers(file, "", [Workload.parse(name) for name in ("tg9@d3", "tg9@d3@b4")], solver)
+    assert answers["tg9@d3"] == answers["tg9@d3@b4"]
+    assert solver.asked == [("abc", "", KNOWN_SEED, [12])]
 
 
 def test_answers_that_the_oracle_would_take_too_long_for_are_left_out(

@@ -19,6 +19,8 @@ from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine
 from pytest_rwkvperf.run.selection import (
     ModelLimits,
     Request,
+    beyond_batch,
+    check_batches,
     check_devices,
     check_quants,
     check_settings,
@@ -405,6 +407,61 @@ def test_layers_are_put_on_a_gpu() -> None:
 def test_a_given_chunk_applies_to_every_engine() -> None:
     cut = items(replace(DEFAULTS, chunk=64), Request(), ALL, ANY_FORMAT, default_threads=2)
     assert {item.case.chunk for item in cut} == {64}
+
+
+def test_an_engine_without_batches_is_measured_without_them() -> None:
+    assert (llama_cpp.BACKEND.max_batch, rwkv_pip.BACKEND.max_batch) == (256, 1)
+    settings = replace(DEFAULTS, workloads=("tg128", "tg128@b8", "pp16@b257"), quants=("fp32", "f16"))
+    assert chosen(settings, engines=(RWKV, LLAMA)) == [
+        "rwkv-fp32-cpu-tg128",
+        "llama-cpp-f16-cpu-tg128",
+        "llama-cpp-f16-cpu-tg128@b8",
+    ]
+    alone = "rwkv computes one sequence at a time, so it cannot measure tg128@b8, pp16@b257"
+    assert beyond_batch(settings, Request(), rwkv_pip.BACKEND) == alone
+    limit = "llama-cpp computes at most 256 sequences at once, so it cannot measure pp16@b257"
+    assert beyond_batch(settings, Request(), llama_cpp.BACKEND) == limit
+    with pytest.raises(OptionError, match=f"{limit}; leave these workloads out, or llama-cpp out of --rwkv-backend"):
+        check_batches(settings, Request(), [llama_cpp.BACKEND])
+    check_batches(replace(settings, workloads=("tg128", "tg128@b8")), Request(), [llama_cpp.BACKEND])
+
+
+def test_an_engine_for_which_only_batches_are_asked_is_left_out_with_a_reason() -> None:
+    settings = replace(DEFAULTS, batches=(4,))
+    assert unfit(settings, LLAMA, ANY_FORMAT) is None
+    reason = "rwkv computes one sequence at a time, so it cannot measure pp512@b4, tg128@b4"
+    assert unfit(settings, RWKV, ANY_FORMAT) == MissingEngine("rwkv", reason)
+    assert chosen(settings, engines=(RWKV,)) == []
+
+
+def test_batches_multiply_the_workloads_that_name_none() -> None:
+    settings = replace(DEFAULTS, batches=(1, 8), quants=("f16",))
+    assert [one.removeprefix("llama-cpp-f16-cpu-") for one in chosen(settings, engines=(LLAMA,))] == [
+        "pp512",
+        "pp512@b8",
+        "tg128",
+        "tg128@b8",
+    ]
+    named = replace(settings, workloads=("tg128@b1", "tg16@d4@b2", "tg16@d4", "tg16@d4@b8"))
+    assert [one.removeprefix("llama-cpp-f16-cpu-") for one in chosen(named, engines=(LLAMA,))] == [
+        "tg128",
+        "tg16@d4@b2",
+        "tg16@d4",
+        "tg16@d4@b8",
+    ]
+
+
+def test_a_markers_batches_are_refused_too_unless_the_options_leave_them_out() -> None:
+    asked = Request(workloads=("tg8", "tg8@b4"))
+    assert beyond_batch(DEFAULTS, asked, rwkv_pip.BACKEND).endswith("cannot measure tg8@b4")
+    assert beyond_batch(replace(DEFAULTS, workloads=("tg8",)), asked, rwkv_pip.BACKEND) == ""
+    assert beyond_batch(replace(DEFAULTS, workloads=("pp9",), batches=(4,)), asked, rwkv_pip.BACKEND) == ""
+
+
+def test_an_engines_own_tool_measures_no_batches() -> None:
+    settings = replace(DEFAULTS, protocols=("native",), workloads=("tg8", "tg8@b4"), quants=("f16",))
+    assert chosen(settings, engines=(LLAMA,)) == ["llama-cpp-f16-cpu-native-tg8"]
+    assert beyond_batch(replace(settings, protocols=("native",)), Request(), llama_cpp.BACKEND) == ""
 
 
 def test_an_unknown_device_is_refused_with_the_known_ones() -> None:

@@ -101,6 +101,8 @@ def test_llama_bench_reads_the_context_before_the_clock() -> None:
         ("rwkv", "tg128", True),
         ("rwkv", "pp512", False),
         ("reference", "tg128", False),
+        ("llama-cpp", "tg128@b2", False),
+        ("web-rwkv", "pp512@b2", False),
     ],
 )
 def test_supported_workloads(backend: str, workload: str, measured: bool) -> None:  # noqa: FBT001

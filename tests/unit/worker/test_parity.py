@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,10 @@ from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.samples import KNOWN_SEED
 from pytest_rwkvperf.oracle import bounds
-from pytest_rwkvperf.oracle.agreement import DEPTH, PROMPT, Answer
+from pytest_rwkvperf.oracle.agreement import BATCH_LENGTHS, DEPTH, PROMPT, Answer
 from pytest_rwkvperf.oracle.bounds import Bound
 from pytest_rwkvperf.worker import parity, protocol
+from pytest_rwkvperf.worker.parity import KeptAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -195,9 +197,10 @@ def test_pieces_cover_every_token_once_and_are_at_most_half_of_a_call(count: int
 def timed(workload: Workload, fault: str = "", *, wrong: bool = False) -> tuple[str, Scripted]:
     """What is found in an answer, which is right unless `wrong`; and the engine that it was compared with."""
     tokens = protocol.drawn_ids(random.Random(1), workload.tokens, VOCABULARY)
-    answer = right([*protocol.token_ids(workload.depth, VOCABULARY, KNOWN_SEED), *tokens[wrong:]])
+    context = protocol.token_ids(workload.depth, VOCABULARY, KNOWN_SEED)
+    answer = KeptAnswer(0, context, tokens, right([*context, *tokens[wrong:]]))
     engine = Scripted(fault)
-    found = parity.in_pieces(engine, 128, workload, tokens, answer, 2 * BOUND.relative_l2)
+    found = parity.in_pieces(engine, 128, workload, answer, 2 * BOUND.relative_l2)
     return bounds.broken_answer(Answer(1, "pieces", found), BOUND), engine
 
 
@@ -213,6 +216,160 @@ def test_an_answer_is_compared_with_the_same_tokens_in_other_pieces(name: str) -
 
 def test_an_answer_that_the_pieces_make_no_number_of_is_refused() -> None:
     assert "not finite" in timed(Workload("prefill", 200), "is not a number when long")[0]
+
+
+# Batches
+
+
+class ScriptedBatch:
+    """Sequences of `Scripted`'s kind; each fault is a switch."""
+
+    def __init__(self, sequences: int, fault: str = "", chunk: int = 64) -> None:
+        self.sequences = sequences
+        self.calls: list[tuple[int, ...]] = []
+        """The lengths of each prefill's parts."""
+        self._fault, self._chunk = fault, chunk
+        self._seen: list[list[int]] = [[] for _ in range(sequences)]
+        self._stale = {each: right([-each]) for each in range(sequences)}
+
+    def clear(self) -> None:
+        self._seen = [[] for _ in range(self.sequences)]
+
+    def clear_sequence(self, sequence: int) -> None:
+        if self._fault == "clears all":
+            self.clear()
+        if self._fault != "clears none":
+            self._seen[sequence] = []
+
+    def save_state(self) -> list[list[int]]:
+        return [list(own) for own in self._seen]
+
+    def load_state(self, state: list[list[int]]) -> None:
+        self._seen = [list(own) for own in state]
+        if self._fault == "loads two states swapped":
+            self._seen[0], self._seen[1] = self._seen[1], self._seen[0]
+
+    def prefill(self, tokens: Sequence[Sequence[int]]) -> None:
+        self.calls.append(tuple(map(len, tokens)))
+        assert 0 < sum(self.calls[-1]) <= max(self._chunk, self.sequences)
+        self._read(tokens)
+
+    def decode(self, tokens: Sequence[int]) -> None:
+        if self._fault == "decodes one token for all":
+            tokens = [tokens[0]] * self.sequences
+        self._read([[token] for token in tokens])
+
+    def _read(self, tokens: Sequence[Sequence[int]]) -> None:
+        for own, part in zip(self._seen, tokens, strict=True):
+            own.extend(part)
+        if self._fault == "swaps two states" and tokens[0]:
+            self._seen[0], self._seen[-1] = self._seen[-1], self._seen[0]
+        if self._fault == "shares a state":
+            self._seen[1] = self._seen[0]
+        if self._fault == "drops the last" and tokens[-1]:
+            del self._seen[-1][-len(tokens[-1]) :]
+
+    def synchronise(self) -> None:
+        pass
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        rows = [right(own) for own in self._seen]
+        if self._fault == "gives the last one stale logits":
+            rows[-1] = right([-1])
+        if self._fault == "gives logits in another order":
+            rows = [*rows[1:], rows[0]]
+        if self._fault == "is not a number":
+            rows[1][3] = np.nan
+        return np.stack(rows)
+
+
+def batched(sequences: int, fault: str = "", *, chunk: int = 64, seed: int = 0) -> tuple[str, ScriptedBatch]:
+    """What the check of a batch finds."""
+    wanted = [right(parity.tokens(VOCABULARY, count)) for count in BATCH_LENGTHS]
+    batch = ScriptedBatch(sequences, fault, chunk)
+    found = parity.batch(Scripted(), batch, chunk, wanted, BOUND.relative_l2, random.Random(seed))
+    json.dumps(asdict(found), allow_nan=False)
+    return bounds.broken_batch(found, BOUND), batch
+
+
+@pytest.mark.parametrize("chunk", [1, 8, 64, 512])
+@pytest.mark.parametrize("sequences", [2, 3, 8, 9, 70])
+def test_a_right_batch_passes_with_any_chunk(sequences: int, chunk: int) -> None:
+    assert batched(sequences, chunk=chunk)[0] == ""
+
+
+@pytest.mark.parametrize("sequences", [2, 3, 8, 9, 30])
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        ("swaps two states", "prefill of sequence "),
+        ("shares a state", "prefill of sequence "),
+        ("drops the last", "prefill of sequence "),
+        ("gives the last one stale logits", "prefill of sequence "),
+        ("gives logits in another order", "prefill of sequence "),
+        ("is not a number", "prefill of sequence 2 of "),
+        ("decodes one token for all", "generation of sequence "),
+        ("clears all", "sequence "),
+        ("clears none", "sequence "),
+        ("loads two states swapped", "sequence "),
+    ],
+)
+def test_the_check_of_a_batch_sees(fault: str, problem: str, sequences: int) -> None:
+    for seed in range(5):
+        assert batched(sequences, fault, seed=seed)[0].startswith(problem), (fault, seed)
+
+
+def test_a_cleared_neighbour_is_named() -> None:
+    found = batched(4, "clears all")[0]
+    assert re.match(
+        r"sequence \d of 4 at once: (with another one cleared, it|the same tokens alone) gives? logits", found
+    )
+
+
+def test_any_two_sequences_read_different_numbers_of_tokens_in_at_least_one_pass() -> None:
+    for sequences in (2, 8, 9, 64, 65, 200):
+        digits = range(parity.digits(sequences))
+        places = {tuple(parity.place(each, digit) for digit in digits) for each in range(sequences)}
+        assert len(places) == sequences
+
+
+def test_sequences_start_and_end_at_different_calls() -> None:
+    batch = batched(8)[1]
+    starts = {next(index for index, call in enumerate(batch.calls) if call[each]) for each in range(8)}
+    assert len(starts) > 1
+    assert any(0 in call for call in batch.calls)
+    assert len({frozenset(call) for call in batch.calls}) > 2
+
+
+def kept(batch: int, *, known: bool) -> list[int]:
+    """The sequences of a repetition that are kept."""
+    repetitions, workload = protocol.Repetitions(VOCABULARY), Workload("generation", 3, 5, batch)
+    repetitions.draw(workload, known=known)
+    logits = np.zeros((batch, VOCABULARY), np.float32)
+    answers = parity.kept(repetitions, workload, logits, known=known)
+    assert all(answer.tokens == repetitions.tokens[answer.sequence] for answer in answers)
+    assert all(answer.context == repetitions.context(workload, answer.sequence) for answer in answers)
+    sequences = [answer.sequence for answer in answers]
+    assert not known or repetitions.known_sequence(batch) not in sequences
+    return sequences
+
+
+def test_of_a_batch_some_unforeseeable_sequences_are_kept_without_the_one_that_was_compared() -> None:
+    assert kept(1, known=False) == [0]
+    assert len(kept(2, known=True)) == 1
+    assert sorted(kept(2, known=False)) == [0, 1]
+    many = [frozenset(kept(9, known=True)) for _ in range(20)]
+    assert {len(each) for each in many} == {parity.COMPARED}
+    assert len({*many}) > 5
+
+
+def test_the_worst_of_several_kept_sequences_is_told() -> None:
+    workload = Workload("prefill", 20, batch=3)
+    tokens = [protocol.drawn_ids(random.Random(each), 20, VOCABULARY) for each in range(3)]
+    answers = [KeptAnswer(each, (), own, right(own[each == 1 :])) for each, own in enumerate(tokens)]
+    found = parity.worst_in_pieces(Scripted(), 128, workload, answers, BOUND.relative_l2)
+    assert found.sequence == 1
+    assert "relative L2" in bounds.broken_answer(Answer(1, "pieces", found.agreement, 1), BOUND)
 
 
 def test_results_are_strict_json() -> None:

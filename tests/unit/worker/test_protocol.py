@@ -113,7 +113,7 @@ def fed(calls: Sequence[Call]) -> tuple[int, ...]:
 
 
 def test_a_prefill_is_timed_from_an_idle_engine_to_its_last_logits(engine: Scripted) -> None:
-    sample = protocol.run(engine, Workload("prefill", 5), 2, Repetitions(), known=True)
+    sample = protocol.run(engine, Workload("prefill", 5), 2, Repetitions(VOCABULARY), known=True)
     ids = known(5)
     assert engine.calls == [
         ("clear", ()),
@@ -129,7 +129,7 @@ def test_a_prefill_is_timed_from_an_idle_engine_to_its_last_logits(engine: Scrip
 
 
 def test_generation_times_every_token_with_its_logits(engine: Scripted) -> None:
-    sample = protocol.run(engine, Workload("generation", 3), 2, Repetitions(), known=True)
+    sample = protocol.run(engine, Workload("generation", 3), 2, Repetitions(VOCABULARY), known=True)
     ids = known(3)
     steps = [one for token in ids for one in (("decode", (token,)), ("logits", ()), ("clock", ()))]
     assert engine.calls == [("clear", ()), ("synchronise", ()), ("clock", ()), *steps]
@@ -138,7 +138,7 @@ def test_generation_times_every_token_with_its_logits(engine: Scripted) -> None:
 
 
 def test_slices_do_the_same_work_as_a_whole_generation(engine: Scripted) -> None:
-    workload, shared = Workload("generation", 5, depth=4), Repetitions()
+    workload, shared = Workload("generation", 5, depth=4), Repetitions(VOCABULARY)
     whole = protocol.run(engine, workload, 3, shared, known=True)
     after, engine.calls = engine.fed, []
     slices = [protocol.run_slice(engine, workload, 3, shared, start, 2, known=True) for start in (0, 2, 4)]
@@ -150,7 +150,7 @@ def test_slices_do_the_same_work_as_a_whole_generation(engine: Scripted) -> None
 
 @pytest.mark.parametrize("kind", ["prefill", "generation"])
 def test_context_is_fed_in_chunks_and_finished_before_the_clock_starts(kind: WorkloadKind, engine: Scripted) -> None:
-    sample = protocol.run(engine, Workload(kind, 1, depth=5), 3, Repetitions(), known=True)
+    sample = protocol.run(engine, Workload(kind, 1, depth=5), 3, Repetitions(VOCABULARY), known=True)
     started = names(engine.calls).index("clock")
     ids = known(6)
     assert engine.calls[:started] == [
@@ -169,7 +169,7 @@ def test_context_is_fed_in_chunks_and_finished_before_the_clock_starts(kind: Wor
 def test_context_is_read_once_and_its_state_put_back_before_every_later_repetition(
     kind: WorkloadKind, engine: Scripted
 ) -> None:
-    shared, deep, deeper = Repetitions(), Workload(kind, 2, depth=5), Workload(kind, 2, depth=7)
+    shared, deep, deeper = Repetitions(VOCABULARY), Workload(kind, 2, depth=5), Workload(kind, 2, depth=7)
     first = protocol.run(engine, deep, 3, shared)
     protocol.run(engine, deeper, 3, shared)
     protocol.run(engine, replace(deep, depth=0), 3, shared)
@@ -185,7 +185,7 @@ WORKLOADS = st.builds(Workload, st.sampled_from(["prefill", "generation"]), st.i
 @given(WORKLOADS, st.integers(1, 700))
 def test_every_token_is_fed_once_and_in_order_in_chunks_as_large_as_allowed(workload: Workload, chunk: int) -> None:
     engine = Scripted()
-    sample = protocol.run(engine, workload, chunk, Repetitions(), known=True)
+    sample = protocol.run(engine, workload, chunk, Repetitions(VOCABULARY), known=True)
     assert engine.fed == fed(engine.calls) == known(workload.depth + workload.tokens)
     assert names(engine.calls).count("clear") == 1
     lengths = [len(tokens) for name, tokens in engine.calls if name == "prefill"]
@@ -197,7 +197,7 @@ def test_every_token_is_fed_once_and_in_order_in_chunks_as_large_as_allowed(work
 
 
 def test_repetitions_make_the_same_calls(engine: Scripted) -> None:
-    workload, shared = Workload("generation", 4), Repetitions()
+    workload, shared = Workload("generation", 4), Repetitions(VOCABULARY)
     protocol.run(engine, workload, 2, shared, known=True)
     first, engine.calls = engine.calls, []
     protocol.run(engine, workload, 2, shared, known=True)
@@ -206,16 +206,17 @@ def test_repetitions_make_the_same_calls(engine: Scripted) -> None:
 
 @pytest.mark.parametrize("kind", ["prefill", "generation"])
 def test_repetitions_get_new_tokens_after_the_same_context(kind: WorkloadKind, engine: Scripted) -> None:
-    shared, prompts = Repetitions(), []
+    shared, prompts = Repetitions(VOCABULARY), []
     for _ in range(3):
         protocol.run(engine, Workload(kind, 8, depth=4), 64, shared)
-        assert engine.fed == (*known(4), *shared.tokens)
-        prompts.append(shared.tokens)
+        (tokens,) = shared.tokens
+        assert engine.fed == (*known(4), *tokens)
+        prompts.append(tokens)
     assert len({*prompts, known(12)[4:]}) == 4
 
 
 def test_the_answer_is_that_of_the_last_repetition_and_of_a_generations_last_slice(engine: Scripted) -> None:
-    shared, generation = Repetitions(), Workload("generation", 5)
+    shared, generation = Repetitions(VOCABULARY), Workload("generation", 5)
     answers = []
     protocol.run(engine, Workload("prefill", 7, depth=2), 3, shared)
     answers.append(shared.logits)
@@ -226,11 +227,123 @@ def test_the_answer_is_that_of_the_last_repetition_and_of_a_generations_last_sli
 
 
 def test_the_slices_of_a_generation_continue_its_tokens(engine: Scripted) -> None:
-    shared, generation = Repetitions(), Workload("generation", 5)
+    shared, generation = Repetitions(VOCABULARY), Workload("generation", 5)
     for start, count in ((0, 3), (3, 2)):
         protocol.run_slice(engine, generation, 3, shared, start, count)
-    assert engine.fed == shared.tokens
-    assert len(shared.tokens) == 5
+    assert shared.tokens == (engine.fed,)
+    assert len(engine.fed) == 5
+
+
+# Batches
+
+
+class ScriptedBatch:
+    """As `Scripted`, of sequences: a call's tokens are those of all of them."""
+
+    def __init__(self, sequences: int) -> None:
+        self.sequences = sequences
+        self.fed: tuple[tuple[int, ...], ...] = ((),) * sequences
+        self.lengths: list[list[int]] = []
+        """Of each prefill's parts."""
+        self.names: list[str] = []
+
+    def clear(self) -> None:
+        self.names.append("clear")
+        self.fed = ((),) * self.sequences
+
+    def clear_sequence(self, sequence: int) -> None:
+        self.names.append("clear one")
+        self.fed = tuple(() if each == sequence else own for each, own in enumerate(self.fed))
+
+    def save_state(self) -> tuple[tuple[int, ...], ...]:
+        self.names.append("save")
+        return self.fed
+
+    def load_state(self, state: tuple[tuple[int, ...], ...]) -> None:
+        self.names.append("load")
+        self.fed = state
+
+    def prefill(self, tokens: Sequence[Sequence[int]]) -> None:
+        self.names.append("prefill")
+        self.lengths.append([*map(len, tokens)])
+        self.fed = tuple((*own, *part) for own, part in zip(self.fed, tokens, strict=True))
+
+    def decode(self, tokens: Sequence[int]) -> None:
+        self.names.append("decode")
+        self.fed = tuple((*own, token) for own, token in zip(self.fed, tokens, strict=True))
+
+    def synchronise(self) -> None:
+        self.names.append("synchronise")
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        self.names.append("logits")
+        return np.array([[len(own)] * 3 for own in self.fed], np.float32)
+
+
+def test_a_prefill_of_a_batch_has_equal_shares_of_the_chunk_in_each_call() -> None:
+    batch, shared = ScriptedBatch(3), Repetitions(VOCABULARY)
+    sample = protocol.run(batch, Workload("prefill", 7, batch=3), 10, shared)
+    assert batch.names == ["clear", "synchronise", "prefill", "prefill", "prefill", "logits"]
+    assert batch.lengths == [[3, 3, 3], [3, 3, 3], [1, 1, 1]]
+    assert batch.fed == shared.tokens
+    assert len({*batch.fed}) == 3
+    assert sample.token_nanoseconds == ()
+    assert shared.logits is not None
+    assert shared.logits.shape == (3, 3)
+
+
+def test_a_chunk_smaller_than_the_batch_still_advances_every_sequence() -> None:
+    batch = ScriptedBatch(5)
+    protocol.run(batch, Workload("prefill", 2, batch=5), 4, Repetitions(VOCABULARY))
+    assert batch.lengths == [[1] * 5] * 2
+
+
+def test_a_generation_of_a_batch_is_timed_by_steps_with_all_logits() -> None:
+    batch, shared = ScriptedBatch(4), Repetitions(VOCABULARY)
+    sample = protocol.run(batch, Workload("generation", 3, batch=4), 10, shared)
+    assert batch.names == ["clear", "synchronise", *["decode", "logits"] * 3]
+    assert len(sample.token_nanoseconds) == 3
+    assert sum(sample.token_nanoseconds) == sample.nanoseconds
+    assert batch.fed == shared.tokens
+    assert len({*batch.fed}) == 4
+
+
+def test_the_slices_of_a_batchs_generation_continue_its_tokens() -> None:
+    batch, shared, workload = ScriptedBatch(2), Repetitions(VOCABULARY), Workload("generation", 5, 4, 2)
+    for start in (0, 2, 4):
+        protocol.run_slice(batch, workload, 10, shared, start, 2)
+    assert batch.names.count("load") == 1
+    contexts = tuple(shared.context(workload, each) for each in (0, 1))
+    assert batch.fed == tuple((*context, *own) for context, own in zip(contexts, shared.tokens, strict=True))
+
+
+def test_one_sequence_of_a_batch_has_the_known_prompt_and_each_a_context_of_its_own() -> None:
+    places = set()
+    for _ in range(40):
+        batch, shared, workload = ScriptedBatch(3), Repetitions(VOCABULARY), Workload("generation", 2, 5, 3)
+        protocol.run(batch, workload, 6, shared, known=True)
+        place = shared.known_sequence(3)
+        assert batch.fed[place] == known(7)
+        assert len({own[:5] for own in batch.fed}) == 3
+        protocol.run(batch, workload, 6, shared, known=True)
+        assert batch.names.count("save") == 1
+        assert batch.fed[place] == known(7)
+        places.add(place)
+    assert places == {0, 1, 2}, "each is missed with a probability of 1e-7"
+
+
+def test_a_batchs_states_are_not_those_of_one_sequence_nor_of_another_batch() -> None:
+    shared, one, two = Repetitions(VOCABULARY), Scripted(), ScriptedBatch(2)
+    single = Workload("generation", 2, 5)
+    protocol.run(one, single, 6, shared)
+    protocol.run(two, replace(single, batch=2), 6, shared)
+    shared.forget_batches()
+    one.calls, two.names = [], []
+    protocol.run(one, single, 6, shared)
+    protocol.run(two, replace(single, batch=2), 6, shared)
+    assert "save" not in names(one.calls)
+    assert two.names[0] == "clear"
+    assert "save" in two.names
 
 
 # Tokens
