@@ -264,7 +264,14 @@ def _joules(item: RecordedItem | None) -> str:
 
 
 def longest(case: RecordedCase, kind: WorkloadKind) -> RecordedItem | None:
-    """The longest workload of a kind; of several depths the least, which alone has energy and device time."""
+    """The longest workload of a kind; of several depths the least, which alone has energy and device time.
+
+    Of several numbers of sequences the least too.
+    """
     workloads = [(Workload.parse(item.workload), item) for item in case.items]
-    sizes = [(workload.tokens, -workload.depth, item) for workload, item in workloads if workload.kind == kind]
-    return max(sizes, key=lambda size: size[:2])[2] if sizes else None
+    sizes = [
+        (workload.tokens, -workload.depth, -workload.batch, item)
+        for workload, item in workloads
+        if workload.kind == kind
+    ]
+    return max(sizes, key=lambda size: size[:3])[-1] if sizes else None

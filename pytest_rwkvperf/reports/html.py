@@ -32,6 +32,7 @@ class Section:
 SECTIONS = (
     Section("comparison.html.jinja", sections.compared_rows),
     Section("speed.html.jinja", sections.speeds),
+    Section("batches.html.jinja", sections.scaling),
     Section("invariants.html.jinja", sections.invariants),
     Section("rows.html.jinja", sections.uncompared_rows),
     Section("memory.html.jinja", sections.memory),

@@ -121,7 +121,7 @@ FIELDS = tuple(field.name for field in fields(Row) if field.name not in (*SAMPLE
 
 
 def rows(record: Record) -> list[Row]:
-    """Every workload that was timed; of A/B also the old side, if its versions differ from the new side's.
+    """Every workload of one sequence that was timed; of A/B also the old side, if its versions differ from the new's.
 
     Of a case timed both natively and uniformly only the native rows: llama-bench's fields cannot tell the two apart.
     """
@@ -147,9 +147,12 @@ def _rows_of(record: Record, case: RecordedCase) -> Iterator[Row]:
     for side in sides:
         template = _template(record, side, sides)
         for item in case.items:
+            workload = Workload.parse(item.workload)
+            if workload.batch > 1:  # llama-bench has no batches of sequences: its n_batch is the chunk
+                continue
             times = [sample.nanoseconds for run in side.runs for sample in run.samples.get(item.workload, ())]
             if times:
-                yield _timed(template, Workload.parse(item.workload), times)
+                yield _timed(template, workload, times)
 
 
 def _template(record: Record, side: CaseRecord, sides: Sequence[CaseRecord]) -> Row:

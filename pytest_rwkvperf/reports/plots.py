@@ -167,6 +167,52 @@ def dots(values: Sequence[float | None], groups: Sequence[str], starts: Sequence
     return Dots(len(values), HEIGHT, scale, joined, dividers)
 
 
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Points on two logarithmic scales as paths of SVG by their class, in a square of HEIGHT units.
+
+    A path's coordinates are in its units from the top left. Ticks are in percent of the plot's width and height.
+    """
+
+    paths: dict[str, str]
+    across: Sequence[Tick]
+    up: Sequence[Tick]
+
+
+def curve(points: Sequence[tuple[float, float]], limit: Sequence[tuple[float, float]]) -> Curve:
+    """Measured points (`samples`), and a line that bounds them (`roof`); both as x and y, all above zero."""
+    across = Scale(min(x for x, _ in points) / 1.2, max(x for x, _ in points) * 1.2, logarithmic=True)
+    heights = [y for _, y in (*points, *limit)]
+    up = Scale(min(heights) / 1.3, max(heights) * 1.3, logarithmic=True)
+
+    def place(x: float, y: float) -> tuple[float, str]:
+        return across.at(x), height(up, y)
+
+    paths = {"samples": "".join(dot(*place(x, y)) for x, y in points)}
+    if limit:
+        paths["roof"] = "M" + "L".join(f"{left:g} {top}" for left, top in (place(x, y) for x, y in limit))
+    sizes = [Tick(across.at(x), x) for x, _ in points]
+    return Curve(paths, _apart(sizes), _decades(up))
+
+
+def _apart(ticks: Sequence[Tick]) -> list[Tick]:
+    """The ticks from the last one on that do not overlap."""
+    kept: list[Tick] = []
+    for tick in reversed(ticks):
+        if not kept or kept[-1].at - tick.at >= _LABEL_WIDTH / 2:
+            kept.append(tick)
+    return kept[::-1]
+
+
+def _decades(scale: Scale) -> list[Tick]:
+    """1, 2 and 5 times powers of ten on a logarithmic scale, or of a long one the powers alone."""
+    powers = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
+    fine = [nice * 10.0**power for power in powers for nice in (1, 2, 5)]
+    coarse = [10.0**power for power in powers]
+    steps = fine if scale.high / scale.low < 100 else coarse  # noqa: PLR2004 - two decades
+    return [Tick(scale.at(value), value) for value in steps if not scale.side(value)]
+
+
 def around(values: Sequence[float]) -> Scale:
     """A scale that holds all values with a margin."""
     low, high = min(values), max(values)

@@ -9,7 +9,7 @@ from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.engine_settings import in_words
 from pytest_rwkvperf.core.text import duration
 from pytest_rwkvperf.oracle.bounds import bound_for
-from pytest_rwkvperf.reports import figures, headline, plots, wording
+from pytest_rwkvperf.reports import batches, figures, headline, plots, wording
 from pytest_rwkvperf.reports.wording import SPACE
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Case
     from pytest_rwkvperf.machine.roofline import Ceilings
     from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts, ProcessRun
-    from pytest_rwkvperf.reports.plots import Dots, Mark, Scale, Tick
+    from pytest_rwkvperf.reports.batches import Scaling
+    from pytest_rwkvperf.reports.plots import Curve, Dots, Mark, Scale, Tick
     from pytest_rwkvperf.stats.estimates import Rate
     from pytest_rwkvperf.stats.verdicts import Comparison
     from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedInvariant, RecordedItem
@@ -233,7 +234,7 @@ def _samples_in(record: Record) -> int:
 
 def _sample_plots(case: RecordedCase, item: RecordedItem, step: int) -> tuple[Dots | None, Dots | None]:
     """Speed of each repetition in order of time, and the milliseconds of the probes beside them."""
-    tokens = Workload.parse(item.workload).tokens
+    tokens = Workload.parse(item.workload).total_tokens
     taken = sorted(
         row
         for side, record in zip(("samples new", "samples old"), case.sides(item), strict=True)
@@ -383,6 +384,35 @@ def _before(item: RecordedItem, rate: Rate) -> float | None:
     if item.comparison:
         return rate.median / item.comparison.deciding.ratio
     return item.baseline.median if item.baseline else None
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """A plot of each workload that was measured with several numbers of sequences, and the table of all of them."""
+
+    plots: Sequence[tuple[str, Curve]]
+    table: Table
+    gist: str
+
+
+def scaling(shown: Shown) -> Batches | None:
+    """Speed against the number of sequences; None where only one number was measured."""
+    found = batches.scalings(shown.record)
+    if not found:
+        return None
+    most = max(point.workload.batch for each in found for point in each.points)
+    curves = [(f"{shown.names[each.case.case]} {each.workload}", _curve(each)) for each in found]
+    return Batches(curves, _table("Speed by the number of sequences", batches.rows(found)), f"up to {most} at once")
+
+
+def _curve(scaling: Scaling) -> Curve:
+    """The measured speeds, and the limit by the roofline where it is known."""
+    measured = [(float(point.workload.batch), point.speed) for point in scaling.points]
+    first, last = measured[0][0], measured[-1][0]
+    between = [round(first * (last / first) ** (index / 24)) for index in range(25)]
+    sizes = list(dict.fromkeys(between))
+    limits = scaling.limits(sizes) or []
+    return plots.curve(measured, [(float(size), limit) for size, limit in zip(sizes, limits, strict=False)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.cause import why
 from pytest_rwkvperf.core.text import duration
-from pytest_rwkvperf.reports import figures, native_ratio
+from pytest_rwkvperf.reports import batches, figures, native_ratio
 from pytest_rwkvperf.reports.markdown_text import escape, table
 from pytest_rwkvperf.reports.report import Report
 
@@ -41,6 +41,8 @@ class Summary(Report):
                 parts.append(f"{note}\n")
             if invariants := [figures.invariant_cells(case, each) for case in record.cases for each in case.invariants]:
                 parts.append(_table(invariants))
+            if scaling := batches.rows(batches.scalings(record)):
+                parts.append(_table(scaling))
             parts.append(_table([figures.case_cells(case) for case in record.cases]))
             parts += [f"{escape(note)}\n" for note in figures.work_notes(record)]
         if ratios := native_ratio.sentence(record):

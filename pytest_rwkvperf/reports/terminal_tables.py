@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pytest_rwkvperf.reports import figures
+from pytest_rwkvperf.reports import batches, figures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -54,6 +54,12 @@ def invariants(record: Record, width: int, *, colour: bool) -> str:
     """The verdicts on invariants; empty if the run judged none."""
     rows = [figures.invariant_cells(case, each) for case in record.cases for each in case.invariants]
     return _fitted(rows, width, ("bounds",), ("compares",), colour=colour)
+
+
+def scaling(record: Record, width: int) -> str:
+    """Speed by the number of sequences; empty if each workload was measured with one number of them."""
+    rows = batches.rows(batches.scalings(record))
+    return _fitted(rows, width, ("memory each", "MFU", "MBU"), ("step p99", "step p50"))
 
 
 def cases(record: Record, width: int) -> str:

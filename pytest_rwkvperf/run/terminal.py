@@ -49,6 +49,7 @@ def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settin
         tables = (
             terminal_tables.verdicts(record.items(), width, colour=colour),
             terminal_tables.invariants(record, width, colour=colour),
+            terminal_tables.scaling(record, width),
             terminal_tables.cases(record, width),
             terminal_tables.gpus(record, width),
         )
