@@ -161,7 +161,7 @@ class LlamaCppEngine:
         if not self._context:
             message = f"llama.cpp could not make a context for {request.path} (chunk {request.chunk})"
             raise BackendError(message)
-        llama_settings.attach_threads(self._context, ggml(), request.settings, request.threads)
+        self._pool = llama_settings.attach_threads(self._context, ggml(), request.settings, request.threads)
         self._memory = self._lib.llama_get_memory(self._context)
         self.vocabulary = int(self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self._model)))
         # llama_batch_get_one keeps a pointer only: without this reference llama_decode fails with -1.
@@ -191,7 +191,7 @@ class LlamaCppEngine:
                 f"llama.cpp could not make a context for {sequences} sequences, of which it allows {most}; "
                 "if these are fewer, the memory did not suffice: its reason is in the worker's last lines"
             )
-        llama_settings.attach_threads(context, ggml(), self._request.settings, self._request.threads)
+        llama_settings.attach(context, self._pool)
         self._batch = LlamaCppBatch(self._lib, context, sequences, self.vocabulary)
         return self._batch
 

@@ -118,15 +118,17 @@ class _ThreadPoolParams(ctypes.Structure):
     )
 
 
-def attach_threads(context: Any, ggml: Any, settings: Mapping[str, str], threads: int) -> None:  # noqa: ANN401 - ctypes
+def attach_threads(context: Any, ggml: Any, settings: Mapping[str, str], threads: int) -> Any:  # noqa: ANN401 - ctypes
     """Let a context compute with a pool of threads that has these settings; without any, with llama.cpp's own.
+
+    Gives the pool for `attach`, None without settings.
 
     Raises:
         BackendError: this build or this process cannot do that.
     """
     given = {name: settings[name] for name in _OF_THREADS if name in settings}
     if not given:
-        return
+        return None
     library = import_module("llama_cpp.llama_cpp")
     _check_threads(given, threads, open_mp=b"OPENMP = 1" in library.llama_print_system_info())
     params = _ThreadPoolParams()
@@ -140,9 +142,18 @@ def attach_threads(context: Any, ggml: Any, settings: Mapping[str, str], threads
     pool = _function(ggml, b"ggml_threadpool_new")(ctypes.byref(params))
     if not pool:
         raise BackendError(f"llama.cpp made no pool of {threads} threads; its reason is in the worker's last lines")
-    attach = library._lib.llama_attach_threadpool  # noqa: SLF001 - the binding does not declare it
-    attach.argtypes = [ctypes.c_void_p] * 3
-    attach(context, pool, pool)
+    attach(context, pool)
+    return pool
+
+
+def attach(context: Any, pool: Any) -> None:  # noqa: ANN401 - ctypes
+    """Let a further context compute with the same pool; with llama.cpp's own threads if that is None."""
+    if pool is None:
+        return
+    library = import_module("llama_cpp.llama_cpp")
+    attach_pool = library._lib.llama_attach_threadpool  # noqa: SLF001 - the binding does not declare it
+    attach_pool.argtypes = [ctypes.c_void_p] * 3
+    attach_pool(context, pool, pool)
 
 
 def _function(ggml: Any, name: bytes) -> Any:  # noqa: ANN401 - a C function
