@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pytest_rwkvperf.core.engine import BackendDefaults, Device, DeviceKind, OpenRequest, pci_address
 from pytest_rwkvperf.core.engine_settings import Setting
-from pytest_rwkvperf.core.errors import DeviceError, ModelError
+from pytest_rwkvperf.core.errors import BackendError, DeviceError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,6 +48,54 @@ def _adapters() -> list[tuple[Any, Device]]:
     return adapters
 
 
+class WebRwkvBatch:
+    """Sequences of the binding, whose forward pass always ends with all logits on the host."""
+
+    def __init__(self, batch: Any) -> None:  # noqa: ANN401 - as above
+        self._batch = batch
+        self._logits: Any = None
+
+    @property
+    def sequences(self) -> int:
+        """As the binding says."""
+        return int(self._batch.sequences)
+
+    def clear(self) -> None:
+        """Fill all states with zeros, on the device."""
+        self._batch.clear()
+
+    def clear_sequence(self, sequence: int) -> None:
+        """Fill one state with zeros, on the device."""
+        self._batch.clear_sequence(sequence)
+
+    def save_state(self) -> npt.NDArray[np.float32]:
+        """In host memory, a row for each sequence."""
+        return cast("npt.NDArray[np.float32]", self._batch.state())
+
+    def load_state(self, state: npt.NDArray[np.float32]) -> None:
+        """Onto the device."""
+        self._batch.load_state(state)
+
+    def prefill(self, tokens: Sequence[Sequence[int]]) -> None:
+        """One forward; the rows of the logits of sequences without tokens are NaN."""
+        self._logits = self._batch.forward(tokens)
+
+    def decode(self, tokens: Sequence[int]) -> None:
+        """One forward of one token each: one step of the engine up to 32 sequences and for multiples of 32."""
+        self._logits = self._batch.forward([[token] for token in tokens])
+
+    def synchronise(self) -> None:
+        """Nothing is queued: the binding's forward waits."""
+
+    def logits(self) -> npt.NDArray[np.float32]:
+        """float32 [sequences, vocabulary], on the host already."""
+        return cast("npt.NDArray[np.float32]", self._logits)
+
+    def free(self) -> None:
+        """Give the states' memory back."""
+        self._batch.free()
+
+
 class WebRwkvEngine:
     """A model of the binding, whose forward pass always ends with the logits on the host."""
 
@@ -63,6 +111,7 @@ class WebRwkvEngine:
         self.vocabulary = int(self._model.vocabulary)
         self.device = device
         self._logits: Any = None
+        self._batch: WebRwkvBatch | None = None
 
     def clear(self) -> None:
         """Load the initial state onto the device."""
@@ -95,6 +144,19 @@ class WebRwkvEngine:
         """float32 [vocabulary], on the host already."""
         return cast("npt.NDArray[np.float32]", self._logits)
 
+    def batch(self, sequences: int) -> WebRwkvBatch:
+        """A state of the engine's own for each sequence, beside the single one's; the last batch's are freed."""
+        binding = import_module(_BINDING)
+        if not hasattr(binding, "Batch"):
+            raise BackendError(f"the installed rwkvperf-web-rwkv is older than batches: {BACKEND.install}")
+        if self._batch is not None:
+            self._batch.free()
+        try:
+            self._batch = WebRwkvBatch(self._model.batch(sequences))
+        except (binding.WebRwkvError, ValueError) as error:
+            raise BackendError(f"web-rwkv cannot make a batch of {sequences} sequences: {error}") from error
+        return self._batch
+
 
 @dataclass(frozen=True, slots=True)
 class WebRwkv(BackendDefaults):
@@ -111,6 +173,7 @@ class WebRwkv(BackendDefaults):
     # The guide's tool uses 128. web-rwkv 0.10.20 stores a chunk's length in 8 bits: longer chunks give wrong answers.
     standard_chunk: int = 128
     max_chunk: int | None = 224
+    max_batch: int = 256  # numbers sequences with 8 bits: the 257th would share the first one's state
     quants: tuple[str, ...] = _QUANTS
     settings: tuple[Setting, ...] = _SETTINGS
     distributions: tuple[str, ...] = ("rwkvperf-web-rwkv",)

@@ -1,12 +1,15 @@
 //! `rwkvperf_web_rwkv._native`: web-rwkv for Python.
 //!
-//! `settings`, `checkpoint` and `failure` are plain Rust; `engine` drives web-rwkv; `adapter` and `model` are the Python classes.
+//! `settings`, `checkpoint` and `failure` are plain Rust; `engine` and `sequences` drive web-rwkv; `adapter`, `model` and
+//! `batch` are the Python classes.
 
 mod adapter;
+mod batch;
 mod checkpoint;
 mod engine;
 mod failure;
 mod model;
+mod sequences;
 mod settings;
 
 use pyo3::create_exception;
@@ -54,7 +57,13 @@ mod _native {
     #[pymodule_export]
     use super::adapters;
     #[pymodule_export]
+    use super::batch::Batch;
+    #[pymodule_export]
     use super::model::Model;
+
+    /// The most sequences a batch can have.
+    #[pymodule_export]
+    const LARGEST_BATCH: usize = super::settings::LARGEST_BATCH;
 
     /// The largest chunk a model takes, in tokens.
     #[pymodule_export]

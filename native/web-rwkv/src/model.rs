@@ -7,12 +7,13 @@ use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use crate::adapter::{self, Adapter};
+use crate::batch::Batch;
 use crate::checkpoint::Sizes;
 use crate::engine::{Engine, Request};
 use crate::failure::{Failure, fence};
 use crate::settings::{self, Quant};
 
-/// An RWKV-7 model in web-rwkv, with one recurrent state.
+/// An RWKV-7 model in web-rwkv, with one recurrent state; `batch` gives more.
 ///
 /// Calls from several threads take turns. The Python interpreter is free for other threads while the model loads,
 /// runs or is cleared.
@@ -29,8 +30,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Runs `work` on the engine. A panic in it drops the engine, whose state and buffers are then undefined.
-    fn with_engine<T: Send>(
+    /// Runs `work` on the engine, alone. A panic in it drops the engine, whose state and buffers are then undefined.
+    pub fn with_engine<T: Send>(
         &self,
         py: Python<'_>,
         work: impl FnOnce(&Engine) -> Result<T, Failure> + Send,
@@ -151,18 +152,19 @@ impl Model {
 
     /// Sets the recurrent state back to its initial value, on the device, and waits until that is done.
     fn clear(&self, py: Python<'_>) -> PyResult<()> {
-        Ok(self.with_engine(py, Engine::clear)?)
+        Ok(self.with_engine(py, |engine| engine.single.clear())?)
     }
 
     /// A copy of the recurrent state in host memory: float32, flat.
     fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyArray1<f32>>> {
-        Ok(self.with_engine(py, Engine::state)?.into_pyarray(py))
+        let state = self.with_engine(py, |engine| engine.single.states())?;
+        Ok(state.into_pyarray(py))
     }
 
     /// Copies a state from `state` back to the device, and waits until that is done.
     fn load_state(&self, py: Python<'_>, state: PyReadonlyArray1<'_, f32>) -> PyResult<()> {
         let state = state.as_array().to_vec();
-        Ok(self.with_engine(py, |engine| engine.load_state(state))?)
+        Ok(self.with_engine(py, |engine| engine.single.load_states(vec![state]))?)
     }
 
     /// Advances the state by `tokens` and returns the logits after the last one: float32, [vocabulary], in host memory.
@@ -172,7 +174,7 @@ impl Model {
         tokens: Vec<i64>,
     ) -> PyResult<Bound<'py, PyArray1<f32>>> {
         let tokens = settings::tokens(&tokens, self.sizes.vocabulary)?;
-        let logits = self.with_engine(py, |engine| engine.forward(tokens))?;
+        let logits = self.with_engine(py, |engine| engine.single.forward(vec![tokens]))?;
         Ok(logits.into_pyarray(py))
     }
 
@@ -183,8 +185,17 @@ impl Model {
         tokens: Vec<i64>,
     ) -> PyResult<Bound<'py, PyArray1<f32>>> {
         let tokens = settings::tokens(&tokens, self.sizes.vocabulary)?;
-        let probabilities = self.with_engine(py, |engine| engine.probabilities(tokens))?;
+        let probabilities = self.with_engine(py, |engine| engine.single.probabilities(tokens))?;
         Ok(probabilities.into_pyarray(py))
+    }
+
+    /// `sequences` sequences of the same weights, which advance together; their states are cleared.
+    fn batch(slf: Bound<'_, Self>, sequences: i64) -> PyResult<Batch> {
+        let count = settings::sequences(sequences)?;
+        let model = slf.get();
+        let states = model.with_engine(slf.py(), |engine| engine.sequences(count))?;
+        let vocabulary = model.sizes.vocabulary;
+        Ok(Batch::new(slf.unbind(), states, count, vocabulary))
     }
 
     fn __repr__(&self) -> String {

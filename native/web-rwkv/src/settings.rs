@@ -1,5 +1,7 @@
 //! Checks of the arguments from Python.
 
+use std::fmt::Display;
+
 use web_rwkv::runtime::infer::rnn::MIN_TOKEN_CHUNK_SIZE;
 
 use crate::failure::Failure;
@@ -10,6 +12,11 @@ use crate::failure::Failure;
 /// the shaders compare with the last 8 bits of the length, so the token shift is not saved, or saved from another
 /// token: the logits of that step are correct, those of every later step are not. 224 is the last multiple of 32 below.
 pub const LARGEST_CHUNK: usize = 224;
+
+/// The most sequences that keep a state of their own.
+///
+/// `Cursor::pack` has 8 bits for a sequence's number too: the 257th would share the first one's state.
+pub const LARGEST_BATCH: usize = 256;
 
 /// How the large matrices of a layer are stored on the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +101,33 @@ pub fn chunk(requested: i64) -> Result<usize, Failure> {
     }
 }
 
+/// The number of sequences of a batch.
+pub fn sequences(requested: i64) -> Result<usize, Failure> {
+    usize::try_from(requested)
+        .ok()
+        .filter(|count| (1..=LARGEST_BATCH).contains(count))
+        .ok_or_else(|| {
+            Failure::Value(format!(
+                "sequences is {requested}, but must be 1 to {LARGEST_BATCH}: web-rwkv {} keeps a sequence's number in \
+                 8 bits, and more would share states",
+                env!("WEB_RWKV_VERSION")
+            ))
+        })
+}
+
+/// The number of one of `count` sequences.
+pub fn sequence(requested: i64, count: usize) -> Result<usize, Failure> {
+    usize::try_from(requested)
+        .ok()
+        .filter(|sequence| *sequence < count)
+        .ok_or_else(|| {
+            Failure::Value(format!(
+                "sequence is {requested}, but this batch's sequences are 0 to {}",
+                count - 1
+            ))
+        })
+}
+
 /// Token ids as the engine takes them: at least one, each below `vocabulary`.
 pub fn tokens(ids: &[i64], vocabulary: usize) -> Result<Vec<u32>, Failure> {
     if ids.is_empty() {
@@ -101,6 +135,35 @@ pub fn tokens(ids: &[i64], vocabulary: usize) -> Result<Vec<u32>, Failure> {
             "tokens is empty, but forward needs at least one token".into(),
         ));
     }
+    below(ids, vocabulary, "tokens")
+}
+
+/// A list of token ids for each of `count` sequences: at least one token in all, each below `vocabulary`.
+pub fn token_lists(
+    lists: &[Vec<i64>],
+    count: usize,
+    vocabulary: usize,
+) -> Result<Vec<Vec<u32>>, Failure> {
+    if lists.len() != count {
+        return Err(Failure::Value(format!(
+            "tokens has {} lists, but this batch has {count} sequences",
+            lists.len()
+        )));
+    }
+    if lists.iter().all(Vec::is_empty) {
+        return Err(Failure::Value(
+            "tokens is empty for every sequence, but forward needs at least one token".into(),
+        ));
+    }
+    lists
+        .iter()
+        .enumerate()
+        .map(|(sequence, ids)| below(ids, vocabulary, format_args!("tokens[{sequence}]")))
+        .collect()
+}
+
+/// The ids of the list called `name`, each of them below `vocabulary`.
+fn below(ids: &[i64], vocabulary: usize, name: impl Display) -> Result<Vec<u32>, Failure> {
     ids.iter()
         .enumerate()
         .map(|(position, &id)| {
@@ -109,7 +172,7 @@ pub fn tokens(ids: &[i64], vocabulary: usize) -> Result<Vec<u32>, Failure> {
                 .filter(|id| (*id as usize) < vocabulary)
                 .ok_or_else(|| {
                     Failure::Value(format!(
-                        "tokens[{position}] is {id}, but this model's token ids are 0 to {}",
+                        "{name}[{position}] is {id}, but this model's token ids are 0 to {}",
                         vocabulary - 1
                     ))
                 })
@@ -215,5 +278,46 @@ mod tests {
             assert!(text.starts_with(&format!("tokens[1] is {id},")), "{text}");
             assert!(text.ends_with("0 to 99"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_batch_has_as_many_sequences_as_8_bits_can_number() {
+        for count in [1, 8, 256] {
+            assert_eq!(sequences(count), Ok(count as usize));
+        }
+        for count in [0, -1, 257, i64::MAX] {
+            let text = sentence(sequences(count));
+            assert!(
+                text.starts_with(&format!("sequences is {count}, but must be 1 to 256")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_sequence_is_one_of_the_batch() {
+        assert_eq!(sequence(3, 4), Ok(3));
+        for number in [-1, 4] {
+            let text = sentence(sequence(number, 4));
+            assert!(text.ends_with("sequences are 0 to 3"), "{text}");
+        }
+    }
+
+    #[test]
+    fn lists_of_tokens_may_be_empty_but_not_all_of_them() {
+        let lists = [vec![5], vec![], vec![0, 99]];
+        assert_eq!(
+            token_lists(&lists, 3, 100),
+            Ok(vec![vec![5], vec![], vec![0, 99]])
+        );
+        let text = sentence(token_lists(&lists, 4, 100));
+        assert_eq!(text, "tokens has 3 lists, but this batch has 4 sequences");
+        let text = sentence(token_lists(&[vec![], vec![]], 2, 100));
+        assert!(
+            text.starts_with("tokens is empty for every sequence"),
+            "{text}"
+        );
+        let text = sentence(token_lists(&[vec![1], vec![2, 100]], 2, 100));
+        assert!(text.starts_with("tokens[1][1] is 100,"), "{text}");
     }
 }

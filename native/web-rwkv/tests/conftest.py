@@ -6,6 +6,7 @@ This distribution is tested on its own, so the generator is its own too and as s
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import rwkvperf_web_rwkv as binding
 from safetensors.numpy import save_file
@@ -52,6 +53,11 @@ def tiny_model(layers: int = LAYERS, width: int = WIDTH, vocabulary: int = VOCAB
         }
         tensors |= {f"{att}.{name}.weight": matrix(width, width) for name in ("receptance", "key", "value", "output")}
     return tensors
+
+
+def distance(measured: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> float:
+    """Relative L2 distance."""
+    return float(np.linalg.norm(measured - reference) / np.linalg.norm(reference))
 
 
 @pytest.fixture(scope="session")

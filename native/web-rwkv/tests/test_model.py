@@ -9,17 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import rwkvperf_web_rwkv as binding
-from conftest import LAYERS, VOCABULARY, WIDTH, tiny_model
+from conftest import LAYERS, VOCABULARY, WIDTH, distance, tiny_model
 from safetensors.numpy import save_file
 
 Logits = npt.NDArray[np.float32]
 
 TOKENS: list[int] = np.random.default_rng(1).integers(0, VOCABULARY, 600).tolist()
-
-
-def distance(measured: Logits, reference: Logits) -> float:
-    """Relative L2 distance."""
-    return float(np.linalg.norm(measured - reference) / np.linalg.norm(reference))
 
 
 def one_by_one(model: binding.Model, tokens: list[int]) -> Logits:

@@ -7,7 +7,20 @@ from typing import Final, Literal, final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LARGEST_CHUNK", "VERSION", "WEB_RWKV_VERSION", "Adapter", "Model", "WebRwkvError", "adapters"]
+__all__ = [
+    "LARGEST_BATCH",
+    "LARGEST_CHUNK",
+    "VERSION",
+    "WEB_RWKV_VERSION",
+    "Adapter",
+    "Batch",
+    "Model",
+    "WebRwkvError",
+    "adapters",
+]
+
+LARGEST_BATCH: Final[int]
+"""The most sequences a batch can have: web-rwkv 0.10.20 numbers them with 8 bits, and more would share states."""
 
 LARGEST_CHUNK: Final[int]
 """The largest chunk a model takes, in tokens: after a longer one the state is wrong (see `Model`)."""
@@ -57,7 +70,7 @@ class Adapter:
 
 @final
 class Model:
-    """An RWKV-7 model in web-rwkv, with one recurrent state.
+    """An RWKV-7 model in web-rwkv, with one recurrent state; `batch` gives more.
 
     Calls from several threads take turns. The interpreter is free for other threads while the model loads, runs or is
     cleared. After a panic in the engine the model is unusable, and every call says so.
@@ -143,6 +156,74 @@ class Model:
 
         Raises:
             ValueError, WebRwkvError: as `forward`.
+        """
+
+    def batch(self, sequences: int) -> Batch:
+        """Make sequences of the same weights that advance together, with cleared states on the device.
+
+        The model's own state is untouched by them.
+
+        Args:
+            sequences: 1 to LARGEST_BATCH.
+
+        Raises:
+            ValueError: there cannot be so many.
+            WebRwkvError: the engine failed, now or earlier, for instance for want of device memory.
+        """
+
+@final
+class Batch:
+    """Sequences of a model's weights, with a recurrent state each, which advance together; made by `Model.batch`.
+
+    It takes turns with the model's own calls, keeps the model alive, and is unusable where the model is.
+    """
+
+    @property
+    def sequences(self) -> int:
+        """Number of sequences."""
+    def clear(self) -> None:
+        """Set all states back to their initial value, on the device, and wait until that is done.
+
+        Raises:
+            WebRwkvError: the engine failed, now or earlier.
+        """
+    def clear_sequence(self, sequence: int) -> None:
+        """Set one sequence's state back to its initial value; the others stay as they are.
+
+        Raises:
+            ValueError: there is no such sequence.
+            WebRwkvError: the engine failed, now or earlier.
+        """
+    def state(self) -> npt.NDArray[np.float32]:
+        """Copy the states to host memory: [sequences, n], each row as `Model.state` of a model with that state.
+
+        Raises:
+            WebRwkvError: the engine failed, now or earlier.
+        """
+    def load_state(self, state: npt.NDArray[np.float32]) -> None:
+        """Copy states from `state` back to the device, and wait until that is done.
+
+        Raises:
+            TypeError: `state` is not a two-dimensional float32 array.
+            ValueError: it has another shape; the states are unchanged.
+            WebRwkvError: the engine failed, now or earlier.
+        """
+    def forward(self, tokens: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
+        """Advance sequence i by `tokens[i]`; return the logits after its last one, [sequences, vocabulary].
+
+        An empty list leaves its sequence as it is, and its row is NaN. The logits are in host memory. The engine takes
+        up to a chunk of all sequences' tokens at a time, or one token of each where there are more sequences; beyond 32
+        tokens it takes a multiple of 32, and the rest in another step.
+
+        Raises:
+            ValueError: there is not one list for each sequence, all are empty, or a token is not in
+                0 … vocabulary - 1; the states are unchanged.
+            WebRwkvError: the engine failed, now or earlier; the states are undefined: clear them.
+        """
+    def free(self) -> None:
+        """Give the states' device memory back; every later call is refused. Deleting the object does so too.
+
+        What the engine caches beside the states (activations, logits) is freed within 64 more steps of the model.
         """
 
 def adapters() -> list[Adapter]:
