@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import random
 import sys
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, SAMPLE_SECONDS, Worker
 from pytest_rwkvperf.worker.tools import WorkerTools
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from types import ModuleType
 
     import numpy.typing as npt
@@ -73,15 +74,22 @@ def solved(model: Weights, folder: Path, *, deep: bool) -> list[Path]:
     return paths
 
 
-def problem(name: str, quant: str, path: Path, wanted: list[Path]) -> str:
-    """What the check finds wrong with a real engine on a file, in a worker process."""
+@contextmanager
+def opened(name: str, quant: str, path: Path, threads: int = 2) -> Iterator[Worker]:
+    """A worker with a real engine open on a file, on the processor where the engine has it."""
     location = registry.BUILT_IN[name]
     backend = registry.load(location)
     with Worker(environment=backend.environment(None)) as worker:
         devices = [Device(**each) for each in worker.request("describe", IMPORT_SECONDS, location=location)["devices"]]
         device = next((each for each in devices if each.kind == "cpu"), devices[0])
-        worker.open(location, path, Case(name, "planted", quant, device.id, 2, backend.standard_chunk))
-        bound = bounds.bound_for(name, quant)
+        worker.open(location, path, Case(name, "planted", quant, device.id, threads, backend.standard_chunk))
+        yield worker
+
+
+def problem(name: str, quant: str, path: Path, wanted: list[Path]) -> str:
+    """What the check finds wrong with a real engine on a file, in a worker process."""
+    bound = bounds.bound_for(name, quant)
+    with opened(name, quant, path) as worker:
         answer = worker.request("parity", SAMPLE_SECONDS, expected=[*map(str, wanted)], noise=bound.relative_l2)
     deep = msgspec.convert(answer["deep"], type=Deep) if answer["deep"] else None
     return bounds.broken_short(msgspec.convert(answer["short"], type=Short), bound) or (
@@ -209,22 +217,13 @@ def batch_logits(model: Weights) -> list[npt.NDArray[np.float32]]:
     return [oracle.forward(prompt[start:stop]) for start, stop in pairwise((0, *BATCH_LENGTHS))]
 
 
-@pytest.mark.engine("llama-cpp")
-@pytest.mark.parametrize("quant", ["f16", "q8_0"])
-def test_llama_cpps_batches_pass_the_check_of_every_sequence(quant: str, folder: Path) -> None:
-    path = written(NANO, folder, "gguf")
-    weights: Weights = NANO
-    if quant != "f16":
-        quantized = folder / "quantized.gguf"
-        WorkerTools(silent).quantize_gguf(path, quantized, quant)
-        path, weights = quantized, dequantized.read(quantized, "gguf")
-    wanted, bound = [folder / f"batch {count}.npy" for count in BATCH_LENGTHS], bounds.bound_for("llama-cpp", quant)
-    for path_of_logits, logits in zip(wanted, batch_logits(weights), strict=True):
+def check_batches(name: str, quant: str, path: Path, model: Weights, sizes: Sequence[int]) -> None:
+    """Run the check of a real engine's batches of these sizes, in one worker process."""
+    wanted, bound = [path.parent / f"batch {count}.npy" for count in BATCH_LENGTHS], bounds.bound_for(name, quant)
+    for path_of_logits, logits in zip(wanted, batch_logits(model), strict=True):
         np.save(path_of_logits, logits)
-    backend = registry.load(registry.BUILT_IN["llama-cpp"])
-    with Worker(environment=backend.environment("cpu")) as worker:
-        worker.open(registry.BUILT_IN["llama-cpp"], path, Case("llama-cpp", "planted", quant, "cpu", 1, 512))
-        for sequences in (2, 4, 8, 9, 2):
+    with opened(name, quant, path, threads=1) as worker:
+        for sequences in sizes:
             answer = worker.request(
                 "batch_parity",
                 SAMPLE_SECONDS,
@@ -235,6 +234,26 @@ def test_llama_cpps_batches_pass_the_check_of_every_sequence(quant: str, folder:
             found = msgspec.convert(answer, type=Batched)
             assert found.sequences == sequences
             assert bounds.broken_batch(found, bound) == ""
+
+
+@pytest.mark.engine("llama-cpp")
+@pytest.mark.parametrize("quant", ["f16", "q8_0"])
+def test_llama_cpps_batches_pass_the_check_of_every_sequence(quant: str, folder: Path) -> None:
+    path = written(NANO, folder, "gguf")
+    if quant == "f16":
+        check_batches("llama-cpp", quant, path, NANO, (2, 4, 8, 9, 2))
+    else:
+        quantized = folder / "quantized.gguf"
+        WorkerTools(silent).quantize_gguf(path, quantized, quant)
+        check_batches("llama-cpp", quant, quantized, dequantized.read(quantized, "gguf"), (2, 4, 8, 9, 2))
+
+
+@pytest.mark.engine("web-rwkv")
+@pytest.mark.parametrize("quant", ["fp16", "int8"])
+def test_web_rwkvs_batches_pass_the_check_of_every_sequence(quant: str, folder: Path) -> None:
+    """With 32 a step runs the kernels for whole chunks, and with 33 it is two of the engine's."""
+    model = emulation.applied(SMALL, registry.load(registry.BUILT_IN["web-rwkv"]).emulation(quant))
+    check_batches("web-rwkv", quant, written(SMALL, folder, "st"), model, (2, 4, 8, 32, 33, 2))
 
 
 class FaultyBatch(ReferenceBatch):
