@@ -609,9 +609,8 @@ def _in_toml(config: pytest.Config, name: str) -> object:
     if path is None or path.suffix != ".toml":
         return None
     content = tomllib.loads(path.read_text(encoding="utf-8"))
-    tables = content.get("tool", {}) if path.name == "pyproject.toml" else content
-    value: object = tables.get("pytest", {}).get(name)
-    return value
+    tables = (content.get("tool", {}).get("pytest", {}), content.get("pytest", {}))  # never both
+    return next((table[name] for table in tables if name in table), None)
 
 
 def _form(option: Option) -> str:

@@ -493,13 +493,15 @@ def test_toml_may_hold_lists_numbers_and_truth_values(
         ("pyproject.toml", "[tool.pytest]\n"),
         ("pyproject.toml", "[tool.pytest.ini_options]\n"),
         ("pytest.toml", "[pytest]\n"),
+        ("own.toml", "[pytest]\n"),
+        ("own.toml", "[tool.pytest]\n"),
     ],
 )
 def test_a_text_and_a_list_are_read_alike_in_every_table(
     pytester: pytest.Pytester, name: str, head: str, line: str
 ) -> None:
     (pytester.path / name).write_text(f"{head}rwkv_quant {line}\nrwkv_strict = true\nrwkv_report = 'a.json'\n")
-    settings = options.read(pytester.parseconfig())
+    settings = options.read(pytester.parseconfig(*(["-c", name] if name == "own.toml" else [])))
     assert settings.quants == ("f16", "q8_0")
     assert settings.strict == frozenset(options.STRICTNESS)
     assert [report.path.name for report in settings.reports] == ["a.json"]
