@@ -116,7 +116,19 @@ def test_any_other_text_is_refused(text: str) -> None:
 
 def test_the_published_schema_is_up_to_date() -> None:
     published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
-    assert published == records.json_schema(), "renew it: rwkvperf report --schema > docs/record.schema.json"
+    assert published == _said_by_every_msgspec(records.json_schema()), (
+        "renew it: rwkvperf report --schema > docs/record.schema.json"
+    )
+
+
+def _said_by_every_msgspec(schema: Any) -> Any:  # noqa: ANN401 - JSON
+    """A schema without what msgspec 0.23 has begun to add: objects that are empty by default, and keys' names."""
+    if isinstance(schema, list):
+        return [_said_by_every_msgspec(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    added = {"propertyNames", *(["default"] if schema.get("default") == {} else [])}
+    return {name: _said_by_every_msgspec(value) for name, value in schema.items() if name not in added}
 
 
 def test_a_validator_accepts_records_and_refuses_invalid_ones() -> None:
