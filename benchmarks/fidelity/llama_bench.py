@@ -47,19 +47,19 @@ WORKLOADS = (Workload("prefill", 512), Workload("generation", 128))
 REPETITIONS = 5  # llama-bench's default
 
 
-def llama_bench() -> Path:
-    """The executable, built once per version of llama-cpp-python into the user's cache."""
+def llama_bench(target: str = "llama-bench") -> Path:
+    """The executable of a target, built once per version of llama-cpp-python into the user's cache."""
     release = version("llama-cpp-python")
-    build = folders.cache() / "build" / f"llama-bench-{release}"
-    found = build / "bin" / ("llama-bench.exe" if sys.platform == "win32" else "llama-bench")
+    build = folders.cache() / "build" / f"{target}-{release}"
+    found = build / "bin" / (f"{target}.exe" if sys.platform == "win32" else target)
     if not found.exists():
-        print(f"building llama-bench {release}: 5 to 15 minutes", flush=True)
+        print(f"building {target} {release}: 5 to 15 minutes", flush=True)
         with tempfile.TemporaryDirectory() as folder:
-            _build(release, Path(folder), build)
+            _build(release, Path(folder), build, target)
     return found
 
 
-def _build(release: str, folder: Path, build: Path) -> None:
+def _build(release: str, folder: Path, build: Path, target: str) -> None:
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", "-d", str(folder)]
     subprocess.run([*pip, f"llama-cpp-python=={release}"], check=True)
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
@@ -67,7 +67,7 @@ def _build(release: str, folder: Path, build: Path) -> None:
     source = next(folder.glob("llama_cpp_python-*")) / "vendor" / "llama.cpp"
     off = [f"-DLLAMA_{part}=OFF" for part in ("CURL", "OPENSSL", "BUILD_TESTS", "BUILD_EXAMPLES", "BUILD_SERVER")]
     subprocess.run(["cmake", "-S", source, "-B", build, "-DCMAKE_BUILD_TYPE=Release", *off], check=True)
-    subprocess.run(["cmake", "--build", build, "--target", "llama-bench", "--parallel"], check=True)
+    subprocess.run(["cmake", "--build", build, "--target", target, "--parallel"], check=True)
 
 
 def theirs(executable: Path, model: Path, threads: int) -> dict[str, float]:

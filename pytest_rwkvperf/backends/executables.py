@@ -71,8 +71,8 @@ def located(name: str, path: str, option: str = "--rwkv-backend") -> str:
     return str(Path(program).absolute())
 
 
-def _run(command: Sequence[str | Path], seconds: float | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end.
+def run_program(command: Sequence[str | Path], seconds: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, at most so many seconds.
 
     Raises:
         BackendError: it failed; with its last lines.
@@ -101,8 +101,8 @@ def _digest(path: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Program:
-    """What the two programs have in common."""
+class InvokedProgram:
+    """What the programs have in common."""
 
     request: OpenRequest
     device: Device
@@ -120,7 +120,7 @@ class _Program:
 
 
 @dataclass(frozen=True)
-class LlamaBenchProgram(_Program):
+class LlamaBenchProgram(InvokedProgram):
     """llama-bench with a model; `own_name` is its name of the device, empty where it cannot be told one."""
 
     own_name: str
@@ -164,7 +164,7 @@ class LlamaBenchProgram(_Program):
             *(("-d", depth) if depth else ()), *(("-dev", self.own_name) if self.own_name else ()),
         ]  # fmt: skip
         try:
-            ended = _run(list(map(str, command)))
+            ended = run_program(list(map(str, command)))
         except BackendError as error:
             if _NO_SUCH_OPTION not in str(error):
                 raise
@@ -215,7 +215,7 @@ def _is_of(row: Mapping[str, Any], workload: Workload) -> bool:
     return (row.get("n_prompt"), row.get("n_gen")) == wanted and row.get("n_depth", 0) == workload.depth
 
 
-class WebRwkvBenchProgram(_Program):
+class WebRwkvBenchProgram(InvokedProgram):
     """web-rwkv's `bench` with a model. It prints one speed of all repetitions together, to two decimals."""
 
     def bench(self, workloads: Sequence[Workload], report: Report) -> ToolResult:
@@ -232,7 +232,7 @@ class WebRwkvBenchProgram(_Program):
         for pair in zip_longest(prefills, generations):
             report(f"{Path(self.path).name}: {', '.join(str(workload) for workload in pair if workload)}", 0.0)
             started = clock.time_of_day()
-            ended = _run(self._command(*(workload.tokens if workload else 1 for workload in pair)))
+            ended = run_program(self._command(*(workload.tokens if workload else 1 for workload in pair)))
             adapter = self._checked_adapter(ended.stderr)
             speeds = {f"{kind}{count}": float(speed) for kind, count, speed in _ROW.findall(ended.stdout)}
             for workload in filter(None, pair):
@@ -280,16 +280,17 @@ class LlamaBench(LlamaCpp):
     path: str = ""
     distributions: tuple[str, ...] = ()
     tells_logits: bool = False
+    max_batch: int = 1
 
     def versions(self) -> Mapping[str, str]:
         """Its own version, which older builds do not print."""
         try:
-            ended = _run([self.path, "--version"], _QUERY_SECONDS)
+            ended = run_program([self.path, "--version"], _QUERY_SECONDS)
         except BackendError:
-            return {"llama-bench": "unknown", "executable": _digest(self.path)}
+            return {self.name: "unknown", "executable": _digest(self.path)}
         match = _VERSION.search(ended.stdout + ended.stderr)
         version = f"{match[1]} {match[3] or ''}".strip() if match else "unknown"
-        return {"llama-bench": version, "executable": _digest(self.path)}
+        return {self.name: version, "executable": _digest(self.path)}
 
     def build(self) -> str:
         """Known by its bytes."""
@@ -303,7 +304,7 @@ class LlamaBench(LlamaCpp):
     def _named(self) -> dict[str, Device]:
         """Devices by llama-bench's own names: `CUDA0`. The CPU alone, without a name, where it lists none."""
         try:
-            ended = _run([self.path, "--list-devices"], _QUERY_SECONDS)
+            ended = run_program([self.path, "--list-devices"], _QUERY_SECONDS)
         except BackendError as error:
             if _NO_SUCH_OPTION not in str(error):
                 raise
@@ -332,10 +333,11 @@ class WebRwkvBench(WebRwkv):
     path: str = ""
     distributions: tuple[str, ...] = ()
     tells_logits: bool = False
+    max_batch: int = 1
 
     def versions(self) -> Mapping[str, str]:
         """The crate's."""
-        match = _VERSION.search(_run([self.path, "--version"], _QUERY_SECONDS).stdout)
+        match = _VERSION.search(run_program([self.path, "--version"], _QUERY_SECONDS).stdout)
         return {"web-rwkv-bench": match[1] if match else "unknown", "executable": _digest(self.path)}
 
     def build(self) -> str:

@@ -27,6 +27,7 @@ BY_HAND_ONLY = frozenset({"reference"})
 
 EXECUTABLES = {
     "llama-bench": "pytest_rwkvperf.backends.executables:LlamaBench",
+    "llama-batched-bench": "pytest_rwkvperf.backends.batched_bench:LlamaBatchedBench",
     "web-rwkv-bench": "pytest_rwkvperf.backends.executables:WebRwkvBench",
 }
 """Programs, which `--rwkv-backend` names with their paths; a location's third part is the path."""

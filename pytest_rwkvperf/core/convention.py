@@ -18,6 +18,7 @@ NATIVE_WARM_UPS = {
     "web-rwkv-bench": "none",
     "llama-cpp": "once",
     "llama-bench": "once",
+    "llama-batched-bench": "once",
     "rwkv": "first-token",
 }
 """What each engine's own tool does before it times (`worker/native.py`)."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.environments.requirements import Requirement
     from pytest_rwkvperf.environments.sources import Source
 
-PROGRAMS = ("llama-bench", "web-rwkv-bench")
+PROGRAMS = ("llama-bench", "llama-batched-bench", "web-rwkv-bench")
 """The engines' own programs; with a path after a colon, or found on PATH."""
 
 ReferenceKind = Literal["interpreter", "baseline", "requirement", "libraries", "source", "program"]

@@ -24,6 +24,8 @@ FORMATS = {
     "llama-bench-jsonl": "pytest_rwkvperf.reports.llama_bench:JSONL",
     "llama-bench-csv": "pytest_rwkvperf.reports.llama_bench:CSV",
     "llama-bench-sql": "pytest_rwkvperf.reports.llama_bench:SQL",
+    "llama-batched-bench-jsonl": "pytest_rwkvperf.reports.llama_batched_bench:JSONL",
+    "llama-batched-bench-md": "pytest_rwkvperf.reports.llama_batched_bench:MARKDOWN",
     "bencher": "pytest_rwkvperf.reports.exchange:BENCHER",
     "github-benchmark": "pytest_rwkvperf.reports.exchange:GITHUB_BENCHMARK",
     "otava": "pytest_rwkvperf.reports.exchange:OTAVA",

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Case
     from pytest_rwkvperf.store.record import Record
 
-_ENGINES = {"llama-bench": "llama-cpp", "web-rwkv-bench": "web-rwkv"}
+_ENGINES = {"llama-bench": "llama-cpp", "llama-batched-bench": "llama-cpp", "web-rwkv-bench": "web-rwkv"}
 """The engine inside a program."""
 
 

@@ -91,8 +91,8 @@ OPTIONS = (
         "",
         "turn measuring on; on the command line it also deselects every other test. all: every backend, a missing one "
         "is a skip that says how to install it; a backend named here and missing is an error. Known: rwkv, llama-cpp, "
-        "web-rwkv, and what installed distributions add; llama-bench:/path and web-rwkv-bench:/path run these programs "
-        "themselves",
+        "web-rwkv, and what installed distributions add; llama-bench:/path, llama-batched-bench:/path and "
+        "web-rwkv-bench:/path run these programs themselves",
         "all|NAME,...",
     ),
     Option(

@@ -1,7 +1,8 @@
 """Reading files of speeds: this project's exports (`reports/exchange.py`) and the output of two of llama.cpp's tools.
 
 * llama-batched-bench with `--output-format jsonl` (tools/batched-bench/batched-bench.cpp): one line for each number of
-  parallel sequences. The tool warms up with one batch; each figure is of one repetition.
+  parallel sequences. The tool warms up with one batch; each figure is of one repetition. This project's own files in
+  that format (`reports/llama_batched_bench.py`) say in two fields more which case and convention they are of.
 * `test-backend-ops perf --output sql` (tests/test-backend-ops.cpp): one row for each operation. It runs an operation
   once before it times many; its speed here is runs per second.
 """
@@ -19,6 +20,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.core import strict_json
+from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.convention import Convention
 from pytest_rwkvperf.core.errors import RecordError
 from pytest_rwkvperf.core.text import printable
@@ -116,13 +118,24 @@ def _batched_bench(text: str) -> Iterator[Speed]:
     for line in text.splitlines():
         if not line.startswith("{"):  # the model's loading is told on the same stream
             continue
-        row = strict_json.loads(line, clean=True)
-        convention = Convention("llama-batched-bench", "native", _BATCHED_VERSION, "once", int(row["n_ubatch"]))
-        settings = " ".join(f"{name}={row[name]}" for name in _BATCHED_SETTINGS if name in row)
+        row = strict_json.loads(strict_json.with_zeros(line), clean=True)
         prompt, generated, sequences = int(row["pp"]), int(row["tg"]), int(row["pl"])
-        for name, speed in ((f"pp{prompt}", "speed_pp"), (f"tg{generated}@d{prompt}", "speed_tg")):
+        prefill, generation = (
+            Workload("prefill", prompt, 0, sequences),
+            Workload("generation", generated, prompt, sequences),
+        )
+        for workload, speed in ((prefill, "speed_pp"), (generation, "speed_tg")):
             if row[speed]:  # 0 where none was asked for
-                yield Speed(f"{name} x{sequences} {settings}", convention, _positive(row[speed]))
+                yield Speed(*_batched_series(row, str(workload)), _positive(row[speed]))
+
+
+def _batched_series(row: dict[str, Any], workload: str) -> tuple[str, Convention]:
+    """Series and convention of a line: of the tool itself, or of this project (`reports/llama_batched_bench.py`)."""
+    if "convention" in row:
+        return f"{row['case']} {workload}", Convention.parse(row["convention"])
+    settings = " ".join(f"{name}={row[name]}" for name in _BATCHED_SETTINGS if name in row)
+    convention = Convention("llama-batched-bench", "native", _BATCHED_VERSION, "once", int(row["n_ubatch"]))
+    return f"{workload} {settings}", convention
 
 
 _BATCHED_SETTINGS = ("is_pp_shared", "n_batch", "n_gpu_layers", "n_threads", "n_threads_batch", "flash_attn")

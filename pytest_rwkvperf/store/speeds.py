@@ -43,13 +43,19 @@ def series_of(
     return f"{backend} {model} {quant} {device} t{threads} {settings} {workload}".replace("  ", " ")
 
 
+def case_series(case: Case) -> str:
+    """What the series of all workloads of a case begin with."""
+    return series_of(
+        case.backend, case.model, case.quant, case.device, case.threads, "", in_words(case.settings)
+    ).rstrip()
+
+
 def of_items(record: Record) -> Iterator[tuple[Case, RecordedItem, Speed]]:
     """Every speed that may count, with what it is of; of A/B the new side's."""
     for recorded, item in record.items():
         case = recorded.case
         if recorded.measured and item.typical_rate and counts(item):
-            own = in_words(case.settings)
-            series = series_of(case.backend, case.model, case.quant, case.device, case.threads, item.workload, own)
+            series = f"{case_series(case)} {item.workload}"
             convention = Convention.of_case(case, recorded.measured.protocol)
             yield case, item, _speed(item.typical_rate, series, convention)
 

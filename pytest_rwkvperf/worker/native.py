@@ -8,7 +8,8 @@
   copied. It prints the mean of the repetitions' speeds.
 * the community guide's chat with the `rwkv` package: three turns of fixed prompts, sampling included; a turn's clock
   starts after its first token. It prints tokens over time; the guide reads it after the third turn.
-* the executables `llama-bench` and `web-rwkv bench` themselves (`backends/executables.py`).
+* the executables `llama-bench`, `llama-batched-bench` and `web-rwkv bench` themselves (`backends/executables.py`,
+  `backends/batched_bench.py`).
 
 Random numbers have a fixed seed here. An engine is checked after it was timed, because the check would warm it.
 """
@@ -46,11 +47,14 @@ class Tool:
     run: Callable[[Any, Sequence[Workload], int, Report], ToolResult]
     """Its first argument is what the backend opens: an Engine with what the tool needs beyond that, or a Program."""
     figure: Callable[[Sequence[int]], float]
+    batches: bool = False
+    """Whether it measures several sequences at once."""
 
 
 def supported(backend: str, workload: Workload) -> bool:
-    """Whether the backend's own tool measures a workload; none of them measures a batch."""
-    return workload.batch == 1 and backend in TOOLS and TOOLS[backend].takes(workload)
+    """Whether the backend's own tool measures a workload."""
+    tool = TOOLS.get(backend)
+    return tool is not None and (tool.batches or workload.batch == 1) and tool.takes(workload)
 
 
 def run(
@@ -164,6 +168,9 @@ TOOLS: Mapping[str, Tool] = {
     "llama-cpp": Tool(lambda _workload: True, _llama_bench, time_of_mean_speed),
     "rwkv": Tool(lambda workload: workload.kind == "generation" and not workload.depth, _chat, mean_time),
     "llama-bench": Tool(lambda _workload: True, _program, time_of_mean_speed),
+    "llama-batched-bench": Tool(
+        lambda workload: workload.kind == "generation" or not workload.depth, _program, time_of_mean_speed, batches=True
+    ),
     "web-rwkv-bench": Tool(lambda workload: not workload.depth, _program, mean_time),
 }
 """By backend's name."""

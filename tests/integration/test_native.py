@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BUILT = {
     "llama-bench": "build/llama-bench-*/bin/llama-bench",
+    "llama-batched-bench": "build/llama-batched-bench-*/bin/llama-batched-bench",
     "web-rwkv-bench": "build/web-rwkv-bench-*/bin/bench",
 }
 """Where benchmarks/fidelity builds them, below the user's cache."""
@@ -77,25 +78,30 @@ def test_nothing_is_imported_while_an_unwarmed_repetition_is_timed(name: str, qu
 
 
 @pytest.mark.parametrize(
-    ("name", "engine", "quant"), [("llama-bench", "llama-cpp", "f16"), ("web-rwkv-bench", "web-rwkv", "fp16")]
+    ("name", "engine", "quant", "workloads"),
+    [
+        ("llama-bench", "llama-cpp", "f16", ["pp16", "tg2"]),
+        ("llama-batched-bench", "llama-cpp", "f16", ["pp16", "tg2", "pp16@b3", "tg2@b3", "tg2@d16@b3"]),
+        ("web-rwkv-bench", "web-rwkv", "fp16", ["pp16", "tg2"]),
+    ],
 )
 def test_the_real_program(
-    name: str, engine: str, quant: str, engines: Engines, monkeypatch: pytest.MonkeyPatch
+    name: str, engine: str, quant: str, workloads: list[str], engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     from pytest_rwkvperf.core import folders
 
     program = next(iter(sorted(folders.cache().glob(BUILT[name]))), None)
     if program is None:
-        pytest.skip(f"{name} is not built here; benchmarks/fidelity/own_tools.py builds it")
+        pytest.skip(f"{name} is not built here; benchmarks/fidelity builds it")
     chosen, by_hand = registry.choose(f"{name}:{program}")
     (found,) = discover(chosen, by_hand=by_hand)
     assert isinstance(found, FoundEngine)
-    device = found.devices[-1] if name == "llama-bench" else found.devices[0]
+    device = found.devices[-1] if engine == "llama-cpp" else found.devices[0]
     with Worker() as worker:
         worker.open(found.location, engines.file(engine, quant).path, Case(name, "nano", quant, device.id, 2, 128))
-        taken = typed(worker.request("native", SAMPLE_SECONDS, workloads=["pp16", "tg2"]), ToolResult)
+        taken = typed(worker.request("native", SAMPLE_SECONDS, workloads=workloads), ToolResult)
         peak = worker.request("memory", 10)["peak_rss_bytes"]
-    assert set(taken.samples) == {"pp16", "tg2"}
+    assert set(taken.samples) == {*workloads}
     assert all(sample.nanoseconds > 0 for samples in taken.samples.values() for sample in samples)
     assert peak > engines.file(engine, quant).path.stat().st_size / 2

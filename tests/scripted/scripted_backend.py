@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from pytest_rwkvperf.core.engine import Device, OpenRequest
+from pytest_rwkvperf.core.engine_settings import Setting
 from pytest_rwkvperf.core.samples import CHECK_SEED, KNOWN_SEED
 
 if TYPE_CHECKING:
@@ -448,7 +449,7 @@ class ScriptedEngine:
         assert 0 < len(tokens) <= self._request.chunk
         self._play("prefill")
         read = self._cheat.prefill(tokens)
-        CLOCK.pass_time(PREFILL_SECONDS * len(read))
+        CLOCK.pass_time(PREFILL_SECONDS * len(read) * int(self._request.settings.get("pace", "1")))
         self._tokens += read
 
     def decode(self, token: int) -> None:
@@ -569,6 +570,7 @@ class Scripted:
     max_chunk: int | None = 256
     max_batch: int = 64
     quants: tuple[str, ...] = ("fp16", "int8")
+    settings: tuple[Setting, ...] = (Setting("pace", "a prefill takes this many times as long", numbers=(1, 9)),)
 
     def accepts(self, quant: str) -> bool:
         """Also accept `int8@...`, so that a run can have many cases."""

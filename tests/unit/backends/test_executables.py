@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rwkvperf.backends import executables, registry
+from pytest_rwkvperf.backends import batched_bench, executables, registry
 from pytest_rwkvperf.core.cases import Case, Workload
 from pytest_rwkvperf.core.engine import Device, OpenRequest
 from pytest_rwkvperf.core.errors import BackendError, DeviceError, OptionError
+from pytest_rwkvperf.worker import native
 from pytest_rwkvperf.worker.parent import QUICK_SECONDS, Worker
 
 if TYPE_CHECKING:
@@ -66,6 +67,68 @@ def request(device: str, quant: str = "f16", chunk: int = 512) -> OpenRequest:
 def five(text: str) -> str:
     """Its recorded three repetitions as five."""
     return re.sub(r'"samples_ns": \[ (\d+), (\d+), (\d+) \]', r'"samples_ns": [ \1, \2, \3, \1, \2 ]', text)
+
+
+# llama-batched-bench
+
+
+def batched_line(prompt: int, generated: int, sequences: int, prefill: str, generation: str) -> str:
+    """A line as the program prints it, with these seconds."""
+    return (
+        '{"n_kv_max": 2048, "n_batch": 2048, "n_ubatch": 512, "flash_attn": -1, "is_pp_shared": 0, '
+        f'"n_gpu_layers": 0, "n_threads": 2, "n_threads_batch": 2, "pp": {prompt}, "tg": {generated}, '
+        f'"pl": {sequences}, "n_kv": 9, "t_pp": {prefill}, "speed_pp": -nan, "t_tg": {generation}, "speed_tg": inf, '
+        '"t": 0.1, "speed": 5.0}\n'
+    )
+
+
+def test_a_number_of_sequences_is_measured_five_times(program: Callable[..., str], tmp_path: Path) -> None:
+    lines = [batched_line(0, 16, count, "0.000000", f"0.{count}0000{n}") for count in (1, 8) for n in range(5)]
+    path = program("llama-batched-bench", "\n" + "".join(lines) + "\n\nllama_perf_context_print: load time = 1 ms\n")
+    both = [Workload("generation", 16), Workload("generation", 16, 0, 8)]
+    taken = batched_bench.LlamaBatchedBench(path=path).open(request("cpu")).bench(both, silent)
+    assert [sample.nanoseconds for sample in taken.samples["tg16"]] == [100_000_000 + 1000 * n for n in range(5)]
+    assert [sample.nanoseconds for sample in taken.samples["tg16@b8"]] == [800_000_000 + 1000 * n for n in range(5)]
+    (arguments,) = called(tmp_path)
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert options == {
+        "-m": "model.gguf", "-c": "2048", "-b": "2048", "-ub": "512", "-t": "2", "-ngl": "0", "-dev": "none",
+        "-npp": "0", "-ntg": "16", "-npl": "1,1,1,1,1,8,8,8,8,8", "--output-format": "jsonl",
+    }  # fmt: skip
+
+
+def test_prefills_generations_and_depths_are_invocations_of_their_own(
+    program: Callable[..., str], tmp_path: Path
+) -> None:
+    path = program("llama-batched-bench", "")
+    own = {"mmap": "off", "repack": "off", "ubatch": "64", "n-gpu-layers": "3", "flash-attn": "on"}
+    opened = batched_bench.LlamaBatchedBench(path=path).open(replace(request("cuda:0"), settings=own))
+    workloads = [Workload("prefill", 300, 0, 4), Workload("generation", 8, 0, 4), Workload("generation", 8, 64, 4)]
+    with pytest.raises(BackendError, match="did not print 5 lines of pp300@b4, tg8@b4, tg8@d64@b4"):
+        opened.bench(workloads, silent)
+    calls = called(tmp_path)
+    assert [(call[call.index("-npp") + 1], call[call.index("-ntg") + 1]) for call in calls] == [
+        ("300", "0"),
+        ("0", "8"),
+        ("64", "8"),
+    ]
+    first = calls[0]
+    assert [first[first.index(name) + 1] for name in ("-c", "-b", "-ub", "-ngl", "-dev")] == [
+        "2048", "512", "64", "3", "CUDA0",
+    ]  # fmt: skip
+    assert first[-5:] == ["-fa", "on", "-lm", "none", "--no-repack"]
+
+
+def test_what_llama_batched_bench_does_not_obey_is_refused() -> None:
+    refused = [setting.name for setting in batched_bench.LlamaBatchedBench().settings if setting.refused]
+    assert {"poll", "prio", "cpu-mask"} <= set(refused)
+
+
+def test_llama_batched_bench_measures_batches_and_no_prefill_at_a_depth() -> None:
+    taken = ("pp512", "pp512@b8", "tg128@b8", "tg128@d512@b8")
+    assert all(native.supported("llama-batched-bench", Workload.parse(name)) for name in taken)
+    assert not native.supported("llama-batched-bench", Workload.parse("pp512@d64@b8"))
+    assert not native.supported("llama-bench", Workload.parse("pp512@b8"))
 
 
 # llama-bench

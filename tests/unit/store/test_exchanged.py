@@ -21,10 +21,10 @@ def test_batched_bench_has_a_prefill_and_a_generation_for_each_number_of_sequenc
     found = exchanged.parse(BATCHED, Path("file"))
     assert found is not None
     assert [(speed.series, speed.value) for speed in found] == [
-        (f"pp128 x1 {SETTINGS}", 2000),
-        (f"tg32@d128 x1 {SETTINGS}", 200),
-        (f"pp128 x4 {SETTINGS}", 2000),
-        (f"tg32@d128 x4 {SETTINGS}", 400),
+        (f"pp128 {SETTINGS}", 2000),
+        (f"tg32@d128 {SETTINGS}", 200),
+        (f"pp128@b4 {SETTINGS}", 2000),
+        (f"tg32@d128@b4 {SETTINGS}", 400),
     ]
     assert {speed.convention.id for speed in found} == {"llama-batched-bench:native:v1:once:c512"}
 
@@ -36,7 +36,17 @@ def test_batched_bench_of_older_builds_has_fewer_settings() -> None:
     )
     found = exchanged.parse(line, Path("file"))
     assert found is not None
-    assert [(speed.series, speed.value) for speed in found] == [("pp128 x2 n_batch=2048 flash_attn=0", 2560)]
+    assert [(speed.series, speed.value) for speed in found] == [("pp128@b2 n_batch=2048 flash_attn=0", 2560)]
+
+
+def test_batched_bench_of_no_prompts_has_a_generation_alone() -> None:
+    line = (
+        '{"n_batch": 2048, "n_ubatch": 256, "pp": 0, "tg": 32, "pl": 2, "n_kv": 64, "t_pp": 0.0, "speed_pp": -nan, '
+        '"t_tg": 0.1, "speed_tg": 640.0, "t": 0.1, "speed": 640.0}\n'
+    )
+    found = exchanged.parse(line, Path("file"))
+    assert found is not None
+    assert [(speed.series, speed.value) for speed in found] == [("tg32@b2 n_batch=2048", 640)]
 
 
 def test_backend_ops_are_runs_per_second_of_what_is_supported() -> None:
@@ -79,7 +89,7 @@ def test_sql_can_do_nothing_but_fill_its_table(statement: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"speed_pp": 1}', "llama-batched-bench's JSONL (KeyError: 'n_ubatch')"),
+        ('{"speed_pp": 1}', "llama-batched-bench's JSONL (KeyError: 'pp')"),
         (BATCHED.replace("2000.000000", '"\\u001b[31m"'), "could not convert string to float"),
         (BATCHED.replace("2000.000000", "-5"), "-5 is no speed"),
         ('{"a": {"throughput": {"value": 1}}}', "'a' does not end in its convention"),
