@@ -11,6 +11,7 @@ from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.machine import roofline
 from pytest_rwkvperf.measure.measurement import ceilings_of
 from pytest_rwkvperf.reports import figures
+from pytest_rwkvperf.worker.protocol import share_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,14 +46,18 @@ class Scaling:
         """The speed that the device's measured ceilings allow with each number of sequences; None if they are unknown.
 
         A step moves the weights once and each sequence's state, and computes a token of each: the slower of the two
-        counts. Of prefills, which one ceiling bounds whatever the batch, there is no curve.
+        counts. A prefill is bounded by its products.
         """
         measured = self.case.measured
         ceilings = ceilings_of(measured) if measured else None
         work = measured.work if measured else None
-        if work is None or ceilings is None or self.workload.kind == "prefill" or not work.state_bytes:
+        if work is None or ceilings is None or not work.state_bytes:
             return None
-        return [roofline.generation_limit(work, ceilings, batch) for batch in batches]
+        if self.workload.kind == "generation":
+            return [roofline.generation_limit(work, ceilings, batch) for batch in batches]
+        chunk, tokens = self.case.case.chunk, self.workload.tokens
+        shares = [roofline.compute_share(work, ceilings, tokens, share_of(chunk, batch), 1.0) for batch in batches]
+        return [1 / share for share in shares if share] or None
 
 
 def scalings(record: Record) -> list[Scaling]:

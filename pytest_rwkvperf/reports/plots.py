@@ -179,18 +179,31 @@ class Curve:
     up: Sequence[Tick]
 
 
-def curve(points: Sequence[tuple[float, float]], limit: Sequence[tuple[float, float]]) -> Curve:
-    """Measured points (`samples`), and a line that bounds them (`roof`); both as x and y, all above zero."""
+def curve(
+    points: Sequence[tuple[float, float]],
+    limit: Sequence[tuple[float, float]],
+    intervals: Sequence[tuple[float, float, float]] = (),
+) -> Curve:
+    """Measured points (`samples`), and a line that bounds them (`roof`); both as x and y, all above zero.
+
+    `intervals` are an x with both bounds; they do not widen the scale beyond half and twice the points.
+    """
     across = Scale(min(x for x, _ in points) / 1.2, max(x for x, _ in points) * 1.2, logarithmic=True)
     heights = [y for _, y in (*points, *limit)]
+    least, most = min(heights) / 2, max(heights) * 2
+    intervals = [(x, max(low, least), min(high, most)) for x, low, high in intervals]
+    heights += [bound for _, *bounds in intervals for bound in bounds]
     up = Scale(min(heights) / 1.3, max(heights) * 1.3, logarithmic=True)
 
     def place(x: float, y: float) -> tuple[float, str]:
         return across.at(x), height(up, y)
 
-    paths = {"samples": "".join(dot(*place(x, y)) for x, y in points)}
+    paths = {
+        "whisker": "".join(f"M{across.at(x):g} {height(up, low)}V{height(up, high)}" for x, low, high in intervals)
+    }
     if limit:
         paths["roof"] = "M" + "L".join(f"{left:g} {top}" for left, top in (place(x, y) for x, y in limit))
+    paths["samples"] = "".join(dot(*place(x, y)) for x, y in points)
     sizes = [Tick(across.at(x), x) for x, _ in points]
     return Curve(paths, _apart(sizes), _decades(up))
 
@@ -205,12 +218,13 @@ def _apart(ticks: Sequence[Tick]) -> list[Tick]:
 
 
 def _decades(scale: Scale) -> list[Tick]:
-    """1, 2 and 5 times powers of ten on a logarithmic scale, or of a long one the powers alone."""
+    """1, 2 and 5 times powers of ten on a logarithmic scale; of a long one the powers alone, of a short one more."""
     powers = range(math.floor(math.log10(scale.low)), math.ceil(math.log10(scale.high)) + 1)
     fine = [nice * 10.0**power for power in powers for nice in (1, 2, 5)]
     coarse = [10.0**power for power in powers]
     steps = fine if scale.high / scale.low < 100 else coarse  # noqa: PLR2004 - two decades
-    return [Tick(scale.at(value), value) for value in steps if not scale.side(value)]
+    found = [Tick(scale.at(value), value) for value in steps if not scale.side(value)]
+    return found if len(found) > 2 else ticks(scale, 4)  # noqa: PLR2004 - fewer are no scale
 
 
 def around(values: Sequence[float]) -> Scale:

@@ -411,8 +411,10 @@ def _curve(scaling: Scaling) -> Curve:
     first, last = measured[0][0], measured[-1][0]
     between = [round(first * (last / first) ** (index / 24)) for index in range(25)]
     sizes = list(dict.fromkeys(between))
-    limits = scaling.limits(sizes) or []
-    return plots.curve(measured, [(float(size), limit) for size, limit in zip(sizes, limits, strict=False)])
+    limits = [(float(size), limit) for size, limit in zip(sizes, scaling.limits(sizes) or [], strict=False)]
+    rates = [(float(point.workload.batch), point.item.typical_rate) for point in scaling.points]
+    intervals = [(size, rate.low, rate.high) for size, rate in rates if rate and rate.low and rate.high is not None]
+    return plots.curve(measured, limits, intervals)
 
 
 @dataclass(frozen=True, slots=True)

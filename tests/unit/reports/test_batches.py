@@ -82,7 +82,8 @@ def test_the_limit_is_the_weights_read_once_then_the_states_or_the_products() ->
     assert limits[0] == pytest.approx(1e11 / 1.1e9)
     assert limits[1] == pytest.approx(10 * 1e11 / 2e9)
     assert limits[2] == pytest.approx(min(1000 * 1e11 / (1e9 + 1000 * 1e8), 2e12 / 1.1e9))
-    assert replace(found, workload=Workload("prefill", 512)).limits([1]) is None
+    prefill = replace(found, workload=Workload("prefill", 512)).limits([1, 8])
+    assert prefill == pytest.approx([2e12 / (1e9 + 1e8 / 512), 2e12 / (1e9 + 8 * 1e8 / 512)])
     old = replace(measured(), work=replace(WORK, state_bytes=0.0))
     assert batches.scalings(of(old))[0].limits([1]) is None, "a record of an earlier release"
 
@@ -101,6 +102,10 @@ def test_a_curve_has_points_a_roof_and_ticks_that_do_not_overlap() -> None:
     assert all(after.at - before.at > 6 for before, after in zip(curve.across, curve.across[1:], strict=False))
     assert [tick.value for tick in curve.up] == [100, 200, 500, 1000, 2000, 5000]
     assert "roof" not in plots.curve(points[:1], []).paths
+    assert [tick.value for tick in plots.curve([(1.0, 2600.0), (8.0, 2400.0)], []).up] == [2000, 2500, 3000]
+    whiskers = plots.curve(points, [], [(1.0, 90.0, 1e9)])
+    assert whiskers.paths["whisker"].count("V") == 1
+    assert len(whiskers.up) >= 3
     wide = plots.curve([(1.0, 1.0), (2.0, 9000.0)], [])
     assert [tick.value for tick in wide.up] == [1, 10, 100, 1000, 10000]
 
