@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from importlib.util import find_spec
+from functools import cache
+from importlib import metadata
 
 import pytest
 
@@ -13,12 +14,23 @@ pytest_plugins = ["pytester"]
 # Before NumPy is loaded. Threads of several processes' BLAS wait for each other in loops: tests took five times longer.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-ENGINES = {
-    "rwkv": ("rwkv", "torch"),
-    "llama-cpp": ("llama_cpp",),
-    "web-rwkv": ("rwkvperf_web_rwkv",),
-}
-"""What must be importable for each engine; found, never imported, so that no test process holds an engine."""
+
+@cache
+def engines() -> dict[str, bool]:
+    """Each built-in engine, and whether its distributions are installed; no test process imports an engine."""
+    from pytest_rwkvperf.backends import registry
+
+    return {
+        name: all(map(_is_installed, registry.load(place).distributions)) for name, place in registry.BUILT_IN.items()
+    }
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -31,10 +43,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") and not nvidia_gpus():
         pytest.skip("NVML finds no NVIDIA GPU on this machine")
     for marker in item.iter_markers("engine"):
-        unknown = [name for name in marker.args if name not in ENGINES]
+        unknown = [name for name in marker.args if name not in engines()]
         if unknown or not marker.args:
-            pytest.fail(f"the engine marker takes names among {', '.join(ENGINES)}, not {unknown or 'nothing'}")
-        missing = [name for name in marker.args if not all(map(find_spec, ENGINES[name]))]
+            pytest.fail(f"the engine marker takes names among {', '.join(engines())}, not {unknown or 'nothing'}")
+        missing = [name for name in marker.args if not engines()[name]]
         if missing:
             reason = f"{' and '.join(missing)} not installed; `make setup` installs every engine it can"
             (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)

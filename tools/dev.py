@@ -82,12 +82,13 @@ class SetupError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A part of the set-up. `prepare` returns the installer's arguments."""
+    """A part of the set-up. `prepare` returns the installer's arguments; `check` is code that fails if it is broken."""
 
     name: str
     typical: str
     prepare: Callable[[], list[str]]
     distribution: str
+    check: str
     files: tuple[str, ...] = ("constraints.txt",)
 
 
@@ -233,19 +234,20 @@ def digest(*parts: str) -> str:
 RUSTUP = "Get Rust with rustup (https://rustup.rs)"
 COMPILER = "Debian has it in g++, macOS by `xcode-select --install`, Windows in Visual Studio's Build Tools"
 SOURCES = tuple(f"native/web-rwkv/{each}" for each in ("*.toml", "*.lock", "*.rs", "src/*.rs", "python/*/*.py*"))
-CORE = Step("core", "1 min", prepare_core, "pytest_rwkvperf", ("pyproject.toml", "constraints.txt"))
-RWKV = Step("rwkv", "1 to 5 min, torch is 2 GB on Linux", lambda: ["rwkv", "torch"], "rwkv")
-WEB_RWKV = Step("web-rwkv", "2 to 5 min on 2 cores", prepare_web_rwkv, "rwkvperf_web_rwkv", SOURCES)
+CORE = Step(
+    "core", "1 min", prepare_core, "pytest_rwkvperf", "import pytest_rwkvperf", ("pyproject.toml", "constraints.txt")
+)
+RWKV = Step("rwkv", "1 to 5 min, torch is 2 GB on Linux", lambda: ["rwkv", "torch"], "rwkv", "import rwkv, torch")
+ADAPTERS = "import rwkvperf_web_rwkv as web; any(a.backend != 'gl' for a in web.adapters()) or exit('no device')"
+WEB_RWKV = Step("web-rwkv", "2 to 5 min on 2 cores", prepare_web_rwkv, "rwkvperf_web_rwkv", ADAPTERS, SOURCES)
 LEAN = "tools/llama_cpp.cmake"
-LLAMA_CPP = Step("llama-cpp", "1 s", prepare_llama_cpp, "llama_cpp_python", ("constraints.txt", LEAN))
-ENGINES = (RWKV, WEB_RWKV, LLAMA_CPP)
-CHECKS = {  # code that ends with an error where an installed step does not work
-    "core": "import pytest_rwkvperf",
-    "rwkv": "import rwkv, torch",
-    "web-rwkv": "import rwkvperf_web_rwkv as web; any(a.backend != 'gl' for a in web.adapters()) or exit('no device')",
-    "llama-cpp": "import llama_cpp",
-    "cuda": "import llama_cpp; llama_cpp.llama_supports_gpu_offload() or exit('llama.cpp lists no CUDA device')",
-}
+LLAMA_CPP = Step(
+    "llama-cpp", "1 s", prepare_llama_cpp, "llama_cpp_python", "import llama_cpp", ("constraints.txt", LEAN)
+)
+OFFLOAD = "import llama_cpp; llama_cpp.llama_supports_gpu_offload() or exit('llama.cpp lists no CUDA device')"
+RWKV7_HF = Step("rwkv7-hf", "10 s", lambda: ["rwkv7-hf", "torch"], "rwkv7_hf", "import rwkv7_hf")
+ENGINES = (RWKV, RWKV7_HF, WEB_RWKV, LLAMA_CPP)
+MEASURED = (RWKV, WEB_RWKV, LLAMA_CPP)  # by `--rwkv-backend=all`
 
 
 def has(distribution: str) -> bool:
@@ -347,7 +349,7 @@ def bring(step: Step) -> None:
     if step in {WEB_RWKV, LLAMA_CPP} and has(step.distribution):  # another build of the same version would be kept
         run(step.name, f"Removing {step.name}", PYTHON, "-m", "pip", "uninstall", "-y", step.distribution)
     run(step.name, f"Installing {step.name} ({step.typical})", *command, "-c", pins, *arguments, **variables)
-    code = CHECKS["cuda" if step is LLAMA_CPP and read_stamps()["cuda"] else step.name]
+    code = OFFLOAD if step is LLAMA_CPP and read_stamps()["cuda"] else step.check
     check = (step.name, f"Checking {step.name}", PYTHON, "-c", code)
     try:
         run(*check)
@@ -387,7 +389,7 @@ def setup(command: str, rest: Sequence[str]) -> int:
         make_venv(lender)
     if cuda or not finished(LLAMA_CPP):  # without setup-cuda, a build for CUDA that works stays
         write_stamps(cuda=cuda)
-    code = set_up()
+    code = set_up(MEASURED if lender else ENGINES)
     say(f"Measure with: {PYTHON.relative_to(ROOT)} -m pytest --rwkv-backend=all")
     return 1 if cuda and not finished(LLAMA_CPP) else code
 
@@ -396,7 +398,7 @@ def work(command: str, rest: Sequence[str]) -> int:
     """Set up, then run a command's lines, all of them; with arguments for pytest only the last one."""
     if command != "bench" and read_stamps()["lender"]:
         raise SetupError(f"{VENV} is for measuring alone (setup-cuda --with-installed); `setup` makes it whole.")
-    if code := set_up(ENGINES if command in {"bench", "test"} else ()):
+    if code := set_up({"bench": MEASURED, "test": ENGINES}.get(command, ())):
         return code
     codes = []
     for line in COMMANDS[command].split("; ")[-1 if rest else 0 :]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.models.model import Model, ModelFile
 
 PYTHON = sys.executable
-REAL_BACKENDS = ("rwkv", "llama-cpp", "web-rwkv")
+REAL_BACKENDS = tuple(name for name in registry.BUILT_IN if name != "reference")
 
 
 def silent(_sentence: str, _fraction: float) -> None:

@@ -1,16 +1,21 @@
 """Backends by name: the built-in ones, and those that other distributions offer by entry point.
 
 An engine of this project needs a module in this folder and a line in BUILT_IN; another distribution's needs an entry
-point in GROUP. `core/engine.py` says what either offers.
+point in GROUP. `core/engine.py` says what either offers. Help and errors name engines from here, so every pytest run
+of the environment imports this module, and it imports nothing heavy.
 """
 
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core.engine import Backend, BackendDefaults
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.core.text import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pytest_rwkvperf.core.engine import Backend
 
 GROUP = "pytest_rwkvperf.backends"
 
@@ -19,11 +24,15 @@ BUILT_IN = {
     "rwkv": "pytest_rwkvperf.backends.rwkv_pip:BACKEND",
     "llama-cpp": "pytest_rwkvperf.backends.llama_cpp:BACKEND",
     "web-rwkv": "pytest_rwkvperf.backends.web_rwkv:BACKEND",
+    "rwkv7-hf": "pytest_rwkvperf.backends.rwkv7_hf:BACKEND",
     "reference": "pytest_rwkvperf.backends.reference:BACKEND",
 }
 
-BY_HAND_ONLY = frozenset({"reference"})
-"""Not in `all`: the oracle's speed is of no interest."""
+BY_HAND_ONLY = frozenset({"rwkv7-hf", "reference"})
+"""Not in `all`: implementations that are made to be read. Those who measure engines need not wait for them."""
+
+IN_ALL = tuple(name for name in BUILT_IN if name not in BY_HAND_ONLY)
+"""The built-in ones that `all` measures."""
 
 EXECUTABLES = {
     "llama-bench": "pytest_rwkvperf.backends.executables:LlamaBench",
@@ -49,6 +58,8 @@ def load(location: str) -> Backend:
     Raises:
         OptionError: it cannot be imported, or is not a backend.
     """
+    from pytest_rwkvperf.core.engine import Backend
+
     module_name, _, rest = location.partition(":")
     attribute, separator, path = rest.partition(":")
     try:
@@ -67,10 +78,21 @@ def load(location: str) -> Backend:
 
 def _completed(offered: object) -> object:
     """The parts of a backend that an object has, with the defaults for those that it lacks."""
+    from pytest_rwkvperf.core.engine import Backend, BackendDefaults
+
     completed = BackendDefaults()
     parts = [part for part in vars(Backend) if not part.startswith("_") and hasattr(offered, part)]
     vars(completed).update({part: getattr(offered, part) for part in parts})
     return completed
+
+
+def by_distribution() -> Mapping[str, str]:
+    """The built-in backend that measures an installed distribution; of several the first."""
+    known: dict[str, str] = {}
+    for name, location in BUILT_IN.items():
+        for distribution in load(location).distributions:
+            known.setdefault(distribution, name)
+    return known
 
 
 def choose(text: str, option: str = "--rwkv-backend") -> tuple[dict[str, str], bool]:
@@ -90,6 +112,8 @@ def choose(text: str, option: str = "--rwkv-backend") -> tuple[dict[str, str], b
     programs = _programs(names, option)
     unknown = [name for name in names if name not in known and name.partition(":")[0] not in programs]
     if unknown or not names:
+        from pytest_rwkvperf.core.text import did_you_mean
+
         value = unknown[0] if unknown else text
         allowed = ", ".join([*known, *(f"{name}:/path" for name in EXECUTABLES)])
         meant = did_you_mean(value, ["all", *known, *EXECUTABLES])

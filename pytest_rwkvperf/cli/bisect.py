@@ -33,9 +33,6 @@ package's name on the index that pip uses.
 
 PASSES_ON = True
 
-BACKENDS = {"llama-cpp-python": "llama-cpp", "rwkv": "rwkv", "torch": "rwkv", "rwkvperf-web-rwkv": "web-rwkv"}
-"""The backend that measures a package."""
-
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -44,7 +41,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repo", help="the repository with the revisions: a path or a URL; without it llama.cpp's own, or releases"
     )
-    parser.add_argument("--backend", help=f"what to measure with; known for {', '.join(BACKENDS)} and the engines")
+    parser.add_argument("--backend", help="what to measure with; known for the engines and the packages that they are")
     parser.add_argument(
         "--confidence", default="95%", help="probability with which the one named is right; default 95%%"
     )
@@ -103,18 +100,19 @@ def _states(options: argparse.Namespace, console: Console) -> tuple[Sequence[Sta
     from pytest_rwkvperf.bisect import states
     from pytest_rwkvperf.environments.builders.registry import BUILDERS
 
+    known = registry.by_distribution()
     good, dots, bad = options.range.partition("..")
     if not dots or not good or not bad:
         example = "b9868..b9890" if options.package in BUILDERS else "0.3.30..0.3.36"
         raise OptionError(f"{options.range!r} is not a range; write GOOD..BAD, for example {example}")
     builder = BUILDERS.get(options.package)
-    of_commits = builder is not None and (options.repo or options.package not in BACKENDS)
+    of_commits = builder is not None and (options.repo or options.package not in known)
     if builder is None and options.repo:
         raise OptionError(f"{options.package} is no engine that is built from source; known: {', '.join(BUILDERS)}")
-    backend = options.backend or (builder.backend if builder else BACKENDS.get(options.package))
+    backend = options.backend or (builder.backend if builder else known.get(options.package))
     if not backend:
         raise OptionError(f"no backend is known for {options.package}; add --backend")
-    if of_commits or options.package in BACKENDS:  # any other package may provide the backend, in its releases alone
+    if of_commits or options.package in known:  # any other package may provide the backend, in its releases alone
         registry.choose(backend, "--backend")  # refuse an unknown name before anything is built
     if not of_commits:
         return states.releases(options.package, good, bad), backend

@@ -43,6 +43,8 @@ class Bound:
 # (nano's 4 layers to 0.1b's 12: 1.5 to 1.9 times), so three also covers the 61 layers of 13.3b (2.25 times 0.1b's).
 # For block formats llama.cpp also rounds activations to 8 bits: in blocks of 32 values, for k-quants of 256.
 _FLOAT32 = Bound(3.9e-6)
+_TORCH_BFLOAT16 = Bound(0.044)
+_TORCH_FLOAT16 = Bound(5.5e-3)
 _WEB_FLOAT16 = Bound(5e-3)
 _BLOCKS_OF_32 = Bound(0.044)
 _BLOCKS_OF_256 = Bound(0.056)
@@ -50,8 +52,8 @@ _BLOCKS_OF_256 = Bound(0.056)
 BOUNDS: dict[tuple[str, str], Bound] = {
     ("reference", "fp32"): _FLOAT32,
     ("rwkv", "fp32"): _FLOAT32,
-    ("rwkv", "bf16"): Bound(0.044),
-    ("rwkv", "fp16"): Bound(5.5e-3),
+    ("rwkv", "bf16"): _TORCH_BFLOAT16,
+    ("rwkv", "fp16"): _TORCH_FLOAT16,
     ("llama-cpp", "f32"): Bound(1.6e-3),  # f16's: its figure depends on the shape, 8e-7 on 0.1b and 1e-4 on nano
     ("llama-cpp", "f16"): Bound(1.6e-3),
     ("llama-cpp", "bf16"): Bound(0.013),
@@ -69,6 +71,9 @@ BOUNDS: dict[tuple[str, str], Bound] = {
     ("web-rwkv", "int8"): _WEB_FLOAT16,
     ("web-rwkv", "nf4"): _WEB_FLOAT16,
     ("web-rwkv", "sf4"): _WEB_FLOAT16,
+    ("rwkv7-hf", "fp32"): _FLOAT32,
+    ("rwkv7-hf", "bf16"): _TORCH_BFLOAT16,
+    ("rwkv7-hf", "fp16"): _TORCH_FLOAT16,
 }
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from pytest_rwkvperf.backends.registry import IN_ALL
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -37,7 +39,7 @@ INVARIANT_PROPERTY = "rwkvperf-invariant"
 VERDICTS: pytest.StashKey[dict[str, list[str]]] = pytest.StashKey()
 """On a test, while it runs: its verdicts as JSON under PROPERTY or INVARIANT_PROPERTY, which its report takes."""
 
-OFF = "measuring is off; turn it on with --rwkv-backend=all (or rwkv, llama-cpp, web-rwkv)"
+OFF = f"measuring is off; turn it on with --rwkv-backend=all (or {', '.join(IN_ALL)})"
 
 
 def keep_verdict(item: pytest.Item, name: str, verdict: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 
+from pytest_rwkvperf.backends.registry import BY_HAND_ONLY, EXECUTABLES, IN_ALL
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.reports import formats
@@ -90,9 +91,10 @@ OPTIONS = (
         "backend",
         "",
         "turn measuring on; on the command line it also deselects every other test. all: every backend, a missing one "
-        "is a skip that says how to install it; a backend named here and missing is an error. Known: rwkv, llama-cpp, "
-        "web-rwkv, and what installed distributions add; llama-bench:/path, llama-batched-bench:/path and "
-        "web-rwkv-bench:/path run these programs themselves",
+        "is a skip that says how to install it; a backend named here and missing is an error. "
+        f"Known: {', '.join(IN_ALL)}, and what installed distributions add; by name alone, not in all: "
+        f"{', '.join(sorted(BY_HAND_ONLY))}; {', '.join(f'{name}:/path' for name in EXECUTABLES)} run these "
+        "programs themselves",
         "all|NAME,...",
     ),
     Option(

@@ -112,6 +112,7 @@ def test_a_truncated_gguf_is_a_usage_error(tmp_path: Path, engines: Engines) -> 
         pytest.param("llama-cpp", "f16", ".gguf", marks=pytest.mark.engine("llama-cpp")),
         pytest.param("web-rwkv", "fp16", ".st", marks=pytest.mark.engine("web-rwkv")),
         pytest.param("rwkv", "fp32", ".pth", marks=pytest.mark.engine("rwkv")),
+        pytest.param("rwkv7-hf", "fp32", ".pth", marks=pytest.mark.engine("rwkv7-hf")),
     ],
 )
 def test_an_engine_refuses_a_truncated_file(

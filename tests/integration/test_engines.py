@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
-NAMES = ("rwkv", "llama-cpp", "web-rwkv")
-FLOATS = (("rwkv", "fp32"), ("llama-cpp", "f16"), ("web-rwkv", "fp16"))
+FLOATS = (("rwkv", "fp32"), ("llama-cpp", "f16"), ("web-rwkv", "fp16"), ("rwkv7-hf", "fp32"))
+NAMES = tuple(name for name, _ in FLOATS)
 # How far each may lie from rwkv fp32, relative L2: half as much again as what was seen on this model.
 OTHERS = (
     ("rwkv", "bf16", 0.01),
@@ -37,6 +38,8 @@ OTHERS = (
     ("web-rwkv", "int8@2", 0.0055),
     ("web-rwkv", "nf4", 0.155),
     ("web-rwkv", "sf4", 0.165),
+    ("rwkv7-hf", "bf16", 0.01),
+    ("rwkv7-hf", "fp16", 0.0015),
 )
 TOKENS = protocol.token_ids(64, 65536)
 
@@ -175,13 +178,11 @@ def test_a_device_that_is_not_there_is_an_error(engines: Engines, name: str, qua
 
 
 @pytest.mark.engine(*NAMES)
-def test_the_three_engines_agree(engines: Engines, answers: dict[tuple[str, str], Floats]) -> None:
-    found = [answer(engines, answers, *case) for case in FLOATS]
-    distances = {
-        (FLOATS[i][0], FLOATS[k][0]): distance(found[i], found[k]) for i in range(3) for k in range(3) if i < k
-    }
+def test_the_engines_agree(engines: Engines, answers: dict[tuple[str, str], Floats]) -> None:
+    found = {name: answer(engines, answers, name, quant) for name, quant in FLOATS}
+    distances = {pair: distance(found[pair[0]], found[pair[1]]) for pair in combinations(found, 2)}
     assert max(distances.values()) < 3e-3, distances
-    assert len({int(np.argmax(logits)) for logits in found}) == 1
+    assert len({int(np.argmax(logits)) for logits in found.values()}) == 1
 
 
 @pytest.mark.engine("rwkv")

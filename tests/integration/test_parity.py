@@ -108,17 +108,20 @@ def written(model: Weights, folder: Path, kind: Format) -> Path:
     return path
 
 
-@pytest.mark.engine("rwkv")
+ON_TORCH = [pytest.param(name, marks=pytest.mark.engine(name)) for name in ("rwkv", "rwkv7-hf")]
+
+
+@pytest.mark.parametrize("name", ON_TORCH)
 @pytest.mark.parametrize("quant", ["fp32", "bf16", "fp16"])
-def test_rwkv_passes(quant: str, folder: Path) -> None:
+def test_an_engine_on_torch_passes(name: str, quant: str, folder: Path) -> None:
     wanted = solved(SMALL, folder, deep=quant == "fp32")
-    assert problem("rwkv", quant, written(SMALL, folder, "pth"), wanted) == ""
+    assert problem(name, quant, written(SMALL, folder, "pth"), wanted) == ""
 
 
-@pytest.mark.engine("rwkv")
-def test_rwkv_fails_on_a_file_with_a_planted_bug(folder: Path) -> None:
+@pytest.mark.parametrize("name", ON_TORCH)
+def test_an_engine_on_torch_fails_on_a_file_with_a_planted_bug(name: str, folder: Path) -> None:
     path = written(bugs.IN_FILES["two lerps swapped"](SMALL), folder, "pth")
-    assert problem("rwkv", "fp16", path, solved(SMALL, folder, deep=False))
+    assert problem(name, "fp16", path, solved(SMALL, folder, deep=False))
 
 
 @pytest.mark.engine("llama-cpp")

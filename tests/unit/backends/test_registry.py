@@ -13,7 +13,7 @@ from pytest_rwkvperf.core.errors import OptionError
 if TYPE_CHECKING:
     from pathlib import Path
 
-BUILT_IN = ["rwkv", "llama-cpp", "web-rwkv"]
+IN_ALL = ["rwkv", "llama-cpp", "web-rwkv"]
 
 MODULE = """
 from types import SimpleNamespace
@@ -42,7 +42,7 @@ def third_party(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("name", registry.BUILT_IN)
 def test_a_built_in_backend_loads_without_its_engine_and_goes_by_its_name(name: str) -> None:
     backend = registry.load(registry.locations()[name])
     assert isinstance(backend, Backend)
@@ -51,8 +51,19 @@ def test_a_built_in_backend_loads_without_its_engine_and_goes_by_its_name(name: 
 
 def test_all_is_every_backend() -> None:
     places, by_hand = registry.choose("all")
-    assert list(places)[:3] == BUILT_IN
+    assert list(places)[:3] == IN_ALL == list(registry.IN_ALL)
+    assert not places.keys() & registry.BY_HAND_ONLY
     assert not by_hand
+
+
+def test_what_is_made_to_be_read_is_measured_where_it_is_named() -> None:
+    assert list(registry.choose("rwkv7-hf,reference")[0]) == ["rwkv7-hf", "reference"]
+
+
+def test_a_distribution_is_measured_by_the_first_engine_that_it_is() -> None:
+    known = registry.by_distribution()
+    assert (known["torch"], known["rwkv7-hf"], known["llama-cpp-python"]) == ("rwkv", "rwkv7-hf", "llama-cpp")
+    assert known["rwkvperf-web-rwkv"] == "web-rwkv"
 
 
 def test_backends_named_by_hand_keep_their_order_and_count_once() -> None:
@@ -91,7 +102,7 @@ def test_all_with_other_names_is_refused() -> None:
 @pytest.mark.usefixtures("third_party")
 def test_another_distributions_backends_come_after_the_built_in_ones_by_name() -> None:
     places = registry.locations()
-    assert list(places)[:3] == BUILT_IN
+    assert list(places)[: len(registry.BUILT_IN)] == list(registry.BUILT_IN)
     assert [name for name in places if places[name] == "others:GOOD"] == ["alpha", "zeta"]
     assert list(registry.choose("zeta")[0].values()) == ["others:GOOD"]
     assert registry.load("others:GOOD").name == "zeta"
