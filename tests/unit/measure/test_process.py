@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -17,12 +18,13 @@ from pytest_rwkvperf.core.samples import Sample
 from pytest_rwkvperf.machine.cupti import DeviceTime, KernelTime
 from pytest_rwkvperf.measure import gpu_work
 from pytest_rwkvperf.measure.gpu_work import measure_energy, record_device_time
+from pytest_rwkvperf.measure.process import Process
 from pytest_rwkvperf.measure.sampling import Sampling, SlicedSampling
 from pytest_rwkvperf.worker import parent
-from tests.unit.building import make_run
+from tests.unit.building import CASE, CPU, RIGHT, make_run
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.measure.process import Process
+    from pytest_rwkvperf.measure.process import Target
     from pytest_rwkvperf.measure.record import ProcessRun
     from pytest_rwkvperf.worker.parent import Worker
 
@@ -190,6 +192,46 @@ def test_a_batchs_energy_is_of_all_its_tokens(monkeypatch: pytest.MonkeyPatch) -
     repeating = Repeating()
     drawn = measure_energy(repeating.time, [Workload("generation", 16, batch=8)], lambda: next(ticks))
     assert drawn["tg16@b8"].tokens == 16 * 8 * (len(repeating.ran) - 1), "the first one may make the batch anew"
+
+
+class Remembering:
+    """A worker that answers that all is right, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, object]]] = []
+
+    def open(self, *_: object) -> dict[str, object]:
+        return {"versions": {}, "load_nanoseconds": 1, "build_nanoseconds": 0}
+
+    def request(self, do: str, _deadline: float, **words: object) -> object:
+        self.asked.append((do, words))
+        return {"sequence": 2, "agreement": asdict(RIGHT)}
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "asked"),
+    [
+        ("tg8", True, ["answer"]),
+        ("tg8", False, ["keep"]),
+        ("tg8@b4", True, ["answer", "keep"]),
+        ("tg8@b4", False, ["keep"]),
+    ],
+)
+def test_of_a_batch_sequences_are_kept_beside_the_one_that_the_oracle_knows(
+    name: str,
+    known: bool,  # noqa: FBT001 - a parameter of the test
+    asked: list[str],
+) -> None:
+    worker, path = Remembering(), Path("logits.npy")
+    answers = {name: path} if known else {}
+    target = SimpleNamespace(
+        case=replace(CASE, protocol="native"), location="", path=path, device=CPU, fewer_threads=None,
+        expected=(path,), known_answers=answers,
+    )  # fmt: skip
+    process = Process(cast("Worker", worker), cast("Target", target), first=True)
+    process.check_answer(Workload.parse(name), 3)
+    assert [do for do, _ in worker.asked] == asked
+    assert worker.asked[-1][1].get("known", known) == known
 
 
 def test_warming_up_gives_the_seconds_of_a_whole_repetition() -> None:
