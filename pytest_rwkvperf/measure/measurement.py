@@ -180,7 +180,8 @@ def ceilings_of(record: CaseRecord) -> Ceilings | None:
 def _precision(rate: Rate) -> str:
     if rate.half_width is None:
         return ""
-    return f" ± {rate.half_width:.1%}{rate.remark}"
+    # Of two very unequal processes the width is a figure of hundreds of digits.
+    return ", interval unusable" if rate.unusable else f" ± {rate.half_width:.1%}"
 
 
 def summary(measured: CaseRecord | Pairing, label: str) -> str:

@@ -21,7 +21,7 @@ from pytest_rwkvperf.measure.probes import probing
 from pytest_rwkvperf.measure.process import MeasuredCase, running
 from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, ProcessRun, steady_times_of
 from pytest_rwkvperf.measure.sampling import MIN_SAMPLES, Sampling, sample_count
-from pytest_rwkvperf.stats.estimates import interval_reach, log_times, remark
+from pytest_rwkvperf.stats.estimates import interval_reach, is_unusable, log_times
 from pytest_rwkvperf.stats.shrinkage import PROCESS_PRIOR
 from pytest_rwkvperf.stats.verdicts import LOOKS
 
@@ -148,8 +148,10 @@ def half_width(case: Case, runs: Sequence[ProcessRun], workload: Workload, prior
 
 def _precision_so_far(widths: Mapping[Workload, float]) -> str:
     """The widest interval, which is what the case is still measured for; empty before there is one."""
-    widest = max(widths.values(), default=0.0)
-    return f" (intervals up to ± {widest:.1%}{remark(widest)})" if widths else ""
+    if not widths:
+        return ""
+    widest = max(widths.values())
+    return " (intervals unusable)" if is_unusable(widest) else f" (intervals up to ± {widest:.1%})"
 
 
 def _prefixed(progress: Callable[[str], None], name: str) -> Callable[[str], None]:

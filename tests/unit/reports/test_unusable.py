@@ -71,9 +71,9 @@ def test_a_trends_table_says_it() -> None:
 
 def test_progress_says_it() -> None:
     told = [plan._precision_so_far({Workload.parse("pp16"): width}) for width in (4.75, 0.4)]
-    assert told == [" (intervals up to ± 475.0% (unusable))", " (intervals up to ± 40.0%)"]
+    assert told == [" (intervals unusable)", " (intervals up to ± 40.0%)"]
 
 
 def test_the_line_of_a_case_says_it() -> None:
-    assert " (unusable); 3 processes" in measurement.summary(make_record(*WILD), "a")
+    assert "t/s, interval unusable; 3 processes" in measurement.summary(make_record(*WILD), "a")
     assert "unusable" not in measurement.summary(make_record(*CALM), "a")
