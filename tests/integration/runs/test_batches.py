@@ -51,7 +51,7 @@ def test_the_figures_are_of_all_sequences_and_every_answer_was_checked(runs: Run
     ("fault", "problem"),
     [
         ("swap", "prefill of sequence "),
-        ("share", "prefill of sequence 2 of 4 at once: relative L2 "),
+        ("share", "prefill of sequence "),
         ("drop", "prefill of sequence 4 of 4 at once: relative L2 "),
         ("clear-all", "sequence "),
         ("late-swap", "tg8@b4, timed repetition 3 of a process, sequence "),
