@@ -175,9 +175,12 @@ def invariant_cells(case: RecordedCase, invariant: RecordedInvariant) -> dict[st
 def item_rows(items: Sequence[Pair]) -> list[dict[str, str]]:
     """The figures of every workload, by column; in a sweep of quants with their speeds relative to f16.
 
-    The cases are as `Record.disambiguated` gives them, so that their names identify them.
+    In a sweep of settings alone they are relative to the first. The cases are as `Record.disambiguated` gives
+    them, so that their names identify them.
     """
     title, factors = _quant_factors(items)
+    if not title:
+        title, factors = _setting_factors(items)
     rows = []
     for case, item in items:
         row = {}
@@ -207,6 +210,22 @@ def _quant_factors(items: Sequence[Pair]) -> tuple[str, dict[tuple[Case, str], f
             factors.update({(case, workload): rate / speeds[reference] for case, rate in speeds.items()})
     named = references.pop() if len(references) == 1 else "first" if references else ""
     return f"{TIMES} {named}" if named else "", factors
+
+
+def _setting_factors(items: Sequence[Pair]) -> tuple[str, dict[tuple[Case, str], float]]:
+    """As `_quant_factors`, of cases that differ in the engine's own settings or the chunk, over the first of them."""
+    sweeps: dict[tuple[Case, str], dict[Case, float]] = {}
+    for case, item in items:
+        if item.typical_rate and item.verdict != "INVALID":
+            sweep = sweeps.setdefault((replace(case.case, settings=(), chunk=0), item.workload), {})
+            sweep[case.case] = item.typical_rate.median
+    factors = {
+        (case, workload): rate / next(iter(speeds.values()))
+        for (_, workload), speeds in sweeps.items()
+        if len(speeds) > 1
+        for case, rate in speeds.items()
+    }
+    return f"{TIMES} first" if factors else "", factors
 
 
 def without_empty_columns(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:

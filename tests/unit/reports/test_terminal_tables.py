@@ -119,6 +119,16 @@ def test_a_sweep_of_quants_has_speeds_relative_to_f16(
     assert title in terminal_tables.verdicts(report_record(*cases).items(), 80, colour=False)
 
 
+def test_a_sweep_of_settings_or_chunks_has_speeds_relative_to_the_first() -> None:
+    times = zip((160, 320, 80), ({"chunk": 128}, {"chunk": 64}, {"settings": (("mmap", "off"),)}), strict=True)
+    cases = [
+        recorded(make_record(make_run(pp16=(time * 10**6,)), case=replace(CASE, **changed)))  # type: ignore[arg-type]
+        for time, changed in times
+    ]
+    assert [row[f"{figures.TIMES} first"] for row in rows_of(*cases)] == ["1.00", "0.50", "2.00"]
+    assert not any(figures.TIMES in name for row in rows_of(cases[0]) for name in row)
+
+
 def test_one_quant_has_no_relative_speed_nor_has_a_wrong_answer() -> None:
     assert not any(figures.TIMES in name for row in rows_of(*sweep("f16")) for name in row)
     wrong, right = sweep("f16", "q4_0")
