@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.core.digest import sha256_of
 from pytest_rwkvperf.environments.build import BuildError
 from pytest_rwkvperf.environments.builders.builder import installed, program
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.environments.side import Side
 
 _BINDING = Path(__file__).parents[3] / "native" / "web-rwkv"
+_COMPILED = ("*.toml", "*.lock", "*.rs", "src/*.rs", "python/*/*.py*")
 _VERSION = re.compile(r'^version\s*=\s*"([^"]+)"', re.MULTILINE)
 _ENGINE = re.compile(r'^(web-rwkv = \{ version = ")=[^"]+(")', re.MULTILINE)
 
@@ -31,8 +34,8 @@ class WebRwkv:
     rwkv7: tuple[str, str] = ("src/runtime", "v7")
 
     def flags(self) -> tuple[str, ...]:
-        """Cargo's release profile of the binding, whatever the state."""
-        return (f"cargo: {program('cargo', 'install Rust (https://rustup.rs)')}",)
+        """Cargo's release profile of the binding, whatever the state, and a hash of the binding's source."""
+        return f"cargo: {program('cargo', 'install Rust (https://rustup.rs)')}", f"binding: {_binding_digest()}"
 
     def build(self, place: Place) -> tuple[Side, tuple[str, ...]]:
         """Compile a copy of the binding that names the state as its web-rwkv."""
@@ -41,8 +44,15 @@ class WebRwkv:
         return installed(place, self.name, binding, {"CARGO_TARGET_DIR": str(place.work)}), ()
 
 
+def _binding_digest() -> str:
+    """Of what is compiled with the crate: another state of it makes another build."""
+    files = sorted(path for pattern in _COMPILED for path in _BINDING.glob(pattern))
+    rows = [f"{path.relative_to(_BINDING).as_posix()} {sha256_of(path)}\n" for path in files]
+    return hashlib.sha256("".join(rows).encode()).hexdigest()[:12]
+
+
 def patched_binding(crate: Path, copy: Path) -> None:
-    """Copy the binding, with a `[patch]` that gives it a crate's folder for the release.
+    """Copy the binding, with a `[patch]` that gives it a crate's folder for the release; its lock file goes into both.
 
     Raises:
         BuildError: the binding's source is not here, or the folder is no crate.
@@ -61,6 +71,9 @@ def patched_binding(crate: Path, copy: Path) -> None:
     assert count == 1  # noqa: S101 - this project's own file
     patch = f'\n[patch.crates-io]\nweb-rwkv = {{ path = "{crate.as_posix()}" }}\n'
     manifest.write_text(text + patch, encoding="utf-8")
+    # The crate's derive macros name serde by the release that the lock file beside them has (its build.rs), which must
+    # be the one that the binding is compiled with.
+    shutil.copyfile(copy / "Cargo.lock", crate / "Cargo.lock")
     settings = copy / "pyproject.toml"
     # The lock file names the release; cargo changes that entry and keeps the others.
     settings.write_text(settings.read_text(encoding="utf-8").replace("locked = true\n", ""), encoding="utf-8")
