@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use pyo3::prelude::*;
-use wgpu::{Backend, Backends, DeviceType, Instance, InstanceDescriptor};
+use wgpu::{Backend, Backends, DeviceType, Instance};
 
 use crate::failure::Failure;
 
@@ -110,7 +110,7 @@ fn out_of_range(index: i64, count: usize) -> Failure {
 }
 
 fn enumerate() -> Vec<Candidate> {
-    let instance = Instance::new(InstanceDescriptor::new_without_display_handle());
+    let instance = Instance::default();
     let handles = crate::engine::wait(instance.enumerate_adapters(Backends::all()));
     let mut pairs: Vec<_> = handles
         .into_iter()

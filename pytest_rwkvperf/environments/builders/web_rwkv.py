@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _BINDING = Path(__file__).parents[3] / "native" / "web-rwkv"
 _COMPILED = ("*.toml", "*.lock", "*.rs", "src/*.rs", "python/*/*.py*")
 _VERSION = re.compile(r'^version\s*=\s*"([^"]+)"', re.MULTILINE)
+_WGPU = re.compile(r'^wgpu = (?:\{[^}\n]*version = )?"([^"]+)"', re.MULTILINE)
 _ENGINE = re.compile(r'^(web-rwkv = \{ version = ")=[^"]+(")', re.MULTILINE)
 
 
@@ -69,6 +70,9 @@ def patched_binding(crate: Path, copy: Path) -> None:
     manifest = copy / "Cargo.toml"
     text, count = _ENGINE.subn(rf"\g<1>={version[1]}\g<2>", manifest.read_text(encoding="utf-8"))
     assert count == 1  # noqa: S101 - this project's own file
+    if wgpu := _WGPU.search((crate / "Cargo.toml").read_text(encoding="utf-8")):
+        # Adapters go from the binding to the crate, so both must have one wgpu.
+        text = _WGPU.sub(f'wgpu = "{wgpu[1]}"', text)
     patch = f'\n[patch.crates-io]\nweb-rwkv = {{ path = "{crate.as_posix()}" }}\n'
     manifest.write_text(text + patch, encoding="utf-8")
     # The crate's derive macros name serde by the release that the lock file beside them has (its build.rs), which must

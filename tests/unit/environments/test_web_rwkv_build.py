@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_the_binding_asks_for_the_version_of_the_folder_and_takes_it_from_there(tmp_path: Path) -> None:
-    repositories.write(tmp_path / "crate", {"Cargo.toml": '[package]\nname = "web-rwkv"\nversion = "0.10.19"\n'})
+CARGO = '[package]\nname = "web-rwkv"\nversion = "0.10.19"\n\n[dependencies]\nuid = "0.1"\nwgpu = "28.0"\n'
+
+
+def test_the_binding_asks_for_the_versions_of_the_folder_and_takes_it_from_there(tmp_path: Path) -> None:
+    repositories.write(tmp_path / "crate", {"Cargo.toml": CARGO})
     web_rwkv.patched_binding(tmp_path / "crate", tmp_path / "binding")
     manifest = (tmp_path / "binding" / "Cargo.toml").read_text(encoding="utf-8")
     assert 'web-rwkv = { version = "=0.10.19", default-features = false' in manifest
+    assert '\nwgpu = "28.0"  #' in manifest
     assert f'[patch.crates-io]\nweb-rwkv = {{ path = "{(tmp_path / "crate").as_posix()}" }}' in manifest
     assert "locked" not in (tmp_path / "binding" / "pyproject.toml").read_text(encoding="utf-8")
     lock = (tmp_path / "binding" / "Cargo.lock").read_text(encoding="utf-8")
