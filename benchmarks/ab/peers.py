@@ -13,7 +13,6 @@ minutes.
 from __future__ import annotations
 
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +32,8 @@ from pytest_rwkvperf.stats.paired import LOOKS, compare_pairs, pair_ratio  # noq
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-PAIRS = 16
+PAIRS, PAIR_SECONDS = 16, 5
+"""How many of the recorded runs' pairs, and how long one took there."""
 SLOWDOWNS = (0.0, 0.05, 0.1)
 TOLERANCES = (0.01, 0.05)
 ITEMS = 2
@@ -55,7 +55,8 @@ def windows(pairs: Sequence[Pair], length: int) -> Iterator[Sequence[Pair]]:
 def ab(part: Sequence[Pair], slowdown: float, tolerance: float) -> Score:
     """A/B of the pairs, the new side slower."""
     ratios = [pair_ratio([time * (1 + slowdown) for time in new], old) for new, old in part]
-    verdict = next((found for look in LOOKS if (found := _at(ratios[:look], tolerance)) != "INCONCLUSIVE"), "")
+    looks = [look for look in LOOKS if look <= len(ratios)]
+    verdict = next((found for look in looks if (found := _at(ratios[:look], tolerance)) != "INCONCLUSIVE"), "")
     fast = np.array([ratio.fast for ratio in ratios])
     return verdict == "REGRESSION", -float(np.mean(fast)) / float(np.std(fast, ddof=1))
 
@@ -113,12 +114,12 @@ def table(recorded: dict[str, Any]) -> str:
     """The shares as markdown."""
     runs = recorded["runs"]
     workloads = sum(len(run["pairs"]) for run in runs)
-    seconds = math.ceil(PAIRS * 5)
+    machines = ", ".join(sorted({run["machine"] for run in runs}))
     lines = [
         "# A/B and other tools at equal time",
         "",
         f"Made by `peers.py` from {len(runs)} recorded runs of one code with {workloads} workloads in all, on",
-        f"{', '.join(sorted({run['machine'] for run in runs}))}: {PAIRS} processes of each version, some {seconds} s.",
+        f"{machines}: {PAIRS} processes of each version, some {PAIRS * PAIR_SECONDS} s.",
         "A/B has them in pairs; the other tools have all of one version and then all of the other. *ROC*: area under",
         "the curve for a slowdown of 5 %.",
         "",

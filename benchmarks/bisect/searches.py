@@ -49,7 +49,8 @@ def search(sdist: Path, seed: int, cache: Path, *, by: str, killed: bool) -> dic
         resume = ["--resume"] if killed else []
         ended = _start([*command, *resume], cache).wait()
         seconds = time.monotonic() - began
-        found = json.loads(result.read_text(encoding="utf-8")) if result.exists() else {}
+        # Reasons name files in the cache, whose place is this machine's own.
+        found = json.loads(result.read_text(encoding="utf-8").replace(str(cache), "CACHE")) if result.exists() else {}
     planted = next(each["commit"] for each in commits if each["kind"] == "slower")
     return {
         "seed": seed,
