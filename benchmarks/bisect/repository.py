@@ -84,15 +84,20 @@ def edits(seed: int) -> list[Edit]:
             return ordered
 
 
+def unpacked(sdist: Path, folder: Path) -> Path:
+    """llama.cpp's source out of llama-cpp-python's sdist, below a folder."""
+    with tarfile.open(sdist) as archive:
+        top = archive.getnames()[0].partition("/")[0]
+        inside = f"{top}/{_INSIDE}"
+        archive.extractall(folder, [m for m in archive.getmembers() if m.name.startswith(inside)], filter="data")
+    (folder / inside / ".git").unlink(missing_ok=True)  # it leads to the repository that it was a submodule of
+    return folder / inside
+
+
 def make(sdist: Path, target: Path, seed: int) -> list[dict[str, str]]:
     """Make the repository; returns each commit with its kind, oldest first."""
     with tempfile.TemporaryDirectory(dir=target.parent) as temporary:
-        with tarfile.open(sdist) as archive:
-            top = archive.getnames()[0].partition("/")[0]
-            inside = f"{top}/{_INSIDE}"
-            archive.extractall(temporary, [m for m in archive.getmembers() if m.name.startswith(inside)], filter="data")
-        Path(temporary, inside, ".git").unlink(missing_ok=True)  # it leads to the repository that it was a submodule of
-        Path(temporary, inside).rename(target)
+        unpacked(sdist, Path(temporary)).rename(target)
     _git(target, "init", "--quiet", "--initial-branch=main")
     made = [_commit(target, "base", "llama.cpp as llama-cpp-python brings it")]
     for edit in edits(seed):

@@ -17,19 +17,22 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pytest_rwkvperf.environments import sources, trees
-from pytest_rwkvperf.machine import fingerprint
-from pytest_rwkvperf.store import record
-from pytest_rwkvperf.witnesses.instructions import WITHOUT_AVX512
-
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent / "bisect"))
+
+from repository import unpacked  # type: ignore[import-not-found]  # noqa: E402 - the folder is no package
+
+from pytest_rwkvperf.environments import sources, trees  # noqa: E402 - as above
+from pytest_rwkvperf.machine import fingerprint  # noqa: E402
+from pytest_rwkvperf.store import record  # noqa: E402
+from pytest_rwkvperf.witnesses.instructions import WITHOUT_AVX512  # noqa: E402
+
 RESULT = HERE / "planted_llama.json"
 OPTIONS = (
     "--rwkv-model=synthetic:nano",
@@ -41,7 +44,6 @@ OPTIONS = (
 )
 """Of each run: a short budget, as a CI job has it."""
 
-_INSIDE = "vendor/llama.cpp/"
 _STATE = "wkv_state = ggml_view_1d(ctx0, wkv_output, n_embd * head_size * n_seqs, n_embd * n_tokens * sizeof(float));\n"
 
 
@@ -77,18 +79,6 @@ CHANGES = (
         "",
     ),
 )
-
-
-def unpacked(sdist: Path, target: Path) -> Path:
-    """llama.cpp's source as a folder of its own."""
-    with tarfile.open(sdist) as archive:
-        top = archive.getnames()[0].partition("/")[0]
-        inside = f"{top}/{_INSIDE}"
-        archive.extractall(
-            target, [each for each in archive.getmembers() if each.name.startswith(inside)], filter="data"
-        )
-    (target / inside / ".git").unlink(missing_ok=True)  # it leads to the repository that it was a submodule of
-    return target / inside
 
 
 def planted(source: Path, target: Path, change: Change) -> Path:
