@@ -246,7 +246,8 @@ LLAMA_CPP = Step(
 )
 OFFLOAD = "import llama_cpp; llama_cpp.llama_supports_gpu_offload() or exit('llama.cpp lists no CUDA device')"
 RWKV7_HF = Step("rwkv7-hf", "10 s", lambda: ["rwkv7-hf", "torch"], "rwkv7_hf", "import rwkv7_hf")
-ENGINES = (RWKV, RWKV7_HF, WEB_RWKV, LLAMA_CPP)
+FLA = Step("fla", "10 s", lambda: ["flash-linear-attention", "torch"], "flash_linear_attention", "import fla")
+ENGINES = (RWKV, RWKV7_HF, FLA, WEB_RWKV, LLAMA_CPP)
 MEASURED = (RWKV, WEB_RWKV, LLAMA_CPP)  # by `--rwkv-backend=all`
 
 

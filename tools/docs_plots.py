@@ -205,7 +205,36 @@ def roc() -> dict[str, Any]:
     }
 
 
+def batches() -> dict[str, Any]:
+    """Speed against the number of sequences, measured and as the roofline limits it."""
+    rows = []
+    for each in recorded("gpu/batches_h200.json")["rows"]:
+        limit = each["batch"] / max(each["least_moving"], each["least_computing"])
+        rows += [
+            {"sequences": each["batch"], "rate": each["rate"], "what": "measured"},
+            {"sequences": each["batch"], "rate": limit, "what": "limit by the roofline"},
+        ]
+    logarithmic = {"type": "log", "base": 2}
+    return {
+        "data": {"values": rows},
+        "mark": {"type": "line", "point": True},
+        "width": WIDTH,
+        "height": 280,
+        "encoding": {
+            "x": {"field": "sequences", "type": "quantitative", "title": "sequences at once", "scale": logarithmic},
+            "y": {
+                "field": "rate",
+                "type": "quantitative",
+                "title": "tokens per second of all sequences",
+                "scale": {"type": "log"},
+            },
+            "color": {"field": "what", "type": "nominal", "title": None},
+        },
+    }
+
+
 PLOTS = {
+    "batches": batches,
     "processes": processes,
     "reruns": reruns,
     "verdicts": verdicts,

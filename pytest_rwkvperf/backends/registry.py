@@ -24,12 +24,13 @@ BUILT_IN = {
     "rwkv": "pytest_rwkvperf.backends.rwkv_pip:BACKEND",
     "llama-cpp": "pytest_rwkvperf.backends.llama_cpp:BACKEND",
     "web-rwkv": "pytest_rwkvperf.backends.web_rwkv:BACKEND",
+    "fla": "pytest_rwkvperf.backends.fla:BACKEND",
     "rwkv7-hf": "pytest_rwkvperf.backends.rwkv7_hf:BACKEND",
     "reference": "pytest_rwkvperf.backends.reference:BACKEND",
 }
 
-BY_HAND_ONLY = frozenset({"rwkv7-hf", "reference"})
-"""Not in `all`: implementations that are made to be read. Those who measure engines need not wait for them."""
+BY_HAND_ONLY = frozenset({"fla", "rwkv7-hf", "reference"})
+"""Not in `all`: one for GPUs alone, and two that are made to be read, which those who measure need not wait for."""
 
 IN_ALL = tuple(name for name in BUILT_IN if name not in BY_HAND_ONLY)
 """The built-in ones that `all` measures."""

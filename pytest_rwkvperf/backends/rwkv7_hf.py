@@ -7,71 +7,38 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from pytest_rwkvperf.backends import hf_model
+from pytest_rwkvperf.backends import hf_engine, torch_devices
 from pytest_rwkvperf.core.engine import BackendDefaults, Device, OpenRequest
 from pytest_rwkvperf.core.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import numpy as np
-    import numpy.typing as npt
-
     from pytest_rwkvperf.core.cases import Format
 
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-_CPU = Device("cpu", "CPU", "cpu")
 
+class Package:
+    """`RWKV7Cache` holds three lists with a tensor of each layer."""
 
-class HfEngine:
-    """`RWKV7ForCausalLM` with one `RWKV7Cache`, called as transformers' `generate` calls it."""
+    def __init__(self) -> None:
+        self._module = import_module("rwkv7_hf")
 
-    def __init__(self, request: OpenRequest) -> None:
-        import torch
+    def model(self, arguments: Mapping[str, int]) -> Any:  # noqa: ANN401 - no types here
+        """A model with a configuration of these arguments."""
+        return self._module.RWKV7ForCausalLM(self._module.RWKV7Config(**arguments))
 
-        torch.set_num_threads(request.threads)
-        self._torch = torch
-        package = import_module("rwkv7_hf")
-        self._model = hf_model.load(
-            request.path,
-            _DTYPES[request.quant],
-            lambda arguments: package.RWKV7ForCausalLM(package.RWKV7Config(**arguments)),
-        )
-        self._new_state = package.RWKV7Cache
-        self._logits: Any = None
-        self.vocabulary, self.device = int(self._model.config.vocab_size), _CPU
-        self.clear()
+    def cache(self, layers: int) -> Any:  # noqa: ANN401 - the package's cache
+        """An empty cache."""
+        return self._module.RWKV7Cache(num_layers=layers)
 
-    def clear(self) -> None:
-        """An empty cache, which the model takes for a zero state."""
-        self._state = self._new_state(num_layers=len(self._model.model.layers))
+    def tensors(self, cache: Any) -> list[Any]:  # noqa: ANN401 - the package's cache
+        """The states of each layer."""
+        return [tensor for part in cache.to_legacy_cache() for tensor in part]
 
-    def save_state(self) -> Any:  # noqa: ANN401 - the package's cache
-        """Copies of the three tensors of each layer."""
-        return self._state.clone()
-
-    def load_state(self, state: Any) -> None:  # noqa: ANN401 - the package's cache
-        """Copies again, because the model changes the cache that it is given."""
-        self._state = state.clone()
-
-    def prefill(self, tokens: Sequence[int]) -> None:
-        """One call of the model; it computes the head for every token and returns the last one's."""
-        with self._torch.inference_mode():
-            ids = self._torch.tensor([list(tokens)])
-            answer = self._model(ids, past_key_values=self._state, use_cache=True, logits_to_keep=1)
-        self._logits = answer.logits[0, -1]
-
-    def decode(self, token: int) -> None:
-        """The same call with one token: the package has no other path."""
-        self.prefill([token])
-
-    def synchronise(self) -> None:
-        """On the CPU torch queues nothing."""
-
-    def logits(self) -> npt.NDArray[np.float32]:
-        """float32 [vocabulary]."""
-        result: npt.NDArray[np.float32] = self._logits.float().numpy()
-        return result
+    def holding(self, tensors: Sequence[Any]) -> Any:  # noqa: ANN401 - tensors
+        """A cache with these states."""
+        layers = len(tensors) // 3
+        return self._module.RWKV7Cache(*(tensors[start : start + layers] for start in range(0, 3 * layers, layers)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +50,21 @@ class Rwkv7Hf(BackendDefaults):
     install: str = "pip install rwkv7-hf torch"
     no_device: str = "reinstall torch"
     standard_chunk: int = 512
-    quants: tuple[str, ...] = tuple(_DTYPES)
+    max_batch: int = 256
+    quants: tuple[str, ...] = tuple(hf_engine.DTYPES)
     distributions: tuple[str, ...] = ("rwkv7-hf", "torch")
 
     def accepts(self, quant: str) -> bool:
         """float32, bfloat16 or float16."""
-        return quant in _DTYPES
+        return quant in self.quants
 
     def standard_quants(self, device: Device) -> tuple[str, ...]:  # noqa: ARG002 - the Protocol's signature
         """fp32 alone: a CPU computes the others no faster."""
         return ("fp32",)
 
     def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
-        """Read at import by huggingface_hub: nothing is downloaded, and no server is asked."""
-        return {"HF_HUB_OFFLINE": "1"}
+        """Hugging Face's client stays offline."""
+        return hf_engine.OFFLINE
 
     def versions(self) -> Mapping[str, str]:
         """The package and what it stands on."""
@@ -111,18 +79,18 @@ class Rwkv7Hf(BackendDefaults):
     def devices(self) -> Sequence[Device]:
         """The CPU."""
         import_module("rwkv7_hf")
-        return (_CPU,)
+        return (torch_devices.CPU,)
 
-    def open(self, request: OpenRequest) -> HfEngine:
+    def open(self, request: OpenRequest) -> hf_engine.HfEngine:
         """Load a `.pth`.
 
         Raises:
             DeviceError: the device is not the CPU.
             ModelError: the file cannot be used.
         """
-        if request.device != _CPU.id:
+        if request.device != torch_devices.CPU.id:
             raise DeviceError(f"rwkv7-hf has no device {request.device!r} here: it is measured on the CPU")
-        return HfEngine(request)
+        return hf_engine.HfEngine(request, Package(), torch_devices.CPU)
 
 
 BACKEND = Rwkv7Hf()

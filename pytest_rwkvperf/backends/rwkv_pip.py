@@ -12,10 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_rwkvperf.backends import torch_devices
 from pytest_rwkvperf.core.engine import BackendDefaults, Device, OpenRequest
 from pytest_rwkvperf.core.engine_settings import Setting
 from pytest_rwkvperf.core.errors import BackendError, DeviceError, ModelError
-from pytest_rwkvperf.machine.ceilings import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -196,14 +196,8 @@ class RwkvPip(BackendDefaults):
 
     def devices(self) -> Sequence[Device]:
         """CUDA devices as torch lists them, then the CPU."""
-        import torch
-
         import_module("rwkv")
-        gpus = [
-            Device(f"cuda:{index}", torch.cuda.get_device_name(index), "gpu", physical=address_of(index))
-            for index in range(torch.cuda.device_count())
-        ]
-        return (*gpus, Device("cpu", "CPU", "cpu"))
+        return (*torch_devices.cuda_devices(), torch_devices.CPU)
 
     def open(self, request: OpenRequest) -> RwkvEngine:
         """Load a `.pth`; the caller has checked it with `weights_only=True`.

@@ -117,6 +117,7 @@ def _cells(case: RecordedCase, point: Point) -> dict[str, str]:
         "step p50": figures.milliseconds(step.p50 if step else None),
         "step p99": figures.milliseconds(step.p99 if step else None),
         "memory each": figures.mebibytes(point.sequence_bytes),
+        "J/token": figures.joules(item),
         "MBU": share if generation else "",
         "MFU": "" if generation else share,
     }

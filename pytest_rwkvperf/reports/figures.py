@@ -267,7 +267,7 @@ def gpu_cells(case: RecordedCase) -> dict[str, str]:
     return {
         **names(case),
         "GPU memory": mebibytes(case.figures.peak_device_bytes if case.figures else None),
-        **{f"{kind} J/token": _joules(item) for kind, item in pair.items()},
+        **{f"{kind} J/token": joules(item) for kind, item in pair.items()},
         **{f"{kind} busy": two_digits(item.utilisation if item else None) for kind, item in pair.items()},
         **{f"{kind} device": two_digits(item.device_share if item else None) for kind, item in pair.items()},
         "SM clock": f"{'-'.join(map(str, dict.fromkeys((clocks[0], clocks[-1]))))} MHz" if clocks else "",
@@ -275,7 +275,8 @@ def gpu_cells(case: RecordedCase) -> dict[str, str]:
     }
 
 
-def _joules(item: RecordedItem | None) -> str:
+def joules(item: RecordedItem | None) -> str:
+    """Energy of a token, net of the idle part in brackets."""
     if item is None or item.joules_per_token is None:
         return ""
     net = item.net_joules_per_token

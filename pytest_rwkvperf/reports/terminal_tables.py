@@ -59,7 +59,7 @@ def invariants(record: Record, width: int, *, colour: bool) -> str:
 def scaling(record: Record, width: int) -> str:
     """Speed by the number of sequences; empty if each workload was measured with one number of them."""
     rows = batches.rows(batches.scalings(record))
-    return _fitted(rows, width, ("memory each", "MFU", "MBU"), ("step p99", "step p50"))
+    return _fitted(rows, width, ("memory each", "J/token", "MFU", "MBU"), ("step p99", "step p50"))
 
 
 def cases(record: Record, width: int) -> str:

@@ -1,4 +1,4 @@
-"""A batch of a real engine, from the option to the record."""
+"""Batches of real engines, from the option to the record."""
 
 from __future__ import annotations
 
@@ -14,13 +14,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.engine("web-rwkv")
-def test_web_rwkvs_batch_is_measured_after_every_sequence_was_checked(
-    pytester: pytest.Pytester, engine_cache: Path, monkeypatch: pytest.MonkeyPatch
+CASES = (("llama-cpp", "f16"), ("web-rwkv", "fp16"), ("rwkv7-hf", "fp32"))
+
+
+@pytest.mark.parametrize(
+    ("name", "quant"), [pytest.param(name, quant, marks=pytest.mark.engine(name)) for name, quant in CASES]
+)
+def test_a_batch_is_measured_after_every_sequence_was_checked(
+    pytester: pytest.Pytester, engine_cache: Path, monkeypatch: pytest.MonkeyPatch, name: str, quant: str
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(engine_cache))
     pytester.makeconftest(QUICK)
-    case = ("--rwkv-backend=web-rwkv", "--rwkv-quant=fp16", "--rwkv-workload=tg4@b4", "--rwkv-budget=0.1")
+    case = (f"--rwkv-backend={name}", f"--rwkv-quant={quant}", "--rwkv-workload=tg4@b4", "--rwkv-budget=0.1")
     result = pytester.runpytest_subprocess(*QUIET, *case, "--rwkv-report=run.json", timeout=600)
     assert result.ret == 0
     (case_record,) = json.loads((pytester.path / "run.json").read_text(encoding="utf-8"))["cases"]

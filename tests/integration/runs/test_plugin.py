@@ -93,7 +93,7 @@ def test_measuring_runs_the_shipped_suite_and_prints_the_table(runs: Runs) -> No
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--rwkv-backend=vllm"], ["'vllm'", "all, rwkv, llama-cpp, web-rwkv, rwkv7-hf, reference, scripted"]),
+        (["--rwkv-backend=vllm"], ["'vllm'", "all, rwkv, llama-cpp, web-rwkv, fla, rwkv7-hf, reference, scripted"]),
         (["--rwkv-quant=q9_9"], ["'q9_9'", "scripted: fp16, int8"]),
         (["--rwkv-quant=rwkv=fp32"], ["'rwkv'", "scripted"]),
         (["--rwkv-quant=scripted=fp8"], ["fp8", "fp16, int8"]),

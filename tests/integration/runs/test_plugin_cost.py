@@ -43,7 +43,7 @@ def test_a_measuring_session_imports_no_engine() -> None:
         "import sys, pytest_rwkvperf.run.session, pytest_rwkvperf.run.terminal\n"
         "from pytest_rwkvperf.backends import registry\n"
         "[registry.load(place) for place in registry.BUILT_IN.values()]\n"
-        "engines = {'torch', 'transformers', 'rwkv', 'rwkv7_hf', 'llama_cpp', 'rwkvperf_web_rwkv'}\n"
+        "engines = {'torch', 'transformers', 'rwkv', 'rwkv7_hf', 'fla', 'llama_cpp', 'rwkvperf_web_rwkv'}\n"
         "print(*sorted(engines & set(sys.modules)))"
     )
     ended = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=True)

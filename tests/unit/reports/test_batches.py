@@ -55,6 +55,16 @@ def test_memory_that_did_not_grow_or_was_not_noted_is_left_out() -> None:
     assert {row["memory each"] for row in rows} == {""}
 
 
+def test_a_row_has_the_energy_of_a_token_where_it_was_read() -> None:
+    record = measured()
+    items = [
+        replace(item, joules_per_token=0.25, net_joules_per_token=0.125) if item.workload == "tg128@b8" else item
+        for item in passed(record)
+    ]
+    rows = batches.rows(batches.scalings(report_record(recorded(record, *items))))
+    assert [row["J/token"] for row in rows] == ["", "", "0.25 (0.125)"]
+
+
 def test_a_workload_of_one_number_of_sequences_has_no_rows() -> None:
     run = run_of({"tg128": [10**9], "pp512@b4": [10**9]})
     assert batches.scalings(of(make_record(run, run))) == []

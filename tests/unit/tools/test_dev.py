@@ -152,7 +152,7 @@ def test_each_build_is_compiled_once(venv: ModuleType, ran: Ran, monkeypatch: Pa
 @pytest.mark.parametrize(
     ("path", "changed"),
     [
-        ("constraints.txt", {"rwkv", "llama-cpp", "rwkv7-hf"}),
+        ("constraints.txt", {"rwkv", "llama-cpp", "fla", "rwkv7-hf"}),
         ("native/web-rwkv/src/new.rs", {"web-rwkv"}),
         ("native/web-rwkv/target/release/made.rs", set()),
     ],
