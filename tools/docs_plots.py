@@ -208,7 +208,7 @@ def roc() -> dict[str, Any]:
 def batches() -> dict[str, Any]:
     """Speed against the number of sequences, measured and as the roofline limits it."""
     rows = []
-    for each in recorded("gpu/batches_h200.json")["rows"]:
+    for each in recorded("batches/h200.json")["rows"]:
         limit = each["batch"] / max(each["least_moving"], each["least_computing"])
         rows += [
             {"sequences": each["batch"], "rate": each["rate"], "what": "measured"},

@@ -1,11 +1,12 @@
-r"""The table of a run that measured a GPU with several numbers of sequences, and its compact record.
+r"""How a generation's speed grows with the number of sequences: the table of a run, and its compact record.
 
     pytest rwkvperf --rwkv-backend=llama-cpp --rwkv-model=synthetic:2.9b --rwkv-quant=f16 --rwkv-device=cuda:0 \
         --rwkv-workload=tg32 --rwkv-batch=1,2,4,8,16,32,64,128,256 --rwkv-budget=1 --rwkv-report=run.json
-    python benchmarks/gpu/batches.py run.json --name batches_h200
+    python benchmarks/batches/scaling.py run.json --name h200
 
 Writes NAME.json and NAME.md beside this. The least times of a step follow from the ceilings that the run measured:
-weights and states moved once each (`machine/roofline.py`), and the products of one token of each sequence.
+weights and states moved once each (`machine/roofline.py`), and the products of one token of each sequence. A software
+graphics driver has no ceilings, and only a GPU's energy is read.
 """
 
 from __future__ import annotations
@@ -26,10 +27,14 @@ HERE = Path(__file__).resolve().parent
 
 
 def row(scaling: Scaling, point: Point) -> dict[str, Any]:
-    """One number of sequences; times in seconds."""
+    """One number of sequences; times in seconds, None for what is not known."""
     measured, batch, item = scaling.case.measured, point.workload.batch, point.item
-    ceilings, rate, step = ceilings_of(measured), item.typical_rate, item.inter_token_seconds
-    operations = measured.work.layer_operations + measured.work.head_operations
+    rate, step, ceilings, work = item.typical_rate, item.inter_token_seconds, ceilings_of(measured), measured.work
+    moving = computing = None
+    if ceilings and work:
+        moving = work.step_bytes(batch) / ceilings.copy_bytes_per_second
+        operations = work.layer_operations + work.head_operations
+        computing = batch * operations / ceilings.product_per_second[work.product]
     return {
         "batch": batch,
         "rate": rate.median,
@@ -37,21 +42,21 @@ def row(scaling: Scaling, point: Point) -> dict[str, Any]:
         "high": rate.high,
         "step_p50": step.p50,
         "step_p99": step.p99,
+        "least_moving": moving,
+        "least_computing": computing,
+        "mbu": item.roofline_share,
         "sequence_bytes": point.sequence_bytes,
         "joules_per_token": item.joules_per_token,
         "net_joules_per_token": item.net_joules_per_token,
-        "mbu": item.roofline_share,
-        "least_moving": measured.work.step_bytes(batch) / ceilings.copy_bytes_per_second,
-        "least_computing": batch * operations / ceilings.product_per_second[measured.work.product],
     }
 
 
 def summary(path: Path) -> dict[str, Any]:
-    """The compact record of a run of one case and one generation."""
+    """The compact record of the generation of a run of one case."""
     record = records.read(path)
-    (scaling,) = batches.scalings(record)
+    (scaling,) = (each for each in batches.scalings(record) if each.workload.kind == "generation")
     measured = scaling.case.measured
-    ceilings = ceilings_of(measured)
+    ceilings, work = ceilings_of(measured), measured.work
     return {
         "started": record.started,
         "command": [word for word in record.command if "/" not in word],
@@ -60,12 +65,13 @@ def summary(path: Path) -> dict[str, Any]:
         "chunk": measured.case.chunk,
         "threads": measured.case.threads,
         "device": measured.device.name,
+        "processor": record.fingerprint.cpu,
         "model": measured.model.name,
         "versions": measured.versions,
         "workload": str(scaling.workload),
-        "copy_bytes_per_second": ceilings.copy_bytes_per_second,
-        "weight_bytes": measured.work.decode_bytes - measured.work.state_bytes,
-        "state_bytes": measured.work.state_bytes,
+        "copy_bytes_per_second": ceilings.copy_bytes_per_second if ceilings else None,
+        "weight_bytes": work.decode_bytes - work.state_bytes,
+        "state_bytes": work.state_bytes,
         "rows": [row(scaling, point) for point in scaling.points],
     }
 
@@ -73,30 +79,30 @@ def summary(path: Path) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """Markdown."""
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    single = found["rows"][0]["rate"]
+    place = found["device"] if found["device"] not in {"cpu", "CPU"} else found["processor"]
     weights, state = found["weight_bytes"] / 1e9, found["state_bytes"] / 1e6
-    bandwidth = found["copy_bytes_per_second"] / 1e12
     lines = [
-        f"# Many sequences at once: {found['backend']} {found['quant']} on an {found['device']}",
+        f"# Many sequences at once: {found['backend']} {found['quant']}, {place}",
         "",
-        f"{found['model']}, {found['workload']}, {versions}, {found['started']}; made by `batches.py`.",
-        "",
-        f"A step moves {weights:.2f} GB of weights and {state:.1f} MB of state for each sequence, at most at",
-        f"{bandwidth:.2f} TB/s. *p50* and *p99* are times of a step, *moving* and *products* the least ones that the",
-        "measured ceilings allow.",
+        f"{found['model']}, {found['workload']}, {versions}, {found['threads']} threads, {found['started']}; made by",
+        f"`scaling.py`. A step moves {weights:.2f} GB of weights and {state:.1f} MB of state for each sequence. *p50*",
+        "and *p99* are times of a step, *moving* and *products* the least that the measured ceilings allow.",
         "",
         "| sequences | t/s ± 95 % | over 1 | p50 | p99 | moving | products | MBU | memory each | J/token (net) |",
         "|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for each in found["rows"]:
-        error = (each["high"] - each["low"]) / 2 / each["rate"]
-        held = f"{each['sequence_bytes'] / 2**20:.0f} MiB" if each["sequence_bytes"] else ""
-        times = (f"{each[name] * 1e3:.3g} ms" for name in ("step_p50", "step_p99", "least_moving", "least_computing"))
-        lines.append(
-            f"| {each['batch']} | {each['rate']:.4g} ± {error:.1%} | {each['rate'] / single:.2f} | {' | '.join(times)} "
-            f"| {each['mbu']:.0%} | {held} | {each['joules_per_token']:.3g} ({each['net_joules_per_token']:.3g}) |"
-        )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(_line(each, found["rows"][0]["rate"]) for each in found["rows"])]) + "\n"
+
+
+def _line(each: dict[str, Any], single: float) -> str:
+    error = f" ± {(each['high'] - each['low']) / 2 / each['rate']:.0%}" if each["high"] else ""
+    names = ("step_p50", "step_p99", "least_moving", "least_computing")
+    times = [f"{each[name] * 1e3:.3g} ms" if each[name] else "" for name in names]
+    share = f"{each['mbu']:.0%}" if each["mbu"] else ""
+    held = f"{each['sequence_bytes'] / 2**20:.0f} MiB" if each["sequence_bytes"] else ""
+    joules = f"{each['joules_per_token']:.3g} ({each['net_joules_per_token']:.3g})" if each["joules_per_token"] else ""
+    speed = (f"{each['rate']:.4g}{error}", f"{each['rate'] / single:.2f}")
+    return f"| {' | '.join([str(each['batch']), *speed, *times, share, held, joules])} |"
 
 
 def main() -> None:
