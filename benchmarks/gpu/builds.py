@@ -12,6 +12,7 @@ with these, for the machine's Python and system, side by side, but for `bench` a
   and vendor/llama.cpp's docs, models, media, tests, .github, .devops, gguf-py, conversion and tools/ui;
 * where there is no cargo: the binding's wheel (`rwkvperf_web_rwkv-*.whl`), and web-rwkv's `bench` as a program;
 * for device time, a wheel of cupti-python: its CUPTI is the one that came with that Python's torch;
+* for the step batches-fla, wheels of flash-linear-attention, fla-core and einops; that Python has transformers;
 * for speed alone, `oracle/`: the oracle's logits from an earlier run's cache, each under the hash of what it answers;
 
 The Vulkan loader and the libraries of GL, GLX and EGL that NVIDIA's Vulkan driver asks for (Debian: libvulkan1, libgl1,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parents[2]
 VENV = CHECKOUT / ".venv"
 PYTHON = VENV / "bin" / "python"
+FURTHER = ("cupti_python", "flash_linear_attention", "fla_core", "einops")
+"""What the set-up does not install, by the names of wheels."""
 
 
 def inside() -> bool:
@@ -56,8 +59,9 @@ def set_up(carried: Path, out: Path, beside: Sequence[str]) -> None:
         other = subprocess.run(["nice", PYTHON, *beside], check=False).returncode if _has_rwkv() else 0
     if setting_up.returncode or other:
         raise SystemExit(f"setup-cuda ended with {setting_up.returncode}, what ran beside it with {other}")
-    if any(carried.glob("cupti_python-*.whl")):
-        pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--no-deps", "cupti-python"]
+    further = [str(wheel) for name in FURTHER for wheel in carried.glob(f"{name}-*.whl")]
+    if further:
+        pip = [str(PYTHON), "-m", "pip", "install", "--quiet", "--no-deps", *further]
         subprocess.run(pip, env=environment, check=True)
     if not noted.exists():
         told = {"seconds": round(time.monotonic() - begun, 1), "told": f"with the packages of {sys.executable}"}

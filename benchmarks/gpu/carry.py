@@ -22,7 +22,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "rwkv", "gguf", "msgspec", "platformdirs", "filelock", "rich", "psutil", "nvidia-ml-py", "typing-extensions",
     "pytest", "pluggy", "packaging", "pytest-benchmark", "py-cpuinfo2", "pytest-xdist", "execnet", "diskcache",
-    "cupti-python", "hatchling", "editables", "pathspec", "tomlkit", "trove-classifiers", "scikit-build-core",
+    "cupti-python", "flash-linear-attention", "fla-core", "einops",
+    "hatchling", "editables", "pathspec", "tomlkit", "trove-classifiers", "scikit-build-core",
 )  # fmt: skip
 """With what builds the project and llama-cpp-python, which pip looks for anew; pytest in case theirs is too old."""
 

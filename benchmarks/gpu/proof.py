@@ -211,6 +211,7 @@ _LLAMA_QUANTS = "llama-cpp=f16+q8_0+q4_k_m"
 _LLAMA = ("--rwkv-backend=llama-cpp", f"--rwkv-quant={_LLAMA_QUANTS}")
 _WEB = ("--rwkv-backend=web-rwkv", "--rwkv-quant=fp16,int8,nf4")
 _KERNELS = ("--rwkv-backend=rwkv", "--rwkv-quant=fp16@kernels,bf16@kernels,fp32@kernels")
+_BATCHES = "1,2,4,8,16,32,64,128,256"
 STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
     "build": build,
     "files": files,
@@ -234,6 +235,15 @@ STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
     "deep-rwkv": measuring("deep-rwkv", *_KERNELS, _DEEP_PREFILL, *_CUDA),
     # with LLAMA_CPP_LIB_PATH at a llama.cpp that was built with GGML_VULKAN
     "llama-vulkan": measuring("llama-vulkan", *_LLAMA, _SHALLOW, *_VULKAN),
+    # for benchmarks/batches/scaling.py; fla's kernels for calls of 64 tokens and more take minutes to compile
+    "batches-llama-cpp": measuring(
+        "batches-llama-cpp", "--rwkv-backend=llama-cpp", "--rwkv-quant=f16", "--rwkv-workload=tg32",
+        f"--rwkv-batch={_BATCHES}", "--rwkv-witness=none", *_CUDA, save=False,
+    ),
+    "batches-fla": measuring(
+        "batches-fla", "--rwkv-backend=fla", "--rwkv-quant=fp16", "--rwkv-chunk=32", "--rwkv-workload=tg32",
+        f"--rwkv-batch={_BATCHES},512,1024", "--rwkv-witness=none", *_CUDA, save=False,
+    ),
     # these two with two GPUs
     "neighbours": neighbours,
     "spread": measuring(
@@ -247,6 +257,7 @@ THE_PROOF = list(STEPS)[: list(STEPS).index("report") + 1]
 
 SECONDS = {
     "llama-cpp": 340, "web-rwkv": 500, "rwkv": 450, "own-tools": 330,
+    "batches-llama-cpp": 600, "batches-fla": 900,
     "deep-web-rwkv": 400, "deep-rwkv": 250, "slowdown": 240, "threads": 330, "neighbours": 240,
 }  # fmt: skip
 """What a step takes at most on an H200 with 16 cores, where that is more than OTHER_SECONDS."""

@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 NO_RECORDS = ("own_tools", "neighbours", "report")
 """Steps, by how they begin, that leave something else than a record of the plugin."""
 
-JUDGED_ONLY = ("slowdown", "threads", "compare", "spread")
+JUDGED_ONLY = ("slowdown", "threads", "compare", "spread", "batches")
 """Steps, by how they begin, whose figures are no part of the baseline."""
 
 
