@@ -8,13 +8,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.backends import hf_engine, torch_devices
-from pytest_rwkvperf.core.engine import BackendDefaults, Device, OpenRequest
 from pytest_rwkvperf.core.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.core.engine import Device, OpenRequest
 
 _STATES = ("recurrent_state", "conv_state", "ffn_state")
 """Of a layer: the matrices of its heads, and the last inputs of its attention and its feed-forward part."""
@@ -47,21 +46,14 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
-class Fla(BackendDefaults):
+class Fla(hf_engine.HfDefaults):
     """The `flash-linear-attention` package on CUDA. Its first calls compile and time kernels, which is not measured."""
 
     name: str = "fla"
-    format: Format = "pth"
     install: str = "pip install flash-linear-attention torch"
     no_device: str = "measure it on a machine with an NVIDIA GPU and a torch for CUDA: its kernels need one"
-    standard_chunk: int = 512
     max_batch: int = 1024
-    quants: tuple[str, ...] = tuple(hf_engine.DTYPES)
     distributions: tuple[str, ...] = ("flash-linear-attention", "torch")
-
-    def accepts(self, quant: str) -> bool:
-        """float32, bfloat16 or float16."""
-        return quant in self.quants
 
     def standard_quants(self, device: Device) -> tuple[str, ...]:  # noqa: ARG002 - the Protocol's signature
         """The two that models are run in."""
@@ -71,19 +63,9 @@ class Fla(BackendDefaults):
         """Triton compiles each kernel in several configurations and keeps the fastest, on disk too."""
         return "compiles its kernels unless they are kept from an earlier run: minutes the first time"
 
-    def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
-        """Hugging Face's client stays offline."""
-        return hf_engine.OFFLINE
-
     def versions(self) -> Mapping[str, str]:
         """The package and what it stands on."""
         return {name: version(name) for name in ("flash-linear-attention", "fla-core", "triton", "torch")}
-
-    def build(self) -> str:
-        """Of torch: compilers, flags, libraries. The package is known by its modules, which `devices` has loaded."""
-        import torch
-
-        return str(torch.__config__.show())
 
     def devices(self) -> Sequence[Device]:
         """CUDA devices."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_rwkvperf.backends import hf_model
+from pytest_rwkvperf.core.engine import BackendDefaults
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -12,12 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.core.engine import Device, OpenRequest
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-
-OFFLINE: Mapping[str, str] = {"HF_HUB_OFFLINE": "1"}
-"""Read at import by huggingface_hub: nothing is downloaded, and no server is asked."""
 
 
 class Package(Protocol):
@@ -194,3 +193,25 @@ class HfEngine:
         """float32 [vocabulary]."""
         result: npt.NDArray[np.float32] = self._one.logits()[0]
         return result
+
+
+class HfDefaults(BackendDefaults):
+    """What backends of this kind have in common."""
+
+    format: Format = "pth"
+    standard_chunk: int = 512
+    quants: tuple[str, ...] = tuple(DTYPES)
+
+    def accepts(self, quant: str) -> bool:
+        """float32, bfloat16 or float16."""
+        return quant in self.quants
+
+    def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
+        """Read at import by huggingface_hub: nothing is downloaded, and no server is asked."""
+        return {"HF_HUB_OFFLINE": "1"}
+
+    def build(self) -> str:
+        """Of torch: compilers, flags, libraries. A package is known by its modules, which `devices` has loaded."""
+        import torch
+
+        return str(torch.__config__.show())

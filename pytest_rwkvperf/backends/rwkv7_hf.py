@@ -8,13 +8,12 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.backends import hf_engine, torch_devices
-from pytest_rwkvperf.core.engine import BackendDefaults, Device, OpenRequest
 from pytest_rwkvperf.core.errors import DeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_rwkvperf.core.cases import Format
+    from pytest_rwkvperf.core.engine import Device, OpenRequest
 
 
 class Package:
@@ -42,39 +41,22 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
-class Rwkv7Hf(BackendDefaults):
+class Rwkv7Hf(hf_engine.HfDefaults):
     """The `rwkv7-hf` package on a CPU. What it computes on CUDA has not been compared with the oracle yet."""
 
     name: str = "rwkv7-hf"
-    format: Format = "pth"
     install: str = "pip install rwkv7-hf torch"
     no_device: str = "reinstall torch"
-    standard_chunk: int = 512
     max_batch: int = 256
-    quants: tuple[str, ...] = tuple(hf_engine.DTYPES)
     distributions: tuple[str, ...] = ("rwkv7-hf", "torch")
-
-    def accepts(self, quant: str) -> bool:
-        """float32, bfloat16 or float16."""
-        return quant in self.quants
 
     def standard_quants(self, device: Device) -> tuple[str, ...]:  # noqa: ARG002 - the Protocol's signature
         """fp32 alone: a CPU computes the others no faster."""
         return ("fp32",)
 
-    def environment(self, device: str | None) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
-        """Hugging Face's client stays offline."""
-        return hf_engine.OFFLINE
-
     def versions(self) -> Mapping[str, str]:
         """The package and what it stands on."""
         return {name: version(name) for name in ("rwkv7-hf", "transformers", "torch")}
-
-    def build(self) -> str:
-        """Of torch: compilers, flags, libraries. The package is known by its modules, which `devices` has loaded."""
-        import torch
-
-        return str(torch.__config__.show())
 
     def devices(self) -> Sequence[Device]:
         """The CPU."""
