@@ -43,7 +43,7 @@ class Bound:
 # (nano's 4 layers to 0.1b's 12: 1.5 to 1.9 times), so three also covers the 61 layers of 13.3b (2.25 times 0.1b's).
 # For block formats llama.cpp also rounds activations to 8 bits: in blocks of 32 values, for k-quants of 256.
 _FLOAT32 = Bound(3.9e-6)
-_TORCH_BFLOAT16 = Bound(0.044)
+_TORCH_BFLOAT16 = Bound(0.045)
 _TORCH_FLOAT16 = Bound(5.5e-3)
 _WEB_FLOAT16 = Bound(5e-3)
 _BLOCKS_OF_32 = Bound(0.044)
