@@ -110,7 +110,7 @@ class InvokedProgram:
 
     @property
     def peak_rss_bytes(self) -> int:
-        """Of the largest invocation so far; 0 where the system does not tell."""
+        """Peak memory of the largest invocation so far; 0 where the system does not tell."""
         try:
             import resource
         except ImportError:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.engine import Device, OpenRequest
 
 _STATES = ("recurrent_state", "conv_state", "ffn_state")
-"""Of a layer: the matrices of its heads, and the last inputs of its attention and its feed-forward part."""
+"""A layer's states: the matrices of its heads, and the last inputs of its attention and its feed-forward part."""
 
 
 class Package:

@@ -182,7 +182,7 @@ class RwkvPip(BackendDefaults):
         return {"rwkv": version("rwkv"), "torch": version("torch")}
 
     def build(self) -> str:
-        """Of torch: compilers, flags, libraries; and a hash of the package's files.
+        """Torch's compilers, flags and libraries, and a hash of the package's files.
 
         The package's model is not imported for that: it reads at import which kernels it compiles, and opening a quant
         decides that.

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.bisect.states import Prepared, State
 
 RATES: dict[By, Rates] = {"time": Rates(0.02, 0.02), "instructions": Rates(1e-6, 1e-6)}
-"""Of a step. Small ones: a build takes as long as some pairs, so few sure answers are cheaper than many unsure ones.
-Counts are right or wrong for other reasons than chance."""
+"""Error rates of a step. They are small: a build takes as long as some pairs, so few sure answers are cheaper than many
+unsure ones. Counts are right or wrong for other reasons than chance."""
 
 COUNTING = ("--rwkv-model=synthetic:nano", "--rwkv-budget=1", "--rwkv-witness=instructions")
 """Options of a step that counts: the smallest model runs the same code, and times are of no interest."""
@@ -53,7 +53,7 @@ class Request:
     confidence: float
     by: By = "time"
     variables: Mapping[str, str] = field(default_factory=dict)
-    """Those that compilers and build back ends read: part of every build."""
+    """Environment variables that compilers and build back ends read: part of every build."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,9 @@ class Bisection:
     _steps: list[Outcome] = field(default_factory=list)
     _prepared: dict[str, Prepared] = field(default_factory=dict)
     _digests: dict[str, int] = field(default_factory=dict)
-    """The first state that was seen with a code."""
+    """The first state that was built with each digest of the code."""
     _noted: set[int] = field(default_factory=set)
-    """States of which the search knows that another one has their code; asked about again, they are measured."""
+    """States that the search knows to have the code of another one; asked about again, they are measured."""
 
     def run(self) -> Result:
         """Search to the end.

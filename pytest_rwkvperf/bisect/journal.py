@@ -27,7 +27,7 @@ class Journal:
 
     path: Path
     _known: list[Outcome] = field(default_factory=list)
-    """Of an earlier process, in order; those that have not been asked for again."""
+    """The answers of an earlier process, in order, that have not been asked for again."""
 
     @classmethod
     def open(cls, path: Path, *, resume: bool) -> Journal:

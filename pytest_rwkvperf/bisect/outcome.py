@@ -42,9 +42,9 @@ class Outcome:
     pairs: int = 0
     build_seconds: float = 0.0
     seconds: float = 0.0
-    """Of measuring."""
+    """Time to measure."""
     notes: tuple[str, ...] = ()
-    """In what the build differs from the others."""
+    """Where the build differs from the others."""
     digest: str = ""
     """The same for states with the same code to the byte; empty where that is not known."""
 

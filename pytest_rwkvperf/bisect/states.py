@@ -60,12 +60,12 @@ class Release:
 
     @property
     def name(self) -> str:
-        """Its version."""
+        """The release's version."""
         return self.version
 
     @property
     def label(self) -> str:
-        """With the package."""
+        """The package with the version."""
         return f"{self.package} {self.version}"
 
     def prepare(self, say: Say) -> Prepared:
@@ -74,7 +74,7 @@ class Release:
         return Prepared(python, (), python)
 
     def command(self, older: State, options: str) -> str:
-        """Both from the index."""
+        """Compares both releases from the index."""
         return f"rwkvperf ab {self.package}=={older.name} {self.package}=={self.version} -- {options}".rstrip(" -")
 
 
@@ -88,12 +88,12 @@ class CommitState:
 
     @property
     def name(self) -> str:
-        """Its whole name."""
+        """The commit's whole name."""
         return self.commit.name
 
     @property
     def label(self) -> str:
-        """Its short name and its subject."""
+        """The commit's short name and subject."""
         return f"{self.commit.short} ({self.commit.subject})"
 
     @property
@@ -108,7 +108,7 @@ class CommitState:
         )
 
     def command(self, older: State, options: str) -> str:
-        """Both from the repository."""
+        """Compares both commits of the repository."""
         revisions = f"{self.engine}@{older.name[:12]} {self.engine}@{self.commit.name[:12]}"
         return f"rwkvperf ab {revisions} --repo {self.origin} -- {options}".rstrip(" -")
 

@@ -89,7 +89,7 @@ class Certificate:
     schema: int = VERSION
 
     def with_trial(self, trial: Trial) -> Certificate:
-        """With one more trial, and what all of them show now."""
+        """The certificate with one more trial, and what all of them show now."""
         trials = (*self.trials, trial)
         return replace(self, trials=trials, shown=show(trials))
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.store.record import Record
 
 UNCHANGED_FACTOR = 1.000000001
-"""Of a trial with nothing planted: another value than the baseline's, so that the software is not found to be the same
-and speeds decide; a billionth of a call is no time."""
+"""Factor of a trial with nothing planted. It differs from the baseline's, so that the software is not found to be the
+same and speeds decide; a billionth of a call is no time."""
 
 _LAST_LINES = 12
 _BASELINES = "baselines"

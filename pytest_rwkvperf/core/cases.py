@@ -66,7 +66,7 @@ class Workload:
 
     @property
     def total_tokens(self) -> int:
-        """Of all sequences."""
+        """Tokens of all sequences together."""
         return self.tokens * self.batch
 
     def __str__(self) -> str:
@@ -173,6 +173,6 @@ def cross(cases: Iterable[Case], workloads: Iterable[Workload]) -> tuple[Item, .
 
 
 Format = Literal["pth", "st", "gguf"]
-
+"""A format of model files: rwkv's, web-rwkv's and llama.cpp's."""
 
 FORMATS: tuple[Format, ...] = get_args(Format)

@@ -45,7 +45,7 @@ class Convention:
 
     @classmethod
     def of_case(cls, case: Case, version: int) -> Convention:
-        """Of a case that this project measured under its protocol's `version`."""
+        """The convention of a case that this project measured under its protocol's `version`."""
         warm_up = "steady" if case.protocol == "uniform" else NATIVE_WARM_UPS.get(case.backend, "none")
         return cls(OWN_TOOL, case.protocol, version, warm_up, case.chunk)
 

@@ -20,11 +20,11 @@ Quantity = Literal["time", "memory"]
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """That a `tested` workload needs no more time per token, or no more memory, than a `reference` workload."""
+    """The claim that a `tested` workload needs no more time per token, or no more memory, than a `reference`."""
 
     name: str
     claim: str
-    """In words, for people."""
+    """The same in words, for people."""
     tested: Workload
     reference: Workload
     quantity: Quantity = "time"
@@ -65,10 +65,11 @@ LENGTHS = (
     Lengths(512, 128, 16),
     Lengths(256, 64, 8),
 )
-"""From the usual ones to those for the slowest devices. A shorter context shows less of a cost that grows with it."""
+"""The lengths that are tried, from the usual ones to those for the slowest devices. A shorter context shows less of a
+cost that grows with it."""
 
 CONTEXT_SECONDS = 10.0
-"""That reading the context may take, once in each process."""
+"""How long reading the context may take, once in each process."""
 
 _OPERATIONS_PER_SECOND: dict[DeviceKind, float] = {"gpu": 5e12, "cpu": 2e10, "software": 5e8}
 """What a slow device of each kind reaches in a prefill, for the choice of lengths alone: the engines on one core of a

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 REPETITIONS = 5
-"""Of a workload, by web-rwkv's `bench` and by llama-bench."""
+"""How often web-rwkv's `bench` and llama-bench repeat a workload."""
 
 SEED = 42
-"""For what these tools draw at random."""
+"""The seed for what these tools draw at random."""
 
 CHECK_SEED, KNOWN_SEED = 7, 11
-"""Of the prompt of the parity check, and of the known prompt of timed repetitions, which no check feeds."""
+"""Seeds of two prompts: that of the parity check, and the known prompt of timed repetitions, which no check feeds."""
 
 
 @dataclass(frozen=True, slots=True)

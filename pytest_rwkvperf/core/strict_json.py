@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_BYTES = 1 << 28
-"""Of a file. A run of 12 cases with pp512 and tg128 leaves a record of about a megabyte, and ten of them a baseline."""
+"""The largest file that is read. A run of 12 cases with pp512 and tg128 leaves a record of about a megabyte, and ten
+such runs a baseline."""
 
 # JSON strings hold no raw line break, so a string that looks like a list does not match.
 _NUMBERS = re.compile(r"\[\n\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")

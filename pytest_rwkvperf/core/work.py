@@ -32,23 +32,23 @@ class WorkCount:
     """
 
     tokens: int
-    """Of the counted part of the workload: at most a chunk of a prefill, some tokens of a generation."""
+    """Tokens of the counted part of the workload: at most a chunk of a prefill, some tokens of a generation."""
     operators: dict[str, Amount]
     peak_bytes: int = 0
     """The most memory that results held at one time; 0 where the witness does not see it."""
     nanoseconds: tuple[int, ...] = ()
-    """Of each timed repetition in all, on the device or the host; empty where none was timed."""
+    """The whole time of each timed repetition, on the device or the host; empty where none was timed."""
     launches: int = 0
     """What the host started on a device, a CUDA graph once; 0 where the witness does not see it."""
 
     @property
     def count(self) -> int:
-        """Of all operators."""
+        """How often all operators ran together."""
         return sum(amount.number for amount in self.operators.values())
 
     @property
     def bytes(self) -> int:
-        """Of all operators' results."""
+        """Size of all operators' results in new memory."""
         return sum(amount.bytes for amount in self.operators.values())
 
     def by_name(self) -> dict[str, Amount]:
@@ -73,7 +73,7 @@ class Reading:
     allowance: float = 0.0
     """The share by which counts of the same code may differ; 0 for an exact witness."""
     instruction_set: str = ""
-    """Of counted instructions; empty where it does not matter."""
+    """The instruction set that counted instructions belong to; empty where it does not matter."""
 
     def without(self, workloads: Container[str]) -> Reading:
         """The reading without some workloads."""

@@ -38,7 +38,7 @@ BUILD_VARIABLES = (
 """What compilers and build back ends read: part of an environment's key."""
 
 _FOLDER = "environments"
-"""Below the cache."""
+"""The folder of all environments below the cache."""
 
 _COMPLETE = "complete"
 """A file in an environment that nothing is missing from."""

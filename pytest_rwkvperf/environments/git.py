@@ -47,7 +47,7 @@ class Commit:
 
     @property
     def short(self) -> str:
-        """Its name for people."""
+        """The first letters of its name, for people."""
         return self.name[:_SHORT]
 
 

@@ -123,7 +123,7 @@ def _alone(build: Path) -> Iterator[None]:
 
 
 def _last_use(build: Path) -> float:
-    """When a build was used last; when it was made, if an earlier release made it."""
+    """When a build was used last; the date of its folder, if it has not been used yet."""
     mark = build / _MARK
     return _date(mark) if mark.exists() else _date(build)
 

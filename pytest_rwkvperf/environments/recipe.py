@@ -1,4 +1,4 @@
-"""From the software that a baseline was measured with to the environment that has it again."""
+"""What pip must install to have the software of a baseline again."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _requirement(recorded: Distribution, kept: Path | None) -> Requirement | str
 
 
 def _from_origin(recorded: Distribution, named: str) -> Requirement | str:
-    """By PEP 610: a commit and an archive can be had again, a folder cannot."""
+    """What PEP 610's origin gives to pip: a commit and an archive can be installed again, a local folder cannot."""
     origin = json.loads(recorded.origin)
     url, subfolder = str(origin.get("url", "")), origin.get("subdirectory")
     part = f"#subdirectory={subfolder}" if subfolder else ""

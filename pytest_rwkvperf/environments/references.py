@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.environments.sources import Source
 
 PROGRAMS = ("llama-bench", "llama-batched-bench", "web-rwkv-bench")
-"""The engines' own programs; with a path after a colon, or found on PATH."""
+"""The engines' own programs, named with a path after a colon, or alone where they are on PATH."""
 
 ReferenceKind = Literal["interpreter", "baseline", "requirement", "libraries", "source", "program"]
 

@@ -15,4 +15,4 @@ class Side:
 
     python: str
     variables: Mapping[str, str | None] = field(default_factory=dict)
-    """None unsets one."""
+    """None as a value unsets the variable."""

@@ -1,4 +1,4 @@
-"""From what `--rwkv-ab` names to the interpreter of the other side and the variables that its workers get."""
+"""The interpreter and the variables of a side of A/B, from what `--rwkv-ab` or `--rwkv-new` names; built if need be."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from pytest_rwkvperf.environments import git
 from pytest_rwkvperf.environments.builders.registry import BUILDERS, recognised
 
 FOLDER = "sources"
-"""Below the cache: for each engine its objects, the files of one state, the build tree, and what was built."""
+"""The folder below the cache that has, for each engine, git objects, the files of one state, the build tree, and what
+was built."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,10 +40,13 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
 
 _LIBRARY = re.compile(r"\.(so|dylib|dll)(\.\d+)?$")
+
 _FACTS = "build.json"
-"""In a build's folder; written last, so that a folder with it is complete."""
+"""A file in a build's folder; written last, so that a folder with it is complete."""
+
 _RUNNING, _SETTINGS = ".rwkvperf-running", ".rwkvperf-settings"
-"""In the build tree: there while a build runs, and a hash of what the tree was configured with."""
+"""Two files in the build tree: the first is there while a build runs; the second has a hash of what the tree was
+configured with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,11 @@ class Build:
     side: Side
     flags: tuple[str, ...]
     notes: tuple[str, ...]
-    """In what it differs from what the flags say; empty for most."""
+    """Where the build differs from what the flags say; empty for most."""
     seconds: float
-    """How long it took; 0 where it was there."""
+    """How long building took; 0 where the build was there already."""
     digest: str
-    """Of the libraries: the same for two states whose code is the same to the byte. Empty where there are none."""
+    """A hash of the built libraries, equal for two states whose code is the same to the byte; empty without any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,7 @@ class _State:
     builder: Builder
     origin: str
     repository: Path
-    """Of the origin on this machine: itself, or a mirror of a URL."""
+    """The origin's repository on this machine: itself, or a mirror of a URL."""
     commit: Commit | None
 
     @property
@@ -263,6 +266,6 @@ def _to_json(built: Build) -> dict[str, Any]:
 
 
 def _digest(folder: Path) -> str:
-    """Over the libraries in a folder, by name."""
+    """A hash of the names and contents of the libraries in a folder; empty without any."""
     rows = [f"{file.name} {sha256_of(file)}\n" for file in sorted(folder.glob("*")) if _LIBRARY.search(file.name)]
     return hashlib.sha256("".join(rows).encode()).hexdigest() if rows else ""

@@ -1,4 +1,7 @@
-"""Another build of the engine that is installed here, from the same sources with other settings of its build."""
+"""A twin of the installed engine: built from the same sources with other build settings.
+
+The witness `instructions` needs one where the engine was compiled for instructions that valgrind does not execute.
+"""
 
 from __future__ import annotations
 
@@ -56,6 +59,6 @@ def python_of(
 
 
 def _named(distribution: Distribution) -> str:
-    """With where it was installed from."""
+    """A distribution's name and version, with where it was installed from."""
     url = json.loads(distribution.origin).get("url", "") if distribution.origin else ""
     return f"{distribution.name} {distribution.version}" + (f" from {url}" if url else "")

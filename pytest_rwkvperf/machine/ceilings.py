@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _COPY_BYTES = 1 << 30
-"""Of each of the two arrays, at most: many times any cache."""
+"""Largest size of each of the two arrays: many times any cache."""
 
 _PRODUCT_SIZE = 8192
 _SMALL_MEMORY = 12 << 30
 _ROUNDS = 8
 _SECONDS = 0.7
-"""Of each kind of work; a slow device gets fewer rounds."""
+"""Time limit for each kind of work, so that a slow device gets fewer rounds."""
 
 
 def measure(address: str) -> dict[str, Any]:

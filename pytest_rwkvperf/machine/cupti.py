@@ -264,7 +264,7 @@ def readable(name: str) -> str:
 
 
 def _demangled(name: str) -> str:
-    """By the C++ library's own function, which every process that runs an engine has; otherwise unchanged."""
+    """A name demangled by the C++ library, which every process that runs an engine has loaded; else unchanged."""
     functions = _cxx() if name.startswith("_Z") else None
     if functions is None:
         return name

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 KINDS = {"CONCURRENT_KERNEL": "", "MEMCPY": "[copy]", "MEMSET": "[fill]"}
-"""Of cupti.ActivityKind, and what stands for a missing name. KERNEL would serialize the streams."""
+"""Recorded members of cupti.ActivityKind, each with the name for activities that have none. KERNEL, which is left out,
+would serialize the streams."""
 
 BUFFER_BYTES = 64 << 20
 """CUPTI fills a buffer of this size with records of some 200 bytes before it returns it: between repetitions, if they
@@ -61,7 +62,7 @@ class _Layout:
 
     @classmethod
     def of(cls, package: Any, kind: str, fixed_name: str) -> _Layout:  # noqa: ANN401 - the package
-        """From the package's NumPy type of that kind of record."""
+        """The layout of one kind of record, from the package's NumPy type of it."""
         pattern = re.compile(rf"activity_{_LAYOUTS[kind]}(\d+)_dtype")
         names = {int(match[1]): name for name in dir(package) if (match := pattern.fullmatch(name))}
         if not names:

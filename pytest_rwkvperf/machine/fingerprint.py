@@ -107,7 +107,7 @@ def _gpu(handle: object) -> str:
 
 
 def _memory(handle: object) -> str:
-    """In GiB; empty where the driver reports none, as for a GPU that shares the processor's memory."""
+    """A GPU's memory in GiB; empty where the driver reports none, as for one that shares the processor's memory."""
     import pynvml
 
     memory = nvml.answered(pynvml, pynvml.nvmlDeviceGetMemoryInfo, handle)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LOOK_SECONDS = 1.0
-"""Between two looks at the processors' counters while waiting: they are counted in hundredths of a second."""
+"""Pause between two readings of the processors' counters, which count in hundredths of a second."""
 
 
 class Neighbours:
@@ -28,7 +28,10 @@ class Neighbours:
         self._before = usage.now()
 
     def wait(self) -> float:
-        """Wait while others took more than the limit, a share, since the last call or look; the share at the end."""
+        """Wait until others take no more than the limit, a share of the processors; returns the share they take then.
+
+        Each share is of the time since the reading before.
+        """
         while (taken := self._taken()) > self._limit and self._left > 0:
             self._progress(
                 f"other processes take {taken:.0%} of the processors that it needs: waiting, at most {self._left:.0f} s"
@@ -44,7 +47,7 @@ class Neighbours:
 
 
 def free_threads(threads: int, limit: float, most_seconds: float, progress: Callable[[str], None]) -> int:
-    """Of `threads` threads those that find a processor; all, if others leave enough within `most_seconds`."""
+    """How many of `threads` threads find a processor: all, if others leave enough within `most_seconds`."""
     neighbours = Neighbours(threads, limit, most_seconds, progress)
     time.sleep(_LOOK_SECONDS)
     taken = neighbours.wait()

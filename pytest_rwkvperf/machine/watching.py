@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.machine.nvml import Gpu, GpuProcess
 
 INTERVAL_SECONDS = 0.2
-"""Between two readings; a reading takes 3 to 13 ms on an H200."""
+"""Pause between two readings; a reading takes 3 to 13 ms on an H200."""
 
 BUSY = 5
 """Percent of utilisation beyond which another process computes on a GPU: before this project's worker started, or on
@@ -50,7 +50,7 @@ class GpuConditions:
     before: GpuReading
     readings: tuple[GpuReading, ...] = ()
     neighbours: int = 0
-    """Other GPUs of the host that the driver lists."""
+    """How many other GPUs of the host the driver lists."""
     unrecorded: str = ""
     """Why CUPTI recorded no device time; empty where it did, or was not asked to."""
 

@@ -46,16 +46,17 @@ PAIR_SECONDS = 0.5
 undisturbed."""
 
 FEWEST_SAMPLES = 2
-"""Of a workload per process: one block. Less than without A/B, where an interval of its own is wanted."""
+"""Fewest samples of a workload per process: one block. Without A/B, where an interval is wanted, it is more."""
 
 WAITING_SHARE = 1 / 4
-"""Of the budget: what a case may spend on waiting for other processes to leave the processors."""
+"""Share of the budget that a case may spend on waiting for other processes to leave the processors."""
 
 CHOOSING_PAIRS = 8
 """Pairs before the number of samples is chosen: with fewer the pairs' variance is hardly known."""
 
 MOST_BLOCKS = 20
-"""Of a workload in a pair. More than without A/B: where quick repetitions scatter much, many of them are cheap."""
+"""Most blocks of a workload in a pair. More than without A/B: where quick repetitions scatter much, many of them are
+cheap."""
 
 _LONGEST_SHARE = 2.0
 """Samples may take this many times as long as opening and warming two processes: beyond it a pair becomes dearer
@@ -173,7 +174,7 @@ class _Pairs:
             self._blocks[workload] = max(self._blocks[workload], math.ceil(samples / 2))
 
     def learn(self, pairing: Pairing) -> None:
-        """From enough pairs on, take so many blocks of each workload as cost least for the same precision."""
+        """After CHOOSING_PAIRS pairs, choose the number of blocks of each workload that costs least for a precision."""
         if len(self._new.runs) < CHOOSING_PAIRS:
             return
         overhead = float(np.median(self._overhead[1:]))  # the first pair makes the deep check

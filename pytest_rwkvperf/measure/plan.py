@@ -46,7 +46,7 @@ BELIEVABLE = 0.10
 """A half-width that a reader takes for a measurement. A case with a wider interval may take time of later cases."""
 
 WAITING_SHARE = 1 / 4
-"""Of the budget: what a case may spend on waiting for fast handovers between its threads."""
+"""Share of the budget that a case may spend on waiting for fast handovers between its threads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress:
 
 
 def _enough(processes: int, widths: Mapping[Workload, float], plan: Plan, elapsed: float) -> EndedBy | None:
-    """Which of the two rules ends the case now, if any."""
+    """The rule that ends the case now, precision or budget; None where neither does."""
     if processes < MIN_PROCESSES:
         return None
     widest = max(widths.values())

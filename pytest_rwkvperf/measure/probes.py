@@ -38,7 +38,7 @@ _ONE_THREAD = {
 
 
 _PAUSE_SECONDS = 0.05
-"""Between two handovers while waiting: slow ones lasted 3 to 30 s."""
+"""Pause between two handovers while waiting for a fast one: slow phases lasted 3 to 30 s."""
 
 _REACH_ROUNDS = 3
 

@@ -75,7 +75,7 @@ class ProcessRun:
     build_nanoseconds: int = 0
     """Compiling the engine's own kernels, or loading them built; not part of `load_nanoseconds`."""
     energy: dict[str, Energy] = field(default_factory=dict)
-    """By workload; in a case's first process only, and only where the GPU counts energy."""
+    """The GPU's energy by workload; in a case's first process only, and only where the GPU counts it."""
     turns: tuple[Turn, ...] = ()
     """The guide's chat (native protocol of the rwkv package)."""
     handovers: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -83,11 +83,11 @@ class ProcessRun:
     reach: dict[ProbeKind, int] = field(default_factory=dict)
     """Nanoseconds of the fixed work on all threads at once; empty without probes."""
     device_time: dict[str, DeviceTime] = field(default_factory=dict)
-    """By workload; in a case's first process only, and only where CUPTI records the engine."""
+    """What the device did, by workload; in a case's first process only, and only where CUPTI records the engine."""
     fresh: Fresh | None = None
-    """In a case's first process only; None in records of earlier releases."""
+    """The check with new tokens, in a case's first process only; None in older records."""
     answers: dict[str, Answer] = field(default_factory=dict)
-    """Of one timed repetition, by workload; empty in the native protocol."""
+    """The check of one timed repetition, by workload; empty in the native protocol."""
     memory: dict[str, int] = field(default_factory=dict)
     """Bytes that the process held after each workload's warm-up, on a GPU with those there; workloads without context
     were warmed up first, and small batches before large ones. Empty in A/B and the native protocol, and where a GPU's

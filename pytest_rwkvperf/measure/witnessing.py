@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """The worker's: what counted, and what it counted."""
+    """A worker's answer: what counted, and what it counted."""
 
     instrument: str
     instruction_set: str
@@ -30,7 +30,7 @@ class _Answer:
 
 
 def suitable(names: Iterable[str], case: Case, device: Device) -> list[Witness]:
-    """Those of the named witnesses that can count the case's work; none of an engine's own tool."""
+    """The named witnesses that can count a case's work; none in the native protocol."""
     if case.protocol != "uniform":
         return []
     return [witness for witness in map(registry.load, names) if witness.suits(case.backend, device)]

@@ -105,7 +105,7 @@ def stored_tensors(path: Path) -> dict[str, StoredTensor]:
 
 
 def _pickle_and_byte_order(archive: zipfile.ZipFile, sizes: Mapping[str, int]) -> tuple[bytes, bytes]:
-    """Both entries' bytes; entries that are too large are not read."""
+    """The bytes of the entries `data.pkl` and `byteorder`; an entry that is too large is not read."""
     folder = archive.namelist()[0].split("/")[0]
     if sizes["data.pkl"] > pth_pickle.MAX_PICKLE_BYTES:
         raise ModelError(f"its pickle has {sizes['data.pkl']} bytes, more than any model's")

@@ -43,7 +43,7 @@ _CONVERTED = ("_strategy", "_version")
 _SAVE_ALONE = "torch.save(torch.load(FILE, weights_only=True)[{!r}], NEW)"
 
 _PROTOCOL = 2
-"""Of pickles: what `torch.save` writes unless it is told another."""
+"""The pickle protocol that `torch.save` writes unless it is told another."""
 
 _GLOBALS = frozenset({_OBJECT_DICT, _TENSOR, _PARAMETER, *_STORAGES, *_OTHER_STORAGES})
 

@@ -1,7 +1,7 @@
 """RWKV-7's public shapes, and the tensors that a model of a shape consists of.
 
-Names, shapes and orientation are those of BlinkDL's `.pth` files, which this project calls canonical; the other
-formats are described as mappings from them in `convert`.
+Names, shapes and orientation are those of BlinkDL's `.pth` files, which this project calls canonical; `layouts`
+describes the other formats as mappings from them.
 """
 
 from __future__ import annotations

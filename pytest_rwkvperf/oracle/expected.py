@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 VERSION = 3
 """Raise it when the oracle's arithmetic or the prompt changes: cached logits of another version are not used."""
 
-
 MOST_WORK = 4e12
 """Parameters times tokens that the oracle computes for timed repetitions, once per model file: 13.3b's tg128, 7.2b's
 pp512 and 2.9b's 1300 tokens, which take minutes. Answers beyond are compared with the engine's own."""
@@ -83,7 +82,7 @@ def path_of(content_hash: str, emulation: str, seed: int, count: int) -> Path:
 
 
 def _solved(file: ModelFile, emulation: str, seed: int, counts: Iterable[int], solver: Solver) -> dict[int, Path]:
-    """By number of tokens; what is not cached yet is computed in one pass over the prompt."""
+    """Files with the oracle's logits by number of tokens; those not cached yet are computed in one pass."""
     targets = {count: path_of(file.content_hash, emulation, seed, count) for count in counts}
     prompt = folders.in_cache("oracle") / path_of(file.content_hash, emulation, seed, 0).name
     with locks.hold(folders.lock_for(prompt)):

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.stats.spread import Spread
 
 CONFIDENCE = 0.95
-"""Of reported intervals; verdicts have an error rate of their own."""
+"""Confidence of reported intervals; verdicts have an error rate of their own."""
 
 _MAX_REACH = 300.0
-"""Of an interval on the log scale: beyond it there is no bound."""
+"""Longest reach of an interval on the log scale: beyond it there is no bound."""
 
 MAX_NANOSECONDS = 10**18
 """30 years: a longer time is a mistake, and figures made of it leave the range of floats."""
 
 
 RateStatistic = Literal["median", "fast", "mean"]
-"""Of which times a speed is: the geometric mean of the processes' medians; the fast repetitions, or the mean of all
-(`levels`, in A/B `paired`, where the mean is geometric)."""
+"""Which times a speed is made of: the geometric mean of the processes' medians; the fast repetitions; or the mean of
+all repetitions (`levels`; in A/B `paired`, where the mean is geometric)."""
 
 
 UNUSABLE = 0.5

@@ -198,7 +198,7 @@ def compare_within(
 
 
 def _compare_mean(log_ratios: Sequence[float], rule: Rule) -> Comparison:
-    """By Student's distribution of the mean's error."""
+    """Compare by the mean log-ratio and Student's distribution of its error."""
     count = len(log_ratios)
     error = (
         student(float(np.std(log_ratios, ddof=1)) / math.sqrt(count), count - 1) if count > 1 else student(math.inf, 1)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PROCESS_PRIOR = Spread(0.025**2, 0.9)
-"""Of a machine of which nothing is stored: 2.5 %, for as much as 0.9 degrees of freedom.
+"""The prior of a machine of which nothing is stored: 2.5 %, for as much as 0.9 degrees of freedom.
 
 Fitted as `prior_of` does to 287 variances of virtual machines (benchmarks/verdicts: one_thread.jsonl, before.jsonl and
 sessions.jsonl) and of machines with an H200 (benchmarks/gpu/h200.json). By itself each of the four gives 1 to 9.5 %, so

@@ -59,17 +59,17 @@ would cost)."""
 LOOK_SHARE = 1 / 8
 
 MEAN_SHARE = 1 / 4
-"""Of a look's error rate, for the mean level: whether all repetitions together got slower where the fast ones did not.
-"""
+"""Share of a look's error rate that goes to the mean level: whether all repetitions together got slower where the fast
+ones did not."""
 
 MAX_EXPONENT = 700.0
 """The exponential function of more leaves the range of floats."""
 
 BRACKET_SLACK = 1 + 1e-9
-"""So that rounding leaves the root of a mixture of one component inside its bracket."""
+"""A factor on the bracket's upper end: with one component, rounding would otherwise put the root outside."""
 
 _ROOT_TOLERANCE = 1e-9
-"""Of a bound's logarithm: far finer than what is printed."""
+"""Precision of a bound's logarithm: far finer than what is printed."""
 
 _MAX_FREEDOM = 1e6
 """Beyond these degrees of freedom Student's distribution is the normal one to all digits that are printed."""
@@ -295,7 +295,7 @@ def compare_log_ratio(
 
 
 def _exp(power: float) -> float | None:
-    """None and 0 where floats end, at the same magnitude, so that swapping new and old inverts the bounds."""
+    """The exponential; None and 0 where floats end, at the same magnitude: swapping new and old inverts the bounds."""
     if abs(power) >= MAX_EXPONENT:
         return None if power > 0 else 0.0
     return math.exp(power)

@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.verdict.judged import Judgement
 
 _LEAST = 0.01
-"""Of all operators' time: an operator whose time changed by less is part of the rest."""
+"""Smallest change of an operator's time that is told, as a share of all operators' time; smaller ones are added up."""
 
 _MOST = 20
-"""Operators of one kind that are told."""
+"""Most operators that are told, of changed times and of changed counts each."""
 
 ELSE = "everything else"
+"""The name under which the operators that are not told are added up."""
 
 
 @dataclass(frozen=True, slots=True)

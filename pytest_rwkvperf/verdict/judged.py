@@ -86,7 +86,7 @@ class Judgement:
     stored: str = ""
     """When the stored figures that it was compared with were recorded, and in which file they are."""
     causes: tuple[Cause, ...] = ()
-    """Of a REGRESSION: what differs from what it was compared with, what weighs most first."""
+    """What differs from what a REGRESSION was compared with, what weighs most first; empty for other verdicts."""
 
 
 def recorded_item(judgement: Judgement, *, fails: bool) -> RecordedItem:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _TWO_DIGITS, _THREE_DIGITS = 10, 100
 
 _TOLD_DRIFT = 1e-3
-"""Of a log time: less is not seen in the digits that are printed."""
+"""The smallest drift of a log time that is told: less is not seen in the digits that are printed."""
 
 
 def describe(judgement: Judgement, repeat: str = "") -> str:
@@ -158,7 +158,7 @@ def _versions(pairing: Pairing) -> str:
 
 
 def _bounds(comparison: Comparison, pairs: int = 0) -> str:
-    """Where the bounds lie; of A/B with so many pairs."""
+    """Where the bounds lie. `pairs` is the number of pairs of an A/B comparison."""
     floor, ceiling = 1 / (1 + comparison.tolerance), 1 + comparison.tolerance
     if comparison.mean is not None and comparison.only_mean_regressed:
         return (
@@ -187,7 +187,7 @@ def _what_would_settle(comparison: Comparison, pairs: int) -> str:
 
 
 def _slowdown(log_factor: float) -> str:
-    """That the probes were slower or faster than in the stored sessions; empty where they hardly were."""
+    """A clause for probes that were slower or faster than in the stored sessions; empty where they hardly were."""
     if abs(log_factor) <= MIN_CONTENTION:
         return ""
     how, which = percent_slower(math.exp(-log_factor)), "upper" if log_factor > 0 else "lower"
@@ -195,7 +195,7 @@ def _slowdown(log_factor: float) -> str:
 
 
 def _contention(new: SessionTimes, stored: StoredSessions) -> str:
-    """How much of the processor other processes took, now and when the baseline was stored."""
+    """A clause for what other processes took of the processor, now or when the baseline was stored; empty if little."""
     shares = (("", new.foreign), ("stored ", max(session.foreign for session in uncontended(stored.sessions))))
     named = [f"{when}{share:.0%}" for when, share in shares if share > MIN_CONTENTION]
     effect = f"which widens the bounds, and beyond {MAX_CONTENTION:.0%} voids them"
@@ -205,7 +205,7 @@ def _contention(new: SessionTimes, stored: StoredSessions) -> str:
 
 
 def _placement(new: SessionTimes, stored: StoredSessions) -> str:
-    """That the processors were placed differently in every stored session; empty where they were not."""
+    """A clause for processors that were placed differently in every stored session; empty where they were not."""
     if comparable(new, stored.sessions):
         return ""
     handovers = sorted(

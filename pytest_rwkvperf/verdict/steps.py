@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.verdict.judged import Judgement
 
 STORED_SHARE = 0.2
-"""Of the risk of a wrong PASS, for stored figures where A/B may follow: they rarely decide, so A/B gets most of it."""
+"""Share of the risk of a wrong PASS that stored figures get where A/B may follow: they rarely decide, so A/B gets most
+of it."""
 
 NOT_ASKED = "A/B could not be asked"
-"""In the reason of a verdict that A/B was to give."""
+"""Words in the reason of a verdict that A/B was to give and could not."""
 
 
 def rates_of_stored(rates: ErrorRates) -> ErrorRates:

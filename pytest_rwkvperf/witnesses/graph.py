@@ -97,7 +97,7 @@ class Graph(WitnessDefaults):
         self._nodes = Nodes()
 
     def suits(self, backend: str, device: Device) -> bool:  # noqa: ARG002 - the Protocol's signature
-        """Of llama.cpp, on any device."""
+        """Whether the engine is llama.cpp, on any device."""
         return backend == "llama-cpp"
 
     def instrument(self) -> str:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 SHAPE = "synthetic:nano"
 
 ALLOWANCE = 1e-3
-"""Of the count: memory lies elsewhere in each process, which changes how some loops of the system's library start."""
+"""Share by which counts of the same code may differ: memory lies elsewhere in each process, which changes how some
+loops of the system's library start."""
 
 _PREFILL, _GENERATION = 32, 4
 """Tokens that are counted at most."""
@@ -92,7 +93,7 @@ class Instructions(WitnessDefaults):
         return {"GLIBC_TUNABLES": tunables, "PYTHONHASHSEED": "0", **threads}
 
     def suits(self, backend: str, device: Device) -> bool:
-        """Of llama.cpp on a CPU, and of the oracle."""
+        """Whether the engine is llama.cpp on a CPU, or the oracle."""
         return backend in {"llama-cpp", "reference"} and device.kind == "cpu"
 
     def absence(self) -> str:

@@ -23,7 +23,7 @@ _SETTLING = 3
 """Repetitions that do not count: torch's script executor optimizes after two, llama.cpp records CUDA graphs."""
 
 _REPETITIONS = 5
-"""Of which the device time is taken; kernels are counted in the last one."""
+"""Repetitions of which the device time is taken; kernels are counted in the last one."""
 
 _GROUPS = (
     ("copy", ("[copy]",)),
@@ -52,7 +52,7 @@ class Kernels(WitnessDefaults):
     unit = "kernels and copies"
 
     def suits(self, backend: str, device: Device) -> bool:  # noqa: ARG002 - the Protocol's signature
-        """Of every engine on CUDA."""
+        """Whether the device is CUDA's, with any engine."""
         return device.id.startswith("cuda:")
 
     def absence(self) -> str:

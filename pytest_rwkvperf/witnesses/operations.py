@@ -65,11 +65,11 @@ class Operations(WitnessDefaults):
     unit = "operations"
 
     def suits(self, backend: str, device: Device) -> bool:  # noqa: ARG002 - the Protocol's signature
-        """Of torch's engine, on any device."""
+        """Whether the engine is the `rwkv` package, on any device."""
         return backend == "rwkv"
 
     def part(self, workload: Workload, chunk: int) -> Workload:
-        """As usual, of a prefill at most _PREFILL tokens."""
+        """As by default, but at most _PREFILL tokens of a prefill."""
         return super().part(workload, min(chunk, _PREFILL))
 
     def instrument(self) -> str:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 GENERATION_TOKENS = 16
-"""Of a generation, that are counted: the state has one size, so each token is the same work."""
+"""Tokens of a generation that are counted: the state has one size, so each token is the same work."""
 
 
 class Witness(Protocol):
@@ -97,7 +97,7 @@ class WitnessDefaults:
         return {}
 
     def part(self, workload: Workload, chunk: int) -> Workload:
-        """Of a prefill one call, of a generation some tokens: the rest is the same work. At the workload's depth."""
+        """One call of a prefill, some tokens of a generation: the rest is the same work. At the workload's depth."""
         most = max(1, chunk // workload.batch) if workload.kind == "prefill" else GENERATION_TOKENS
         return replace(workload, tokens=min(workload.tokens, most))
 
@@ -119,10 +119,10 @@ class WitnessDefaults:
 
 
 class CountedEngine:
-    """An engine whose calls that `protocol.run` times are made within `counting`, from its last `synchronise` on.
+    """An engine whose timed calls go through `call`, which counts what they do.
 
-    `synchronise` is called right before the clock would start, so what was counted before it (the way to a depth)
-    is dropped by `restart`.
+    `protocol.run` calls `synchronise` right before its clock starts, so `restart` is called there: it drops what was
+    counted before, such as the way to a depth.
     """
 
     def __init__(

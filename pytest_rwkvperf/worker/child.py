@@ -202,7 +202,7 @@ class Child:
         return asdict(parity.worst_in_pieces(self._engine(), self._chunk, parsed, answers, noise))
 
     def _last_logits(self) -> Floats:
-        """Of every sequence of the last repetition: float32 [sequences, vocabulary]."""
+        """The last repetition's logits of every sequence: float32 [sequences, vocabulary]."""
         logits = self._repetitions.logits
         if logits is None:
             raise errors.ProtocolError("no repetition has been timed in this worker; send `sample` first")

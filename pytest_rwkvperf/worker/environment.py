@@ -28,7 +28,8 @@ _PYTHON = (
     "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONCOERCECLOCALE", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX",
     "PYTHONPLATLIBDIR", "PYTHON_GIL", "PYTHON_JIT", "VIRTUAL_ENV", "CONDA_PREFIX",
 )  # fmt: skip
-"""Not PYTHONDEVMODE, PYTHONTRACEMALLOC, coverage's variables and the like, which slow a worker down."""
+"""Python's variables. PYTHONDEVMODE, PYTHONTRACEMALLOC, coverage's and the like are left out: they slow a worker
+down."""
 
 _ENGINES = (
     "OMP_*", "KMP_*", "GOMP_*", "MKL_*", "OPENBLAS_*", "BLIS_*", "VECLIB_*", "NUMEXPR_*", "GGML_*", "LLAMA_*", "RWKV_*",

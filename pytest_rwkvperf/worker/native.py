@@ -173,7 +173,7 @@ TOOLS: Mapping[str, Tool] = {
     ),
     "web-rwkv-bench": Tool(lambda workload: not workload.depth, _program, mean_time),
 }
-"""By backend's name."""
+"""The backends' own tools, by the backend's name."""
 
 CHUNKS = {"rwkv": 256}
 """Tokens in one call, by backend, where the tool's own number is not the backend's `standard_chunk`."""

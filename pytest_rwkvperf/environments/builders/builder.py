@@ -1,4 +1,4 @@
-"""What a builder is, and the place that it builds in."""
+"""What a builder of an engine is (`Builder`), and what it is given to build with (`Place`)."""
 
 from __future__ import annotations
 
@@ -35,14 +35,13 @@ class Place:
     work: Path
     """The build tree. It is kept from one state to the next, so that only what differs is compiled."""
     target: Path
-    """An empty folder for what is built; it is given its final name when the builder returns."""
+    """An empty folder for what is built; it is renamed to `final` when the builder returns."""
     final: Path
-    """That name."""
     identity: str
     """Tells this state, built with these flags, from all others."""
     log: Path
     descriptors: tuple[int, ...]
-    """Of the build tree's lock: programs that are started with them hold it."""
+    """Open descriptors of the build tree's lock: programs that are started with them hold it."""
     say: Callable[[str], None]
     """Told what happens, and every 20 s that it still does."""
 

@@ -24,7 +24,7 @@ class LlamaCppPython:
     rwkv7: tuple[str, str] = ("vendor/llama.cpp/src", "rwkv7")
 
     def flags(self) -> tuple[str, ...]:
-        """Its own, and those of CMAKE_ARGS, which its build reads itself."""
+        """CMAKE_ARGS, which the package's build reads itself, and the compiler."""
         compiler = program("c++", "install one (apt-get install g++, or Xcode's command line tools)")
         return (f"CMAKE_ARGS={os.environ.get('CMAKE_ARGS', '')}", f"CXX: {compiler}")
 

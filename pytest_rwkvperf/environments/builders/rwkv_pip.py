@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.environments.side import Side
 
 _FOLDER = "rwkv_pip_package"
-"""Of the package in the repository."""
+"""The package's folder in the repository."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class WebRwkv:
 
 
 def _binding_digest() -> str:
-    """Of what is compiled with the crate: another state of it makes another build."""
+    """A hash of the binding's files that are compiled with the crate: other files make another build."""
     files = sorted(path for pattern in _COMPILED for path in _BINDING.glob(pattern))
     rows = [f"{path.relative_to(_BINDING).as_posix()} {sha256_of(path)}\n" for path in files]
     return hashlib.sha256("".join(rows).encode()).hexdigest()[:12]
