@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 By = Literal["time", "instructions"]
 """What decides that a state is slower."""
 
-_KIND = "bisect"
 _SIDES = 2
 _NOT_SLOWER = {"PASS", "IMPROVEMENT"}
 
@@ -35,7 +34,7 @@ def check_old(old: Prepared, backend: str, options: Sequence[str]) -> None:
     Raises:
         OldStateError: it does not, or selects nothing to measure.
     """
-    with subprocesses.isolated_pytest(old.python, _KIND) as (pytest, _):
+    with subprocesses.isolated_pytest(old.python, "bisect") as (pytest, _):
         command = [*pytest, "-q", "--collect-only", f"--rwkv-backend={backend}", *_sides(old, old), *options]
         ended = subprocesses.run(command, capture=True)
     if ended.returncode != 0:
@@ -52,7 +51,7 @@ def compare(new: Prepared, old: Prepared, backend: str, options: Sequence[str], 
         OldStateError: nothing was measured, because of the old state.
     """
     began = clock.monotonic()
-    with subprocesses.isolated_pytest(new.python, _KIND) as (pytest, folder):
+    with subprocesses.isolated_pytest(new.python, "bisect") as (pytest, folder):
         path = folder / "run.json"
         own = ("-q", *_sides(new, old), f"--rwkv-backend={backend}", f"--rwkv-report=json:{path}")
         ended = subprocesses.run([*pytest, *own, *options], capture=True)

@@ -11,7 +11,7 @@ import uuid
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 from platformdirs import user_cache_path, user_data_path
 
@@ -22,13 +22,13 @@ from pytest_rwkvperf.core.errors import LockedError, RefusedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_MAX_AGE_SECONDS = 24 * 3600.0
-"""After this a folder without an owner's lock file, of an earlier release, is a killed run's."""
+FolderKind = Literal["worker", "fleet", "ab", "bisect", "certify"]
+"""What a temporary folder is for: the word in its name."""
 
 _STARTING_SECONDS = 60.0
 """Younger folders are kept: their owner may not have locked them yet."""
 
-_TEMPORARY = re.compile(r"rwkvperf-(worker|fleet|ab|bisect)-[a-z0-9_]{8}")
+_TEMPORARY = re.compile(rf"rwkvperf-({'|'.join(get_args(FolderKind))})-[a-z0-9_]{{8}}")
 """This project's temporary folders, as `tempfile` completes their names. Other folders called rwkvperf-… are the
 user's."""
 
@@ -127,7 +127,7 @@ def new_run_folder() -> OwnedFolder:
     runs = in_cache("runs")
     named_ours = Path(tempfile.gettempdir()).glob("rwkvperf-*/")
     for folder in (*runs.glob("*"), *(folder for folder in named_ours if _TEMPORARY.fullmatch(folder.name))):
-        if _is_older(folder, _STARTING_SECONDS) and _is_abandoned(folder):
+        if _may_be_abandoned(folder) and not _is_owned(folder):
             remove(folder)
     path = runs / uuid.uuid4().hex
     try:
@@ -137,8 +137,8 @@ def new_run_folder() -> OwnedFolder:
     return _owned(path)
 
 
-def new_temporary_folder(kind: str) -> OwnedFolder:
-    """Make a temporary folder, closed to other users; `kind` is `worker`, `fleet`, `ab` or `bisect`.
+def new_temporary_folder(kind: FolderKind) -> OwnedFolder:
+    """Make a temporary folder, closed to other users.
 
     It is marked as used by a lock and not by a process id, which says nothing about processes of other containers that
     share the temporary folder.
@@ -154,7 +154,7 @@ def new_temporary_folder(kind: str) -> OwnedFolder:
 
 
 @contextmanager
-def temporary(kind: str) -> Iterator[Path]:
+def temporary(kind: FolderKind) -> Iterator[Path]:
     """A temporary folder for the length of a block; as `new_temporary_folder`."""
     folder = new_temporary_folder(kind)
     try:
@@ -176,25 +176,23 @@ def _owned(path: Path) -> OwnedFolder:
     return OwnedFolder(path, lock)
 
 
-def _is_older(folder: Path, seconds: float) -> bool:
-    """Whether a folder is this user's and that old. False if another run has removed it."""
+def _may_be_abandoned(folder: Path) -> bool:
+    """Whether a folder is this user's and older than a start takes. False if another run has removed it."""
     try:
         status = folder.lstat()
     except OSError:
         return False
     own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
-    return own and clock.time_of_day() - status.st_mtime > seconds
+    return own and clock.time_of_day() - status.st_mtime > _STARTING_SECONDS
 
 
-def _is_abandoned(folder: Path) -> bool:
-    """Whether no process holds a folder's lock: its owner was killed. By its age where it has no lock file."""
-    if not (folder / _OWNER).is_file():
-        return _is_older(folder, _MAX_AGE_SECONDS)
+def _is_owned(folder: Path) -> bool:
+    """Whether a process holds a folder's lock. If none does, the folder's owner was killed."""
     try:
         with locks.hold(folder / _OWNER, timeout=0):
-            return True
+            return False
     except (LockedError, RefusedError):
-        return False
+        return True
 
 
 def remove(folder: Path) -> None:

@@ -12,6 +12,8 @@ from pytest_rwkvperf.core import folders
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+    from pytest_rwkvperf.core.folders import FolderKind
+
 _PROGRESS_SECONDS = 20.0
 _AFTER_INTERRUPT, _AFTER_TERM = 2.0, 10.0
 """Seconds that a program gets to end. Ctrl-C in a terminal reaches the program too; SIGINT sent to this process alone
@@ -19,7 +21,7 @@ does not."""
 
 
 @contextmanager
-def isolated_pytest(python: str, kind: str) -> Iterator[tuple[list[str], Path]]:
+def isolated_pytest(python: str, kind: FolderKind) -> Iterator[tuple[list[str], Path]]:
     """The first words of a command that runs pytest with no project's tests and settings.
 
     Tests and settings come from a temporary folder of this kind (`folders.temporary`), which is yielded too. The

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal, get_args
 
 import pytest
 
@@ -29,7 +30,7 @@ def age(path: Path, seconds: float) -> None:
 
 
 def test_a_run_removes_old_folders_that_nobody_owns(tmp_path: Path) -> None:
-    for kind in ("worker", "fleet", "ab", "bisect"):
+    for kind in get_args(folders.FolderKind):
         tempfile.mkdtemp(prefix=f"rwkvperf-{kind}-")
     kept = {"rwkvperf-models", "rwkvperf-fleet-results", "rwkvperf-worker-notes", "somebodys"}
     for name in kept:
@@ -43,8 +44,8 @@ def test_a_run_removes_old_folders_that_nobody_owns(tmp_path: Path) -> None:
     assert left == kept | {"rwkvperf-ab-of_files", Path(today).name}
 
 
-@pytest.mark.parametrize("kind", ["run", "worker", "bisect"])
-def test_a_living_owners_folder_stays_whatever_its_age(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["run", "worker", "certify"])
+def test_a_living_owners_folder_stays_whatever_its_age(kind: Literal["run", "worker", "certify"]) -> None:
     living, killed = (
         folders.new_run_folder() if kind == "run" else folders.new_temporary_folder(kind) for _ in range(2)
     )

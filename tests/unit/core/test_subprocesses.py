@@ -24,7 +24,7 @@ def test_pytest_benchmarks_folder_is_removed_if_it_is_new_and_empty(
     monkeypatch.chdir(tmp_path)
     for name in before:
         Path(name).mkdir()
-    with subprocesses.isolated_pytest(sys.executable, "rwkvperf-ab-"):
+    with subprocesses.isolated_pytest(sys.executable, "ab"):
         Path(".benchmarks").mkdir(exist_ok=True)
         for name in stored:
             Path(".benchmarks", name).touch()
