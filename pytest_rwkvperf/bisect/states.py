@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from pytest_rwkvperf.environments import build, git, index, requirements, sources, trees
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    Say = Callable[[str], None]
+    from pytest_rwkvperf.environments.build import Say
 
 
 @dataclass(frozen=True, slots=True)

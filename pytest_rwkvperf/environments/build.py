@@ -51,7 +51,7 @@ class BuildError(RwkvPerfError):
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class PipInput:
     """What pip's processes get beside this process's own: variables for build back ends, and open descriptors."""
 
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -76,13 +76,13 @@ def is_made(requirements: Sequence[Requirement]) -> bool:
     return (location() / key_of(requirements) / _COMPLETE).exists()
 
 
-def python_of(requirements: Sequence[Requirement], say: Say, given: Given | None = None) -> str:
+def python_of(requirements: Sequence[Requirement], say: Say, given: PipInput | None = None) -> str:
     """The interpreter of the environment with these requirements, made now unless it is there.
 
     Args:
         requirements: what differs from this environment; nothing else is installed, not even what they require.
         say: told what is being made, and every 20 s that it still is.
-        given: to pip's processes; not part of what is installed.
+        given: what pip's processes get; not part of the environment's key.
 
     Raises:
         BuildError: pip cannot install them.
@@ -96,7 +96,7 @@ def python_of(requirements: Sequence[Requirement], say: Say, given: Given | None
     with locks.hold(_lock_of(folder), on_wait=lambda who: say(f"waiting for {who}: it builds {names}")):
         if not (folder / _COMPLETE).exists():
             shutil.rmtree(folder, ignore_errors=True)
-            _make(folder, python, requirements, _Told(names, say, given or Given()))
+            _make(folder, python, requirements, _Installation(names, say, given or PipInput()))
             (folder / _COMPLETE).touch()
             made = True
         kept.use(folder)
@@ -118,31 +118,34 @@ def _lock_of(folder: Path) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """What an installation is called, who is told of it, and what it is given."""
+class _Installation:
+    """What an installation is called in messages, who is told of it, and what pip gets for it."""
 
     names: str
     say: Say
-    given: Given
+    given: PipInput
 
 
-def _make(folder: Path, python: Path, requirements: Sequence[Requirement], told: _Told) -> None:
+def _make(folder: Path, python: Path, requirements: Sequence[Requirement], installation: _Installation) -> None:
     """Make it; one that could not be made is removed, and its log is kept beside it."""
     log = folder.with_suffix(".log")
     try:
-        made = subprocesses.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], capture=True)
-        _check(
-            made.returncode, f"no virtual environment for {told.names}: {last_lines(made.stderr)}; is venv installed?"
-        )
-        _install(python, [requirement.argument for requirement in requirements], log, told)
+        _make_empty(folder, installation.names)
+        _install(python, [requirement.argument for requirement in requirements], log, installation)
         _append_own_folders(python)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
-def _install(python: Path, arguments: Sequence[str], log: Path, told: _Told) -> None:
-    started, names, say = clock.monotonic(), told.names, told.say
+def _make_empty(folder: Path, names: str) -> None:
+    made = subprocesses.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], capture=True)
+    if made.returncode:
+        raise BuildError(f"no virtual environment for {names}: {last_lines(made.stderr)}; is venv installed?")
+
+
+def _install(python: Path, arguments: Sequence[str], log: Path, installation: _Installation) -> None:
+    started, names, say, given = clock.monotonic(), installation.names, installation.say, installation.given
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", str(python)]
     command = [*pip, "install", "--no-deps", "--no-input", *arguments]
 
@@ -151,26 +154,22 @@ def _install(python: Path, arguments: Sequence[str], log: Path, told: _Told) -> 
 
     say(f"building an environment with {names} (log: {log})")
     code = subprocesses.run_into(
-        log,
-        command,
-        still_running,
-        environment={**os.environ, **told.given.variables},
-        descriptors=told.given.descriptors,
+        log, command, still_running, environment={**os.environ, **given.variables}, descriptors=given.descriptors
     )
-    printed = log.read_text(encoding="utf-8", errors="replace")
-    if code and "No space left on device" in printed:
-        raise StorageError(f"the disk became full while {names} was installed; make room and run this again")
-    _check(code, f"{names} cannot be installed: {last_lines(printed)}\n  everything that pip printed: {log}")
+    if code:
+        printed = log.read_text(encoding="utf-8", errors="replace")
+        check_disk(printed, f"{names} was installed")
+        raise BuildError(f"{names} cannot be installed: {last_lines(printed)}\n  everything that pip printed: {log}")
 
 
-def _check(code: int, message: str) -> None:
-    """Raise what a program that ended with `code` means.
+def check_disk(printed: str, what: str) -> None:
+    """Check that a program that failed did not fail because of a full disk; `what` it did, for the message.
 
     Raises:
-        BuildError: it failed.
+        StorageError: it did, by what it printed.
     """
-    if code != 0:
-        raise BuildError(message)
+    if "No space left on device" in printed:
+        raise StorageError(f"the disk became full while {what}; make room and run this again")
 
 
 def _append_own_folders(python: Path) -> None:

@@ -32,6 +32,16 @@ _SECRET = re.compile(r"(?P<scheme>\w+://)(?:(?<=http://)|(?<=https://)|[^/@:]*:)
 _CAUSES = ("fatal:", "error:", "ERROR:", "ssh:")
 """How git begins the line that says what is wrong; advice may follow it."""
 
+_LOCAL_VARIABLES = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_COMMON_DIR",
+    "GIT_PREFIX",
+)
+"""Set inside a git hook (git rev-parse --local-env-vars): they redirect commands to the hook's repository."""
+
 
 class GitError(OptionError):
     """Git refuses what was asked; the message has its last line."""
@@ -84,17 +94,6 @@ def run(*arguments: str | Path, environment: dict[str, str] | None = None) -> st
         raise StorageError(f"the disk is full: git {lines[-1]}; make room, what is there stays usable")
     causes = [line for line in lines if line.startswith(_CAUSES)] or lines[-1:]
     raise GitError(f"git: {causes[0] if causes else f'exit code {ended.returncode}'}")
-
-
-_LOCAL_VARIABLES = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_COMMON_DIR",
-    "GIT_PREFIX",
-)
-"""Set inside a git hook (git rev-parse --local-env-vars): they redirect commands to the hook's repository."""
 
 
 def is_repository(path: Path) -> bool:

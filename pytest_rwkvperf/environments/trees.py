@@ -13,7 +13,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import sys
 import sysconfig
@@ -26,20 +25,17 @@ from pytest_rwkvperf.core.digest import sha256_of
 from pytest_rwkvperf.core.errors import OptionError, StorageError
 from pytest_rwkvperf.environments import git, kept, sources
 from pytest_rwkvperf.environments.build import BUILD_VARIABLES, BuildError, use_of
-from pytest_rwkvperf.environments.builders.builder import Place
+from pytest_rwkvperf.environments.builders.builder import Place, is_library
 from pytest_rwkvperf.environments.builders.registry import BUILDERS, recognised
 from pytest_rwkvperf.environments.git import Commit, Store
 from pytest_rwkvperf.environments.side import Side
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
+    from pytest_rwkvperf.environments.build import Say
     from pytest_rwkvperf.environments.builders.builder import Builder
     from pytest_rwkvperf.environments.sources import Source
-
-    Say = Callable[[str], None]
-
-_LIBRARY = re.compile(r"\.(so|dylib|dll)(\.\d+)?$")
 
 _FACTS = "build.json"
 """A file in a build's folder; written last, so that a folder with it is complete."""
@@ -93,15 +89,6 @@ def engine_of(source: Source) -> Builder:
         OptionError: the repository cannot be reached, has no such revision, or is another project's.
     """
     return _resolved(source).builder
-
-
-def commit_of(source: Source) -> Commit | None:
-    """The commit that a source means now; None for a folder as it is.
-
-    Raises:
-        OptionError: as `engine_of`.
-    """
-    return _resolved(source).commit
 
 
 def build(source: Source, say: Say) -> Build:
@@ -191,7 +178,7 @@ def _made(state: _State, flags: tuple[str, ...], place: Place) -> Build:
     running.unlink()
     seconds = round(clock.monotonic() - started, 1)
     facts = Build(state.label, side, flags, notes, seconds, _digest(place.target))
-    (place.target / _FACTS).write_text(json.dumps(_to_json(facts)), encoding="utf-8")
+    (place.target / _FACTS).write_text(json.dumps(asdict(facts)), encoding="utf-8")
     place.target.rename(place.final)
     return facts
 
@@ -261,11 +248,7 @@ def _known(folder: Path, label: str) -> Build | None:
     return Build(label, side, tuple(facts["flags"]), tuple(facts["notes"]), 0.0, facts["digest"])
 
 
-def _to_json(built: Build) -> dict[str, Any]:
-    return asdict(built)
-
-
 def _digest(folder: Path) -> str:
     """A hash of the names and contents of the libraries in a folder; empty without any."""
-    rows = [f"{file.name} {sha256_of(file)}\n" for file in sorted(folder.glob("*")) if _LIBRARY.search(file.name)]
+    rows = [f"{file.name} {sha256_of(file)}\n" for file in sorted(folder.glob("*")) if is_library(file)]
     return hashlib.sha256("".join(rows).encode()).hexdigest() if rows else ""

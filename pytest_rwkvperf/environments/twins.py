@@ -55,7 +55,7 @@ def python_of(
         ) from None
     told = " ".join(f"{name}={value}" for name, value in sorted(variables.items()))
     requirements = [replace(each, identity=f"{each.identity} {told}") for each in wanted]
-    return build.python_of(requirements, say, build.Given(variables))
+    return build.python_of(requirements, say, build.PipInput(variables))
 
 
 def _named(distribution: Distribution) -> str:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_rwkvperf.core import clock, subprocesses
-from pytest_rwkvperf.core.errors import BackendMissingError, StorageError
+from pytest_rwkvperf.core.errors import BackendMissingError
 from pytest_rwkvperf.environments import build
-from pytest_rwkvperf.environments.build import BuildError, last_lines
+from pytest_rwkvperf.environments.build import BuildError, PipInput, check_disk, last_lines
 from pytest_rwkvperf.environments.requirements import Requirement
 from pytest_rwkvperf.environments.side import Side
 
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-_FULL_DISK = "No space left on device"
 _COUNTED = re.compile(r"\[\s*\d+(/\d+|%)\]")
 """How Ninja and make begin the line of a step."""
+
+_LIBRARY = re.compile(r".*\.(so|dylib|dll)(\.\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +68,8 @@ class Place:
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(words)}\n{printed}\n")
         step.unlink()
-        if code and _FULL_DISK in printed:
-            raise StorageError(f"the disk became full while {self.label} was built; make room and run this again")
         if code:
+            check_disk(printed, f"{self.label} was built")
             failed = [line.strip() for line in printed.splitlines() if " error: " in line or line.startswith("error")]
             told = failed[0] if failed else last_lines(printed)
             raise BuildError(f"{self.label} does not build: {told}\n  everything that was printed: {self.log}")
@@ -122,7 +122,7 @@ def installed(place: Place, name: str, project: Path, variables: Mapping[str, st
         BuildError: pip cannot install it.
     """
     requirement = Requirement(place.label, str(project), f"{name} {place.identity}")
-    return Side(build.python_of([requirement], place.say, build.Given(variables or {}, place.descriptors)))
+    return Side(build.python_of([requirement], place.say, PipInput(variables or {}, place.descriptors)))
 
 
 def program(name: str, install: str) -> str:
@@ -135,6 +135,11 @@ def program(name: str, install: str) -> str:
     if found is None:
         raise BackendMissingError(f"there is no {name} on PATH, which building from source needs; {install}")
     return found
+
+
+def is_library(file: Path) -> bool:
+    """Whether a file is a shared library, by its name."""
+    return _LIBRARY.fullmatch(file.name) is not None
 
 
 def progress_of(text: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.environments.builders import llama_layout
-from pytest_rwkvperf.environments.builders.builder import program
+from pytest_rwkvperf.environments.builders.builder import is_library, program
 from pytest_rwkvperf.environments.side import Side
 
 if TYPE_CHECKING:
@@ -62,11 +62,7 @@ class LlamaCpp:
         """The options of CMake, those of CMAKE_ARGS after them, and the compilers."""
         program("cmake", "install CMake (apt-get install cmake, or pip install cmake)")
         own = (f"-D{name}={value}" for name, value in OPTIONS.items())
-        launcher = next(
-            (f"-DCMAKE_{language}_COMPILER_LAUNCHER={cache}" for cache in _caches() for language in "C"), ""
-        )
-        more = (launcher, launcher.replace("_C_", "_CXX_")) if launcher else ()
-        return (*own, *more, *shlex.split(os.environ.get("CMAKE_ARGS", "")), *map(_compiler, ("CC", "CXX")))
+        return (*own, *_cache_options(), *shlex.split(os.environ.get("CMAKE_ARGS", "")), *map(_compiler, ("CC", "CXX")))
 
     def build(self, place: Place) -> tuple[Side, tuple[str, ...]]:
         """Configure, compile and copy the libraries; check that llama-cpp-python can call them."""
@@ -84,9 +80,10 @@ class LlamaCpp:
         return Side(sys.executable, {LIBRARIES: str(place.final)}), _notes(told)
 
 
-def _caches() -> list[str]:
-    """The compilers' cache that is there, if any."""
-    return [name for name in ("sccache", "ccache") if shutil.which(name)][:1]
+def _cache_options() -> tuple[str, ...]:
+    """CMake's options for the compilers' cache that is installed, if any."""
+    cache = next(filter(shutil.which, ("sccache", "ccache")), None)
+    return tuple(f"-DCMAKE_{language}_COMPILER_LAUNCHER={cache}" for language in ("C", "CXX") if cache)
 
 
 def _compiler(variable: str) -> str:
@@ -110,7 +107,7 @@ def _jobs() -> int:
 def _copy_libraries(made: Path, target: Path) -> None:
     """The libraries by the names that they are loaded by; links become files."""
     for file in sorted(made.iterdir()):
-        if re.search(r"\.(so|dylib|dll)(\.\d+)?$", file.name):
+        if is_library(file):
             shutil.copyfile(file, target / file.name)
 
 

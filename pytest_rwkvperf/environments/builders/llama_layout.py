@@ -40,8 +40,7 @@ def fields_of(header: str, structure: str) -> list[str]:
     match = re.search(_BODY.format(name=structure), text, re.DOTALL)
     names = []
     for declaration in match[1].split(";") if match else ():
-        first, *more = declaration.split(",")
-        names += [found[1] for part in (first, *more) if (found := _NAME.search(part))]
+        names += [found[1] for part in declaration.split(",") if (found := _NAME.search(part))]
     return names
 
 
@@ -52,6 +51,21 @@ def of_headers(place: Place) -> Layout:
         BuildError: they do not compile.
     """
     header = (place.sources / "include" / "llama.h").read_text(encoding="utf-8", errors="replace")
+    folder = place.work / "rwkvperf-layout"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "layout.cpp").write_text(_printing_program(header), encoding="utf-8")
+    includes = [f"-I{place.sources / part}" for part in ("include", "ggml/include")]
+    place.run([*_compiler(), *includes, "-w", "-o", folder / "layout", folder / "layout.cpp"])
+    printed = subprocess.run([folder / "layout"], capture_output=True, text=True, check=True).stdout
+    layout: Layout = {}
+    for row in printed.splitlines():
+        structure, field, offset, size = row.split()
+        layout.setdefault(structure, {})[field.strip("-")] = [int(offset), int(size)]
+    return layout
+
+
+def _printing_program(header: str) -> str:
+    """A program that prints a row for each field, and one with the field `-` for each structure."""
     lines = [
         f'    printf("{structure} {field} %zu %zu\\n", offsetof(struct {structure}, {field}), '
         f"sizeof(((struct {structure} *)0)->{field}));"
@@ -61,20 +75,7 @@ def of_headers(place: Place) -> Layout:
     lines += [
         f'    printf("{name} - 0 %zu\\n", sizeof(struct {name}));' for name in STRUCTURES if fields_of(header, name)
     ]
-    program = (
-        '#include <stdio.h>\n#include <stddef.h>\n#include "llama.h"\nint main(void) {\n' + "\n".join(lines) + "\n}\n"
-    )
-    folder = place.work / "rwkvperf-layout"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "layout.cpp").write_text(program, encoding="utf-8")
-    includes = [f"-I{place.sources / part}" for part in ("include", "ggml/include")]
-    place.run([*_compiler(), *includes, "-w", "-o", folder / "layout", folder / "layout.cpp"])
-    printed = subprocess.run([folder / "layout"], capture_output=True, text=True, check=True).stdout
-    layout: Layout = {}
-    for row in printed.splitlines():
-        structure, field, offset, size = row.split()
-        layout.setdefault(structure, {})[field.strip("-")] = [int(offset), int(size)]
-    return layout
+    return "\n".join(['#include <stdio.h>\n#include <stddef.h>\n#include "llama.h"\nint main(void) {', *lines, "}\n"])
 
 
 def _compiler() -> list[str]:

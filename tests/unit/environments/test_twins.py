@@ -25,7 +25,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """What pip is given, and the identity, of each environment that would be made."""
     made: list[tuple[str, str]] = []
 
-    def python_of(requirements: Sequence[Requirement], _say: Callable[[str], None], given: build.Given) -> str:
+    def python_of(requirements: Sequence[Requirement], _say: Callable[[str], None], given: build.PipInput) -> str:
         assert given.variables == VARIABLES
         made.extend((each.argument, each.identity) for each in requirements)
         return "python"
