@@ -23,7 +23,7 @@ from pytest_rwkvperf.measure.record import CaseRecord, EndedBy, ProcessRun, stea
 from pytest_rwkvperf.measure.sampling import MIN_SAMPLES, Sampling, sample_count
 from pytest_rwkvperf.stats.estimates import interval_reach, is_unusable, log_times
 from pytest_rwkvperf.stats.shrinkage import PROCESS_PRIOR
-from pytest_rwkvperf.stats.verdicts import LOOKS
+from pytest_rwkvperf.stats.verdicts import LOOKS, MAX_EXPONENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -143,7 +143,7 @@ def _half_widths(
 def half_width(case: Case, runs: Sequence[ProcessRun], workload: Workload, prior: Spread = PROCESS_PRIOR) -> float:
     """Relative half-width of a workload's 95 % interval over the runs so far."""
     moments = log_times(steady_times_of(case, runs, workload))
-    return math.expm1(min(interval_reach(moments, prior), 700.0))
+    return math.expm1(min(interval_reach(moments, prior), MAX_EXPONENT))
 
 
 def _precision_so_far(widths: Mapping[Workload, float]) -> str:

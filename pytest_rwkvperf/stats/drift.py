@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pytest_rwkvperf.stats.spread import MIN_VARIANCE
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -31,9 +33,6 @@ MIN_FREEDOM = 3
 
 PRIOR_FREEDOM = 20
 """The degrees of freedom that the believed spread counts for in the fit over stored sessions."""
-
-MIN_VARIANCE = 1e-6
-"""Of log times: a thousandth squared, below which no machine's clock and scheduler stay. Few points may fit by luck."""
 
 
 @dataclass(frozen=True, slots=True)

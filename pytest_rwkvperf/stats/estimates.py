@@ -145,11 +145,10 @@ def _reach(error: Spread) -> float:
 
 
 def time_ratio(new: Sequence[float], old: Sequence[float]) -> tuple[float, float, float]:
-    """New over old times by their geometric means, with the bounds of its 95 % interval (Welch's t interval of logs).
+    """New over old times by their geometric means, with the bounds of the ratio's 95 % interval.
 
-    Both have two times at least.
+    It is Welch's t interval of the times' logarithms (Biometrika 34, 1947); both sides need two times at least.
     """
-    import numpy as np
     from scipy.special import stdtrit
 
     logs = [np.log(np.asarray(times, dtype=float)) for times in (new, old)]

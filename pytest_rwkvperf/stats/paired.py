@@ -22,7 +22,7 @@ from pytest_rwkvperf.stats.verdicts import (
     ErrorRates,
     Rule,
     compare_log_ratio,
-    share_of,
+    error_share,
     student,
     with_mean,
 )
@@ -42,6 +42,7 @@ been the first of its pair equally often."""
 MIN_PAIRS = LOOKS[0]
 
 _MANY_BLOCKS = 1000
+"""What `best_blocks` gives where more blocks are always worth their cost."""
 
 FAST_SHARE = 1 / 4
 """Share of a side's repetitions or tokens in a pair, the fastest, that its level is the mean of. A disturbance makes a
@@ -54,6 +55,9 @@ TRIMMED_PAIRS = 0.15
 
 TRIMMED_FROM = 12
 """With fewer pairs the degrees of freedom that trimming costs weigh more than what it gains."""
+
+_PARAMETERS = 2
+"""How many parameters are estimated of the pairs: their mean and the effect of the order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +196,7 @@ def compare_within(
     """
     if not len(ratios):
         raise MeasurementError("no process measured both workloads; measure again")
-    rule = Rule.of(tolerance, items, rates, share_of(at_look=at_look))
+    rule = Rule.of(tolerance, items, rates, error_share(at_look=at_look))
     fast = _compare_mean([one.fast for one in ratios], rule)
     return replace(with_mean(fast, _compare_mean([one.mean for one in ratios], rule.for_mean())), paired=True)
 
@@ -200,10 +204,8 @@ def compare_within(
 def _compare_mean(log_ratios: Sequence[float], rule: Rule) -> Comparison:
     """Compare by the mean log-ratio and Student's distribution of its error."""
     count = len(log_ratios)
-    error = (
-        student(float(np.std(log_ratios, ddof=1)) / math.sqrt(count), count - 1) if count > 1 else student(math.inf, 1)
-    )
-    return compare_log_ratio(float(np.mean(log_ratios)), error, rule)
+    error = float(np.std(log_ratios, ddof=1)) / math.sqrt(count) if count > 1 else math.inf
+    return compare_log_ratio(float(np.mean(log_ratios)), student(error, max(1, count - 1)), rule)
 
 
 def _error(log_ratios: npt.NDArray[np.float64]) -> ErrorDistribution:
@@ -218,10 +220,6 @@ def _error(log_ratios: npt.NDArray[np.float64]) -> ErrorDistribution:
     if count < MIN_PAIRS:
         return student(math.inf, 1)
     return student(math.sqrt(_residual_variance(log_ratios) / count), count - _PARAMETERS)
-
-
-_PARAMETERS = 2
-"""Estimated of the pairs: their mean and the effect of the order."""
 
 
 def _residual_variance(log_ratios: npt.NDArray[np.float64]) -> float:

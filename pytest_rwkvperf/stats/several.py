@@ -21,11 +21,7 @@ def holm(items: Iterable[_Item], judge: Callable[[_Item, int], Verdict], wanted:
     """
     decided: dict[_Item, int] = {}
     rest, verdicts = list(items), set(wanted)
-    while rest:
-        share = len(rest)
-        now = [item for item in rest if judge(item, share) in verdicts]
-        if not now:
-            break
-        decided |= dict.fromkeys(now, share)
+    while now := [item for item in rest if judge(item, len(rest)) in verdicts]:
+        decided |= dict.fromkeys(now, len(rest))
         rest = [item for item in rest if item not in decided]
     return decided

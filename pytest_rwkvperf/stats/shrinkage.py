@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pytest_rwkvperf.stats.spread import Spread
+from pytest_rwkvperf.stats.spread import MIN_VARIANCE, Spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,9 +37,6 @@ MIN_GROUPS = 4
 
 MAX_PRIOR_FREEDOM = 10.0
 """The prior counts for no more than eleven processes, so that a case that differs from the others shows it soon."""
-
-_MIN_VARIANCE = 1e-6
-"""Of log times: a thousandth squared, below which no machine's clock and scheduler stay."""
 
 
 def shrunk(found: Spread, prior: Spread) -> Spread:
@@ -68,7 +65,7 @@ def prior_of(groups: Sequence[Spread]) -> Spread:
     from scipy.special import polygamma, psi  # SciPy loads for half a second, which a run without a baseline saves
 
     halves = np.array([group.freedom / 2 for group in groups])
-    logs = np.log([max(group.variance, _MIN_VARIANCE) for group in groups]) - psi(halves) + np.log(halves)
+    logs = np.log([max(group.variance, MIN_VARIANCE) for group in groups]) - psi(halves) + np.log(halves)
     excess = float(np.var(logs, ddof=1) - np.mean(polygamma(1, halves)))
     half = MAX_PRIOR_FREEDOM / 2
     if excess > float(polygamma(1, half)):

@@ -29,6 +29,10 @@ COEFFICIENT_MEAN = 0.5
 COEFFICIENT_DEVIATION = 0.5
 """The normal prior of the coefficient by which times follow a probe: between not at all and wholly."""
 
+MIN_VARIANCE = 1e-6
+"""Least variance of log times that is believed: a thousandth squared, below which no machine's clock and scheduler
+stay. Few values may agree by luck."""
+
 _MIN_PROBABILITY = 1e-300
 
 
@@ -110,12 +114,12 @@ machine (sessions.jsonl), where one item moved by 40 %; error rates are stated f
 def process_spread(items: Sequence[Sequence[Level]]) -> Spread:
     """How far processes of the same code lie apart, pooled over items that each have several sessions or sides.
 
-    The items of a run share its minutes, so the freedom is only the smallest item's. The variance is never below a
-    thousandth squared, below which no machine's clock and scheduler stay.
+    The items of a run share its minutes, so the freedom is only the smallest item's. The variance is at least
+    MIN_VARIANCE.
     """
     variance = float(np.mean([_pooled([side.processes for side in sides]) for sides in items]))
     freedom = min(max(len(side.processes) for side in sides) - 1 for sides in items)
-    return Spread(max(variance, 1e-6), max(freedom, 1))
+    return Spread(max(variance, MIN_VARIANCE), max(freedom, 1))
 
 
 def _centred(groups: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:

@@ -57,6 +57,7 @@ stays under the whole (Jennison and Turnbull, Group Sequential Methods, 2000, ch
 would cost)."""
 
 LOOK_SHARE = 1 / 8
+"""Share of an item's error rates that each look may use."""
 
 MEAN_SHARE = 1 / 4
 """Share of a look's error rate that goes to the mean level: whether all repetitions together got slower where the fast
@@ -65,7 +66,7 @@ ones did not."""
 MAX_EXPONENT = 700.0
 """The exponential function of more leaves the range of floats."""
 
-BRACKET_SLACK = 1 + 1e-9
+_BRACKET_SLACK = 1 + 1e-9
 """A factor on the bracket's upper end: with one component, rounding would otherwise put the root outside."""
 
 _ROOT_TOLERANCE = 1e-9
@@ -75,6 +76,7 @@ _MAX_FREEDOM = 1e6
 """Beyond these degrees of freedom Student's distribution is the normal one to all digits that are printed."""
 
 _TINY = 1e-30
+"""Keeps the quotient of two variances finite where the second is 0."""
 
 
 def classify(low: float, high: float | None, tolerance: float) -> Verdict:
@@ -186,7 +188,7 @@ def compare(
     """
     if not stored.sessions:
         raise MeasurementError("no session to compare with; store one")
-    rule = Rule.of(tolerance, items, rates, share_of(at_look=at_look))
+    rule = Rule.of(tolerance, items, rates, error_share(at_look=at_look))
     fast, mean = _log_ratio(new, stored, "fast"), _log_ratio(new, stored, "mean")
     of_mean = mean.compare(mean.sessions, rule.for_mean())
     comparison = replace(with_mean(fast.compare(fast.sessions, rule), of_mean), drift=fast.drift)
@@ -194,7 +196,7 @@ def compare(
     return replace(comparison, settled_by=settled)
 
 
-def share_of(*, at_look: bool) -> float:
+def error_share(*, at_look: bool) -> float:
     """The part of an item's error rates for a comparison at one of LOOKS, or at a run's end."""
     return LOOK_SHARE if at_look else 1 - LOOK_SHARE * len(LOOKS)
 
@@ -363,7 +365,7 @@ def _mixture(belief: Belief, scale: float, within: Sequence[Spread]) -> ErrorDis
     def quantile(tail: float) -> float:
         largest = float(np.max(-stdtrit(freedoms, tail) * errors))
         return float(
-            brentq(lambda reach: tail_beyond(reach) - tail, 0.0, largest * BRACKET_SLACK, xtol=_ROOT_TOLERANCE)
+            brentq(lambda reach: tail_beyond(reach) - tail, 0.0, largest * _BRACKET_SLACK, xtol=_ROOT_TOLERANCE)
         )
 
     return ErrorDistribution(quantile, tail_beyond)
