@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pytest_rwkvperf.core.errors import ConventionError
+
 if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Case
 
@@ -60,3 +62,18 @@ class Convention:
         if match is None:
             raise ValueError(f"{text!r} is no identifier of a convention, such as rwkvperf:uniform:v1:steady:c512")
         return cls(match[1], match[2], int(match[3]), match[4], int(match[5]))
+
+
+def check_shared(old: set[Convention], new: set[Convention], what: str, remedy: str) -> None:
+    """Check that what two files have in common was measured under a convention of both; `remedy` ends the message.
+
+    Raises:
+        ConventionError: it was not.
+    """
+    if old & new:
+        return
+    there, here = (", ".join(sorted(each.id for each in side)) for side in (old, new))
+    raise ConventionError(
+        f"{what} was measured in two ways, which are not compared: {there} in the old file, {here} in the new one; "
+        f"{remedy}"
+    )

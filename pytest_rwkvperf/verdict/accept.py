@@ -64,18 +64,18 @@ def _entry(record: CaseRecord, names: set[str], recorded: str) -> BaselineEntry:
     probes = {name: row for name in sorted(names) if (row := medians(readings, name))}
     handovers = {name: rows for name in sorted(names) if (rows := record.handovers(Workload.parse(name)))}
     return BaselineEntry(
-        recorded,
-        record.versions,
-        record.protocol,
-        conditions.load_before,
-        conditions.steal,
-        workloads,
-        record.probe_version,
-        probes,
-        conditions.foreign,
-        handovers,
-        record.software.identity if record.software else "",
-        tuple(reading.without(reading.workloads.keys() - names) for reading in record.witnesses),
+        recorded=recorded,
+        versions=record.versions,
+        protocol=record.protocol,
+        load_before=conditions.load_before,
+        steal=conditions.steal,
+        workloads=workloads,
+        probe_version=record.probe_version,
+        probes=probes,
+        foreign=conditions.foreign,
+        handovers=handovers,
+        software=record.software.identity if record.software else "",
+        witnesses=tuple(reading.without(reading.workloads.keys() - names) for reading in record.witnesses),
     )
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import strict_json
 from pytest_rwkvperf.core.cases import Item, Workload
-from pytest_rwkvperf.core.convention import Convention
-from pytest_rwkvperf.core.errors import BaselineError, ConventionError, RecordError
+from pytest_rwkvperf.core.convention import Convention, check_shared
+from pytest_rwkvperf.core.errors import BaselineError, RecordError
 from pytest_rwkvperf.stats.several import holm
 from pytest_rwkvperf.store import baseline as baselines
 from pytest_rwkvperf.store import record as records
@@ -30,6 +30,7 @@ FAILING = frozenset({"REGRESSION", "INVALID"})
 """Verdicts of a comparison that fails."""
 
 _EITHER = "give what --rwkv-save-baseline or --rwkv-report=FILE.json wrote"
+_ALIKE = "measure both with the same --rwkv-protocol and --rwkv-chunk and the same pytest-rwkvperf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,12 +215,7 @@ def _check_conventions(pair: Pair) -> None:
     """
     old, new = _conventions(pair.old.baseline), _conventions(pair.new.baseline)
     for setting in old.keys() & new.keys():
-        if not old[setting] & new[setting]:
-            there, here = (", ".join(sorted(each.id for each in side[setting])) for side in (old, new))
-            raise ConventionError(
-                f"{setting} was measured in two ways, which are not compared: {there} in the old file, {here} in the "
-                "new one; measure both with the same --rwkv-protocol and --rwkv-chunk and the same pytest-rwkvperf"
-            )
+        check_shared(old[setting], new[setting], setting, _ALIKE)
 
 
 def _conventions(baseline: Baseline) -> dict[str, set[Convention]]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.machine.fingerprint import Fingerprint
     from pytest_rwkvperf.machine.system import System
     from pytest_rwkvperf.measure.record import CaseRecord
-    from pytest_rwkvperf.store.baseline import BaselineEntry, StoredCase
+    from pytest_rwkvperf.store.baseline import StoredCase
     from pytest_rwkvperf.verdict.judged import Judgement
 
 _LEAST = 0.01
@@ -84,14 +84,15 @@ def of_stored(stored: StoredCase, workload: str, software: Software | None) -> F
         versions=entry.versions,
         identity=entry.software,
         software=software if software is not None and software.identity == entry.software else None,
-        witnesses=_newest_witnesses(stored, workload, entry),
+        witnesses=newest_witnesses(stored, workload),
         foreign=entry.foreign,
     )
 
 
-def _newest_witnesses(stored: StoredCase, workload: str, entry: BaselineEntry) -> tuple[Reading, ...]:
+def newest_witnesses(stored: StoredCase, workload: str) -> tuple[Reading, ...]:
+    """The readings of the newest session to compare with that has any."""
     newest_first = stored.comparable_sessions(workload)[::-1]
-    return next((session.witnesses for session in newest_first if session.witnesses), entry.witnesses)
+    return next((session.witnesses for session in newest_first if session.witnesses), ())
 
 
 def explained(judged: Judgement, old: Facts, new: Facts) -> Judgement:

@@ -54,17 +54,16 @@ def judge(
         MeasurementError: unusable samples.
     """
     invariant, at_look = question.invariant, record.ended_by == "verdict"
-    ratios = _memory_ratios(record, invariant) if invariant.quantity == "memory" else _time_ratios(record, invariant)
+    if invariant.quantity == "memory":
+        ratios = _memory_ratios(record, invariant)
+    else:
+        ratios = record.within(invariant.tested, invariant.reference)
     if not ratios:
         reason = "the GPU's driver does not tell how much memory the engine's process has there"
         return JudgedInvariant(question, "INCONCLUSIVE", reason)
     comparison = compare_within(ratios, question.tolerance, comparisons, rates=rates, at_look=at_look)
     verdict = _VERDICTS[comparison.verdict]
     return JudgedInvariant(question, verdict, _reason(comparison, invariant, len(ratios)), comparison)
-
-
-def _time_ratios(record: CaseRecord, invariant: Invariant) -> list[PairRatio]:
-    return record.within(invariant.tested, invariant.reference)
 
 
 def _memory_ratios(record: CaseRecord, invariant: Invariant) -> list[PairRatio]:

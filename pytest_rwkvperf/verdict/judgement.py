@@ -97,22 +97,19 @@ def judge_pairs(
     """
     comparison = compare_pairs(pairing.log_ratios(item.workload), tolerance, items, rates=rates)
     pairs, tokens = pairing.pairs(item.workload)
-    new, old = paired.compared_rates(pairs, comparison, tokens)
-    reason = reasons.compared_pairs(comparison, pairing)
-    software = reasons.versions(pairing.old.versions, pairing.new.versions)
-    parity = pairing.new.parity
+    new_rate, old_rate = paired.compared_rates(pairs, comparison, tokens)
     judged = Judgement(
         item,
         comparison.verdict,
-        reason,
+        reasons.compared_pairs(comparison, pairing),
         tolerance,
-        new,
-        old,
+        new_rate,
+        old_rate,
         comparison,
-        parity,
+        pairing.new.parity,
         step="ab",
         work=witnesses.judge(pairing.new.witnesses, pairing.old.witnesses, item.workload),
-        software=software,
+        software=reasons.versions(pairing.old.versions, pairing.new.versions),
     )
     return explaining.explained(judged, explaining.of_record(pairing.old), explaining.of_record(pairing.new))
 
@@ -132,8 +129,8 @@ def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, ra
     )
     comparison = compare(new.times, sessions, tolerance, items, rates=rates, at_look=new.ended_early)
     new_rate, old_rate = compared_rates(new.times, sessions, comparison, tokens)
-    newest_first = stored.comparable_sessions(str(item.workload))[::-1]
-    counted = next((session.witnesses for session in newest_first if session.witnesses), ())
+    newest = stored.comparable_sessions(str(item.workload))[-1]
+    counted = explaining.newest_witnesses(stored, str(item.workload))
     return Judgement(
         item,
         comparison.verdict,
@@ -144,8 +141,8 @@ def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, ra
         comparison,
         step="stored",
         work=witnesses.judge(new.witnesses, counted, item.workload),
-        software=reasons.versions(newest_first[0].versions, new.versions),
-        stored=f"stored {newest_first[0].recorded}",
+        software=reasons.versions(newest.versions, new.versions),
+        stored=f"stored {newest.recorded}",
     )
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core.errors import ConventionError, RecordError
+from pytest_rwkvperf.core.convention import check_shared
+from pytest_rwkvperf.core.errors import RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_rwkvperf.core.convention import Convention
     from pytest_rwkvperf.store.speeds import Speed
+
+_ALIKE = "measure both with one tool, protocol, version and chunk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,9 @@ def compare(old: Sequence[Speed], new: Sequence[Speed]) -> list[SpeedRatio]:
         ConventionError: the files, or a series of both, were measured under two conventions.
         RecordError: the files have no series in common.
     """
-    _check(_conventions(old), _conventions(new), "everything")
+    check_shared(_conventions(old), _conventions(new), "everything", _ALIKE)
     for series in {speed.series for speed in old} & {speed.series for speed in new}:
-        _check(_conventions(old, series), _conventions(new, series), series)
+        check_shared(_conventions(old, series), _conventions(new, series), series, _ALIKE)
     before = {speed.name: speed for speed in old}
     found = [SpeedRatio(before[speed.name], speed) for speed in new if speed.name in before]
     if not found:
@@ -57,13 +60,3 @@ def compare(old: Sequence[Speed], new: Sequence[Speed]) -> list[SpeedRatio]:
 
 def _conventions(speeds: Sequence[Speed], series: str | None = None) -> set[Convention]:
     return {speed.convention for speed in speeds if series in (None, speed.series)}
-
-
-def _check(old: set[Convention], new: set[Convention], what: str) -> None:
-    if old & new:
-        return
-    there, here = (", ".join(sorted(each.id for each in side)) for side in (old, new))
-    raise ConventionError(
-        f"{what} was measured in two ways, which are not compared: {there} in the old file, {here} in the new one; "
-        "measure both with one tool, protocol, version and chunk"
-    )
