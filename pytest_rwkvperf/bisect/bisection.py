@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.bisect.comparing import By
     from pytest_rwkvperf.bisect.journal import Journal
+    from pytest_rwkvperf.bisect.outcome import Kind
     from pytest_rwkvperf.bisect.search import Suspects
     from pytest_rwkvperf.bisect.states import Prepared, State
 
@@ -40,6 +41,9 @@ SURE_ENOUGH = 0.9
 
 MOST_STEPS = 60
 """Far more than a search takes; answers that contradict each other for ever end there."""
+
+_RIGHT: frozenset[Kind] = frozenset({"slower", "same", "undecided", "identical"})
+"""Kinds of outcomes of states that answered rightly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ class Bisection:
             OldStateError: GOOD cannot be measured.
             RwkvPerfError: this machine cannot build at all, or its disk is full; `--resume` goes on from here.
         """
-        states, good = self.request.states, self._good()
+        states, good = self.request.states, self._prepare_good()
         comparing.check_old(good, self.request.backend, self.request.options)
         bad = len(states) - 1
         first = self._ask(None, bad, self.request.options)
@@ -108,7 +112,7 @@ class Bisection:
             return Result(states, tuple(self._steps), wrong_since=wrong, flags=good.flags)
         search = Search(len(states), RATES[self.request.by])
         suspects, confirmed = self._search(search, [*self.request.options, *_focused(first, RATES[self.request.by])])
-        wrong_ones = [at for at in range(1, bad) if any(self._is(step, at, "invalid") for step in self._steps)]
+        wrong_ones = [at for at in range(1, bad) if "invalid" in self._kinds(at)]
         since = self._wrong_since(wrong_ones[0]) if wrong_ones else None
         return Result(states, tuple(self._steps), suspects, confirmed, since, good.flags)
 
@@ -145,12 +149,13 @@ class Bisection:
 
     def _compare(self, state: int, against: int, options: Sequence[str]) -> Outcome:
         names = self.request.states[state].name, self.request.states[against].name
-        outcome = self.journal.outcome(*names, lambda: self._found(state, against, options))
+        outcome = self.journal.outcome(*names, lambda: self._measure(state, against, options))
         self._steps.append(outcome)
         self.told(outcome)
         return outcome
 
-    def _found(self, state: int, against: int, options: Sequence[str]) -> Outcome:
+    def _measure(self, state: int, against: int, options: Sequence[str]) -> Outcome:
+        """Build both states and measure them, unless the first has the code of one that was measured."""
         new, old = self.request.states[state], self.request.states[against]
         try:
             built = self._prepare(new)
@@ -162,19 +167,19 @@ class Bisection:
             return _of_build(Outcome(new.name, old.name, "identical", reason), built)
         self.say(f"measuring {new.label} in alternation with {old.label}")
         try:
-            found = comparing.compare(built, self._prepare(old), self.request.backend, options, self.request.by)
+            outcome = comparing.compare(built, self._prepare(old), self.request.backend, options, self.request.by)
         except (BuildError, comparing.OldStateError) as error:
             if against == 0:
                 raise
-            found = Outcome("", "", "no-base", str(error).splitlines()[0])
-        return _of_build(replace(found, state=new.name, against=old.name), built)
+            outcome = Outcome("", "", "no-base", str(error).splitlines()[0])
+        return _of_build(replace(outcome, state=new.name, against=old.name), built)
 
     def _prepare(self, state: State) -> Prepared:
         if state.name not in self._prepared:
             self._prepared[state.name] = state.prepare(self.say)
         return self._prepared[state.name]
 
-    def _good(self) -> Prepared:
+    def _prepare_good(self) -> Prepared:
         try:
             prepared = self._prepare(self.request.states[0])
         except BuildError as error:
@@ -183,21 +188,24 @@ class Bisection:
             self._digests[prepared.digest] = 0
         return prepared
 
-    def _is(self, step: Outcome, state: int, kind: str) -> bool:
-        return step.state == self.request.states[state].name and step.kind == kind
+    def _outcomes(self, state: int) -> list[Outcome]:
+        """What was found of a state so far."""
+        return [step for step in self._steps if step.state == self.request.states[state].name]
+
+    def _kinds(self, state: int) -> set[Kind]:
+        return {outcome.kind for outcome in self._outcomes(state)}
 
     def _wrong_since(self, wrong: int) -> tuple[int, int]:
         """The neighbours between which answers became wrong: the last state that answered rightly, and the next one.
 
         A state's answers are right or wrong without chance, so this is a plain binary search.
         """
-        right = max((at for at in range(wrong) if any(self._right(step, at) for step in self._steps)), default=0)
+        right = max((at for at in range(wrong) if self._kinds(at) & _RIGHT), default=0)
         left_out: set[int] = set()
         quick = [*self.request.options, "--rwkv-budget=1"]
         while rest := [at for at in range(right + 1, wrong) if at not in left_out]:
             middle = rest[len(rest) // 2]
-            asked = next((step for step in self._steps if self._is_of(step, middle)), None)
-            outcome = asked or self._compare(middle, 0, quick)
+            outcome = next(iter(self._outcomes(middle)), None) or self._compare(middle, 0, quick)
             if outcome.kind == "invalid":
                 wrong = middle
             elif outcome.kind in ("unbuildable", "broken"):
@@ -205,12 +213,6 @@ class Bisection:
             else:
                 right = middle
         return right, wrong
-
-    def _right(self, step: Outcome, state: int) -> bool:
-        return self._is_of(step, state) and step.kind in ("slower", "same", "undecided", "identical")
-
-    def _is_of(self, step: Outcome, state: int) -> bool:
-        return step.state == self.request.states[state].name
 
 
 def _of_build(outcome: Outcome, built: Prepared) -> Outcome:

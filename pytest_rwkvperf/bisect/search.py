@@ -62,26 +62,23 @@ class Search:
             return
         false_slower, false_same = self.rates.false_slower, self.rates.false_same
         slow, fast = (1 - false_same, false_slower) if answer == "slower" else (false_same, 1 - false_slower)
-        self._belief = [
-            belief * (slow if first_slow <= state else fast) for first_slow, belief in enumerate(self._belief)
-        ]
-        total = sum(self._belief)
-        self._belief = [belief / total for belief in self._belief]
+        self._believe([belief * (slow if at <= state else fast) for at, belief in enumerate(self._belief)])
 
     def confirm(self, suspects: Suspects, *, slower: bool) -> None:
         """Take in the comparison of the last suspect with the state before the first one."""
         right = 1 - self.rates.false_same if slower else self.rates.false_same
         wrong = self.rates.false_slower if slower else 1 - self.rates.false_slower
         inside = range(suspects.first, suspects.last + 1)
-        self._belief = [belief * (right if at in inside else wrong) for at, belief in enumerate(self._belief)]
-        total = sum(self._belief)
-        self._belief = [belief / total for belief in self._belief]
+        self._believe([belief * (right if at in inside else wrong) for at, belief in enumerate(self._belief)])
 
     def same_code(self, low: int, high: int) -> None:
         """Take in that two states have the same code: the change is not between them."""
-        belief = [0.0 if low < at <= high else each for at, each in enumerate(self._belief)]
-        if total := sum(belief):
-            self._belief = [each / total for each in belief]
+        self._believe([0.0 if low < at <= high else belief for at, belief in enumerate(self._belief)])
+
+    def _believe(self, weights: list[float]) -> None:
+        """Take these weights as probabilities. Where none is left, answers contradict each other: nothing changes."""
+        if total := sum(weights):
+            self._belief = [weight / total for weight in weights]
 
     @property
     def suspects(self) -> Suspects:
