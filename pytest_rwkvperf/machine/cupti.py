@@ -72,8 +72,18 @@ class Recorded:
     window: tuple[int, int]
     wall_nanoseconds: int
 
+    @property
+    def busy_nanoseconds(self) -> int:
+        """The part of the window in which anything ran on the device.
+
+        Raises:
+            DeviceError: as `within`.
+        """
+        first, last = self.window
+        return union((max(activity.start, first), min(activity.end, last)) for activity in self.within())
+
     def within(self) -> list[Activity]:
-        """What ran in the window.
+        """What ran in the window, or in a part of it.
 
         Raises:
             DeviceError: nothing did, or CUPTI could not time everything.
@@ -105,7 +115,7 @@ def summed(recorded: Recorded, tokens: int) -> DeviceTime:
     Raises:
         DeviceError: as `Recorded.within`.
     """
-    within, (first, last) = recorded.within(), recorded.window
+    within = recorded.within()
     lengths: Counter[str] = Counter()
     for activity in within:
         lengths[activity.name] += activity.end - activity.start
@@ -114,7 +124,7 @@ def summed(recorded: Recorded, tokens: int) -> DeviceTime:
     return DeviceTime(
         tokens,
         recorded.wall_nanoseconds,
-        union((max(activity.start, first), min(activity.end, last)) for activity in within),
+        recorded.busy_nanoseconds,
         len(within) - copies,
         copies,
         len({activity.launch for activity in within}),

@@ -91,15 +91,15 @@ class Gpu:
         """What it is."""
         nvml, handle = self._nvml, self._handle
         memory, ecc, mig = (self._ask(f"nvmlDeviceGet{what}") for what in ("MemoryInfo", "EccMode", "MigMode"))
-        cuda = answered(nvml, nvml.nvmlSystemGetCudaDriverVersion)  # 1000 · major + 10 · minor
+        driver, cuda = driver_versions(nvml)
         persistence = self._ask("nvmlDeviceGetPersistenceMode")
         return GpuFacts(
             name=str(nvml.nvmlDeviceGetName(handle)),
             uuid=str(self._ask("nvmlDeviceGetUUID") or ""),
             address=self.address,
             memory_bytes=None if memory is None else int(memory.total),
-            driver=str(answered(nvml, nvml.nvmlSystemGetDriverVersion) or ""),
-            cuda="" if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}",
+            driver=driver,
+            cuda=cuda,
             mig=None if mig is None else bool(mig[0]),
             ecc=None if ecc is None else bool(ecc[0]),
             persistence=None if persistence is None else bool(persistence),
@@ -163,6 +163,13 @@ def answered(nvml: Any, function: Callable[..., Any], *arguments: object) -> Any
         return None
 
 
+def driver_versions(nvml: Any) -> tuple[str, str]:  # noqa: ANN401 - the binding has no types
+    """The driver's version and the CUDA version that it supports; empty where it does not tell."""
+    driver = answered(nvml, nvml.nvmlSystemGetDriverVersion)
+    cuda = answered(nvml, nvml.nvmlSystemGetCudaDriverVersion)  # 1000 · major + 10 · minor
+    return str(driver or ""), "" if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}"
+
+
 @contextmanager
 def gpus() -> Iterator[list[Gpu]]:
     """Every GPU that NVML lists, in its order; none without a driver."""
@@ -175,17 +182,24 @@ def gpus() -> Iterator[list[Gpu]]:
 @contextmanager
 def handles() -> Iterator[list[Any]]:
     """Handles of the GPUs that answer, while NVML is open: the driver still counts one that has fallen off its bus."""
+    with opened() as nvml:
+        count = range(nvml.nvmlDeviceGetCount()) if nvml else ()
+        listed = [answered(nvml, nvml.nvmlDeviceGetHandleByIndex, index) for index in count]
+        yield [handle for handle in listed if handle is not None]
+
+
+@contextmanager
+def opened() -> Iterator[Any]:
+    """The open NVML, by its binding; None without a driver."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        yield []
+        yield None
         return
     try:
-        count = range(pynvml.nvmlDeviceGetCount())
-        listed = [answered(pynvml, pynvml.nvmlDeviceGetHandleByIndex, index) for index in count]
-        yield [handle for handle in listed if handle is not None]
+        yield pynvml
     finally:
         pynvml.nvmlShutdown()
 

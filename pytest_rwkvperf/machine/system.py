@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from pytest_rwkvperf.machine import nvml
+
 
 @dataclass(frozen=True, slots=True)
 class System:
@@ -34,17 +36,6 @@ def _operating_system() -> str:
 
 def _drivers() -> dict[str, str]:
     """NVIDIA's driver and the CUDA version that it supports; empty without it."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return {}
-    try:
-        cuda = pynvml.nvmlSystemGetCudaDriverVersion()  # 1000 * major + 10 * minor (nvml.h)
-        return {
-            "NVIDIA driver": str(pynvml.nvmlSystemGetDriverVersion()),
-            "CUDA (driver)": f"{cuda // 1000}.{cuda % 1000 // 10}",
-        }
-    finally:
-        pynvml.nvmlShutdown()
+    with nvml.opened() as library:
+        driver, cuda = nvml.driver_versions(library) if library else ("", "")
+    return {name: value for name, value in (("NVIDIA driver", driver), ("CUDA (driver)", cuda)) if value}

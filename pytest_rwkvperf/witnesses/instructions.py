@@ -140,14 +140,10 @@ class Instructions(WitnessDefaults):
             finally:
                 ask(_TOGGLE_COLLECT)
 
-        repeat(CountedEngine(engine, counted, lambda: _nothing(ask(_ZERO_STATS))).as_engine())
+        repeat(CountedEngine(engine, counted, lambda: ask(_ZERO_STATS)).as_engine())
         ask(_DUMP_STATS)
         ask(_STOP)
         return WorkCount(tokens, functions(_newest_dump().read_text(errors="replace").splitlines()))
-
-
-def _nothing(_result: int) -> None:
-    """Drop a result."""
 
 
 @cache

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_rwkvperf.core.engine import Device, Engine
-    from pytest_rwkvperf.machine.cupti import Recorded
     from pytest_rwkvperf.machine.cupti_buffers import Activity
     from pytest_rwkvperf.witnesses.witness import Repeat
 
@@ -72,14 +71,8 @@ class Kernels(WitnessDefaults):
         settling = [_SETTLING, *[0] * (_REPETITIONS - 1)]
         repetitions = [cupti.record(engine, repeat, count) for count in settling]
         within = repetitions[-1].within()
-        busy = tuple(map(_busy, repetitions))
+        busy = tuple(recorded.busy_nanoseconds for recorded in repetitions)
         return WorkCount(tokens, operators(within), nanoseconds=busy, launches=len({each.launch for each in within}))
-
-
-def _busy(recorded: Recorded) -> int:
-    """Nanoseconds of a repetition in which anything ran on the device."""
-    first, last = recorded.window
-    return cupti.union((max(each.start, first), min(each.end, last)) for each in recorded.within())
 
 
 def operators(activities: Sequence[Activity]) -> dict[str, Amount]:

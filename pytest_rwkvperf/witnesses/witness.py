@@ -126,7 +126,7 @@ class CountedEngine:
     """
 
     def __init__(
-        self, engine: Engine, call: Callable[[Callable[[], object]], object], restart: Callable[[], None]
+        self, engine: Engine, call: Callable[[Callable[[], object]], object], restart: Callable[[], object]
     ) -> None:
         self._engine, self._call, self._restart = engine, call, restart
 
