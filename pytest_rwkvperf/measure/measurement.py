@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pytest_rwkvperf.core.cases import Workload
-from pytest_rwkvperf.machine import kernels, roofline
+from pytest_rwkvperf.machine import probe_work, roofline
 from pytest_rwkvperf.machine.roofline import Ceilings
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.stats.estimates import estimate_rate
@@ -109,10 +109,7 @@ class Measurement:
     def device_share(self) -> float | None:
         """The device's share, 0..1, of the median repetition's time, which was timed without CUPTI."""
         seconds = self.device_seconds_per_token
-        if seconds is None:
-            return None
-        median = float(np.median([np.median(row) for row in self.record.times(self.workload)])) / 1e9
-        return seconds * self.workload.total_tokens / median
+        return None if seconds is None else seconds * self.workload.total_tokens / self._median_seconds
 
     @property
     def device_time(self) -> DeviceTime | None:
@@ -122,11 +119,15 @@ class Measurement:
 
     @property
     def _energy(self) -> Energy | None:
+        name = str(self.workload)
         if self.workload.depth:  # it would include the energy of the context
             return None
-        return next(
-            (run.energy[str(self.workload)] for run in self.record.runs if str(self.workload) in run.energy), None
-        )
+        return next((run.energy[name] for run in self.record.runs if name in run.energy), None)
+
+    @property
+    def _median_seconds(self) -> float:
+        """The median over the processes of the median repetition's time."""
+        return float(np.median([np.median(row) for row in self.record.times(self.workload)])) / 1e9
 
     @property
     def conditions(self) -> Conditions:
@@ -141,9 +142,7 @@ class Measurement:
     @property
     def time_to_first_token_seconds(self) -> float | None:
         """Prefill only: median time from the prompt's start to its last token's logits on the host, in seconds."""
-        if self.workload.kind != "prefill":
-            return None
-        return float(np.median([np.median(row) for row in self.record.times(self.workload)])) / 1e9
+        return self._median_seconds if self.workload.kind == "prefill" else None
 
     def inter_token_latency_seconds(self, percentiles: Sequence[float] = (50, 99)) -> tuple[float, ...] | None:
         """Generation only: percentiles of every step's time over all processes, in seconds.
@@ -171,8 +170,8 @@ def ceilings_of(record: CaseRecord) -> Ceilings | None:
     threads = record.case.threads
     sweep, product = (min(reach[kind] for reach in reaches) / 1e9 for kind in ("sweep", "product"))
     return Ceilings(
-        threads * kernels.SWEPT_BYTES / sweep,
-        {"fp32": threads * kernels.PRODUCT_OPERATIONS / product},
+        threads * probe_work.SWEPT_BYTES / sweep,
+        {"fp32": threads * probe_work.PRODUCT_OPERATIONS / product},
         f"NumPy, {threads} threads",
     )
 

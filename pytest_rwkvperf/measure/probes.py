@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.cases import Workload
     from pytest_rwkvperf.core.engine import Device
-    from pytest_rwkvperf.machine.kernels import ProbeKind
+    from pytest_rwkvperf.machine.probe_work import ProbeKind
 
 _ONE_THREAD = {
     "OPENBLAS_NUM_THREADS": "1",
@@ -36,11 +36,11 @@ _ONE_THREAD = {
 }
 """Each of the probe's threads calls the BLAS by itself."""
 
-
 _PAUSE_SECONDS = 0.05
 """Pause between two handovers while waiting for a fast one: slow phases lasted 3 to 30 s."""
 
 _REACH_ROUNDS = 3
+"""Repetitions on all threads, of which the fastest counts."""
 
 
 class Prober:

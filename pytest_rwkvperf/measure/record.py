@@ -16,7 +16,7 @@ from pytest_rwkvperf.core.software import Software
 from pytest_rwkvperf.core.work import Reading
 from pytest_rwkvperf.machine.conditions import Conditions
 from pytest_rwkvperf.machine.cupti import DeviceTime
-from pytest_rwkvperf.machine.kernels import ProbeKind
+from pytest_rwkvperf.machine.probe_work import ProbeKind
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
 from pytest_rwkvperf.machine.watching import GpuConditions
 from pytest_rwkvperf.oracle.agreement import Answer, Batched, Deep, Fresh, Short
@@ -203,9 +203,10 @@ class CaseRecord:
         Raises:
             MeasurementError: the samples carry no figure.
         """
-        return [pair_ratio(*self._beside(run, tested, reference)) for run in self.runs]
+        return [pair_ratio(*self._token_times_of_both(run, tested, reference)) for run in self.runs]
 
-    def _beside(self, run: ProcessRun, tested: Workload, reference: Workload) -> list[list[float]]:
+    @staticmethod
+    def _token_times_of_both(run: ProcessRun, tested: Workload, reference: Workload) -> list[list[float]]:
         """Nanoseconds per token of both workloads in one process, as many of the one as of the other."""
         samples = [run.samples.get(str(workload), ()) for workload in (tested, reference)]
         count = min(map(len, samples))
@@ -250,7 +251,9 @@ class Pairing:
         return [pair_ratio(*pair) for pair in self.pairs(workload)[0]]
 
     def pairs(self, workload: Workload) -> tuple[list[tuple[Sequence[int], Sequence[int]]], int]:
-        """Each pair's new and old times: step by step where steps were timed, else by repetitions; tokens of each.
+        """Each pair's new and old times, and how many tokens each time is of.
+
+        They are times of steps where steps were timed, else of repetitions.
 
         Raises:
             MeasurementError: the samples carry no figure.
@@ -266,7 +269,7 @@ class Pairing:
         new, old = (
             [np.log(row).reshape(-1, 2).mean(axis=1) for row in side.times(workload)] for side in (self.new, self.old)
         )
-        return [list(slow - fast) for fast, slow in zip(new, old, strict=True)]
+        return [list(old_row - new_row) for new_row, old_row in zip(new, old, strict=True)]
 
 
 _Stored = TypeVar("_Stored", CaseRecord, Pairing)

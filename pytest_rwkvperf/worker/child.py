@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.core.engine import Backend, Batch, Engine
     from pytest_rwkvperf.core.samples import Sample
-    from pytest_rwkvperf.machine.kernels import Kernels, ProbeKind
+    from pytest_rwkvperf.machine.probe_work import ProbeKind, ProbeWork
     from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.oracle.agreement import Floats
     from pytest_rwkvperf.worker.parity import KeptAnswer
@@ -51,7 +51,7 @@ class Child:
         self._repetitions = protocol.Repetitions(0)
         self._batch: Batch | None = None
         self._kept: dict[str, list[KeptAnswer]] = {}
-        self._kernels: dict[int, Kernels] = {}
+        self._probe_work: dict[int, ProbeWork] = {}
         self.report: Callable[[str, float], None] = lambda _sentence, _fraction: None
 
     def describe(self, *, location: str) -> dict[str, Any]:
@@ -89,13 +89,8 @@ class Child:
             pth_check.load(Path(path))
         # Some engines import NumPy with their first logits only, which adds 0.2 s to an unwarmed repetition.
         import_module("numpy")
-        started = time.perf_counter_ns()
         request = OpenRequest(Path(path), quant, device, threads, chunk, MappingProxyType(settings))
-        opened = backend.open(witnesses.load(witness).watched(request) if witness else request)
-        if not isinstance(opened, Program):
-            opened.synchronise()
-        build = int(opened.build_seconds * 1e9) if isinstance(opened, CompilesKernels) else 0
-        elapsed = time.perf_counter_ns() - started - build
+        opened, elapsed, build = _timed_open(backend, witnesses.load(witness).watched(request) if witness else request)
         if opened.device.id != device:
             raise errors.DeviceError(f"{backend.name} was asked for {device} and took {opened.device.id}")
         self._opened, self._chunk = opened, chunk
@@ -142,20 +137,13 @@ class Child:
         if not cupti.installed():
             return None
         parsed = Workload.parse(workload)
-
-        def repeat(engine: Engine) -> int:
-            return protocol.run(engine, parsed, self._chunk, self._repetitions).nanoseconds
-
-        return asdict(cupti.summed(cupti.record(self._watched(parsed), repeat, settling), parsed.total_tokens))
+        recorded = cupti.record(self._watched(parsed), self._repeating(parsed), settling)
+        return asdict(cupti.summed(recorded, parsed.total_tokens))
 
     def count_work(self, *, witness: str, workload: str) -> dict[str, Any]:
         """What the witness that the model was opened for counts in one repetition of a workload."""
         parsed, loaded = Workload.parse(workload), witnesses.load(witness)
-
-        def repeat(engine: Engine) -> int:
-            return protocol.run(engine, parsed, self._chunk, self._repetitions).nanoseconds
-
-        counted = loaded.count(self._watched(parsed), repeat, parsed.total_tokens)
+        counted = loaded.count(self._watched(parsed), self._repeating(parsed), parsed.total_tokens)
         return {
             "instrument": loaded.instrument(),
             "instruction_set": loaded.instruction_set(),
@@ -165,10 +153,9 @@ class Child:
     def native(self, *, workloads: list[str]) -> dict[str, Any]:
         """One invocation of the engine's own tool, with all workloads."""
         opened = self._model()
-        assert self._backend is not None  # noqa: S101 - a model is open
         parsed = [Workload.parse(name) for name in workloads]
         gc.collect()
-        return asdict(native.run(self._backend.name, opened, parsed, self._chunk, self.report))
+        return asdict(native.run(self._engine_name, opened, parsed, self._chunk, self.report))
 
     def answer(self, *, expected: str, noise: float) -> dict[str, Any]:
         """What the last repetition, of the known prompt, ended with against the oracle's logits in a file.
@@ -266,17 +253,17 @@ class Child:
 
     def probe_version(self) -> str:
         """The version of the probes, of their NumPy and BLAS."""
-        from pytest_rwkvperf.machine import kernels
+        from pytest_rwkvperf.machine import probe_work
 
-        return kernels.version()
+        return probe_work.version()
 
     def probe(self, *, kind: ProbeKind, threads: int) -> int:
         """Nanoseconds of a fixed piece of work."""
-        from pytest_rwkvperf.machine.kernels import Kernels
+        from pytest_rwkvperf.machine.probe_work import ProbeWork
 
-        if threads not in self._kernels:
-            self._kernels[threads] = Kernels(threads)
-        return self._kernels[threads].time(kind)
+        if threads not in self._probe_work:
+            self._probe_work[threads] = ProbeWork(threads)
+        return self._probe_work[threads].time(kind)
 
     def ceilings(self, *, address: str) -> dict[str, Any]:
         """The ceilings of the CUDA device at a PCI address, by torch."""
@@ -339,6 +326,15 @@ class Child:
             self._backend = backend
         return self._backend
 
+    def _repeating(self, workload: Workload) -> Callable[[Engine], int]:
+        """A function that times one repetition of a workload with an engine, in nanoseconds."""
+        return lambda engine: protocol.run(engine, workload, self._chunk, self._repetitions).nanoseconds
+
+    @property
+    def _engine_name(self) -> str:
+        assert self._backend is not None  # noqa: S101 - a model is open
+        return self._backend.name
+
     def _model(self) -> Engine | Program:
         if self._opened is None:
             raise errors.ProtocolError("no model is open in this worker; send `open` first")
@@ -357,9 +353,8 @@ class Child:
         if self._batch is None or self._batch.sequences != sequences:
             engine = self._engine()
             if not isinstance(engine, Batching):
-                assert self._backend is not None  # noqa: S101 - a model is open
                 raise errors.BackendError(
-                    f"{self._backend.name} advances one sequence only; leave @b{sequences} out of --rwkv-workload"
+                    f"{self._engine_name} advances one sequence only; leave @b{sequences} out of --rwkv-workload"
                 )
             self._batch = None
             self._repetitions.forget_batches()
@@ -369,13 +364,22 @@ class Child:
     def _engine(self) -> Engine:
         opened = self._model()
         if isinstance(opened, Program):
-            assert self._backend is not None  # noqa: S101 - a model is open
-            message = f"{self._backend.name} runs whole benchmarks only; use llama-cpp or web-rwkv to drive an engine"
+            message = f"{self._engine_name} runs whole benchmarks only; use llama-cpp or web-rwkv to drive an engine"
             raise errors.BackendError(message)
         return opened
 
 
 _REQUESTS = {name: method for name, method in vars(Child).items() if not name.startswith("_")}
+
+
+def _timed_open(backend: Backend, request: OpenRequest) -> tuple[Engine | Program, int, int]:
+    """What a backend opens, with the nanoseconds to load the model and to build the engine's own kernels."""
+    started = time.perf_counter_ns()
+    opened = backend.open(request)
+    if not isinstance(opened, Program):
+        opened.synchronise()
+    build = int(opened.build_seconds * 1e9) if isinstance(opened, CompilesKernels) else 0
+    return opened, time.perf_counter_ns() - started - build, build
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.core.errors import WorkerDiedError
-from pytest_rwkvperf.machine import kernels
+from pytest_rwkvperf.machine import probe_work
 from pytest_rwkvperf.measure.probes import Prober, probing
 from pytest_rwkvperf.worker.parent import Worker
 
@@ -28,7 +28,7 @@ def test_a_process_times_both_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker, "request", request)
     with probing(Device("cpu", "CPU", "cpu"), 1) as prober:
         assert prober is not None
-        assert prober.version == kernels.version()
+        assert prober.version == probe_work.version()
         assert prober.beside(Workload.parse("pp8")) > 0
         assert prober.beside(Workload.parse("tg8")) > 0
     assert asked == [("probe_version", None), ("probe", "product"), ("probe", "sweep")]

@@ -1,4 +1,4 @@
-"""Fixed work that shows how fast the machine itself is: a matrix product, a memory sweep and a handover of threads.
+"""The probes' fixed work, which shows how fast the machine is: a matrix product, a memory sweep, a thread handover.
 
 Each thread computes on its own arrays and the process has a BLAS of one thread: the threads of a BLAS would go on
 spinning during the sample that follows.
@@ -27,7 +27,7 @@ ProbeKind = Literal["product", "sweep", "handover"]
 PRODUCT_SIZE = 512
 PRODUCT_ROUNDS = 3
 SWEEP_BYTES = 24 << 20
-"""Of each of the two arrays that a thread copies between: more than a core's private caches hold."""
+"""Size of each of the two arrays that a thread copies between: more than a core's private caches hold."""
 
 SWEEP_ROUNDS = 2
 
@@ -36,19 +36,20 @@ SWEPT_BYTES = 2 * 2 * SWEEP_ROUNDS * SWEEP_BYTES
 
 HANDOVER_BYTES = 1 << 20
 HANDOVER_SIZE = 128
-"""Of a step: each thread adds to so many bytes that another thread had in the step before, and multiplies two matrices
-of that size; then all synchronize. Processors that share no cache take longer to add, two of one core to multiply."""
+"""A step of a handover: each thread adds to HANDOVER_BYTES that another thread had in the step before, and multiplies
+two matrices with HANDOVER_SIZE rows; then all synchronize. Processors that share no cache take longer to add, two of
+one core to multiply."""
 
 HANDOVER_STEPS = 20
 HANDOVER_ROUNDS = 5
 
 PRODUCT_OPERATIONS = 2 * PRODUCT_SIZE**3 * PRODUCT_ROUNDS
-"""By a thread in one product."""
+"""Operations of a thread in one product."""
 
 
 @dataclass(slots=True)
-class Kernels:
-    """The arrays of `threads` threads, each of which does its own share of every step; times in nanoseconds."""
+class ProbeWork:
+    """Probes on `threads` threads, each of which does its own share of every step; times in nanoseconds."""
 
     threads: int
     _pools: list[ThreadPoolExecutor] = field(init=False)
