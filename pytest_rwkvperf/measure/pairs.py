@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_rwkvperf.core.cases import Workload
+    from pytest_rwkvperf.measure.paced_progress import PacedProgress
     from pytest_rwkvperf.measure.process import Target
-    from pytest_rwkvperf.measure.telling import Telling
 
 PAIR_SECONDS = 0.5
 """A process takes samples of a workload for about this long at first: of quick workloads several, so that some are
@@ -63,6 +63,7 @@ _LONGEST_SHARE = 2.0
 without becoming much better, and pairs are what the error is estimated from."""
 
 _Member = tuple[MeasuredCase, SlicedSampling]
+"""One side of a pair: the case, and the samples of its process."""
 
 
 def measure_pairs(
@@ -72,7 +73,7 @@ def measure_pairs(
     *,
     budget_seconds: float,
     decided: Callable[[Pairing], bool],
-    progress: Telling,
+    progress: PacedProgress,
     fewer_threads: bool = False,
 ) -> Pairing:
     """Measure pairs until `decided` says so at one of the planned looks, or the budget does not reach to the next one.
@@ -92,8 +93,8 @@ def measure_pairs(
     watch, began = Watch(threads), clock.monotonic()
     sides = MeasuredCase(new), MeasuredCase(old)
     with GpuWatch(new.device) as gpu:
-        whole = new.case.protocol == "native"
-        pairs: _Taker = (_Invocations if whole else _Pairs)(*sides, workloads, progress)
+        kind = _InvocationPairs if new.case.protocol == "native" else _ProcessPairs
+        pairs: _Pairs = kind(*sides, workloads, progress)
         neighbours = Neighbours(threads, MAX_CONTENTION, waiting, progress)
         while True:
             count = len(sides[0].runs) + 1
@@ -112,17 +113,17 @@ def measure_pairs(
                 return pairing
 
 
-class _Taker(Protocol):
-    """Takes one pair after another."""
+class _Pairs(Protocol):
+    """Measures one pair after another."""
 
     def run(self) -> None:
         """One pair."""
 
     def learn(self, pairing: Pairing) -> None:
-        """Choose by the pairs so far how much the next ones take, where that can be chosen."""
+        """Choose by the pairs so far how much the next ones measure, where that can be chosen."""
 
 
-class _Pairs:
+class _ProcessPairs:
     """Runs pairs of processes, and knows from the earlier ones how long the next ones need."""
 
     def __init__(
@@ -143,21 +144,21 @@ class _Pairs:
         with started([side.target for side in order]) as workers:
             members: list[_Member] = []
             for side, worker in zip(order, workers, strict=True):
-                with _named(side):
+                with _naming(side):
                     members.append((side, SlicedSampling(Process(worker, side.target, first=side.first))))
             for side, sampling in members:
-                with _named(side):
-                    each = sampling.warm_up(
+                with _naming(side):
+                    seconds = sampling.warm_up(
                         self._workloads, known=_typical_seconds(side, self._workloads), progress=self._say
                     )
                 if index == 0:
-                    self._take_at_least(each)
+                    self._take_at_least(seconds)
             for _, sampling in members:
                 sampling.check_answers({workload: 2 * self._blocks[workload] for workload in self._checked(sampling)})
             self._overhead.append(clock.monotonic() - began)
             self._alternate(members, seed=f"{self._new.target.case.key} {index}")
             for side, sampling in members:
-                with _named(side):
+                with _naming(side):
                     side.add(sampling.process, sampling.finish())
 
     def _say(self, sentence: str) -> None:
@@ -168,9 +169,13 @@ class _Pairs:
         first, known = sampling.process.first, sampling.process.target.known_answers
         return [workload for workload in self._workloads if first or str(workload) in known]
 
-    def _take_at_least(self, each: Mapping[Workload, float]) -> None:
-        for workload, seconds in each.items():
-            samples = sample_count(seconds, PAIR_SECONDS, FEWEST_SAMPLES)
+    def _take_at_least(self, seconds: Mapping[Workload, float]) -> None:
+        """Choose the blocks of the first pairs by how many seconds a repetition takes on the slower side.
+
+        Both sides call this; the larger number counts.
+        """
+        for workload, each in seconds.items():
+            samples = sample_count(each, PAIR_SECONDS, FEWEST_SAMPLES)
             self._blocks[workload] = max(self._blocks[workload], math.ceil(samples / 2))
 
     def learn(self, pairing: Pairing) -> None:
@@ -198,7 +203,7 @@ class _Pairs:
                 self._block_seconds[workload].append(clock.monotonic() - began)
 
 
-class _Invocations:
+class _InvocationPairs:
     """Runs pairs of invocations of a program that times itself, one after the other, the sides in turn first."""
 
     def __init__(
@@ -210,7 +215,7 @@ class _Invocations:
         """One pair."""
         order = (self._old, self._new) if len(self._new.runs) % 2 == 0 else (self._new, self._old)
         for side in order:
-            with _named(side), running(side.target, first=side.first) as process:
+            with _naming(side), running(side.target, first=side.first) as process:
                 side.add(process, own_tool.invoke(process, self._workloads, self._say))
 
     def learn(self, pairing: Pairing) -> None:
@@ -227,7 +232,7 @@ def _take_block(first: _Member, second: _Member, workload: Workload) -> None:
         _generate(second, first, workload)
         return
     for side, sampling in (first, second, second, first):
-        with _named(side):
+        with _naming(side):
             sampling.take(workload)
 
 
@@ -247,13 +252,13 @@ def _generate(first: _Member, second: _Member, workload: Workload) -> None:
     size = min(sampling.slice_tokens(workload) for _, sampling in (first, second))
     for index, start in enumerate(range(0, workload.tokens, size)):
         for side, sampling in (first, second) if index % 2 == 0 else (second, first):
-            with _named(side):
+            with _naming(side):
                 sampling.take_slice(workload, start, min(size, workload.tokens - start))
 
 
 @contextmanager
-def _named(side: MeasuredCase) -> Iterator[None]:
-    """Name the build in which something failed."""
+def _naming(side: MeasuredCase) -> Iterator[None]:
+    """Put the name of a side's build in front of the messages of errors in the block."""
     try:
         yield
     except RwkvPerfError as error:

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pytest_rwkvperf.core.cases import Case, Workload, WorkloadKind
+    from pytest_rwkvperf.measure.paced_progress import PacedProgress
     from pytest_rwkvperf.measure.probes import Prober
     from pytest_rwkvperf.measure.process import Target
-    from pytest_rwkvperf.measure.telling import Telling
     from pytest_rwkvperf.stats.spread import Spread
 
 MIN_PROCESSES = 3
@@ -77,7 +77,7 @@ class Plan:
         return max(self.budget_seconds, min(self.left_seconds / 2, self.left_seconds - minimum))
 
 
-def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress: Telling) -> CaseRecord:
+def measure(target: Target, workloads: Sequence[Workload], plan: Plan, progress: PacedProgress) -> CaseRecord:
     """Measure a case's workloads over several worker processes.
 
     A run that compares may end by its verdicts, at the planned looks alone. One that saves never does: a level at which

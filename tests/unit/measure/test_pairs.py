@@ -20,7 +20,6 @@ from pytest_rwkvperf.measure import pairs
 from pytest_rwkvperf.measure.pairs import CHOOSING_PAIRS, PAIR_SECONDS, WAITING_SHARE
 from pytest_rwkvperf.measure.process import Target
 from pytest_rwkvperf.measure.record import Pairing
-from pytest_rwkvperf.measure.telling import Silence
 from pytest_rwkvperf.oracle.agreement import Deep
 from pytest_rwkvperf.stats.paired import LOOKS, MIN_PAIRS
 from tests.unit.building import CASE, CPU, MODEL, RIGHT, make_run
@@ -34,6 +33,16 @@ if TYPE_CHECKING:
 
 PREFILL, GENERATION = Workload("prefill", 512), Workload("generation", 128)
 DEEP = Deep(RIGHT, 0.0)
+
+
+class Unheard:
+    """Progress that nobody follows."""
+
+    def __call__(self, _sentence: str, /) -> None:
+        pass
+
+    def pace(self, done: int, least: int) -> None:
+        pass
 
 
 def target(python: str, known: Deep | None = None) -> Target:
@@ -147,7 +156,7 @@ def measure(
     known: Deep | None = None,
 ) -> Pairing:
     sides = target("new"), target("old", known)
-    return pairs.measure_pairs(*sides, workloads, budget_seconds=budget, decided=decided, progress=Silence())
+    return pairs.measure_pairs(*sides, workloads, budget_seconds=budget, decided=decided, progress=Unheard())
 
 
 # Order
@@ -250,7 +259,7 @@ def test_a_process_is_warm_when_it_is_as_fast_as_the_sides_earlier_ones(stage: S
 
 def test_a_timed_answer_is_compared_in_the_first_pair_and_later_where_the_right_one_is_known(stage: Stage) -> None:
     known = replace(target("new"), known_answers={"pp512": Path("right.npy")})
-    pairs.measure_pairs(known, target("old"), (PREFILL,), budget_seconds=0, decided=never, progress=Silence())
+    pairs.measure_pairs(known, target("old"), (PREFILL,), budget_seconds=0, decided=never, progress=Unheard())
     # Each pair asks the side that was opened first, which takes turns: the old one, then the new one.
     all_, none = {"pp512": 2}, dict[str, int]()
     assert stage.checked == [all_, all_, all_, none, none, all_, all_, none]
@@ -375,7 +384,7 @@ def test_both_sides_use_fewer_threads_where_that_is_allowed(monkeypatch: pytest.
     monkeypatch.setattr(pairs, "free_threads", free)
     new, old = (replace(target(name), case=replace(CASE, threads=2)) for name in ("new", "old"))
     pairing = pairs.measure_pairs(
-        new, old, (PREFILL,), budget_seconds=80, decided=never, progress=Silence(), fewer_threads=True
+        new, old, (PREFILL,), budget_seconds=80, decided=never, progress=Unheard(), fewer_threads=True
     )
     assert asked == [(2, WAITING_SHARE * 80 / 2)]
     assert [(side.fewer_threads, side.case.threads) for side in (pairing.new, pairing.old)] == [(1, 2)] * 2
