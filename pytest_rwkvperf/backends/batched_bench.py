@@ -15,7 +15,7 @@ from pytest_rwkvperf.backends.executables import InvokedProgram, LlamaBench, bat
 from pytest_rwkvperf.backends.llama_settings import SETTINGS
 from pytest_rwkvperf.core import clock
 from pytest_rwkvperf.core.engine_settings import Setting
-from pytest_rwkvperf.core.errors import BackendError, DeviceError
+from pytest_rwkvperf.core.errors import BackendError
 from pytest_rwkvperf.core.samples import REPETITIONS, Sample, ToolResult
 from pytest_rwkvperf.core.strict_json import with_zeros
 
@@ -56,9 +56,7 @@ class LlamaBatchedBenchProgram(InvokedProgram):
                 field = "t_pp" if workload.kind == "prefill" else "t_tg"
                 times = [row[field] for row in rows if row["pl"] == workload.batch]
                 samples[str(workload)] = tuple(Sample(started, round(float(time) * 1e9), ()) for time in times)
-        missing = [name for name in map(str, workloads) if len(samples[name]) != REPETITIONS]
-        if missing:
-            raise BackendError(f"{self.path} did not print {REPETITIONS} lines of {', '.join(missing)}")
+        self.check_complete(samples, workloads)
         return ToolResult(samples)
 
     def _rows(self, prompt: int, generated: int, sequences: Sequence[int]) -> list[dict[str, Any]]:
@@ -71,7 +69,7 @@ class LlamaBatchedBenchProgram(InvokedProgram):
             "-npp", prompt, "-ntg", generated, "-npl", ",".join(str(n) for n in sequences for _ in range(REPETITIONS)),
             "--output-format", "jsonl", *self._settings(),
         ]  # fmt: skip
-        ended = run_program(list(map(str, command)))
+        ended = run_program(command)
         try:
             lines = [line for line in ended.stdout.splitlines() if line.startswith("{")]
             return [json.loads(with_zeros(line)) for line in lines]
@@ -105,7 +103,4 @@ class LlamaBatchedBench(LlamaBench):
 
     def open(self, request: OpenRequest) -> LlamaBatchedBenchProgram:  # type: ignore[override]  # a Program, as Backend allows
         """Load nothing: the program loads the model at each invocation."""
-        for own_name, device in self._named.items():
-            if device.id == request.device:
-                return LlamaBatchedBenchProgram(request, device, self.path, own_name)
-        raise DeviceError(f"{self.path} lists no device {request.device!r}")
+        return LlamaBatchedBenchProgram(request, *self.located_device(request.device))

@@ -71,8 +71,8 @@ def located(name: str, path: str, option: str = "--rwkv-backend") -> str:
     return str(Path(program).absolute())
 
 
-def run_program(command: Sequence[str | Path], seconds: float | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, at most so many seconds.
+def run_program(command: Sequence[object], seconds: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, at most so many seconds; the command's parts become text.
 
     Raises:
         BackendError: it failed; with its last lines.
@@ -88,7 +88,7 @@ def run_program(command: Sequence[str | Path], seconds: float | None = None) -> 
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BackendError(f"{command[0]} could not be run: {error}") from error
+        raise BackendError(f"{command[0]} could not be run: {error}; run it by hand to see why") from error
     if ended.returncode:
         last = "\n".join((ended.stderr or ended.stdout).strip().splitlines()[-10:])
         raise BackendError(f"{command[0]} ended with exit code {ended.returncode}; its last lines:\n{last}")
@@ -107,6 +107,19 @@ class InvokedProgram:
     request: OpenRequest
     device: Device
     path: str
+
+    def check_complete(self, samples: Mapping[str, Sequence[Sample]], workloads: Sequence[Workload]) -> None:
+        """Check that the program has printed REPETITIONS samples of each workload.
+
+        Raises:
+            BackendError: it has not.
+        """
+        missing = [name for name in map(str, workloads) if len(samples.get(name, ())) != REPETITIONS]
+        if missing:
+            raise BackendError(
+                f"{self.path} did not print {REPETITIONS} samples of {', '.join(missing)}; "
+                "run it by hand to see what it prints"
+            )
 
     @property
     def peak_rss_bytes(self) -> int:
@@ -145,9 +158,7 @@ class LlamaBenchProgram(InvokedProgram):
                 if workload is not None:
                     times = row.get("samples_ns", ())
                     samples[str(workload)] = tuple(Sample(started, int(time), ()) for time in times)
-        missing = [name for name in map(str, workloads) if len(samples.get(name, ())) != REPETITIONS]
-        if missing:
-            raise BackendError(f"{self.path} did not print {REPETITIONS} samples of {', '.join(missing)}")
+        self.check_complete(samples, workloads)
         return ToolResult(samples, versions=versions)
 
     def _rows(self, chosen: Sequence[Workload], depth: int) -> list[dict[str, Any]]:
@@ -164,7 +175,7 @@ class LlamaBenchProgram(InvokedProgram):
             *(("-d", depth) if depth else ()), *(("-dev", self.own_name) if self.own_name else ()),
         ]  # fmt: skip
         try:
-            ended = run_program(list(map(str, command)))
+            ended = run_program(command)
         except BackendError as error:
             if _NO_SUCH_OPTION not in str(error):
                 raise
@@ -237,7 +248,10 @@ class WebRwkvBenchProgram(InvokedProgram):
             speeds = {f"{kind}{count}": float(speed) for kind, count, speed in _ROW.findall(ended.stdout)}
             for workload in filter(None, pair):
                 if not speeds.get(str(workload), 0.0) > 0:
-                    raise BackendError(f"{self.path} printed no speed of {workload}:\n{ended.stdout[-2000:]}")
+                    raise BackendError(
+                        f"{self.path} printed no speed of {workload}; is it web-rwkv's bench? It printed:\n"
+                        f"{ended.stdout[-2000:]}"
+                    )
                 nanoseconds = round(workload.tokens / speeds[str(workload)] * 1e9)
                 samples[str(workload)] = (Sample(started, nanoseconds, ()),)
         return ToolResult(samples, versions={"adapter": adapter})
@@ -255,7 +269,10 @@ class WebRwkvBenchProgram(InvokedProgram):
     def _checked_adapter(self, stderr: str) -> str:
         adapter = _ADAPTER.search(stderr)
         if adapter and self.device.id != _ANY_ADAPTER.id and adapter[1] != self.device.name:
-            raise DeviceError(f"{self.path} used {adapter[1]!r} where {self.device.name!r} was expected")
+            raise DeviceError(
+                f"{self.path} used {adapter[1]!r} where {self.device.name!r} was expected; it takes the first adapter, "
+                "so leave other drivers out (VK_DRIVER_FILES)"
+            )
         return adapter[1] if adapter else ""
 
 
@@ -318,10 +335,20 @@ class LlamaBench(LlamaCpp):
 
     def open(self, request: OpenRequest) -> LlamaBenchProgram:  # type: ignore[override]  # a Program, as Backend allows
         """Load nothing: the program loads the model at each invocation."""
-        for own_name, device in self._named.items():
-            if device.id == request.device:
-                return LlamaBenchProgram(request, device, self.path, own_name)
-        raise DeviceError(f"{self.path} lists no device {request.device!r}")
+        return LlamaBenchProgram(request, *self.located_device(request.device))
+
+    def located_device(self, device_id: str) -> tuple[Device, str, str]:
+        """A listed device, with the program's path and its own name of the device.
+
+        Raises:
+            DeviceError: the program does not list it.
+        """
+        named = self._named
+        for own_name, device in named.items():
+            if device.id == device_id:
+                return device, self.path, own_name
+        known = ", ".join(device.id for device in named.values())
+        raise DeviceError(f"{self.path} lists no device {device_id!r}, but {known}; choose one with --rwkv-device")
 
 
 @dataclass(frozen=True)

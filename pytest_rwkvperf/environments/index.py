@@ -37,7 +37,9 @@ def releases(package: str, oldest: str, newest: str) -> list[str]:
     listing = _pip("index", "versions", package, "--pre")
     match = _AVAILABLE.search(listing.stdout)
     if listing.returncode != 0 or match is None:
-        raise OptionError(f"the index lists no versions of {package}: {last_lines(listing.stderr)}")
+        raise OptionError(
+            f"the index lists no versions of {package}: {last_lines(listing.stderr)}; check the name and the connection"
+        )
     known = sorted(map(Version, match["versions"].split(", ")))
     wanted = [
         version

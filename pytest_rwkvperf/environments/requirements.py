@@ -75,9 +75,8 @@ def _pinned(url: str) -> str:
     )
     commit = asked.stdout.partition("\t")[0]
     if asked.returncode or not _COMMIT.fullmatch(commit):
-        raise OptionError(
-            f"{url}: git knows no {match['ref'] or 'HEAD'} there: {asked.stderr.strip() or 'no such ref'}"
-        )
+        reason = asked.stderr.strip() or "no such ref"
+        raise OptionError(f"{url}: git knows no {match['ref'] or 'HEAD'} there: {reason}; name a branch, tag or commit")
     return f"git+{match['url']}@{commit}{match['fragment'] or ''}"
 
 

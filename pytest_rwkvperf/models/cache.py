@@ -65,7 +65,7 @@ def replacing(target: Path, needed: int) -> Iterator[Path]:
         with atomic.replacing(target) as temporary:
             yield temporary
     except OSError as error:
-        raise ModelError(f"writing {str(target)!r} failed: {error}") from error
+        raise ModelError(f"writing {str(target)!r} failed: {error}; make room, or name another place") from error
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -47,7 +47,7 @@ def detect_format(path: Path) -> Format:
         with path.open("rb") as file:
             head = file.read(64)
     except OSError as error:
-        raise ModelError(f"{str(path)!r} cannot be read: {error}") from None
+        raise ModelError(f"{str(path)!r} cannot be read: {error}; check its permissions and the disk") from None
     actual = _format_of_content(path, head)
     named = SUFFIXES.get(path.suffix.lower())
     if named is not None and named != actual:
@@ -73,4 +73,6 @@ def _format_of_content(path: Path, head: bytes) -> Format:
         return "st"
     if head.lstrip()[:1] == b"<":
         raise ModelError(f"{str(path)!r} is a web page, not a model; {_DOWNLOAD_AGAIN} from the file's direct address")
-    raise ModelError(f"{str(path)!r} is not a .pth, .st or .gguf file: it begins with {head[:8].hex(' ')}")
+    raise ModelError(
+        f"{str(path)!r} is not a .pth, .st or .gguf file: it begins with {head[:8].hex(' ')}; {_DOWNLOAD_AGAIN}"
+    )

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.models.model import Precision
     from pytest_rwkvperf.models.pth_pickle import StoredTensor
 
+_AGAIN = "download it again from a place that you trust"
 _LITTLE = b"little"
 _ITEM_BYTES: Mapping[Precision, int] = {"bf16": 2, "f16": 2, "f32": 4}
 _ENTRY = re.compile(
@@ -54,13 +55,13 @@ def check_directory(path: Path) -> None:
         _check_entries(entries, path.stat().st_size)
         # Zip readers search for the directory in different ways; after this check there is only one place for it.
         if not end.startswith(_END_OF_DIRECTORY) or not end.endswith(b"\0\0"):
-            raise ModelError("bytes follow its zip directory, which torch.save never writes")
+            raise ModelError(f"bytes follow its zip directory, which torch.save never writes; {_AGAIN}")
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
     names = [entry.filename for entry in entries]
     if not any(name.count("/") == 1 and name.endswith("/data.pkl") for name in names):
-        raise ModelError("it is a zip, but not one that torch.save wrote (no data.pkl)")
+        raise ModelError("it is a zip, but not one that torch.save wrote (no data.pkl); name a .pth file")
     stored = sum(entry.file_size for entry in entries)
     packed = [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
     if packed or stored > size or any(entry.compress_size != entry.file_size for entry in entries):
@@ -74,10 +75,12 @@ def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
                 f"it has an entry {entry.orig_filename!r}, which torch.save never writes; it is not loaded"
             )
     if len({name.split("/")[0] for name in names}) != 1 or len(set(names)) != len(names):
-        raise ModelError("its zip directory names several folders, or one entry twice, which torch.save never does")
+        raise ModelError(
+            f"its zip directory names several folders, or one entry twice, which torch.save never does; {_AGAIN}"
+        )
     starts = sorted(entry.header_offset for entry in entries)
     if starts[0] != 0:
-        raise ModelError(f"{starts[0]} bytes precede its first entry, which torch.save never does")
+        raise ModelError(f"{starts[0]} bytes precede its first entry, which torch.save never does; {_AGAIN}")
 
 
 def stored_tensors(path: Path) -> dict[str, StoredTensor]:

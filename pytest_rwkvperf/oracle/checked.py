@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pytest_rwkvperf.core import folders
+from pytest_rwkvperf.core import folders, locks
 from pytest_rwkvperf.core.atomic import write_atomically
 from pytest_rwkvperf.core.errors import StorageError
 from pytest_rwkvperf.oracle import bounds
@@ -51,4 +51,4 @@ class DeepCheckCache:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self._path, msgspec.json.encode(result))
         except OSError as error:
-            raise StorageError(f"{self._path} cannot be written: {error}") from error
+            raise StorageError(f"{self._path} cannot be written: {error}; {locks.ELSEWHERE}") from error

@@ -104,7 +104,7 @@ def test_prefills_generations_and_depths_are_invocations_of_their_own(
     own = {"mmap": "off", "repack": "off", "ubatch": "64", "n-gpu-layers": "3", "flash-attn": "on"}
     opened = batched_bench.LlamaBatchedBench(path=path).open(replace(request("cuda:0"), settings=own))
     workloads = [Workload("prefill", 300, 0, 4), Workload("generation", 8, 0, 4), Workload("generation", 8, 64, 4)]
-    with pytest.raises(BackendError, match="did not print 5 lines of pp300@b4, tg8@b4, tg8@d64@b4"):
+    with pytest.raises(BackendError, match="did not print 5 samples of pp300@b4, tg8@b4, tg8@d64@b4; run it by hand"):
         opened.bench(workloads, silent)
     calls = called(tmp_path)
     assert [(call[call.index("-npp") + 1], call[call.index("-ntg") + 1]) for call in calls] == [
