@@ -29,6 +29,11 @@ class Bound:
     """Largest relative L2 between two passes from a cleared state."""
 
     @property
+    def between(self) -> float:
+        """Largest relative L2 between two right answers, which may lie on either side of the oracle's."""
+        return 2 * self.relative_l2
+
+    @property
     def kl(self) -> float:
         """Largest KL divergence, in nats: what such an error makes of logits of LOGIT_SCALE.
 
@@ -126,7 +131,10 @@ def digest() -> str:
 
 
 def broken_short(short: Short, bound: Bound) -> str:
-    """What is wrong, with the figures; empty when the result is within the bound."""
+    """What is wrong with the result of the short check, with the figures; empty when it is within the bound.
+
+    The comparisons are written so that NaN fails.
+    """
     for name, pair in (("prefill", short.prefill), ("generation", short.generation)):
         if problem := _broken(pair, bound):
             return f"{name}: {problem}"
@@ -140,27 +148,26 @@ def broken_short(short: Short, bound: Bound) -> str:
 
 
 def broken_deep(deep: Deep, bound: Bound) -> str:
-    """As `broken_short`."""
+    """What is wrong with the result of the deep check; empty when it is within the bound."""
     if problem := _broken(deep.prefill, bound):
         return f"at depth {DEPTH}: {problem}"
     if deep.rechunked < 0:
         return "another chunk size gives logits that are not finite"
-    # Two right answers may lie on either side of the oracle's.
-    if not deep.rechunked <= 2 * bound.relative_l2:
-        return f"another chunk size differs by {deep.rechunked:.2g} (relative L2, at most {2 * bound.relative_l2:.2g})"
+    if not deep.rechunked <= bound.between:
+        return f"another chunk size differs by {deep.rechunked:.2g} (relative L2, at most {bound.between:.2g})"
     return ""
 
 
 def broken_fresh(fresh: Fresh, bound: Bound) -> str:
-    """As `broken_short`."""
+    """What is wrong with the result of the check with new tokens; empty when it is within the bound."""
     for count, distance in ((fresh.tokens, fresh.whole), (fresh.position, fresh.at_position)):
         prompt = f"a prompt of {count} new tokens"
         if distance < 0:
             return f"{prompt} gives logits that are not finite"
-        if not distance <= 2 * bound.relative_l2:  # as in `broken_deep`
+        if not distance <= bound.between:
             return (
                 f"{prompt} in the case's chunks and in other pieces: the logits differ by {distance:.2g} (relative L2, "
-                f"at most {2 * bound.relative_l2:.2g})"
+                f"at most {bound.between:.2g})"
             )
     if not fresh.changed:
         return f"a prompt of {fresh.tokens} new tokens: those after the {fresh.position}th do not change the logits"
@@ -168,7 +175,7 @@ def broken_fresh(fresh: Fresh, bound: Bound) -> str:
 
 
 def broken_batch(batched: Batched, bound: Bound) -> str:
-    """As `broken_short`."""
+    """What is wrong with the result of the check of a batch; empty when it is within the bound."""
     size = batched.sequences
     for name, worst in (("prefill", batched.prefill), ("generation", batched.generation)):
         if problem := _broken(worst.agreement, bound):
@@ -181,9 +188,8 @@ def broken_batch(batched: Batched, bound: Bound) -> str:
         where = f"sequence {sequence + 1} of {size} at once: {what}"
         if distance < 0:
             return f"{where} logits that are not finite"
-        if not distance <= 2 * bound.relative_l2:  # as in `broken_deep`
-            limit = 2 * bound.relative_l2
-            return f"{where} logits that differ by {distance:.2g} (relative L2, at most {limit:.2g})"
+        if not distance <= bound.between:
+            return f"{where} logits that differ by {distance:.2g} (relative L2, at most {bound.between:.2g})"
     return ""
 
 
@@ -195,17 +201,17 @@ def excess(pair: Agreement, bound: Bound) -> float:
 
 
 def broken_answer(answer: Answer, bound: Bound) -> str:
-    """As `broken_short`."""
+    """What is wrong with what a timed repetition ended with; empty when it is within the bound."""
     if answer.compared_with == "oracle":
         return _broken(answer.agreement, bound)
-    return _broken(answer.agreement, Bound(2 * bound.relative_l2), "the same tokens in other pieces")
+    return _broken(answer.agreement, Bound(bound.between), "the same tokens in other pieces")
 
 
 def _broken(pair: Agreement, bound: Bound, other: str = "the oracle") -> str:
-    """`other` is what the engine's logits were compared with."""
+    """What is wrong with logits that were compared with those of `other`; empty when they are within the bound."""
     if not pair.finite:
         return f"logits that are not finite, or not as many as those of {other}"
-    if not pair.relative_l2 <= bound.relative_l2:  # so that a NaN fails
+    if not pair.relative_l2 <= bound.relative_l2:
         return f"relative L2 {pair.relative_l2:.2g} from {other}, at most {bound.relative_l2:.2g}"
     if not pair.kl <= bound.kl:
         return f"KL divergence {pair.kl:.2g} nats from {other}, at most {bound.kl:.2g}"
