@@ -1,1 +1,1 @@
-"""The search for the release of a package that made a workload slower."""
+"""The search for the release of a package, or the commit of an engine, that made a workload slower."""

@@ -58,8 +58,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if isinstance(old, list) or isinstance(new, list):
         _show_ratios(_speeds(old, options.old), _speeds(new, options.new), console)
         return int("inconclusive" in options.strict)
-    pair = comparing.Pair(comparing.side_of(old), comparing.side_of(new))
-    judgements = with_distinct_cases(comparing.compare(pair, read_share("--tolerance=", options.tolerance)))
+    files = comparing.ComparedFiles(comparing.compared_file(old), comparing.compared_file(new))
+    judgements = with_distinct_cases(comparing.compare(files, read_share("--tolerance=", options.tolerance)))
     reasons = [describe(item) + "\n" for item in judgements if item.verdict != "PASS"]
     versions = dict.fromkeys(
         f"versions: {item.item.case.backend}: {item.software}\n" for item in judgements if item.software

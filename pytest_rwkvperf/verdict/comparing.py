@@ -34,7 +34,7 @@ _ALIKE = "measure both with the same --rwkv-protocol and --rwkv-chunk and the sa
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ComparedFile:
     """One file's content as a baseline, and what a record tells beyond that.
 
     `doubts` says, by case key, why no verdict may rest on its figures, `software` what was loaded.
@@ -45,7 +45,7 @@ class Side:
     software: Mapping[str, Software] = field(default_factory=dict)
 
     def facts(self, item: Item) -> Facts:
-        """What is known of how an item of this side was measured."""
+        """What is known of how an item of this file was measured."""
         key = item.case.key
         return explaining.of_stored(self.baseline.cases[key], str(item.workload), self.software.get(key))
 
@@ -81,28 +81,18 @@ def parse(text: str, path: Path) -> Baseline | Record:
     raise RecordError(f"{path} is neither a baseline nor a record; {_EITHER}")
 
 
-def side_of(content: Baseline | Record) -> Side:
+def compared_file(content: Baseline | Record) -> ComparedFile:
     """What to compare: a record as the baseline that its run would have stored."""
-    return Side(content) if isinstance(content, baselines.Baseline) else _of_record(content)
+    return ComparedFile(content) if isinstance(content, baselines.Baseline) else _of_record(content)
 
 
-def read(path: Path) -> Side:
-    """Read a baseline, or a measurement record.
-
-    Raises:
-        RecordError: as `read_text` and `parse`.
-        BaselineError: as `parse`.
-    """
-    return side_of(parse(read_text(path), path))
-
-
-def _of_record(record: Record) -> Side:
+def _of_record(record: Record) -> ComparedFile:
     measured = [case.measured for case in record.cases if case.measured is not None]
     workloads = {case.case.key: set(case.runs[0].samples) for case in measured}
     baseline = baselines.Baseline(record.fingerprint)
     for stored in accept.stored_cases(measured, workloads, record.started):
         baseline = baseline.with_case(stored, replacing=True)
-    return Side(
+    return ComparedFile(
         baseline,
         {case.case.key: case.doubt for case in measured if case.doubt},
         {case.case.key: case.software for case in measured if case.software},
@@ -110,50 +100,50 @@ def _of_record(record: Record) -> Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """The contents of the old file and the new one."""
+class ComparedFiles:
+    """The old file and the new one."""
 
-    old: Side
-    new: Side
+    old: ComparedFile
+    new: ComparedFile
 
     def doubt(self, item: Item) -> str:
         """Why no verdict on an item may rest on these figures, in words; empty if one may."""
         key = item.case.key
-        sides = (("", self.new), ("in the old file ", self.old))
-        return " and ".join(f"{where}{side.doubts[key]}" for where, side in sides if key in side.doubts)
+        files = (("", self.new), ("in the old file ", self.old))
+        return " and ".join(f"{where}{file.doubts[key]}" for where, file in files if key in file.doubts)
 
 
-def compare(pair: Pair, tolerance: float) -> list[Judgement]:
-    """Each workload of the new side's newest sessions, with Holm's share of the error rate.
+def compare(files: ComparedFiles, tolerance: float) -> list[Judgement]:
+    """Judge each workload of the new file's newest sessions, with Holm's share of the error rate.
 
     Raises:
-        BaselineError: the new side holds no case.
+        BaselineError: the new file holds no case.
         ConventionError: what a case was measured with stands in the old file under other conventions alone.
         MeasurementError: stored times carry no figure.
     """
-    old, new = pair.old.baseline, pair.new.baseline
+    old, new = files.old.baseline, files.new.baseline
     stored = {Item(case.case, Workload.parse(name)): case for case in new.cases.values() for name in _names(case)}
     if not stored:
         raise BaselineError("the new file holds no measured case; measure with --rwkv-save-baseline or --rwkv-report")
-    _check_conventions(pair)
+    _check_conventions(old, new)
     same = old.fingerprint == new.fingerprint
     reference = Reference(new.fingerprint, old if same else None, None if same else old.fingerprint)
 
-    def judge(item: Item, share: int) -> Judgement:
-        judged = judgement.judge(stored[item], item, reference, tolerance, share)
-        return judgement.void(judged, "gpu", pair.doubt(item))
+    def judge(item: Item, items: int) -> Judgement:
+        judged = judgement.judge(stored[item], item, reference, tolerance, items)
+        return judgement.void(judged, "gpu", files.doubt(item))
 
     compared = [item for item in stored if judge(item, len(stored)).comparison is not None]
-    shares = dict.fromkeys(stored, max(1, len(compared)))
+    sharing = dict.fromkeys(stored, max(1, len(compared)))
     for wanted in (("PASS", "IMPROVEMENT"), ("REGRESSION",)):
-        shares |= holm(compared, lambda item, share: judge(item, share).verdict, wanted)
-    return [_explained(judge(item, shares[item]), pair) for item in stored]
+        sharing |= holm(compared, lambda item, items: judge(item, items).verdict, wanted)
+    return [_explained(judge(item, sharing[item]), files) for item in stored]
 
 
-def _explained(judged: Judgement, pair: Pair) -> Judgement:
+def _explained(judged: Judgement, files: ComparedFiles) -> Judgement:
     if judged.verdict != "REGRESSION":
         return judged
-    return explaining.explained(judged, pair.old.facts(judged.item), pair.new.facts(judged.item))
+    return explaining.explained(judged, files.old.facts(judged.item), files.new.facts(judged.item))
 
 
 def against(new: Record, old: Record, tolerance: float) -> Record:
@@ -165,7 +155,8 @@ def against(new: Record, old: Record, tolerance: float) -> Record:
         BaselineError: the new record holds no measured case.
         MeasurementError: stored times carry no figure.
     """
-    judgements = {judged.item: judged for judged in compare(Pair(_of_record(old), _of_record(new)), tolerance)}
+    files = ComparedFiles(_of_record(old), _of_record(new))
+    judgements = {judged.item: judged for judged in compare(files, tolerance)}
     before = {case.case: case for case in old.cases}
     return replace(
         new,
@@ -207,13 +198,13 @@ def _names(case: StoredCase) -> list[str]:
     return sorted({name for session in case.sessions for name in session.workloads})
 
 
-def _check_conventions(pair: Pair) -> None:
-    """Refuse a comparison of what was measured in two ways.
+def _check_conventions(old_baseline: Baseline, new_baseline: Baseline) -> None:
+    """Check that what both have was measured in one way.
 
     Raises:
         ConventionError: no case of some setting was measured under a convention that the old file has for that setting.
     """
-    old, new = _conventions(pair.old.baseline), _conventions(pair.new.baseline)
+    old, new = _conventions(old_baseline), _conventions(new_baseline)
     for setting in old.keys() & new.keys():
         check_shared(old[setting], new[setting], setting, _ALIKE)
 

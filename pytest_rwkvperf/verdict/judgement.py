@@ -16,8 +16,7 @@ from pytest_rwkvperf.stats.levels import drop_slow_handovers
 from pytest_rwkvperf.stats.paired import compare_pairs
 from pytest_rwkvperf.stats.verdicts import DEFAULT_RATES, compare, compared_rates
 from pytest_rwkvperf.store.baseline import StoredCase
-from pytest_rwkvperf.verdict import explaining, reasons
-from pytest_rwkvperf.verdict import work as witnesses
+from pytest_rwkvperf.verdict import explaining, reasons, work
 from pytest_rwkvperf.verdict.judged import Judgement, NewTimes
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ def judge_pairs(
         comparison,
         pairing.new.parity,
         step="ab",
-        work=witnesses.judge(pairing.new.witnesses, pairing.old.witnesses, item.workload),
+        work=work.judge(pairing.new.witnesses, pairing.old.witnesses, item.workload),
         software=reasons.versions(pairing.old.versions, pairing.new.versions),
     )
     return explaining.explained(judged, explaining.of_record(pairing.old), explaining.of_record(pairing.new))
@@ -140,7 +139,7 @@ def _judge(new: NewTimes, reference: Reference, tolerance: float, items: int, ra
         old_rate,
         comparison,
         step="stored",
-        work=witnesses.judge(new.witnesses, counted, item.workload),
+        work=work.judge(new.witnesses, counted, item.workload),
         software=reasons.versions(newest.versions, new.versions),
         stored=f"stored {newest.recorded}",
     )

@@ -11,15 +11,15 @@ from pytest_rwkvperf.store import record as records
 from pytest_rwkvperf.store.baseline import Baseline
 from pytest_rwkvperf.store.record import OtherRun, RecordedItem
 from pytest_rwkvperf.verdict.accept import stored_cases
-from pytest_rwkvperf.verdict.comparing import Pair, Side, against, compare, read
+from pytest_rwkvperf.verdict.comparing import ComparedFile, ComparedFiles, against, compare, compared_file
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record, slower
 
 
 def test_undecided_items_share_the_error_rate() -> None:
     record = make_record(*(make_run(pp512=[10**7, 10**7 + index], tg128=[10**8 + index]) for index in range(3)))
     (stored,) = stored_cases([record], {CASE.key: {"pp512", "tg128"}}, "now")
-    side = Side(Baseline(report_record().fingerprint).with_case(stored, replacing=False))
-    judgements = compare(Pair(side, side), 0.01)
+    file = ComparedFile(Baseline(report_record().fingerprint).with_case(stored, replacing=False))
+    judgements = compare(ComparedFiles(file, file), 0.01)
     assert [(each.verdict, each.comparison and each.comparison.alpha) for each in judgements] == [
         ("INCONCLUSIVE", ALPHA / 2)
     ] * 2
@@ -57,16 +57,12 @@ def test_the_speed_on_another_machine_is_shown_and_decides_nothing() -> None:
     assert [item.baseline for item in case.items] == [item.typical_rate for item in OLD.cases[0].items]
 
 
-def test_a_regression_comes_with_what_differs(tmp_path: Path) -> None:
+def test_a_regression_comes_with_what_differs() -> None:
     software = Software("Python 3.11", "linux", libraries={"libggml.so": "a"})
     measured = make_record(*(make_run(pp512=[10**9, 10**9 + index]) for index in range(8)))
     old = replace(measured, software=software)
     new = replace(slower(measured, 3.0), software=replace(software, libraries={"libggml.so": "b"}))
-    sides = []
-    for name, record in (("old", old), ("new", new)):
-        path = tmp_path / f"{name}.json"
-        path.write_text(records.dumps(report_record(recorded(record))), encoding="utf-8")
-        sides.append(read(path))
-    (judged,) = compare(Pair(*sides), 0.2)
+    files = ComparedFiles(*(compared_file(report_record(recorded(record))) for record in (old, new)))
+    (judged,) = compare(files, 0.2)
     assert judged.verdict == "REGRESSION"
     assert list(map(str, judged.causes)) == ["libggml.so differs"]
