@@ -21,6 +21,9 @@ CONFIDENCE = 0.95
 _LATE = 0.95
 """The quantile of the times to decide that is told beside their median."""
 
+_PASSED = ("PASS", "IMPROVEMENT")
+_DECIDED = (*_PASSED, "REGRESSION")
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -46,7 +49,7 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class TrialSummary:
     """What the trials with one planted slowdown show.
 
     `runs_called` are the runs with a REGRESSION anywhere: false alarms where nothing was planted. `workloads_called`
@@ -84,14 +87,14 @@ class Certificate:
     started: str
     tolerance: float
     trials: tuple[Trial, ...] = ()
-    shown: tuple[Shown, ...] = ()
-    """Follows from the trials; written for readers of the file."""
+    shown: tuple[TrialSummary, ...] = ()
+    """What the trials show, by planted slowdown; it follows from them and is written for readers of the file."""
     schema: int = VERSION
 
     def with_trial(self, trial: Trial) -> Certificate:
         """The certificate with one more trial, and what all of them show now."""
         trials = (*self.trials, trial)
-        return replace(self, trials=trials, shown=show(trials))
+        return replace(self, trials=trials, shown=summaries(trials))
 
     def next_slowdown(self, slowdowns: Sequence[float]) -> float:
         """What to plant next: the one with the fewest trials, so that all take turns; the first of several."""
@@ -110,30 +113,27 @@ FORMAT = Format(
 )
 
 
-def show(trials: Sequence[Trial]) -> tuple[Shown, ...]:
+def summaries(trials: Sequence[Trial]) -> tuple[TrialSummary, ...]:
     """What trials show, by planted slowdown, the smallest first."""
     return tuple(
-        _show(slowdown, [trial for trial in trials if trial.slowdown == slowdown])
+        _summary(slowdown, [trial for trial in trials if trial.slowdown == slowdown])
         for slowdown in sorted({trial.slowdown for trial in trials})
     )
 
 
-def _show(slowdown: float, trials: Sequence[Trial]) -> Shown:
+def _summary(slowdown: float, trials: Sequence[Trial]) -> TrialSummary:
     verdicts = [item.verdict for trial in trials for item in trial.items]
     called = [any(item.verdict == "REGRESSION" for item in trial.items) for trial in trials]
     decided = sorted(trial.seconds for trial in trials if all(item.verdict in _DECIDED for item in trial.items))
-    return Shown(
+    return TrialSummary(
         slowdown=slowdown,
         runs_called=Share.of(sum(called), len(trials)),
         workloads_called=Share.of(verdicts.count("REGRESSION"), len(verdicts)),
-        passed=Share.of(sum(verdict in ("PASS", "IMPROVEMENT") for verdict in verdicts), len(verdicts)),
+        passed=Share.of(sum(verdict in _PASSED for verdict in verdicts), len(verdicts)),
         decided_runs=len(decided),
         median_seconds=median(decided) if decided else None,
         late_seconds=decided[min(len(decided) - 1, int(_LATE * len(decided)))] if decided else None,
     )
-
-
-_DECIDED = ("PASS", "REGRESSION", "IMPROVEMENT")
 
 
 def paragraph(certificate: Certificate) -> str:

@@ -20,6 +20,8 @@ _CONFIG = {  # readable on light and dark pages
     "title": {"color": _GREY},
     "view": {"stroke": None},
 }
+_PLANTED = {"field": "planted", "type": "quantitative", "title": "planted slowdown", "axis": {"format": ".0%"}}
+"""The horizontal axis of both parts of the picture."""
 
 
 def check_installed() -> None:
@@ -36,11 +38,13 @@ def svg(certificate: Certificate) -> str:
     """The picture as SVG; certificates have at least one trial."""
     import vl_convert
 
-    text: str = vl_convert.vegalite_to_svg({**_power(certificate), "config": _CONFIG})
+    picture = {"hconcat": [_called_slower(certificate), _times(certificate)], "config": _CONFIG}
+    text: str = vl_convert.vegalite_to_svg(picture)
     return text + "\n"
 
 
-def _power(certificate: Certificate) -> dict[str, Any]:
+def _called_slower(certificate: Certificate) -> dict[str, Any]:
+    """The share of workloads called slower, with its bounds, and the tolerance as a line."""
     called = [
         {
             "planted": shown.slowdown,
@@ -50,36 +54,39 @@ def _power(certificate: Certificate) -> dict[str, Any]:
         }
         for shown in certificate.shown
     ]
-    times = [{"planted": trial.slowdown, "seconds": trial.seconds} for trial in certificate.trials]
-    x = {"field": "planted", "type": "quantitative", "title": "planted slowdown", "axis": {"format": ".0%"}}
-    y = {"type": "quantitative", "title": "workloads called slower", "axis": {"format": ".0%"}}
-    y["scale"] = {"domain": [0, 1]}
-    power = {
-        "width": _WIDTH,
-        "height": _HEIGHT,
-        "layer": [
-            {
-                "data": {"values": [{"at": certificate.tolerance}]},
-                "mark": {"type": "rule", "strokeDash": [4, 4], "color": _ORANGE},
-                "encoding": {"x": {"field": "at", "type": "quantitative"}},
-            },
-            {
-                "data": {"values": called},
-                "mark": {"type": "rule", "color": _BLUE, "strokeWidth": 2},
-                "encoding": {"x": x, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
-            },
-            {
-                "data": {"values": called},
-                "mark": {"type": "line", "color": _BLUE, "point": {"color": _BLUE, "size": 60}},
-                "encoding": {"x": x, "y": {**y, "field": "share"}},
-            },
-        ],
+    y = {
+        "type": "quantitative",
+        "title": "workloads called slower",
+        "axis": {"format": ".0%"},
+        "scale": {"domain": [0, 1]},
     }
-    seconds = {
+    tolerance = {
+        "data": {"values": [{"at": certificate.tolerance}]},
+        "mark": {"type": "rule", "strokeDash": [4, 4], "color": _ORANGE},
+        "encoding": {"x": {"field": "at", "type": "quantitative"}},
+    }
+    bounds = {
+        "data": {"values": called},
+        "mark": {"type": "rule", "color": _BLUE, "strokeWidth": 2},
+        "encoding": {"x": _PLANTED, "y": {**y, "field": "low"}, "y2": {"field": "high"}},
+    }
+    shares = {
+        "data": {"values": called},
+        "mark": {"type": "line", "color": _BLUE, "point": {"color": _BLUE, "size": 60}},
+        "encoding": {"x": _PLANTED, "y": {**y, "field": "share"}},
+    }
+    return {"width": _WIDTH, "height": _HEIGHT, "layer": [tolerance, bounds, shares]}
+
+
+def _times(certificate: Certificate) -> dict[str, Any]:
+    """How long each run took."""
+    return {
         "width": _WIDTH,
         "height": _HEIGHT,
-        "data": {"values": times},
+        "data": {"values": [{"planted": trial.slowdown, "seconds": trial.seconds} for trial in certificate.trials]},
         "mark": {"type": "point", "filled": True, "opacity": 0.6, "color": _BLUE},
-        "encoding": {"x": x, "y": {"field": "seconds", "type": "quantitative", "title": "seconds of a run"}},
+        "encoding": {
+            "x": _PLANTED,
+            "y": {"field": "seconds", "type": "quantitative", "title": "seconds of a run"},
+        },
     }
-    return {"hconcat": [power, seconds]}

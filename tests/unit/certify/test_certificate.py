@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_rwkvperf.certify import plot
-from pytest_rwkvperf.certify.certificate import FORMAT, Certificate, Share, Subject, paragraph, show, table
+from pytest_rwkvperf.certify.certificate import FORMAT, Certificate, Share, Subject, paragraph, summaries, table
 from pytest_rwkvperf.certify.trials import Trial, TrialItem
 from pytest_rwkvperf.core.errors import CertificateError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
@@ -53,7 +53,7 @@ def test_bounds_are_those_of_clopper_and_pearson() -> None:
 
 
 def test_runs_and_workloads_are_counted_by_slowdown() -> None:
-    unchanged, slower = show(TRIALS)
+    unchanged, slower = summaries(TRIALS)
     assert (unchanged.slowdown, slower.slowdown) == (0.0, 0.1)
     assert (unchanged.runs_called.count, unchanged.runs_called.total) == (1, 3)
     assert (unchanged.workloads_called.count, unchanged.workloads_called.total) == (1, 6)
