@@ -38,13 +38,13 @@ def format_of(path: Path) -> Format:
     Raises:
         OptionError: the suffix is unknown.
     """
-    format = SUFFIXES.get(path.suffix.lower())  # noqa: A001 - the word everywhere
+    format = SUFFIXES.get(path.suffix.lower())
     if format is None:
         raise OptionError(f"{str(path)!r} does not end in {', '.join(SUFFIXES)}; choose the format by one of these")
     return format
 
 
-def check_dtype(format: Format, dtype: Precision | None) -> None:  # noqa: A002 - the word everywhere
+def check_dtype(format: Format, dtype: Precision | None) -> None:
     """Refuse numbers of a type that no engine reads.
 
     Raises:

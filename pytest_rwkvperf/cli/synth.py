@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     """Write the file."""
     seed = f":{options.seed}" if options.seed else ""
     model = synthetic.parse(f"{synthetic.PREFIX}{options.shape}{seed}")
-    format, target = _target(options, model.label.replace(":", "-"))  # noqa: A001 - the word everywhere
+    format, target = _target(options, model.label.replace(":", "-"))
     output.check_dtype(format, options.dtype)
     needed = derive.size_in(format, model.shape, options.dtype or derive.precision_in(format, model))
     with output.writing(target, needed, console.progress, force=options.force) as temporary:

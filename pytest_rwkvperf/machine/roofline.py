@@ -60,7 +60,7 @@ class Ceilings:
 class Work:
     """One token's work. `product` is the number format in which the engine multiplies matrices in a prefill.
 
-    `state_bytes` is the part of `decode_bytes` that each sequence of a batch needs; 0 in records of earlier releases.
+    `state_bytes` is the part of `decode_bytes` that each sequence of a batch needs; 0 in older records.
     """
 
     decode_bytes: float

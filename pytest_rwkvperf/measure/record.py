@@ -138,7 +138,7 @@ class CaseRecord:
     work: Work | None = None
     ceilings: Ceilings | None = None
     software: Software | None = None
-    """What was loaded; None in records of earlier releases."""
+    """What was loaded; None in older records."""
     process_spread: dict[WorkloadKind, Spread] = field(default_factory=dict)
     """How far processes lie apart on this machine, as the baseline showed when this was measured."""
     witnesses: tuple[Reading, ...] = ()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.models.weights import Weights
 
 
-def obstacle(format: Format, shape: Shape) -> str:  # noqa: A002 - the word everywhere
+def obstacle(format: Format, shape: Shape) -> str:
     """Why no model of this shape can be had in a format that its engine loads; empty where one can."""
     if format == "gguf":
         return gguf.vocabulary_problem(shape.vocabulary)
@@ -30,12 +30,12 @@ def obstacle(format: Format, shape: Shape) -> str:  # noqa: A002 - the word ever
     return ""
 
 
-def precision_in(format: Format, weights: Weights) -> Precision:  # noqa: A002 - the word everywhere
+def precision_in(format: Format, weights: Weights) -> Precision:
     """The default precision of matrices: a `.pth` keeps its source's; engines read the other formats as float16."""
     return weights.precision if format == "pth" else "f16"
 
 
-def size_in(format: Format, shape: Shape, precision: Precision) -> int:  # noqa: A002
+def size_in(format: Format, shape: Shape, precision: Precision) -> int:
     """Size of a written file in bytes, rounded up a little."""
     if format == "pth":
         return pth.size(shape, precision)
@@ -45,7 +45,7 @@ def size_in(format: Format, shape: Shape, precision: Precision) -> int:  # noqa:
 def write(
     weights: Weights,
     target: Path,
-    format: Format,  # noqa: A002
+    format: Format,
     name: str,
     progress: Progress,
     precision: Precision | None = None,
@@ -96,7 +96,7 @@ def inspect_pth(path: Path, progress: Progress) -> ModelFile:
 def convert_pth(
     source: Path,
     target: Path,
-    format: Format,  # noqa: A002
+    format: Format,
     progress: Progress,
     precision: Precision | None = None,
 ) -> Written:

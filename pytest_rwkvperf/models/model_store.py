@@ -51,7 +51,7 @@ class Tools(Protocol):
         self,
         source: Path,
         target: Path,
-        format: Format,  # noqa: A002 - the word everywhere
+        format: Format,
         precision: Precision | None = None,
     ) -> Written:
         """Load a `.pth` with torch and write another format (`derive.convert_pth`)."""
@@ -121,7 +121,7 @@ class ModelStore:
             self._headers[file] = read_header(file.path)
         return self._headers[file]
 
-    def file_for(self, model: Model, format: Format, quant: str | None = None) -> ModelFile:  # noqa: A002
+    def file_for(self, model: Model, format: Format, quant: str | None = None) -> ModelFile:
         """The file of a model that a backend reads: the user's own where it fits, otherwise derived and cached.
 
         Args:
@@ -207,7 +207,7 @@ class ModelStore:
 
         return self._cached(_Derived(model, "gguf", quant, self._root), base.size_bytes, make)
 
-    def _convert(self, model: Model, format: Format, quant: Precision) -> ModelFile:  # noqa: A002
+    def _convert(self, model: Model, format: Format, quant: Precision) -> ModelFile:
         source = model.source
         # A .pth keeps each tensor's own precision; in the other formats `quant` is the precision of the matrices.
         precision = None if format == "pth" else quant
@@ -265,7 +265,7 @@ def _matching(path: Path, key: dict[str, Any]) -> dict[str, Any] | None:
     return record
 
 
-def _wanted_quant(model: Model, format: Format, quant: str | None) -> str:  # noqa: A002
+def _wanted_quant(model: Model, format: Format, quant: str | None) -> str:
     """The quant that the file must have. A `.pth` may have any precision; a `.st` must be float16."""
     if quant is not None and format != "gguf":
         raise ModelError(f"quant {quant!r} was asked of a .{format} file; only .gguf files are stored quantized")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.models.weights import Array, Weights
 
 
-def read(path: Path, format: Format) -> Weights:  # noqa: A002 - the word everywhere
+def read(path: Path, format: Format) -> Weights:
     """A model file's values. A `.pth` is unpickled: call this in a worker.
 
     Raises:

@@ -115,7 +115,7 @@ def web_rwkv(request: pytest.FixtureRequest) -> Iterator[BackendHandle]:
     yield from _backend(request, "web-rwkv")
 
 
-def _model(request: pytest.FixtureRequest, format: Format) -> ModelFile:  # noqa: A002 - the word everywhere
+def _model(request: pytest.FixtureRequest, format: Format) -> ModelFile:
     session = _session(request)
     from pytest_rwkvperf.run.handles import clean_failure
 

@@ -78,7 +78,7 @@ class TestedModel:
         lacking: dict[str, str] = {each: why for each in wanted if (why := derive.obstacle(each, source.shape))}
         return ModelLimits(self.model.name, frozenset(FORMATS) - lacking.keys(), reasons=lacking)
 
-    def file(self, format: Format, quant: str | None = None) -> ModelFile:  # noqa: A002 - the word everywhere
+    def file(self, format: Format, quant: str | None = None) -> ModelFile:
         """The model in a format, made and cached when it is not there; by default unquantized or the user's own.
 
         Raises:

@@ -226,7 +226,7 @@ class Child:
         self,
         *,
         path: str,
-        format: Format,  # noqa: A002 - the design's word
+        format: Format,
         emulation: str,
         seed: int,
         targets: dict[str, str],
@@ -302,7 +302,7 @@ class Child:
         *,
         source: str,
         target: str,
-        format: Format,  # noqa: A002 - the design's word
+        format: Format,
         precision: Precision | None,
     ) -> dict[str, Any]:
         """Write another format from a `.pth`; what that changed in the weights."""

@@ -30,7 +30,7 @@ class WorkerTools:
         self,
         source: Path,
         target: Path,
-        format: Format,  # noqa: A002 - the design's word
+        format: Format,
         precision: Precision | None = None,
     ) -> Written:
         """Write another format from a `.pth`; returns how the weights were changed (rounded, replaced)."""

@@ -186,7 +186,7 @@ def test_a_part_of_a_divided_model_is_told_how_to_be_joined(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("format", ["gguf", "st"])
 def test_a_file_system_that_maps_nothing_is_told_with_the_files_name(
-    format: str,  # noqa: A002 - the word everywhere
+    format: str,
     written: Path,
     model: SyntheticModel,
     quiet: Progress,

@@ -47,7 +47,7 @@ class ScriptedTools:
         self,
         source: Path,
         target: Path,
-        format: Format,  # noqa: A002
+        format: Format,
         precision: Precision | None = None,
     ) -> Written:
         self.calls.append(f"convert {format}")
