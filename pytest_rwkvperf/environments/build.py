@@ -105,7 +105,7 @@ def python_of(requirements: Sequence[Requirement], say: Say, given: PipInput | N
     return str(python)
 
 
-def use_of(python: str) -> None:
+def keep_in_use(python: str) -> None:
     """Keep the environment of an interpreter until this process ends, if it is one of these; see `kept.use`."""
     folder = Path(python).parents[1]
     if folder.parent == location():

@@ -88,7 +88,7 @@ def limit() -> int:
 
 
 def _remove(build: Path, guard: Callable[[Path], AbstractContextManager[object]]) -> bool:
-    """Remove one unless it is in use: first its name, so that nobody takes half of it for whole."""
+    """Remove one unless it is in use. It is renamed first, so that no process takes a half-removed build for whole."""
     gone = build.with_name(f".{build.name}{_GONE}")
     try:
         with guard(build), _alone(build):

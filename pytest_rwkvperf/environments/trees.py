@@ -24,7 +24,7 @@ from pytest_rwkvperf.core import clock, folders, locks
 from pytest_rwkvperf.core.digest import sha256_of
 from pytest_rwkvperf.core.errors import OptionError, StorageError
 from pytest_rwkvperf.environments import git, kept, sources
-from pytest_rwkvperf.environments.build import BUILD_VARIABLES, BuildError, use_of
+from pytest_rwkvperf.environments.build import BUILD_VARIABLES, BuildError, keep_in_use
 from pytest_rwkvperf.environments.builders.builder import Place, is_library
 from pytest_rwkvperf.environments.builders.registry import BUILDERS, recognised
 from pytest_rwkvperf.environments.git import Commit, Store
@@ -107,7 +107,7 @@ def build(source: Source, say: Say) -> Build:
     folder.mkdir(exist_ok=True)
     try:
         with locks.hold(folder / "lock", on_wait=lambda who: say(f"waiting for {who}: it builds {state.builder.name}")):
-            return _built(state, flags, folder, say)
+            return _find_or_build(state, flags, folder, say)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise StorageError(
@@ -128,15 +128,15 @@ def _resolved(source: Source) -> _State:
     return _State(builder, source.origin, repository, commit)
 
 
-def _built(state: _State, flags: tuple[str, ...], folder: Path, say: Say) -> Build:
+def _find_or_build(state: _State, flags: tuple[str, ...], folder: Path, say: Say) -> Build:
     store = Store(folder / "objects.git", folder / "files")
     parts = list(_parts(state, store, folder))
     settings = _settings(state.builder, flags)
     identity = _hash([settings, [tree for _, tree in parts]])
     final = folder / "built" / identity
     kept.use(final)
-    if (known := _known(final, state.label)) is not None:
-        return known
+    if (found := _read_build(final, state.label)) is not None:
+        return found
     killed = "waiting for the compilers of a build that was killed"
     with locks.held_by_children(folder / "work.lock", lambda: say(killed)) as descriptors:
         say(f"building {state.label} (log: {final.with_suffix('.log')}; {' '.join(flags)})")
@@ -155,14 +155,14 @@ def _built(state: _State, flags: tuple[str, ...], folder: Path, say: Say) -> Bui
             descriptors=descriptors,
             say=say,
         )
-        made = _made(state, flags, place)
+        made = _build(state, flags, place)
     kept.use(final)
     if removed := kept.prune(final.parent):
         say(f"removed builds that were not used lately: {removed} (more than {kept.VARIABLE}={kept.limit()})")
     return made
 
 
-def _made(state: _State, flags: tuple[str, ...], place: Place) -> Build:
+def _build(state: _State, flags: tuple[str, ...], place: Place) -> Build:
     started = clock.monotonic()
     shutil.rmtree(place.target, ignore_errors=True)
     shutil.rmtree(place.final, ignore_errors=True)
@@ -235,14 +235,14 @@ def _hash(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 
-def _known(folder: Path, label: str) -> Build | None:
+def _read_build(folder: Path, label: str) -> Build | None:
     """What a folder says was built; None where it is absent, or its interpreter has been removed."""
     try:
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     side = Side(**facts["side"])
-    use_of(side.python)
+    keep_in_use(side.python)
     if not Path(side.python).exists():
         return None
     return Build(label, side, tuple(facts["flags"]), tuple(facts["notes"]), 0.0, facts["digest"])

@@ -67,9 +67,9 @@ class Plan:
     others: int = 0
 
     def seconds_allowed(self, elapsed: float, processes: int, widest: float) -> float:
-        """What the case may spend: its share, or, while its widest interval is beyond belief, more of what is left.
+        """What the case may spend: its share, or, while its widest interval is wider than BELIEVABLE, more.
 
-        Half of what the run has left, and no more than leaves the others their minimum, if they take as long as this.
+        That is half of what the run has left, and no more than leaves the others their minimum, if they take as long.
         """
         if widest <= BELIEVABLE or not self.others:
             return self.budget_seconds

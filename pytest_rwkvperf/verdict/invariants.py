@@ -13,7 +13,7 @@ from pytest_rwkvperf.core.invariants import InvariantQuestion
 from pytest_rwkvperf.stats.paired import PairRatio, compare_within
 from pytest_rwkvperf.stats.verdicts import DEFAULT_RATES, Comparison, Verdict
 from pytest_rwkvperf.store.record import InvariantVerdict, RecordedInvariant
-from pytest_rwkvperf.verdict.judged import bound
+from pytest_rwkvperf.verdict.judged import upper_bound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +91,7 @@ def _reason(comparison: Comparison, invariant: Invariant, processes: int) -> str
     else:
         found = f"{tested} takes {abs(change):.1%} {'longer' if change > 0 else 'less time'} per token than"
     which = " (all repetitions' mean)" if comparison.only_mean_regressed else ""
-    ratio = f"ratio {deciding.ratio:.3f}, bounds {deciding.low:.3f} to {bound(deciding.high, '.3f')}"
+    ratio = f"ratio {deciding.ratio:.3f}, bounds {deciding.low:.3f} to {upper_bound(deciding.high, '.3f')}"
     more = "; more time would tell (--rwkv-budget)" if comparison.verdict == "INCONCLUSIVE" else ""
     other = "without" if invariant.quantity == "memory" else reference
     return f"{found} {other} in the same {processes} processes{which}: {ratio}{more}"

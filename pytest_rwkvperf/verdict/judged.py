@@ -127,17 +127,17 @@ def junit_properties(judgement: Judgement) -> Iterator[tuple[str, str]]:
         if rate is not None:
             yield f"{name}_tokens_per_second", f"{rate.median:.6g}"
             yield f"{name}_tokens_per_second_low", f"{rate.low:.6g}"
-            yield f"{name}_tokens_per_second_high", bound(rate.high, ".6g")
+            yield f"{name}_tokens_per_second_high", upper_bound(rate.high, ".6g")
     if (comparison := judgement.comparison) is not None:
         yield "rwkv_ratio", f"{comparison.deciding.ratio:.6g}"
         yield "rwkv_ratio_low", f"{comparison.deciding.low:.6g}"
-        yield "rwkv_ratio_high", bound(comparison.deciding.high, ".6g")
+        yield "rwkv_ratio_high", upper_bound(comparison.deciding.high, ".6g")
     if judgement.parity is not None:
         yield "rwkv_parity", f"{judgement.parity:.3g}"
 
 
-def bound(value: float | None, spec: str) -> str:
-    """An upper bound in a format; `inf` where there is none."""
+def upper_bound(value: float | None, spec: str) -> str:
+    """An upper bound as text, by a format specification; `inf` where there is none."""
     return format(float("inf") if value is None else value, spec)
 
 

@@ -19,7 +19,7 @@ from pytest_rwkvperf.stats.verdicts import (
     machine_slowdown,
     uncontended,
 )
-from pytest_rwkvperf.verdict.judged import bound
+from pytest_rwkvperf.verdict.judged import upper_bound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +59,7 @@ def describe(judgement: Judgement, repeat: str = "") -> str:
         of = "all repetitions' mean" if comparison.only_mean_regressed else "the fast repetitions"
         lines.append(
             f"  ratio  {deciding.ratio:.3f} (new / old, of {of}), "
-            f"bounds {deciding.low:.3f} to {bound(deciding.high, '.3f')}, "
+            f"bounds {deciding.low:.3f} to {upper_bound(deciding.high, '.3f')}, "
             f"wrong with a chance of {comparison.wrong_pass or comparison.alpha:.2%} and {comparison.alpha:.2%}; "
             f"tolerance {comparison.tolerance:.1%}, {_probability(comparison)}"
             f"smallest slowdown found 19 times in 20: {_detectable(comparison)}"
@@ -104,7 +104,7 @@ def _digits(value: float) -> str:
 
 def _rate(rate: Rate) -> str:
     return (
-        f"{rate.median:.2f} tokens/s, 95 % interval {rate.low:.2f} to {bound(rate.high, '.2f')}{rate.remark} "
+        f"{rate.median:.2f} tokens/s, 95 % interval {rate.low:.2f} to {upper_bound(rate.high, '.2f')}{rate.remark} "
         f"({rate.processes} processes, {rate.samples} samples)"
     )
 

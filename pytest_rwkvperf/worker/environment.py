@@ -11,7 +11,7 @@ from pytest_rwkvperf.core.text import is_secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MORE = "RWKVPERF_PASS_ENV"
+MORE_VARIABLES = "RWKVPERF_PASS_ENV"
 """Names and patterns (`MYENGINE_*`) of further variables to pass, separated by spaces or commas; passed even if a name
 looks like a secret's."""
 
@@ -49,10 +49,10 @@ _DRIVERS = (
 _ALLOWED = (*_SYSTEM, *_PYTHON, *_ENGINES, *_DRIVERS)
 
 
-def passed(source: Mapping[str, str] | None = None) -> dict[str, str]:
+def allowed_variables(source: Mapping[str, str] | None = None) -> dict[str, str]:
     """The variables of `source`, by default this process's, that a worker gets."""
     given = os.environ if source is None else source
-    named = given.get(MORE, "").replace(",", " ").split()
+    named = given.get(MORE_VARIABLES, "").replace(",", " ").split()
     return {
         name: value
         for name, value in given.items()

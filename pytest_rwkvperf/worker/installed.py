@@ -22,7 +22,10 @@ _LARGE = 16 << 20
 for CUDA loads some 3 GB of them, which would take longer to read than the engine takes to start."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+
 _UNSTABLE = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json")
+"""Files that differ between two installations of one wheel."""
+
 _NOT_THE_ENGINES = {"pytest_rwkvperf", "_distutils_hack", "__main__", "__mp_main__"}
 _SYSTEM_LIBRARIES = ("/lib", "/usr/lib", "/usr/lib64", "/lib64")
 
@@ -108,14 +111,14 @@ def _loaded_modules() -> dict[str, str]:
         if file is None or package in _NOT_THE_ENGINES or _is_standard(file, standard):
             continue
         by_package.setdefault(package, []).append((name, Path(file)))
-    return {package: _over(files) for package, files in by_package.items()}
+    return {package: _digest_of_modules(files) for package, files in by_package.items()}
 
 
 def _is_standard(file: str, folders: Iterable[str]) -> bool:
     return "site-packages" not in file and "dist-packages" not in file and file.startswith(tuple(folders))
 
 
-def _over(files: Iterable[tuple[str, Path]]) -> str:
+def _digest_of_modules(files: Iterable[tuple[str, Path]]) -> str:
     total = hashlib.sha256()
     for name, path in files:
         total.update(f"{name} {_digest(path) if path.suffix == '.py' else path.suffix}\n".encode())

@@ -18,7 +18,7 @@ import psutil
 from pytest_rwkvperf.core import clock, errors, folders
 from pytest_rwkvperf.core.text import safe
 from pytest_rwkvperf.worker import starting
-from pytest_rwkvperf.worker.environment import passed
+from pytest_rwkvperf.worker.environment import allowed_variables
 from pytest_rwkvperf.worker.messages import MAX_LINE_BYTES, decode, encode
 from pytest_rwkvperf.worker.tail import Tail
 
@@ -31,19 +31,30 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Case
 
 _BOOTSTRAP = Path(__file__).with_name("bootstrap.py")
+
 _QUEUED_MESSAGES = 16
+"""Messages that are read ahead; a worker that sends more waits."""
+
 MESSAGES_PER_SECOND = 1000
 """More progress messages than this, plus a second's worth, are a protocol error."""
+
 _PROGRESS_SECONDS = 0.05
+"""Pause between two shown reports of progress with the same sentence."""
+
 _FOR_LAST_LINES = {"PYTHONUNBUFFERED": "1", "GGML_NO_BACKTRACE": "1"}
 """For useful last lines: Python's output before a native crash is kept, and ggml starts no debugger, whose backtrace
 of a hundred lines would push its assertion out (and take seconds)."""
+
 _OTHER_PROCESSOR = "an instruction that this processor lacks: compile the engine on this machine, or for any processor"
 
 _DESCRIBING = ("describe", "open", "device_time", "count_work")
 """Requests whose answers contain an engine's texts. Paths in other answers must stay unchanged."""
+
 _POLL_SECONDS = 0.5
+"""Pause between two looks at whether a worker, or the wish to read from it, has ended."""
+
 _GRACE_SECONDS = 3.0
+"""How long a process gets to end after it was told to."""
 
 START_SECONDS = 60.0
 """Deadline for the interpreter's own start."""
@@ -60,8 +71,8 @@ WITNESS_SECONDS = 600.0
 QUICK_SECONDS = 60.0
 """Deadline for everything else."""
 
-
 _LIVE: weakref.WeakSet[Worker] = weakref.WeakSet()
+"""Every worker that has not been ended."""
 
 
 def end_all() -> None:
@@ -73,7 +84,7 @@ def end_all() -> None:
 class Worker:
     """One process that runs one engine. Use it as a context manager; leaving it ends the process.
 
-    `environment` is added to what `passed` gives; None unsets a variable. `command` stands before the interpreter.
+    `environment` is added to `allowed_variables`; None unsets a variable. `command` stands before the interpreter.
     """
 
     def __init__(
@@ -86,7 +97,7 @@ class Worker:
         self._folder = folders.new_temporary_folder("worker")
         self._kills_before = starting.oom_kills()
         own = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(self._folder.path))
-        given = {**passed(), **_FOR_LAST_LINES, **own, **(environment or {})}
+        given = {**allowed_variables(), **_FOR_LAST_LINES, **own, **(environment or {})}
         variables = {name: value for name, value in given.items() if value is not None}
         try:
             self._process = starting.start([*command, python, str(_BOOTSTRAP)], variables)
@@ -252,7 +263,7 @@ class Worker:
             code = None
         self.kill()
         return errors.WorkerDiedError(
-            f"the worker {_ended(code, self._kills_before)} during {what}{self._last_lines()}"
+            f"the worker {_how_ended(code, self._kills_before)} during {what}{self._last_lines()}"
         )
 
     def _last_lines(self) -> str:
@@ -324,7 +335,7 @@ def _signal(send: Callable[[], None]) -> None:
         return
 
 
-def _ended(code: int | None, kills_before: int | None) -> str:
+def _how_ended(code: int | None, kills_before: int | None) -> str:
     """How a process ended; for SIGKILL also whether the out-of-memory killer sent it, by the kernel's count."""
     if code is None:
         return "closed its pipe and stayed alive"

@@ -9,8 +9,10 @@ from pytest_rwkvperf.core.text import safe
 
 _KEPT_BYTES = 64 << 10
 _CHUNK_BYTES = 64 << 10
+
 _LINES = 30
 _LINE_LETTERS = 1000
+"""How many lines are shown, and how much of each."""
 
 
 class Tail:

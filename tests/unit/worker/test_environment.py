@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_rwkvperf.worker.environment import MORE, passed
+from pytest_rwkvperf.worker.environment import MORE_VARIABLES, allowed_variables
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from pytest_rwkvperf.worker.environment import MORE, passed
      "RWKV_CUDA_ON", "LC_ALL", "SYSTEMROOT", "XDG_CACHE_HOME", "WGPU_BACKEND", "GGML_VK_VISIBLE_DEVICES"],
 )  # fmt: skip
 def test_variables_of_engines_and_systems_are_passed(name: str) -> None:
-    assert passed({name: "1"}) == {name: "1"}
+    assert allowed_variables({name: "1"}) == {name: "1"}
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,9 @@ def test_variables_of_engines_and_systems_are_passed(name: str) -> None:
      "LD_AUDIT_TOKEN", "CUDA_API_KEY"],
 )  # fmt: skip
 def test_secrets_and_slowing_variables_are_not_passed(name: str) -> None:
-    assert passed({name: "1"}) == {}
+    assert allowed_variables({name: "1"}) == {}
 
 
 def test_variables_named_by_the_user_are_passed() -> None:
-    source = {MORE: "MYENGINE_*, HF_TOKEN", "MYENGINE_MODE": "fast", "HF_TOKEN": "hf_x", "OTHER": "1"}
-    assert passed(source) == {"MYENGINE_MODE": "fast", "HF_TOKEN": "hf_x"}
+    source = {MORE_VARIABLES: "MYENGINE_*, HF_TOKEN", "MYENGINE_MODE": "fast", "HF_TOKEN": "hf_x", "OTHER": "1"}
+    assert allowed_variables(source) == {"MYENGINE_MODE": "fast", "HF_TOKEN": "hf_x"}
