@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 100
 """Bytes of a file's name that stand in the name of what is written beside it. File systems allow 143 to 255 in all."""
 
-_NOT_THERE = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-"""Errors of file systems that have no such operation."""
+_NO_SUCH_OPERATION = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
+"""Errors of file systems that cannot flush."""
 
 _OWN_STREAM = re.compile(r"/dev/(?:std(out|err)|fd/(\d+))|/proc/self/fd/(\d+)")
 
@@ -136,7 +136,7 @@ def _sync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _NOT_THERE:
+        if error.errno not in _NO_SUCH_OPERATION:
             raise
 
 
@@ -146,7 +146,7 @@ def short_name(name: str) -> str:
     if len(data) <= _LONGEST_NAME:
         return name
     digest = hashlib.sha256(data).hexdigest()[:16]
-    return f"{os.fsencode(name)[: _LONGEST_NAME - len(digest) - 1].decode(errors='ignore')}~{digest}"
+    return f"{data[: _LONGEST_NAME - len(digest) - 1].decode(errors='ignore')}~{digest}"
 
 
 def check_replaceable(path: Path) -> Path:

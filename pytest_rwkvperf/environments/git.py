@@ -193,7 +193,8 @@ class Store:
     """A bare repository in the cache that sees the objects of others, and a folder that holds one state at a time."""
 
     def __init__(self, objects: Path, files: Path) -> None:
-        self._git, self._own, self.files = objects, objects, files
+        self._own, self.files = objects, files
+        self._git = objects  # where git works: there, or in a mirror after `use`
         self._index = objects.with_suffix(".index")
 
     def use(self, repository: Path, *, mirror: bool) -> None:

@@ -63,7 +63,7 @@ def parse(text: str) -> Reference:
 
 
 def _libraries(text: str) -> Reference:
-    folder = Path(text[4:]).expanduser()
+    folder = Path(text.removeprefix("lib:")).expanduser()
     if not any(folder.glob("*llama*")):
         raise OptionError(f"{text}: there is no llama.cpp library in {folder}; give the folder of libllama")
     return Reference("libraries", str(folder.resolve()))

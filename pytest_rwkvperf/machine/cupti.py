@@ -203,8 +203,8 @@ class Recorder:
         try:
             self._flush()
         finally:
-            for one in KINDS:
-                self._ask("activity_disable", self._kind(one))
+            for recorded in KINDS:
+                self._ask("activity_disable", self._kind(recorded))
 
     @property
     def taken(self) -> tuple[Activity, ...]:

@@ -14,7 +14,7 @@ from pytest_rwkvperf.core.errors import ModelError
 from pytest_rwkvperf.models.header import MappedHeader, TensorEntry, mapped
 from pytest_rwkvperf.models.layouts import gguf_layout
 from pytest_rwkvperf.models.model import PRECISIONS, errors_naming
-from pytest_rwkvperf.models.shapes import RWKV_HEAD_SIZE, Shape, count_layers, matrix
+from pytest_rwkvperf.models.shapes import RWKV_HEAD_SIZE, Shape, check_tensors, count_layers, matrix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,14 +114,7 @@ def _shape(tensors: Mapping[str, TensorEntry]) -> Shape:
     rank_v = matrix(shapes, f"blk.{min(1, layers - 1)}.time_mix_v1.weight")[0]
     shape = Shape(layers, width, ranks["w"], ranks["a"], rank_v, ranks["g"], vocabulary)
     layout = {entry.name: entry.shape for entry in gguf_layout(shape)}
-    for name, expected in layout.items():
-        dims = shapes.get(name)
-        if dims is None:
-            raise ModelError(f"it is not a complete RWKV-7 model: tensor {name!r} is missing")
-        if prod(dims) != prod(expected) or dims[-1] != expected[-1]:
-            raise ModelError(f"it is not RWKV-7: tensor {name!r} has shape {list(dims)}, expected {list(expected)}")
-    if unknown := next((name for name in shapes if name not in layout), None):
-        raise ModelError(f"it is not plain RWKV-7: tensor {unknown!r} is unknown")
+    check_tensors(shapes, layout, lambda dims: (prod(dims), dims[-1]))
     return shape
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 BLOCK_VALUES = 1 << 22
 """Largest number of values of a matrix held in memory at once; also the block size of the content hash."""
@@ -198,20 +198,32 @@ def shape_of(specs: Mapping[str, tuple[int, ...]]) -> Shape:
         if other := next((name for name in specs if pattern.search(name)), None):
             raise ModelError(f"it holds {what} (tensor {other!r}); only RWKV-7 files in BlinkDL's naming are measured")
     shape = _dimensions(specs)
-    expected = {spec.name: spec.shape for spec in tensor_specs(shape)}
-    for name, dims in expected.items():
-        if name not in specs:
-            raise ModelError(f"it is not a complete RWKV-7 model: tensor {name!r} is missing")
-        if _squeezed(specs[name]) != _squeezed(dims):
-            raise ModelError(f"it is not RWKV-7: tensor {name!r} has shape {list(specs[name])}, expected {list(dims)}")
-    for name in specs:
-        if name not in expected and not is_unused(name):
-            raise ModelError(f"it is not plain RWKV-7: tensor {name!r} is unknown")
+    used = {name: dims for name, dims in specs.items() if not is_unused(name)}
+    check_tensors(used, {spec.name: spec.shape for spec in tensor_specs(shape)}, _squeezed)
     return shape
 
 
 def _squeezed(dims: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in dims if size != 1)
+
+
+def check_tensors(
+    found: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+    compared: Callable[[tuple[int, ...]], tuple[int, ...]],
+) -> None:
+    """Check that a file has exactly the expected tensors; `compared` gives the part of a shape that must be equal.
+
+    Raises:
+        ModelError: a tensor is missing, unknown or of a wrong shape.
+    """
+    for name, dims in expected.items():
+        if name not in found:
+            raise ModelError(f"it is not a complete RWKV-7 model: tensor {name!r} is missing")
+        if compared(found[name]) != compared(dims):
+            raise ModelError(f"it is not RWKV-7: tensor {name!r} has shape {list(found[name])}, expected {list(dims)}")
+    if unknown := next((name for name in found if name not in expected), None):
+        raise ModelError(f"it is not plain RWKV-7: tensor {unknown!r} is unknown")
 
 
 def count_layers(names: Iterable[str], prefix: str) -> int:

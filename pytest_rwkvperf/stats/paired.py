@@ -132,8 +132,7 @@ def compared_rates(
     """
     whole = comparison.only_mean_regressed
     logs = [_logs(*pair) for pair in pairs]
-    kept = [_fastest(one, 1.0 if whole else FAST_SHARE) for one in logs]
-    levels = np.array([np.mean(one, axis=1) for one in kept]).T
+    levels = np.array([np.mean(_fastest(pair, 1.0 if whole else FAST_SHARE), axis=1) for pair in logs]).T
     count, new_level = len(pairs), float(np.mean(levels[0]))
     variances = [float(np.var(side, ddof=1)) if count > 1 else math.inf for side in levels]
     errors = [error_of_mean(variance, count, PROCESS_PRIOR) for variance in variances]
@@ -197,8 +196,9 @@ def compare_within(
     if not len(ratios):
         raise MeasurementError("no process measured both workloads; measure again")
     rule = Rule.of(tolerance, items, rates, error_share(at_look=at_look))
-    fast = _compare_mean([one.fast for one in ratios], rule)
-    return replace(with_mean(fast, _compare_mean([one.mean for one in ratios], rule.for_mean())), paired=True)
+    fast = _compare_mean([ratio.fast for ratio in ratios], rule)
+    mean = _compare_mean([ratio.mean for ratio in ratios], rule.for_mean())
+    return replace(with_mean(fast, mean), paired=True)
 
 
 def _compare_mean(log_ratios: Sequence[float], rule: Rule) -> Comparison:

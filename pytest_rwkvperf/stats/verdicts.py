@@ -214,18 +214,15 @@ def compared_rates(new: SessionTimes, stored: StoredSessions, comparison: Compar
     now: it has the drift, which the ratio is free of.
     """
     statistic: Statistic = "mean" if comparison.only_mean_regressed else "fast"
-    found = _log_ratio(new, stored, statistic)
-    old_times = [row for session in found.old_times for row in session.times]
-    new_error, old_error = (
-        error_of_mean(variance * count, count, stored.process_spread)
-        for variance, count in (
-            (found.level.error**2, len(found.level.processes)),
-            (found.stored.variance / found.sessions, len(old_times)),
-        )
-    )
+    ratio = _log_ratio(new, stored, statistic)
+    old_times = [row for session in ratio.old_times for row in session.times]
+    new_count, old_count = len(ratio.level.processes), len(old_times)
+    old_variance = ratio.within_stored.variance / ratio.sessions
+    new_error = error_of_mean(ratio.level.error**2 * new_count, new_count, stored.process_spread)
+    old_error = error_of_mean(old_variance * old_count, old_count, stored.process_spread)
     return (
-        rate_of(found.level.value, new_error, tokens, found.new_times.times, statistic),
-        rate_of(found.level.value + found.value, old_error, tokens, old_times, statistic),
+        rate_of(ratio.level.value, new_error, tokens, ratio.new_times.times, statistic),
+        rate_of(ratio.level.value + ratio.value, old_error, tokens, old_times, statistic),
     )
 
 
@@ -317,15 +314,15 @@ def student(error: float, freedom: float) -> ErrorDistribution:
 class _LogRatio:
     """The log-ratio of new to stored speed and its uncertainty.
 
-    `new` and `stored` are the variances within the new session and within a stored one. `contention` is what other
-    processes could have cost, `slowdown` how much slower the probes were beyond the drift, both logs of a factor.
-    `level` is the new session's; `new_times` and `old_times` are those that the levels are of.
+    `within_new` and `within_stored` are the variances within the new session and within a stored one. `contention` is
+    what other processes could have cost, `slowdown` how much slower the probes were beyond the drift, both logs of a
+    factor. `level` is the new session's; `new_times` and `old_times` are those that the levels are of.
     """
 
     value: float
     belief: Belief
-    new: Spread
-    stored: Spread
+    within_new: Spread
+    within_stored: Spread
     sessions: int
     drift: float
     contention: float
@@ -337,8 +334,9 @@ class _LogRatio:
     def compare(self, sessions: int, rule: Rule) -> Comparison:
         """As if so many sessions were stored, further ones as far apart as is believed now."""
         belief = self.belief.after(Spread(self.belief.variance, sessions - self.sessions))
-        stored = Spread(self.stored.variance / sessions, self.stored.freedom * sessions / self.sessions)
-        error = _mixture(belief, 1 + 1 / sessions, (self.new, stored))
+        within = self.within_stored
+        stored = Spread(within.variance / sessions, within.freedom * sessions / self.sessions)
+        error = _mixture(belief, 1 + 1 / sessions, (self.within_new, stored))
         return compare_log_ratio(self.value, error, rule, contention=self.contention, slowdown=self.slowdown)
 
 
@@ -400,8 +398,8 @@ def _log_ratio(new: SessionTimes, stored: StoredSessions, statistic: Statistic) 
     return _LogRatio(
         value=float(np.mean([session.value for session in levels])) - (new_level.value - drifted.shift),
         belief=belief,
-        new=Spread(new_variance, max(1, len(new_level.processes) - 1)),
-        stored=Spread(stored_variance, max(1, sum(len(session.processes) - 1 for session in levels))),
+        within_new=Spread(new_variance, max(1, len(new_level.processes) - 1)),
+        within_stored=Spread(stored_variance, max(1, sum(len(session.processes) - 1 for session in levels))),
         sessions=len(levels),
         drift=drifted.shift,
         contention=contention,

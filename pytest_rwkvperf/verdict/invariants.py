@@ -83,18 +83,18 @@ def _memory_ratio(memory: Mapping[str, int], tested: Workload) -> float:
 
 def _reason(comparison: Comparison, invariant: Invariant, processes: int) -> str:
     """What was found, with the interval of the ratio."""
-    deciding, tested, reference = comparison.deciding, invariant.tested, invariant.reference
+    deciding, tested = comparison.deciding, invariant.tested
     change = 1 / deciding.ratio - 1
     if invariant.quantity == "memory":
-        more_or_less = "more" if change > 0 else "less"
-        found = f"with {tested.depth} tokens of context a process holds {abs(change):.1%} {more_or_less} memory than"
+        more_memory = f"{abs(change):.1%} {'more' if change > 0 else 'less'} memory"
+        found = f"with {tested.depth} tokens of context a process holds {more_memory} than without"
     else:
-        found = f"{tested} takes {abs(change):.1%} {'longer' if change > 0 else 'less time'} per token than"
+        longer = f"{abs(change):.1%} {'longer' if change > 0 else 'less time'}"
+        found = f"{tested} takes {longer} per token than {invariant.reference}"
     which = " (all repetitions' mean)" if comparison.only_mean_regressed else ""
     ratio = f"ratio {deciding.ratio:.3f}, bounds {deciding.low:.3f} to {upper_bound(deciding.high, '.3f')}"
     more = "; more time would tell (--rwkv-budget)" if comparison.verdict == "INCONCLUSIVE" else ""
-    other = "without" if invariant.quantity == "memory" else reference
-    return f"{found} {other} in the same {processes} processes{which}: {ratio}{more}"
+    return f"{found} in the same {processes} processes{which}: {ratio}{more}"
 
 
 def describe(judged: JudgedInvariant) -> str:
