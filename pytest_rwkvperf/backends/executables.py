@@ -72,7 +72,7 @@ def located(name: str, path: str, option: str = "--rwkv-backend") -> str:
 
 
 def run_program(command: Sequence[object], seconds: float | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end, at most so many seconds; the command's parts become text.
+    """Run a program to its end, for at most `seconds`; the command's parts become text.
 
     Raises:
         BackendError: it failed; with its last lines.

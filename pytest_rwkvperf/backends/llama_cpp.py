@@ -122,7 +122,7 @@ class _Log:
 
 
 def check_offload(log: str, device: Device, layers: int | None = None) -> None:
-    """Check in llama.cpp's log that so many layers are on the device; without a number, every layer.
+    """Check in llama.cpp's log that this number of layers is on the device; without a number, every layer.
 
     Raises:
         DeviceError: others are, or the log does not say.

@@ -26,7 +26,7 @@ class Amount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WorkCount:
-    """What a witness counted in one repetition of so many tokens.
+    """What a witness counted in one repetition.
 
     An operator's name is its own up to the first space; shapes or the kernel's name follow it.
     """

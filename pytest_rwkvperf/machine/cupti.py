@@ -49,7 +49,7 @@ class KernelTime:
 
 @dataclass(frozen=True, slots=True)
 class DeviceTime:
-    """What a device did in one repetition of so many tokens.
+    """What a device did in one repetition of a workload with `tokens` tokens.
 
     `busy_nanoseconds` is the time in which anything ran on the device, `wall_nanoseconds` the recorded repetition's on
     the host. `copies` counts copies and fills; `launches` what the host started, a CUDA graph once.

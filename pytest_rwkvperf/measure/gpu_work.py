@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.worker.parent import Worker
 
 ENERGY_SECONDS = 3.0
-"""A workload is repeated for so long: thirty steps of an H200's counter."""
+"""How long a workload is repeated: thirty steps of an H200's counter."""
 
 _TICK_SECONDS = 0.5
+"""Longest wait for the counter's next step."""
 
 
 def measure_energy(
@@ -30,7 +31,7 @@ def measure_energy(
 ) -> dict[str, Energy]:
     """Repeat each workload without a pause and read `meter`, the GPU's counter in millijoules, before and after.
 
-    Not at a depth: bringing the state there before each repetition would count as well.
+    Workloads at a depth are left out: bringing the state there before each repetition would count as well.
     """
     energy = {}
     for workload in (workload for workload in workloads if not workload.depth):
@@ -63,7 +64,8 @@ def record_device_time(
     """The device time of each workload by CUPTI, and in a line what kept CUPTI from recording one; empty for nothing.
 
     The worker may not survive this: take everything else from it before. `settling` is how many repetitions do not
-    count. Not at a depth, where a token is the same work. Of a generation so many tokens as warm it up.
+    count. Workloads at a depth are left out, since a token is the same work there; of a generation only the tokens that
+    warm it up are recorded.
     """
     times: dict[str, DeviceTime] = {}
     for workload in (workload for workload in workloads if not workload.depth):

@@ -258,7 +258,7 @@ class MeasuredCase:
     def record(
         self, ended_by: EndedBy, *, seconds: float, watch: Watch, gpu: GpuWatch, probe_version: str = ""
     ) -> CaseRecord:
-        """What has been measured until now, in so many seconds."""
+        """What has been measured until now; `seconds` is how long that took."""
         target = self.target
         return CaseRecord(
             case=target.case,

@@ -122,7 +122,7 @@ def _add_vocabulary(writer: GGUFWriter, size: int) -> None:
 
 
 def vocabulary_problem(size: int) -> str:
-    """Why a vocabulary of so many tokens has no `.gguf`; empty where it has."""
+    """Why a model with a vocabulary of this size cannot be a `.gguf`; empty where it can."""
     least = len(world_tokens())
     return f"a vocabulary of {size} tokens cannot become a .gguf: RWKV's world vocabulary has {least}" * (size < least)
 

@@ -76,7 +76,7 @@ def known_answers(file: ModelFile, emulation: str, workloads: Iterable[Workload]
 
 
 def path_of(content_hash: str, emulation: str, seed: int, count: int) -> Path:
-    """Where the logits after so many tokens of a prompt are cached."""
+    """Where the logits after the first `count` tokens of a seed's prompt are cached."""
     key = f"{VERSION} {content_hash} {emulation} {seed} {count}"
     return folders.cache() / "oracle" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
 

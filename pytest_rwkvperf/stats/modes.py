@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 FEWEST = 8
-"""Processes: of fewer, two groups are seen too often by chance."""
+"""Least number of processes: among fewer, two groups are seen too often by chance."""
 
 GAP = 3.0
-"""The gap between the groups is so many times as wide as the wider group. Of normally distributed levels of 8 to 40
-processes that happens to one case in 500 (tests/unit/stats/test_modes.py)."""
+"""The gap between the groups is at least this many times as wide as the wider group. With normally distributed levels
+of 8 to 40 processes that happens in one case of 500 (tests/unit/stats/test_modes.py)."""
 
 
 def two_levels(speeds: Sequence[float], least: float) -> tuple[float, float, int] | None:

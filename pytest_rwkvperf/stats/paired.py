@@ -128,7 +128,7 @@ def compared_rates(
 ) -> tuple[Rate, Rate]:
     """New and old tokens per second of the statistic that decided: their quotient is the ratio of `deciding`.
 
-    They are geometric means over the same repetitions or tokens, of so many `tokens` each, that the ratio is of.
+    They are geometric means over the same times as the ratio; `tokens` is how many tokens each time is of.
     """
     whole = comparison.only_mean_regressed
     logs = [_logs(*pair) for pair in pairs]

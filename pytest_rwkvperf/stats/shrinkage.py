@@ -46,7 +46,7 @@ def shrunk(found: Spread, prior: Spread) -> Spread:
 
 
 def error_of_mean(variance: float, count: int, prior: Spread) -> Spread:
-    """The error of the mean of so many processes, from their sample variance; infinite with one process."""
+    """The error of the mean of `count` processes, from their sample variance; infinite with one process."""
     if count < 2 or not math.isfinite(variance):  # noqa: PLR2004 - a variance needs two
         return Spread(math.inf, 0)
     both = shrunk(Spread(variance, count - 1), prior)

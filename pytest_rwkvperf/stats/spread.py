@@ -38,7 +38,7 @@ _MIN_PROBABILITY = 1e-300
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A variance of log times or levels, estimated with so many degrees of freedom."""
+    """A variance of log times or levels, and the degrees of freedom that it was estimated with."""
 
     variance: float
     freedom: float

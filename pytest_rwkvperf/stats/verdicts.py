@@ -332,7 +332,7 @@ class _LogRatio:
     old_times: Sequence[SessionTimes]
 
     def compare(self, sessions: int, rule: Rule) -> Comparison:
-        """As if so many sessions were stored, further ones as far apart as is believed now."""
+        """The comparison with this number of stored sessions, further ones as far apart as is believed now."""
         belief = self.belief.after(Spread(self.belief.variance, sessions - self.sessions))
         within = self.within_stored
         stored = Spread(within.variance / sessions, within.freedom * sessions / self.sessions)

@@ -46,7 +46,7 @@ class JudgedInvariant:
 def judge(
     record: CaseRecord, question: InvariantQuestion, comparisons: int, *, rates: ErrorRates = DEFAULT_RATES
 ) -> JudgedInvariant:
-    """The verdict on an invariant, as one of so many comparisons that share the error rates.
+    """The verdict on an invariant; `comparisons` is how many of them share the error rates.
 
     A doubt about the GPU does not void it: both workloads took turns under the same conditions.
 

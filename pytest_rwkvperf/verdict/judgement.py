@@ -35,7 +35,7 @@ def judge(
     *,
     rates: ErrorRates = DEFAULT_RATES,
 ) -> Judgement:
-    """Compare one workload with its baseline, as one of so many items.
+    """Compare one workload with its baseline.
 
     Args:
         measured: a run's record, or a stored case, of which the newest session that timed the workload is compared.

@@ -77,7 +77,7 @@ class Witness(Protocol):
         """*worker* What the counted instructions belong to; empty where it does not matter."""
 
     def count(self, engine: Engine, repeat: Repeat, tokens: int) -> WorkCount:
-        """*worker* Count one repetition of so many tokens, after some that do not count.
+        """*worker* Count one repetition, which has `tokens` tokens, after some that do not count.
 
         Raises:
             RwkvPerfError: the instrument refused, or does not fit the engine.

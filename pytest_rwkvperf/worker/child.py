@@ -198,7 +198,7 @@ class Child:
     def parity(self, *, expected: list[str], noise: float, fresh: int = 0) -> dict[str, Any]:
         """The engine's logits against the oracle's: the short check, and the deep one when its logits are named.
 
-        With `fresh` also the check of so many new tokens.
+        With `fresh` also the check of that number of new tokens.
         """
         import numpy as np
 
@@ -349,7 +349,7 @@ class Child:
         return cast("Engine", self._advancing(workload))
 
     def _batch_of(self, sequences: int) -> Batch:
-        """The batch of so many sequences, made anew where the last one had another number."""
+        """The batch of this number of sequences, made anew where the last one had another number."""
         if self._batch is None or self._batch.sequences != sequences:
             engine = self._engine()
             if not isinstance(engine, Batching):
