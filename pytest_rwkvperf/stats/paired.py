@@ -51,7 +51,8 @@ neighbours the ratio of these levels varied half as much as the mean of the midd
 neighbours in time (benchmarks/ab)."""
 
 TRIMMED_PAIRS = 0.15
-"""Share of the pairs that count as the nearest of the others at either end, where there are TRIMMED_FROM of them."""
+"""Share of the pairs that is left out at either end, from TRIMMED_FROM pairs on (benchmarks/ab/levels.md compares the
+trimmed mean with that of all)."""
 
 TRIMMED_FROM = 12
 """With fewer pairs the degrees of freedom that trimming costs weigh more than what it gains."""

@@ -48,7 +48,8 @@ MIN_CONTENTION = 0.03
 """Share of the processor time a case wants that a quiet system's own services may take."""
 
 MAX_CONTENTION = 0.10
-"""Beyond this share taken by other processes a session carries no verdict."""
+"""Beyond this share taken by other processes a session carries no verdict: recorded sessions were slower there than
+`contention_margin` allows (benchmarks/verdicts)."""
 
 LOOKS = (3, 6, 12)
 """Numbers of processes after which a run that compares looks at its verdicts, and may end early by them. Each look may
