@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterator, Sequence
 
 WorkVerdict = Literal["SAME WORK", "MORE WORK", "LESS WORK", "OTHER WORK"]
 """OTHER: as much in all, by other operators."""
@@ -105,6 +105,17 @@ class WorkJudgement:
 
     verdict: WorkVerdict
     sentences: tuple[str, ...]
+
+
+def comparable_counts(
+    old: Sequence[Reading], new: Sequence[Reading], workload: str
+) -> Iterator[tuple[Reading, WorkCount, WorkCount]]:
+    """Each new reading that has an old one like it, with the old and the new count of the same part of a workload."""
+    for reading in new:
+        before = next((each for each in old if each.like(reading)), None)
+        then, now = before.workloads.get(workload) if before else None, reading.workloads.get(workload)
+        if then is not None and now is not None and then.tokens == now.tokens:
+            yield reading, then, now
 
 
 def differences(old: WorkCount, new: WorkCount, allowance: float = 0.0) -> list[Difference]:

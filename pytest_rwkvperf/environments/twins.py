@@ -39,11 +39,11 @@ def python_of(
     Raises:
         BuildError: its sources cannot be had again, or do not build; the message says what to do instead.
     """
-    remedy = f"compile {{}} with CMAKE_ARGS={shlex.quote(variables.get('CMAKE_ARGS', ''))}"
+    flags = f"with CMAKE_ARGS={shlex.quote(variables.get('CMAKE_ARGS', ''))}"
     if libraries:
         raise BuildError(
             f"the libraries in {libraries} were compiled for instructions that it does not execute; "
-            f"{remedy.format('them')} (what --rwkv-ab and --rwkv-new name as source is, where this variable is set)"
+            f"compile them {flags} (what --rwkv-ab and --rwkv-new name as source is, where this variable is set)"
         )
     own = tuple(each for each in software.distributions if each.name in distributions)
     try:
@@ -51,7 +51,7 @@ def python_of(
     except BuildError:
         raise BuildError(
             f"{', '.join(map(_named, own))} was compiled for instructions that it does not execute, and cannot be "
-            f"compiled anew from there; install a release or a commit, or {remedy.format('it')}"
+            f"compiled anew from there; install a release or a commit, or compile it {flags}"
         ) from None
     told = " ".join(f"{name}={value}" for name, value in sorted(variables.items()))
     requirements = [replace(each, identity=f"{each.identity} {told}") for each in wanted]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.cause import Cause
 from pytest_rwkvperf.core.engine_settings import in_words
-from pytest_rwkvperf.core.work import Amount, differences
+from pytest_rwkvperf.core.work import Amount, comparable_counts, differences
 from pytest_rwkvperf.stats.verdicts import MIN_CONTENTION
 
 if TYPE_CHECKING:
@@ -113,15 +113,12 @@ def causes(old: Facts, new: Facts, workload: str) -> tuple[Cause, ...]:
 
 
 def _operators(old: Sequence[Reading], new: Sequence[Reading], workload: str) -> list[Cause]:
-    """Times of all witnesses, then counts."""
+    """Changes of operators' times, as all witnesses measured them, then changes of counts."""
     times: list[Cause] = []
     counts: list[Cause] = []
-    for reading in new:
-        before = next((each for each in old if each.like(reading)), None)
-        now, then = reading.workloads.get(workload), before.workloads.get(workload) if before else None
-        if now is not None and then is not None and now.tokens == then.tokens:
-            times += _times(then, now, reading.witness)
-            counts += _counts(then, now, reading)
+    for reading, then, now in comparable_counts(old, new, workload):
+        times += _times(then, now, reading.witness)
+        counts += _counts(then, now, reading)
     return [*times, *counts]
 
 

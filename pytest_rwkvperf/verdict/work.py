@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.core.work import WorkJudgement, differences
+from pytest_rwkvperf.core.work import WorkJudgement, comparable_counts, differences
 from pytest_rwkvperf.stats.estimates import time_ratio
 
 if TYPE_CHECKING:
@@ -27,12 +27,7 @@ _GRAVEST_FIRST: tuple[WorkVerdict, ...] = ("MORE WORK", "OTHER WORK", "LESS WORK
 
 def judge(new: Sequence[Reading], old: Sequence[Reading], workload: Workload) -> WorkJudgement | None:
     """What the readings of both sides say of a workload; None where none of one side is like one of the other."""
-    found: list[tuple[WorkVerdict, str]] = []
-    for reading in new:
-        before = next((each for each in old if each.like(reading)), None)
-        counts = [each.workloads.get(str(workload)) for each in (reading, before) if each is not None]
-        if len(counts) == 2 and (now := counts[0]) and (then := counts[1]) and now.tokens == then.tokens:  # noqa: PLR2004
-            found.append(_compared(reading, now, then))
+    found = [_compared(reading, now, then) for reading, then, now in comparable_counts(old, new, str(workload))]
     if not found:
         return None
     verdicts = {verdict for verdict, _ in found}

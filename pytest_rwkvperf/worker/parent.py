@@ -304,11 +304,13 @@ def _end_tree(process: subprocess.Popen[bytes]) -> None:
         tree = []
     if process.poll() is None or len(tree) > 1:
         for member in tree:
-            _signal(member.terminate)
+            with suppress(psutil.NoSuchProcess):
+                member.terminate()
         _, alive = psutil.wait_procs(tree, timeout=_GRACE_SECONDS)
         started_since = [child for member in alive for child in _descendants(member)]
         for member in dict.fromkeys([*alive, *started_since]):
-            _signal(member.kill)
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
     process.wait()
     _end_group(process.pid)
 
@@ -326,13 +328,6 @@ def _end_group(leader: int) -> None:
         # PermissionError: on macOS, when only zombies are left.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signal.SIGKILL)
-
-
-def _signal(send: Callable[[], None]) -> None:
-    try:
-        send()
-    except psutil.NoSuchProcess:
-        return
 
 
 def _how_ended(code: int | None, kills_before: int | None) -> str:

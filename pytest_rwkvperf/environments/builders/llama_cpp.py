@@ -97,7 +97,8 @@ def _compiler(variable: str) -> str:
     install = f"install one (apt-get install g++, or Xcode's command line tools), or name it with {variable}"
     words = [program(command[0], install), *command[1:], "--version"]
     shown = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False).stdout
-    return f"{variable}: {shown.partition(chr(10))[0].strip() or command[0]}"
+    first = (shown.splitlines() or [""])[0].strip()
+    return f"{variable}: {first or command[0]}"
 
 
 def _jobs() -> int:
