@@ -123,7 +123,7 @@ class InvokedProgram:
 
     @property
     def peak_rss_bytes(self) -> int:
-        """Peak memory of the largest invocation so far; 0 where the system does not tell."""
+        """Peak memory of the largest invocation so far; 0 where the system does not report it."""
         try:
             import resource
         except ImportError:

@@ -59,7 +59,7 @@ def contradiction(case: Case, device: Device) -> str:
 
 
 def _usable_processors() -> int:
-    """The processors of this process as a mask; 0 where the system does not tell."""
+    """The processors of this process as a mask; 0 where the system does not report it."""
     if not hasattr(os, "sched_getaffinity"):
         return 0
     return sum(1 << number for number in os.sched_getaffinity(0))

@@ -83,12 +83,12 @@ class Result:
 
 @dataclass(slots=True)
 class Bisection:
-    """One search. `say` shows progress, `told` each step as it ends."""
+    """One search. `say` shows progress; `on_step` is called with each step as it ends."""
 
     request: Request
     journal: Journal
     say: Callable[[str], None]
-    told: Callable[[Outcome], None]
+    on_step: Callable[[Outcome], None]
     _steps: list[Outcome] = field(default_factory=list)
     _prepared: dict[str, Prepared] = field(default_factory=dict)
     _digests: dict[str, int] = field(default_factory=dict)
@@ -151,7 +151,7 @@ class Bisection:
         names = self.request.states[state].name, self.request.states[against].name
         outcome = self.journal.outcome(*names, lambda: self._measure(state, against, options))
         self._steps.append(outcome)
-        self.told(outcome)
+        self.on_step(outcome)
         return outcome
 
     def _measure(self, state: int, against: int, options: Sequence[str]) -> Outcome:

@@ -99,8 +99,8 @@ def _answer(run: record.Record, failures: list[str], by: By) -> Outcome:
         return outcome("broken", f"it does not run: {' / '.join(failures)}")
     if by != "time":
         return outcome("broken", f"nothing was counted: {by} cannot see this engine here")
-    told = ", ".join(map(str, figures))
-    return outcome("undecided", f"noise hides the answer ({told}); a larger --rwkv-budget may show it")
+    shown = ", ".join(map(str, figures))
+    return outcome("undecided", f"noise hides the answer ({shown}); a larger --rwkv-budget may show it")
 
 
 def _figures(run: record.Record) -> list[Figures]:

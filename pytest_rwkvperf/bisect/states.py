@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A state that was built: the interpreter that runs pytest to measure it, and how pytest is told of it."""
+    """A state that was built, and how pytest measures it."""
 
     python: str
+    """The interpreter that runs pytest where this is the new side."""
     as_new: tuple[str, ...]
+    """pytest's options that make it the new side; none where its interpreter does."""
     as_old: str
+    """The value of `--rwkv-ab` that makes it the old side."""
     digest: str = ""
     """The same for two states whose code is the same to the byte; empty where that is not known."""
     seconds: float = 0.0

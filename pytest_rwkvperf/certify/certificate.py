@@ -19,7 +19,7 @@ VERSION = 1
 CONFIDENCE = 0.95
 
 _LATE = 0.95
-"""The quantile of the times to decide that is told beside their median."""
+"""The quantile of the times to decide that is shown beside their median."""
 
 _PASSED = ("PASS", "IMPROVEMENT")
 _DECIDED = (*_PASSED, "REGRESSION")

@@ -82,7 +82,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             request,
             journal,
             say=lambda sentence: console.progress(sentence, 0.0),
-            told=lambda outcome: console.text(f"{report.step_line(outcome, states)}\n"),
+            on_step=lambda outcome: console.text(f"{report.step_line(outcome, states)}\n"),
         )
         try:
             result = bisecting.run()

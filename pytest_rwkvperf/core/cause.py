@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-TOLD = 3
-"""Differences that are told of a REGRESSION; the record has all."""
+SHOWN = 3
+"""Most differences that are shown with a REGRESSION; the record has all."""
 
 CauseKind = Literal["operator", "count", "software", "settings", "machine"]
 """What differs: an operator's time, how often an operator ran, what was loaded, how it was run, or where."""
@@ -41,10 +41,10 @@ class Cause:
 
 
 def why(causes: Sequence[Cause]) -> list[str]:
-    """What differs and may be why something is slower, in at most TOLD sentences."""
+    """What differs and may be why something is slower, in at most SHOWN sentences."""
     if not causes:
         return ["nothing differs that was recorded: not the operators, the software, the settings nor the machine"]
-    told = [str(cause) for cause in causes[:TOLD]]
-    if (rest := len(causes) - TOLD) > 0:
-        told[-1] += f" (and {rest} more in the record)"
-    return told
+    sentences = [str(cause) for cause in causes[:SHOWN]]
+    if (rest := len(causes) - SHOWN) > 0:
+        sentences[-1] += f" (and {rest} more in the record)"
+    return sentences

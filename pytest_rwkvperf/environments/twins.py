@@ -32,7 +32,7 @@ def python_of(
     Args:
         software: the engine's, as it is installed.
         distributions: which of it are the engine itself.
-        variables: what its build is told.
+        variables: the environment variables of its build.
         say: shows progress.
         libraries: the folder whose libraries the engine loads instead of its own, whatever environment it is in.
 
@@ -53,8 +53,8 @@ def python_of(
             f"{', '.join(map(_named, own))} was compiled for instructions that it does not execute, and cannot be "
             f"compiled anew from there; install a release or a commit, or compile it {flags}"
         ) from None
-    told = " ".join(f"{name}={value}" for name, value in sorted(variables.items()))
-    requirements = [replace(each, identity=f"{each.identity} {told}") for each in wanted]
+    settings = " ".join(f"{name}={value}" for name, value in sorted(variables.items()))
+    requirements = [replace(each, identity=f"{each.identity} {settings}") for each in wanted]
     return build.python_of(requirements, say, build.PipInput(variables))
 
 

@@ -164,7 +164,7 @@ def answered(nvml: Any, function: Callable[..., Any], *arguments: object) -> Any
 
 
 def driver_versions(nvml: Any) -> tuple[str, str]:  # noqa: ANN401 - the binding has no types
-    """The driver's version and the CUDA version that it supports; empty where it does not tell."""
+    """The driver's version and the CUDA version that it supports; empty where it reports none."""
     driver = answered(nvml, nvml.nvmlSystemGetDriverVersion)
     cuda = answered(nvml, nvml.nvmlSystemGetCudaDriverVersion)  # 1000 · major + 10 · minor
     return str(driver or ""), "" if cuda is None else f"{cuda // 1000}.{cuda % 1000 // 10}"

@@ -235,7 +235,7 @@ class GpuWatch:
             self._paused.clear()
 
     def own_bytes(self) -> int | None:
-        """The worker's memory on the GPU now; None where the driver does not tell, 0 without a GPU."""
+        """The worker's memory on the GPU now; None where the driver does not report it, 0 without a GPU."""
         if self._device.kind != "gpu":
             return 0
         if self.gpu is None:

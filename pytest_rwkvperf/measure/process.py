@@ -162,7 +162,7 @@ class Process:
         return timed(answer, workload)
 
     def resident_bytes(self) -> int | None:
-        """The worker's resident memory now; None where the system does not tell."""
+        """The worker's resident memory now; None where the system does not report it."""
         try:
             return int(psutil.Process(self.worker.pid).memory_info().rss)
         except psutil.Error:

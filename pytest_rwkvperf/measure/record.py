@@ -91,7 +91,7 @@ class ProcessRun:
     memory: dict[str, int] = field(default_factory=dict)
     """Bytes that the process held after each workload's warm-up, on a GPU with those there; workloads without context
     were warmed up first, and small batches before large ones. Empty in A/B and the native protocol, and where a GPU's
-    driver does not tell."""
+    driver does not report them."""
     batched: tuple[Batched, ...] = ()
     """The check of each number of sequences that was timed at once."""
 

@@ -1,4 +1,4 @@
-"""The format of a model file, told by its first bytes and not by its name, and the header reader for it."""
+"""The format of a model file, by its first bytes and not by its name, and the header reader for it."""
 
 from __future__ import annotations
 

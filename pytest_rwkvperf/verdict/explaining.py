@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.verdict.judged import Judgement
 
 _LEAST = 0.01
-"""Smallest change of an operator's time that is told, as a share of all operators' time; smaller ones are added up."""
+"""Smallest change of an operator's time that is shown, as a share of all operators' time; smaller ones are added up."""
 
 _MOST = 20
-"""Most operators that are told, of changed times and of changed counts each."""
+"""Most operators that are shown, of changed times and of changed counts each."""
 
 ELSE = "everything else"
-"""The name under which the operators that are not told are added up."""
+"""The name under which the operators that are not shown are added up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +134,10 @@ def _times(old: WorkCount, new: WorkCount, witness: str) -> Iterator[Cause]:
         for name in {**before, **after}
     }
     extra = {name: (now - then) / total for name, (then, now) in pairs.items()}
-    told = sorted((name for name in pairs if abs(extra[name]) >= _LEAST), key=lambda name: -extra[name])[:_MOST]
-    for name in told:
+    shown = sorted((name for name in pairs if abs(extra[name]) >= _LEAST), key=lambda name: -extra[name])[:_MOST]
+    for name in shown:
         yield _time(name, *pairs[name], total, witness)
-    if told and (rest := [pair for name, pair in pairs.items() if name not in told]):
+    if shown and (rest := [pair for name, pair in pairs.items() if name not in shown]):
         yield _time(ELSE, sum(then for then, _ in rest), sum(now for _, now in rest), total, witness)
 
 

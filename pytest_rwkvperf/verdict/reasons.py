@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _TWO_DIGITS, _THREE_DIGITS = 10, 100
 
-_TOLD_DRIFT = 1e-3
-"""The smallest drift of a log time that is told: less is not seen in the digits that are printed."""
+_SHOWN_DRIFT = 1e-3
+"""The smallest drift of a log time that is shown: less is not seen in the digits that are printed."""
 
 
 def describe(judgement: Judgement, repeat: str = "") -> str:
@@ -52,7 +52,7 @@ def describe(judgement: Judgement, repeat: str = "") -> str:
         lines.append(f"  new    {_rate(judgement.new)}")
     if judgement.old is not None:
         drift = judgement.comparison.drift if judgement.comparison else 0.0
-        now = f", with the machine's drift: {percent_slower(math.exp(-drift))}" if abs(drift) >= _TOLD_DRIFT else ""
+        now = f", with the machine's drift: {percent_slower(math.exp(-drift))}" if abs(drift) >= _SHOWN_DRIFT else ""
         lines.append(f"  old    {_rate(judgement.old)}{now}")
     if (comparison := judgement.comparison) is not None:
         deciding = comparison.deciding

@@ -63,7 +63,7 @@ WITHOUT_AVX512 = {
     "PIP_NO_CACHE_DIR": "1",
     "PIP_NO_BINARY": "llama-cpp-python",
 }
-"""What the build of a twin is told."""
+"""Environment variables for the build of a twin."""
 
 
 class Instructions(WitnessDefaults):

@@ -56,7 +56,7 @@ class Witness(Protocol):
         """What of a workload it counts."""
 
     def build_variables(self, account: str) -> Mapping[str, str]:
-        """What a build of the engine must be told that the witness can count.
+        """Environment variables for a build of the engine whose work the witness can count.
 
         Empty where the engine as it is will do, by its own account of its build.
         """

@@ -71,8 +71,8 @@ class Place:
         if code:
             check_disk(printed, f"{self.label} was built")
             failed = [line.strip() for line in printed.splitlines() if " error: " in line or line.startswith("error")]
-            told = failed[0] if failed else last_lines(printed)
-            raise BuildError(f"{self.label} does not build: {told}\n  everything that was printed: {self.log}")
+            reason = failed[0] if failed else last_lines(printed)
+            raise BuildError(f"{self.label} does not build: {reason}\n  everything that was printed: {self.log}")
         return printed
 
 
@@ -100,7 +100,7 @@ class Builder(Protocol):
         """A folder of the source, and a word that some file in it has since the engine knows RWKV-7."""
 
     def flags(self) -> tuple[str, ...]:
-        """What the build is told, the same for every state: part of the identity, and shown.
+        """The build's options, the same for every state: part of the identity, and shown.
 
         Raises:
             BackendMissingError: this machine has no compiler; the message says how to get one.

@@ -40,7 +40,7 @@ OPTIONS = {
     "CMAKE_BUILD_WITH_INSTALL_RPATH": "ON",
     "CMAKE_INSTALL_RPATH": "@loader_path" if sys.platform == "darwin" else "$ORIGIN",
 }
-"""Only the libraries are compiled; what else a build is told is llama.cpp's own default and CMAKE_ARGS."""
+"""CMake's options for a build of the libraries alone; all others are llama.cpp's defaults and those of CMAKE_ARGS."""
 
 _OPTIONAL = tuple(name for name in OPTIONS if name.startswith("LLAMA_"))
 """Unknown to some revisions, and without effect on the speed there."""
@@ -68,7 +68,7 @@ class LlamaCpp:
         """Configure, compile and copy the libraries; check that llama-cpp-python can call them."""
         options = [flag for flag in self.flags() if flag.startswith("-")]
         ninja = shutil.which("ninja")
-        told = place.run(
+        printed = place.run(
             ["cmake", "-S", place.sources, "-B", place.work, *(("-G", "Ninja") if ninja else ()), *options],
             # A repository above the cache would give its commit to the build.
             environment={"GIT_CEILING_DIRECTORIES": str(place.sources.parent)},
@@ -77,7 +77,7 @@ class LlamaCpp:
         _copy_libraries(place.work / "bin", place.target)
         layout = llama_layout.of_headers(place)
         llama_layout.check(layout, place.target, place.label)
-        return Side(sys.executable, {LIBRARIES: str(place.final)}), _notes(told)
+        return Side(sys.executable, {LIBRARIES: str(place.final)}), _notes(printed)
 
 
 def _cache_options() -> tuple[str, ...]:
@@ -112,9 +112,9 @@ def _copy_libraries(made: Path, target: Path) -> None:
             shutil.copyfile(file, target / file.name)
 
 
-def _notes(told: str) -> tuple[str, ...]:
-    """The options that this revision does not know, as far as they may change the speed."""
-    match = _UNUSED.search(told)
+def _notes(printed: str) -> tuple[str, ...]:
+    """The options that this revision does not know, as far as they may change the speed, by what CMake printed."""
+    match = _UNUSED.search(printed)
     unknown = [name for name in match[1].split() if name not in _OPTIONAL] if match else []
     return (f"this revision does not know {', '.join(unknown)}",) if unknown else ()
 
