@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.engine import Device
     from pytest_rwkvperf.core.work import Reading
     from pytest_rwkvperf.measure.process import Target
-    from pytest_rwkvperf.oracle.checked import DeepCheckCache
+    from pytest_rwkvperf.oracle.deep_checks import DeepCheckCache
     from pytest_rwkvperf.run.discovery import FoundEngine
     from pytest_rwkvperf.run.engines import Engines
     from pytest_rwkvperf.run.folder import Measured, RunFolder

@@ -13,7 +13,7 @@ from pytest_rwkvperf.environments import twins
 from pytest_rwkvperf.environments.builders.llama_cpp import LIBRARIES
 from pytest_rwkvperf.machine import roofline
 from pytest_rwkvperf.measure import process, record
-from pytest_rwkvperf.oracle import checked, expected
+from pytest_rwkvperf.oracle import deep_checks, expected
 from pytest_rwkvperf.run.tested_model import TestedModel
 from pytest_rwkvperf.worker.parent import IMPORT_SECONDS, Worker
 
@@ -40,7 +40,7 @@ class Targets:
 
     def prepare(
         self, case: Case, engine: FoundEngine, device: Device, workloads: Sequence[Workload]
-    ) -> tuple[process.Target, checked.DeepCheckCache]:
+    ) -> tuple[process.Target, deep_checks.DeepCheckCache]:
         """A case in an engine's environment, and where its deep check of the answers is remembered.
 
         Raises:
@@ -48,7 +48,7 @@ class Targets:
         """
         file = self._model.file_of(engine.backend, case.quant)
         model = self._model.model
-        memo = checked.DeepCheckCache(engine.software.identity, file.content_hash, case, device)
+        memo = deep_checks.DeepCheckCache(engine.software.identity, file.content_hash, case, device)
         known = memo.load()
         emulation = engine.backend.emulation(case.quant)
         tools, tells = self._model.tools, engine.backend.tells_logits

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_rwkvperf.oracle import checked
+from pytest_rwkvperf.oracle import deep_checks
 from pytest_rwkvperf.oracle.agreement import Agreement, Deep
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def refused(runs: Runs, fault: str, *options: str) -> str:
 def test_a_long_prompt_of_new_tokens_shows_it_though_the_deep_check_is_remembered(
     fault: str, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checked.DeepCheckCache, "load", lambda _cache: REMEMBERED)
+    monkeypatch.setattr(deep_checks.DeepCheckCache, "load", lambda _cache: REMEMBERED)
     reason = refused(runs, fault)
     assert "a prompt of 48 new tokens in the case's chunks and in other pieces: the logits differ by " in reason
 
@@ -45,7 +45,7 @@ def test_a_long_prompt_of_new_tokens_shows_it_though_the_deep_check_is_remembere
 def test_an_engine_that_becomes_wrong_is_caught_by_what_a_timed_repetition_ended_with(
     fault: str, workload: str, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checked.DeepCheckCache, "load", lambda _cache: REMEMBERED)
+    monkeypatch.setattr(deep_checks.DeepCheckCache, "load", lambda _cache: REMEMBERED)
     assert f"{workload}, timed repetition 3 of a process: relative L2 " in refused(runs, fault)
 
 
@@ -78,7 +78,7 @@ def test_a_right_engine_passes_and_its_record_has_the_answers(runs: Runs) -> Non
 def test_the_sides_of_a_pair_are_checked_too(
     fault: str, workload: str, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checked.DeepCheckCache, "load", lambda _cache: REMEMBERED)
+    monkeypatch.setattr(deep_checks.DeepCheckCache, "load", lambda _cache: REMEMBERED)
     result = runs.measuring(WORKLOADS, "--rwkv-aa", fault=f"{fault}@")
     assert result.ret == 1
     text = " ".join(result.stdout.str().split())

@@ -10,10 +10,10 @@ import pytest
 
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.engine import Device
-from pytest_rwkvperf.oracle import bounds, checked
+from pytest_rwkvperf.oracle import bounds, deep_checks
 from pytest_rwkvperf.oracle.agreement import Agreement, Deep
 from pytest_rwkvperf.oracle.bounds import Bound
-from pytest_rwkvperf.oracle.checked import DeepCheckCache
+from pytest_rwkvperf.oracle.deep_checks import DeepCheckCache
 from tests.unit.building import CASE
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def test_result_holds_for_one_engine_file_quant_device_chunk_and_settings(other:
 def test_changed_rules_repeat_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
     DeepCheckCache(**KEY).store(FOUND)
     with monkeypatch.context() as patch:
-        patch.setattr(checked, "DEPTH", 1200)
+        patch.setattr(deep_checks, "DEPTH", 1200)
         assert DeepCheckCache(**KEY).load() is None
     with monkeypatch.context() as patch:
         patch.setitem(bounds.BOUNDS, ("llama-cpp", "f16"), Bound(1e-4))
