@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_rwkvperf.core.digest import sha256_of
@@ -29,10 +30,7 @@ _TRIES = 5  # in a row without a new byte
 _PAUSE_SECONDS = 1.0
 _TIMEOUT_SECONDS = 30.0
 _BLOCK = 1 << 20
-_NOT_MODIFIED, _PARTIAL, _RANGE_REFUSED, _NOT_FOUND = 304, 206, 416, 404
-_FORBIDDEN = (401, 403)
-_SERVER_ERROR = 500
-_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES})
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES})
 
 
 def download(url: str, target: Path, name: str, progress: Progress) -> Path:
@@ -109,11 +107,11 @@ class _Download:
                     return self._target
                 self._receive(response, answer)
         except urllib.error.HTTPError as error:
-            if error.code == _NOT_MODIFIED:
+            if error.code == HTTPStatus.NOT_MODIFIED:
                 return self._target
             self._raise_for(error.code)
         except (OSError, http.client.HTTPException) as error:
-            if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
                 raise ModelError(
                     f"{self._name} cannot be written to {str(self._part.parent)!r}: {error.strerror}; the part"
                     " received is kept: make room, and run it again"
@@ -143,7 +141,7 @@ class _Download:
     def _answer(self, response: Any) -> _Answer:  # noqa: ANN401 - urllib gives one of several classes
         # ModelScope's CDN sends the file's SHA-256 besides its own ETag; modelscope-hub 0.5 reads it in this order.
         identity = response.headers.get("X-Linked-ETag") or response.headers.get("ETag", "")
-        if response.status == _PARTIAL:
+        if response.status == HTTPStatus.PARTIAL_CONTENT:
             content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
             part = cache.read_json(self._part_note) or {}
             if content_range and int(content_range[1]) == self._received() and part.get("identity") == identity:
@@ -194,13 +192,15 @@ class _Download:
 
     def _raise_for(self, status: int) -> NoReturn:
         """Raise the error for an HTTP status; only a `_BrokenError` is tried again."""
-        if status == _RANGE_REFUSED:
+        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             self._discard()
             raise _BrokenError("the hub has fewer bytes than were fetched")
-        if status >= _SERVER_ERROR:
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise _BrokenError(f"the hub answered with HTTP status {status}")
-        if status == _NOT_FOUND:
+        if status == HTTPStatus.NOT_FOUND:
             raise ModelError(f"{self._name} does not exist on the hub; check the name on the model's page")
-        if status in _FORBIDDEN:
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise ModelError(f"{self._name} is not public; only public files are fetched from this hub")
-        raise ModelError(f"{self._name} could not be fetched: the hub answered with HTTP status {status}")
+        raise ModelError(
+            f"{self._name} could not be fetched: the hub answered with HTTP status {status}; try again later"
+        )
