@@ -36,8 +36,9 @@ def test_what_was_only_judged_is_no_figure_and_still_counts_as_a_machine(tmp_pat
 # proof.py
 
 
-def test_each_step_can_begin_where_a_command_may_run_for_nine_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_step_of_the_proof_fits_into_a_command_of_nine_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(FOLDER))  # it imports its neighbour
     proof = runpy.run_path(str(FOLDER / "proof.py"))
     assert {*proof["SECONDS"]} < {*proof["STEPS"]}
-    assert max(*proof["SECONDS"].values(), proof["OTHER_SECONDS"]) < 9 * 60
+    # The sweeps of batches come after the proof, and compile kernels for minutes.
+    assert max(proof["SECONDS"].get(step, proof["OTHER_SECONDS"]) for step in proof["THE_PROOF"]) < 9 * 60
