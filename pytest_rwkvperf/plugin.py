@@ -18,6 +18,7 @@ from pytest_rwkvperf.run.fixtures import (  # noqa: F401 - pytest finds fixtures
     st_model,
     web_rwkv,
 )
+from pytest_rwkvperf.run.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -37,7 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Read the options; start a session when measuring is on."""
     config.addinivalue_line("markers", "rwkv(quant=[...], workload=[...], tolerance='3%'): what rwkv_perf measures")
     with collection.usage_errors(config):
-        settings = options.read(config)
+        settings = read_settings(config)
     if settings.measuring:
         collection.unwind_on_sigterm(config)
         collection.check_outputs(config, settings)

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from pytest_rwkvperf.bisect.journal import Journal
     from pytest_rwkvperf.core import folders, locks
     from pytest_rwkvperf.environments.build import BUILD_VARIABLES
-    from pytest_rwkvperf.run.options import read_share
+    from pytest_rwkvperf.run.option_values import read_share
 
     confidence = read_share("--confidence=", options.confidence)
     states, backend = _states(options, console)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import CertificateError, OptionError
 from pytest_rwkvperf.core.paths import user_path
-from pytest_rwkvperf.run.options import positive, read_share
+from pytest_rwkvperf.run.option_values import read_number, read_share
 
 if TYPE_CHECKING:
     import argparse
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     from pytest_rwkvperf.certify import plot
 
     plot.check_installed()
-    minutes = 0.0 if options.minutes == "0" else _minutes(options.minutes)
+    minutes = 0.0 if options.minutes == "0" else read_number("--minutes=", options.minutes, float, "60")
     slowdowns = _slowdowns(options.slowdowns)
     path = options.out / f"{_NAME}.json"
     known = _read(path)
@@ -75,14 +75,6 @@ def run(options: argparse.Namespace, console: Console) -> int:
         if (found := _read(path)) is not None and found.trials:
             _publish(found, options.out, console)
     return 0
-
-
-def _minutes(text: str) -> float:
-    try:
-        minutes: float = positive(text, float)
-    except ValueError as error:
-        raise OptionError(f"--minutes={error}; write for example 60") from None
-    return minutes
 
 
 def _slowdowns(text: str) -> list[float]:

@@ -11,7 +11,7 @@ from pytest_rwkvperf.core.errors import RecordError
 from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.reports import figures, terminal_tables
-from pytest_rwkvperf.run.options import read_share
+from pytest_rwkvperf.run.option_values import read_share
 from pytest_rwkvperf.store import exchanged, speeds
 from pytest_rwkvperf.store.record import Record, RecordedCase
 from pytest_rwkvperf.verdict import comparing, speed_ratios

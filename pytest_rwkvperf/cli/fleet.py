@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.cli import merge
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.fleet import cluster
-from pytest_rwkvperf.run.options import positive
+from pytest_rwkvperf.run.option_values import read_number
 
 if TYPE_CHECKING:
+    import argparse
+
     from pytest_rwkvperf.cli.console import Console
 
 HELP = """measure on every machine of a Ray cluster
@@ -26,19 +27,10 @@ PASSES_ON = True
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--address", required=True, help="the cluster's head, or auto on one of its machines")
-    parser.add_argument(
-        "--timeout", type=_seconds, default=3600.0, metavar="SECONDS", help="for each machine; default 3600"
-    )
+    parser.add_argument("--timeout", default="3600", metavar="SECONDS", help="for each machine; default 3600")
     parser.add_argument("--memory", default="0", metavar="SIZE", help="that a machine needs, for example 4G")
     parser.add_argument("--folder", default="", metavar="DIR", help="of tests on each machine; default an empty one")
     merge.add_outputs(parser)
-
-
-def _seconds(text: str) -> float:
-    try:
-        return float(positive(text, float))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{error}; write for example 3600") from None
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -46,7 +38,8 @@ def run(options: argparse.Namespace, console: Console) -> int:
     merge.check_outputs(options)
     if not any(option.startswith("--rwkv-backend") for option in options.passed_on):
         raise OptionError("no engine is chosen; add -- --rwkv-backend=all")
-    demands = cluster.Demands(options.timeout, cluster.memory_bytes(options.memory))
+    seconds = read_number("--timeout=", options.timeout, float, "3600")
+    demands = cluster.Demands(seconds, cluster.memory_bytes(options.memory))
     with cluster.Cluster(options.address) as nodes:
         merged = nodes.run(options.passed_on, options.folder, demands, console.progress)
     return merge.finish(merged, options, console)

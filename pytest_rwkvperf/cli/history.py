@@ -16,7 +16,7 @@ from pytest_rwkvperf.core.text import counted
 from pytest_rwkvperf.history import page, spool, trends
 from pytest_rwkvperf.history.address import parse
 from pytest_rwkvperf.reports import report_files
-from pytest_rwkvperf.run.options import read_share
+from pytest_rwkvperf.run.option_values import read_share
 from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:

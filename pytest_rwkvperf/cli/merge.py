@@ -11,7 +11,7 @@ from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.core.text import printable
 from pytest_rwkvperf.fleet import fleet_report, merge
 from pytest_rwkvperf.reports import pages, report_files
-from pytest_rwkvperf.run.options import read_save
+from pytest_rwkvperf.run.option_values import read_save
 
 if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console

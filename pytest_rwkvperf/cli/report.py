@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.reports import formats, report_files
-from pytest_rwkvperf.run.options import read_share
+from pytest_rwkvperf.run.option_values import read_share
 from pytest_rwkvperf.store import record
 from pytest_rwkvperf.verdict import comparing
 

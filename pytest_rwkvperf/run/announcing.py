@@ -16,8 +16,8 @@ from pytest_rwkvperf.run import invariants
 from pytest_rwkvperf.stats.paired import MIN_PAIRS
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.session import Session
+    from pytest_rwkvperf.run.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

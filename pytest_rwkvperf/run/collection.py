@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Item, Question
     from pytest_rwkvperf.core.invariants import InvariantQuestion
     from pytest_rwkvperf.run.discovery import MissingEngine
-    from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.progress import Progress
     from pytest_rwkvperf.run.selection import Request
     from pytest_rwkvperf.run.session import Session
+    from pytest_rwkvperf.run.settings import Settings
 
 XdistNode = Any
 """xdist's WorkerController; typed loosely because xdist is optional."""

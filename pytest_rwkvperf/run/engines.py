@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Case, Item
     from pytest_rwkvperf.core.engine import Backend, Device
     from pytest_rwkvperf.core.software import Software
-    from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.progress import Progress
+    from pytest_rwkvperf.run.settings import Settings
     from pytest_rwkvperf.run.tested_model import TestedModel
     from pytest_rwkvperf.store.recipe import Recipe
 

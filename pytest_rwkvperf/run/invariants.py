@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.cases import Case
     from pytest_rwkvperf.core.invariants import InvariantQuestion, Lengths
-    from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.selection import Request
     from pytest_rwkvperf.run.session import Session
+    from pytest_rwkvperf.run.settings import Settings
     from pytest_rwkvperf.verdict.invariants import JudgedInvariant
 
 Parameter = tuple["Case", Invariant]

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_rwkvperf.core.cases import Case, Item
-    from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.session import Session
+    from pytest_rwkvperf.run.settings import Settings
     from pytest_rwkvperf.verdict.invariants import JudgedInvariant
     from pytest_rwkvperf.verdict.judged import Judgement
 
@@ -57,7 +57,7 @@ def of_run(
         seconds=round(elapsed.total_seconds(), 3),
         project_version=__version__,
         command=tuple(safe(without_passwords(str(argument))) for argument in config.invocation_params.args),
-        options={name: safe(without_passwords(value), keep="\n") for name, value in options.values(config).items()},
+        options={name: safe(without_passwords(text), keep="\n") for name, text in options.texts(config).items()},
         exit_status=int(pytest_session.exitstatus),
         fingerprint=fingerprint.read(),
         system=system.read(),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.measure.record import CaseRecord
     from pytest_rwkvperf.run.folder import RunFolder
-    from pytest_rwkvperf.run.options import Settings
+    from pytest_rwkvperf.run.settings import Settings
     from pytest_rwkvperf.store.baseline import StoredCase
     from pytest_rwkvperf.verdict.judged import Judgement
 

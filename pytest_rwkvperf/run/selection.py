@@ -13,7 +13,8 @@ from pytest_rwkvperf.core.engine_settings import Setting, in_words
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.text import counted, did_you_mean
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine
-from pytest_rwkvperf.run.options import EVERY, MAX_NUMBER, read_share
+from pytest_rwkvperf.run.option_values import MAX_NUMBER, read_share
+from pytest_rwkvperf.run.settings import EVERY
 from pytest_rwkvperf.worker import native
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import ProtocolName, Question
     from pytest_rwkvperf.core.engine import Backend, Device
     from pytest_rwkvperf.core.invariants import InvariantQuestion
-    from pytest_rwkvperf.run.options import Settings
+    from pytest_rwkvperf.run.settings import Settings
 
 DEFAULT_WORKLOADS = ("pp512", "tg128")
 """llama-bench's defaults, which the guide's reports show."""

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.invariants import InvariantQuestion
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
     from pytest_rwkvperf.run.discovery import FoundEngine
-    from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.progress import Progress
+    from pytest_rwkvperf.run.settings import Settings
     from pytest_rwkvperf.verdict.judged import Judgement, Reference
 
 

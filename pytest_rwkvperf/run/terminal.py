@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.result import KeptNoise, RunResult, Saved
+    from pytest_rwkvperf.run.settings import Settings
     from pytest_rwkvperf.stats.verdicts import Verdict
     from pytest_rwkvperf.store.record import Record, RecordedCase
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.invariants import InvariantQuestion
     from pytest_rwkvperf.measure.record import CaseRecord, Pairing
     from pytest_rwkvperf.run.engines import Engines
-    from pytest_rwkvperf.run.options import Settings
+    from pytest_rwkvperf.run.settings import Settings
     from pytest_rwkvperf.verdict.invariants import JudgedInvariant
     from pytest_rwkvperf.verdict.judged import Judgement
 

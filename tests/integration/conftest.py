@@ -32,13 +32,13 @@ THREADS = 1
 QUICK = """
 import pytest
 from pytest_rwkvperf.measure import sampling
-from pytest_rwkvperf.run import options
+from pytest_rwkvperf.run import settings
 
 patch = pytest.MonkeyPatch()
 patch.setattr(sampling, "WARMUP_SECONDS", 0.05)
 patch.setattr(sampling, "WARMUP_LIMIT_SECONDS", 0.5)
 patch.setattr(sampling, "PROCESS_SECONDS", 0.05)
-patch.setattr(options, "CHEAP", ())  # a witness that a test wants is named
+patch.setattr(settings, "CHEAP", ())  # a witness that a test wants is named
 """
 """A conftest.py for runs with real engines."""
 

@@ -18,7 +18,7 @@ from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.measure.record import CaseRecord, ModelFacts, ProcessRun
 from pytest_rwkvperf.oracle.agreement import Agreement, Short
 from pytest_rwkvperf.run import recording
-from pytest_rwkvperf.run.options import Settings
+from pytest_rwkvperf.run.settings import Settings
 from pytest_rwkvperf.stats.estimates import Rate
 from pytest_rwkvperf.stats.verdicts import Comparison, Verdict
 from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem

@@ -14,7 +14,7 @@ import yaml
 
 from pytest_rwkvperf.cli import main
 from pytest_rwkvperf.environments import sources
-from pytest_rwkvperf.run import options
+from pytest_rwkvperf.run.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def test_every_option_in_a_template_is_understood(name: str, count: int, pyteste
     for run in runs:
         arguments = shlex.split(run.replace("\\\n", " ").replace("$SAVE", "append"))
         config = pytester.parseconfig(*arguments[arguments.index("pytest") + 1 :])
-        settings = options.read(config)
+        settings = read_settings(config)
         assert settings.reports
         # A gate that asks for `all` fails for ever on an engine that the template does not install.
         assert f"pytest-rwkvperf[{settings.backend}]" in text
@@ -67,7 +67,7 @@ def test_the_engines_template_compares_two_commits(pytester: pytest.Pytester) ->
     asked = main.parser().parse_args(arguments[:at])
     assert sources.in_repository(asked.old, asked.repo) == f".@{'a' * 40}"
     assert sources.in_repository(asked.new, asked.repo) == f".@{'b' * 40}"
-    assert options.read(pytester.parseconfig(*arguments[at + 1 :])).reports
+    assert read_settings(pytester.parseconfig(*arguments[at + 1 :])).reports
 
 
 def test_releases_are_published_without_a_stored_token() -> None:

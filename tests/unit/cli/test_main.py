@@ -245,7 +245,7 @@ def test_the_format_follows_from_the_suffix(name: str, kind: str) -> None:
 def test_an_invalid_fleet_timeout_is_refused(seconds: str, run: Run) -> None:
     status, _, err = run("fleet", "--address=auto", f"--timeout={seconds}", "--", "--rwkv-backend=all")
     assert status == 2
-    assert f"--timeout: '{seconds}' is not a number above 0 and up to 9999999" in err
+    assert f"--timeout='{seconds}' is not a number above 0 and up to 9999999" in err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there SIGTERM ends a process without a word")

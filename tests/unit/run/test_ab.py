@@ -10,12 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
+import pytest_rwkvperf
 from pytest_rwkvperf.backends import llama_cpp
 from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.environments.references import Reference
 from pytest_rwkvperf.measure.record import Pairing
-from pytest_rwkvperf.run import options
+from pytest_rwkvperf.run.settings import Settings, read_settings
 from pytest_rwkvperf.stats.verdicts import ALPHA
 from pytest_rwkvperf.verdict.judged import from_json, to_json
 from pytest_rwkvperf.verdict.judgement import judge_pairs
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the other inter
 
 
 def test_a_python_below_3_10_is_told_what_a_worker_needs(tmp_path: Path) -> None:
-    bootstrap = Path(options.__file__).parent.parent / "worker" / "bootstrap.py"
+    bootstrap = Path(pytest_rwkvperf.__file__).parent / "worker" / "bootstrap.py"
     old = tmp_path / "old.py"
     text = bootstrap.read_text(encoding="utf-8").replace("sys.version_info", "(3, 9)")
     old.write_text(text, encoding="utf-8")
@@ -48,8 +49,8 @@ def test_a_binding_without_llama_version_can_be_the_old_side(monkeypatch: pytest
 # Options
 
 
-def read(pytester: pytest.Pytester, *arguments: str) -> options.Settings:
-    return options.read(pytester.parseconfig(*arguments))
+def read(pytester: pytest.Pytester, *arguments: str) -> Settings:
+    return read_settings(pytester.parseconfig(*arguments))
 
 
 def test_aa_is_ab_with_this_interpreter(pytester: pytest.Pytester) -> None:
@@ -137,7 +138,7 @@ def test_equal_versions_are_mentioned() -> None:
 def test_a_worker_imports_only_the_standard_library_and_numpy() -> None:
     """Without its site-packages, and with a NumPy that is an empty module; a `.pth` is looked at without NumPy too."""
     script = (
-        f"import sys, types; sys.path.insert(0, {str(Path(options.__file__).parents[2])!r})\n"
+        f"import sys, types; sys.path.insert(0, {str(Path(pytest_rwkvperf.__file__).parents[1])!r})\n"
         "import pytest_rwkvperf.models.pth_check, pytest_rwkvperf.backends.registry as registry\n"
         "import pytest_rwkvperf.worker.child\n"
         "for name in ('rwkv', 'llama-cpp', 'web-rwkv'): registry.load(registry.BUILT_IN[name])\n"

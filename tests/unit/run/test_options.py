@@ -18,12 +18,12 @@ from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.environments.references import Reference
 from pytest_rwkvperf.reports.formats import ReportRequest
 from pytest_rwkvperf.run import options
+from pytest_rwkvperf.run.option_values import read_share
+from pytest_rwkvperf.run.settings import Settings, read_sets, read_settings
 from tests.unit.building import SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from pytest_rwkvperf.run.options import Settings
 
 ROOT = Path("root")
 WORDS = st.lists(st.sampled_from(["fp32", "q8_0", "int8@31", "nf4"]), unique=True)
@@ -52,7 +52,7 @@ def _as_pytest_gives_it(option: options.Option, text: str | None) -> str | list[
 
 def read(**command_line: str) -> Settings:
     named = {name.replace("_", "-"): value for name, value in command_line.items()}
-    return options.read(cast("pytest.Config", Given(named, {})))
+    return read_settings(cast("pytest.Config", Given(named, {})))
 
 
 # Where a value comes from: pytest's own parser and ini file
@@ -61,7 +61,7 @@ def read(**command_line: str) -> Settings:
 def test_defaults_measure_nothing(
     pytester: pytest.Pytester,
 ) -> None:
-    settings = options.read(pytester.parseconfig())
+    settings = read_settings(pytester.parseconfig())
     assert not settings.measuring
     assert settings == replace(SETTINGS, baseline_dir=pytester.path / "baselines")
 
@@ -101,7 +101,7 @@ INI = {
 
 def test_every_option_has_an_ini_twin(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\n" + "\n".join(f"{name} = {value}" for name, value in INI.items()))
-    assert options.read(pytester.parseconfig()) == options.Settings(
+    assert read_settings(pytester.parseconfig()) == Settings(
         backend="rwkv",
         model="from ini.pth",
         quants=("fp32",),
@@ -170,7 +170,7 @@ def test_the_command_line_overrides_the_ini_file(pytester: pytest.Pytester) -> N
     pytester.makeini("[pytest]\n" + "\n".join(f"{name} = {value}" for name, value in INI.items()))
     flags = [f"{flag}={value}" for flag, (value, _, _) in COMMAND_LINE.items()]
     places = ("--rwkv-baseline-dir=elsewhere", "--rwkv-report=other.json", "--rwkv-keep-wheels=others")
-    settings = options.read(pytester.parseconfig(*flags, *places))
+    settings = read_settings(pytester.parseconfig(*flags, *places))
     for flag, (_, field, expected) in COMMAND_LINE.items():
         assert getattr(settings, field) == expected, flag
     assert settings.quants_by_backend == {"rwkv": ("bf16", "fp16")}
@@ -182,16 +182,16 @@ def test_the_command_line_overrides_the_ini_file(pytester: pytest.Pytester) -> N
 
 def test_an_empty_option_overrides_the_ini_file(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nrwkv_backend = all\nrwkv_strict = skip\n")
-    settings = options.read(pytester.parseconfig("--rwkv-backend=", "--rwkv-strict="))
+    settings = read_settings(pytester.parseconfig("--rwkv-backend=", "--rwkv-strict="))
     assert not settings.measuring
     assert settings.strict == frozenset()
 
 
 def test_an_empty_backend_is_refused_unless_it_overrides_one(pytester: pytest.Pytester) -> None:
     with pytest.raises(OptionError, match="--rwkv-backend is empty; name engines or write all"):
-        options.read(pytester.parseconfig("--rwkv-backend="))
+        read_settings(pytester.parseconfig("--rwkv-backend="))
     pytester.makeini("[pytest]\naddopts = --rwkv-backend=all\n")
-    assert not options.read(pytester.parseconfig("--rwkv-backend=")).measuring, "it overrules these"
+    assert not read_settings(pytester.parseconfig("--rwkv-backend=")).measuring, "it overrules these"
 
 
 def test_an_ini_files_model_path_is_relative_to_the_ini_file(
@@ -200,10 +200,10 @@ def test_an_ini_files_model_path_is_relative_to_the_ini_file(
     pytester.makeini("[pytest]\nrwkv_model = models/x.gguf\n")
     below = pytester.mkdir("models")
     (below / "x.gguf").touch()
-    assert options.read(pytester.parseconfig()).model == "models/x.gguf"
+    assert read_settings(pytester.parseconfig()).model == "models/x.gguf"
     monkeypatch.chdir(below)
-    assert options.read(pytester.parseconfig()).model == str(below / "x.gguf")
-    assert options.read(pytester.parseconfig("--rwkv-model=x.gguf")).model == "x.gguf"
+    assert read_settings(pytester.parseconfig()).model == str(below / "x.gguf")
+    assert read_settings(pytester.parseconfig("--rwkv-model=x.gguf")).model == "x.gguf"
 
 
 def test_an_ini_files_model_path_too_long_for_the_system_is_kept(
@@ -212,11 +212,11 @@ def test_an_ini_files_model_path_too_long_for_the_system_is_kept(
     name = f"{'x' * 5000}.gguf"
     pytester.makeini(f"[pytest]\nrwkv_model = {name}\n")
     monkeypatch.chdir(pytester.mkdir("below"))
-    assert options.read(pytester.parseconfig()).model == name
+    assert read_settings(pytester.parseconfig()).model == name
 
 
 def test_options_without_a_value(pytester: pytest.Pytester) -> None:
-    settings = options.read(pytester.parseconfig("--rwkv-save-baseline", "--rwkv-strict"))
+    settings = read_settings(pytester.parseconfig("--rwkv-save-baseline", "--rwkv-strict"))
     assert settings.save == "append"
     assert settings.strict == {"skip", "no-baseline", "inconclusive", "more-work"}
 
@@ -282,15 +282,15 @@ def test_quants_without_a_backend_and_backends_without_quants_are_refused(text: 
     [("5%", 0.05), ("2.5 %", 0.025), ("0.05", 0.05), (".05", 0.05), (" 99.9% ", 0.999), ("0.01%", 0.0001)],
 )
 def test_a_share_is_parsed(text: str, expected: float) -> None:
-    assert options.read_share("--rwkv-tolerance=", text) == pytest.approx(expected)
+    assert read_share("--rwkv-tolerance=", text) == pytest.approx(expected)
 
 
 @given(st.floats(1e-6, 0.999999))
 def test_percent_and_fraction_mean_the_same(value: float) -> None:
     decimal = f"{value:.12f}"
-    assert options.read_share("--rwkv-tolerance=", decimal) == float(decimal)
+    assert read_share("--rwkv-tolerance=", decimal) == float(decimal)
     percent = f"{value * 100:.10f} %"
-    assert options.read_share("--rwkv-tolerance=", percent) == pytest.approx(value, rel=1e-5)
+    assert read_share("--rwkv-tolerance=", percent) == pytest.approx(value, rel=1e-5)
 
 
 NO_SHARE = [
@@ -310,7 +310,7 @@ def test_an_invalid_share_is_refused(option: str, text: str) -> None:
 @given(st.text())
 def test_every_text_is_a_share_between_0_and_1_or_refused(text: str) -> None:
     with suppress(OptionError):  # and nothing else
-        assert 0 < options.read_share("--rwkv-tolerance=", text) < 1
+        assert 0 < read_share("--rwkv-tolerance=", text) < 1
 
 
 # Numbers and choices
@@ -368,7 +368,7 @@ def test_several_reports_are_relative_to_the_callers_folder(pytester: pytest.Pyt
     pytester.makeini("[pytest]")
     pytester.chdir()
     config = pytester.parseconfig("--rwkv-report=a.json", f"--rwkv-report=json:{folder}/b.txt")
-    assert options.read(config).reports == (
+    assert read_settings(config).reports == (
         ReportRequest("json", pytester.path / "a.json"),
         ReportRequest("json", folder / "b.txt"),
     )
@@ -409,13 +409,13 @@ def test_an_unknown_report_format_is_refused(text: str, hint: str) -> None:
 def test_settings_of_engines_may_be_repeated_in_every_form(pytester: pytest.Pytester) -> None:
     given = ["--rwkv-set=llama-cpp.ubatch=8,64", "--rwkv-set", "web-rwkv.chunk=32", "--rwkv-set=llama-cpp.mmap=off"]
     expected = {"llama-cpp": {"ubatch": ("8", "64"), "mmap": ("off",)}, "web-rwkv": {"chunk": ("32",)}}
-    assert options.read(pytester.parseconfig(*given)).settings_by_backend == expected
+    assert read_settings(pytester.parseconfig(*given)).settings_by_backend == expected
     pytester.makeini("[pytest]\nrwkv_set =\n  llama-cpp.ubatch=8,64\n  web-rwkv.chunk=32\n  llama-cpp.mmap=off\n")
-    assert options.read(pytester.parseconfig()).settings_by_backend == expected
+    assert read_settings(pytester.parseconfig()).settings_by_backend == expected
 
 
 def test_a_setting_named_twice_has_all_values_once() -> None:
-    assert options.read_sets(["a.b=1, 2", "", " a.b = 2,3 ", "x.y.z=p q"]) == {
+    assert read_sets(["a.b=1, 2", "", " a.b = 2,3 ", "x.y.z=p q"]) == {
         "a": {"b": ("1", "2", "3")},
         "x.y": {"z": ("p q",)},
     }
@@ -424,12 +424,12 @@ def test_a_setting_named_twice_has_all_values_once() -> None:
 @pytest.mark.parametrize("text", ["llama-cpp", "ubatch=8", ".ubatch=8", "llama-cpp.=8", "llama-cpp.ubatch", "a.b=,"])
 def test_a_setting_without_backend_name_or_value_is_refused(text: str) -> None:
     with pytest.raises(OptionError, match=r"is not understood; write for example llama-cpp.ubatch=128,512"):
-        options.read_sets([text])
+        read_sets([text])
 
 
 def test_two_lines_of_an_ini_file_are_two_reports(pytester: pytest.Pytester) -> None:
     pytester.makeini("[pytest]\nrwkv_report =\n    a.json\n    json:b\n")
-    wanted = options.read(pytester.parseconfig()).reports
+    wanted = read_settings(pytester.parseconfig()).reports
     assert wanted == (ReportRequest("json", pytester.path / "a.json"), ReportRequest("json", pytester.path / "b"))
 
 
@@ -465,7 +465,7 @@ def test_toml_may_hold_lists_numbers_and_truth_values(
 ) -> None:
     monkeypatch.setenv("HOME", str(pytester.path / "home"))
     pytester.makepyprojecttoml(f"[{table}]" + TOML.format(backend=backend, threads=threads))
-    settings = options.read(pytester.parseconfig())
+    settings = read_settings(pytester.parseconfig())
     assert settings == replace(
         SETTINGS,
         backend="llama-cpp,rwkv",
@@ -501,7 +501,7 @@ def test_a_text_and_a_list_are_read_alike_in_every_table(
     pytester: pytest.Pytester, name: str, head: str, line: str
 ) -> None:
     (pytester.path / name).write_text(f"{head}rwkv_quant {line}\nrwkv_strict = true\nrwkv_report = 'a.json'\n")
-    settings = options.read(pytester.parseconfig(*(["-c", name] if name == "own.toml" else [])))
+    settings = read_settings(pytester.parseconfig(*(["-c", name] if name == "own.toml" else [])))
     assert settings.quants == ("f16", "q8_0")
     assert settings.strict == frozenset(options.STRICTNESS)
     assert [report.path.name for report in settings.reports] == ["a.json"]
@@ -516,13 +516,13 @@ def test_a_list_where_one_value_is_meant_is_refused(
 ) -> None:
     pytester.makepyprojecttoml(f"[{table}]\nrwkv_model = {value}")
     with pytest.raises(OptionError, match=f"rwkv_model takes one value, not {found}"):
-        options.read(pytester.parseconfig())
+        read_settings(pytester.parseconfig())
 
 
 def test_a_table_is_refused_with_the_form(pytester: pytest.Pytester) -> None:
     pytester.makepyprojecttoml("[tool.pytest]\nrwkv_quant = {f16 = 1}")
     with pytest.raises(OptionError, match=r"rwkv_quant takes a list, or one text with commas .*, not a table with f16"):
-        options.read(pytester.parseconfig())
+        read_settings(pytester.parseconfig())
 
 
 @pytest.mark.parametrize(
@@ -540,7 +540,7 @@ def test_a_tilde_is_the_home_on_the_command_line_and_in_the_ini_file(
     expected = pytester.path / "home" / "x.json"
     assert value(read(**{option: "~/x.json"})) == expected
     pytester.makeini(f"[pytest]\nrwkv_{option} = ~/x.json")
-    assert value(options.read(pytester.parseconfig())) == expected
+    assert value(read_settings(pytester.parseconfig())) == expected
     with pytest.raises(OptionError, match=rf"--rwkv-{option.replace('_', '-')}='~nobody-at-all/x.json' is no usable"):
         read(**{option: "~nobody-at-all/x.json"})
 
@@ -553,7 +553,7 @@ def test_a_truth_value_means_the_option_without_a_value(
     strict = {"append": frozenset(options.STRICTNESS), "no": frozenset[str](), "replace": {"skip"}}[save]
     text = "['skip']" if save == "replace" else value
     pytester.makepyprojecttoml(f"[{table}]\nrwkv_save_baseline = {value}\nrwkv_strict = {text}")
-    settings = options.read(pytester.parseconfig())
+    settings = read_settings(pytester.parseconfig())
     assert (settings.save, settings.strict) == (save, strict)
 
 

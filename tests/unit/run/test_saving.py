@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.measure.record import CaseRecord
-    from pytest_rwkvperf.run.options import Settings
     from pytest_rwkvperf.run.result import Saved
+    from pytest_rwkvperf.run.settings import Settings
 
 CROWDED = 0.45
 SOUND = make_record(make_run(pp16=[10**7] * 3))

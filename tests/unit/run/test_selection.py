@@ -34,7 +34,7 @@ from pytest_rwkvperf.run.selection import (
 from tests.unit.building import SETTINGS
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.run.options import Settings
+    from pytest_rwkvperf.run.settings import Settings
 
 CPU = Device("cpu", "CPU", "cpu")
 GPU = Device("cuda:0", "NVIDIA H200", "gpu")

@@ -17,7 +17,7 @@ from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 from tests.unit.building import CASE, make_record, make_run, recorded, report_record, throttled, with_verdict
 
 if TYPE_CHECKING:
-    from pytest_rwkvperf.run.options import Settings
+    from pytest_rwkvperf.run.settings import Settings
     from pytest_rwkvperf.stats.verdicts import Verdict
 
 MEASURED = make_record(make_run(pp16=(40_000_000,)))
