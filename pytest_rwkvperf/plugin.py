@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_rwkvperf.run import collection, hookspecs, options
+from pytest_rwkvperf.run import collection, hookspecs, options, xdist
 from pytest_rwkvperf.run.fixtures import (  # noqa: F401 - pytest finds fixtures in the plugin's namespace
     SESSION,
     gguf_model,
@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
         from pytest_rwkvperf.run.session import Session
 
         with collection.usage_errors(config):
-            config.stash[SESSION] = Session(settings, collection.progress(config), collection.shared_folder(config))
+            config.stash[SESSION] = Session(settings, collection.progress(config), xdist.shared_folder(config))
         finish.gather(config)
 
 
@@ -61,23 +61,23 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_configure_node(node: collection.XdistNode) -> None:
+def pytest_configure_node(node: xdist.XdistNode) -> None:
     """Tell an xdist worker where the run's records are."""
     if (session := node.config.stash.get(SESSION, None)) is not None:
-        collection.share_folder(node, session)
+        xdist.share_folder(node, session)
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: collection.XdistNode) -> None:
+def pytest_testnodedown(node: xdist.XdistNode) -> None:
     """Make an xdist worker's usage error the run's."""
-    collection.relay_usage_error(node)
+    xdist.relay_usage_error(node)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:  # noqa: ANN401 - xdist is optional
     """Under `-n`, measure several devices at the same time."""
     session = config.stash.get(SESSION, None)
-    return None if session is None else collection.scheduler(config, log, session)
+    return None if session is None else xdist.scheduler(config, log, session)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -85,7 +85,9 @@ def pytest_collection(session: pytest.Session) -> None:
     """Ask the engines before collecting, so that a wrong option is a usage error."""
     config = session.config
     if SESSION in config.stash and not config.pluginmanager.hasplugin("dsession"):
-        collection.name_suites_tests(config)
+        from pytest_rwkvperf.run import shipped_suite
+
+        shipped_suite.take_names(config)
         with collection.usage_errors(config):
             config.stash[SESSION].prepare()
 
@@ -95,16 +97,12 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class) -> Genera
     """Leave out what the markers on a test's other parameters do not ask for."""
     made = yield
     session = collector.config.stash.get(SESSION, None)
-    return made if session is None or not isinstance(made, list) else collection.without_unasked(session, made)
+    return made if session is None or not isinstance(made, list) else collection.select_by_markers(session, made)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrize `rwkv_perf` over its items, `rwkv_invariant` over the cases' invariants."""
-    session = metafunc.config.stash.get(SESSION, None)
-    if "rwkv_perf" in metafunc.fixturenames:
-        collection.parametrize(metafunc, session)
-    if "rwkv_invariant" in metafunc.fixturenames:
-        collection.parametrize_invariants(metafunc, session)
+    collection.parametrize(metafunc, metafunc.config.stash.get(SESSION, None))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -121,7 +119,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Fix what is measured."""
     pytest_session, config = session, session.config
     if SESSION in config.stash:
-        collection.hide_benchmarks(config)
+        from pytest_rwkvperf.run import benchmarked
+
+        benchmarked.hide_fixture(config)
         with collection.usage_errors(config):
             measuring, items = config.stash[SESSION], pytest_session.items
             measuring.select(collection.questions(measuring, items), collection.invariant_questions(measuring, items))

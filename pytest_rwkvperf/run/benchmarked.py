@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pytest_rwkvperf.measure.measurement import Measurement
 
 _ASKING = tuple(
@@ -25,6 +27,34 @@ _ASKING = tuple(
     )
 )
 """The options of pytest-benchmark, or their beginnings, that ask for its table, its files or its comparison."""
+
+
+_FIXTURE = "benchmark"
+"""The fixture by which pytest-benchmark knows what --benchmark-only leaves."""
+
+_SHOWN: pytest.StashKey[list[list[str]]] = pytest.StashKey()
+"""On the config, until collection ends: the lists of fixtures to which pytest-benchmark's was added."""
+
+
+def show_fixture(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
+    """Under --benchmark-only, add pytest-benchmark's fixture to those of our tests until `hide_fixture`.
+
+    They ask for it only while they run, when there are samples to give it.
+    """
+    if not config.getoption("benchmark_only", default=False):
+        return
+    measuring = (item for item in items if isinstance(item, pytest.Function) and "rwkv_perf" in item.fixturenames)
+    # The tests of one function share their list.
+    lists = {id(item.fixturenames): item.fixturenames for item in measuring if _FIXTURE not in item.fixturenames}
+    config.stash[_SHOWN] = [*lists.values()]
+    for names in config.stash[_SHOWN]:
+        names.append(_FIXTURE)
+
+
+def hide_fixture(config: pytest.Config) -> None:
+    """Take back what `show_fixture` did."""
+    for names in config.stash.get(_SHOWN, []):
+        names.remove(_FIXTURE)
 
 
 class RecordedClock:
@@ -70,8 +100,8 @@ def is_asked(config: pytest.Config) -> bool:
 
 def name_item(request: pytest.FixtureRequest, item_id: str) -> None:
     """Where a test uses `benchmark` itself, give it the item's id as a parameter: its JSON has no form for an Item."""
-    if "benchmark" in request.node.fixturenames and request.config.pluginmanager.hasplugin("benchmark"):
-        _name(request.getfixturevalue("benchmark"), item_id)
+    if _FIXTURE in request.node.fixturenames and request.config.pluginmanager.hasplugin("benchmark"):
+        _name(request.getfixturevalue(_FIXTURE), item_id)
 
 
 def _name(benchmark: Any, item_id: str) -> None:  # noqa: ANN401 - pytest-benchmark has no types
@@ -83,10 +113,10 @@ def publish(request: pytest.FixtureRequest, measurement: Measurement, item_id: s
 
     Do nothing unless the run asks for it, or if the test uses the fixture itself: it works only once.
     """
-    if "benchmark" in request.node.fixturenames or not is_asked(request.config):
+    if _FIXTURE in request.node.fixturenames or not is_asked(request.config):
         return
     request.node.add_marker(_marker(str(measurement.workload)))
-    benchmark = request.getfixturevalue("benchmark")
+    benchmark = request.getfixturevalue(_FIXTURE)
     _name(benchmark, item_id)
     times = iter([sample.nanoseconds / 1e9 for row in measurement.samples for sample in row])
     case = measurement.record.case

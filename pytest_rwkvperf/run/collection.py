@@ -1,12 +1,9 @@
-"""What the hooks do until tests run: check the options, parametrize, deselect, add the shipped suite, announce."""
+"""What the hooks do until tests run: check the options, parametrize, deselect, fix what each test asks."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from importlib import import_module
-from os.path import normpath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,18 +22,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.run.session import Session
     from pytest_rwkvperf.run.settings import Settings
 
-XdistNode = Any
-"""xdist's WorkerController; typed loosely because xdist is optional."""
-
 UNWINDING_SECONDS = 30.0
 """A SIGTERM this soon after Ctrl-C is ignored. Ending workers and writing reports takes far less. After that we
 assume that a test caught the KeyboardInterrupt."""
-
-_SUITE_MODULE = "pytest_rwkvperf.suite.test_throughput"
-_INVARIANTS_MODULE = "pytest_rwkvperf.suite.test_invariants"
-
-SUITE = "rwkvperf"
-"""The name of the shipped suite: the first part of its tests' ids, and a path below the rootdir that need not exist."""
 
 _MARKER = "rwkv"
 
@@ -45,15 +33,6 @@ _PARAMETER_SET = type(pytest.param())
 _MISTAKES: pytest.StashKey[list[str]] = pytest.StashKey()
 """On the config: wrong markers and fixtures of tests, until collection ends. Raised earlier, they would be collection
 errors and no usage error."""
-
-_SUITE_IDS: pytest.StashKey[list[str]] = pytest.StashKey()
-"""On the config: the ids of the shipped suite's tests that the command line names."""
-
-_SHOWN: pytest.StashKey[list[list[str]]] = pytest.StashKey()
-"""On the config, until collection ends: the lists of fixtures to which pytest-benchmark's was added."""
-
-_BENCHMARK = "benchmark"
-"""The fixture by which pytest-benchmark knows what --benchmark-only leaves."""
 
 
 @contextmanager
@@ -100,68 +79,65 @@ def check_outputs(config: pytest.Config, settings: Settings) -> None:
             address.parse(settings.history, config.rootpath)
 
 
-def relay_usage_error(node: XdistNode) -> None:
-    """Raise an xdist worker's usage error in the controller."""
-    if message := getattr(node, "workeroutput", {}).get(PROPERTY):
-        raise pytest.UsageError(message)
-
-
-def shared_folder(config: pytest.Config) -> Path | None:
-    """The run's folder as the xdist controller made it; None outside an xdist worker."""
-    folder = getattr(config, "workerinput", {}).get(PROPERTY)
-    return None if folder is None else Path(folder)
-
-
-def share_folder(node: XdistNode, session: Session) -> None:
-    """Tell an xdist worker about the run's folder, and show from now on what it says there."""
-    node.workerinput[PROPERTY] = str(session.folder.path)
-    session.relay.start()
-
-
 def progress(config: pytest.Config) -> Progress:
     """What shows this process's progress: on the terminal, or from an xdist worker through the run's folder."""
     from pytest_rwkvperf.run.folder import RunFolder
     from pytest_rwkvperf.run.progress import Progress
+    from pytest_rwkvperf.run.xdist import shared_folder
 
     shared = shared_folder(config)
     return Progress(config, None if shared is None else RunFolder(shared).say)
 
 
 def parametrize(metafunc: pytest.Metafunc, session: Session | None) -> None:
-    """Give `rwkv_perf` its items; where markers stand on other parameters, all that any of them asks for."""
-    parameters: list[Any] = [None]
-    if session is not None:
-        from pytest_rwkvperf.run.selection import read_markers
+    """Give the fixtures that measure what they measure: `rwkv_perf` its items, `rwkv_invariant` the cases' invariants.
 
-        only, own = _only(metafunc.fixturenames), [*metafunc.definition.iter_markers(_MARKER)]
-        try:
-            found = {
-                item: None
-                for marks in _parameters_marks(metafunc)
-                for item in session.engines.items(read_markers([*marks, *own]), only)
-            }
-            parameters = [*found] or [None]
-        except RwkvPerfError as error:
-            _note_mistake(metafunc.config, f"{metafunc.definition.nodeid}: {error}")
-    ids = ["off"] if parameters == [None] else _ids(parameters)
-    metafunc.parametrize("rwkv_perf", parameters, ids=ids, indirect=True)
+    A fixture with nothing to measure gets the single parameter None, with the id `off`.
+    """
+    for fixture, parameters_of in (("rwkv_perf", _items), ("rwkv_invariant", _invariants)):
+        if fixture not in metafunc.fixturenames:
+            continue
+        found: dict[Any, str] = {}
+        if session is not None:
+            try:
+                found = parameters_of(metafunc, session)
+            except RwkvPerfError as error:
+                _note_mistake(metafunc.config, f"{metafunc.definition.nodeid}: {error}")
+        chosen = found or {None: "off"}
+        metafunc.parametrize(fixture, [*chosen], ids=[*chosen.values()], indirect=True)
 
 
-def parametrize_invariants(metafunc: pytest.Metafunc, session: Session | None) -> None:
-    """Give `rwkv_invariant` the invariants of each case."""
-    given: list[Any] = [None]
-    names = ["off"]
-    if session is not None:
-        from pytest_rwkvperf.run import invariants
-        from pytest_rwkvperf.run.selection import read_markers
+def _items(metafunc: pytest.Metafunc, session: Session) -> dict[Any, str]:
+    """A test's items and missing engines with their ids; of markers on other parameters all that any of them asks for.
 
-        only, marks = _only(metafunc.fixturenames), metafunc.definition.iter_markers(_MARKER)
-        try:
-            if found := invariants.parameters(session, read_markers(marks), only):
-                given, names = [*found], invariants.ids(found)
-        except RwkvPerfError as error:
-            _note_mistake(metafunc.config, f"{metafunc.definition.nodeid}: {error}")
-    metafunc.parametrize("rwkv_invariant", given, ids=names, indirect=True)
+    Raises:
+        RwkvPerfError: a marker is wrong, or an engine cannot be asked.
+    """
+    from pytest_rwkvperf.core.cases import Item, disambiguated
+    from pytest_rwkvperf.run.selection import read_markers
+
+    only, own = _required_backend(metafunc.fixturenames), [*metafunc.definition.iter_markers(_MARKER)]
+    found = dict.fromkeys(
+        parameter
+        for marks in _parameters_marks(metafunc)
+        for parameter in session.engines.items(read_markers([*marks, *own]), only)
+    )
+    shown = disambiguated(each.case for each in found if isinstance(each, Item))
+    return {each: replace(each, case=shown[each.case]).id if isinstance(each, Item) else each.name for each in found}
+
+
+def _invariants(metafunc: pytest.Metafunc, session: Session) -> dict[Any, str]:
+    """The invariants of each case, and the missing engines, with their ids.
+
+    Raises:
+        RwkvPerfError: a marker is wrong, or an engine cannot be asked.
+    """
+    from pytest_rwkvperf.run import invariants
+    from pytest_rwkvperf.run.selection import read_markers
+
+    request = read_markers(metafunc.definition.iter_markers(_MARKER))
+    found = invariants.parameters(session, request, _required_backend(metafunc.fixturenames))
+    return dict(zip(found, invariants.ids(found), strict=True))
 
 
 def _parameters_marks(metafunc: pytest.Metafunc) -> list[list[pytest.Mark]]:
@@ -200,7 +176,7 @@ def _request(item: pytest.Item) -> Request:
     return read_markers([*on_parameters, *item.iter_markers(_MARKER)])
 
 
-def without_unasked(session: Session, items: Sequence[pytest.Item]) -> list[pytest.Item]:
+def select_by_markers(session: Session, items: Sequence[pytest.Item]) -> list[pytest.Item]:
     """The tests of one function that the markers on their parameters ask for."""
     given = {_parameter(item) for item in items}
     kept = []
@@ -230,7 +206,7 @@ def _asked_by_parameters(session: Session, item: pytest.Item) -> list[Item | Mis
     callspec = getattr(item, "callspec", None)
     if callspec is None or _parameter(item) is None or not _own_marks(callspec.marks):
         return None
-    return session.engines.items(_request(item), _only(_fixtures(item)))
+    return session.engines.items(_request(item), _required_backend(_fixtures(item)))
 
 
 def _note_mistake(config: pytest.Config, mistake: str) -> None:
@@ -239,15 +215,7 @@ def _note_mistake(config: pytest.Config, mistake: str) -> None:
         mistakes.append(mistake)
 
 
-def _ids(parameters: Sequence[Item | MissingEngine]) -> list[str]:
-    """The ids of a test's items and missing engines."""
-    from pytest_rwkvperf.core.cases import Item, disambiguated
-
-    shown = disambiguated(item.case for item in parameters if isinstance(item, Item))
-    return [replace(item, case=shown[item.case]).id if isinstance(item, Item) else item.name for item in parameters]
-
-
-def _only(names: Iterable[str]) -> str | None:
+def _required_backend(names: Iterable[str]) -> str | None:
     """The backend that a test's fixtures restrict it to; None for all."""
     wanted = [backend for fixture, backend in BACKENDS.items() if fixture in names]
     if len(wanted) > 1:
@@ -261,8 +229,8 @@ def _check_fixtures(item: pytest.Item) -> None:
     Raises:
         OptionError: it asks for two backends, or for what is parametrized where nothing can be.
     """
-    _only(_fixtures(item))
-    if (asked := _measuring(item)) and not hasattr(item, "callspec"):
+    _required_backend(_fixtures(item))
+    if (asked := _measuring_fixtures(item)) and not hasattr(item, "callspec"):
         raise OptionError(
             f"a unittest.TestCase cannot be parametrized, and {asked[0]} is; write a function or plain class"
         )
@@ -274,18 +242,30 @@ def arrange(pytest_session: pytest.Session, session: Session, items: list[pytest
     Raises:
         OptionError: a test's marker or fixtures contradict each other.
     """
+    from pytest_rwkvperf.run import benchmarked, shipped_suite
     from pytest_rwkvperf.run.announcing import COLLECTED, Collected
 
     config = pytest_session.config
-    users_own = any(map(_measuring, items))
-    named = config.stash.get(_SUITE_IDS, [])
-    auto = session.settings.suite == "auto" and not users_own and _may_add_suite(config, session)
-    with_suite = session.settings.suite in ("yes", "invariants") or auto or bool(named)
-    if with_suite:
-        added = [*pytest_session.genitems(_suite(pytest_session, session.settings))]
-        items.extend(item for item in added if not named or _is_named(item, named))
-        if unknown := [name for name in named if not any(_is_named(item, [name]) for item in added)]:
-            raise OptionError(f"{unknown[0]} is no test of the shipped suite with these options; --co lists them")
+    users_measure = any(map(_measuring_fixtures, items))
+    with_suite = shipped_suite.add(pytest_session, session, items, users_measure=users_measure)
+    _raise_mistakes(config, items)
+    selected = [item for item in items if _is_selected(item, session)]
+    asking = [item for item in items if _measuring_fixtures(item)]
+    others = [item for item in items if not is_ours(item)]
+    config.stash[COLLECTED] = Collected(with_suite, len(asking), len(selected), len(others))
+    kept = {*selected} if session.settings.exclusive else {*selected, *others}
+    if dropped := [item for item in items if item not in kept]:
+        config.hook.pytest_deselected(items=dropped)
+    items[:] = [item for item in items if item in kept]
+    benchmarked.show_fixture(config, selected)
+
+
+def _raise_mistakes(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
+    """Raise every mistake of the tests' markers and fixtures at once.
+
+    Raises:
+        OptionError: there is one.
+    """
     for item in items:
         try:
             _check_fixtures(item)
@@ -293,74 +273,6 @@ def arrange(pytest_session: pytest.Session, session: Session, items: list[pytest
             _note_mistake(config, f"{item.nodeid}: {error}")
     if mistakes := config.stash.get(_MISTAKES, []):
         raise OptionError("\n".join(mistakes))
-    kept = [item for item in items if _measures(item, session)]
-    asking = [item for item in items if _measuring(item)]
-    others = [item for item in items if not is_ours(item)]
-    config.stash[COLLECTED] = Collected(with_suite, len(asking), len(kept), len(others))
-    wanted = {*kept} if session.settings.exclusive else {*kept, *others}
-    if dropped := [item for item in items if item not in wanted]:
-        config.hook.pytest_deselected(items=dropped)
-    items[:] = [item for item in items if item in wanted]
-    _show_benchmarks(config, kept)
-
-
-def _may_add_suite(config: pytest.Config, session: Session) -> bool:
-    """Whether the shipped suite is added where no test asks for rwkv_perf.
-
-    Not to a run that names tests, and for which the ini file alone turned measuring on.
-    """
-    return session.settings.exclusive or config.args_source is not pytest.Config.ArgsSource.ARGS
-
-
-def name_suites_tests(config: pytest.Config) -> None:
-    """Take the ids of the shipped suite's tests out of pytest's arguments, which it would look for as files.
-
-    Its summary prints them relative to the current folder, which may be another one than the rootdir.
-    """
-    here, suites = config.invocation_params.dir, config.rootpath / SUITE
-    named: dict[str, str] = {}
-    for argument in config.args:
-        path, separator, rest = argument.partition("::")
-        if not (here / path).exists() and (path == SUITE or normpath(here / path) == normpath(suites)):
-            named[argument] = f"{SUITE}{separator}{rest}"
-    if named:
-        config.stash[_SUITE_IDS] = [*named.values()]
-        config.args[:] = [argument for argument in config.args if argument not in named]
-
-
-def _is_named(item: pytest.Item, names: Iterable[str]) -> bool:
-    """Whether a test, its function or its suite is named."""
-    return any(item.nodeid == name or item.nodeid.startswith((f"{name}::", f"{name}[")) for name in names)
-
-
-def _suite(pytest_session: pytest.Session, settings: Settings) -> pytest.Module:
-    """The shipped suite: below the rootdir, as conftest files that sort tests by their folders expect of every test."""
-    suite: pytest.Module = pytest.Module.from_parent(
-        pytest_session, path=pytest_session.config.rootpath / SUITE, nodeid=SUITE
-    )
-    suite.obj = import_module(_INVARIANTS_MODULE if settings.suite == "invariants" else _SUITE_MODULE)
-    return suite
-
-
-def _show_benchmarks(config: pytest.Config, items: Iterable[pytest.Item]) -> None:
-    """Under --benchmark-only, name pytest-benchmark's fixture among those of our tests until `hide_benchmarks`.
-
-    They ask for it only while they run, when there are samples to give it.
-    """
-    if not config.getoption("benchmark_only", default=False):
-        return
-    measuring = (item for item in items if isinstance(item, pytest.Function) and "rwkv_perf" in item.fixturenames)
-    # The tests of one function share their list.
-    lists = {id(item.fixturenames): item.fixturenames for item in measuring if _BENCHMARK not in item.fixturenames}
-    config.stash[_SHOWN] = [*lists.values()]
-    for names in config.stash[_SHOWN]:
-        names.append(_BENCHMARK)
-
-
-def hide_benchmarks(config: pytest.Config) -> None:
-    """Take back what `_show_benchmarks` did."""
-    for names in config.stash.get(_SHOWN, []):
-        names.remove(_BENCHMARK)
 
 
 def _fixtures(item: pytest.Item) -> tuple[str, ...]:
@@ -372,17 +284,17 @@ def is_ours(item: pytest.Item) -> bool:
     return any(name in _fixtures(item) for name in FIXTURES)
 
 
-def _measures(item: pytest.Item, session: Session) -> bool:
+def _is_selected(item: pytest.Item, session: Session) -> bool:
     """Whether a test is ours and its backend was selected."""
     names = _fixtures(item)
     if not is_ours(item):
         return False
-    if (only := _only(names)) is not None and only not in session.engines.chosen:
+    if (only := _required_backend(names)) is not None and only not in session.engines.chosen:
         return False
-    return all(_parameter(item, fixture) is not None for fixture in _measuring(item))
+    return all(_parameter(item, fixture) is not None for fixture in _measuring_fixtures(item))
 
 
-def _measuring(item: pytest.Item) -> list[str]:
+def _measuring_fixtures(item: pytest.Item) -> list[str]:
     """Which fixtures a test asks for that measure."""
     return [fixture for fixture in MEASURING if fixture in _fixtures(item)]
 
@@ -415,15 +327,6 @@ def invariant_questions(session: Session, items: Iterable[pytest.Item]) -> dict[
             case, invariant = parameter
             asked[item.nodeid] = InvariantQuestion(case, invariant, tolerance)
     return asked
-
-
-def scheduler(config: pytest.Config, log: Any, session: Session) -> Any:  # noqa: ANN401 - xdist is optional
-    """The scheduler that gives tests to xdist's workers; None for xdist's own, unless several devices are measured."""
-    if config.getvalue("dist") != "load" or not session.settings.spreads:
-        return None
-    from pytest_rwkvperf.run.xdist import DeviceScheduling
-
-    return DeviceScheduling(config, log, session.folder)
 
 
 def idle_options(config: pytest.Config) -> list[str]:

@@ -1,56 +1,43 @@
-"""Scheduling for pytest-xdist: one worker measures all cases of a device, so that devices are measured in parallel.
-
-xdist's own `load` gives out tests in order. Tests of one device follow each other, so two workers would get the same
-device, and one of them would wait for its lease while another device is idle.
-"""
+"""Hooks under pytest-xdist: a run has several processes, and its controller neither collects nor measures."""
 
 from __future__ import annotations
 
-from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+import pytest
+
+from pytest_rwkvperf.run.fixtures import PROPERTY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from pytest_rwkvperf.run.session import Session
 
-    import pytest
+XdistNode = Any
+"""xdist's WorkerController; typed loosely because xdist is optional."""
 
-    from pytest_rwkvperf.run.folder import RunFolder
+
+def relay_usage_error(node: XdistNode) -> None:
+    """Raise an xdist worker's usage error in the controller."""
+    if message := getattr(node, "workeroutput", {}).get(PROPERTY):
+        raise pytest.UsageError(message)
 
 
-class DeviceScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """A unit of work is everything that is measured on one piece of hardware, whatever the engines call it.
+def shared_folder(config: pytest.Config) -> Path | None:
+    """The run's folder as the xdist controller made it; None outside an xdist worker."""
+    folder = getattr(config, "workerinput", {}).get(PROPERTY)
+    return None if folder is None else Path(folder)
 
-    Workers beyond the number of devices are shut down; with fewer workers, the first to finish gets the next device.
-    """
 
-    def __init__(self, config: pytest.Config, log: Any, folder: RunFolder) -> None:  # noqa: ANN401 - xdist's own type
-        super().__init__(config, log)
-        self._folder = folder
+def share_folder(node: XdistNode, session: Session) -> None:
+    """Tell an xdist worker where the run's folder is, and start showing what the workers write there."""
+    node.workerinput[PROPERTY] = str(session.folder.path)
+    session.relay.start()
 
-    @cached_property
-    def _hardware(self) -> Mapping[str, str]:
-        """Hardware by node id. Every worker has written it to the run's folder before the first test is given out."""
-        return self._folder.outline().hardware
 
-    def _split_scope(self, nodeid: str) -> str:
-        return self._hardware.get(nodeid, "")
+def scheduler(config: pytest.Config, log: Any, session: Session) -> Any:  # noqa: ANN401 - xdist is optional
+    """The scheduler that gives tests to xdist's workers; None for xdist's own, unless several devices are measured."""
+    if config.getvalue("dist") != "load" or not session.settings.spreads:
+        return None
+    from pytest_rwkvperf.run.device_scheduling import DeviceScheduling
 
-    def remove_node(self, node: Any) -> str | None:  # noqa: ANN401 - as above
-        """Give out the tests of a worker that died, except the one that it was running.
-
-        xdist's own method gives that one out again, and a test that kills its worker would kill all of them.
-        """
-        units = self.assigned_work.pop(node)
-        left: list[tuple[dict[str, bool], str]] = [
-            (tests, nodeid) for tests in units.values() for nodeid, done in tests.items() if not done
-        ]
-        if not left:
-            return None
-        tests, crashed = left[0]
-        tests[crashed] = True
-        self.workqueue.update({name: tests for name, tests in units.items() if not all(tests.values())})
-        for other in self.assigned_work:
-            self._reschedule(other)
-        return crashed
+    return DeviceScheduling(config, log, session.folder)

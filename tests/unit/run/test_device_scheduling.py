@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("xdist")
 
+from pytest_rwkvperf.run.device_scheduling import DeviceScheduling
 from pytest_rwkvperf.run.folder import Outline, RunFolder
-from pytest_rwkvperf.run.xdist import DeviceScheduling
 
 if TYPE_CHECKING:
     from pathlib import Path
