@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.cli.main import parser as command_parser
+from pytest_rwkvperf.run.option_checks import settings_of
 from pytest_rwkvperf.run.options import OPTIONS
-from pytest_rwkvperf.run.selection import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

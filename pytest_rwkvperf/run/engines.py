@@ -15,13 +15,11 @@ from pytest_rwkvperf.environments.side import Side
 from pytest_rwkvperf.environments.sides import side_of, to_build
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine, ask, discover
+from pytest_rwkvperf.run.option_checks import check_devices, check_quants, check_settings
 from pytest_rwkvperf.run.selection import (
     Request,
     beyond_batch,
     check_batches,
-    check_devices,
-    check_quants,
-    check_settings,
     items,
     unfit,
 )

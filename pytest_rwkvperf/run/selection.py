@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_rwkvperf.backends.registry import EXECUTABLES
 from pytest_rwkvperf.core.cases import Case, Item, Workload, cross, disambiguated
-from pytest_rwkvperf.core.engine_settings import Setting, in_words
+from pytest_rwkvperf.core.engine_settings import in_words
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.text import counted, did_you_mean
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine
-from pytest_rwkvperf.run.option_values import MAX_NUMBER, read_share
+from pytest_rwkvperf.run.option_values import read_share
 from pytest_rwkvperf.run.settings import EVERY
 from pytest_rwkvperf.worker import native
 
@@ -140,104 +140,6 @@ def read_markers(markers: Iterable[pytest.Mark]) -> Request:
         _strings(keywords, "workload"),
         None if tolerance is None else read_share("the rwkv marker's tolerance=", str(tolerance)),
     )
-
-
-def check_quants(settings: Settings, request: Request, backends: Sequence[Backend]) -> None:
-    """Refuse a quant that no backend would be measured with.
-
-    Raises:
-        OptionError: naming the quants that are allowed.
-    """
-    allowed = "; ".join(f"{backend.name}: {', '.join(backend.quants)}" for backend in backends)
-    for quant in (*settings.quants, *request.quants):
-        if not any(backend.accepts(quant) for backend in backends):
-            meant = _meant(quant, backends)
-            raise OptionError(f"quant {quant!r} is known to none of the backends in use{meant}; allowed: {allowed}")
-    for quant in settings.quants:
-        knowing = [backend.name for backend in backends if backend.accepts(quant)]
-        own = [settings.quants_by_backend.get(name, ()) for name in knowing]
-        if all(own) and not any(quant in quants for quants in own):
-            listed = "+".join((*settings.quants_by_backend[knowing[0]], quant))
-            raise OptionError(
-                f"--rwkv-quant={quant} would be left out, as {knowing[0]} has a list of its own; "
-                f"instead of it write {knowing[0]}={listed}"
-            )
-    by_name = {backend.name: backend for backend in backends}
-    for name, quants in settings.quants_by_backend.items():
-        if name not in by_name:
-            meant = did_you_mean(name, by_name)
-            raise OptionError(
-                f"--rwkv-quant names {name!r}, which --rwkv-backend did not select{meant} ({', '.join(by_name)})"
-            )
-        for quant in quants:
-            if not by_name[name].accepts(quant):
-                meant = _meant(quant, [by_name[name]])
-                raise OptionError(f"--rwkv-quant={name}={quant}: unknown to it{meant}; allowed: {allowed}")
-
-
-def _meant(quant: str, backends: Sequence[Backend]) -> str:
-    """A question about the quant that was meant, which a backend may accept without listing it (int8@31)."""
-    lower = quant.strip().lower()
-    unlisted = [lower] if any(backend.accepts(lower) for backend in backends) else []
-    return did_you_mean(quant, [*(name for backend in backends for name in backend.quants), *unlisted])
-
-
-def check_settings(settings: Settings, backends: Sequence[Backend]) -> None:
-    """Refuse a setting that an engine does not have, a value that it cannot have, and a chunk computed wrongly.
-
-    Raises:
-        OptionError: naming what is allowed.
-    """
-    by_name = {backend.name: backend for backend in backends}
-    for name, given in settings.settings_by_backend.items():
-        if name not in by_name:
-            meant = did_you_mean(name, by_name)
-            raise OptionError(
-                f"--rwkv-set names {name!r}, which --rwkv-backend did not select{meant} ({', '.join(by_name)})"
-            )
-        for setting, values in given.items():
-            _check_values(by_name[name], setting, values)
-    for backend in backends:
-        has_own = "chunk" in settings.settings_by_backend.get(backend.name, {})
-        if settings.chunk and not has_own and backend.max_chunk and settings.chunk > backend.max_chunk:
-            raise OptionError(
-                f"--rwkv-chunk={settings.chunk} is more than {backend.name} computes rightly; at most "
-                f"{backend.max_chunk}, by --rwkv-set={backend.name}.chunk={backend.max_chunk} for it alone, or leave "
-                f"{backend.name} out of --rwkv-backend"
-            )
-
-
-def _check_values(backend: Backend, name: str, values: Sequence[str]) -> None:
-    known = settings_of(backend)
-    setting, option = known.get(name), f"--rwkv-set={backend.name}.{name}"
-    if setting is None:
-        listed = "; ".join(f"{each.name} ({each.allowed}): {each.help}" for each in known.values() if not each.refused)
-        raise OptionError(f"{option} is no setting of {backend.name}{did_you_mean(name, known)}; it has {listed}")
-    if setting.refused:
-        raise OptionError(f"{option}: {setting.refused}")
-    for value in values:
-        if not setting.accepts(value):
-            raise OptionError(f"{option}={value!r} cannot be; allowed: {setting.allowed} ({setting.help})")
-
-
-def settings_of(backend: Backend) -> dict[str, Setting]:
-    """What `--rwkv-set` may set of a backend, by name: the chunk, which all have, and its own settings."""
-    chunk = Setting("chunk", "most tokens in one prefill call", numbers=(1, backend.max_chunk or MAX_NUMBER))
-    return {setting.name: setting for setting in (chunk, *backend.settings)}
-
-
-def check_devices(settings: Settings, engines: Sequence[FoundEngine]) -> None:
-    """Refuse a device that no engine lists.
-
-    Raises:
-        OptionError: naming the devices that are there.
-    """
-    available = {engine.backend.name: [device.id for device in engine.devices] for engine in engines}
-    for wanted in settings.devices:
-        if wanted != EVERY and not any(_is_called(id_, wanted) for ids in available.values() for id_ in ids):
-            listed = "; ".join(f"{name}: {', '.join(ids)}" for name, ids in available.items())
-            meant = did_you_mean(wanted, [EVERY, *(id_ for ids in available.values() for id_ in ids)])
-            raise OptionError(f"--rwkv-device={wanted!r} is not a device of any engine here{meant}; there are {listed}")
 
 
 def items(
@@ -413,10 +315,10 @@ def devices(settings: Settings, engine: FoundEngine) -> list[Device]:
         # A GPU that an engine lists under two APIs (OpenGL and Vulkan) is measured once, under the better one.
         named = {device.physical or device.id: device for device in reversed(engine.devices)}
         return [device for device in engine.devices if device in named.values()]
-    return [device for device in engine.devices if any(_is_called(device.id, wanted) for wanted in settings.devices)]
+    return [device for device in engine.devices if any(is_called(device.id, wanted) for wanted in settings.devices)]
 
 
-def _is_called(device_id: str, wanted: str) -> bool:
+def is_called(device_id: str, wanted: str) -> bool:
     """Whether an option names a device: by its id, or without the number for the first one (`metal` for `metal:0`)."""
     return device_id in {wanted, f"{wanted}:0"}
 

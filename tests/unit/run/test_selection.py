@@ -16,14 +16,12 @@ from pytest_rwkvperf.core.engine import Backend, Device
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.software import Software
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine
+from pytest_rwkvperf.run.option_checks import check_devices, check_quants, check_settings
 from pytest_rwkvperf.run.selection import (
     ModelLimits,
     Request,
     beyond_batch,
     check_batches,
-    check_devices,
-    check_quants,
-    check_settings,
     crowded_threads,
     devices,
     items,
