@@ -77,9 +77,9 @@ class Engines:
         Raises:
             RwkvPerfError: an option names something that is not there.
         """
-        answers = self._here
+        answers = self._new_answers
         if self._settings.ab:
-            lacking = {name: engine for name, engine in self._there.items() if isinstance(engine, MissingEngine)}
+            lacking = {name: engine for name, engine in self._old_answers.items() if isinstance(engine, MissingEngine)}
             if lacking and not self.old:
                 raise OptionError("\n".join(engine.reason for engine in lacking.values()))
             answers = [lacking.get(_name(answer), answer) for answer in answers]
@@ -89,14 +89,14 @@ class Engines:
         return answers
 
     @cached_property
-    def _here(self) -> list[FoundEngine | MissingEngine]:
+    def _new_answers(self) -> list[FoundEngine | MissingEngine]:
         """What this environment's engines answered, less those that the options leave nothing to do."""
         self._check_kinds()
         check_quants(self._settings, Request(), self._backends)
         check_settings(self._settings, self._backends)
         if self._named:
             check_batches(self._settings, Request(), self._backends)
-        answers = [self._new(answer) for answer in discover(self.chosen, by_hand=self._named)]
+        answers = [self._new_build(answer) for answer in discover(self.chosen, by_hand=self._named)]
         check_devices(self._settings, [engine for engine in answers if isinstance(engine, FoundEngine)])
         return [
             answer if isinstance(answer, MissingEngine) else unfit(self._settings, answer, self._model.limits) or answer
@@ -122,21 +122,21 @@ class Engines:
                     f"--rwkv-ab={programs[0]}:/path/to/{programs[0]}, or leave it out"
                 )
 
-    def _new(self, answer: FoundEngine | MissingEngine) -> FoundEngine | MissingEngine:
+    def _new_build(self, answer: FoundEngine | MissingEngine) -> FoundEngine | MissingEngine:
         """The engine that is measured: this environment's, or as `--rwkv-new` has it."""
         if self._settings.new is None or isinstance(answer, MissingEngine):
             return answer
-        return self._built(answer, self._settings.new, None, f"--rwkv-new={self._settings.new.text}: ")
+        return self._build(answer, self._settings.new, None, f"--rwkv-new={self._settings.new.text}: ")
 
     @cached_property
-    def _there(self) -> dict[str, FoundEngine | MissingEngine]:
+    def _old_answers(self) -> dict[str, FoundEngine | MissingEngine]:
         """A/B: what the old environment has of the engines that can measure here."""
-        here = {engine.backend.name: engine for engine in self._here if isinstance(engine, FoundEngine)}
+        here = {engine.backend.name: engine for engine in self._new_answers if isinstance(engine, FoundEngine)}
         if self._settings.aa or not here:
             return {**here}
-        return {name: self._on_the_other_side(engine) for name, engine in here.items()}
+        return {name: self._old_build(engine) for name, engine in here.items()}
 
-    def _on_the_other_side(self, engine: FoundEngine) -> FoundEngine | MissingEngine:
+    def _old_build(self, engine: FoundEngine) -> FoundEngine | MissingEngine:
         """An engine as what `--rwkv-ab` names has it.
 
         Raises:
@@ -147,9 +147,9 @@ class Engines:
         if self._settings.ab.kind == "program":
             return ask(name, registry.choose(self._settings.ab.text, "--rwkv-ab")[0][name], Side(sys.executable))
         recorded = self.recipe.backends.get(name) if self._settings.ab.kind == "baseline" else None
-        return self._built(engine, self._settings.ab, recorded, f"--rwkv-ab={self._settings.ab.text}: ")
+        return self._build(engine, self._settings.ab, recorded, f"--rwkv-ab={self._settings.ab.text}: ")
 
-    def _built(
+    def _build(
         self, engine: FoundEngine, reference: Reference, recorded: Software | None, prefix: str
     ) -> FoundEngine | MissingEngine:
         """An engine as a reference has it, in an environment that is made now unless it is there."""
@@ -176,7 +176,7 @@ class Engines:
         """What the baseline was measured with; None where that is not known or the engine is a whole program."""
         return None if name in registry.EXECUTABLES else self.recipe.backends.get(name)
 
-    def changed(self, case: Case) -> bool:
+    def software_changed(self, case: Case) -> bool:
         """Whether the baseline was measured with other software, which A/B can measure again."""
         recorded = self.recorded(case.backend)
         engine = self.found[case.backend]
@@ -203,15 +203,15 @@ class Engines:
         """
         if name not in self._rebuilt:
             engine, recorded = self.found[name], self.recorded(name)
-            answer = self._built(engine, Reference("baseline", "baseline"), recorded, "")
+            answer = self._build(engine, Reference("baseline", "baseline"), recorded, "")
             if isinstance(answer, FoundEngine) and recorded is not None:
-                answer = self._checked(answer, recorded, engine.software)
+                answer = self._check_rebuilt(answer, recorded, engine.software)
             self._rebuilt[name] = answer
         if isinstance(known := self._rebuilt[name], MissingEngine):
             raise BackendMissingError(known.reason)
         return known
 
-    def _checked(self, rebuilt: FoundEngine, recorded: Software, here: Software) -> FoundEngine | MissingEngine:
+    def _check_rebuilt(self, rebuilt: FoundEngine, recorded: Software, here: Software) -> FoundEngine | MissingEngine:
         """What was rebuilt, unless it is only what this environment has; what it lacks of the recorded is said."""
         name, lacking = rebuilt.backend.name, ", ".join(recorded.differences(rebuilt.software))
         if rebuilt.software.identity == here.identity:
@@ -233,7 +233,7 @@ class Engines:
     @property
     def old(self) -> dict[str, FoundEngine]:
         """A/B: the engines of the old environment, by name; in A/A this environment's."""
-        return {name: engine for name, engine in self._there.items() if isinstance(engine, FoundEngine)}
+        return {name: engine for name, engine in self._old_answers.items() if isinstance(engine, FoundEngine)}
 
     def get(self, name: str) -> FoundEngine | MissingEngine:
         """An engine by name, or why it cannot be used."""

@@ -55,7 +55,7 @@ def rwkv_perf(request: pytest.FixtureRequest) -> Perf:
     from pytest_rwkvperf.run.handles import Perf
 
     if isinstance(request.param, MissingEngine):
-        _absent(session, request.param.reason)
+        _skip_or_fail(session, request.param.reason)
     return Perf(session, request, session.selected.by_test[request.node.nodeid])
 
 
@@ -67,7 +67,7 @@ def rwkv_invariant(request: pytest.FixtureRequest) -> InvariantCheck:
     from pytest_rwkvperf.run.invariants import InvariantCheck
 
     if isinstance(request.param, MissingEngine):
-        _absent(session, request.param.reason)
+        _skip_or_fail(session, request.param.reason)
     return InvariantCheck(session, request, session.selected.invariants_by_test[request.node.nodeid])
 
 
@@ -78,8 +78,8 @@ def _session(request: pytest.FixtureRequest) -> Session:
     return session
 
 
-def _absent(session: Session, reason: str) -> NoReturn:
-    """A skip, or under `--rwkv-strict=skip` a failure."""
+def _skip_or_fail(session: Session, reason: str) -> NoReturn:
+    """Skip the test; under `--rwkv-strict=skip` fail it."""
     if "skip" in session.settings.strict:
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
@@ -92,7 +92,7 @@ def _backend(request: pytest.FixtureRequest, name: str) -> Iterator[BackendHandl
 
     engine = session.engines.get(name)
     if isinstance(engine, MissingEngine):
-        _absent(session, engine.reason)
+        _skip_or_fail(session, engine.reason)
     with ExitStack() as stack:
         yield BackendHandle(engine, session, stack)
 

@@ -77,7 +77,7 @@ class Perf:
         self._request.node.user_properties += junit_properties(judged)
         if fails(judged, self._session.settings):
             if judged.stored:
-                judged = replace(judged, stored=judged.stored + self._session.whereabouts())
+                judged = replace(judged, stored=judged.stored + self._session.baseline_location())
             pytest.fail(describe(judged, repeating(self._request)), pytrace=False)
         return judged
 

@@ -42,8 +42,8 @@ class CaseRequest:
     """Of the whole run."""
     cases: int
     """How many share it."""
-    least: bool = False
-    """Whether to take the least that gives figures, since A/B may follow."""
+    minimum_only: bool = False
+    """Whether to take only the fewest processes and samples that give figures, because A/B may follow."""
     handovers: Mapping[str, float] = field(default_factory=dict)
     """What is known of this machine's, for measure.probes.Prober."""
     fewer_threads: bool = False
@@ -74,22 +74,22 @@ class Launcher:
 
         def measured() -> CaseRecord:
             engine = self._engines.found[case.backend]
-            target, memo = self._targets.prepare(case, engine, self._engines.device(case), request.workloads)
+            target, deep_checks = self._targets.prepare(case, engine, self._engines.device(case), request.workloads)
             if note := engine.backend.announcement(case.quant):
                 self._progress.line(f"{request.label}: {note}")
-            left, cases = self._left(case, request)
+            seconds, cases = self._remaining_budget(case, request)
             limits = plan.Plan(
-                request.precision,
-                0.0 if request.least else left / cases,
-                decided,
-                request.handovers,
-                request.process_spread,
-                left_seconds=left,
-                others=0 if request.least else cases - 1,
+                precision=request.precision,
+                budget_seconds=0.0 if request.minimum_only else seconds / cases,
+                decided=decided,
+                handovers=request.handovers,
+                process_spread=request.process_spread,
+                left_seconds=seconds,
+                others=0 if request.minimum_only else cases - 1,
             )
-            telling = self._telling(request, left, cases)
-            taken = plan.measure(target, request.workloads, limits, telling)
-            self._keep_deep(memo, target, taken)
+            progress = self._case_progress(request, seconds, cases)
+            taken = plan.measure(target, request.workloads, limits, progress)
+            self._remember_deep_check(deep_checks, target, taken)
             return replace(taken, witnesses=self._witnesses(target, engine, request))
 
         return self._once(case, request.label, CaseRecord, measured)
@@ -107,22 +107,21 @@ class Launcher:
         def measured() -> Pairing:
             new = self._engines.found[case.backend]
             device = self._engines.device(case)
-            places = (new, device), (old, _same_device(device, old))
-            sides = [self._targets.prepare(case, *place, request.workloads) for place in places]
-            (new_target, _), (old_target, _) = sides
-            left, cases = self._left(case, request)
-            telling = self._telling(request, left, cases)
+            old_device = _same_device(device, old)
+            new_target, new_checks = self._targets.prepare(case, new, device, request.workloads)
+            old_target, old_checks = self._targets.prepare(case, old, old_device, request.workloads)
+            seconds, cases = self._remaining_budget(case, request)
             taken = pairs.measure_pairs(
                 new_target,
                 old_target,
                 request.workloads,
-                budget_seconds=left / cases,
+                budget_seconds=seconds / cases,
                 decided=decided,
-                progress=telling,
+                progress=self._case_progress(request, seconds, cases),
                 fewer_threads=request.fewer_threads,
             )
-            for (target, memo), side in zip(sides, (taken.new, taken.old), strict=True):
-                self._keep_deep(memo, target, side)
+            self._remember_deep_check(new_checks, new_target, taken.new)
+            self._remember_deep_check(old_checks, old_target, taken.old)
             stored = self._folder.measured(case, CaseRecord)  # of the same engine, where stored figures came first
             counted = stored.witnesses if stored else self._witnesses(new_target, new, request)
             return Pairing(
@@ -156,11 +155,11 @@ class Launcher:
             self._progress.line(measurement.summary(measured, label))
             return measured
 
-    def _keep_deep(self, memo: DeepCheckCache, target: Target, taken: CaseRecord) -> None:
-        """Remember a deep check that has just been made; where that fails, the next run repeats it."""
+    def _remember_deep_check(self, deep_checks: DeepCheckCache, target: Target, taken: CaseRecord) -> None:
+        """Store a deep check that has just been made; where that fails, the next run repeats it."""
         if target.known_deep is None and taken.deep is not None:
             try:
-                memo.store(taken.deep)
+                deep_checks.store(taken.deep)
             except errors.StorageError as error:
                 self._progress.line(f"the next run checks {target.case.label} again: {error}")
 
@@ -185,14 +184,14 @@ class Launcher:
         devices = [device for engine in self._engines.found.values() for device in engine.devices]
         return [hardware(device) for device in devices if device.kind == "gpu"]
 
-    def _telling(self, request: CaseRequest, left_seconds: float, left_cases: int) -> CaseProgress:
+    def _case_progress(self, request: CaseRequest, left_seconds: float, left_cases: int) -> CaseProgress:
         number = request.cases - left_cases + 1
         return CaseProgress(
             self._progress, request.label, number=number, cases=request.cases, left_seconds=left_seconds
         )
 
-    def _left(self, case: Case, request: CaseRequest) -> tuple[float, int]:
-        """What the cases before have left of the budget, 0 when they have overdrawn it, and how many cases share it."""
+    def _remaining_budget(self, case: Case, request: CaseRequest) -> tuple[float, int]:
+        """The seconds of the budget that earlier cases have left, 0 if none, and how many cases share them."""
         seconds, begun = self._folder.spent(case)
         return max(0.0, request.budget_seconds - seconds), max(1, request.cases - begun)
 

@@ -11,7 +11,7 @@ from pytest_rwkvperf.backends.registry import EXECUTABLES
 from pytest_rwkvperf.core.cases import Case, Item, Workload, cross, disambiguated
 from pytest_rwkvperf.core.engine_settings import in_words
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.core.text import counted, did_you_mean
+from pytest_rwkvperf.core.text import did_you_mean
 from pytest_rwkvperf.run.discovery import FoundEngine, MissingEngine
 from pytest_rwkvperf.run.option_values import read_share
 from pytest_rwkvperf.run.settings import EVERY
@@ -246,18 +246,7 @@ def check_batches(settings: Settings, request: Request, backends: Iterable[Backe
             raise OptionError(f"{sentence}; leave these workloads out, or {backend.name} out of --rwkv-backend")
 
 
-def crowded_threads(settings: Settings, processors: int) -> str:
-    """A sentence where an option asks for more threads than there are processors; empty if none does."""
-    most = max(settings.threads, default=0)
-    if most <= processors:
-        return ""
-    return (
-        f"--rwkv-threads={most} is more than the {counted(processors, 'processor')} that this process may use: threads "
-        "wait for each other, and speeds vary more"
-    )
-
-
-def shrunk(settings: Settings, questions: Iterable[Question], device_of: Callable[[Case], Device]) -> str:
+def shrunk_workloads(settings: Settings, questions: Iterable[Question], device_of: Callable[[Case], Device]) -> str:
     """A sentence where a software adapter is measured with its own default workloads; empty if none is."""
     own = {Workload.parse(text) for text in SOFTWARE_WORKLOADS}
     items = [question.item for question in questions if replace(question.item.workload, batch=1) in own]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.errors import MeasurementError, RwkvPerfError
-from pytest_rwkvperf.machine import fingerprint, observers
+from pytest_rwkvperf.machine import observers
 from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.run import git, saving
 from pytest_rwkvperf.run.engines import Engines
@@ -18,7 +18,7 @@ from pytest_rwkvperf.run.folder import Outline, RunFolder
 from pytest_rwkvperf.run.launcher import CaseRequest, Launcher
 from pytest_rwkvperf.run.lease import hardware
 from pytest_rwkvperf.run.relay import Relay
-from pytest_rwkvperf.run.selection import Selected, crowded_threads, shrunk
+from pytest_rwkvperf.run.selection import Selected, shrunk_workloads
 from pytest_rwkvperf.run.tested_model import TestedModel
 from pytest_rwkvperf.run.verdicts import Verdicts, read_reference
 from pytest_rwkvperf.store import files
@@ -84,12 +84,11 @@ class Session:
     def plan(self) -> list[str]:
         """What is measured otherwise than usual, or not at all, for a reason that the options do not show.
 
-        On software adapters, with many threads, of engines without batches, and of changed engines. Of these: which
-        steps decide, and how they share the risk.
+        On software adapters, of engines without batches, and of changed engines: for these, which steps decide and how
+        they share the risk.
         """
-        less = shrunk(self.settings, self.selected.by_test.values(), self.engines.device)
-        more = crowded_threads(self.settings, fingerprint.cores())
-        return [*filter(None, [less, more]), *self.engines.left_out, *map(self._verdicts.plan, self._changed)]
+        shrunk = shrunk_workloads(self.settings, self.selected.by_test.values(), self.engines.device)
+        return [*filter(None, [shrunk]), *self.engines.left_out, *map(self._verdicts.plan, self._changed)]
 
     def builds(self) -> dict[str, float]:
         """What may have to be built for A/B against the baseline's software, and how many seconds each takes."""
@@ -143,14 +142,14 @@ class Session:
         except MeasurementError as error:
             return JudgedInvariant(question, "INVALID", str(error))
 
-    def whereabouts(self) -> str:
-        """Where this machine's baseline is kept: its file, and the commit that the file last changed in."""
+    def baseline_location(self) -> str:
+        """Where this machine's baseline is: ` in FILE, commit COMMIT`, the commit that the file last changed in."""
         path = files.path_for(self.settings.baseline_dir, self._reference.fingerprint)
         commit = git.last_commit(path)
         return f" in {path}" + (f", commit {commit}" if commit else ", in no commit")
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Stop showing what workers say, and remove the run's folder in the process that made it."""
         self.relay.stop()
         self.folder.remove()
 
@@ -167,7 +166,7 @@ class Session:
         spreads = {kind: baseline.process_spread(kind) for kind in kinds} if baseline else {}
         request = replace(self._request(case, workloads), handovers=handovers, process_spread=spreads)
         if self._verdicts.ab_may_follow(case) and not invariants:
-            request = replace(request, least=True)
+            request = replace(request, minimum_only=True)
 
         def decided(record: CaseRecord) -> bool:
             verdicts = self._verdicts
@@ -192,7 +191,7 @@ class Session:
         try:
             pairing = self._alternate(case, left, self.engines.rebuilt(case.backend))
         except RwkvPerfError as error:
-            return steps.undecided_by_ab(verdicts.of_stored(question, record, whole=True), str(error))
+            return steps.undecided_by_ab(verdicts.of_stored(question, record, full_rates=True), str(error))
         return steps.decided_by_ab(stored, verdicts.of_pairs(question, pairing))
 
     def _request(self, case: Case, workloads: tuple[Workload, ...]) -> CaseRequest:

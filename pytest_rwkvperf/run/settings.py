@@ -86,12 +86,12 @@ class Settings:
         return self.ab is not None and self.new is None and self.ab.is_interpreter(sys.executable)
 
     @property
-    def settles(self) -> bool:
+    def ab_may_decide(self) -> bool:
         """Whether A/B against the baseline's software may decide what stored figures leave open."""
         return self.compare == "auto" and self.ab is None and self.save == "no"
 
     @property
-    def spreads(self) -> bool:
+    def spans_devices(self) -> bool:
         """Whether several devices may be asked for, which pytest-xdist's workers can measure at the same time."""
         return len(self.devices) > 1 or EVERY in self.devices
 

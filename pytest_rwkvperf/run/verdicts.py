@@ -50,7 +50,7 @@ class Verdicts:
 
         It is fixed before anything is measured, since the error rates are shared accordingly.
         """
-        return self._settings.settles and not observers.names() and self._engines.changed(case)
+        return self._settings.ab_may_decide and not observers.names() and self._engines.software_changed(case)
 
     def plan(self, backend: str) -> str:
         """How the steps share the error rates for an engine whose software is not the baseline's."""
@@ -63,16 +63,17 @@ class Verdicts:
             f"{steps.STORED_SHARE:.0%}; of a false regression A/B has all)"
         )
 
-    def of_stored(self, question: Question, record: CaseRecord, *, whole: bool = False) -> Judgement:
+    def of_stored(self, question: Question, record: CaseRecord, *, full_rates: bool = False) -> Judgement:
         """The verdict by stored figures, or by the software where that is the same.
 
-        With the `whole` error rates where A/B does not follow after all; INCONCLUSIVE under a debugger.
+        `full_rates`: use the run's error rates undivided, because A/B does not follow after all. INCONCLUSIVE under a
+        debugger.
 
         Raises:
             MeasurementError: the samples carry no figure.
         """
         item, reference = question.item, self._reference()
-        rates = self._rates if whole or not self.ab_may_follow(item.case) else steps.rates_of_stored(self._rates)
+        rates = self._rates if full_rates or not self.ab_may_follow(item.case) else steps.rates_of_stored(self._rates)
         judged = judgement.judge(record, item, reference, question.tolerance, self._comparisons, rates=rates)
         stored = reference.baseline.cases.get(item.case.key) if reference.baseline else None
         recorded = self._engines.recorded(item.case.backend)

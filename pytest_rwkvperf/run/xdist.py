@@ -36,7 +36,7 @@ def share_folder(node: XdistNode, session: Session) -> None:
 
 def scheduler(config: pytest.Config, log: Any, session: Session) -> Any:  # noqa: ANN401 - xdist is optional
     """The scheduler that gives tests to xdist's workers; None for xdist's own, unless several devices are measured."""
-    if config.getvalue("dist") != "load" or not session.settings.spreads:
+    if config.getvalue("dist") != "load" or not session.settings.spans_devices:
         return None
     from pytest_rwkvperf.run.device_scheduling import DeviceScheduling
 

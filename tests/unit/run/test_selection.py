@@ -22,11 +22,10 @@ from pytest_rwkvperf.run.selection import (
     Request,
     beyond_batch,
     check_batches,
-    crowded_threads,
     devices,
     items,
     read_markers,
-    shrunk,
+    shrunk_workloads,
     unfit,
 )
 from tests.unit.building import SETTINGS
@@ -100,7 +99,7 @@ def test_a_software_adapter_is_measured_with_less_unless_workloads_are_asked_for
         asked = [
             Question(item, 0.05) for item in items(settings, request, (found(web_rwkv.BACKEND, device),), ANY_FORMAT, 2)
         ]
-        return shrunk(settings, asked, lambda _: device)
+        return shrunk_workloads(settings, asked, lambda _: device)
 
     asked = replace(DEFAULTS, workloads=("pp512",))
     assert chosen(asked, engines=(WEB,)) == ["web-rwkv-fp16-vulkan:0-pp512", "web-rwkv-int8-vulkan:0-pp512"]
@@ -110,13 +109,6 @@ def test_a_software_adapter_is_measured_with_less_unless_workloads_are_asked_for
         "--rwkv-workload=pp512,tg128 measures it as the others"
     )
     assert sentence(asked, Request(), LLVMPIPE) == sentence(DEFAULTS, Request(), VULKAN) == ""
-
-
-def test_more_threads_than_processors_are_warned_of() -> None:
-    asked = replace(DEFAULTS, threads=(1, 8))
-    assert crowded_threads(asked, 2).startswith("--rwkv-threads=8 is more than the 2 processors that this process may")
-    assert "1 processor that" in crowded_threads(asked, 1)
-    assert crowded_threads(asked, 8) == crowded_threads(DEFAULTS, 1) == ""
 
 
 def test_an_engines_own_tool_measures_a_software_adapter_as_any_other() -> None:
