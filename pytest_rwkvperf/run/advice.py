@@ -1,4 +1,4 @@
-"""What to do about verdicts that could not be given: the advice follows from what hid the answer."""
+"""Advice for INCONCLUSIVE verdicts: for each cause, what to change so that a run gives a verdict."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _VOIDED: dict[VoidedBy, str] = {
     "gpu": "A GPU was throttled or busy, which voided verdicts: run again when it is idle and cool.",
 }
 
-_SENTENCES = 3
-"""More are not read."""
+_MOST_SENTENCES = 3
+"""More advice than this is not read."""
 
 
 def inconclusive(record: Record) -> list[str]:
-    """What would bring the verdicts that are missing: a sentence for each cause, of the most workloads first."""
+    """How to get the missing verdicts: one sentence for each cause, the cause of most workloads first."""
     unsure = [(case, item) for case, item in record.items() if item.verdict == "INCONCLUSIVE"]
     watched = [item for _, item in unsure if item.voided == "watched"]
     if watched:
         return [_VOIDED["watched"]]
     causes = Counter(_advice(case, item) for case, item in unsure)
-    return [sentence for sentence, _ in causes.most_common(_SENTENCES)]
+    return [sentence for sentence, _ in causes.most_common(_MOST_SENTENCES)]
 
 
 def _advice(case: RecordedCase, item: RecordedItem) -> str:
@@ -56,7 +56,7 @@ def _advice(case: RecordedCase, item: RecordedItem) -> str:
 
 
 def _modes(case: RecordedCase, item: RecordedItem, side: CaseRecord) -> str:
-    """That processes of one build run at two speeds, which time does not average."""
+    """A sentence if processes of one build run at two speeds, which no budget averages; empty if they do not."""
     workload = Workload.parse(item.workload)
     medians = [workload.total_tokens / (median(row) / 1e9) for row in side.times(workload)]
     levels = two_levels(medians, item.tolerance or 0.0)
@@ -65,8 +65,8 @@ def _modes(case: RecordedCase, item: RecordedItem, side: CaseRecord) -> str:
     slow, fast, slower = levels
     return (
         f"{item_name(case, item)} runs at two speeds, {speed(slow)} t/s in {slower} of {len(medians)} processes and "
-        f"{speed(fast)} t/s in the others. More time does not average that: find what a process draws when it starts "
-        "(placement of threads, memory, a kernel), or try --rwkv-threads=1."
+        f"{speed(fast)} t/s in the others. More time does not average that: find what differs between processes "
+        "when they start (placement of threads, memory, a kernel), or try --rwkv-threads=1."
     )
 
 
@@ -78,7 +78,11 @@ def _of_pairs(side: CaseRecord | None) -> str:
 
 
 def _of_stored(item: RecordedItem, comparison: Comparison, side: CaseRecord | None) -> str:
-    """Within a session a budget helps; between sessions, where most of the noise is, it does not."""
+    """Advice after a comparison with stored sessions.
+
+    A larger budget narrows the intervals within a session. It does not change how far sessions differ, which is most of
+    the noise.
+    """
     if comparison.detectable is None:
         return (
             "The machine allowed no verdict, now or when the baseline was stored: it was crowded, or its processors "
@@ -94,10 +98,10 @@ def _of_stored(item: RecordedItem, comparison: Comparison, side: CaseRecord | No
         )
     if comparison.settled_by is not None:
         return (
-            f"Too few stored sessions: {comparison.settled_by} would tell, if it stays so. Each run with "
-            "--rwkv-save-baseline adds one; --rwkv-ab tells now."
+            f"Too few stored sessions: {comparison.settled_by} would suffice if they differ as now. Each run with "
+            "--rwkv-save-baseline adds one; --rwkv-ab decides now."
         )
     return (
-        "Sessions on this machine differ by more than the tolerance: --rwkv-ab tells, or a wider --rwkv-tolerance; a "
+        "Sessions on this machine differ by more than the tolerance: use --rwkv-ab, or a wider --rwkv-tolerance; a "
         "larger budget does not help."
     )

@@ -66,11 +66,11 @@ OPTIONS = (
     Option(
         "backend",
         "",
-        "turn measuring on; on the command line it also deselects every other test. all: every backend, a missing one "
-        "is a skip that says how to install it; a backend named here and missing is an error. "
-        f"Known: {', '.join(IN_ALL)}, and what installed distributions add; by name alone, not in all: "
-        f"{', '.join(sorted(BY_HAND_ONLY))}; {', '.join(f'{name}:/path' for name in EXECUTABLES)} run these "
-        "programs themselves",
+        "turn measuring on; on the command line it also deselects every test that does not measure. all: every "
+        "backend; the tests of a missing one are skipped, with the command that installs it. NAME: a backend that must "
+        f"be installed: {', '.join(IN_ALL)}, those that installed distributions add, and these, which are not in all: "
+        f"{', '.join(sorted(BY_HAND_ONLY))}; {', '.join(f'{name}:/path' for name in EXECUTABLES)} measure with that "
+        "program itself",
         "all|NAME,...",
     ),
     Option(
@@ -83,7 +83,7 @@ OPTIONS = (
     Option(
         "quant",
         "",
-        "precisions in each backend's own words, for the backends that know them (fp32,q8_0,int8@31), or for one "
+        "precisions by the backends' own names, each for every backend that has it (fp32,q8_0,int8@31), or for one "
         "backend: llama-cpp=f16+q8_0. Default: each backend's standard ones",
         "LIST",
         kind="list",
@@ -99,8 +99,8 @@ OPTIONS = (
     Option(
         "batch",
         "",
-        "numbers of sequences at once, for every workload that names none itself: --rwkv-batch=1,8,32 measures tg128 "
-        "as tg128, tg128@b8 and tg128@b32. Default: 1",
+        "numbers of sequences at once, for every workload without @b: --rwkv-batch=1,8,32 measures tg128 as tg128, "
+        "tg128@b8 and tg128@b32. Default: 1",
         "LIST",
         kind="list",
     ),
@@ -124,17 +124,18 @@ OPTIONS = (
     Option(
         "set",
         "",
-        "settings of an engine's own that change its speed: each value is a case of its own, and of several settings "
-        "each combination (llama-cpp.ubatch=128,512); may be repeated. chunk is every engine's, in the place of "
-        "--rwkv-chunk (web-rwkv.chunk=64,128). An unknown name is answered with those that the engine has",
+        "values of an engine's own settings that change its speed (llama-cpp.ubatch=128,512); may be repeated. Each "
+        "value, and each combination of values of several settings, is a case of its own. Every engine has the setting "
+        "chunk, which replaces --rwkv-chunk (web-rwkv.chunk=64,128). The error for an unknown name lists the settings",
         "BACKEND.NAME=LIST",
         repeatable=True,
     ),
     Option(
         "protocol",
         "uniform",
-        "uniform times all engines alike; native times each as its own tool does (web-rwkv bench, llama-bench, the "
-        "guide's three-turn chat for rwkv), for figures that go beside older posts. Both: uniform,native",
+        "uniform times all engines in the same way; native times each as its own tool does (web-rwkv bench, "
+        "llama-bench, the guide's three-turn chat for rwkv), for comparison with figures posted earlier. Both: "
+        "uniform,native",
         "LIST",
         kind="list",
         allowed=("uniform", "native"),
@@ -142,8 +143,8 @@ OPTIONS = (
     Option(
         "suite",
         "auto",
-        "the shipped tests; auto: when no test of your own asks for rwkv_perf. invariants: in their place those that "
-        "need no stored figure, as a context costs RWKV neither time nor memory",
+        "whether to add the shipped tests; auto: if no test of your own uses rwkv_perf. invariants: add instead those "
+        "that need no baseline, for example that a longer context costs RWKV neither time nor memory",
         "auto|yes|no|invariants",
         kind="choice",
         allowed=("auto", "yes", "no", "invariants"),
@@ -151,34 +152,35 @@ OPTIONS = (
     Option(
         "save-baseline",
         "no",
-        "store this run as this machine's baseline, beside older sessions; a regression is stored with replace only, "
-        "and what was measured beside other busy processes only with ,crowded (append,crowded)",
+        "store this run in this machine's baseline, beside older sessions (append) or in their place (replace). A "
+        "regression is stored only with replace, and what was measured while other processes were busy only with "
+        ",crowded (append,crowded)",
         "append|replace[,crowded]",
         bare="append",
     ),
     Option(
         "ab",
         "",
-        "compare with another build of the engine instead of with stored figures: both are measured in alternation, "
-        "which is what a shared machine needs. The old build is another interpreter's (PYTHON); what the stored "
-        "baseline was measured with (baseline); a requirement that is installed into an environment of its own "
-        "(llama-cpp-python==0.3.35, 'rwkv @ git+https://HOST/REPO@COMMIT', a wheel, a source folder); an engine's "
-        "source that is compiled (llama.cpp@REVISION, REPOSITORY@REVISION, a folder as it is); llama.cpp's "
-        "libraries in a folder (lib:FOLDER); or a program (llama-bench:/path) where --rwkv-backend names one",
+        "compare with an old build of the engine instead of with stored figures: both are measured in alternation, "
+        "so that load on a shared machine affects both. The old build is that of another interpreter (PYTHON); the "
+        "software that the baseline was measured with (baseline); a requirement, which is installed into an "
+        "environment of its own (llama-cpp-python==0.3.35, 'rwkv @ git+https://HOST/REPO@COMMIT', a wheel, a source "
+        "folder); an engine's source, which is compiled (llama.cpp@REVISION, REPOSITORY@REVISION, a folder as it is); "
+        "llama.cpp's libraries in a folder (lib:FOLDER); or a program (llama-bench:/path) if --rwkv-backend names one",
         "PYTHON|baseline|REQUIREMENT|SOURCE|lib:FOLDER",
     ),
     Option(
         "new",
         "",
-        "with --rwkv-ab: the build to compare with the old one, in the same words. Default: this environment",
+        "with --rwkv-ab: the new build, in the same forms. Default: this environment",
         "PYTHON|REQUIREMENT|SOURCE|lib:FOLDER",
     ),
     Option(
         "compare",
         "auto",
-        "what decides. auto: software that is the same as the baseline's passes; else stored figures, and where they "
-        "leave something open, A/B against the baseline's software, rebuilt from baselines/reference.json. stored: "
-        "stored figures alone. ab: A/B alone, as --rwkv-ab=baseline. --rwkv-ab and --rwkv-aa go before it",
+        "what decides. auto: software identical to the baseline's passes; otherwise stored figures decide, and where "
+        "they do not suffice, A/B against the baseline's software, rebuilt from baselines/reference.json. stored: only "
+        "stored figures. ab: only A/B, as --rwkv-ab=baseline. --rwkv-ab and --rwkv-aa override this option",
         "auto|stored|ab",
         kind="choice",
         allowed=("auto", "stored", "ab"),
@@ -186,8 +188,8 @@ OPTIONS = (
     Option(
         "aa",
         "no",
-        "as --rwkv-ab with this same interpreter on both sides: shows what this machine's noise hides and whether "
-        "unchanged code is ever called slower",
+        "A/B with this interpreter on both sides: shows which slowdowns this machine's noise hides, and whether "
+        "unchanged code is called slower",
         "yes|no",
         bare="yes",
         kind="choice",
@@ -196,8 +198,8 @@ OPTIONS = (
     Option(
         "fewer-threads",
         "no",
-        "A/B may measure both sides with fewer threads while other processes use the processors; the verdict says how "
-        "many",
+        "let A/B measure both sides with fewer threads while other processes use the processors; the verdict says with "
+        "how many",
         "yes|no",
         bare="yes",
         kind="choice",
@@ -207,35 +209,38 @@ OPTIONS = (
     Option(
         "keep-wheels",
         "",
-        "a folder for wheels of what is installed from no index: --rwkv-save-baseline puts them there, and "
-        "--rwkv-ab=baseline finds them by their hash",
+        "a folder for wheels of packages that were not installed from an index: --rwkv-save-baseline puts them there, "
+        "and --rwkv-ab=baseline finds them by their hash",
         "DIR",
         kind="path",
     ),
     Option(
         "false-alarms",
         "1%",
-        "how often a run of unchanged code may have a REGRESSION anywhere",
+        "the chance that a run of unchanged code has a REGRESSION, over all its workloads",
         "PERCENT",
         kind="share",
     ),
     Option(
-        "wrong-pass", "5%", "how often a workload that is slower than the tolerance may PASS", "PERCENT", kind="share"
+        "wrong-pass", "5%", "the chance that a workload slower than its tolerance has a PASS", "PERCENT", kind="share"
     ),
-    Option("tolerance", "5%", "slowdown that counts, as a share of the time", "PERCENT", kind="share"),
-    Option("precision", "2%", "stop a case when its interval's half-width is under this", "PERCENT", kind="share"),
+    Option("tolerance", "5%", "the largest slowdown that passes, as a share of the time", "PERCENT", kind="share"),
+    Option(
+        "precision", "2%", "stop measuring a case once its interval's half-width is below this", "PERCENT", kind="share"
+    ),
     Option(
         "budget",
         "240",
-        "seconds for the whole run, shared over the cases; at least 3 processes x 3 samples are taken whatever it says",
+        "seconds for the whole run, divided among the cases; each gets at least 3 processes x 3 samples, however long "
+        "that takes",
         "SECONDS",
         kind="seconds",
     ),
     Option(
         "strict",
         "",
-        "these fail too: skip, no-baseline, inconclusive, and more-work, which an exact witness found. All without a "
-        "value",
+        "what fails a test besides REGRESSION and INVALID: skip, no-baseline, inconclusive, more-work (found by an "
+        "exact witness); all four without a value",
         "LIST",
         bare=",".join(STRICTNESS),
         kind="list",
@@ -244,10 +249,9 @@ OPTIONS = (
     Option(
         "witness",
         "auto",
-        "what counts each engine's work, beside the clock and after it: operations (rwkv), graph (llama.cpp's nodes), "
-        "kernels (on CUDA, by CUPTI), instructions (llama.cpp on a CPU, by valgrind: minutes, and an engine with "
-        "AVX-512 is compiled anew without). "
-        "auto: those that are exact and take seconds; none: no counting",
+        "what counts each engine's work, after it was timed: operations (rwkv), graph (llama.cpp's nodes), kernels (on "
+        "CUDA, by CUPTI), instructions (llama.cpp on a CPU, by valgrind: takes minutes, and an engine with AVX-512 is "
+        "compiled again without it). auto: those that are exact and take seconds; none: count nothing",
         "auto|none|LIST",
         kind="list",
         allowed=_WITNESSES,
@@ -255,8 +259,8 @@ OPTIONS = (
     Option(
         "report",
         "",
-        f"write a report; may be repeated. The format follows from the file's suffix ({', '.join(formats.SUFFIXES)}) "
-        f"or stands before it: FORMAT:FILE with one of {', '.join(formats.FORMATS)}",
+        f"write a report; may be repeated. The format is given by the file's suffix ({', '.join(formats.SUFFIXES)}) "
+        f"or before the file: FORMAT:FILE with one of {', '.join(formats.FORMATS)}",
         "FILE",
         repeatable=True,
     ),
@@ -264,13 +268,13 @@ OPTIONS = (
         "history",
         "",
         "store this run's record in a database: an SQLite file, sqlite:///FILE or postgresql://USER@HOST/DATABASE. "
-        "What cannot be stored now is kept on this disk and sent with the next run",
+        "A run that cannot be stored now is kept on this disk and sent with the next one",
         "FILE|URL",
     ),
     Option(
         "report-language",
         "en",
-        "of reports for people: English or Chinese",
+        "language of reports for people: English or Chinese",
         "en|zh",
         kind="choice",
         allowed=("en", "zh"),
@@ -310,16 +314,16 @@ def texts(config: pytest.Config) -> dict[str, str]:
 
 
 def text_of(config: pytest.Config, option: Option) -> str:
-    """An option's text from the command line or, where it does not stand there, from the ini file.
+    """An option's text from the command line or, if it is not given there, from the ini file.
 
     Raises:
-        OptionError: the file's value is of no type that the option takes.
+        OptionError: the file's value has a type that the option does not take.
     """
     if (given := config.getoption(option.flag)) is not None:
         return _text(option, given)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pytest's own, of a list where one value is meant: `_text` refuses it
+            warnings.simplefilter("ignore")  # pytest's, about a list in place of one value, which `_text` refuses
             value = config.getini(option.ini)
     except (pytest.UsageError, TypeError, ValueError) as error:
         value = _in_toml(config, option.ini)
@@ -329,10 +333,10 @@ def text_of(config: pytest.Config, option: Option) -> str:
 
 
 def _in_toml(config: pytest.Config, name: str) -> object:
-    """A setting as a TOML file has it; None where it has none.
+    """A setting's value in a TOML file; None if the file does not set it.
 
-    For native TOML pytest holds a value to the declared type: where a list is declared it refuses a string, and in one
-    numbers. Here all forms are read alike, wherever they stand.
+    pytest checks values of native TOML against the declared type: for a list it refuses a string, and numbers in the
+    list. This project reads all these forms.
     """
     if sys.version_info >= (3, 11):
         import tomllib
@@ -348,7 +352,7 @@ def _in_toml(config: pytest.Config, name: str) -> object:
 
 
 def _form(option: Option) -> str:
-    """What may stand in a file for an option, for its errors."""
+    """What a file may contain for an option, for error messages."""
     if option.is_listed or option.name == "backend":
         return "a list, or one text with commas or line breaks between the values"
     return "one value"
@@ -358,7 +362,7 @@ def _text(option: Option, value: object) -> str:
     """An option's value as on the command line: a file may hold lists, numbers and truth values.
 
     Raises:
-        OptionError: it is a list, and the option takes one value; or a table.
+        OptionError: it is a table, or a list where the option takes one value.
     """
     if not isinstance(value, (list, tuple, dict)):
         return _switched(option, str(value).strip())
@@ -371,7 +375,7 @@ def _text(option: Option, value: object) -> str:
 
 
 def _switched(option: Option, text: str) -> str:
-    """The text, or of an option that may stand without a value what a truth value in its place means."""
+    """The text; for an option that needs no value (`bare`), a truth value becomes the value that it stands for."""
     word = SWITCHES.get(text.lower(), text.lower())
     if option.bare is None or word not in ("yes", "no"):
         return text

@@ -64,10 +64,10 @@ class Settings:
     ab: Reference | None
     """The old build of an A/B run, this interpreter in A/A; None when stored figures are compared with first."""
     new: Reference | None
-    """What an A/B run has instead of this environment on the new side; None for this environment."""
+    """The new build of an A/B run; None for this environment."""
     compare: Compare
     witnesses: tuple[str, ...]
-    """The chosen witnesses' names; those that do not suit an engine are left out there."""
+    """The chosen witnesses' names; an engine is measured without those that do not suit it."""
     keep_wheels: Path | None
     fewer_threads: bool
     """Whether A/B may use fewer threads than a case has, where others use the processors."""
@@ -87,7 +87,7 @@ class Settings:
 
     @property
     def ab_may_decide(self) -> bool:
-        """Whether A/B against the baseline's software may decide what stored figures leave open."""
+        """Whether A/B against the baseline's software decides where stored figures do not suffice."""
         return self.compare == "auto" and self.ab is None and self.save == "no"
 
     @property
@@ -150,7 +150,7 @@ def _typed(config: pytest.Config, option: Option, text: str) -> Any:  # noqa: AN
     """An option's value, by its kind. A count or a path that is not given is None.
 
     Raises:
-        OptionError: the text is none of the kind.
+        OptionError: the text is not of this kind.
     """
     match option.kind:
         case "text":
@@ -173,7 +173,7 @@ def _witnesses(words: tuple[str, ...]) -> tuple[str, ...]:
     """The witnesses that are named; of `auto` the cheap ones.
 
     Raises:
-        OptionError: `none` stands beside others.
+        OptionError: `none` is given together with others.
     """
     if "none" in words and set(words) != {"none"}:
         raise OptionError(f"--rwkv-witness={','.join(words)} names none and others; write none alone, or the names")
@@ -182,7 +182,11 @@ def _witnesses(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _backend(config: pytest.Config, text: str) -> str:
-    """The text as it is. An empty one turns settings off; with none, an unset variable would look like success."""
+    """The text, unchanged.
+
+    An empty one turns off what an ini file or `addopts` turns on. Where they turn nothing on, it is an error: with an
+    unset variable in a CI job, nothing would be measured, and the job would pass.
+    """
     if text or config.getoption("--rwkv-backend") is None or config.getini("rwkv_backend"):
         return text
     if not any("--rwkv-backend" in text for text in (*config.getini("addopts"), os.environ.get("PYTEST_ADDOPTS", ""))):

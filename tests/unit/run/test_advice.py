@@ -54,7 +54,7 @@ def test_neighbours_go_before_everything_that_they_explain() -> None:
 
 def test_too_few_sessions_are_counted() -> None:
     sentence = advised(undecided(settled_by=4))
-    assert sentence.startswith("Too few stored sessions: 4 would tell")
+    assert sentence.startswith("Too few stored sessions: 4 would suffice")
     assert "--rwkv-budget" not in sentence
 
 

@@ -46,7 +46,7 @@ def steps(
         (
             ("PASS", "INCONCLUSIVE"),
             (
-                "Sessions on this machine differ by more than the tolerance: --rwkv-ab tells, or a wider "
+                "Sessions on this machine differ by more than the tolerance: use --rwkv-ab, or a wider "
                 "--rwkv-tolerance; a larger budget does not help."
             ),
         ),
