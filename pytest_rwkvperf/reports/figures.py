@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.cases import Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pytest_rwkvperf.core.cases import Case, WorkloadKind
     from pytest_rwkvperf.stats.estimates import Rate
     from pytest_rwkvperf.stats.verdicts import Comparison, Step
-    from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedInvariant, RecordedItem
-
-    Pair = tuple[RecordedCase, RecordedItem]
+    from pytest_rwkvperf.store.record import CaseItem, Record, RecordedCase, RecordedInvariant, RecordedItem
 
 UNUSABLE = "unusable"
 """Instead of an interval so wide that its rate is no measurement."""
@@ -108,6 +106,11 @@ def mixed_rates(record: Record) -> str:
     return "In a row with a ratio, t/s and baseline are of the fast repetitions, as it is; other rows show the median."
 
 
+def case_name(case: RecordedCase) -> str:
+    """How a sentence of the HTML page names a case: engine, quant and device."""
+    return " ".join(names(case).values())
+
+
 def item_name(case: RecordedCase, item: RecordedItem) -> str:
     """How a sentence names a workload of a case."""
     return f"{case.case.label} {item.workload}"
@@ -172,7 +175,7 @@ def invariant_cells(case: RecordedCase, invariant: RecordedInvariant) -> dict[st
     }
 
 
-def item_rows(items: Sequence[Pair]) -> list[dict[str, str]]:
+def item_rows(items: Sequence[CaseItem]) -> list[dict[str, str]]:
     """The figures of every workload, by column; in a sweep of quants with their speeds relative to f16.
 
     In a sweep of settings alone they are relative to the first. The cases are as `Record.disambiguated` gives
@@ -192,40 +195,46 @@ def item_rows(items: Sequence[Pair]) -> list[dict[str, str]]:
     return rows
 
 
-def _quant_factors(items: Sequence[Pair]) -> tuple[str, dict[tuple[Case, str], float]]:
-    """A column's title, and the speed of each case and workload over that of f16; where that is not, the first quant.
+Factors = dict[tuple["Case", str], float]
+"""Of a case and a workload: its speed over that of the case that it is compared with."""
 
-    Medians are compared, as everywhere between cases; an INVALID speed with none. No title where one quant is measured.
+
+def _quant_factors(items: Sequence[CaseItem]) -> tuple[str, Factors]:
+    """A column's title, and the speed of each quant over that of f16; where that was not measured, of the first one.
+
+    No title where one quant is measured.
     """
-    sweeps: dict[tuple[Case, str], dict[Case, float]] = {}
-    for case, item in items:
-        if item.typical_rate and item.verdict != "INVALID":
-            sweep = sweeps.setdefault((replace(case.case, quant=""), item.workload), {})
-            sweep[case.case] = item.typical_rate.median
-    factors, references = {}, set()
-    for (_, workload), speeds in sweeps.items():
-        if len(speeds) > 1:
-            reference = next((case for case in speeds if case.quant in _HALF_PRECISION), next(iter(speeds)))
-            references.add("f16" if reference.quant in _HALF_PRECISION else reference.quant)
-            factors.update({(case, workload): rate / speeds[reference] for case, rate in speeds.items()})
+    factors: Factors = {}
+    references = set()
+    for workload, speeds in _sweeps(items, lambda case: replace(case, quant="")):
+        reference = next((case for case in speeds if case.quant in _HALF_PRECISION), next(iter(speeds)))
+        references.add("f16" if reference.quant in _HALF_PRECISION else reference.quant)
+        factors.update({(case, workload): speed / speeds[reference] for case, speed in speeds.items()})
     named = references.pop() if len(references) == 1 else "first" if references else ""
     return f"{TIMES} {named}" if named else "", factors
 
 
-def _setting_factors(items: Sequence[Pair]) -> tuple[str, dict[tuple[Case, str], float]]:
+def _setting_factors(items: Sequence[CaseItem]) -> tuple[str, Factors]:
     """As `_quant_factors`, of cases that differ in the engine's own settings or the chunk, over the first of them."""
+    factors = {
+        (case, workload): speed / next(iter(speeds.values()))
+        for workload, speeds in _sweeps(items, lambda case: replace(case, settings=(), chunk=0))
+        for case, speed in speeds.items()
+    }
+    return f"{TIMES} first" if factors else "", factors
+
+
+def _sweeps(items: Sequence[CaseItem], common: Callable[[Case], Case]) -> list[tuple[str, dict[Case, float]]]:
+    """Each workload with the speeds of cases of which `common` gives the same; only of several cases.
+
+    Medians are compared, as everywhere between cases; an INVALID speed with none.
+    """
     sweeps: dict[tuple[Case, str], dict[Case, float]] = {}
     for case, item in items:
         if item.typical_rate and item.verdict != "INVALID":
-            sweep = sweeps.setdefault((replace(case.case, settings=(), chunk=0), item.workload), {})
-            sweep[case.case] = item.typical_rate.median
-    factors = {
-        (case, workload): rate / next(iter(speeds.values()))
-        for (_, workload), speeds in sweeps.items()
-        if len(speeds) > 1
-        for case, rate in speeds.items()
-    }
-    return f"{TIMES} first" if factors else "", factors
+            speeds = sweeps.setdefault((common(case.case), item.workload), {})
+            speeds[case.case] = item.typical_rate.median
+    return [(workload, speeds) for (_, workload), speeds in sweeps.items() if len(speeds) > 1]
 
 
 def without_empty_columns(rows: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:

@@ -11,14 +11,12 @@ from pytest_rwkvperf.reports import wording
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
+    from pytest_rwkvperf.store.record import CaseItem, Record, RecordedCase, RecordedItem
 
 Tone = Literal["bad", "unsure", "good", "plain"]
 
 INTERRUPTED = 2
-"""pytest's exit code after an interruption."""
-
-Found = tuple["RecordedCase", "RecordedItem"]
+"""pytest's exit status after Ctrl-C and SIGTERM."""
 
 _BROKEN = {"BROKEN", "INVALID"}
 """Verdicts on invariants that do not hold."""
@@ -46,7 +44,7 @@ class Headline:
 
 def of(record: Record) -> Headline:
     """The headline of a run, which may have been interrupted or have measured nothing."""
-    by_verdict: dict[str, list[Found]] = {verdict: [] for verdict in _COUNTS}
+    by_verdict: dict[str, list[CaseItem]] = {verdict: [] for verdict in _COUNTS}
     for case, item in record.items():
         by_verdict[item.verdict or ""].append((case, item))
     tone, sentence = _sentence(record, by_verdict)
@@ -61,7 +59,7 @@ def counts(items: Iterable[RecordedItem]) -> tuple[tuple[str, str], ...]:
     return tuple((verdict, f"{found[verdict]} {words}") for verdict, words in _COUNTS.items() if found[verdict])
 
 
-def _sentence(record: Record, found: dict[str, list[Found]]) -> tuple[Tone, str]:
+def _sentence(record: Record, found: dict[str, list[CaseItem]]) -> tuple[Tone, str]:
     total = sum(map(len, found.values()))
     if slower := sorted(found["REGRESSION"], key=ratio_of):
         return "bad", _slower(record, slower, total)
@@ -76,14 +74,14 @@ def _sentence(record: Record, found: dict[str, list[Found]]) -> tuple[Tone, str]
     return _without_failures(record, found, total)
 
 
-def _interrupted(found: dict[str, list[Found]], sentence: str) -> str:
+def _interrupted(found: dict[str, list[CaseItem]], sentence: str) -> str:
     total = sum(map(len, found.values()))
     if not (judged := total - len(found[""])):
         return "Interrupted before anything was judged"
     return f"Interrupted after {judged} of {wording.count(total, 'workload')}. {sentence}"
 
 
-def _without_failures(record: Record, found: dict[str, list[Found]], total: int) -> tuple[Tone, str]:
+def _without_failures(record: Record, found: dict[str, list[CaseItem]], total: int) -> tuple[Tone, str]:
     settled = len(found["PASS"]) + len(found["IMPROVEMENT"])
     if unsettled := len(found["INCONCLUSIVE"]):
         every = "it" if total == 1 else "any workload" if unsettled == total else f"{unsettled} of {total} workloads"
@@ -122,13 +120,13 @@ def _broken(record: Record) -> str:
     return f"The invariant {first.name} does not hold on {engine(case)}{rest}"
 
 
-def _slower(record: Record, slower: list[Found], total: int) -> str:
+def _slower(record: Record, slower: list[CaseItem], total: int) -> str:
     if len(slower) == 1:
         return _one(record, slower[0])
     return f"{len(slower)} of {wording.count(total, 'workload')} got slower: {_one(record, slower[0])}"
 
 
-def _one(record: Record, found: Found) -> str:
+def _one(record: Record, found: CaseItem) -> str:
     """`pp64 is 35 % slower on rwkv 0.8.32 than on 0.8.31`."""
     case, item = found
     new, old = case.sides(item)
@@ -145,7 +143,7 @@ def _distinct(record: Record, case: RecordedCase) -> list[str]:
     return [case.case.variant] * (len(quants) > 1) + [case.case.device] * (len(devices) > 1)
 
 
-def ratio_of(found: Found) -> float:
+def ratio_of(found: CaseItem) -> float:
     """New over old speed, as it was judged; 1 where nothing was compared."""
     comparison = found[1].comparison
     return comparison.deciding.ratio if comparison else 1.0

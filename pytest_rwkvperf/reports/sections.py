@@ -123,15 +123,10 @@ def _size(parameters: int) -> str:
 def troubles(shown: Shown) -> list[tuple[str, str]]:
     """What went wrong beside the verdicts: pairs of a case's or an engine's name, and a sentence."""
     record = shown.record
-    failures = [(f"{figures_name(case)} was not measured", case.failure) for case in record.cases if case.failure]
+    failures = [(f"{figures.case_name(case)} was not measured", case.failure) for case in record.cases if case.failure]
     skipped = [(f"{engine.name} was skipped", engine.reason) for engine in record.skipped]
     observed = ((case, measured.gpu) for case, measured in shown.measured() if measured.gpu)
-    return [*failures, *skipped, *((figures_name(case), note) for case, gpu in observed for note in gpu.notes())]
-
-
-def figures_name(case: RecordedCase) -> str:
-    """The whole name of a case in sentences."""
-    return " ".join(figures.names(case).values())
+    return [*failures, *skipped, *((figures.case_name(case), note) for case, gpu in observed for note in gpu.notes())]
 
 
 @dataclass(frozen=True, slots=True)

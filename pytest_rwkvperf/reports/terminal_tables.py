@@ -16,7 +16,7 @@ from pytest_rwkvperf.reports import batches, figures
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from pytest_rwkvperf.store.record import Record
+    from pytest_rwkvperf.store.record import CaseItem, Record
 
     Rows = Sequence[Mapping[str, str]]
 
@@ -39,7 +39,7 @@ _MAX_WIDTH = 1000
 """Columns: more than any table has."""
 
 
-def verdicts(items: Iterable[figures.Pair], width: int, *, colour: bool) -> str:
+def verdicts(items: Iterable[CaseItem], width: int, *, colour: bool) -> str:
     """The workloads that were measured, with their verdicts; empty if there are none.
 
     Of a case whose invariants were judged, which have a table of their own, those without a verdict are left out.

@@ -96,23 +96,23 @@ def finish(pytest_session: pytest.Session, session: Session) -> RunResult:
     gatherer = pytest_session.config.stash[_GATHERER]
     judgements = gatherer.judgements()
     result = replace(_saved(pytest_session, session, judgements), waited_seconds=session.folder.waited())
-    # A case counts as measured when it has a record, judged or not: a test may call measure() alone.
     collects_only = pytest_session.config.option.collectonly
-    missed = session.settings.exclusive and not (collects_only or session.folder.anything_measured())
-    if pytest_session.exitstatus == pytest.ExitCode.OK and missed:
-        pytest_session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+    if not collects_only:
+        _fail_without_figures(pytest_session, session)
     if collects_only or pytest_session.exitstatus == pytest.ExitCode.USAGE_ERROR:
         return result
     record = recording.of_run(pytest_session, session, judgements, gatherer.invariants())
     result = _published(pytest_session, session, record, replace(result, record=record))
-    if troubles := [*gatherer.troubles, *filter(None, [hooks.tell_record(pytest_session.config, record)])]:
-        _mark_failed(pytest_session)
-        result = replace(result, troubles=(*result.troubles, *troubles))
-    if github.is_active(os.environ):
-        trouble = github.add_summary(record, os.environ)
-        session.progress.command(github.errors_of(record))
-        result = replace(result, troubles=(*result.troubles, *filter(None, [trouble])))
-    return result
+    troubles = _told(pytest_session, session, record, gatherer)
+    return replace(result, troubles=(*result.troubles, *troubles))
+
+
+def _fail_without_figures(pytest_session: pytest.Session, session: Session) -> None:
+    """Set exit code 5 if a run that was to measure measured nothing, and nothing else failed."""
+    succeeded = pytest_session.exitstatus == pytest.ExitCode.OK
+    # A case counts as measured when it has a record, judged or not: a test may call measure() alone.
+    if succeeded and session.settings.exclusive and not session.folder.anything_measured():
+        pytest_session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
 
 def _saved(pytest_session: pytest.Session, session: Session, judgements: Mapping[Item, Judgement]) -> RunResult:
@@ -159,6 +159,20 @@ def _published(pytest_session: pytest.Session, session: Session, record: Record,
         history=history,
         troubles=(*result.troubles, *troubles),
     )
+
+
+def _told(pytest_session: pytest.Session, session: Session, record: Record, gatherer: Gatherer) -> tuple[str, ...]:
+    """Tell other plugins and GitHub's page of the record; returns what went wrong, in sentences.
+
+    What another plugin raised makes the run fail, a missing summary on GitHub's page does not.
+    """
+    troubles = [*gatherer.troubles, *filter(None, [hooks.tell_record(pytest_session.config, record)])]
+    if troubles:
+        _mark_failed(pytest_session)
+    if github.is_active(os.environ):
+        troubles += filter(None, [github.add_summary(record, os.environ)])
+        session.progress.command(github.errors_of(record))
+    return tuple(troubles)
 
 
 def _fault(error: Exception) -> str:

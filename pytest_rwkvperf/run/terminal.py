@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.core.text import counted, duration, printable
 from pytest_rwkvperf.reports import figures, native_ratio, terminal_tables
 from pytest_rwkvperf.reports.figures import UNBOUNDED, item_name, number
+from pytest_rwkvperf.reports.headline import INTERRUPTED
 from pytest_rwkvperf.run import advice
 from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION
 from pytest_rwkvperf.verdict import accept
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 _NOISY = 0.10
 """Half-width of a saved rate's interval that deserves a warning: it makes every later verdict INCONCLUSIVE."""
-
-_INTERRUPTED = 2
-"""pytest's exit status after Ctrl-C and SIGTERM."""
 
 _COARSE = 2
 """A comparison that detects only slowdowns of more than so many tolerances is too coarse for its tolerance."""
@@ -135,7 +133,7 @@ def _saved(record: Record, saved: Saved | None, settings: Settings) -> list[str]
 
 def _why_nothing_saved(record: Record) -> str:
     """The reason where no other sentence says it."""
-    if record.exit_status == _INTERRUPTED:
+    if record.exit_status == INTERRUPTED:
         return ": the run was interrupted before a workload that can be saved had its verdict"
     if any(item.verdict == "INVALID" for _, item in record.items()):
         return ": a figure is invalid; its test says why"

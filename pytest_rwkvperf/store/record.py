@@ -153,6 +153,10 @@ class RecordedCase:
         return tuple(tuple(one.nanoseconds for one in run.samples.get(workload, ())) for run in runs)
 
 
+CaseItem = tuple[RecordedCase, RecordedItem]
+"""A workload with its case, as `Record.items` gives them."""
+
+
 @dataclass(frozen=True, slots=True)
 class SkippedEngine:
     """An engine that was chosen and could not measure, and why."""
@@ -203,7 +207,7 @@ class Record:
         shown = disambiguated(case.case for case in self.cases)
         return replace(self, cases=tuple(replace(case, case=shown[case.case]) for case in self.cases))
 
-    def items(self) -> Iterator[tuple[RecordedCase, RecordedItem]]:
+    def items(self) -> Iterator[CaseItem]:
         """Every item with its case, in order."""
         return ((case, item) for case in self.cases for item in case.items)
 
