@@ -81,14 +81,14 @@ def found(record: Record, logs: Any, folder: Path, *, stepped: bool) -> list[Tre
 
 def verdict(one: Trend, *, stepped: bool) -> str:
     """What became of a trend."""
-    places = [turn.change.index for turn in one.turns]
+    places = [each.change.index for each in one.change_points]
     if not stepped:
         return "false alarm" if places else "quiet"
     if not places:
         return "missed"
     if len(places) > 1:
         return "and another"
-    named = [difference.name for difference in one.turns[0].differences] == ["llama.cpp"]
+    named = [difference.name for difference in one.change_points[0].differences] == ["llama.cpp"]
     away = abs(places[0] - AT)
     return {0: "at its run", 1: "one run off"}.get(away, "elsewhere") + (", named" if named else "")
 

@@ -140,11 +140,10 @@ def _changes(options: argparse.Namespace, console: Console, address: Address) ->
     """Name every workload's change points, with the versions that changed there."""
     every = _trends(options, address, ())
     for trend in every:
-        if trend.turns:
+        if trend.change_points:
             console.result(_text(trend))
-    console.result(
-        f"{counted(sum(len(trend.turns) for trend in every), 'change point')} in {counted(len(every), 'workload')}."
-    )
+    changes = sum(len(trend.change_points) for trend in every)
+    console.result(f"{counted(changes, 'change point')} in {counted(len(every), 'workload')}.")
     return 0
 
 
@@ -159,7 +158,7 @@ def _text(trend: Trend) -> str:
     """A trend in words."""
     runs = f"{counted(len(trend.points), 'run')}, {trend.points[0].started} to {trend.points[-1].started}"
     lines = [trend.series.label, f"  {trend.series.machine}, {runs}"]
-    lines += [f"  {line}" for turn in trend.turns for line in trends.describe(turn)] or ["  no change point"]
+    lines += [f"  {line}" for each in trend.change_points for line in trends.describe(each)] or ["  no change point"]
     return "\n".join(lines)
 
 
@@ -170,7 +169,7 @@ def _plot(trend: Trend, columns: int) -> str:
     return plot_to_string(
         xs=range(1, len(trend.points) + 1),
         ys=[point.tokens_per_second for point in trend.points],
-        x_gridlines=[turn.change.index + 0.5 for turn in trend.turns],
+        x_gridlines=[each.change.index + 0.5 for each in trend.change_points],
         y_gridlines=[],
         y_unit=" t/s",
         color=False,

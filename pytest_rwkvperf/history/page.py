@@ -22,7 +22,7 @@ def render(trend_list: Sequence[Trend], shown: str) -> str:
     """
     # What changed last comes first.
     ordered = sorted(trend_list, key=_runs_since_change)
-    described = [(trend, [trends.describe(turn) for turn in trend.turns], _plot(trend)) for trend in ordered]
+    described = [(trend, [trends.describe(each) for each in trend.change_points], _plot(trend)) for trend in ordered]
     return pages.render("trend.html.jinja", {"trends": described, "headline": _headline(ordered), "shown": shown})
 
 
@@ -31,17 +31,17 @@ def _headline(ordered: Sequence[Trend]) -> str:
     if not ordered:
         return "No run is stored"
     workloads = wording.count(len(ordered), "workload")
-    if not (changed := sum(bool(trend.turns) for trend in ordered)):
+    if not (changed := sum(bool(trend.change_points) for trend in ordered)):
         return f"No change of speed in {workloads}"
-    newest = ordered[0].turns[-1]
+    newest = ordered[0].change_points[-1]
     return (
         f"{changed} of {workloads} changed speed; the newest change is {wording.change(newest.change.ratio)} "
-        f"since {newest.point.started[:10]}"
+        f"since {newest.first.started[:10]}"
     )
 
 
 def _runs_since_change(trend: Trend) -> int:
-    return len(trend.points) - (trend.turns[-1].change.index if trend.turns else -1)
+    return len(trend.points) - (trend.change_points[-1].change.index if trend.change_points else -1)
 
 
 def _plot(trend: Trend) -> Dots:
@@ -54,7 +54,7 @@ def _plot(trend: Trend) -> Dots:
     scale = plots.around([*speeds, *near])
     points = list(enumerate(trend.points))
     paths = {
-        "turn": "".join(f"M{turn.change.index - 0.5:g} 0V{plots.HEIGHT:g}" for turn in trend.turns),
+        "change-point": "".join(f"M{each.change.index - 0.5:g} 0V{plots.HEIGHT:g}" for each in trend.change_points),
         "level": "".join(
             f"M{start - 0.5:g} {plots.height(scale, rate)}H{end - 0.5:g}" for start, end, rate in _levels(trend)
         ),
@@ -70,8 +70,8 @@ def _plot(trend: Trend) -> Dots:
 
 def _levels(trend: Trend) -> Iterator[tuple[int, int, float]]:
     """The first run of each level, the first one after it, and its speed; one that is unknown is left out."""
-    starts = [0, *(turn.change.index for turn in trend.turns)]
+    starts = [0, *(each.change.index for each in trend.change_points)]
     ends = [*starts[1:], len(trend.points)]
-    first = trend.turns[0].change.before if trend.turns else None
-    rates = [first, *(turn.change.after for turn in trend.turns)]
+    first = trend.change_points[0].change.before if trend.change_points else None
+    rates = [first, *(each.change.after for each in trend.change_points)]
     return ((start, end, rate) for start, end, rate in zip(starts, ends, rates, strict=True) if rate is not None)

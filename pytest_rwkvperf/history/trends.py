@@ -32,13 +32,13 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """A change point with the versions that changed at its run, or else `away` runs from it."""
+class ChangePoint:
+    """A change, the first run at its new level, and the versions that changed there, or else `offset` runs from there."""
 
     change: Change
-    point: Point
+    first: Point
     differences: tuple[Difference, ...]
-    away: int
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Trend:
 
     series: Series
     points: tuple[Point, ...]
-    turns: tuple[Turn, ...]
+    change_points: tuple[ChangePoint, ...]
 
 
 def choose(points_by_series: Mapping[Series, Sequence[Point]], words: Sequence[str]) -> dict[Series, Sequence[Point]]:
@@ -70,16 +70,16 @@ def choose(points_by_series: Mapping[Series, Sequence[Point]], words: Sequence[s
 def trend(series: Series, points: Sequence[Point], smallest: float) -> Trend:
     """A series with its change points of at least `smallest`, a slowdown or speed-up as verdicts have it."""
     every = changes.find([point.tokens_per_second for point in points])
-    turns = tuple(_turn(points, change) for change in every if abs(slowdown(change.ratio)) >= smallest)
-    return Trend(series, tuple(points), turns)
+    change_points = tuple(_change_point(points, change) for change in every if abs(slowdown(change.ratio)) >= smallest)
+    return Trend(series, tuple(points), change_points)
 
 
-def _turn(points: Sequence[Point], change: Change) -> Turn:
-    for away in _OFFSETS:
-        index = change.index + away
+def _change_point(points: Sequence[Point], change: Change) -> ChangePoint:
+    for offset in _OFFSETS:
+        index = change.index + offset
         if 0 < index < len(points) and (found := differences(points[index - 1], points[index])):
-            return Turn(change, points[change.index], found, away)
-    return Turn(change, points[change.index], (), 0)
+            return ChangePoint(change, points[change.index], found, offset)
+    return ChangePoint(change, points[change.index], (), 0)
 
 
 def differences(before: Point, after: Point) -> tuple[Difference, ...]:
@@ -90,15 +90,15 @@ def differences(before: Point, after: Point) -> tuple[Difference, ...]:
     return tuple(Difference(*pair) for pair in pairs if pair[1] != pair[2])
 
 
-def describe(turn: Turn) -> list[str]:
+def describe(found: ChangePoint) -> list[str]:
     """A change point in words: when, by how much, and what changed there."""
-    change = turn.change
-    when = f"from run {change.index + 1} on ({turn.point.started}, {turn.point.run[:8]})"
+    change = found.change
+    when = f"from run {change.index + 1} on ({found.first.started}, {found.first.run[:8]})"
     first = f"{when}: {percent_slower(change.ratio)}, {change.before:.1f} -> {change.after:.1f} tokens/s"
-    if not turn.differences:
+    if not found.differences:
         return [first, "  no recorded version changed there"]
-    where = {0: "", -1: " (one run before)", 1: " (one run after)"}[turn.away]
+    where = {0: "", -1: " (one run before)", 1: " (one run after)"}[found.offset]
     return [
         first,
-        *(f"  {item.name} {item.before or 'none'} -> {item.after or 'none'}{where}" for item in turn.differences),
+        *(f"  {item.name} {item.before or 'none'} -> {item.after or 'none'}{where}" for item in found.differences),
     ]

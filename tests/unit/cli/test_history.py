@@ -62,7 +62,7 @@ def test_a_page_has_every_point_and_change_point(history: str, here: Path, capsy
     assert speeds == [figures.speed(point.tokens_per_second) for point in points]
     drawn = {str(own["class"]): str(own["d"]) for tag, own, _ in page.elements if tag == "path"}
     assert drawn["trend"].count("M") == len(points)
-    assert drawn["turn"] == "M23.5 0V100"
+    assert drawn["change-point"] == "M23.5 0V100"
     assert drawn["level"].count("M") == 2
     assert "from run 25 on (2026-01-25T12:00:00Z, 00000000): 8.0% slower" in text
     assert "llama.cpp b1 -&gt; b2" in text

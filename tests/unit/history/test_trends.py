@@ -35,27 +35,27 @@ def trend_of(place: Address, runs: list[Record], smallest: float = 0.01) -> Tren
 
 def test_a_change_point_is_named_with_what_changed_there(place: Address) -> None:
     one = trend_of(place, runs_with_step(24, 24))
-    (turn,) = one.turns
-    assert (turn.change.index, turn.away) == (24, 0)
-    assert turn.differences == (trends.Difference("llama.cpp", "b1", "b2"), trends.Difference("commit", "old", "new"))
-    first, *rest = trends.describe(turn)
+    (found,) = one.change_points
+    assert (found.change.index, found.offset) == (24, 0)
+    assert found.differences == (trends.Difference("llama.cpp", "b1", "b2"), trends.Difference("commit", "old", "new"))
+    first, *rest = trends.describe(found)
     assert first.startswith("from run 25 on (2026-01-25T12:00:00Z, 00000000): 8.0% slower, 512.0 -> 47")
     assert rest == ["  llama.cpp b1 -> b2", "  commit old -> new"]
 
 
 @pytest.mark.parametrize(("new_llama_at", "says"), [(23, "one run before"), (25, "one run after")])
 def test_a_version_that_changed_one_run_away_is_named(place: Address, new_llama_at: int, says: str) -> None:
-    (turn,) = trend_of(place, runs_with_step(24, new_llama_at)).turns
-    assert trends.describe(turn)[1] == f"  llama.cpp b1 -> b2 ({says})"
+    (found,) = trend_of(place, runs_with_step(24, new_llama_at)).change_points
+    assert trends.describe(found)[1] == f"  llama.cpp b1 -> b2 ({says})"
 
 
 def test_a_change_that_no_version_explains_says_so(place: Address) -> None:
-    (turn,) = trend_of(place, runs_with_step(24, 4)).turns
-    assert trends.describe(turn)[1] == "  no recorded version changed there"
+    (found,) = trend_of(place, runs_with_step(24, 4)).change_points
+    assert trends.describe(found)[1] == "  no recorded version changed there"
 
 
 def test_smaller_changes_are_left_out(place: Address) -> None:
-    assert trend_of(place, runs_with_step(24, 24), smallest=0.1).turns == ()
+    assert trend_of(place, runs_with_step(24, 24), smallest=0.1).change_points == ()
 
 
 def test_words_choose_series_and_unknown_words_list_them(place: Address) -> None:
