@@ -1,4 +1,4 @@
-"""The hooks, and nothing else: options → session → items → verdicts → summary. Every pytest run imports this module."""
+"""pytest's hooks, in the order of a run, without logic of their own. Every pytest run imports this module."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Say what is measured with what, and against what."""
+    """Name the backends, the model, and the baseline."""
     session = config.stash.get(SESSION, None)
     if session is None:
         return []
@@ -94,7 +94,7 @@ def pytest_collection(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class) -> Generator[None, Any, Any]:
-    """Leave out what the markers on a test's other parameters do not ask for."""
+    """Drop the tests that the markers on their other parameters do not select."""
     made = yield
     session = collector.config.stash.get(SESSION, None)
     return made if session is None or not isinstance(made, list) else collection.select_by_markers(session, made)
@@ -116,7 +116,7 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Fix what is measured."""
+    """Fix what is measured: no test is added or deselected any more."""
     pytest_session, config = session, session.config
     if SESSION in config.stash:
         from pytest_rwkvperf.run import benchmarked
@@ -128,7 +128,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
-    """Say what will be measured and for how long, or why nothing is."""
+    """Announce what will be measured and for how long, or why nothing is."""
     if (session := config.stash.get(SESSION, None)) is None:
         return collection.idle_options(config)
     from pytest_rwkvperf.run.announcing import announcement
@@ -138,7 +138,7 @@ def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Let a test's report carry its verdicts."""
+    """Attach a test's verdicts to its report, which xdist sends to the controller."""
     report = yield
     if SESSION in item.config.stash:
         from pytest_rwkvperf.run import finish
@@ -149,7 +149,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Save and report, where asked; exit 5 when nothing was measured."""
+    """Save and report, if the options ask for it; exit 5 when nothing was measured."""
     pytest_session, config = session, session.config
     if SESSION in config.stash and not hasattr(config, "workerinput"):
         from pytest_rwkvperf.run import finish
@@ -168,6 +168,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave nothing behind."""
+    """End the session, which removes the run's folder."""
     if (session := config.stash.get(SESSION, None)) is not None:
         session.close()

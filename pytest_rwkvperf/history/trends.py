@@ -33,7 +33,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class ChangePoint:
-    """A change, the first run at its new level, and the versions that changed there, or else `offset` runs from there."""
+    """A change, the first run at its new level, and the versions that changed there or `offset` runs from there."""
 
     change: Change
     first: Point

@@ -1,4 +1,4 @@
-"""What is said before the first test: the header's line, what is measured and for how long, or why nothing is."""
+"""What a run prints before its first test: what will be measured and for how long, or why nothing is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What collection left, before pytest's and other plugins' own options deselected of it."""
+    """What collection found, before options of pytest and of other plugins (-k, -m) deselected tests."""
 
     with_suite: bool
     """Whether the shipped suite is part of it."""
@@ -46,7 +46,7 @@ def header(settings: Settings) -> str:
 
 
 def announcement(config: pytest.Config, session: Session, left: int) -> list[str]:
-    """What will be measured, for how long, and with which suite; `left` is how many tests of ours will run."""
+    """What will be measured, for how long, and with which suite; `left`: tests with our fixtures that will run."""
     collected = config.stash.get(COLLECTED, None)
     if collected is None:  # pytest's own message, or a marker's mistake, follows
         return []
@@ -75,7 +75,7 @@ def _plan(session: Session, collected: Collected) -> list[str]:
     return [
         f"{settings.model}, {counts}, {suite} (--rwkv-suite={settings.suite})",
         f"about {total} ({share}; {minimum}{of_it}), {against}",
-        f"chance of a regression anywhere in this run of unchanged code: {settings.false_alarms:.2%}",
+        f"chance that this run reports a regression of unchanged code: {settings.false_alarms:.2%}",
         f"chance that a workload slower than its tolerance passes: {settings.wrong_pass:.2%}",
         *session.plan(),
         *invariants.notes(session, selected.invariants),

@@ -34,11 +34,11 @@ class FoundEngine:
     variables: Mapping[str, str | None] = field(default_factory=dict)
     """What its workers get beside what the backend asks for; None unsets a variable."""
     named: str = ""
-    """As `--rwkv-ab` or `--rwkv-new` names it; empty for this environment's."""
+    """The value of `--rwkv-ab` or `--rwkv-new` that names it; empty for this environment's."""
 
     @property
     def place(self) -> str:
-        """What errors call it: two builds may share an interpreter."""
+        """Its name in errors. The interpreter alone does not tell two builds apart."""
         return self.named or self.python
 
 

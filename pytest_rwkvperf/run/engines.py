@@ -57,7 +57,7 @@ class Engines:
         """The chosen backends, installed or not: name to location.
 
         Raises:
-            OptionError: `--rwkv-backend` names one that nobody offers.
+            OptionError: `--rwkv-backend` names an unknown one.
         """
         return self._choice[0]
 
@@ -90,7 +90,7 @@ class Engines:
 
     @cached_property
     def _new_answers(self) -> list[FoundEngine | MissingEngine]:
-        """What this environment's engines answered, less those that the options leave nothing to do."""
+        """The new side's answers; an engine with nothing to measure under these options is a missing one."""
         self._check_kinds()
         check_quants(self._settings, Request(), self._backends)
         check_settings(self._settings, self._backends)
@@ -123,21 +123,21 @@ class Engines:
                 )
 
     def _new_build(self, answer: FoundEngine | MissingEngine) -> FoundEngine | MissingEngine:
-        """The engine that is measured: this environment's, or as `--rwkv-new` has it."""
+        """The engine of the new side: this environment's, or the build that `--rwkv-new` names."""
         if self._settings.new is None or isinstance(answer, MissingEngine):
             return answer
         return self._build(answer, self._settings.new, None, f"--rwkv-new={self._settings.new.text}: ")
 
     @cached_property
     def _old_answers(self) -> dict[str, FoundEngine | MissingEngine]:
-        """A/B: what the old environment has of the engines that can measure here."""
+        """A/B: the old side's answers, for the engines that can measure on the new side."""
         here = {engine.backend.name: engine for engine in self._new_answers if isinstance(engine, FoundEngine)}
         if self._settings.aa or not here:
             return {**here}
         return {name: self._old_build(engine) for name, engine in here.items()}
 
     def _old_build(self, engine: FoundEngine) -> FoundEngine | MissingEngine:
-        """An engine as what `--rwkv-ab` names has it.
+        """The build of an engine that `--rwkv-ab` names.
 
         Raises:
             OptionError: it names nothing that can be used.
@@ -152,7 +152,7 @@ class Engines:
     def _build(
         self, engine: FoundEngine, reference: Reference, recorded: Software | None, prefix: str
     ) -> FoundEngine | MissingEngine:
-        """An engine as a reference has it, in an environment that is made now unless it is there."""
+        """The build of an engine that a reference names, in an environment that is made unless it exists."""
         name, wheels = engine.backend.name, self._settings.keep_wheels
         try:
             side = side_of(reference, recorded, engine.software, wheels=wheels, say=self._progress.line)
@@ -183,9 +183,9 @@ class Engines:
         return case.protocol == "uniform" and recorded is not None and recorded.identity != engine.software.identity
 
     def to_build(self, name: str) -> tuple[str, float]:
-        """What of a backend must be built to have the baseline's software again, and how many seconds that may take.
+        """Which packages must be built to measure with the baseline's software, and how many seconds that may take.
 
-        Empty, and no time, where it is there already.
+        Empty, and 0 seconds, if they exist already.
         """
         engine, recorded = self.found[name], self.recorded(name)
         if recorded is None or name in self._rebuilt:
@@ -212,7 +212,7 @@ class Engines:
         return known
 
     def _check_rebuilt(self, rebuilt: FoundEngine, recorded: Software, here: Software) -> FoundEngine | MissingEngine:
-        """What was rebuilt, unless it is only what this environment has; what it lacks of the recorded is said."""
+        """The rebuilt engine; a missing one if it equals this environment's. Shows how it differs from the recorded."""
         name, lacking = rebuilt.backend.name, ", ".join(recorded.differences(rebuilt.software))
         if rebuilt.software.identity == here.identity:
             return MissingEngine(name, f"no installation brings back what the baseline was measured with: {lacking}")
@@ -266,7 +266,7 @@ class Engines:
 
     @property
     def left_out(self) -> list[str]:
-        """Which workloads of the tests that were collected engines of `all` are not measured with, and why."""
+        """Sentences on workloads that engines of `all` are not measured with, because they have no such batches."""
         return [*self._left_out]
 
     def device(self, case: Case) -> Device:

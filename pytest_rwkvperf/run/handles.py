@@ -1,4 +1,4 @@
-"""What the fixtures give to a test: an item to measure and judge, and an engine to drive."""
+"""The objects that fixtures give to a test: an item to measure and judge, and an engine to call."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class EngineSession:
         self.close()
 
     def close(self) -> None:
-        """End the process, which frees its memory and its device; again does nothing."""
+        """End the process, which frees its memory and its device; a second call does nothing."""
         if self._is_open:
             self._is_open = False
             self._worker.close()
@@ -127,7 +127,7 @@ class EngineSession:
         """Advance the state by a prompt.
 
         Raises:
-            OptionError: it is empty, or holds what is no token of the vocabulary.
+            OptionError: it is empty, or contains something that is not a token of the vocabulary.
         """
         try:
             prompt = iter(tokens)
@@ -139,7 +139,7 @@ class EngineSession:
         """Advance the state by one token.
 
         Raises:
-            OptionError: it is none of the vocabulary.
+            OptionError: it is not a token of the vocabulary.
         """
         self._ask("decode", token=_token(token))
 
@@ -167,7 +167,7 @@ def _token(value: SupportsIndex) -> int:
 
 
 class BackendHandle:
-    """An engine, as a test may use it; what it opened ends with the test at the latest."""
+    """An engine, as a test may use it. What it opens is closed at the test's end."""
 
     def __init__(self, engine: FoundEngine, session: Session, stack: ExitStack) -> None:
         self._engine = engine
@@ -180,7 +180,7 @@ class BackendHandle:
         return next(iter(self._engine.versions.values()))
 
     def devices(self) -> tuple[Device, ...]:
-        """Where it can run, best first."""
+        """The devices that it can run on, best first."""
         return self._engine.devices
 
     def quants(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Calling the hooks of `hookspecs`: what another plugin raises must cost neither figures nor reports."""
+"""Calls of the hooks in `hookspecs`: an exception in another plugin must not lose figures or reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A device's lease: one measurement at a time on a piece of hardware, across the sessions of a user."""
+"""Leases of devices: one measurement at a time on a piece of hardware, in all runs of a user."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Progress:
         self._sentence = sentence
 
     def expect(self, seconds: float | None) -> None:
-        """Say how long the run still takes; None where nobody knows."""
+        """Set how long the run still takes; None if that is unknown."""
         self._ends = None if seconds is None else clock.monotonic() + seconds
 
     def line(self, sentence: str) -> None:

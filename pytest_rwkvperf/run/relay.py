@@ -1,4 +1,4 @@
-"""What pytest-xdist's workers say, who have no terminal, is shown by their controller.
+"""The controller of pytest-xdist shows the progress of its workers, which have no terminal.
 
 They write it into the run's folder (`RunFolder.say`), from which a thread of the controller reads it: xdist calls no
 hook of the controller's while its workers measure.
@@ -27,13 +27,13 @@ class Relay:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin, unless that has been done."""
+        """Start the thread, once."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="rwkvperf relay", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """Pass on what is left, and end."""
+        """Pass on the last lines, and end the thread."""
         thread, self._thread = self._thread, None
         if thread is not None:
             self._ended.set()

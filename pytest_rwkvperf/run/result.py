@@ -1,4 +1,4 @@
-"""What a run ends with: its record, and what became of it."""
+"""The result of a run: its record, and where it was stored and reported."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class RunResult:
     reports: tuple[Path, ...] = ()
     """The files that were written."""
     advice: tuple[str, ...] = ()
-    """What to do with them, in lines."""
+    """Lines that say what to do with the report files."""
     history: tuple[str, ...] = ()
-    """What became of the run in the history, in sentences."""
+    """Sentences that say whether the history has stored the run."""
     waited_seconds: float = 0.0
     """How long the run waited for devices that other runs used."""
     troubles: tuple[str, ...] = ()

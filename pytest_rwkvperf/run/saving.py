@@ -80,7 +80,7 @@ def keep_noise(settings: Settings, folder: RunFolder) -> KeptNoise | None:
 
 
 def check_folders(settings: Settings) -> None:
-    """Try what a save at the end of the run will write to.
+    """Check that a save at the end of the run can write its files.
 
     Raises:
         OptionError: a folder or file cannot be written.

@@ -1,4 +1,4 @@
-"""Which items a test gets, by the settings, its marker and what the engines offer. Pure: no engine, no file."""
+"""Which items a test measures, from settings, marker and engines. Pure: no engine is called and no file read."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ModelLimits:
-    """What the model file allows: the formats it can be turned into, and its own quant when that is fixed."""
+    """What the model file allows: the formats it can be converted to, and its own quant if that is fixed."""
 
     name: str
     formats: frozenset[str]
     quant: str | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
-    """Why a format cannot be had, where that is the model's shape."""
+    """Why the model's shape rules out a format, by format."""
 
 
 @dataclass(frozen=True)
 class Selected:
-    """What is left to measure after collection: the question that each test asks, by the test's node id."""
+    """What is measured after collection: the question that each test asks, by the test's node id."""
 
     by_test: Mapping[str, Question]
     invariants_by_test: Mapping[str, InvariantQuestion] = field(default_factory=dict)

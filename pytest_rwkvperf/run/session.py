@@ -82,7 +82,7 @@ class Session:
         self.folder.keep_outline(Outline(self.selected.planned, tuple(self.engines.missing), places))
 
     def plan(self) -> list[str]:
-        """What is measured otherwise than usual, or not at all, for a reason that the options do not show.
+        """Sentences on what is not measured as usual, or not at all, for reasons that the options do not show.
 
         On software adapters, of engines without batches, and of changed engines: for these, which steps decide and how
         they share the risk.

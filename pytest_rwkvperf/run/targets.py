@@ -1,4 +1,4 @@
-"""What a worker needs to measure a case: the file, the right answer to check it by, and the hardware's limits."""
+"""What a worker needs to measure a case: the model file, the expected logits, and the hardware's limits."""
 
 from __future__ import annotations
 

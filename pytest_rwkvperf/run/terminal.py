@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.store.record import Record, RecordedCase
 
 _NOISY = 0.10
-"""Half-width of a saved rate's interval that deserves a warning: it makes every later verdict INCONCLUSIVE."""
+"""A saved rate with a wider interval (half-width) gets a warning: it makes every later verdict INCONCLUSIVE."""
 
 _COARSE = 2
-"""A comparison that detects only slowdowns of more than so many tolerances is too coarse for its tolerance."""
+"""A comparison is called too coarse if it detects only slowdowns of more than this many times the tolerance."""
 
 
 def write(reporter: pytest.TerminalReporter, result: RunResult, settings: Settings) -> None:
@@ -116,7 +116,7 @@ def _invariants(record: Record) -> list[str]:
 
 
 def _saved(record: Record, saved: Saved | None, settings: Settings) -> list[str]:
-    """What went into the baseline, what of it will be of no use there, and what did not go in."""
+    """Sentences on what was stored in the baseline, which of it is too uncertain, and what was not stored and why."""
     if saved is not None and saved.path is not None:
         steps = _stored(record, saved, saved.path, settings)
     else:

@@ -60,7 +60,7 @@ class TestedModel:
 
     @cached_property
     def limits(self) -> ModelLimits:
-        """The formats and quants that can be had of it. A synthetic model is not generated to answer this.
+        """The formats and quants that it can be converted to. A synthetic model is not generated to answer this.
 
         Raises:
             ModelError: the reference or the file cannot be used.
@@ -82,7 +82,7 @@ class TestedModel:
         """The model in a format, made and cached when it is not there; by default unquantized or the user's own.
 
         Raises:
-            ModelError: it cannot be had in this format.
+            ModelError: it cannot be converted to this format.
         """
         if quant is None and format == "gguf":
             quant = self.limits.quant or "f16"

@@ -59,8 +59,8 @@ class Verdicts:
         named = ", ".join(changes[:_NAMED_CHANGES]) + (", …" if len(changes) > _NAMED_CHANGES else "")
         return (
             f"{backend} differs from the baseline's ({named}): what stored figures leave open, or find slower, is "
-            f"decided by A/B against the baseline's software (of the chance of a wrong PASS stored figures have "
-            f"{steps.STORED_SHARE:.0%}; of a false regression A/B has all)"
+            "decided by A/B against the baseline's software (of the chance of a wrong PASS stored figures get "
+            f"{steps.STORED_SHARE:.0%}, A/B the rest; of a false regression A/B gets all)"
         )
 
     def of_stored(self, question: Question, record: CaseRecord, *, full_rates: bool = False) -> Judgement:
