@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.cli.console import Console
 
-HELP = """measure two builds of an engine in alternation
-The same as pytest --rwkv-ab=OLD --rwkv-new=NEW with the shipped suite: tests and settings of the current folder are not
-used. Without NEW, this environment is the new side. Without OLD, this environment against itself (--rwkv-aa), which
-stores the machine's noise in baselines/ of this folder. Options after -- go to pytest, relative paths in them from this
-folder, and its exit status is returned.
+HELP = """compare two builds of an engine, measured in alternation
+Runs pytest --rwkv-ab=OLD --rwkv-new=NEW with the shipped suite; tests and settings of the current folder are not used.
+Without NEW, this environment is the new side. Without OLD, this environment is compared with itself (--rwkv-aa), and
+the machine's noise is stored in baselines/ of the current folder. Options after -- go to pytest; relative paths in them
+start at the current folder. The exit status is pytest's.
 
   rwkvperf ab llama-cpp-python==0.3.35 --backend llama-cpp -- --rwkv-model=synthetic:0.1b --rwkv-quant=f16
   rwkvperf ab llama.cpp@b9868 llama.cpp@b9890 --repo ../llama.cpp -- --rwkv-quant=q8_0
@@ -33,10 +33,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     old += "an engine's source (ENGINE@REVISION, REPOSITORY@REVISION, a folder as it is), or lib:FOLDER"
     parser.add_argument("old", metavar="OLD", nargs="?", help=old)
     parser.add_argument(
-        "new", metavar="NEW", nargs="?", help="the new build in the same words; default this environment"
+        "new", metavar="NEW", nargs="?", help="the new build, in the same forms; default: this environment"
     )
-    parser.add_argument("--repo", help="where the revisions of ENGINE@REVISION are: a path or a URL; default its own")
-    parser.add_argument("--backend", help="what to measure; default: the engine that is built from source, else all")
+    parser.add_argument(
+        "--repo", help="the repository of the revisions in ENGINE@REVISION, a path or a URL; default: the engine's own"
+    )
+    parser.add_argument(
+        "--backend",
+        help="the backends to measure, as --rwkv-backend; default: the engine that is built from source, else all",
+    )
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
@@ -56,11 +61,15 @@ def _sides(options: argparse.Namespace) -> tuple[list[str], str]:
     given = [text for text in (options.old, options.new) if text]
     texts = [sources.in_repository(text, options.repo) if options.repo else text for text in given]
     if options.repo and texts == given:
-        raise OptionError("--repo says where ENGINE@REVISION is, and neither OLD nor NEW is written so")
+        raise OptionError(
+            "--repo is the repository of ENGINE@REVISION, and neither OLD nor NEW has that form; leave --repo out"
+        )
     found = (references.parse(text) for text in texts)
     engines = {trees.engine_of(reference.source).backend for reference in found if reference.source}
     if len(engines) > 1:
-        raise OptionError(f"OLD and NEW are sources of two engines, {' and '.join(sorted(engines))}; name one's")
+        raise OptionError(
+            f"OLD and NEW are sources of two engines, {' and '.join(sorted(engines))}; name two of one engine"
+        )
     names = ("--rwkv-ab", "--rwkv-new")
     sides = [f"{name}={text}" for name, text in zip(names, texts, strict=False)] or ["--rwkv-aa"]
     return sides, next(iter(engines), "all")

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.bisect.states import State
     from pytest_rwkvperf.cli.console import Console
 
-HELP = """name the release of a package, or the commit of an engine, that made something slower
-Builds what lies between GOOD and BAD, each kept in the cache folder, and measures it in alternation with GOOD. First
-BAD must be slower; then a search that allows for wrong answers names the first slow release or commit, and compares it
-with the one before it. What cannot be built, does not run or gives no clear answer is left out; what answers wrongly is
-reported. Options after -- go to pytest. The exit status is 1 if nothing is slower.
+HELP = """find the release of a package, or the commit of an engine, that made something slower
+Builds releases or commits between GOOD and BAD, keeps the builds in the cache folder, and measures each in alternation
+with GOOD. It first confirms that BAD is slower. A search that tolerates wrong answers then finds the first slow release
+or commit, which is compared with the one before it. Those that cannot be built, do not run or give no clear answer are
+left out; those that compute wrong answers are reported. Options after -- go to pytest. The exit status is 1 if nothing
+is slower.
 
 Commits: an engine's name among llama.cpp, llama-cpp-python, web-rwkv and rwkv, with the repository; releases: a
 package's name on the index that pip uses.
@@ -36,23 +37,21 @@ PASSES_ON = True
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("package", metavar="ENGINE|PACKAGE", help="what is searched")
+    parser.add_argument("package", metavar="ENGINE|PACKAGE", help="the engine or package to search")
     parser.add_argument("range", metavar="GOOD..BAD", help="two of its versions, or two revisions of its repository")
     parser.add_argument(
-        "--repo", help="the repository with the revisions: a path or a URL; without it llama.cpp's own, or releases"
+        "--repo", help="the repository with the revisions, a path or a URL; default: llama.cpp's own, or releases"
     )
-    parser.add_argument("--backend", help="what to measure with; known for the engines and the packages that they are")
-    parser.add_argument(
-        "--confidence", default="95%", help="probability with which the one named is right; default 95%%"
-    )
+    parser.add_argument("--backend", help="the backend to measure with; default: that of the engine or of its package")
+    parser.add_argument("--confidence", default="95%", help="the probability that the result is right; default 95%%")
     parser.add_argument(
         "--by",
         choices=("time", "instructions"),
         default="time",
-        help="what decides: times, or the instructions of llama.cpp on a CPU, counted by valgrind on a small model: "
-        "noise does not change them, and they see no slowdown of memory; default time",
+        help="what decides: times; or the instructions of llama.cpp on a CPU, counted by valgrind on a small model, "
+        "which noise does not change and which do not show slower memory; default time",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with the same search where it was interrupted")
+    parser.add_argument("--resume", action="store_true", help="continue the same search where it was interrupted")
     parser.add_argument("--json", metavar="FILE", help="write the result with every step")
     parser.add_argument("--report", metavar="FILE", help="write a report in markdown, to paste into an issue")
 

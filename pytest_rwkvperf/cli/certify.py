@@ -1,4 +1,4 @@
-"""`rwkvperf certify`: what the gate does on this machine, shown with planted slowdowns."""
+"""`rwkvperf certify`: how reliable the gate is on this machine, tested with planted slowdowns."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
     from pytest_rwkvperf.store.record import Record
 
-HELP = """show what the gate finds on this machine, and how often it errs
-A baseline of an engine is saved, then whole runs against it take turns: with the engine unchanged, and with every call
-of it made slower by 2, 5, 10 and 20 %. What they show goes into a folder: certificate.json (false alarms and found
-slowdowns with Clopper and Pearson's bounds, seconds to decide, all trials), certificate.svg, and certificate.md with a
-paragraph to paste. Every trial is kept as soon as it is done: Ctrl-C loses only the one that runs, and the same command
-later goes on. Run it when the machine does what it does while it gates. Options after -- go to pytest.
+HELP = """measure which slowdowns the gate finds on this machine, and how often it is wrong
+Saves a baseline of an engine, then runs the gate against it in turns: with the engine unchanged, and with every call of
+it made slower by 2, 5, 10 and 20 %. The results go into a folder: certificate.json (false alarms and found slowdowns
+with Clopper and Pearson's bounds, seconds to decide, all trials), certificate.svg, and certificate.md with a paragraph
+to paste. Every trial is stored when it ends: Ctrl-C loses only the running one, and the same command continues later.
+Run it under the load that the machine has when it gates. Options after -- go to pytest.
 
   rwkvperf certify --minutes 60
   rwkvperf certify --minutes 30 --backend rwkv -- --rwkv-quant=fp32 --rwkv-workload=pp512,tg32 --rwkv-budget=40
-  rwkvperf certify --minutes 0        # the files anew from what is recorded
+  rwkvperf certify --minutes 0        # only write the files again, from the stored trials
 """
 PASSES_ON = True
 
@@ -46,14 +46,22 @@ _INTERRUPTED = 130
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--minutes", default="60", help="begin no trial after so many; default 60")
+    parser.add_argument("--minutes", default="60", help="start no trial after this many; default 60")
     parser.add_argument("--backend", default="llama-cpp", help="the engine; default llama-cpp")
-    parser.add_argument("--slowdowns", default=SLOWDOWNS, help=f"what to plant; default {SLOWDOWNS.replace('%', '%%')}")
-    parser.add_argument("--out", default=user_path(_NAME), type=user_path, metavar="FOLDER", help="default certificate")
+    parser.add_argument(
+        "--slowdowns", default=SLOWDOWNS, help=f"the slowdowns to plant; default {SLOWDOWNS.replace('%', '%%')}"
+    )
+    parser.add_argument(
+        "--out",
+        default=user_path(_NAME),
+        type=user_path,
+        metavar="FOLDER",
+        help="the folder to write to; default certificate",
+    )
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
-    """Run trials until the time is over, and write what all of them show."""
+    """Run trials until the time is over, and write the certificate of all stored trials."""
     from pytest_rwkvperf.certify import plot
 
     plot.check_installed()
@@ -63,13 +71,13 @@ def run(options: argparse.Namespace, console: Console) -> int:
     known = _read(path)
     if not minutes:
         if known is None:
-            raise OptionError(f"{path} is not there, so there is nothing to show; give --minutes")
+            raise OptionError(f"{path} is not there, so there are no trials to show; give --minutes above 0")
         _publish(known, options.out, console)
         return 0
     try:
         _take_trials(options, slowdowns, time.monotonic() + 60 * minutes, console)
     except KeyboardInterrupt:
-        console.text("Interrupted: what is recorded is kept, and the same command goes on.\n")
+        console.text("Interrupted. The stored trials are kept, and the same command continues.\n")
         return _INTERRUPTED
     finally:
         if (found := _read(path)) is not None and found.trials:

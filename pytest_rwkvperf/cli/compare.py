@@ -28,28 +28,34 @@ if TYPE_CHECKING:
 
 HELP = """compare two baselines or measurement records
 Each file is a baseline (--rwkv-save-baseline) or a record (--rwkv-report=FILE.json). The newest session of NEW is
-compared with the sessions of OLD, as a run would be. The items share an error rate of 1 % by Holm's method. The exit
-status is 1 if something got slower.
+compared with the sessions of OLD, as a run would compare them. All workloads share an error rate of 1 % by Holm's
+method. The exit status is 1 if something got slower.
 
   rwkvperf compare baselines/here.json run.json
   git show HEAD~5:baselines/here.json > old.json && rwkvperf compare old.json baselines/here.json --tolerance 3%
 
 A file may also be an export (bencher, github-benchmark, otava, openmetrics), llama-batched-bench's JSONL, or the SQL
-of test-backend-ops perf. These hold no samples: their ratios are shown, and --strict=inconclusive makes that exit
-status 1. What was measured under two conventions (protocol, its version, warm-up, chunk) is refused.
+of test-backend-ops perf. These contain no samples, so only their ratios are shown; with --strict=inconclusive the exit
+status is then 1. Files measured under different conventions (protocol, its version, warm-up, chunk) are refused.
 """
 PASSES_ON = False
 
-_NO_VERDICT = "These files hold no samples, so there is no verdict: give two records for that."
+_NO_VERDICT = "These files contain no samples, so there is no verdict; give two records to get one."
 STRICT = {"no-baseline", "inconclusive"}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("old", metavar="OLD", type=user_path, help="what to compare with")
-    parser.add_argument("new", metavar="NEW", type=user_path, help="what to judge")
+    parser.add_argument("old", metavar="OLD", type=user_path, help="the older file")
+    parser.add_argument("new", metavar="NEW", type=user_path, help="the file to judge")
     parser.add_argument("--tolerance", default="5%", help="the largest slowdown that passes; default 5%%")
-    parser.add_argument("--strict", action="append", default=[], choices=sorted(STRICT), help="verdicts that fail too")
+    parser.add_argument(
+        "--strict",
+        action="append",
+        default=[],
+        choices=sorted(STRICT),
+        help="a verdict that makes the exit status 1 too; may be repeated",
+    )
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 HELP = """write a model in another format
 The suffixes give the formats: .pth (rwkv), .st or .safetensors (web-rwkv), .gguf (llama.cpp).
 
-Values that the target's precision can represent stay exact. Others are rounded to nearest even and counted; a value out
-of its range is an error. Quantized .gguf files have no exact values and cannot be converted.
+Values that the target's precision can represent stay exact. Others are rounded to nearest even and counted; a value
+outside its range is an error. Quantized .gguf files cannot be converted, because their original values are lost.
 
   rwkvperf convert rwkv7-g1-2.9b.pth rwkv7-g1-2.9b.gguf
   rwkvperf convert model.gguf model.pth --dtype bf16

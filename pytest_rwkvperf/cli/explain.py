@@ -1,4 +1,4 @@
-"""`rwkvperf explain`: what differs between two measurement records, beside how their speeds differ."""
+"""`rwkvperf explain`: what differs between two measurement records and may explain their speeds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cause import Cause
     from pytest_rwkvperf.store.record import Record, RecordedCase, RecordedItem
 
-HELP = """tell what differs between two measurement records
-For each workload that both records (--rwkv-report=FILE.json) measured, the slowest first: its speeds, and what may
-explain how they differ, what weighs most first: operators whose time or number changed (where witnesses counted them),
-releases, builds and variables of the engine, settings, and the machine. Cases are matched by engine, model and quant;
-of several by all their settings. Nothing here is a verdict: rwkvperf compare says whether something got slower.
+HELP = """list the differences that may explain why one measurement record is slower than another
+Shows each workload that both records (--rwkv-report=FILE.json) measured, the slowest first: its speeds, then the
+differences, the most important first: operators whose time or number changed (if witnesses counted them), releases,
+builds and variables of the engine, settings, and the machine. Cases are matched by engine, model and quant, and where
+there are several, by all their settings. This is no verdict: rwkvperf compare says whether something got slower.
 
   rwkvperf explain yesterday.json today.json
   rwkvperf explain yesterday.json today.json --json
@@ -32,7 +32,7 @@ _LABELS = {"operator": "time", "count": "number", "software": "software", "setti
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """A workload of both records: tokens per second, and what differs. `ratio` is of new to old speed."""
+    """A workload of both records: old and new tokens per second, `ratio` as new over old, and what differs."""
 
     case: str
     workload: str
@@ -44,9 +44,9 @@ class Explained:
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("old", metavar="OLD", type=user_path, help="the record to begin with")
+    parser.add_argument("old", metavar="OLD", type=user_path, help="the older record")
     parser.add_argument("new", metavar="NEW", type=user_path, help="the record to explain")
-    parser.add_argument("--json", action="store_true", help="everything, as JSON")
+    parser.add_argument("--json", action="store_true", help="print all differences as JSON")
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.cli.console import Console
 
 HELP = """measure on every machine of a Ray cluster
-Each node runs an ordinary pytest with the options after --, alone on its processors and GPUs, in its own environment,
-which must have this project and its engines. The records are joined as `rwkvperf merge` does. Exit status 1 if anything
+Each node runs pytest with the options after --, alone on its processors and GPUs, in its own environment, in which this
+project and the engines must be installed. The records are joined as by `rwkvperf merge`. The exit status is 1 if a test
 failed or a machine is missing: it died, did not answer in time, or has too little memory.
 
   rwkvperf fleet --address=10.0.0.1:6379 -o fleet.md -- --rwkv-backend=all --rwkv-quant=f16,q8_0
@@ -27,9 +27,14 @@ PASSES_ON = True
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--address", required=True, help="the cluster's head, or auto on one of its machines")
-    parser.add_argument("--timeout", default="3600", metavar="SECONDS", help="for each machine; default 3600")
-    parser.add_argument("--memory", default="0", metavar="SIZE", help="that a machine needs, for example 4G")
-    parser.add_argument("--folder", default="", metavar="DIR", help="of tests on each machine; default an empty one")
+    parser.add_argument("--timeout", default="3600", metavar="SECONDS", help="the time for each machine; default 3600")
+    parser.add_argument("--memory", default="0", metavar="SIZE", help="the memory that a machine needs, for example 4G")
+    parser.add_argument(
+        "--folder",
+        default="",
+        metavar="DIR",
+        help="the folder on each machine in which pytest runs; default: an empty one",
+    )
     merge.add_outputs(parser)
 
 

@@ -63,14 +63,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     command("list", _list)
     trend = command("trend", _trend)
     trend.add_argument("words", metavar="WORD", nargs="*", help="select the workloads whose names contain every WORD")
-    trend.add_argument("-o", "--output", metavar="FILE", type=user_path, help="write a page (.html) instead")
+    trend.add_argument("-o", "--output", metavar="FILE", type=user_path, help="write an HTML page (.html) instead")
     changes = command("changes", _changes)
     for subparser in (trend, changes):
-        subparser.add_argument("--at-least", metavar="PERCENT", default="1%", help="the smallest change; default 1%%")
+        subparser.add_argument(
+            "--at-least", metavar="PERCENT", default="1%", help="leave out smaller changes; default 1%%"
+        )
     command("send", _send)
     add_records = command("add", _add)
     add_records.add_argument(
-        "records", metavar="RECORD", nargs="+", type=user_path, help="from --rwkv-report=FILE.json"
+        "records", metavar="RECORD", nargs="+", type=user_path, help="a record that --rwkv-report=FILE.json wrote"
     )
     command("record", _record).add_argument("run", metavar="RUN", help="the first letters of a run's id")
 

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.models.header import TensorEntry
 
 HELP = """show what a model file contains
-Shape, parameters, tensors, quant, size, and the content hash, which is over the values: it is the same for a .pth, .st
-and .gguf with the same numbers.
+Shows shape, parameters, tensors, quant, size, and the hash of the values, which is the same for a .pth, .st and .gguf
+with the same numbers.
 
-The file is checked as before a measurement. A .pth is unpickled only after its directory and its opcodes were checked,
-with torch's weights_only loader, in a process of its own.
+The file is checked as before a measurement. A .pth is unpickled in a separate process, by torch's weights_only loader,
+after its directory and its opcodes were checked.
 
   rwkvperf inspect rwkv7-g1-2.9b.pth --tensors
 """

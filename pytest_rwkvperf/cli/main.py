@@ -60,7 +60,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse, with each mistake reported in one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit with the mistake and where to read on."""
+        """Exit with the mistake, and the command that shows the help."""
         self.exit(_USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
@@ -68,7 +68,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line of `rwkvperf`."""
     top = _Parser(
         prog="rwkvperf",
-        description="Look at, convert and make RWKV-7 model files, and make reports of records.",
+        description="Inspect, convert and make RWKV-7 model files; compare, explain and report measurement records; "
+        "compare builds of engines, search for slowdowns, and merge runs of many machines.",
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"rwkvperf {__version__}")

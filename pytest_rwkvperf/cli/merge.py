@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.fleet.merge import Merged
 
 HELP = """join the records of many machines
-Each record is what `pytest --rwkv-report=FILE.json` wrote on one machine; a folder stands for the .json files below it,
-for example a CI's artifacts. Exit status 1 if a run failed, a record cannot be used, or there are fewer than --expect.
+Each record was written by `pytest --rwkv-report=FILE.json` on one machine; a folder stands for all .json files below
+it, for example the artifacts of a CI run. The exit status is 1 if a run failed, a record cannot be used, or there are
+fewer machines than --expect.
 
   rwkvperf merge artefacts/ --expect 6 -o fleet.md --save-baseline
   rwkvperf merge a.json b.json -o fleet.csv
@@ -44,14 +45,22 @@ def add_outputs(parser: argparse.ArgumentParser) -> None:
     """Declare the options for output, which `rwkvperf fleet` shares."""
     kinds = ", ".join(fleet_report.FORMATS)
     parser.add_argument(
-        "-o", "--output", metavar="FILE", type=user_path, action="append", default=[], help=f"{kinds}; may be repeated"
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=user_path,
+        action="append",
+        default=[],
+        help=f"write the report there ({kinds}); may be repeated",
     )
     parser.add_argument(
         "--save-baseline", nargs="?", const="append", metavar="append|replace[,crowded]",
-        help="store reliable figures, each in its machine's baseline; with ,crowded also what was measured beside "
-        "other busy processes",
+        help="store reliable figures, each in its machine's baseline; with ,crowded also those measured while other "
+        "processes were busy",
     )  # fmt: skip
-    parser.add_argument("--baseline-dir", type=user_path, default=Path("baselines"), metavar="DIR", help="of baselines")
+    parser.add_argument(
+        "--baseline-dir", type=user_path, default=Path("baselines"), metavar="DIR", help="the folder of the baselines"
+    )
 
 
 def run(options: argparse.Namespace, console: Console) -> int:

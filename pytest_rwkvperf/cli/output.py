@@ -1,4 +1,4 @@
-"""Model files that a command writes: whole or not at all, and over an existing file only with --force."""
+"""Model files that a command writes: completely or not at all, and over an existing file only with --force."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype",
         choices=PRECISIONS,
         help="number type of the matrices (.gguf) or of all tensors (.pth); default: f16 in a .gguf, unchanged in a "
-        ".pth. A .st is always f16, all that web-rwkv reads",
+        ".pth. A .st is always f16, the only type that web-rwkv reads",
     )
     parser.add_argument("--force", action="store_true", help="replace the target if it exists")
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.store.record import Record
 
 HELP = """make a report of a measurement record
-The record is what `pytest --rwkv-report=FILE.json` wrote. The report is the same as if the run had written it itself.
-With --against its verdicts are those of `rwkvperf compare`, and it shows both runs.
+The record was written by `pytest --rwkv-report=FILE.json`. The report is the one that the run itself would have
+written. With --against its verdicts are those of `rwkvperf compare`, and it shows both runs.
 
   rwkvperf report run.json -o issue.md --language zh
   rwkvperf report run.json --format llama-bench-md
@@ -34,17 +34,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("record", metavar="RECORD", nargs="?", type=user_path, help="a measurement record")
     parser.add_argument(
-        "--format", help=f"one of {', '.join(formats.FORMATS)}; default: what the suffix of -o says", metavar="FORMAT"
+        "--format", help=f"one of {', '.join(formats.FORMATS)}; default: by the suffix of -o", metavar="FORMAT"
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of to the terminal")
+    parser.add_argument("-o", "--output", metavar="FILE", help="the file to write; default: print")
     parser.add_argument(
         "--against",
         metavar="OLD",
         type=user_path,
-        help="judge the record by this older one, as `compare` does",
+        help="judge the record by this older one, as `rwkvperf compare` does",
     )
-    parser.add_argument("--tolerance", help="of --against: the largest slowdown that passes; default 5%%")
-    parser.add_argument("--language", choices=("en", "zh"), default="en", help="of reports for people")
+    parser.add_argument("--tolerance", help="with --against: the largest slowdown that passes; default 5%%")
+    parser.add_argument("--language", choices=("en", "zh"), default="en", help="language of reports for people")
     parser.add_argument("--schema", action="store_true", help="print the JSON Schema of records instead")
 
 
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     if not options.format and not options.output:
         raise OptionError("no format is given; add --format or -o FILE")
     if options.tolerance and options.against is None:
-        raise OptionError("--tolerance is of --against OLD; give both or neither")
+        raise OptionError("--tolerance needs --against OLD; give both or neither")
     if options.output:
         _write(options, console)
         return 0

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.cases import Format
 
 HELP = """write a model with synthetic weights of a public shape
-The weights are the same on every machine and in every format; they depend on the shape and the seed alone. The model
-is as fast as a trained one of its shape, and its text is meaningless.
+The weights depend only on the shape and the seed: they are the same on every machine and in every format. The model is
+as fast as a trained one of its shape; its text is meaningless.
 
   rwkvperf synth 0.1b --output bench.st
 """

@@ -70,7 +70,7 @@ def test_every_trial_is_kept_and_the_same_command_goes_on(
     live: Scripted, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert stop_after(live, 3) == 130
-    assert "Interrupted: what is recorded is kept" in capsys.readouterr().out
+    assert "Interrupted. The stored trials are kept" in capsys.readouterr().out
     assert live.taken == [0.0, 0.1, 0.0]
     assert stop_after(live, 2) == 130
     assert live.taken == [0.0, 0.1, 0.0, 0.1, 0.0]

@@ -196,7 +196,7 @@ def test_exports_are_compared_without_a_verdict(folder: Path, capsys: pytest.Cap
     assert first.split()[5:11] == ["pp16", "1600", "tokens/s", "800.0", "tokens/s", "0.500"]
     assert second.split()[5] == "tg4"
     assert len(first.split()) == (11 if form == "otava" else 12), "Otava's CSV has no intervals"
-    assert told.startswith("Measured as rwkvperf:uniform:v1:steady:c512. These files hold no samples")
+    assert told.startswith("Measured as rwkvperf:uniform:v1:steady:c512. These files contain no samples")
     assert main(["compare", old, new, "--strict=inconclusive"]) == 1
     assert main(["compare", old, as_record(folder / "new.json", MEASURED)]) == 0, "a record has speeds too"
     capsys.readouterr()

@@ -63,7 +63,7 @@ def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["run.json"], 2, "no format is given"),
         ([], 2, "no RECORD is given"),
-        (["run.json", "--format", "json", "--tolerance", "3%"], 2, "--tolerance is of --against OLD"),
+        (["run.json", "--format", "json", "--tolerance", "3%"], 2, "--tolerance needs --against OLD"),
         (["run.json", "--format", "json", "--against", "gone.json"], 1, "record gone.json is not there"),
         (["run.json", "--format", "docx"], 2, "report format 'docx' is unknown; allowed: json"),
         (["run.json", "-o", "run.docx"], 2, "'run.docx': no such format"),
