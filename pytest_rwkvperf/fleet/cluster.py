@@ -43,7 +43,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Demands:
-    """What a run needs: the seconds it may take, and the bytes of memory that Ray must reserve on the node."""
+    """The requirements of a run: the seconds it may take, and the bytes of memory that Ray must reserve on the node."""
 
     seconds: float
     memory_bytes: int

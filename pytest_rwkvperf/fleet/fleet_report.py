@@ -84,7 +84,7 @@ def as_json(merged: Merged) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Machine:
-    """One run: what it found in a sentence, and what failed."""
+    """One run: its headline, and what failed."""
 
     machine: str
     started: str
@@ -94,7 +94,7 @@ class _Machine:
 
 
 def as_html(merged: Merged) -> str:
-    """For people: whether something got slower anywhere, each machine's answer, the bad ones first, and the table.
+    """For people: whether something got slower anywhere, each machine's headline, the worst first, and the table.
 
     Raises:
         OptionError: Jinja2 is not installed.
@@ -123,7 +123,7 @@ def _machine(run: Record) -> _Machine:
 
 
 def _headline(runs: Sequence[_Machine], missing: int) -> tuple[Tone, str]:
-    """The worst news of all runs; a missing machine is no good news."""
+    """The worst headline of all runs; with a missing machine it is not `good`."""
     total = wording.count(len(runs), "run")
     lost = f"; {missing} missing" if missing else ""
     words: dict[Tone, str] = {"bad": "Slower, wrong or not measured", "unsure": "Not settled"}

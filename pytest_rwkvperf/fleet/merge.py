@@ -70,7 +70,7 @@ def join(runs: Iterable[Record], missing: Iterable[Missing]) -> Merged:
 
 
 def _joined(named: Iterable[tuple[str, Record]], missing: Iterable[Missing], expected: int | None) -> Merged:
-    """A run given twice, in two CI artefacts say, counts once; of two that share an id and differ, the first counts."""
+    """Each run once, also if two CI artifacts contain it; of two different runs with one id, the first counts."""
     first: dict[str, tuple[str, Record]] = {}
     lost = [*missing]
     for name, run in named:
@@ -95,11 +95,11 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def save(merged: Merged, folder: Path, *, replacing: bool, crowded: bool = False) -> tuple[list[Path], list[Missing]]:
-    """Store each run's sound figures in its own machine's baseline; returns the files, and what could not be stored.
+    """Store each run's figures in its own machine's baseline; returns the files, and what could not be stored.
 
-    As after a run, INVALID and voided figures are never stored, REGRESSION only when replacing, and what was measured
-    beside other busy processes only when `crowded` ones are asked for. A session that is
-    already stored is not stored again, so merging twice does no harm.
+    As after a run, INVALID and voided figures are never stored, REGRESSION only when `replacing`, and what was measured
+    while other processes were busy only when `crowded`. A session that is stored already is not stored again, so
+    merging twice does no harm.
     """
     written: dict[Path, None] = {}
     failed: list[Missing] = []
@@ -114,7 +114,7 @@ def save(merged: Merged, folder: Path, *, replacing: bool, crowded: bool = False
 
 
 def refusals(merged: Merged, *, crowded: bool) -> list[str]:
-    """Which cases `save` leaves out for what the machine did meanwhile, and why, in sentences."""
+    """Sentences on the cases that `save` leaves out because of the machine's state while they were measured."""
     measured = ((run.fingerprint.id, case.case.label, case.measured) for run in merged.runs for case in run.cases)
     reasons = (
         (f"{name}: {label}", accept.refusal(record, crowded=crowded)) for name, label, record in measured if record
@@ -123,11 +123,11 @@ def refusals(merged: Merged, *, crowded: bool) -> list[str]:
 
 
 def pushed_out(merged: Merged, folder: Path, *, crowded: bool) -> list[str]:
-    """Which sound figures `save` did not keep beside newer ones when appending, in sentences."""
+    """Sentences on the figures that `save`, appending, dropped because enough newer ones are stored."""
     sentences = []
     for run in merged.runs:
         baseline = None
-        with suppress(BaselineError):  # `save` has told of it
+        with suppress(BaselineError):  # `save` has reported it
             baseline = files.read(files.path_for(folder, run.fingerprint))
         if baseline is None:
             continue
@@ -139,7 +139,7 @@ def pushed_out(merged: Merged, folder: Path, *, crowded: bool) -> list[str]:
 
 
 def _storable(run: Record, *, replacing: bool, crowded: bool) -> list[StoredCase]:
-    """A run's sound figures as one-session cases."""
+    """The figures of a run that may be stored, as one-session cases."""
     keep: dict[str, set[str]] = {}
     for case, item in run.items():
         if accept.is_accepted(item, replacing=replacing):
@@ -174,5 +174,5 @@ def _fresh(case: StoredCase, known: StoredCase | None, *, replacing: bool) -> St
         alone = all([other[name] for other in stored if name in other] == [times[name]] for name in times)
         return None if alone else case
     known_names = {name for name in times if any(other.get(name) == times[name] for other in stored)}
-    sessions = baselines.without(case.sessions, known_names)
+    sessions = baselines.without_workloads(case.sessions, known_names)
     return replace(case, sessions=sessions) if sessions else None

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     Logs = npt.NDArray[np.float64]
 
 MIN_RUNS = 3
-"""Runs that a level must last: fewer are a disturbance, or a change that the next runs will confirm."""
+"""A new level must last this many runs: fewer may be a disturbance, or a change that later runs will confirm."""
 
 PENALTY = 3.0
 """The cost that a change must save, in robust standard deviations times the logarithm of the number of runs. On
@@ -35,7 +35,7 @@ _MAD_TO_SD = 1.4826
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """From the run at `index` on the level is `after`, before that `before`: medians, in the series' unit."""
+    """The level is `before` until the run at `index`, and `after` from it on: medians, in the series' unit."""
 
     index: int
     before: float

@@ -59,7 +59,7 @@ def keep(record: Record, place: Path) -> Path:
 
 
 def send(address: Address) -> Outcome:
-    """Store every waiting run; after the database's first failure the rest waits on."""
+    """Store every waiting run; after the database's first failure the others stay in the spool."""
     from pytest_rwkvperf.history.database import Database
 
     stored, asides = 0, []
@@ -87,10 +87,10 @@ def _set_aside(path: Path, error: RecordError) -> str:
 
 
 def store(record: Record, address: Address) -> tuple[str, ...]:
-    """Keep a run and send all that wait; returns sentences for the summary.
+    """Write a run to the spool and send all waiting ones; returns sentences for the summary.
 
     Raises:
-        HistoryError: no disk and no database takes the run.
+        HistoryError: neither a disk nor the database accepts the run.
     """
     try:
         path = keep(record, folder(address))

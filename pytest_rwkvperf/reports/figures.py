@@ -33,10 +33,10 @@ _WIDE = 100.0
 """A ratio beyond it is a bound that says nothing."""
 
 TIMES = "×"  # noqa: RUF001 - the sign of multiplication
-"""Before the name of the quant whose speed others are a multiple of."""
+"""The beginning of a column's title, before the name of the quant that speeds are divided by."""
 
 _HALF_PRECISION = ("f16", "fp16")
-"""What the engines call the quant that the others are compared with."""
+"""The engines' names of the quant that the others are compared with."""
 
 
 def number(value: float | None, form: str, unit: str = "", scale: float = 1.0) -> str:
@@ -117,15 +117,15 @@ def item_name(case: RecordedCase, item: RecordedItem) -> str:
 
 
 def work_notes(record: Record) -> list[str]:
-    """What the witnesses say of each item: that it does other work than before, or the same where times decide nothing.
+    """Sentences on what the witnesses counted: other work than before, or the same work where times do not decide.
 
-    A slowdown by the same work is told too: it is then memory, the clock, caches, or other machine code.
+    A slowdown with the same work is included: its cause is then memory, the clock, caches, or other machine code.
     """
-    told = ("INCONCLUSIVE", "REGRESSION", "NO-BASELINE")
+    explained = ("INCONCLUSIVE", "REGRESSION", "NO-BASELINE")
     return [
         f"{item_name(case, item)}: {item.work.verdict} ({'; '.join(item.work.sentences)})."
         for case, item in record.items()
-        if item.work is not None and (item.work.verdict != "SAME WORK" or item.verdict in told)
+        if item.work is not None and (item.work.verdict != "SAME WORK" or item.verdict in explained)
     ]
 
 
@@ -162,7 +162,7 @@ def item_cells(case: RecordedCase, item: RecordedItem) -> dict[str, str]:
 
 
 def invariant_cells(case: RecordedCase, invariant: RecordedInvariant) -> dict[str, str]:
-    """What was found of an invariant, by column; below a ratio of 1 the tested workload needs more."""
+    """The figures of an invariant, by column; with a ratio below 1 the tested workload needs more."""
     comparison = invariant.comparison
     tested, depth = f"{invariant.tested} / {invariant.reference}", Workload.parse(invariant.tested).depth
     return {
@@ -293,9 +293,9 @@ def joules(item: RecordedItem | None) -> str:
 
 
 def longest(case: RecordedCase, kind: WorkloadKind) -> RecordedItem | None:
-    """The longest workload of a kind; of several depths the least, which alone has energy and device time.
+    """The workload of a kind with most tokens; of several, the one with least context and fewest sequences.
 
-    Of several numbers of sequences the least too.
+    Energy and device time are measured only without context.
     """
     workloads = [(Workload.parse(item.workload), item) for item in case.items]
     sizes = [

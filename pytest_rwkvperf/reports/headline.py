@@ -1,4 +1,4 @@
-"""What a run found, in words: one sentence that answers whether something got slower, and the counts behind it."""
+"""The headline of a report: one sentence on whether something got slower, and the counts of verdicts."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _without_verdicts(record: Record, uncompared: int) -> tuple[Tone, str]:
 
 
 def _broken(record: Record) -> str:
-    """That invariants do not hold; empty if all do."""
+    """A sentence on invariants that do not hold; empty if all hold."""
     broken = [(case, each) for case in record.cases for each in case.invariants if each.verdict in _BROKEN]
     if not broken:
         return ""
@@ -137,7 +137,7 @@ def _one(record: Record, found: CaseItem) -> str:
 
 
 def _distinct(record: Record, case: RecordedCase) -> list[str]:
-    """What tells a case from the others of its engine: quant, device, both or neither."""
+    """What distinguishes a case from others of its engine: quant, device, both or neither."""
     rivals = [other.case for other in record.cases if other.case.backend == case.case.backend]
     quants, devices = {other.variant for other in rivals}, {other.device for other in rivals}
     return [case.case.variant] * (len(quants) > 1) + [case.case.device] * (len(devices) > 1)

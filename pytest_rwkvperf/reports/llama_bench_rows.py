@@ -104,7 +104,7 @@ class Row:
     samples_ns: tuple[int, ...] = ()
     samples_ts: tuple[float, ...] = ()
     build: str = ""
-    """What a table for people says below it; in no other format. llama.cpp's commit only where a program printed it."""
+    """The line below the Markdown table; in no other format. It has llama.cpp's commit only if a program printed it."""
 
     @property
     def test(self) -> str:

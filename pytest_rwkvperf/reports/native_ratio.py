@@ -1,4 +1,4 @@
-"""How far native and uniform figures of one engine lie apart (`--rwkv-protocol=uniform,native`)."""
+"""The ratio of native to uniform figures of one engine (`--rwkv-protocol=uniform,native`)."""
 
 from __future__ import annotations
 

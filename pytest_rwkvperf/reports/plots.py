@@ -1,4 +1,4 @@
-"""Where the marks of a page's plots lie, in percent: a template draws them as SVG, which needs no script and prints.
+"""The positions of marks in a page's plots, in percent. Templates draw them as SVG, which needs no script and prints.
 
 Every plot has the same marks: a dot is the figure, the line through it its interval, a tick what it is compared with,
 an arrow something beyond the end of the scale. A pale bar from zero says that the scale begins there.

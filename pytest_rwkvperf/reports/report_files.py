@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def check(requests: Sequence[ReportRequest]) -> None:
-    """Check, leaving nothing behind, that the reports can be written: a typing error must not cost hours of measuring.
+    """Check, leaving nothing behind, that the reports can be written: a mistyped path must not cost hours of measuring.
 
     Raises:
         OptionError: two reports share a file, a file cannot be written, or a library of a format is not installed.
@@ -80,7 +80,7 @@ def put(text: str, path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of several reports: the files, what to do with them, and one sentence per failure."""
+    """The result of writing several reports: the files, advice on what to do with them, one sentence per failure."""
 
     files: tuple[Path, ...] = ()
     advice: tuple[str, ...] = ()

@@ -55,7 +55,7 @@ class Shown:
         first = parts[0] if parts else {}
         kept = [name for name in first if len({row[name] for row in parts}) > 1] or ["backend"]
         named = {case.case: " ".join(row[name] for name in kept) for case, row in zip(record.cases, parts, strict=True)}
-        # The engines are told with their versions.
+        # Engines are listed elsewhere, with their versions.
         common = {name: value for name, value in first.items() if name not in (*kept, "backend")}
         return cls(record, named, common)
 
@@ -65,7 +65,7 @@ class Shown:
 
 
 def facts(shown: Shown) -> list[tuple[str, list[str]]]:
-    """What a reader has to know before any figure: pairs of a name and its values."""
+    """The facts at the top of the page: pairs of a name and its values."""
     record, machine = shown.record, shown.record.fingerprint
     models = {f"{each.model.name}, {_size(each.model.parameters)} parameters": None for _, each in shown.measured()}
     tolerance = headline.tolerances(record)
@@ -121,7 +121,7 @@ def _size(parameters: int) -> str:
 
 
 def troubles(shown: Shown) -> list[tuple[str, str]]:
-    """What went wrong beside the verdicts: pairs of a case's or an engine's name, and a sentence."""
+    """What went wrong apart from verdicts: pairs of a case's or an engine's name, and a sentence."""
     record = shown.record
     failures = [(f"{figures.case_name(case)} was not measured", case.failure) for case in record.cases if case.failure]
     skipped = [(f"{engine.name} was skipped", engine.reason) for engine in record.skipped]
@@ -196,7 +196,7 @@ def _rank(item: RecordedItem) -> int:
 
 
 def _first(rows: Sequence[Row], of_interest: int) -> int:
-    """How many rows are shown without unfolding: those of interest, if there are any, and of many only the first."""
+    """How many rows are shown unfolded: those of interest, or all if there are none; of many only the first."""
     wanted = of_interest or len(rows)
     if wanted <= _MOST_ROWS:
         return wanted

@@ -1,4 +1,4 @@
-"""What each engine's own tool would have printed, with a record's figures: the form in which people post results."""
+"""A record's figures in the form in which each engine's own tool prints them, as people post results."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VERSION = 3
-"""2: `software` of an entry. 3: `settings` of a case."""
+"""Version 2 added `software` to an entry, version 3 `settings` to a case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class BaselineEntry:
     """What one run stored of a case: when, with what software, and its times."""
 
     recorded: str
-    """When its run stored it, or the date of the newest session before it where that is later (`stored_last`)."""
+    """When its run stored it, or the date of the newest session before it where that is later (`dated_last`)."""
     versions: dict[str, str]
     protocol: int
     load_before: float
@@ -78,7 +78,7 @@ class StoredCase:
     sessions: tuple[BaselineEntry, ...] = ()
 
     def comparable_sessions(self, workload: str) -> tuple[BaselineEntry, ...]:
-        """The sessions to compare with: those of the workload with the newest one's software versions and protocol.
+        """The sessions to compare with: those with the software versions and protocol of the workload's newest session.
 
         Crowded sessions are used only where the workload has no others, of any software.
         """
@@ -118,7 +118,7 @@ class Noise:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Everything stored for one machine."""
+    """Everything that is stored for one machine."""
 
     fingerprint: Fingerprint
     schema: int = VERSION
@@ -136,11 +136,11 @@ class Baseline:
                     fastest[session.probe_version] = known = min(known, typical_handover(rows))
         return fastest
 
-    def stored_last(self, stored: StoredCase) -> StoredCase:
+    def dated_last(self, stored: StoredCase) -> StoredCase:
         """A case of a run that ends now, dated so that its sessions are the newest.
 
-        Sessions with later dates were stored while the machine's clock was ahead, or it is behind now. In the order of
-        dates they would push out every session that is stored until that date.
+        If stored sessions have later dates, the machine's clock was ahead then, or is behind now. Without this, such
+        sessions would push out every session that is stored before their date.
         """
         old = self.cases.get(stored.case.key)
         newest = max((session.recorded for session in old.sessions), default="") if old is not None else ""
@@ -148,14 +148,14 @@ class Baseline:
         return replace(stored, sessions=tuple(sessions))
 
     def pushed_out(self, stored: StoredCase) -> tuple[str, ...]:
-        """The workloads of a new one-session case that are not among those kept.
+        """The workloads of a new one-session case that were dropped when it was stored.
 
-        MAX_SESSIONS newer ones are, or for a crowded session as many calm ones.
+        MAX_SESSIONS sessions are kept of each workload; newer and calm ones replace older and crowded ones.
         """
         times = stored.sessions[0].workloads
         known = self.cases.get(stored.case.key)
         if known is None or known.model_hash != stored.model_hash:
-            return ()  # refused for another reason
+            return ()  # it was refused, for another reason
         kept = [session.workloads for session in known.sessions]
         return tuple(name for name in times if not any(other.get(name) == times[name] for other in kept))
 
@@ -191,7 +191,7 @@ class Baseline:
             )
         kept = old.sessions if old is not None and same else ()
         if replacing:
-            kept = without(kept, {name for session in stored.sessions for name in session.workloads})
+            kept = without_workloads(kept, {name for session in stored.sessions for name in session.workloads})
         sessions = _limited(_by_date((*kept, *stored.sessions)))
         return replace(self, cases={**self.cases, key: replace(stored, sessions=sessions)})
 
@@ -202,20 +202,20 @@ def _by_date(sessions: tuple[BaselineEntry, ...]) -> tuple[BaselineEntry, ...]:
 
 
 def _limited(sessions: tuple[BaselineEntry, ...]) -> tuple[BaselineEntry, ...]:
-    """The newest MAX_SESSIONS of each workload: ten sessions of one do not drop the only one of another.
+    """The newest MAX_SESSIONS of each workload, counted apart: many sessions of one workload drop none of another.
 
-    Crowded ones are the first to be dropped: they must not push out those that verdicts rest on.
+    Crowded ones are dropped first: they must not push out sessions that verdicts rest on.
     """
     counts: Counter[str] = Counter()
     kept: list[BaselineEntry] = []
     newest_first = sessions[::-1]
     for session in sorted(newest_first, key=lambda session: session.crowded):
         counts.update(list(session.workloads))
-        kept += without((session,), {name for name in session.workloads if counts[name] > MAX_SESSIONS})
+        kept += without_workloads((session,), {name for name in session.workloads if counts[name] > MAX_SESSIONS})
     return _by_date(tuple(kept[::-1]))
 
 
-def without(sessions: tuple[BaselineEntry, ...], workloads: set[str]) -> tuple[BaselineEntry, ...]:
+def without_workloads(sessions: tuple[BaselineEntry, ...], workloads: set[str]) -> tuple[BaselineEntry, ...]:
     """Sessions without some workloads; a session left with none is dropped."""
     trimmed = (
         replace(
@@ -231,7 +231,7 @@ def without(sessions: tuple[BaselineEntry, ...], workloads: set[str]) -> tuple[B
 
 
 def _problem(baseline: Baseline) -> str:
-    """Why no verdict may rest on a baseline; empty if one may."""
+    """Why a baseline's content is unusable; empty if it is usable."""
     for kind, noise in baseline.noise.items():
         if not (0 < noise.spread <= math.log(MAX_NANOSECONDS) and noise.freedom >= 1):  # no times lie further apart
             return f"{noise.spread} from {noise.freedom:g} is no spread of {kind} times"

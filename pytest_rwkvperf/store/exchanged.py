@@ -75,7 +75,7 @@ def _named(name: str) -> tuple[str, Convention]:
 
 
 def _positive(value: object) -> float:
-    number = float(value)  # type: ignore[arg-type]  # what is no number raises, which the caller expects
+    number = float(value)  # type: ignore[arg-type]  # what is not a number raises an error that the caller expects
     if not 0 < number < float("inf"):
         raise ValueError(f"{value!r} is no speed")
     return number
@@ -116,7 +116,7 @@ def _openmetrics(text: str) -> Iterator[Speed]:
 
 def _batched_bench(text: str) -> Iterator[Speed]:
     for line in text.splitlines():
-        if not line.startswith("{"):  # the model's loading is told on the same stream
+        if not line.startswith("{"):  # the tool logs the loading of the model to the same stream
             continue
         row = strict_json.loads(strict_json.with_zeros(line), clean=True)
         prompt, generated, sequences = int(row["pp"]), int(row["tg"]), int(row["pl"])

@@ -56,7 +56,7 @@ def save(folder: Path, fingerprint: Fingerprint, stored: Iterable[StoredCase], *
 
     def with_cases(baseline: Baseline) -> Baseline:
         for case in stored:
-            baseline = baseline.with_case(baseline.stored_last(case), replacing=replacing)
+            baseline = baseline.with_case(baseline.dated_last(case), replacing=replacing)
         return baseline
 
     update(folder, fingerprint, with_cases)

@@ -1,4 +1,4 @@
-"""`baselines/reference.json`: with which software the baselines were measured, so that it can be had again.
+"""`baselines/reference.json`: the software that the baselines were measured with, so that it can be installed again.
 
 It is apart from the machines' figures: a machine of which nothing is stored can still be given the same software.
 """
@@ -29,7 +29,7 @@ class Recipe:
 
 
 FORMAT = Format(
-    "recipe", Recipe, VERSION, BaselineError, "restore it from version control or save a baseline anew", lambda _: ""
+    "recipe", Recipe, VERSION, BaselineError, "restore it from version control or save a new baseline", lambda _: ""
 )
 
 

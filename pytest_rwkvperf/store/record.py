@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VERSION = 3
-"""3: `settings` of a case."""
+"""Version 3 added `settings` to a case."""
 
 _YEAR_10000 = 253_402_300_800
-"""In Unix seconds: no calendar here goes on."""
+"""In Unix seconds: `datetime` ends before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +76,16 @@ class RecordedItem:
     device_share: float | None = None
     voided: VoidedBy = ""
     step: Step = ""
-    """What decided; empty in records of earlier releases, too."""
+    """What decided; empty also in records of earlier releases."""
     median_rate: Rate | None = None
     work: WorkJudgement | None = None
     """What the witnesses say; null where none of both sides was there to compare."""
     causes: tuple[Cause, ...] = ()
-    """Of a REGRESSION: what differs from what it was compared with, what weighs most first."""
+    """For a REGRESSION: the differences from what it was compared with, the most important first."""
 
     @property
     def typical_rate(self) -> Rate | None:
-        """The speed to set beside other cases' and runs': of the medians, as `rate` was in earlier records."""
+        """The speed to compare with other cases and runs: that of the medians, as `rate` was in earlier records."""
         return self.median_rate or self.rate
 
 

@@ -1,4 +1,4 @@
-"""Speeds as tools exchange them: one number each, perhaps with an interval, and without the samples."""
+"""Speeds as tools exchange them: one number each, with or without an interval, and without samples."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def of_record(record: Record) -> list[Speed]:
 
 
 def counts(item: RecordedItem) -> bool:
-    """Whether another tool may judge an item's speed: no wrong answer's, and none on which no verdict may rest."""
+    """Whether an item's speed may be exported: not after a wrong answer, and not if its verdict was voided."""
     return item.verdict != "INVALID" and not item.voided
 
 

@@ -1,4 +1,4 @@
-"""Files that are kept, baselines, recipes and records: JSON with a schema number, read without trusting it.
+"""The format of baselines, recipes and records: JSON with a schema number, whose content is checked when read.
 
 A change of what a field means gets a new schema number and a step that reads the older one. A new field gets a default,
 and a new number too: an earlier release then asks to be upgraded, where it would call the field unknown.
