@@ -78,6 +78,5 @@ _FORMS = {
     "plain_number": wording.plain_number,
     "tick_change": wording.tick_change,
     "axis_ticks": plots.ticks,
-    "text_columns": figures.TEXT_COLUMNS,
 }
 """How templates write and draw figures, None as an empty text. Units are in the headings."""

@@ -33,6 +33,9 @@ _MOST_ROWS = 15
 _FIRST_ROWS = 10
 _MOST_SLOWER = 40
 
+_LONG_WORDS = ("machine", "model", "quant", "compares")
+"""Columns of tables whose cells may be broken into lines."""
+
 _MOST_BARS = 30
 """Bars that are not folded; of more, only those of the longest prefill and the longest generation are not."""
 
@@ -141,6 +144,21 @@ class Row:
     band: tuple[float, float]
     samples: Dots | None
     probes: Dots | None
+    step: int
+    """One sample in this many is drawn."""
+
+    @property
+    def detectable(self) -> float | None:
+        """The smallest slowdown that is found 19 times in 20; None if there is no useful one."""
+        slowdown = self.item.comparison.detectable if self.item.comparison else None
+        return None if slowdown is None or slowdown >= figures.UNBOUNDED else slowdown
+
+    @property
+    def samples_note(self) -> str:
+        """What the plot of samples shows, after its caption."""
+        old = "; grey: the old side" if self.samples and "samples old" in self.samples.paths else ""
+        left_out = f"; one in {self.step} is drawn" if self.step > 1 else ""
+        return f"; lines separate processes{old}{left_out}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +170,6 @@ class Rows:
     folded_counts: str
     ticks: Sequence[Tick]
     same: float
-    step: int
-    """One sample in this many is drawn."""
 
 
 def compared_rows(shown: Shown) -> Rows | None:
@@ -183,12 +199,13 @@ def _rows(shown: Shown) -> Rows:
             _ratio_mark(scale, item.comparison),
             _band(scale, item.tolerance),
             *_sample_plots(case, item, step),
+            step,
         )
         for index, (case, item) in enumerate(order)
     ]
     first = _first(rows, sum(row.mark is not None or row.item.fails for row in rows))
     counts = ", ".join(words for _, words in headline.counts(row.item for row in rows[first:]))
-    return Rows(rows[:first], rows[first:], counts, plots.ratio_ticks(scale), scale.at(1.0), step)
+    return Rows(rows[:first], rows[first:], counts, plots.ratio_ticks(scale), scale.at(1.0))
 
 
 def _rank(item: RecordedItem) -> int:
@@ -479,6 +496,12 @@ class Hardware:
     busy: Bars | None
     ceilings: Sequence[tuple[str, Ceilings]]
 
+    @property
+    def gist(self) -> str:
+        """Which of the kinds are known."""
+        kinds = {"roofline": self.roofline, "energy": self.energy, "utilisation": self.busy}
+        return ", ".join(name for name, bars in kinds.items() if bars)
+
 
 def hardware(shown: Shown) -> Hardware | None:
     """Shares of the roofline, energy of a token and utilisation; None where none of them is known."""
@@ -530,6 +553,15 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+
+    @staticmethod
+    def class_of(column: str, cell: str = "") -> str:
+        """The CSS class of a cell, or without one of the column's heading: of figures, of a verdict, of long words."""
+        if column not in figures.TEXT_COLUMNS:
+            return "n"
+        if cell and column == "verdict":
+            return cell
+        return "words" if cell and column in _LONG_WORDS else ""
 
 
 def tables(shown: Shown) -> list[Table] | None:
