@@ -64,15 +64,23 @@ PROOFS = {  # what `prove` runs, in this order, from benchmarks/
     "verdicts": "verdicts/verdicts.py", "simulated": "verdicts/simulated.py", "ab": "ab/levels.py",
 }  # fmt: skip
 CRATE = "--manifest-path native/web-rwkv/Cargo.toml"
-COMMANDS = {  # the lines of the other commands, programs of .venv but for cargo
-    "bench": "pytest rwkvperf --rwkv-backend=all",  # the shipped suite alone: the project's tests are not collected
-    "test": f"cargo test {CRATE} --release --locked; "
-    "pytest -c native/web-rwkv/pyproject.toml native/web-rwkv/tests; "
-    "pytest -n 3 --dist loadfile --no-loadscope-reorder",  # a file's tests share engines; much of their time is waiting
-    "lint": "ruff check .; ruff format --check .; lint-imports; "
-    f"cargo fmt {CRATE} --check; cargo clippy {CRATE} --release --locked --all-targets -- -D warnings",
-    "types": "mypy",
-    "docs": "mkdocs build --strict --clean",  # --quiet would hide warnings from --strict too
+COMMANDS = {  # what the other commands run, each a program of .venv but for cargo
+    "bench": ("pytest rwkvperf --rwkv-backend=all",),  # the shipped suite alone: the project's tests are not collected
+    "test": (
+        f"cargo test {CRATE} --release --locked",
+        "pytest -c native/web-rwkv/pyproject.toml native/web-rwkv/tests",
+        # A file's tests share engines; three processes, because much of their time is waiting.
+        "pytest -n 3 --dist loadfile --no-loadscope-reorder",
+    ),
+    "lint": (
+        "ruff check .",
+        "ruff format --check .",
+        "lint-imports",
+        f"cargo fmt {CRATE} --check",
+        f"cargo clippy {CRATE} --release --locked --all-targets -- -D warnings",
+    ),
+    "types": ("mypy",),
+    "docs": ("mkdocs build --strict --clean",),  # --quiet would hide warnings from --strict too
 }
 
 
@@ -148,7 +156,7 @@ def run_in_view(*command: str | Path, **variables: str) -> int:
     return code if code >= 0 else 128 - code  # ended by a signal: as shells count
 
 
-def need(program: str, why: str, how: str) -> None:
+def require(program: str, why: str, how: str) -> None:
     """Raise SetupError where a program is missing; not on Windows, where Visual Studio's are on no PATH."""
     if not WINDOWS and shutil.which(program) is None:
         raise SetupError(f"{why} needs {program}, which is not installed. {how}, then run this again.")
@@ -176,13 +184,13 @@ def prepare_web_rwkv() -> list[str]:
     if wheels and not shutil.which("cargo"):
         say(f"There is no cargo: {wheels[-1]} is installed, whatever sources it was made from.")
         return wheels[-1:]
-    need("cargo", "native/web-rwkv is compiled and", RUSTUP)
+    require("cargo", "native/web-rwkv is compiled and", RUSTUP)
     return [str(ROOT / "native" / "web-rwkv")]
 
 
 def prepare_llama_cpp() -> list[str]:
     """The wheel of llama-cpp-python, compiled with `llama_cpp_variables` unless a clone has done so before."""
-    need(CXX[0], "llama-cpp-python is compiled and", COMPILER)
+    require(CXX[0], "llama-cpp-python is compiled and", COMPILER)
     options = [f"-Ccmake.define.{name}={value}" for name, value in llama_cpp_variables().items()]
     options += ["--no-binary=llama-cpp-python"] if read_stamps()["cuda"] else []  # a wheel is most likely for the CPU
     options += ["--no-build-isolation"] if read_stamps()["lender"] else []  # in which a lent cmake does not start
@@ -218,7 +226,7 @@ def llama_cpp_variables() -> dict[str, str]:
 def cuda_variables() -> dict[str, str]:
     """CMake's variables for llama.cpp with CUDA, for this machine's GPUs and compiler; SetupError without nvcc."""
     how = "Install NVIDIA's CUDA toolkit of the version that `nvidia-smi` names, or set CUDA_HOME to where it is"
-    need("nvcc", "compiling llama.cpp and rwkv's kernels for CUDA", how)
+    require("nvcc", "compiling llama.cpp and rwkv's kernels for CUDA", how)
     nvcc = str(shutil.which("nvcc"))
     gpus = {*output("nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader").replace(".", "").split()}
     target = {"CMAKE_CUDA_COMPILER": nvcc, "CMAKE_CUDA_ARCHITECTURES": ";".join(sorted(gpus)) or "native"}
@@ -341,7 +349,7 @@ def installer(step: Step) -> tuple[list[str], dict[str, str]]:
     return [str(PYTHON), "-m", "pip", "install", "--progress-bar=off"], {}
 
 
-def bring(step: Step) -> None:
+def install(step: Step) -> None:
     """Install a step that is not finished, check that it can be imported, and note that it is finished."""
     if finished(step):
         return
@@ -369,11 +377,14 @@ def set_up(engines: Sequence[Step] = ENGINES) -> int:
     started, missing = time.monotonic(), []
     if not PYTHON.exists():
         make_venv("")
-    (lend_packages if read_stamps()["lender"] else install_uv)()
-    bring(CORE)
+    if read_stamps()["lender"]:
+        lend_packages()
+    else:
+        install_uv()
+    install(CORE)
     for step in engines:
         try:
-            bring(step)
+            install(step)
         except SetupError as error:  # noqa: PERF203 -- without one engine the others are installed all the same
             say(f"{step.name} is not installed: {error}")
             missing.append(step.name)
@@ -382,27 +393,30 @@ def set_up(engines: Sequence[Step] = ENGINES) -> int:
     return 1 if missing and os.environ.get("CI", "").lower() not in {"", "0", "false"} else 0
 
 
-def setup(command: str, rest: Sequence[str]) -> int:
-    """Install all that measuring and testing need into .venv; setup-cuda: with llama.cpp for NVIDIA's GPUs."""
-    cuda = cuda_variables() if command == "setup-cuda" else {}
-    lender = sys.prefix if "--with-installed" in rest else ""
+def setup(*, cuda: bool, with_installed: bool) -> int:
+    """Install all that measuring and testing need into .venv.
+
+    `cuda`: with llama.cpp for NVIDIA's GPUs; `with_installed`: with the packages of the Python that runs this.
+    """
+    variables = cuda_variables() if cuda else {}
+    lender = sys.prefix if with_installed else ""
     if not PYTHON.exists() or read_stamps()["lender"] != lender:
         make_venv(lender)
     if cuda or not finished(LLAMA_CPP):  # without setup-cuda, a build for CUDA that works stays
-        write_stamps(cuda=cuda)
+        write_stamps(cuda=variables)
     code = set_up(MEASURED if lender else ENGINES)
     say(f"Measure with: {PYTHON.relative_to(ROOT)} -m pytest --rwkv-backend=all")
     return 1 if cuda and not finished(LLAMA_CPP) else code
 
 
-def work(command: str, rest: Sequence[str]) -> int:
-    """Set up, then run a command's lines, all of them; with arguments for pytest only the last one."""
+def run_lines(command: str, rest: Sequence[str]) -> int:
+    """Set up, then run all lines of a command; with arguments for pytest (`rest`) only the last one."""
     if command != "bench" and read_stamps()["lender"]:
         raise SetupError(f"{VENV} is for measuring alone (setup-cuda --with-installed); `setup` makes it whole.")
     if code := set_up({"bench": MEASURED, "test": ENGINES}.get(command, ())):
         return code
     codes = []
-    for line in COMMANDS[command].split("; ")[-1 if rest else 0 :]:
+    for line in COMMANDS[command][-1 if rest else 0 :]:
         program, *arguments = line.split()
         needed = {"fmt": "cargo-fmt", "clippy": "cargo-clippy"}.get(arguments[0] if arguments else "", program)
         if program == "cargo" and not shutil.which(needed):
@@ -415,14 +429,14 @@ def work(command: str, rest: Sequence[str]) -> int:
     return max(codes)
 
 
-def prove(_: str, rest: Sequence[str]) -> int:
+def prove(names: Sequence[str]) -> int:
     """Run proofs, all or those named."""
-    if unknown := {*rest} - {*PROOFS}:
+    if unknown := {*names} - {*PROOFS}:
         raise SetupError(f"No proof is called {', '.join(sorted(unknown))}. There are: {', '.join(PROOFS)}.")
-    return set_up() or max([run_in_view(PYTHON, f"benchmarks/{PROOFS[name]}") for name in rest or PROOFS])
+    return set_up() or max([run_in_view(PYTHON, f"benchmarks/{PROOFS[name]}") for name in names or PROOFS])
 
 
-def clean(_: str, __: Sequence[str]) -> int:
+def clean() -> int:
     """Remove what the others made in this checkout."""
     for name in (".venv", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", "site"):
         shutil.rmtree(ROOT / name, ignore_errors=True)
@@ -433,8 +447,14 @@ def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     command, rest = "".join(argv[:1]), [part for part in argv[1:] if part != "--"]
     takes = {"bench": rest, "test": rest, "prove": rest, "setup-cuda": ["--with-installed"]}
-    own = {"setup": setup, "setup-cuda": setup, "prove": prove, "clean": clean}
-    if command not in {*own, *COMMANDS} or rest not in ([], takes.get(command)):
+    actions: dict[str, Callable[[], int]] = {
+        "setup": lambda: setup(cuda=False, with_installed=False),
+        "setup-cuda": lambda: setup(cuda=True, with_installed=bool(rest)),
+        "prove": lambda: prove(rest),
+        "clean": clean,
+        **{name: lambda: run_lines(command, rest) for name in COMMANDS},
+    }
+    if command not in actions or rest not in ([], takes.get(command)):
         say(str(__doc__))
         return 0 if command in {"", "-h", "--help"} else 2
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -442,7 +462,7 @@ def main(argv: Sequence[str]) -> int:
     homes = (os.environ.get("CARGO_HOME") or Path.home() / ".cargo", os.environ.get("CUDA_HOME") or "/usr/local/cuda")
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", ""), *(str(Path(home, "bin")) for home in homes)])
     try:
-        return own.get(command, work)(command, rest)
+        return actions[command]()
     except SetupError as error:
         say(f"The set-up cannot go on. {error}")
         return 1

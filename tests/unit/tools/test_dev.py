@@ -388,7 +388,7 @@ def nvcc(venv: ModuleType, tmp_path: Path, monkeypatch: Patch) -> Path:
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\necho '{text}'\n")
         (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    monkeypatch.setattr(venv, "need", lambda *_: None)
+    monkeypatch.setattr(venv, "require", lambda *_: None)
     return tmp_path / "bin" / "nvcc"
 
 
