@@ -11,7 +11,7 @@ import pytest
 
 pytest_plugins = ["pytester"]
 
-# Before NumPy is loaded. Threads of several processes' BLAS wait for each other in loops: tests took five times longer.
+# Set before NumPy is loaded: with more BLAS threads in several processes, tests took five times longer.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
@@ -52,7 +52,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
 
 
-# A shell without job control starts background commands deaf to Ctrl-C, and what they start inherits that (POSIX, Shell
-# Command Language, "Signals and Error Handling"): the tests that send it would wait for ever.
+# A shell without job control starts background commands with SIGINT ignored, which their children inherit (POSIX, Shell
+# Command Language, "Signals and Error Handling"): tests that send SIGINT would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

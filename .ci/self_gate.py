@@ -1,6 +1,7 @@
 """Check the gate itself: an unchanged engine passes against its saved baseline, one that takes twice as long fails.
 
-The slowdown comes in through the entry point for third-party backends, so what is measured knows nothing of it.
+The slowdown is added by a backend that is installed through the entry point for third parties: the plugin itself is
+unchanged.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from pytest_rwkvperf.verdict.reasons import changed
 if TYPE_CHECKING:
     from pytest_rwkvperf.store.record import Record
 
-# Less than the doubled time, more than a shared machine varies.
+# Smaller than the planted slowdown, larger than the variation of a shared machine.
 TOLERANCE = "--rwkv-tolerance=40%"
-# One thread, as the documentation advises: the result does not depend on the placement of virtual processors.
+# One thread, as the documentation advises: then the placement of virtual processors does not matter.
 CASE = ("--rwkv-quant=f16", "--rwkv-threads=1", "--rwkv-workload=pp128,tg32", TOLERANCE)
-# The product asks for a larger budget where noise hides the answer; the second try follows that advice.
+# Where noise hides the answer, the plugin advises a larger budget; the second try follows that advice.
 BUDGETS_SECONDS = (60, 240)
 
 

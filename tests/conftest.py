@@ -1,4 +1,4 @@
-"""The scripted engine of `scripted/`, offered to workers and runs as an installed distribution would."""
+"""Runs of pytest with the scripted engine of `scripted/`, which they find as an installed distribution's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import scipy.optimize
-import scipy.special  # noqa: F401 - loaded here for the reason below
+import scipy.special  # noqa: F401 - loaded early for the reason below
 from hypothesis import HealthCheck, settings
 
-# Loaded before pytester takes its snapshot of sys.modules, which it goes back to after each run: NumPy and SciPy must
-# not be imported twice in one process.
+# Loaded before pytester takes its snapshot of sys.modules, which it restores after each run: NumPy and SciPy must not
+# be imported twice in one process.
 import pytest_rwkvperf.run.finish
 import pytest_rwkvperf.run.handles
 import pytest_rwkvperf.run.session
@@ -26,10 +26,10 @@ from pytest_rwkvperf.machine import usage
 from pytest_rwkvperf.measure import probes
 
 with suppress(ImportError):
-    # Nor PostgreSQL's driver: its compiled half would go on raising the errors of the first time.
+    # Nor PostgreSQL's driver: its compiled half would still raise the error classes of the first import.
     import psycopg  # noqa: F401
 
-# An example that a loaded machine takes long for is no mistake. Hypothesis knows that under CI, and only there.
+# A slow example is no failure on a loaded machine. Hypothesis assumes that by itself only under CI.
 settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 SCRIPTED = Path(__file__).with_name("scripted")
 CHECKOUT = Path(__file__).parents[1]
 ENGINE_MODULES = ("torch", "llama_cpp", "rwkvperf_web_rwkv")
-# Other plugins' entry points: more than a second a run that shows nothing here; and another order in every run.
+# Other plugins: they take more than a second of each run, and randomly would change the order of tests.
 QUIET = ("-p", "no:hypothesispytest", "-p", "no:anyio", "-p", "no:cacheprovider", "-p", "no:randomly")
 
 
@@ -48,16 +48,16 @@ _SHARED_PARTS = ("models", "oracle", "parity", "locks")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the folder for what the caches of all processes of this run share."""
+    """Make the folder that the caches of all processes of this run share."""
     if _SHARED not in os.environ:  # else this is a process of pytest-xdist
         os.environ[_SHARED] = tempfile.mkdtemp(prefix="shared cache ü ")
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop(_SHARED)))
 
 
 def new_cache(folder: Path) -> Path:
-    """Make a folder for XDG_CACHE_HOME: models and logits are made once for all tests.
+    """Make a folder for XDG_CACHE_HOME that shares models and logits with all tests, by links (on POSIX).
 
-    Devices' locks are apart: tests in several processes need not wait for each other. Without links, nothing is shared.
+    The locks of devices are not shared, so that tests in several processes need not wait for each other.
     """
     (folder / "pytest-rwkvperf").mkdir(parents=True)
     for part in _SHARED_PARTS if os.name == "posix" else ():
@@ -68,12 +68,12 @@ def new_cache(folder: Path) -> Path:
 
 
 def pytest_collection() -> None:
-    """Look for no garbage while modules and tests are loaded: nearly all of it stays to the end."""
+    """Turn garbage collection off while modules and tests are loaded: nearly all objects stay to the end."""
     gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """Nor later among what was loaded then, a hundred thousand objects and more."""
+    """Turn it on again, and exclude the more than a hundred thousand objects that were loaded."""
     gc.freeze()
     gc.enable()
 
@@ -98,9 +98,9 @@ def no_engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def scripted_environment(monkeypatch: pytest.MonkeyPatch, cache_home: Path, no_engines: Path) -> pytest.MonkeyPatch:
-    """An environment in which processes find the scripted engine and no other; set SCRIPTED_* through what it gives."""
+    """Let processes find the scripted engine and no other; set its variables SCRIPTED_* with this fixture's value."""
     for name in [*os.environ]:
-        # pytest prints its summary unshortened under CI: what these runs print must not depend on where they run.
+        # Under CI pytest does not shorten its summary; what these runs print must not depend on that.
         if name.startswith(("SCRIPTED_", "PYTEST_")) or name in {"CI", "BUILD_NUMBER"}:
             monkeypatch.delenv(name)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, [CHECKOUT, SCRIPTED, no_engines])))
@@ -108,14 +108,14 @@ def scripted_environment(monkeypatch: pytest.MonkeyPatch, cache_home: Path, no_e
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache_home))
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("PYTEST_ADDOPTS", " ".join([*QUIET, "-p", "scripted_machine"]))
-    # What else the machine does while the tests run is not what they are about, and would widen every bound.
+    # Other load on the machine would widen the bounds of every verdict.
     monkeypatch.setattr(usage, "crowding", lambda *_: 0.0)
     monkeypatch.setattr(probes, "Worker", lambda **_: nullcontext(SteadyProbe()))
     return monkeypatch
 
 
 class SteadyProbe:
-    """In the place of a probe process: every probe takes the same time."""
+    """Replaces a probe process: every probe takes the same time."""
 
     def request(self, name: str, *_: object, **__: object) -> int | str:
         """Answer as `worker.child` does."""
@@ -124,7 +124,7 @@ class SteadyProbe:
 
 @dataclass
 class Runs:
-    """Runs of pytest in a folder of their own, with the scripted engine to be had; in this process unless `apart`."""
+    """Runs pytest in a folder of its own, with the scripted engine; in this process unless `apart`."""
 
     pytester: pytest.Pytester
     environment: pytest.MonkeyPatch
@@ -147,5 +147,5 @@ class Runs:
 
 @pytest.fixture
 def runs(pytester: pytest.Pytester, scripted_environment: pytest.MonkeyPatch) -> Runs:
-    """Call it with pytest's arguments."""
+    """Runs pytest with the arguments that it is called with."""
     return Runs(pytester, scripted_environment)

@@ -294,9 +294,9 @@ def finished(step: Step) -> bool:
 
 
 def make_venv(lender: str) -> None:
-    """Make .venv anew, without pip, with the running Python; with a lender, that is the prefix of this Python."""
+    """Remove .venv and make it with the running Python, without pip; `lender` is written into its stamps."""
     if Path(sys.prefix).resolve() == VENV.resolve():
-        raise SetupError(f"{VENV} has to be made anew: run this with the Python that it was made with.")
+        raise SetupError(f"{VENV} has to be replaced: run this with the Python that it was made with.")
     if VENV.exists():
         shutil.rmtree(VENV)
     if not Path(os.__file__).with_name("ensurepip").exists() and not lender:  # Debian's python3
@@ -319,7 +319,7 @@ def lend_packages() -> None:
 
 
 def install_uv() -> None:
-    """The pip and the uv that constraints.txt names; pip alone where uv cannot be had."""
+    """Install pip and uv as pinned in constraints.txt; only pip if uv cannot be installed."""
     pins = re.findall(r"^(?:pip|uv)==\S+", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE)
     if read_stamps().get("installers") != pins:
         if not has("pip"):
@@ -327,7 +327,7 @@ def install_uv() -> None:
         try:
             run("uv", "Installing pip and uv", PYTHON, "-m", "pip", "install", "--only-binary=:all:", *pins)
         except SetupError as error:
-            say(f"uv cannot be had, so pip installs everything. {error}")
+            say(f"uv cannot be installed, so pip installs everything. {error}")
             if "--group" not in output(PYTHON, "-m", "pip", "install", "--help"):  # the Python's own pip is before 25.1
                 run("uv", "Installing pip", PYTHON, "-m", "pip", "install", "--only-binary=:all:", pins[0])
         write_stamps(installers=pins)

@@ -143,7 +143,7 @@ def verdicts() -> dict[str, Any]:
 
 
 def placement() -> dict[str, Any]:
-    """Times of a prefill with two threads and with one, by the hand-off time between the processors."""
+    """Times of a prefill with two threads and with one, by the handover time between the processors."""
     rows = [
         {"handover": handover / 1e3, "ms": taken / 1e6, "threads": threads}
         for number, (handover, *times) in enumerate(recorded("verdicts/placement.json")["handover_two_one_ns"])

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.models.model import ModelFile
 
 THREADS = 1
-"""Beside other tests, llama.cpp's threads wait for each other in a loop and take the time of all."""
+"""More threads of llama.cpp would wait for each other in busy loops, and slow down tests in other processes."""
 
-# Short warm-ups and few samples: what these runs show is where figures come and go, not that they are good ones.
+# Short warm-ups and few samples: these runs test where figures come from and go to, not their precision.
 QUICK = """
 import pytest
 from pytest_rwkvperf.measure import sampling
@@ -38,7 +38,7 @@ patch = pytest.MonkeyPatch()
 patch.setattr(sampling, "WARMUP_SECONDS", 0.05)
 patch.setattr(sampling, "WARMUP_LIMIT_SECONDS", 0.5)
 patch.setattr(sampling, "PROCESS_SECONDS", 0.05)
-patch.setattr(settings, "CHEAP", ())  # a witness that a test wants is named
+patch.setattr(settings, "CHEAP", ())  # tests that want a witness name it
 """
 """A conftest.py for runs with real engines."""
 
@@ -49,7 +49,7 @@ def lacking(reason: str) -> NoReturn:
 
 
 def _silent(_sentence: str, _fraction: float) -> None:
-    """Progress nobody needs."""
+    """Show no progress."""
 
 
 @dataclass(frozen=True)
@@ -93,5 +93,5 @@ def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def engines(engine_cache: Path) -> Engines:
-    """The engines that are here."""
+    """The installed engines, opened on demand."""
     return Engines(engine_cache, {})

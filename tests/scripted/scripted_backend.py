@@ -1,7 +1,7 @@
-"""A backend like a third party's, for tests: it has a clock of its own, and faults that its environment asks for.
+"""A third party's backend for tests: it has a clock of its own, and faults that environment variables ask for.
 
-It knows only the correct logits of the parity checks and of timed repetitions with the known prompt, from the plugin's
-own cache.
+Its logits are correct only for the prompts of the parity checks and the known prompt of timed repetitions, for which it
+reads them from the plugin's cache.
 
     SCRIPTED_FACTOR   everything takes this many times as long ("2")
     SCRIPTED_FAULT    WHAT@WHERE, where WHERE is versions, open or a method of the Engine protocol ("abort@decode");
@@ -49,7 +49,7 @@ VOCABULARY = 65536
 LOAD_SECONDS = 0.25
 PREFILL_SECONDS = 0.02
 DECODE_SECONDS = 0.1
-"""Per token; so slow that a few repetitions fill the second of a warm-up."""
+"""Per token; slow enough that a few repetitions fill the second of a warm-up."""
 NOISE_BYTES = 100 << 20
 CPU = Device("cpu", "Scripted processor", "cpu")
 SPARE = Device("spare:0", "Scripted spare", "cpu")

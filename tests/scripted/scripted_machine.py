@@ -1,4 +1,4 @@
-"""A pytest plugin for runs of their own process: what else the machine does meanwhile does not widen their bounds."""
+"""A pytest plugin for runs in a process of their own: other load on the machine does not widen their bounds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records as a run would leave them, for tests of what is done with records."""
+"""Makes measurement records like those of a run, for tests of everything that reads records."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ SETTINGS = Settings(
     protocols=("uniform",),
     history="",
 )
-"""What the options are when none is given."""
+"""The settings of a run without options."""
 
 
 def make_run(load: int = 10**9, peak: int = 2**30, **times: Sequence[int]) -> ProcessRun:
@@ -73,7 +73,7 @@ def make_run(load: int = 10**9, peak: int = 2**30, **times: Sequence[int]) -> Pr
 
 
 def run_of(times: Mapping[str, Sequence[int]], load: int = 10**9, peak: int = 2**30) -> ProcessRun:
-    """As `make_run`, for names that are no words of Python, such as tg128@b8."""
+    """As `make_run`, for workloads that are no Python identifiers, such as tg128@b8."""
     samples: dict[str, tuple[Sample, ...]] = {}
     for name, taken in times.items():
         tokens = int(name[2:].partition("@")[0]) if name.startswith("tg") else 0
@@ -96,7 +96,7 @@ def record_of(times: Sequence[Sequence[int]], workload: str = "pp512", case: Cas
 
 
 def throttled(record: CaseRecord, reasons: int = 0x8) -> CaseRecord:
-    """The record as a GPU that slowed itself down under load leaves it; `reasons` are of `nvml.THROTTLES`."""
+    """The record of a case whose GPU slowed itself down under load; `reasons` are of `nvml.THROTTLES`."""
     slowed = GpuReading(1.0, utilisation=90, reasons=reasons)
     return replace(record, gpu=GpuConditions(GpuFacts("NVIDIA H200", "", ""), GpuReading(0.0), (slowed,)))
 
@@ -159,7 +159,7 @@ def _passed(measurement: Measurement) -> RecordedItem:
 
 
 def with_verdict(verdict: Verdict, **changed: Any) -> RecordedItem:  # noqa: ANN401 - the item's fields
-    """An item with the figures that its verdict leaves."""
+    """An item with the figures that go with its verdict."""
     item = RecordedItem("tg128@d4096", verdict, "reason", fails=verdict in {"REGRESSION", "INVALID"}, tolerance=0.05)
     if verdict != "INVALID":
         item = replace(item, rate=Rate(1234.567, 1200, 1260, 5, 50))
