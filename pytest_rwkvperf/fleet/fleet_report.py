@@ -12,7 +12,7 @@ import msgspec
 from pytest_rwkvperf.core import strict_json
 from pytest_rwkvperf.core.text import counted, csv_cell, redacted, safe
 from pytest_rwkvperf.reports import figures, headline, markdown_text, pages, wording
-from pytest_rwkvperf.reports.sections import Table
+from pytest_rwkvperf.reports.sections.tables import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,7 +9,9 @@ import pytest
 
 from pytest_rwkvperf.core.cases import Workload
 from pytest_rwkvperf.machine.roofline import Ceilings, Work
-from pytest_rwkvperf.reports import batches, figures, formats, llama_bench_rows, plots, sections, terminal_tables
+from pytest_rwkvperf.reports import batches, figures, formats, llama_bench_rows, plots, terminal_tables
+from pytest_rwkvperf.reports.sections.scaling import scaling
+from pytest_rwkvperf.reports.sections.shown import Shown
 from tests.unit.building import make_record, passed, recorded, report_record, run_of
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ def test_a_row_has_the_energy_of_a_token_where_it_was_read() -> None:
 def test_a_workload_of_one_number_of_sequences_has_no_rows() -> None:
     run = run_of({"tg128": [10**9], "pp512@b4": [10**9]})
     assert batches.scalings(of(make_record(run, run))) == []
-    assert sections.scaling(sections.Shown.of(of(make_record(run, run)))) is None
+    assert scaling(Shown.of(of(make_record(run, run)))) is None
     assert terminal_tables.scaling(of(make_record(run, run)), 200) == ""
 
 

@@ -13,7 +13,10 @@ import pytest
 from pytest_rwkvperf.core.cause import Cause
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.work import WorkJudgement
-from pytest_rwkvperf.reports import figures, formats, html, report_files, sections, wording
+from pytest_rwkvperf.reports import figures, formats, html, report_files, wording
+from pytest_rwkvperf.reports.sections import workloads
+from pytest_rwkvperf.reports.sections.shown import Shown
+from pytest_rwkvperf.reports.sections.speed import speeds
 from pytest_rwkvperf.stats.estimates import Rate
 from pytest_rwkvperf.stats.verdicts import Comparison
 from pytest_rwkvperf.store import record
@@ -278,7 +281,7 @@ def test_missing_library_is_an_error_before_measuring(
 
 
 def test_very_many_samples_are_thinned_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sections, "_MAX_SAMPLES", 3)
+    monkeypatch.setattr(workloads, "_MAX_SAMPLES", 3)
     taken = report_record(recorded(make_record(make_run(pp16=[10**7] * 5), make_run(pp16=[10**7] * 4))))
     page = parsed_page(taken)
     assert "one in 3 is drawn" in page.texts("figcaption")[0]
@@ -327,7 +330,7 @@ def test_a_bar_has_the_baseline_in_its_own_statistic_beside_it() -> None:
     fast = replace(item.typical_rate, median=2 * item.typical_rate.median, statistic="fast")
     old = replace(fast, median=fast.median / 2)
     case = recorded(measured, replace(item, rate=fast, baseline=old, median_rate=item.typical_rate))
-    shown = sections.speeds(sections.Shown.of(report_record(case)))
+    shown = speeds(Shown.of(report_record(case)))
     assert shown is not None
     ((bar,),) = [group.bars for group in shown.groups]
     assert bar.mark.reference is not None
