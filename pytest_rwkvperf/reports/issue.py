@@ -169,16 +169,14 @@ class _Issue:
         return [f"To open {template.file} filled in: {made.address}", *(missing if made.without else [])]
 
     def _drafts(self) -> list[Draft]:
-        texts = self.texts
-        first, second = texts.own_table, f"{texts.own_table}, {texts.system_details}"
-        third = f"{second}, {texts.last_lines}"
-        note = {parts: texts.left_out.format(parts=parts) for parts in (first, second, third)}
-        return [
-            Draft(self.body()),
-            Draft(self.body(own_table=False, note=note[first]), first),
-            Draft(self.body(own_table=False, system=False, note=note[second]), second),
-            Draft(self.body(own_table=False, system=False, note=note[third]), third),
-        ]
+        """The whole text, then shorter and shorter ones, which say what they leave out."""
+        texts, drafts, left_out = self.texts, [Draft(self.body())], ""
+        for part in (texts.own_table, texts.system_details, texts.last_lines):
+            left_out = f"{left_out}, {part}" if left_out else part
+            note = texts.left_out.format(parts=left_out)
+            body = self.body(own_table=False, system=part == texts.own_table, note=note)
+            drafts.append(Draft(body, left_out))
+        return drafts
 
     def _performance(self, *, own_table: bool) -> str:
         texts = self.texts

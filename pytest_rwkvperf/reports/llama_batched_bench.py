@@ -124,19 +124,23 @@ def _figures(line: Line) -> dict[str, float]:
 
 def _table(measured: _Measured) -> str:
     told = ", ".join(f"{name} = {value}" for name, value in measured.settings.items())
-    rows = [[name.rjust(width) for name, width in _COLUMNS], ["-" * width for _, width in _COLUMNS]]
+    widths = [width for _, width in _COLUMNS]
+    lines = [
+        f"|{' | '.join(name.rjust(width) for name, width in _COLUMNS)} |",
+        f"|{'-|-'.join('-' * width for width in widths)}-|",
+    ]
     for line in measured.lines:
-        cells = [
-            f"{value:.3f}" if name.startswith("t") else f"{value:.2f}" if name.startswith("speed") else str(value)
-            for name, value in _figures(line).items()
-            if name not in ("tg", "pp", "pl", "n_kv")
-        ]
-        counts = [line.prompt, line.generated, line.sequences, line.positions]
-        texts = [*map(str, counts), *cells]
-        rows.append([text.rjust(width) for text, (_, width) in zip(texts, _COLUMNS, strict=True)])
-    head, rule, *body = rows
-    lines = [f"|{' | '.join(head)} |", f"|{'-|-'.join(rule)}-|", *(f"|{' | '.join(row)} |" for row in body)]
+        cells = (text.rjust(width) for text, width in zip(_cells(line), widths, strict=True))
+        lines.append(f"|{' | '.join(cells)} |")
     return "\n".join([clean(measured.name), "", f"llama_batched_bench: {told}", "", *lines, ""])
+
+
+def _cells(line: Line) -> list[str]:
+    """The texts of a line, in the order of `_COLUMNS`."""
+    counts = [line.prompt, line.generated, line.sequences, line.positions]
+    prefill, generation = line.seconds
+    timed = ((prefill, line.prefill), (generation, line.generation), (prefill + generation, line.speed))
+    return [*map(str, counts), *(text for seconds, speed in timed for text in (f"{seconds:.3f}", f"{speed:.2f}"))]
 
 
 def _measured(record: Record) -> list[_Measured]:
