@@ -119,9 +119,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Fix what is measured: no test is added or deselected any more."""
     pytest_session, config = session, session.config
     if SESSION in config.stash:
-        from pytest_rwkvperf.run import benchmarked
+        from pytest_rwkvperf.run import pytest_benchmark
 
-        benchmarked.hide_fixture(config)
+        pytest_benchmark.hide_fixture(config)
         with collection.usage_errors(config):
             measuring, items = config.stash[SESSION], pytest_session.items
             measuring.select(collection.questions(measuring, items), collection.invariant_questions(measuring, items))

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.cli import output
+from pytest_rwkvperf.cli import model_files
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.paths import user_path
 from pytest_rwkvperf.models import derive
@@ -43,14 +43,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("source", metavar="SOURCE", help="a model file, or a model as --rwkv-model takes it")
     parser.add_argument("target", metavar="TARGET", type=user_path, help="the file to write")
-    output.add_arguments(parser)
+    model_files.add_arguments(parser)
 
 
 def run(options: argparse.Namespace, console: Console) -> int:
     """Convert."""
     target: Path = options.target
-    to = output.format_of(target)
-    output.check_dtype(to, options.dtype)
+    to = model_files.format_of(target)
+    model_files.check_dtype(to, options.dtype)
     tools = WorkerTools(console.progress)
     located = ModelStore(tools, console.progress).locate(options.source)
     source = read_header(located) if isinstance(located, Path) else located
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     precision = options.dtype or (source.precision if to == "pth" else "f16")
     needed = derive.size_in(to, source.shape, precision)
     started = time.perf_counter()
-    with output.writing(target, needed, console.progress, force=options.force) as temporary:
+    with model_files.writing(target, needed, console.progress, force=options.force) as temporary:
         written = _convert(source, temporary, to, options.dtype, tools, console.progress)
     seconds = time.perf_counter() - started
     size = target.stat().st_size

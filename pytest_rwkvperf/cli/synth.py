@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_rwkvperf.cli import output
+from pytest_rwkvperf.cli import model_files
 from pytest_rwkvperf.core.cases import FORMATS
 from pytest_rwkvperf.core.errors import OptionError
 from pytest_rwkvperf.core.paths import user_path
@@ -34,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--output", type=user_path, metavar="FILE", help="default: synthetic-SHAPE.FORMAT in this folder"
     )
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="a whole number; default 0")
-    output.add_arguments(parser)
+    model_files.add_arguments(parser)
 
 
 def _seed(text: str) -> int:
@@ -48,9 +48,9 @@ def run(options: argparse.Namespace, console: Console) -> int:
     seed = f":{options.seed}" if options.seed else ""
     model = synthetic.parse(f"{synthetic.PREFIX}{options.shape}{seed}")
     format, target = _target(options, model.label.replace(":", "-"))
-    output.check_dtype(format, options.dtype)
+    model_files.check_dtype(format, options.dtype)
     needed = derive.size_in(format, model.shape, options.dtype or derive.precision_in(format, model))
-    with output.writing(target, needed, console.progress, force=options.force) as temporary:
+    with model_files.writing(target, needed, console.progress, force=options.force) as temporary:
         name = f"synthetic {model.label}"
         written = derive.write(model, temporary, format, name, console.progress, options.dtype)
     console.result(f"{target}: {target.stat().st_size:,} bytes; {written.sentence}.")
@@ -62,7 +62,7 @@ def _target(options: argparse.Namespace, label: str) -> tuple[Format, Path]:
     if options.output is None:
         kind: Format = options.format or "pth"
         return kind, Path(f"synthetic-{label}.{kind}")
-    named = output.format_of(options.output)
+    named = model_files.format_of(options.output)
     if options.format not in (None, named):
         raise OptionError(
             f"--format={options.format} and --output={options.output} are different formats; leave out --format"

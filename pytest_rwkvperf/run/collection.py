@@ -242,7 +242,7 @@ def arrange(pytest_session: pytest.Session, session: Session, items: list[pytest
     Raises:
         OptionError: a test's marker or fixtures contradict each other.
     """
-    from pytest_rwkvperf.run import benchmarked, shipped_suite
+    from pytest_rwkvperf.run import pytest_benchmark, shipped_suite
     from pytest_rwkvperf.run.announcing import COLLECTED, Collected
 
     config = pytest_session.config
@@ -257,7 +257,7 @@ def arrange(pytest_session: pytest.Session, session: Session, items: list[pytest
     if dropped := [item for item in items if item not in kept]:
         config.hook.pytest_deselected(items=dropped)
     items[:] = [item for item in items if item in kept]
-    benchmarked.show_fixture(config, selected)
+    pytest_benchmark.show_fixture(config, selected)
 
 
 def _raise_mistakes(config: pytest.Config, items: Iterable[pytest.Item]) -> None:

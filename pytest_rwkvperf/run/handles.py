@@ -17,9 +17,9 @@ from pytest_rwkvperf.core.errors import OptionError, RwkvPerfError
 from pytest_rwkvperf.core.text import did_you_mean
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.models.model import ModelFile
-from pytest_rwkvperf.run.benchmarked import name_item, publish
 from pytest_rwkvperf.run.fixtures import PROPERTY, keep_verdict
 from pytest_rwkvperf.run.options import OPTIONS
+from pytest_rwkvperf.run.pytest_benchmark import name_item, publish
 from pytest_rwkvperf.run.selection import chunks_of, combinations, devices
 from pytest_rwkvperf.run.verdicts import fails
 from pytest_rwkvperf.verdict.judged import junit_properties, to_json

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from pytest_rwkvperf.cli import inspect, output, synth
+from pytest_rwkvperf.cli import inspect, model_files, synth
 from pytest_rwkvperf.cli.main import COMMANDS, main
 from pytest_rwkvperf.core import subprocesses
 from pytest_rwkvperf.core.errors import OptionError
@@ -236,9 +236,9 @@ def test_invalid_arguments_are_one_line_of_error(arguments: list[str], run: Run)
 
 @pytest.mark.parametrize(("name", "kind"), [("a.PTH", "pth"), ("a.safetensors", "st"), ("b.c.gguf", "gguf")])
 def test_the_format_follows_from_the_suffix(name: str, kind: str) -> None:
-    assert output.format_of(Path(name)) == kind
+    assert model_files.format_of(Path(name)) == kind
     with pytest.raises(OptionError):
-        output.format_of(Path(name + "x"))
+        model_files.format_of(Path(name + "x"))
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "10000000", "soon"])
