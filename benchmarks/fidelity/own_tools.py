@@ -90,8 +90,8 @@ def speed(backend: str, workload: str, times: list[int]) -> float:
 
 def found_as(text: str) -> FoundEngine:
     """One engine or program that is here."""
-    chosen, by_hand = registry.choose(text)
-    (answer,) = discover(chosen, by_hand=by_hand)
+    chosen, named = registry.choose(text)
+    (answer,) = discover(chosen, named=named)
     if not isinstance(answer, FoundEngine):
         raise SystemExit(answer.reason)
     return answer

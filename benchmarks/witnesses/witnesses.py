@@ -247,7 +247,7 @@ def main() -> None:
         "changes": [],
         "left_out": [],
     }
-    for engine in discover({name: backends.BUILT_IN[name] for name in options.backend.split(",")}, by_hand=False):
+    for engine in discover({name: backends.BUILT_IN[name] for name in options.backend.split(",")}, named=False):
         if not isinstance(engine, FoundEngine):
             result["left_out"].append(f"{engine.name}: {engine.reason}")
             continue

@@ -50,11 +50,11 @@ class MissingEngine:
     reason: str
 
 
-def discover(chosen: Mapping[str, str], *, by_hand: bool) -> list[FoundEngine | MissingEngine]:
+def discover(chosen: Mapping[str, str], *, named: bool) -> list[FoundEngine | MissingEngine]:
     """Ask every chosen backend (name to location) in this environment, all at the same time.
 
     Raises:
-        BackendMissingError: `by_hand` (the user named each backend) and one of them cannot run.
+        BackendMissingError: `named` (the user named each backend, not `all`) and one of them cannot run.
     """
     with ThreadPoolExecutor(max_workers=len(chosen)) as pool:
         try:
@@ -63,7 +63,7 @@ def discover(chosen: Mapping[str, str], *, by_hand: bool) -> list[FoundEngine | 
             end_all()  # Ctrl-C interrupts only this thread; the others wait for their workers
             raise
     for answer in answers:
-        if by_hand and isinstance(answer, MissingEngine):
+        if named and isinstance(answer, MissingEngine):
             raise BackendMissingError(f"--rwkv-backend={answer.name}: {answer.reason}")
     return answers
 

@@ -96,7 +96,7 @@ class Engines:
         check_settings(self._settings, self._backends)
         if self._named:
             check_batches(self._settings, Request(), self._backends)
-        answers = [self._new_build(answer) for answer in discover(self.chosen, by_hand=self._named)]
+        answers = [self._new_build(answer) for answer in discover(self.chosen, named=self._named)]
         check_devices(self._settings, [engine for engine in answers if isinstance(engine, FoundEngine)])
         return [
             answer if isinstance(answer, MissingEngine) else unfit(self._settings, answer, self._model.limits) or answer

@@ -62,7 +62,7 @@ class Engines:
     def describe(self, name: str) -> FoundEngine:
         """The engine's answer about itself, asked once."""
         if name not in self.found:
-            (answer,) = discover({name: registry.BUILT_IN[name]}, by_hand=True)
+            (answer,) = discover({name: registry.BUILT_IN[name]}, named=True)
             assert not isinstance(answer, MissingEngine)
             self.found[name] = answer
         return self.found[name]

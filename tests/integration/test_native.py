@@ -94,8 +94,8 @@ def test_the_real_program(
     program = next(iter(sorted(folders.cache().glob(BUILT[name]))), None)
     if program is None:
         pytest.skip(f"{name} is not built here; benchmarks/fidelity builds it")
-    chosen, by_hand = registry.choose(f"{name}:{program}")
-    (found,) = discover(chosen, by_hand=by_hand)
+    chosen, named = registry.choose(f"{name}:{program}")
+    (found,) = discover(chosen, named=named)
     assert isinstance(found, FoundEngine)
     device = found.devices[-1] if engine == "llama-cpp" else found.devices[0]
     with Worker() as worker:
