@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.certify.trials import Trial
 from pytest_rwkvperf.core.errors import CertificateError
 from pytest_rwkvperf.machine.fingerprint import Fingerprint
-from pytest_rwkvperf.store.versioned import Format
+from pytest_rwkvperf.store.versioned import VersionedFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +102,7 @@ class Certificate:
         return min(counts, key=lambda slowdown: counts[slowdown])
 
 
-FORMAT = Format(
+FORMAT = VersionedFormat(
     "certificate",
     Certificate,
     VERSION,

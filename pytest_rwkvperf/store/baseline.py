@@ -18,7 +18,7 @@ from pytest_rwkvperf.stats.levels import SessionTimes, drop_slow_handovers, typi
 from pytest_rwkvperf.stats.shrinkage import prior_of
 from pytest_rwkvperf.stats.spread import Spread
 from pytest_rwkvperf.stats.verdicts import MAX_CONTENTION, MAX_SESSIONS, StoredSessions
-from pytest_rwkvperf.store.versioned import Format
+from pytest_rwkvperf.store.versioned import VersionedFormat
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -265,7 +265,7 @@ def _fits(times: Sequence[Sequence[int]], like: Sequence[Sequence[object]]) -> b
     return same_shape and all(0 < value <= MAX_NANOSECONDS for row in times for value in row)
 
 
-FORMAT = Format(
+FORMAT = VersionedFormat(
     "baseline",
     Baseline,
     VERSION,

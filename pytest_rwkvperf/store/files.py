@@ -78,8 +78,8 @@ def update(folder: Path, fingerprint: Fingerprint, change: Callable[[Baseline], 
     """Apply `change` to a machine's baseline under its lock; None if that changed nothing, else the file's path.
 
     Raises:
-        BaselineError: as `Format.update`.
-        StorageError: as `Format.update`.
+        BaselineError: as `VersionedFormat.update`.
+        StorageError: as `VersionedFormat.update`.
     """
     path = path_for(folder, fingerprint)
     return path if baselines.FORMAT.update(path, baselines.Baseline(fingerprint), change) else None

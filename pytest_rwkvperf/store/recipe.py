@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pytest_rwkvperf.core.errors import BaselineError
 from pytest_rwkvperf.core.software import Software
-from pytest_rwkvperf.store.versioned import Format
+from pytest_rwkvperf.store.versioned import VersionedFormat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Recipe:
     schema: int = VERSION
 
 
-FORMAT = Format(
+FORMAT = VersionedFormat(
     "recipe", Recipe, VERSION, BaselineError, "restore it from version control or save a new baseline", lambda _: ""
 )
 
@@ -51,8 +51,8 @@ def save(folder: Path, software: Mapping[str, Software]) -> Path:
     """Store the software of these backends in place of what was stored of them.
 
     Raises:
-        BaselineError: as `Format.update`.
-        StorageError: as `Format.update`.
+        BaselineError: as `VersionedFormat.update`.
+        StorageError: as `VersionedFormat.update`.
     """
     path = path_in(folder)
     FORMAT.update(path, Recipe(), lambda recipe: Recipe({**recipe.backends, **software}))

@@ -26,7 +26,7 @@ from pytest_rwkvperf.machine.system import System
 from pytest_rwkvperf.measure.record import CaseRecord, Pairing, ProcessRun
 from pytest_rwkvperf.stats.estimates import MAX_NANOSECONDS, Rate
 from pytest_rwkvperf.stats.verdicts import Comparison, Step, Verdict, VoidedBy
-from pytest_rwkvperf.store.versioned import Format
+from pytest_rwkvperf.store.versioned import VersionedFormat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -262,7 +262,7 @@ def _item_problem(item: RecordedItem) -> str:
     return ""
 
 
-FORMAT = Format(
+FORMAT = VersionedFormat(
     "record",
     Record,
     VERSION,

@@ -29,9 +29,10 @@ LOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Format(Generic[T]):
-    """A kind of file. `advice` says what to do about an unusable one; `problem` says why no verdict may rest on one.
+class VersionedFormat(Generic[T]):
+    """The format of a kind of file.
 
+    `advice` says what to do about an unusable file; `problem` gives the reason why a content is unusable, or "".
     With `clean`, control characters in its text are escaped: for content that is shown and not written back.
     """
 
