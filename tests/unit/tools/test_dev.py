@@ -222,7 +222,7 @@ def test_a_driver_is_installed_where_the_binding_finds_no_device(
             raise venv.SetupError("no device")
 
     monkeypatch.setattr(venv, "run", run)
-    venv.bring(venv.WEB_RWKV)
+    venv.install(venv.WEB_RWKV)
     (apt,) = (command for command, _ in ran if "apt-get" in command[-1])
     assert ("sudo" in apt) is not root
     assert venv.finished(venv.WEB_RWKV)
