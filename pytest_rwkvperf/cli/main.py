@@ -79,7 +79,7 @@ def parser() -> argparse.ArgumentParser:
         subparser = subparsers.add_parser(
             name,
             help=summary,
-            description=f"{summary}.\n{description.rstrip()}",
+            description=f"{summary[:1].upper()}{summary[1:]}.\n{description.rstrip()}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -114,7 +114,8 @@ def _run(options: argparse.Namespace) -> int:
         with Console() as streams:
             return COMMANDS[options.command].run(options, streams)
     except OptionError as error:
-        return _fail(f"{error}; see rwkvperf {options.command} --help", _USAGE)
+        separator = "\n" if "\n" in str(error) else "; "
+        return _fail(f"{error}{separator}see rwkvperf {options.command} --help", _USAGE)
     except RwkvPerfError as error:
         return _fail(str(error), _FAILED)
     except KeyboardInterrupt:

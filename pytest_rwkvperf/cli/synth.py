@@ -29,17 +29,22 @@ PASSES_ON = False
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("shape", metavar="SHAPE", choices=list(SHAPES), help=f"one of {', '.join(SHAPES)}")
-    parser.add_argument("--format", choices=FORMATS, help="default: the suffix of --output, else pth")
     parser.add_argument(
-        "--output", type=user_path, metavar="FILE", help="default: synthetic-SHAPE.FORMAT in this folder"
+        "--format", choices=FORMATS, help="the file's format; default: by the suffix of --output, else pth"
     )
-    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="a whole number; default 0")
+    parser.add_argument(
+        "--output",
+        type=user_path,
+        metavar="FILE",
+        help="the file to write; default: synthetic-SHAPE.FORMAT in this folder",
+    )
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="the seed of the weights; default 0")
     model_files.add_arguments(parser)
 
 
 def _seed(text: str) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; write for example 1")
     return int(text)
 
 
