@@ -103,7 +103,7 @@ def mixed_rates(record: Record) -> str:
     """
     if len({item.rate.statistic for _, item in record.items() if item.rate}) < 2:  # noqa: PLR2004 - to differ
         return ""
-    return "In a row with a ratio, t/s and baseline are of the fast repetitions, as it is; other rows show the median."
+    return "In a row with a ratio, t/s and baseline are of the fast repetitions; other rows show the median."
 
 
 def case_name(case: RecordedCase) -> str:

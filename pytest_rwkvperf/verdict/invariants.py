@@ -107,7 +107,7 @@ def describe(judged: JudgedInvariant) -> str:
     if comparison is not None:
         lines.append(
             f"  tolerance {question.tolerance:.1%}; the bounds are wrong with a chance of "
-            f"{comparison.wrong_pass or comparison.alpha:.2%} and {comparison.alpha:.2%}"
+            f"{comparison.wrong_pass or comparison.alpha:.2%} (lower) and {comparison.alpha:.2%} (upper)"
         )
     return "\n".join(lines)
 

@@ -60,7 +60,8 @@ def describe(judgement: Judgement, repeat: str = "") -> str:
         lines.append(
             f"  ratio  {deciding.ratio:.3f} (new / old, of {of}), "
             f"bounds {deciding.low:.3f} to {upper_bound(deciding.high, '.3f')}, "
-            f"wrong with a chance of {comparison.wrong_pass or comparison.alpha:.2%} and {comparison.alpha:.2%}; "
+            f"wrong with a chance of {comparison.wrong_pass or comparison.alpha:.2%} (lower) "
+            f"and {comparison.alpha:.2%} (upper); "
             f"tolerance {comparison.tolerance:.1%}, {_probability(comparison)}"
             f"smallest slowdown found 19 times in 20: {_detectable(comparison)}"
         )

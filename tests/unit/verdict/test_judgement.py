@@ -251,7 +251,8 @@ def test_a_regression_is_described_with_its_figures() -> None:
         f"  old    {old.median:.2f} tokens/s, 95 % interval {old.low:.2f} to {old.high:.2f} (5 processes, 6 samples)",
         (
             "  ratio  0.500 (new / old, of the fast repetitions), "
-            f"bounds {comparison.low:.3f} to {comparison.high:.3f}, wrong with a chance of 5.00% and 0.08%; "
+            f"bounds {comparison.low:.3f} to {comparison.high:.3f}, wrong with a chance of 5.00% (lower) "
+            "and 0.08% (upper); "
             f"tolerance 5.0%, exceeded with a probability of {comparison.probability_exceeded:.2%}; "
             f"smallest slowdown found 19 times in 20: {comparison.detectable:.1%}"
         ),
