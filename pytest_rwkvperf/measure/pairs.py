@@ -84,12 +84,11 @@ def measure_pairs(
     Raises:
         RwkvPerfError: a worker failed, or one side's answers are wrong; the message names its build.
     """
-    waiting, threads = WAITING_SHARE * budget_seconds, new.case.threads
-    if fewer_threads and threads > 1:
+    waiting = WAITING_SHARE * budget_seconds
+    if fewer_threads and new.case.threads > 1:
         waiting /= 2
-        threads = free_threads(threads, MAX_CONTENTION, waiting, progress)
-        if threads < new.case.threads:
-            new, old = (replace(side, fewer_threads=threads) for side in (new, old))
+        new, old = _with_free_threads(new, old, waiting, progress)
+    threads = new.fewer_threads or new.case.threads
     watch, began = Watch(threads), clock.monotonic()
     sides = MeasuredCase(new), MeasuredCase(old)
     with GpuWatch(new.device) as gpu:
@@ -111,6 +110,15 @@ def measure_pairs(
             next_look = next((look for look in LOOKS if look > count), math.inf)
             if elapsed * next_look / count > budget_seconds:
                 return pairing
+
+
+def _with_free_threads(
+    new: Target, old: Target, seconds: float, progress: Callable[[str], None]
+) -> tuple[Target, Target]:
+    """Both sides with only as many threads as other processes leave processors for; they get `seconds` to leave."""
+    wanted = new.case.threads
+    free = free_threads(wanted, MAX_CONTENTION, seconds, progress)
+    return (replace(new, fewer_threads=free), replace(old, fewer_threads=free)) if free < wanted else (new, old)
 
 
 class _Pairs(Protocol):

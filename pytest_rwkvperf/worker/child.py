@@ -31,6 +31,7 @@ from pytest_rwkvperf.worker.messages import decode, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from io import FileIO
 
     from pytest_rwkvperf.core.cases import Format
     from pytest_rwkvperf.core.engine import Backend, Batch, Engine
@@ -435,13 +436,14 @@ def _encoded(number: int, answer: dict[str, Any]) -> bytes:
         return encode({"id": number, "failed": {"kind": "MeasurementError", "message": message}})
 
 
-def _send(out: Any, message: bytes) -> None:  # noqa: ANN401 - a raw binary file
+def _send(out: FileIO, message: bytes) -> None:
+    """Write a whole message, where one write to the pipe may take a part of it."""
     view = memoryview(message)
     while view:
         view = view[out.write(view) :]
 
 
-def _report(out: Any, number: int, sentence: str, fraction: float) -> None:  # noqa: ANN401 - a raw binary file
+def _report(out: FileIO, number: int, sentence: str, fraction: float) -> None:
     _send(out, encode({"id": number, "progress": [sentence, fraction]}))
 
 
