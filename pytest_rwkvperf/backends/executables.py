@@ -363,7 +363,7 @@ class WebRwkvBench(WebRwkv):
     max_batch: int = 1
 
     def versions(self) -> Mapping[str, str]:
-        """The crate's."""
+        """The crate's version, and what the program is known by."""
         match = _VERSION.search(run_program([self.path, "--version"], _QUERY_SECONDS).stdout)
         return {"web-rwkv-bench": match[1] if match else "unknown", "executable": _digest(self.path)}
 

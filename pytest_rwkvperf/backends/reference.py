@@ -123,7 +123,7 @@ class ReferenceBackend(BackendDefaults):
         return quant in self.quants
 
     def standard_quants(self, device: Device) -> tuple[str, ...]:  # noqa: ARG002 - the Protocol's signature
-        """The only one."""
+        """fp32, the only one."""
         return self.quants
 
     def versions(self) -> Mapping[str, str]:

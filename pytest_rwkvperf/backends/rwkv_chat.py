@@ -46,7 +46,7 @@ class Chat:
         torch.manual_seed(SEED)
 
     def run(self, tokens: int, report: Callable[[str, float], None]) -> list[Turn]:
-        """All turns."""
+        """Chat all turns, each with an answer of this number of tokens."""
         self._feed(OPENING)
         turns = []
         for index, question in enumerate(QUESTIONS):

@@ -170,7 +170,7 @@ class RwkvPip(BackendDefaults):
         return {"RWKV_V7_ON": "1", "RWKV_JIT_ON": "1", "RWKV_CUDA_ON": "0"}
 
     def announcement(self, quant: str) -> str:
-        """Compiling kernels."""
+        """With `@kernels`, that the package compiles its kernels."""
         return (
             "compiles its CUDA kernels unless they are built: a minute or two the first time"
             if _parse(quant)[1]
@@ -178,7 +178,7 @@ class RwkvPip(BackendDefaults):
         )
 
     def versions(self) -> Mapping[str, str]:
-        """The package and torch."""
+        """Versions of the package and of torch."""
         return {"rwkv": version("rwkv"), "torch": version("torch")}
 
     def build(self) -> str:

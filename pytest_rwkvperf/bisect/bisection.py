@@ -53,7 +53,7 @@ class Request:
     states: Sequence[State]
     backend: str
     options: Sequence[str]
-    """pytest's."""
+    """Options of pytest for every comparison."""
     confidence: float
     by: By = "time"
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -77,7 +77,7 @@ class Result:
 
     @property
     def first(self) -> Outcome:
-        """BAD against GOOD."""
+        """The comparison of BAD with GOOD."""
         return self.steps[0]
 
 

@@ -39,7 +39,7 @@ class State(Protocol):
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Its name for people."""
 
     def prepare(self, say: Say) -> Prepared:
         """Build it unless that has been done.
@@ -70,7 +70,7 @@ class Release:
         return f"{self.package} {self.version}"
 
     def prepare(self, say: Say) -> Prepared:
-        """Install it."""
+        """Install the release into an environment of its own."""
         python = build.python_of([requirements.of_text(f"{self.package}=={self.version}")], say)
         return Prepared(python, (), python)
 

@@ -105,7 +105,7 @@ class Batch(Protocol):
 
     @property
     def sequences(self) -> int:
-        """How many there are."""
+        """How many sequences there are."""
 
     def clear(self) -> None:
         """Reset all states to their initial value."""

@@ -46,7 +46,7 @@ class Fingerprint:
 
 
 def read() -> Fingerprint:
-    """This machine's. A container with another cpuset counts as another machine."""
+    """The fingerprint of this machine. A container with another cpuset counts as another machine."""
     name, model = _processor()
     return Fingerprint(platform.system(), platform.machine(), name, model, cores(), physical_cores(), nvidia_gpus())
 

@@ -88,7 +88,7 @@ class Gpu:
         self._handle = handle
 
     def facts(self) -> GpuFacts:
-        """What it is."""
+        """The GPU's facts, which do not change while it is measured."""
         nvml, handle = self._nvml, self._handle
         memory, ecc, mig = (self._ask(f"nvmlDeviceGet{what}") for what in ("MemoryInfo", "EccMode", "MigMode"))
         driver, cuda = driver_versions(nvml)

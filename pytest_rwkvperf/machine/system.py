@@ -21,7 +21,7 @@ class System:
 
 
 def read() -> System:
-    """This machine's."""
+    """The software of this machine."""
     return System(_operating_system(), platform.python_version(), psutil.virtual_memory().total, _drivers())
 
 

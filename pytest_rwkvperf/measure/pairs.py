@@ -125,7 +125,7 @@ class _Pairs(Protocol):
     """Measures one pair after another."""
 
     def run(self) -> None:
-        """One pair."""
+        """Measure one pair."""
 
     def learn(self, pairing: Pairing) -> None:
         """Choose by the pairs so far how much the next ones measure, where that can be chosen."""
@@ -145,7 +145,7 @@ class _ProcessPairs:
         self._block_seconds: dict[Workload, list[float]] = {workload: [] for workload in workloads}
 
     def run(self) -> None:
-        """One pair."""
+        """Measure one pair."""
         index, began = len(self._new.runs), clock.monotonic()
         self._say(self._new.opening)
         order = (self._old, self._new) if index % 2 == 0 else (self._new, self._old)
@@ -220,7 +220,7 @@ class _InvocationPairs:
         self._new, self._old, self._workloads, self._progress = new, old, workloads, progress
 
     def run(self) -> None:
-        """One pair."""
+        """Measure one pair."""
         order = (self._old, self._new) if len(self._new.runs) % 2 == 0 else (self._new, self._old)
         for side in order:
             with _naming(side), running(side.target, first=side.first) as process:

@@ -52,7 +52,7 @@ class Belief:
 
     @property
     def variance(self) -> float:
-        """The expected variance."""
+        """The variance to expect, over all possible spreads."""
         return sum(chance * spread**2 for chance, spread in zip(self.probabilities, SPREADS, strict=True))
 
     def after(self, evidence: Spread) -> Belief:

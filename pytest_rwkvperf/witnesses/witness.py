@@ -93,7 +93,7 @@ class WitnessDefaults:
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """Nothing."""
+        """None beside the engine's own."""
         return {}
 
     def part(self, workload: Workload, chunk: int) -> Workload:
@@ -102,7 +102,7 @@ class WitnessDefaults:
         return replace(workload, tokens=min(workload.tokens, most))
 
     def build_variables(self, account: str) -> Mapping[str, str]:  # noqa: ARG002 - the Protocol's signature
-        """The engine as it is."""
+        """None: the witness counts the engine as it is."""
         return {}
 
     def absence(self) -> str:

@@ -69,7 +69,7 @@ def _closure(names: Iterable[str]) -> Iterator[metadata.Distribution]:
 
 
 def _normalised(name: str) -> str:
-    """PEP 503."""
+    """A distribution's name as PEP 503 normalises it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

@@ -26,11 +26,11 @@ class RwkvPip:
     rwkv7: tuple[str, str] = (_FOLDER, "x070")
 
     def flags(self) -> tuple[str, ...]:
-        """Nothing is compiled."""
+        """None, since nothing is compiled here."""
         return ()
 
     def build(self, place: Place) -> tuple[Side, tuple[str, ...]]:
-        """Install it."""
+        """Install the package from its folder in the repository."""
         return installed(place, self.name, place.sources / _FOLDER), ()
 
 
