@@ -144,5 +144,8 @@ def test_invalid_arguments_are_refused(
     assert main(["history", *arguments]) == status
     captured = capsys.readouterr()
     assert captured.err.startswith(f"rwkvperf: {message}")
+    if status == 2:
+        separator = "\n" if captured.err.count("\n") > 1 else "; "
+        assert captured.err.endswith(f"{separator}see rwkvperf history --help\n")
     assert "hush" not in captured.err + captured.out
     assert not [*here.glob("none.*")]

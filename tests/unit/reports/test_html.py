@@ -338,6 +338,23 @@ def test_a_bar_has_the_baseline_in_its_own_statistic_beside_it() -> None:
     assert 2 * bar.mark.reference == pytest.approx(bar.mark.at, abs=0.02)
 
 
+@pytest.mark.parametrize(("detectable", "shown"), [(0.3, True), (figures.UNBOUNDED, False)])
+def test_a_detectable_slowdown_is_shown_if_it_is_of_use(detectable: float, shown: bool) -> None:  # noqa: FBT001 - a case
+    (case,) = judged_record(("PASS", 1.0)).cases
+    (item,) = case.items
+    assert item.comparison is not None
+    item = replace(item, comparison=replace(item.comparison, detectable=detectable))
+    page = parsed_page(report_record(replace(case, items=(item,))))
+    assert ("Detects" in page.texts("dt")) == shown
+
+
+def test_columns_of_figures_are_aligned_and_the_hardware_section_says_what_it_has() -> None:
+    page = parsed_page(h200_record())
+    classes = {text: attributes.get("class") for tag, attributes, text in page.elements if tag == "th"}
+    assert (classes["t/s"], classes["backend"], classes["verdict"]) == ("n", "", "")
+    assert "Hardware roofline, energy, utilisation" in page.texts("summary")
+
+
 def test_what_differs_is_a_table_of_its_regression() -> None:
     (case,) = judged_record(("REGRESSION", 0.8)).cases
     causes = (
@@ -346,7 +363,7 @@ def test_what_differs_is_a_table_of_its_regression() -> None:
     )
     items = tuple(replace(item, causes=causes) for item in case.items)
     page = parsed_page(report_record(replace(case, items=items)))
-    assert page.tables["What differs, what weighs most first"][1:] == [
+    assert page.tables["What differs, the most important first"][1:] == [
         ["operator", "RWKV_WKV7 (graph)", "15 ms", "19.7 ms", "+31.0 %", "+4.7 %"],
         ["software", f"rwkv 1 → {HOSTILE}", "", "", "", ""],
     ]
