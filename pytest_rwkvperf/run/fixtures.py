@@ -50,24 +50,18 @@ def keep_verdict(item: pytest.Item, name: str, verdict: str) -> None:
 @pytest.fixture
 def rwkv_perf(request: pytest.FixtureRequest) -> Perf:
     """Measures and judges one workload of one case; a test that asks for it runs once for each."""
-    session = _session(request)
-    from pytest_rwkvperf.run.discovery import MissingEngine
+    session = _measuring_session(request)
     from pytest_rwkvperf.run.handles import Perf
 
-    if isinstance(request.param, MissingEngine):
-        _skip_or_fail(session, request.param.reason)
     return Perf(session, request, session.selected.by_test[request.node.nodeid])
 
 
 @pytest.fixture
 def rwkv_invariant(request: pytest.FixtureRequest) -> InvariantCheck:
     """Judges one invariant of one case, without a baseline; a test that asks for it runs once for each."""
-    session = _session(request)
-    from pytest_rwkvperf.run.discovery import MissingEngine
+    session = _measuring_session(request)
     from pytest_rwkvperf.run.invariants import InvariantCheck
 
-    if isinstance(request.param, MissingEngine):
-        _skip_or_fail(session, request.param.reason)
     return InvariantCheck(session, request, session.selected.invariants_by_test[request.node.nodeid])
 
 
@@ -75,6 +69,16 @@ def _session(request: pytest.FixtureRequest) -> Session:
     session = request.config.stash.get(SESSION, None)
     if session is None:
         pytest.skip(OFF)
+    return session
+
+
+def _measuring_session(request: pytest.FixtureRequest) -> Session:
+    """The session of a test whose parameter is what it measures; skips or fails the test of a missing engine."""
+    session = _session(request)
+    from pytest_rwkvperf.run.discovery import MissingEngine
+
+    if isinstance(request.param, MissingEngine):
+        _skip_or_fail(session, request.param.reason)
     return session
 
 
