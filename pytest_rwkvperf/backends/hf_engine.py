@@ -98,7 +98,8 @@ class HfBatch:
 
     def decode(self, tokens: Sequence[int]) -> None:
         """The same call with one token of each sequence: the packages have no other path."""
-        self.prefill([(token,) for token in tokens])
+        with self._torch.inference_mode():
+            self._logits = self._advance_all(self._torch.tensor(tokens, device=self._device)[:, None])
 
     def _states(self) -> list[Any]:
         return [] if self._cache is None else self._package.tensors(self._cache)

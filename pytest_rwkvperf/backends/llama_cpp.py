@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -295,23 +296,33 @@ class _Layout:
     """A llama_batch for parts of certain lengths, and the arrays that it points to."""
 
     batch: Any
-    tokens: Any
-    positions: Any
+    tokens: npt.NDArray[np.int32]
+    positions: npt.NDArray[np.int32]
     kept: tuple[Any, ...]
+    owners: npt.NDArray[np.intp]
+    """The sequence of each token."""
+    offsets: npt.NDArray[np.int32]
+    """The place of each token in its sequence's part."""
+    lengths: npt.NDArray[np.int32]
+    """Tokens of each sequence."""
+    advanced: npt.NDArray[np.intp]
+    """The sequences with tokens."""
 
 
 class LlamaCppBatch:
     """Sequences of one context. Calls of the same lengths share a llama_batch, of which only contents are replaced."""
 
     def __init__(self, library: Any, context: Any, sequences: int, vocabulary: int) -> None:  # noqa: ANN401 - ctypes
+        import numpy as np
+
         self.sequences = sequences
         self._lib, self._context = library, context
         self._vocabulary = vocabulary
         self._memory = library.llama_get_memory(context)
-        self._positions = [0] * sequences
-        self._advanced: list[int] = []
+        self._positions = np.zeros(sequences, np.int32)
         self._ids = (ctypes.c_int32 * sequences)(*range(sequences))
         self._laid_out = lru_cache(maxsize=8)(self._lay_out)
+        self._step = self._last = self._lay_out((1,) * sequences)
 
     def free(self) -> None:
         """End the context; nothing else may be called afterwards."""
@@ -321,7 +332,7 @@ class LlamaCppBatch:
         """Zero all states, data included."""
         self._lib.llama_memory_clear(self._memory, True)  # noqa: FBT003 - positional in C
         self.synchronise()
-        self._positions = [0] * self.sequences
+        self._positions[:] = 0
 
     def clear_sequence(self, sequence: int) -> None:
         """Remove the sequence; its next token begins with a zeroed state."""
@@ -329,55 +340,58 @@ class LlamaCppBatch:
             raise BackendError(f"llama.cpp could not clear sequence {sequence}; its reason is in its log")
         self._positions[sequence] = 0
 
-    def save_state(self) -> tuple[list[Any], list[int]]:
+    def save_state(self) -> tuple[list[Any], npt.NDArray[np.int32]]:
         """Each sequence's state, and its position."""
         states = [_saved(self._lib, self._context, each) for each in range(self.sequences)]
-        return states, list(self._positions)
+        return states, self._positions.copy()
 
-    def load_state(self, state: tuple[list[Any], list[int]]) -> None:
+    def load_state(self, state: tuple[list[Any], npt.NDArray[np.int32]]) -> None:
         """Put each sequence's state into the emptied memory, so that all lie in the order of their numbers."""
         states, positions = state
         self.clear()
         for sequence, own in enumerate(states):
             _restore(self._lib, self._context, sequence, own)
-        self._positions = list(positions)
+        self._positions[:] = positions
 
     def prefill(self, tokens: Sequence[Sequence[int]]) -> None:
         """One llama_decode of all parts, logits for the last token of each."""
-        self._decode(self._laid_out(tuple(map(len, tokens))), tokens)
+        self._decode(self._laid_out(tuple(map(len, tokens))), [*chain.from_iterable(tokens)])
 
     def decode(self, tokens: Sequence[int]) -> None:
         """One llama_decode of a token of each sequence."""
-        self._decode(self._laid_out((1,) * self.sequences), [(token,) for token in tokens])
+        self._decode(self._step, tokens)
 
-    def _decode(self, layout: _Layout, tokens: Sequence[Sequence[int]]) -> None:
-        layout.tokens[:] = [token for part in tokens for token in part]
-        starts = self._positions
-        layout.positions[:] = [
-            start + index for start, part in zip(starts, tokens, strict=True) for index in range(len(part))
-        ]
+    def _decode(self, layout: _Layout, tokens: Sequence[int]) -> None:
+        layout.tokens[:] = tokens
+        layout.positions[:] = self._positions[layout.owners] + layout.offsets
         status = self._lib.llama_decode(self._context, layout.batch)
         if status != 0:
-            raise BackendError(
-                f"llama_decode returned {status} for {len(layout.tokens)} tokens of {self.sequences} sequences"
-            )
-        self._positions = [start + len(part) for start, part in zip(starts, tokens, strict=True)]
-        self._advanced = [sequence for sequence, part in enumerate(tokens) if part]
+            raise BackendError(f"llama_decode returned {status} for {len(tokens)} tokens of {self.sequences} sequences")
+        self._positions += layout.lengths
+        self._last = layout
 
     def _lay_out(self, lengths: tuple[int, ...]) -> _Layout:
-        owners = [sequence for sequence, length in enumerate(lengths) for _ in range(length)]
-        count = len(owners)
-        tokens, positions = (ctypes.c_int32 * count)(), (ctypes.c_int32 * count)()
-        each_has = (ctypes.c_int32 * count)(*[1] * count)
-        pointer = ctypes.POINTER(ctypes.c_int32)
+        import numpy as np
+
+        owners = np.repeat(np.arange(self.sequences), lengths)
+        is_last = np.diff(owners, append=self.sequences) > 0
+        numbers, pointer = ctypes.c_int32 * len(owners), ctypes.POINTER(ctypes.c_int32)
+        tokens, positions, each_has = numbers(), numbers(), numbers(*[1] * len(owners))
         size = ctypes.sizeof(ctypes.c_int32)
-        owned_by = (pointer * count)(
-            *(ctypes.cast(ctypes.byref(self._ids, size * sequence), pointer) for sequence in owners)
+        owned_by = (pointer * len(owners))(
+            *(ctypes.cast(ctypes.byref(self._ids, size * sequence), pointer) for sequence in owners.tolist())
         )
-        is_last = [owner != following for owner, following in zip(owners, [*owners[1:], -1], strict=True)]
-        wanted = (ctypes.c_int8 * count)(*is_last)
-        batch = self._lib.llama_batch(count, tokens, None, positions, each_has, owned_by, wanted)
-        return _Layout(batch, tokens, positions, (each_has, owned_by, wanted))
+        wanted = (ctypes.c_int8 * len(owners))(*is_last.tolist())
+        return _Layout(
+            batch=self._lib.llama_batch(len(owners), tokens, None, positions, each_has, owned_by, wanted),
+            tokens=np.ctypeslib.as_array(tokens),
+            positions=np.ctypeslib.as_array(positions),
+            kept=(each_has, owned_by, wanted),
+            owners=owners,
+            offsets=np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
+            lengths=np.array(lengths, np.int32),
+            advanced=np.flatnonzero(lengths),
+        )
 
     def synchronise(self) -> None:
         """Wait for the device."""
@@ -390,12 +404,13 @@ class LlamaCppBatch:
         """
         import numpy as np
 
+        advanced = self._last.advanced
         pointer = self._lib.llama_get_logits(self._context)
-        rows = np.ctypeslib.as_array(pointer, shape=(len(self._advanced), self._vocabulary))
-        if len(self._advanced) == self.sequences:
+        rows = np.ctypeslib.as_array(pointer, shape=(len(advanced), self._vocabulary))
+        if len(advanced) == self.sequences:
             return rows
         spread = np.full((self.sequences, self._vocabulary), np.nan, np.float32)
-        spread[self._advanced] = rows
+        spread[advanced] = rows
         return spread
 
 

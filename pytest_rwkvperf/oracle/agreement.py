@@ -25,10 +25,11 @@ ODD_CHUNK = 37
 """A chunk that no engine uses, so that chunk boundaries fall elsewhere than in the case."""
 
 
-BATCH_STEP = 4
-BATCH_LENGTHS = tuple(range(BATCH_STEP, 10 * BATCH_STEP, BATCH_STEP))
-"""Tokens after which the oracle's logits are known for the check of batches: sequences of eight different lengths, and
-each one BATCH_STEP tokens later."""
+BATCH_STARTS = tuple(range(2, 34, 2))
+BATCH_STEPS = 4
+BATCH_LENGTHS = tuple(sorted({*BATCH_STARTS, *(start + BATCH_STEPS for start in BATCH_STARTS)}))
+"""Tokens after which the oracle's logits are known for the check of batches: each of BATCH_STARTS, which are lengths of
+sequences' prompts, and BATCH_STEPS tokens later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class Batched:
     """Result of the check of so many sequences at once, in every process that times such a batch.
 
     Against the oracle: prompts of different lengths that start at different calls (`prefill`), and all sequences after
-    BATCH_STEP common steps (`generation`). The others are relative L2, each with the sequence that it was found in, -1
+    BATCH_STEPS common steps (`generation`). The others are relative L2, each with the sequence that it was found in, -1
     where logits are not finite: of new prompts against the same sequence `alone`; of all other sequences after one was
     cleared and fed anew against their logits without that (`neighbours`).
     """

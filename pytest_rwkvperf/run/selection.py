@@ -243,7 +243,14 @@ def check_batches(settings: Settings, request: Request, backends: Iterable[Backe
     """
     for backend in backends:
         if sentence := beyond_batch(settings, request, backend):
-            raise OptionError(f"{sentence}; leave these workloads out, or {backend.name} out of --rwkv-backend")
+            raise OptionError(f"{sentence}; {_within_batch(backend)}, or leave {backend.name} out of --rwkv-backend")
+
+
+def _within_batch(backend: Backend) -> str:
+    """What to ask for instead of workloads of more sequences than a backend's engine advances together."""
+    if backend.max_batch == 1:
+        return "leave --rwkv-batch and @b out"
+    return f"ask for at most {backend.max_batch} in --rwkv-batch and after @b"
 
 
 def shrunk_workloads(settings: Settings, questions: Iterable[Question], device_of: Callable[[Case], Device]) -> str:
@@ -280,7 +287,8 @@ def unfit(settings: Settings, engine: FoundEngine, limits: ModelLimits) -> Missi
         ids = ", ".join(device.id for device in engine.devices)
         return MissingEngine(name, f"{name} has none of --rwkv-device={','.join(settings.devices)}; it lists {ids}")
     if all(workload.batch > engine.backend.max_batch for workload in _named(settings, Request())):
-        return MissingEngine(name, beyond_batch(settings, Request(), engine.backend))
+        reason = f"{beyond_batch(settings, Request(), engine.backend)}; {_within_batch(engine.backend)}"
+        return MissingEngine(name, reason)
     return _unfit_protocol(settings, name)
 
 

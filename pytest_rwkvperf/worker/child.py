@@ -355,7 +355,9 @@ class Child:
             engine = self._engine()
             if not isinstance(engine, Batching):
                 raise errors.BackendError(
-                    f"{self._engine_name} advances one sequence only; leave @b{sequences} out of --rwkv-workload"
+                    f"{self._engine_name} declares max_batch above 1, but its engine has no method batch (Batching in "
+                    "core/engine.py): add the method, or leave max_batch out of the backend; until then measure "
+                    f"without @b{sequences}"
                 )
             self._batch = None
             self._repetitions.forget_batches()

@@ -10,7 +10,8 @@ import numpy as np
 
 from pytest_rwkvperf.oracle.agreement import (
     BATCH_LENGTHS,
-    BATCH_STEP,
+    BATCH_STARTS,
+    BATCH_STEPS,
     DEPTH,
     ODD_CHUNK,
     PROMPT,
@@ -28,7 +29,7 @@ from pytest_rwkvperf.worker import protocol
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pytest_rwkvperf.core.cases import Workload
     from pytest_rwkvperf.core.engine import Batch, Engine
@@ -170,9 +171,10 @@ def batch(
         noise: as for `short`.
         source: chooses orders, lengths and new tokens.
     """
+    answers = dict(zip(BATCH_LENGTHS, expected, strict=True))
     prefills, generations = [], []
-    for digit in range(digits(batch.sequences)):
-        prefill, generation = _against_the_oracle(batch, engine.vocabulary, chunk, expected, noise, digit, source)
+    for starts in passes(batch.sequences, source):
+        prefill, generation = _against_the_oracle(batch, engine.vocabulary, chunk, answers, noise, starts, source)
         prefills.append(prefill)
         generations.append(generation)
     alone, neighbours = _against_itself(engine, batch, chunk, source)
@@ -181,45 +183,45 @@ def batch(
     return Batched(batch.sequences, _worst(prefills, noise), _worst(generations, noise), alone, neighbours)
 
 
-_STARTS = len(BATCH_LENGTHS) - 1
-"""Different lengths of the sequences in a pass of the check against the oracle."""
+def passes(sequences: int, source: random.Random) -> list[list[int]]:
+    """The length of each sequence's prompt in each pass against the oracle; any two sequences differ in at least one.
 
-
-def digits(sequences: int) -> int:
-    """How many passes give any two sequences different lengths in at least one: digits in base _STARTS."""
-    return max(1, math.ceil(math.log(sequences, _STARTS) - 1e-9))
-
-
-def place(sequence: int, digit: int) -> int:
-    """Which of BATCH_LENGTHS a sequence reads in a pass."""
-    return int(sequence // _STARTS**digit) % _STARTS
+    The lengths of a sequence in all passes are the digits of a number of its own, in base len(BATCH_STARTS).
+    """
+    base, count = len(BATCH_STARTS), 1
+    while base**count < sequences:
+        count += 1
+    numbers = source.sample(range(base**count), sequences)
+    return [[BATCH_STARTS[number // base**digit % base] for number in numbers] for digit in range(count)]
 
 
 def _against_the_oracle(
     batch: Batch,
     vocabulary: int,
     chunk: int,
-    expected: Sequence[Floats],
+    expected: Mapping[int, Floats],
     noise: float,
-    digit: int,
+    starts: Sequence[int],
     source: random.Random,
 ) -> tuple[OfSequence, OfSequence]:
-    """One pass: each sequence reads as much of the fixed prompt as a digit of its number says, then BATCH_STEP more.
+    """One pass: each sequence reads `starts` tokens of the fixed prompt, then BATCH_STEPS more.
 
     So a state that was swapped, shared or dropped stands for another number of tokens.
     """
-    places = [place(sequence, digit) for sequence in range(batch.sequences)]
     prompt = tokens(vocabulary, BATCH_LENGTHS[-1])
     batch.clear()
-    ends = feed_staggered(batch, [prompt[: BATCH_LENGTHS[index]] for index in places], chunk, source)
+    ends = feed_staggered(batch, [prompt[:start] for start in starts], chunk, source)
     prefill = _worst(
-        [OfSequence(each, agreement(ends[each], expected[index], noise)) for each, index in enumerate(places)], noise
+        [OfSequence(each, agreement(ends[each], expected[start], noise)) for each, start in enumerate(starts)], noise
     )
-    for step in range(BATCH_STEP):
-        batch.decode([prompt[BATCH_LENGTHS[index] + step] for index in places])
+    for step in range(BATCH_STEPS):
+        batch.decode([prompt[start + step] for start in starts])
     rows = batch.logits()
     generation = _worst(
-        [OfSequence(each, agreement(rows[each], expected[index + 1], noise)) for each, index in enumerate(places)],
+        [
+            OfSequence(each, agreement(rows[each], expected[start + BATCH_STEPS], noise))
+            for each, start in enumerate(starts)
+        ],
         noise,
     )
     return prefill, generation
@@ -270,26 +272,33 @@ def _distances_alone(
 def feed_staggered(
     batch: Batch, prompts: Sequence[Sequence[int]], chunk: int, source: random.Random
 ) -> dict[int, Floats]:
-    """Feed each sequence its prompt in calls that hold parts of some of them; the logits that each one ends with.
-
-    Which sequences a call advances, and by how much, is random, so that they start and end at different calls.
-    """
-    share = protocol.share_of(chunk, batch.sequences)
+    """Feed each sequence its prompt in calls that hold parts of some of them; the logits that each one ends with."""
     left = {each: prompt for each, prompt in enumerate(prompts) if prompt}
     ends: dict[int, Floats] = {}
     while left:
-        chosen = source.sample([*left], source.randint(1, len(left)))
         parts: list[Sequence[int]] = [()] * batch.sequences
-        for each in chosen:
-            parts[each] = left[each][: source.randint(1, min(share, len(left[each])))]
-            left[each] = left[each][len(parts[each]) :]
+        for each, length in _staggered({each: len(rest) for each, rest in left.items()}, chunk, source).items():
+            parts[each], left[each] = left[each][:length], left[each][length:]
         batch.prefill(parts)
-        ended = [each for each in chosen if not left[each]]
-        if ended:
+        if any(not rest for rest in left.values()):
             rows = batch.logits()
-            ends |= {each: rows[each].copy() for each in ended}
+            ends |= {each: rows[each].copy() for each, rest in left.items() if not rest}
         left = {each: rest for each, rest in left.items() if rest}
     return ends
+
+
+def _staggered(left: Mapping[int, int], chunk: int, source: random.Random) -> dict[int, int]:
+    """How many tokens a call reads of some sequences, of which so many are left.
+
+    At least half are chosen, so that sequences start and end at different calls; they share the whole chunk, so that
+    many sequences need few calls. The pieces have at most two lengths, because pieces of one length are computed
+    together and others one after the other (llama.cpp's micro-batches, calls of a model of transformers).
+    """
+    chosen = source.sample([*left], source.randint((len(left) + 1) // 2, len(left)))
+    longest = min(protocol.share_of(chunk, len(chosen)), max(left[each] for each in chosen))
+    lengths = source.randint(1, longest), source.randint(1, longest)
+    fitting = {each: [length for length in lengths if length <= left[each]] for each in chosen}
+    return {each: source.choice(fits) for each, fits in fitting.items() if fits}
 
 
 def _worst(found: Sequence[OfSequence], noise: float) -> OfSequence:

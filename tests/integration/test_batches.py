@@ -34,3 +34,18 @@ def test_a_batch_is_measured_after_every_sequence_was_checked(
     for run in case_record["measured"]["runs"]:
         assert [batched["sequences"] for batched in run["batched"]] == [4]
         assert run["answers"]["tg4@b4"]["compared_with"] == "oracle"
+
+
+@pytest.mark.engine("llama-cpp")
+def test_a_batch_is_right_with_micro_batches_of_less_and_more_than_its_sequences(
+    pytester: pytest.Pytester, engine_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(engine_cache))
+    pytester.makeconftest(QUICK)
+    case = ("--rwkv-backend=llama-cpp", "--rwkv-quant=f16", "--rwkv-workload=tg4@b4", "--rwkv-budget=0.1")
+    swept = ("--rwkv-set=llama-cpp.ubatch=1,64", "--rwkv-chunk=64", "--rwkv-threads=1", "--rwkv-report=run.json")
+    result = pytester.runpytest_subprocess(*QUIET, *case, *swept, timeout=600)
+    assert result.ret == 0
+    cases = json.loads((pytester.path / "run.json").read_text(encoding="utf-8"))["cases"]
+    assert [each["case"]["settings"] for each in cases] == [[["ubatch", "1"]], [["ubatch", "64"]]]
+    assert {item["verdict"] for each in cases for item in each["items"]} == {"NO-BASELINE"}

@@ -41,7 +41,9 @@ tasks = [int(name) for name in os.listdir("/proc/self/task")]
 masks = sorted({sum(1 << cpu for cpu in os.sched_getaffinity(task)) for task in tasks})
 policies = sorted({os.sched_getscheduler(task) for task in tasks})
 library = engine._lib
-print(json.dumps({"masks": masks, "policies": policies, "ubatch": library.llama_n_ubatch(engine._context)}))
+contexts = (engine if sequences == 1 else engine.batch(sequences) for sequences in (1, 4, 200))
+ubatches = [library.llama_n_ubatch(each._context) for each in contexts]
+print(json.dumps({"masks": masks, "policies": policies, "ubatches": ubatches}))
 """
 """Opens a model as a worker does, and tells what became of the settings; llama.cpp's log is on stderr."""
 
@@ -62,8 +64,9 @@ def opened(engines: Engines, quant: str, threads: int = 2, **settings: str) -> t
 
 @LLAMA
 def test_a_micro_batch_reaches_llama_cpp(engines: Engines) -> None:
-    assert opened(engines, "f16")[0]["ubatch"] == 128
-    assert opened(engines, "f16", ubatch="8")[0]["ubatch"] == 8
+    """Also a batch's context, whose calls have one token of each sequence where these are more than the chunk."""
+    assert opened(engines, "f16")[0]["ubatches"] == [128, 128, 200]
+    assert opened(engines, "f16", ubatch="8")[0]["ubatches"] == [8, 8, 8]
 
 
 @LLAMA

@@ -418,6 +418,11 @@ def logits_after(request: OpenRequest, tokens: Sequence[int]) -> npt.NDArray[np.
     return logits
 
 
+def pace(request: OpenRequest) -> int:
+    """How many times as long a prefill takes, by the case's setting."""
+    return int(request.settings.get("pace", "1"))
+
+
 class ScriptedEngine:
     """An engine whose state is the tokens since the last clear; its logits are their sum."""
 
@@ -449,7 +454,7 @@ class ScriptedEngine:
         assert 0 < len(tokens) <= self._request.chunk
         self._play("prefill")
         read = self._cheat.prefill(tokens)
-        CLOCK.pass_time(PREFILL_SECONDS * len(read) * int(self._request.settings.get("pace", "1")))
+        CLOCK.pass_time(PREFILL_SECONDS * len(read) * pace(self._request))
         self._tokens += read
 
     def decode(self, token: int) -> None:
@@ -521,7 +526,7 @@ class ScriptedBatch:
         """Add to each sequence's tokens."""
         assert len(tokens) == self.sequences
         assert sum(map(len, tokens)) <= max(self._request.chunk, self.sequences)
-        CLOCK.pass_time(PREFILL_SECONDS * sum(map(len, tokens)))
+        CLOCK.pass_time(PREFILL_SECONDS * sum(map(len, tokens)) * pace(self._request))
         self._add(tokens)
         if self._has("swap"):
             self._swap()

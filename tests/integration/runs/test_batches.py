@@ -102,17 +102,83 @@ def test_ab_alternates_batches_too(runs: Runs) -> None:
     assert rows == dict.fromkeys(("pp48", "pp48@b4", "tg8", "tg8@b4"), "PASS")
 
 
-def test_an_engine_of_all_without_batches_is_measured_without_them_and_a_line_says_so(runs: Runs) -> None:
-    source = "from dataclasses import replace\nfrom scripted_backend import BACKEND\n"
-    runs.pytester.makepyfile(single=source + 'BACKEND = replace(BACKEND, name="single", max_batch=1)\n')
-    folder = runs.pytester.path / "single-1.0.dist-info"
+def third_party(runs: Runs, name: str, source: str) -> None:
+    """Make a backend `name` of these lines, as an installed distribution would offer it."""
+    runs.pytester.makepyfile(**{name: source})
+    folder = runs.pytester.path / f"{name}-1.0.dist-info"
     folder.mkdir()
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: single\nVersion: 1.0\n", encoding="utf-8")
-    (folder / "entry_points.txt").write_text("[pytest_rwkvperf.backends]\nsingle = single:BACKEND\n", encoding="utf-8")
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n", encoding="utf-8")
+    offered = f"[pytest_rwkvperf.backends]\n{name} = {name}:BACKEND\n"
+    (folder / "entry_points.txt").write_text(offered, encoding="utf-8")
     runs.environment.syspath_prepend(runs.pytester.path)
     runs.environment.setenv("PYTHONPATH", os.pathsep.join([str(runs.pytester.path), os.environ["PYTHONPATH"]]))
+
+
+SINGLE = """
+from dataclasses import replace
+from scripted_backend import BACKEND
+
+BACKEND = replace(BACKEND, name="single", max_batch=1)
+"""
+
+
+def test_an_engine_of_all_without_batches_is_measured_without_them_and_a_line_says_so(runs: Runs) -> None:
+    third_party(runs, "single", SINGLE)
     named = runs.measuring("--rwkv-backend=single", "--rwkv-batch=1,4")
     assert named.ret == pytest.ExitCode.USAGE_ERROR
     assert "single computes one sequence at a time, so it cannot measure pp16@b4; leave" in named.stderr.str()
     result = runs.measuring("--rwkv-backend=all", "--rwkv-batch=1,4")
     result.stdout.fnmatch_lines(["rwkvperf: single computes one sequence at a time, so it cannot measure pp16@b4"])
+
+
+FORGETFUL = """
+from dataclasses import dataclass
+from scripted_backend import CPU, Scripted, ScriptedEngine
+
+class Engine(ScriptedEngine):
+    batch = None
+
+@dataclass(frozen=True, slots=True)
+class Forgetful(Scripted):
+    name: str = "forgetful"
+
+    def open(self, request):
+        return Engine(request, CPU)
+
+BACKEND = Forgetful()
+"""
+
+
+def test_a_backend_that_declares_batches_which_its_engine_lacks_is_told_what_to_add(runs: Runs) -> None:
+    third_party(runs, "forgetful", FORGETFUL)
+    result = runs.measuring("--rwkv-backend=forgetful", "--rwkv-workload=tg8,tg8@b4", "--rwkv-report=run.json")
+    assert result.ret == 1
+    (reason,) = {item["reason"] for item in record(runs)["items"]}
+    assert "forgetful declares max_batch above 1, but its engine has no method batch (Batching in " in reason
+    assert reason.endswith("leave max_batch out of the backend; until then measure without @b4")
+
+
+def test_batches_and_settings_multiply_and_each_setting_has_its_own_rows_and_baseline(runs: Runs) -> None:
+    swept = ("--rwkv-set=scripted.pace=1,2", "--rwkv-batch=1,4")
+    saved = runs.measuring(WORKLOADS, *swept, "--rwkv-save-baseline")
+    scaling = [row.split() for row in saved.outlines[-20:] if re.search(r"pp48 +[14] ", row)]
+    rows = [(row[2], row[5], float(row[6]), float(row[7])) for row in scaling]
+    assert rows == [
+        ("(pace=1)", "1", 50.0, 1.0),
+        ("(pace=1)", "4", 50.0, 1.0),
+        ("(pace=2)", "1", 25.0, 1.0),
+        ("(pace=2)", "4", 25.0, 1.0),
+    ]
+    (path,) = (runs.pytester.path / "baselines").glob("*-*.json")
+    cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
+    assert sorted(key.rpartition(" | ")[2].split(" ", 1)[1] for key in cases) == [
+        "chunk=64 pace=1",
+        "chunk=64 pace=2",
+    ]
+    for case in cases.values():
+        assert sorted(case["sessions"][0]["workloads"]) == ["pp48", "pp48@b4", "tg8", "tg8@b4"]
+    again = runs.measuring(WORKLOADS, "--rwkv-set=scripted.pace=2", "--rwkv-batch=4")
+    assert [row.split()[4] + " " + row.split()[-1] for row in verdict_rows(again.outlines)] == [
+        "pp48@b4 PASS",
+        "tg8@b4 PASS",
+    ]

@@ -334,6 +334,16 @@ def test_every_combination_of_an_engines_own_settings_is_a_case() -> None:
     ]
 
 
+def test_every_combination_is_measured_with_every_batch() -> None:
+    swept = replace(with_set("llama-cpp", ubatch=("8", "64")), quants=("f16",), batches=(1, 4))
+    assert chosen(swept, engines=(LLAMA,)) == [
+        "llama-cpp-f16-cpu-ubatch8-pp16",
+        "llama-cpp-f16-cpu-ubatch8-pp16@b4",
+        "llama-cpp-f16-cpu-ubatch64-pp16",
+        "llama-cpp-f16-cpu-ubatch64-pp16@b4",
+    ]
+
+
 def test_an_engines_own_chunk_goes_before_the_common_one() -> None:
     swept = replace(with_set("web-rwkv", chunk=("32", "64")), chunk=128)
     found = items(swept, Request(), ALL, ANY_FORMAT, default_threads=2)
@@ -411,16 +421,22 @@ def test_an_engine_without_batches_is_measured_without_them() -> None:
     assert beyond_batch(settings, Request(), rwkv_pip.BACKEND) == alone
     limit = "llama-cpp computes at most 256 sequences at once, so it cannot measure pp16@b257"
     assert beyond_batch(settings, Request(), llama_cpp.BACKEND) == limit
-    with pytest.raises(OptionError, match=f"{limit}; leave these workloads out, or llama-cpp out of --rwkv-backend"):
+    fewer = "ask for at most 256 in --rwkv-batch and after @b, or leave llama-cpp out of --rwkv-backend"
+    with pytest.raises(OptionError, match=f"{limit}; {fewer}"):
         check_batches(settings, Request(), [llama_cpp.BACKEND])
+    with pytest.raises(OptionError, match=f"{alone}; leave --rwkv-batch and @b out, or leave rwkv out of"):
+        check_batches(settings, Request(), [rwkv_pip.BACKEND])
     check_batches(replace(settings, workloads=("tg128", "tg128@b8")), Request(), [llama_cpp.BACKEND])
 
 
 def test_an_engine_for_which_only_batches_are_asked_is_left_out_with_a_reason() -> None:
     settings = replace(DEFAULTS, batches=(4,))
     assert unfit(settings, LLAMA, ANY_FORMAT) is None
-    reason = "rwkv computes one sequence at a time, so it cannot measure pp512@b4, tg128@b4"
-    assert unfit(settings, RWKV, ANY_FORMAT) == MissingEngine("rwkv", reason)
+    reason = "rwkv computes one sequence at a time, so it cannot measure pp512@b4, tg128@b4; leave --rwkv-batch and @b"
+    assert unfit(settings, RWKV, ANY_FORMAT) == MissingEngine("rwkv", f"{reason} out")
+    too_many = unfit(replace(settings, batches=(512,)), LLAMA, ANY_FORMAT)
+    assert too_many is not None
+    assert too_many.reason.endswith("pp512@b512, tg128@b512; ask for at most 256 in --rwkv-batch and after @b")
     assert chosen(settings, engines=(RWKV,)) == []
 
 
