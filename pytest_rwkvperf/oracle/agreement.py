@@ -29,8 +29,8 @@ BATCH_STARTS = tuple(range(1, 17))
 BATCH_STEPS = 4
 BATCH_LENGTHS = tuple(sorted({*BATCH_STARTS, *(start + BATCH_STEPS for start in BATCH_STARTS)}))
 """Tokens after which the oracle's logits are known for the check of batches: each of BATCH_STARTS, which are lengths of
-sequences' prompts, and BATCH_STEPS tokens later. After so few tokens each of them weighs: of synthetic:nano the state of
-a prompt that is one token longer or shorter gives logits that differ by 0.11 or more (relative L2) after the steps."""
+sequences' prompts, and BATCH_STEPS tokens later. After so few tokens each of them weighs: with the state of a prompt
+that is one token longer or shorter, logits of synthetic:nano differ by 0.11 or more (relative L2) after the steps."""
 
 
 @dataclass(frozen=True, slots=True)
