@@ -40,7 +40,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("package", metavar="ENGINE|PACKAGE", help="the engine or package to search")
     parser.add_argument("range", metavar="GOOD..BAD", help="two of its versions, or two revisions of its repository")
     parser.add_argument(
-        "--repo", help="the repository with the revisions, a path or a URL; default: llama.cpp's own, or releases"
+        "--repo",
+        help="the repository with the revisions, a path or a URL; default: the engine's; of a package, releases",
     )
     parser.add_argument("--backend", help="the backend to measure with; default: that of the engine or of its package")
     parser.add_argument("--confidence", default="95%", help="the probability that the result is right; default 95%%")

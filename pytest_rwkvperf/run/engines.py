@@ -22,6 +22,7 @@ from pytest_rwkvperf.run.selection import (
     check_batches,
     items,
     unfit,
+    without_quant,
 )
 from pytest_rwkvperf.store import recipe
 
@@ -253,20 +254,21 @@ class Engines:
         # Of missing engines too: a quant that only they know is no mistake, and their tests are skipped with a reason.
         check_quants(self._settings, request, self._backends)
         measured = [engine for name, engine in self.found.items() if only in (None, name)]
-        self._check_batches(request, [engine.backend for engine in measured])
+        self._note_left_out(request, [engine.backend for engine in measured])
         missing = [engine for engine in self.missing if only in (None, engine.name)]
         threads = fingerprint.physical_cores()
         return [*items(self._settings, request, measured, self._model.limits, threads), *missing]
 
-    def _check_batches(self, request: Request, backends: list[Backend]) -> None:
+    def _note_left_out(self, request: Request, backends: list[Backend]) -> None:
         if self._named:
             check_batches(self._settings, request, backends)
-        sentences = [beyond_batch(self._settings, request, backend) for backend in backends]
+        sentences = [without_quant(self._settings, backend) for backend in backends]
+        sentences += [beyond_batch(self._settings, request, backend) for backend in backends]
         self._left_out |= {sentence: None for sentence in sentences if sentence}
 
     @property
     def left_out(self) -> list[str]:
-        """Sentences on workloads that engines of `all` are not measured with, because they have no such batches."""
+        """Sentences on engines that know none of the quants, and on batches that engines of `all` do not have."""
         return [*self._left_out]
 
     def device(self, case: Case) -> Device:

@@ -339,12 +339,20 @@ def _quants(
     settings: Settings, request: Request, backend: Backend, device: Device, limits: ModelLimits
 ) -> tuple[str, ...]:
     asked = settings.quants_by_backend.get(backend.name, settings.quants)
-    wanted = _both(asked, request.quants) if asked or request.quants else ()
+    wanted = _both(asked, request.quants)
     if wanted:
         return tuple(quant for quant in wanted if backend.accepts(quant))
     if asked or request.quants:
         return ()
     return (limits.quant,) if limits.quant is not None else backend.standard_quants(device)
+
+
+def without_quant(settings: Settings, backend: Backend) -> str:
+    """That a backend is not measured because it knows none of the quants of the options; empty if it is."""
+    named = settings.quants_by_backend.get(backend.name, settings.quants)
+    if not named or any(map(backend.accepts, named)):
+        return ""
+    return f"{backend.name} is not measured: it knows {', '.join(backend.quants)}, not {', '.join(named)}"
 
 
 def _both(options: tuple[str, ...], marker: tuple[str, ...]) -> tuple[str, ...]:

@@ -101,7 +101,7 @@ def describe(judged: JudgedInvariant) -> str:
     """What a failing test prints."""
     question, comparison = judged.question, judged.comparison
     lines = [
-        f"{judged.verdict}: {question.case.label} {question.invariant.name}: {question.invariant.claim}",
+        f"{judged.verdict}: {question.case.label} {question.invariant.name}: expected that {question.invariant.claim}",
         f"  {judged.reason}",
     ]
     if comparison is not None:

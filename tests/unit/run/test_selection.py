@@ -27,6 +27,7 @@ from pytest_rwkvperf.run.selection import (
     read_markers,
     shrunk_workloads,
     unfit,
+    without_quant,
 )
 from tests.unit.building import SETTINGS
 
@@ -407,6 +408,16 @@ def test_layers_are_put_on_a_gpu() -> None:
 def test_a_given_chunk_applies_to_every_engine() -> None:
     cut = items(replace(DEFAULTS, chunk=64), Request(), ALL, ANY_FORMAT, default_threads=2)
     assert {item.case.chunk for item in cut} == {64}
+
+
+def test_an_engine_that_knows_none_of_the_quants_is_not_measured_and_named() -> None:
+    settings = replace(DEFAULTS, workloads=("tg8",), quants=("f16", "q8_0"))
+    assert chosen(settings, engines=(RWKV,)) == []
+    told = "rwkv is not measured: it knows fp32, bf16, fp16, not f16, q8_0"
+    assert without_quant(settings, rwkv_pip.BACKEND) == told
+    assert without_quant(settings, llama_cpp.BACKEND) == without_quant(DEFAULTS, rwkv_pip.BACKEND) == ""
+    own = replace(settings, quants_by_backend={"rwkv": ("fp32",)})
+    assert without_quant(own, rwkv_pip.BACKEND) == ""
 
 
 def test_an_engine_without_batches_is_measured_without_them() -> None:
