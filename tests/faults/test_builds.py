@@ -151,7 +151,7 @@ def test_no_compiler_is_one_sentence(source: Path, tmp_path: Path) -> None:
         (["ab", "llama.cpp@gone", "--repo", "{source}"], 2, "has no revision 'gone'"),
         (["ab", "http://127.0.0.1:9/x@main"], 2, "http://127.0.0.1:9/x cannot be read (git: fatal"),
         (["ab", "https://me:hush@host/x@main"], 2, "https://host/x was given with a password"),
-        (["ab", "numpy==2.0", "--repo", "{source}"], 2, "--repo says where ENGINE@REVISION is"),
+        (["ab", "numpy==2.0", "--repo", "{source}"], 2, "--repo is the repository of ENGINE@REVISION"),
     ],
 )
 def test_a_mistake_in_the_arguments_is_one_sentence(
