@@ -86,7 +86,7 @@ def measure(name: str, quant: str, shape: str) -> dict[str, Any]:
     environment = engine.backend.environment(engine.device.id)
     target = Target(
         bench.case(engine, quant), engine.location, environment, bench.PYTHON, facts, file.path, engine.device,
-        tuple(wanted), None, known, 512,
+        tuple(wanted), None, known, longest=512,
     )  # fmt: skip
     measured = MeasuredCase(target)
     first, *rest = [one_process(measured) for _ in range(PROCESSES + 1)]
