@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_rwkvperf.machine import roofline
 from pytest_rwkvperf.measure.measurement import ceilings_of
 from pytest_rwkvperf.reports import batches
 from pytest_rwkvperf.store import record as records
@@ -30,11 +31,7 @@ def row(scaling: Scaling, point: Point) -> dict[str, Any]:
     """One number of sequences; times in seconds, None for what is not known."""
     measured, batch, item = scaling.case.measured, point.workload.batch, point.item
     rate, step, ceilings, work = item.typical_rate, item.inter_token_seconds, ceilings_of(measured), measured.work
-    moving = computing = None
-    if ceilings and work:
-        moving = work.step_bytes(batch) / ceilings.copy_bytes_per_second
-        operations = work.layer_operations + work.head_operations
-        computing = batch * operations / ceilings.product_per_second[work.product]
+    moving, computing = roofline.step_seconds(work, ceilings, batch) if ceilings and work else (None, None)
     return {
         "batch": batch,
         "rate": rate.median,

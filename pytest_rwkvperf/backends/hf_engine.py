@@ -104,9 +104,12 @@ class HfBatch:
     def _states(self) -> list[Any]:
         return [] if self._cache is None else self._package.tensors(self._cache)
 
+    def _new_cache(self) -> Any:  # noqa: ANN401 - the package's cache
+        return self._package.cache(int(self._model.config.num_hidden_layers))
+
     def _advance_all(self, ids: Any) -> Any:  # noqa: ANN401 - tensors
         if self._cache is None:
-            self._cache = self._package.cache(int(self._model.config.num_hidden_layers))
+            self._cache = self._new_cache()
         return self._call(ids, self._cache)
 
     def _call(self, ids: Any, cache: Any) -> Any:  # noqa: ANN401 - tensors
@@ -121,7 +124,7 @@ class HfBatch:
         if held:
             cache = self._package.holding([tensor.index_select(0, chosen) for tensor in held])
         else:
-            cache = self._package.cache(int(self._model.config.num_hidden_layers))
+            cache = self._new_cache()
         logits = self._call(ids, cache)
         advanced = self._package.tensors(cache)
         if not held:

@@ -126,12 +126,16 @@ def bandwidth_share(work: Work, ceilings: Ceilings, tokens_per_second: float, ba
     return work.step_bytes(batch) * tokens_per_second / batch / ceilings.copy_bytes_per_second
 
 
+def step_seconds(work: Work, ceilings: Ceilings, batch: int) -> tuple[float, float]:
+    """The least seconds of a generation's step: of moving its bytes, and of its products, 0 where none was timed."""
+    product = ceilings.product_per_second.get(work.product)
+    operations = batch * (work.layer_operations + work.head_operations)
+    return work.step_bytes(batch) / ceilings.copy_bytes_per_second, operations / product if product else 0.0
+
+
 def generation_limit(work: Work, ceilings: Ceilings, batch: int) -> float:
     """Tokens per second of all sequences that a generation can reach: the lower of what memory and products allow."""
-    moving = work.step_bytes(batch) / batch / ceilings.copy_bytes_per_second
-    product = ceilings.product_per_second.get(work.product)
-    computing = (work.layer_operations + work.head_operations) / product if product else 0.0
-    return 1 / max(moving, computing)
+    return batch / max(step_seconds(work, ceilings, batch))
 
 
 def compute_share(work: Work, ceilings: Ceilings, tokens: int, chunk: int, tokens_per_second: float) -> float | None:

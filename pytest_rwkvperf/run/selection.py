@@ -338,7 +338,7 @@ def combinations(settings: Settings, backend: str) -> list[tuple[tuple[str, str]
 def _quants(
     settings: Settings, request: Request, backend: Backend, device: Device, limits: ModelLimits
 ) -> tuple[str, ...]:
-    asked = settings.quants_by_backend.get(backend.name, settings.quants)
+    asked = settings.quants_of(backend.name)
     wanted = _both(asked, request.quants)
     if wanted:
         return tuple(quant for quant in wanted if backend.accepts(quant))
@@ -349,7 +349,7 @@ def _quants(
 
 def without_quant(settings: Settings, backend: Backend) -> str:
     """That a backend is not measured because it knows none of the quants of the options; empty if it is."""
-    named = settings.quants_by_backend.get(backend.name, settings.quants)
+    named = settings.quants_of(backend.name)
     if not named or any(map(backend.accepts, named)):
         return ""
     return f"{backend.name} is not measured: it knows {', '.join(backend.quants)}, not {', '.join(named)}"

@@ -90,6 +90,10 @@ class Settings:
         """Whether A/B against the baseline's software decides where stored figures do not suffice."""
         return self.compare == "auto" and self.ab is None and self.save == "no"
 
+    def quants_of(self, backend: str) -> tuple[str, ...]:
+        """The quants that are named for a backend, or for all; empty for its standard ones."""
+        return self.quants_by_backend.get(backend, self.quants)
+
     @property
     def spans_devices(self) -> bool:
         """Whether several devices may be asked for, which pytest-xdist's workers can measure at the same time."""
