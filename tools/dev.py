@@ -1,6 +1,6 @@
 """Set up, measure and check pytest-rwkvperf; everything goes into .venv in the checkout.
 
-setup        install all that measuring and testing need
+setup        install all that measuring and testing need; --engines=NAME,NAME: of the engines only these
 setup-cuda   the same with llama.cpp for NVIDIA's GPUs; --with-installed: with the packages of the Python that runs this
 bench ...    set-up, then the shipped suite: `pytest rwkvperf --rwkv-backend=all ...`
 test ...     set-up, then all tests of the project and of the binding, or `pytest ...`
@@ -393,20 +393,31 @@ def set_up(engines: Sequence[Step] = ENGINES) -> int:
     return 1 if missing and os.environ.get("CI", "").lower() not in {"", "0", "false"} else 0
 
 
-def setup(*, cuda: bool, with_installed: bool) -> int:
+def named_engines(names: str) -> Sequence[Step]:
+    """The steps of some engines, separated by commas; SetupError for a name that is none."""
+    known = {step.name: step for step in ENGINES}
+    unknown = [name for name in names.split(",") if name not in known]
+    if unknown:
+        raise SetupError(f"--engines={names}: there is no {', '.join(unknown)}; known are {', '.join(known)}.")
+    return [known[name] for name in names.split(",")]
+
+
+def setup(*, cuda: bool, with_installed: bool, engines: str = "") -> int:
     """Install all that measuring and testing need into .venv.
 
-    `cuda`: with llama.cpp for NVIDIA's GPUs; `with_installed`: with the packages of the Python that runs this.
+    `cuda`: with llama.cpp for NVIDIA's GPUs; `with_installed`: with the packages of the Python that runs this;
+    `engines`: names, separated by commas; by default all, and beside a Python's own packages those of `bench`.
     """
+    wanted = named_engines(engines) if engines else MEASURED if with_installed else ENGINES
     variables = cuda_variables() if cuda else {}
     lender = sys.prefix if with_installed else ""
     if not PYTHON.exists() or read_stamps()["lender"] != lender:
         make_venv(lender)
     if cuda or not finished(LLAMA_CPP):  # without setup-cuda, a build for CUDA that works stays
         write_stamps(cuda=variables)
-    code = set_up(MEASURED if lender else ENGINES)
+    code = set_up(wanted)
     say(f"Measure with: {PYTHON.relative_to(ROOT)} -m pytest --rwkv-backend=all")
-    return 1 if cuda and not finished(LLAMA_CPP) else code
+    return 1 if cuda and LLAMA_CPP in wanted and not finished(LLAMA_CPP) else code
 
 
 def run_lines(command: str, rest: Sequence[str]) -> int:
@@ -446,10 +457,16 @@ def clean() -> int:
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     command, rest = "".join(argv[:1]), [part for part in argv[1:] if part != "--"]
-    takes = {"bench": rest, "test": rest, "prove": rest, "setup-cuda": ["--with-installed"]}
+    engines = next((part for part in rest if part.startswith("--engines=")), "")
+    takes = {
+        **dict.fromkeys(("bench", "test", "prove"), rest),
+        "setup": [part for part in rest if part == engines],
+        "setup-cuda": [part for part in rest if part in {"--with-installed", engines}],
+    }
+    choice = engines.removeprefix("--engines=")
     actions: dict[str, Callable[[], int]] = {
-        "setup": lambda: setup(cuda=False, with_installed=False),
-        "setup-cuda": lambda: setup(cuda=True, with_installed=bool(rest)),
+        "setup": lambda: setup(cuda=False, with_installed=False, engines=choice),
+        "setup-cuda": lambda: setup(cuda=True, with_installed="--with-installed" in rest, engines=choice),
         "prove": lambda: prove(rest),
         "clean": clean,
         **{name: lambda: run_lines(command, rest) for name in COMMANDS},

@@ -1,12 +1,13 @@
-r"""How a generation's speed grows with the number of sequences: the table of a run, and its compact record.
+r"""How a generation's speed grows with the number of sequences: the table of a case, and its compact record.
 
     pytest rwkvperf --rwkv-backend=llama-cpp --rwkv-model=synthetic:2.9b --rwkv-quant=f16 --rwkv-device=cuda:0 \
         --rwkv-workload=tg32 --rwkv-batch=1,2,4,8,16,32,64,128,256 --rwkv-budget=1 --rwkv-report=run.json
     python benchmarks/batches/scaling.py run.json --name h200
 
-Writes NAME.json and NAME.md beside this. The least times of a step follow from the ceilings that the run measured:
-weights and states moved once each (`machine/roofline.py`), and the products of one token of each sequence. A software
-graphics driver has no ceilings, and only a GPU's energy is read.
+Writes NAME.json and NAME.md beside this. Several records of one case are joined, so that a long sweep can be made in
+parts; each part has a single sequence too, with which its numbers of sequences are compared. The least times of a step
+follow from the ceilings that the run measured: weights and states moved once each (`machine/roofline.py`), and the
+products of one token of each sequence. A software graphics driver has no ceilings, and only a GPU's energy is read.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ from pytest_rwkvperf.reports import batches
 from pytest_rwkvperf.store import record as records
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pytest_rwkvperf.reports.batches import Point, Scaling
 
 HERE = Path(__file__).resolve().parent
+SAME = ("backend", "quant", "chunk", "threads", "device", "processor", "model", "versions", "workload")
+"""What the parts of a sweep have in common."""
 
 
 def row(scaling: Scaling, point: Point) -> dict[str, Any]:
@@ -35,6 +40,7 @@ def row(scaling: Scaling, point: Point) -> dict[str, Any]:
     return {
         "batch": batch,
         "rate": rate.median,
+        "over_one": point.factor,
         "low": rate.low,
         "high": rate.high,
         "step_p50": step.p50,
@@ -46,6 +52,23 @@ def row(scaling: Scaling, point: Point) -> dict[str, Any]:
         "joules_per_token": item.joules_per_token,
         "net_joules_per_token": item.net_joules_per_token,
     }
+
+
+def joined(paths: Sequence[Path]) -> dict[str, Any]:
+    """The compact record of a case whose sweep is in one or more records.
+
+    Raises:
+        SystemExit: they are of different cases.
+    """
+    first, *others = map(summary, paths)
+    rows = {each["batch"]: each for each in first["rows"]}
+    for path, other in zip(paths[1:], others, strict=True):
+        differs = [name for name in SAME if other[name] != first[name]]
+        if differs:
+            raise SystemExit(f"{path} is of another case than {paths[0]}: another {', '.join(differs)}")
+        rows = {each["batch"]: each for each in other["rows"]} | rows
+        first["command"] += ["and", *other["command"]]
+    return {**first, "rows": [rows[batch] for batch in sorted(rows)]}
 
 
 def summary(path: Path) -> dict[str, Any]:
@@ -88,27 +111,27 @@ def table(found: dict[str, Any]) -> str:
         "| sequences | t/s ± 95 % | over 1 | p50 | p99 | moving | products | MBU | memory each | J/token (net) |",
         "|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    return "\n".join([*lines, *(_line(each, found["rows"][0]["rate"]) for each in found["rows"])]) + "\n"
+    return "\n".join([*lines, *map(_line, found["rows"])]) + "\n"
 
 
-def _line(each: dict[str, Any], single: float) -> str:
+def _line(each: dict[str, Any]) -> str:
     error = f" ± {(each['high'] - each['low']) / 2 / each['rate']:.0%}" if each["high"] else ""
     names = ("step_p50", "step_p99", "least_moving", "least_computing")
     times = [f"{each[name] * 1e3:.3g} ms" if each[name] else "" for name in names]
     share = f"{each['mbu']:.0%}" if each["mbu"] else ""
     held = f"{each['sequence_bytes'] / 2**20:.0f} MiB" if each["sequence_bytes"] else ""
     joules = f"{each['joules_per_token']:.3g} ({each['net_joules_per_token']:.3g})" if each["joules_per_token"] else ""
-    speed = (f"{each['rate']:.4g}{error}", f"{each['rate'] / single:.2f}")
+    speed = (f"{each['rate']:.4g}{error}", f"{each['over_one']:.2f}")
     return f"| {' | '.join([str(each['batch']), *speed, *times, share, held, joules])} |"
 
 
 def main() -> None:
     """Write both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("record", type=Path)
+    parser.add_argument("records", type=Path, nargs="+")
     parser.add_argument("--name", required=True)
     options = parser.parse_args()
-    found = summary(options.record)
+    found = joined(options.records)
     (HERE / f"{options.name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     text = table(found)
     (HERE / f"{options.name}.md").write_text(text, encoding="utf-8")

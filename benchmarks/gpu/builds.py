@@ -12,7 +12,7 @@ with these, for the machine's Python and system, side by side, but for `bench` a
   and vendor/llama.cpp's docs, models, media, tests, .github, .devops, gguf-py, conversion and tools/ui;
 * where there is no cargo: the binding's wheel (`rwkvperf_web_rwkv-*.whl`), and web-rwkv's `bench` as a program;
 * for device time, a wheel of cupti-python: its CUPTI is the one that came with that Python's torch;
-* for the step batches-fla, wheels of flash-linear-attention, fla-core and einops; that Python has transformers;
+* for `--engines fla`, wheels of flash-linear-attention, fla-core and einops; that Python has transformers;
 * for speed alone, `oracle/`: the oracle's logits from an earlier run's cache, each under the hash of what it answers;
 
 The Vulkan loader and the libraries of GL, GLX and EGL that NVIDIA's Vulkan driver asks for (Debian: libvulkan1, libgl1,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parents[2]
 VENV = CHECKOUT / ".venv"
 PYTHON = VENV / "bin" / "python"
-FURTHER = ("cupti_python", "flash_linear_attention", "fla_core", "einops")
+FURTHER = ("cupti_python",)
 """What the set-up does not install, by the names of wheels."""
 
 
@@ -47,11 +47,15 @@ def inside() -> bool:
     return Path(sys.prefix).resolve() == VENV.resolve()
 
 
-def set_up(carried: Path, out: Path, beside: Sequence[str]) -> None:
-    """Run the set-up, and `beside` with .venv's Python once that has the project and rwkv: llama.cpp compiles long."""
+def set_up(carried: Path, out: Path, engines: str, beside: Sequence[str]) -> None:
+    """Set up `engines`, by default those of `make bench`: all of `dev.py`'s --engines.
+
+    `beside` runs with .venv's Python once that has the project and rwkv, because llama.cpp compiles long.
+    """
     begun, noted = time.monotonic(), out / "setup-cuda.done"
     environment = {**os.environ, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(carried)}
     command = [sys.executable, str(CHECKOUT / "tools" / "dev.py"), "setup-cuda", "--with-installed"]
+    command += [f"--engines={engines}"] if engines else []
     with subprocess.Popen(command, env=environment) as setting_up:
         while not _has_rwkv() and setting_up.poll() is None:
             time.sleep(0.2)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from pytest_rwkvperf.core.cases import Format
 
+    Step = Callable[[argparse.Namespace], str]
+
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
 FILES: tuple[tuple[Format, str | None, tuple[str, ...]], ...] = (
@@ -117,22 +119,23 @@ def bare(options: argparse.Namespace) -> Path:
 
 def pytest_in(options: argparse.Namespace) -> list[str]:
     """The command that starts pytest there."""
-    return [sys.executable, "-m", "pytest", f"--rootdir={bare(options)}", "-p", "no:cacheprovider", "-q"]
+    return [sys.executable, "-m", "pytest", f"--rootdir={bare(options)}", "-p", "no:cacheprovider"]
 
 
 def run_pytest(options: argparse.Namespace, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A run of the plugin: the record and what it printed are kept."""
+    """A run of the plugin: the record and what it printed are kept, of a run that is stopped too."""
     command = [*pytest_in(options), f"--rwkv-model={options.model}", *arguments]
     command += [f"--rwkv-report={options.out / name}.json"]
     environment = {**os.environ, "COLUMNS": "220"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=bare(options), env=environment, check=False)
-    text = done.stdout + done.stderr
-    (options.out / f"{name}.txt").write_text(text, encoding="utf-8")
+    log = options.out / f"{name}.txt"
+    with log.open("w", encoding="utf-8") as printed:
+        code = subprocess.call(command, stdout=printed, stderr=subprocess.STDOUT, cwd=bare(options), env=environment)
+    text = log.read_text(encoding="utf-8")
     print(text, flush=True)
-    return done
+    return subprocess.CompletedProcess(command, code, text)
 
 
-def measuring(name: str, *arguments: str, save: bool = True) -> Callable[[argparse.Namespace], str]:
+def measuring(name: str, *arguments: str, save: bool = True) -> Step:
     """A step that is a run against the baseline."""
 
     def run(options: argparse.Namespace) -> str:
@@ -143,6 +146,12 @@ def measuring(name: str, *arguments: str, save: bool = True) -> Callable[[argpar
         return ""
 
     return run
+
+
+def batches(name: str, backend: str, quant: str, workload: str, sizes: str, *device: str) -> Step:
+    """A step that measures a generation with several numbers of sequences, without a baseline and witnesses."""
+    case = (f"--rwkv-backend={backend}", f"--rwkv-quant={quant}", f"--rwkv-workload={workload}")
+    return measuring(name, *case, f"--rwkv-batch={sizes}", "--rwkv-witness=none", *device, save=False)
 
 
 def against(options: argparse.Namespace, name: str, old: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -211,8 +220,9 @@ _LLAMA_QUANTS = "llama-cpp=f16+q8_0+q4_k_m"
 _LLAMA = ("--rwkv-backend=llama-cpp", f"--rwkv-quant={_LLAMA_QUANTS}")
 _WEB = ("--rwkv-backend=web-rwkv", "--rwkv-quant=fp16,int8,nf4")
 _KERNELS = ("--rwkv-backend=rwkv", "--rwkv-quant=fp16@kernels,bf16@kernels,fp32@kernels")
-_BATCHES = "1,2,4,8,16,32,64,128,256"
-STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
+_FLA = ("fla", "fp16", "tg16")
+_WEB_BATCHES = ("web-rwkv", "fp16", "tg16")
+STEPS: dict[str, Step] = {
     "build": build,
     "files": files,
     # rwkv without kernels goes along, which saves a start of pytest; its prefill is a loop over the tokens, and 4096 of
@@ -235,15 +245,14 @@ STEPS: dict[str, Callable[[argparse.Namespace], str]] = {
     "deep-rwkv": measuring("deep-rwkv", *_KERNELS, _DEEP_PREFILL, *_CUDA),
     # with LLAMA_CPP_LIB_PATH at a llama.cpp that was built with GGML_VULKAN
     "llama-vulkan": measuring("llama-vulkan", *_LLAMA, _SHALLOW, *_VULKAN),
-    # for benchmarks/batches/scaling.py; fla's kernels for calls of 64 tokens and more take minutes to compile
-    "batches-llama-cpp": measuring(
-        "batches-llama-cpp", "--rwkv-backend=llama-cpp", "--rwkv-quant=f16", "--rwkv-workload=tg32",
-        f"--rwkv-batch={_BATCHES}", "--rwkv-witness=none", *_CUDA, save=False,
-    ),
-    "batches-fla": measuring(
-        "batches-fla", "--rwkv-backend=fla", "--rwkv-quant=fp16", "--rwkv-chunk=32", "--rwkv-workload=tg32",
-        f"--rwkv-batch={_BATCHES},512,1024", "--rwkv-witness=none", *_CUDA, save=False,
-    ),
+    # for benchmarks/batches/scaling.py, which joins parts
+    "batches-llama-cpp": batches("batches-llama-cpp", "llama-cpp", "f16", "tg32", "1,2,4,8,16,32,64,128,256", *_CUDA),
+    "batches-fla-64": batches("batches-fla-64", *_FLA, "1,2,4,8,16,32,64", *_CUDA),
+    "batches-fla-256": batches("batches-fla-256", *_FLA, "1,128,256", *_CUDA),
+    "batches-fla-1024": batches("batches-fla-1024", *_FLA, "1,512,1024", *_CUDA),
+    "batches-web-16": batches("batches-web-16", *_WEB_BATCHES, "1,2,4,8,16", *_VULKAN),
+    "batches-web-64": batches("batches-web-64", *_WEB_BATCHES, "1,32,64", *_VULKAN),
+    "batches-web-256": batches("batches-web-256", *_WEB_BATCHES, "1,128,256", *_VULKAN),
     # these two with two GPUs
     "neighbours": neighbours,
     "spread": measuring(
@@ -257,7 +266,8 @@ THE_PROOF = list(STEPS)[: list(STEPS).index("report") + 1]
 
 SECONDS = {
     "llama-cpp": 340, "web-rwkv": 500, "rwkv": 450, "own-tools": 330,
-    "batches-llama-cpp": 600, "batches-fla": 900,
+    "batches-llama-cpp": 600, "batches-fla-64": 400, "batches-fla-256": 300, "batches-fla-1024": 400,
+    "batches-web-16": 300, "batches-web-64": 300, "batches-web-256": 500,
     "deep-web-rwkv": 400, "deep-rwkv": 250, "slowdown": 240, "threads": 330, "neighbours": 240,
 }  # fmt: skip
 """What a step takes at most on an H200 with 16 cores, where that is more than OTHER_SECONDS."""
@@ -278,6 +288,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--model", default="synthetic:2.9b")
     parser.add_argument("--baseline-dir", type=Path, default=CHECKOUT / "baselines")
     parser.add_argument("--carried", type=Path, help="the folder of what travelled: see builds.py")
+    parser.add_argument("--engines", default="", help="with --carried, set up only these, separated by commas")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no step that may end after these")
     parser.add_argument("--again", action="store_true", help="also the steps that have been done")
     parser.add_argument("--web-rwkv-bench", help="the program; default: what travelled, else own_tools.py builds it")
@@ -294,7 +305,7 @@ def main() -> int:
     if options.carried and not builds.inside():
         carried = options.carried.absolute()
         beside = [__file__, "--out", str(options.out), "--model", options.model, "--carried", str(carried), "build"]
-        builds.set_up(carried, options.out, beside)
+        builds.set_up(carried, options.out, options.engines, beside)
         os.execv(builds.PYTHON, [str(builds.PYTHON), *sys.argv])  # noqa: S606 - the same command, where the engines are
     sys.path.insert(0, str(HERE))
     for name in options.steps or THE_PROOF:

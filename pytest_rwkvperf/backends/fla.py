@@ -22,6 +22,8 @@ _STATES = ("recurrent_state", "conv_state", "ffn_state")
 class Package:
     """`Cache` holds a dictionary for each layer; those of RWKV-7 have no `attn_state`."""
 
+    compiles_for_each_batch = True  # Triton takes it for a constant of the recurrence's kernel
+
     def __init__(self) -> None:
         self._models = import_module("fla.models.rwkv7")
         self._cache: Any = import_module("fla.models.utils").Cache

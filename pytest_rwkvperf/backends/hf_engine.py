@@ -22,6 +22,9 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 class Package(Protocol):
     """What differs between packages: the model's class, and how its cache holds the states."""
 
+    compiles_for_each_batch: bool
+    """Whether kernels are compiled anew for each number of sequences that a call has."""
+
     def model(self, arguments: Mapping[str, int]) -> Any:  # noqa: ANN401 - no types here
         """A model with a configuration of these arguments."""
 
@@ -90,11 +93,12 @@ class HfBatch:
                 by_length.setdefault(len(part), []).append(sequence)
         with self._torch.inference_mode():
             for rows in by_length.values():
-                ids = self._torch.tensor([list(tokens[row]) for row in rows], device=self._device)
+                called = self._filled_up(rows)
+                ids = self._torch.tensor([list(tokens[row]) for row in called], device=self._device)
                 if len(rows) == self.sequences:
                     self._logits = self._advance_all(ids)
                 else:
-                    self._advance(rows, ids)
+                    self._advance(called, ids, len(rows))
 
     def decode(self, tokens: Sequence[int]) -> None:
         """The same call with one token of each sequence: the packages have no other path."""
@@ -117,8 +121,18 @@ class HfBatch:
         answer = self._model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return answer.logits[:, -1].float()
 
-    def _advance(self, rows: Sequence[int], ids: Any) -> None:  # noqa: ANN401 - tensors
-        """Some sequences: their rows are taken out, and put back afterwards."""
+    def _filled_up(self, rows: Sequence[int]) -> Sequence[int]:
+        """These rows, and where a number of rows costs a compilation, the first one again up to a power of two.
+
+        The check of batches calls the model with hundreds of different numbers of sequences.
+        """
+        if not self._package.compiles_for_each_batch:
+            return rows
+        size = min(self.sequences, 1 << (len(rows) - 1).bit_length())
+        return [*rows, *[rows[0]] * (size - len(rows))]
+
+    def _advance(self, rows: Sequence[int], ids: Any, count: int) -> None:  # noqa: ANN401 - tensors
+        """Some sequences: their rows are taken out, and the first `count` of them put back afterwards."""
         chosen = self._torch.tensor(rows, device=self._device)
         held = self._states()
         if held:
@@ -131,8 +145,8 @@ class HfBatch:
             held = [tensor.new_zeros((self.sequences, *tensor.shape[1:])) for tensor in advanced]
             self._cache = self._package.holding(held)
         for whole, part in zip(held, advanced, strict=True):
-            whole[chosen] = part
-        self._logits[chosen] = logits
+            whole[chosen[:count]] = part[:count]
+        self._logits[chosen[:count]] = logits[:count]
 
     def synchronise(self) -> None:
         """Wait for CUDA; on the CPU nothing is queued."""

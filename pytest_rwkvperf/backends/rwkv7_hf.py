@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class Package:
     """`RWKV7Cache` holds three lists with a tensor of each layer."""
 
+    compiles_for_each_batch = False
+
     def __init__(self) -> None:
         self._module = import_module("rwkv7_hf")
 

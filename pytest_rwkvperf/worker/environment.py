@@ -33,7 +33,7 @@ down."""
 
 _ENGINES = (
     "OMP_*", "KMP_*", "GOMP_*", "MKL_*", "OPENBLAS_*", "BLIS_*", "VECLIB_*", "NUMEXPR_*", "GGML_*", "LLAMA_*", "RWKV_*",
-    "TORCH_*", "TORCHINDUCTOR_*", "PYTORCH_*", "ATEN_*", "TRITON_*", "WGPU_*", "RUST_BACKTRACE", "RUST_LOG",
+    "TORCH_*", "TORCHINDUCTOR_*", "PYTORCH_*", "ATEN_*", "TRITON_*", "FLA_*", "WGPU_*", "RUST_BACKTRACE", "RUST_LOG",
     "RUST_MIN_STACK", "RAYON_*", "TOKIO_*",
     # what compiles rwkv's CUDA kernels (torch.utils.cpp_extension)
     "CC", "CXX", "NVCC_*", "MAX_JOBS", "NINJA_STATUS",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_rwkvperf.models import derive, synthetic
 from tests.conftest import QUIET
 from tests.integration.conftest import QUICK
 
@@ -49,3 +52,44 @@ def test_a_batch_is_right_with_micro_batches_of_less_and_more_than_its_sequences
     cases = json.loads((pytester.path / "run.json").read_text(encoding="utf-8"))["cases"]
     assert [each["case"]["settings"] for each in cases] == [[["ubatch", "1"]], [["ubatch", "64"]]]
     assert {item["verdict"] for each in cases for item in each["items"]} == {"NO-BASELINE"}
+
+
+# In a process of its own, because it imports torch.
+FILLING_UP = """
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from pytest_rwkvperf.backends import hf_engine, rwkv7_hf
+from pytest_rwkvperf.core.engine import OpenRequest
+
+called = []
+ordinary = hf_engine.HfBatch._call
+hf_engine.HfBatch._call = lambda self, ids, cache: called.append(len(ids)) or ordinary(self, ids, cache)
+engine = rwkv7_hf.BACKEND.open(OpenRequest(Path(sys.argv[1]), "fp32", "cpu", 1, 512))
+parts = [(3, 4), (), (5, 6), (7, 8), (), (9,)], [(), (1,), (2,), (), (3,), (4,)], [(5,), (6,), (7,), (8,), (9,), (1,)]
+found = []
+for rwkv7_hf.Package.compiles_for_each_batch in (False, True):
+    batch = engine.batch(6)
+    for each in parts:
+        batch.prefill(each)
+        called.append("|")
+    found.append(batch.logits().copy())
+np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-5)
+print(*called)
+"""
+
+
+@pytest.mark.engine("rwkv7-hf")
+def test_calls_of_some_sequences_are_filled_up_where_their_number_costs_a_compilation(tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    derive.write(synthetic.parse("synthetic:nano"), path, "pth", "nano", lambda _sentence, _fraction: None)
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FILLING_UP, path],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "3 1 | 4 | 6 | 4 1 | 4 | 6 |\n"), done.stderr[-2000:]

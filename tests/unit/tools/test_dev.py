@@ -426,6 +426,27 @@ def test_after_a_failed_build_for_cuda_the_plain_set_up_builds_for_the_cpu(
     assert ran[-1][0][-1] == "import llama_cpp"
 
 
+# With some engines
+
+
+def test_only_the_named_engines_are_installed(venv: ModuleType, ran: Ran) -> None:
+    assert venv.main(["setup", "--engines=fla,rwkv"]) == 0
+    assert [step.name for step in venv.ENGINES if venv.finished(step)] == ["rwkv", "fla"]
+    assert not any("wheel" in command for command, _ in ran), "llama.cpp is compiled for those who name it"
+
+
+@POSIX
+@pytest.mark.usefixtures("nvcc", "ran")
+def test_a_set_up_for_cuda_without_llama_cpp_is_complete(venv: ModuleType) -> None:
+    assert venv.main(["setup-cuda", "--engines=fla"]) == 0
+    assert (venv.finished(venv.FLA), venv.finished(venv.LLAMA_CPP)) == (True, False)
+
+
+def test_an_engine_that_is_not_known_ends_the_set_up(venv: ModuleType, capsys: Said) -> None:
+    assert venv.main(["setup", "--engines=rwkv,lama"]) == 1
+    assert "--engines=rwkv,lama: there is no lama; known are rwkv, rwkv7-hf, fla," in capsys.readouterr().out
+
+
 # With the packages of the Python that runs the script
 
 
