@@ -5,7 +5,7 @@ setup-cuda   the same with llama.cpp for NVIDIA's GPUs; --with-installed: with t
 bench ...    set-up, then the shipped suite: `pytest rwkvperf --rwkv-backend=all ...`
 test ...     set-up, then all tests of the project and of the binding, or `pytest ...`
 lint         ruff and import-linter; rustfmt and clippy where they are installed
-types        mypy, strict, over the package, the tests and the tools
+types        mypy, strict, over the package, the tests, the tools and the benchmarks
 docs         the documentation's site, in site/; a broken link fails
 prove ...    the longer proofs of what this project claims about itself: all, or those named
 clean        remove what the others made in this checkout

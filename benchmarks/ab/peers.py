@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from scipy import stats
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "verdicts"))
 
-import verdicts  # type: ignore[import-not-found]  # noqa: E402 - the folder is no package
+import verdicts  # noqa: E402 - the folder is no package
 
 from pytest_rwkvperf.core.cases import Workload  # noqa: E402 - as above
 from pytest_rwkvperf.stats.levels import SessionTimes  # noqa: E402
@@ -80,17 +81,17 @@ def peer(part: Sequence[Pair], workload: Workload, slowdown: float, rule: tuple[
     return found > limit, found
 
 
+def _ab(part: Sequence[Pair], _workload: Workload, slowdown: float, tolerance: float) -> Score:
+    return ab(part, slowdown, tolerance)
+
+
 def shares(recorded: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """By rule: how many windows it tried, the shares that alarm at each slowdown, and the area under the ROC curve."""
     rules: dict[str, tuple[int, Callable[[Sequence[Pair], Workload, float], Score]]] = {
-        name: (2 * PAIRS, lambda part, workload, slowdown, rule=rule: peer(part, workload, slowdown, rule))
-        for name, rule in verdicts.PEERS.items()
+        name: (2 * PAIRS, partial(peer, rule=rule)) for name, rule in verdicts.PEERS.items()
     }
     for tolerance in TOLERANCES:
-        rules[f"A/B at {tolerance:.0%}"] = (
-            PAIRS,
-            lambda part, _workload, slowdown, tolerance=tolerance: ab(part, slowdown, tolerance),
-        )
+        rules[f"A/B at {tolerance:.0%}"] = (PAIRS, partial(_ab, tolerance=tolerance))
     for name, (length, score) in rules.items():
         found: dict[float, list[Score]] = {
             slowdown: [

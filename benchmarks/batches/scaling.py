@@ -35,7 +35,9 @@ SAME = ("backend", "quant", "chunk", "threads", "device", "processor", "model", 
 def row(scaling: Scaling, point: Point) -> dict[str, Any]:
     """One number of sequences; times in seconds, None for what is not known."""
     measured, batch, item = scaling.case.measured, point.workload.batch, point.item
-    rate, step, ceilings, work = item.typical_rate, item.inter_token_seconds, ceilings_of(measured), measured.work
+    rate, step = item.typical_rate, item.inter_token_seconds
+    assert measured and rate and step  # noqa: S101, PT018 - each point of a scaling has been measured
+    ceilings, work = ceilings_of(measured), measured.work
     moving, computing = roofline.step_seconds(work, ceilings, batch) if ceilings and work else (None, None)
     return {
         "batch": batch,
@@ -76,7 +78,10 @@ def summary(path: Path) -> dict[str, Any]:
     record = records.read(path)
     (scaling,) = (each for each in batches.scalings(record) if each.workload.kind == "generation")
     measured = scaling.case.measured
+    assert measured  # noqa: S101 - each scaling has been measured
     ceilings, work = ceilings_of(measured), measured.work
+    if work is None:
+        raise SystemExit(f"{path} has no count of the bytes of a step")
     return {
         "started": record.started,
         "command": [word for word in record.command if "/" not in word],

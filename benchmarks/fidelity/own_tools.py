@@ -28,7 +28,7 @@ from llama_bench import HERE, interval, llama_bench
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.cases import Case, Workload
-from pytest_rwkvperf.core.samples import ToolResult
+from pytest_rwkvperf.core.samples import REPETITIONS, ToolResult
 from pytest_rwkvperf.machine import fingerprint
 from pytest_rwkvperf.measure.process import typed
 from pytest_rwkvperf.models.model_store import ModelStore
@@ -77,7 +77,7 @@ def uniform_times(engine: FoundEngine, path: Path, case: Case, workloads: list[s
         return {
             name: [
                 worker.request("sample", SAMPLE_SECONDS, workload=name)["nanoseconds"]
-                for _ in range(COLD + native.REPETITIONS)
+                for _ in range(COLD + REPETITIONS)
             ][COLD:]
             for name in workloads
         }

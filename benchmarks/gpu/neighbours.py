@@ -140,7 +140,8 @@ def main() -> None:
     options = parser.parse_args()
     rows = []
     for case in options.cases.split(","):
-        rows += rows_of(*case.split(), options)
+        backend, quant = case.split()
+        rows += rows_of(backend, quant, options)
         facts = {"machine": fingerprint.read().id, "cores": fingerprint.cores(), "model": options.model, "rows": rows}
         options.out.write_text(json.dumps(facts) + "\n", encoding="utf-8")
 

@@ -82,7 +82,7 @@ def _make_files(options: argparse.Namespace, *, plain: bool) -> None:
     with patch.dict(os.environ, share), ThreadPoolExecutor() as pool:
         list(pool.map(lambda pair: expected.logits_files(*pair, deep=True, solver=tools), asked))
         timed = [Workload.parse(name) for name in ("pp512", "tg128")]
-        list(pool.map(lambda pair: expected.known_answers(*pair, timed, tools), asked))
+        list(pool.map(lambda pair: expected.known_answers(pair[0], pair[1], timed, tools), asked))
     say(f"the oracle's logits of {len(asked)} weights")
 
 

@@ -97,8 +97,8 @@ def _key(entry: dict[str, Any]) -> tuple[str, str, str, int, str]:
 
 def _place_of(entry: dict[str, Any]) -> DeviceKind:
     """The oldest entries have no kind; then web-rwkv always ran on a software driver."""
-    kind: DeviceKind = "software" if entry["backend"] == "web-rwkv" else "cpu"
-    return entry.get("kind", kind)
+    kind: DeviceKind = entry.get("kind", "software" if entry["backend"] == "web-rwkv" else "cpu")
+    return kind
 
 
 def _device_of(entry: dict[str, Any]) -> Device:

@@ -17,6 +17,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,11 +51,12 @@ def taken(seconds: float, process_seconds: float) -> list[tuple[int, int, int]]:
                 until = time.monotonic() + process_seconds
                 while time.monotonic() < until:
                     handover = prober.handover(print) or 0
-                    rows.append((handover, *(sampling.take(WORKLOAD).nanoseconds for sampling in both)))
+                    first, second = (sampling.take(WORKLOAD).nanoseconds for sampling in both)
+                    rows.append((handover, first, second))
     return rows
 
 
-def told(rows: list[tuple[int, int, int]]) -> dict[str, object]:
+def told(rows: list[tuple[int, int, int]]) -> dict[str, dict[str, Any]]:
     """Medians and spreads, where the processors stood near and where they stood apart."""
     nearest = float(np.quantile([row[0] for row in rows], 0.1))
     groups = {

@@ -58,7 +58,8 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5_000)
     runs = parser.parse_args().runs
     started, most = time.monotonic(), allowed(ALPHA, runs)
-    rows = [{"simulated": name, "verdict": verdict, "count": count} for name, verdict, count in counted(runs)]
+    counts = [*counted(runs)]
+    rows = [{"simulated": name, "verdict": verdict, "count": count} for name, verdict, count in counts]
     result = {
         "runs": runs,
         "allowed": most,
@@ -80,7 +81,7 @@ def main() -> int:
     ]
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
-    return int(any(int(one["count"]) > most for one in rows))
+    return int(any(count > most for _, _, count in counts))
 
 
 if __name__ == "__main__":

@@ -199,12 +199,17 @@ def rates(picked: Sequence[Trial], found: Sequence[Sequence[str]]) -> dict[str, 
     }
 
 
+def _of_the_last(score: Callable[[SessionTimes, SessionTimes], float]) -> Callable[..., float]:
+    """A rule that knows one old session, for a list of them."""
+    return lambda new, old: score(new, old[-1])
+
+
 def peer_rates(
     sessions: Sequence[Session], picked: Sequence[Trial], slowdown: float
 ) -> Iterator[tuple[str, float, float, float, list[tuple[float, float]]]]:
     """By rule: share of runs that alarm on the same code, of items found slower, area under the ROC curve, and it."""
     for name, (score, limit) in PEERS.items():
-        yield name, *_score_rates(sessions, picked, slowdown, lambda new, old, score=score: score(new, old[-1]), limit)
+        yield name, *_score_rates(sessions, picked, slowdown, _of_the_last(score), limit)
     items = len(sessions[0])
     yield "this project", *_score_rates(sessions, picked, slowdown, lambda new, old: our_score(new, old, items), 1.0)
 

@@ -137,7 +137,7 @@ class Launcher:
         if (known := self._folder.measured(case, kind)) is not None:
             return known
         device = self._engines.device(case)
-        with lease(device, self._progress, self._gpus(), is_ours=self._folder.is_worker) as waited:
+        with lease(device, self._waiting, self._gpus(), is_ours=self._folder.is_worker) as waited:
             self._folder.add_wait(waited)
             if (known := self._folder.measured(case, kind)) is not None:
                 return known
@@ -154,6 +154,15 @@ class Launcher:
                 self._progress.line(f"{label}: only this process has the figures: {refusal}")
             self._progress.line(measurement.summary(measured, label))
             return measured
+
+    def _waiting(self, name: str, holder: str) -> None:
+        """Say which device is waited for: permanently and without an estimate, where another run measures on it."""
+        if not holder:
+            self._progress(f"waiting for {name}, on which another worker of this run measures")
+            return
+        self._progress.line(f"waiting for {name}: another session measures on it ({holder})")
+        self._progress(f"waiting for {name}, on which {holder} measures")
+        self._progress.expect(None)  # until the case begins
 
     def _remember_deep_check(self, deep_checks: DeepCheckCache, target: Target, taken: CaseRecord) -> None:
         """Store a deep check that has just been made; where that fails, the next run repeats it."""

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from pytest_rwkvperf.core.engine import Device
-    from pytest_rwkvperf.run.progress import Progress
 
 _PROCESSOR = "cpu"
 
@@ -23,11 +22,16 @@ def hardware(device: Device) -> str:
 
 @contextmanager
 def lease(
-    device: Device, progress: Progress, gpus: Iterable[str] = (), *, is_ours: Callable[[int], bool] = lambda _: False
+    device: Device,
+    waiting: Callable[[str, str], object],
+    gpus: Iterable[str] = (),
+    *,
+    is_ours: Callable[[int], bool] = lambda _: False,
 ) -> Iterator[float]:
-    """Hold a device for this process alone; while another one has it, wait and say so.
+    """Hold a device for this process alone; while another one has it, wait.
 
-    Yields the seconds of waiting for other runs; `is_ours` tells which processes belong to this one.
+    Yields the seconds of waiting for other runs. `waiting` is told the name of what is waited for and who holds it,
+    empty for a process of this run, which `is_ours` tells by its number.
 
     The locks are the operating system's, which frees them when their holder is killed. CPU and software adapters are
     one device, and a process that measures on it holds every GPU too: `gpus`, by `hardware`'s names, and those that
@@ -45,14 +49,12 @@ def lease(
     with ExitStack() as stack:
         for name in names:
 
-            def waiting(holder: str, name: str = name) -> None:
+            def held(holder: str, name: str = name) -> None:
                 if is_ours(locks.holding_process(folder / f"{name}.lock")):
-                    progress(f"waiting for {name}, on which another worker of this run measures")
-                    return
-                busy.append(name)
-                progress.line(f"waiting for {name}: another session measures on it ({holder})")
-                progress(f"waiting for {name}, on which {holder} measures")
-                progress.expect(None)  # until the case begins
+                    waiting(name, "")
+                else:
+                    busy.append(name)
+                    waiting(name, holder)
 
-            stack.enter_context(locks.hold(folder / f"{name}.lock", on_wait=waiting))
+            stack.enter_context(locks.hold(folder / f"{name}.lock", on_wait=held))
         yield clock.monotonic() - began if busy else 0.0

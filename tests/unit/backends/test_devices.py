@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from filelock import FileLock, Timeout
@@ -18,8 +18,6 @@ from pytest_rwkvperf.run.lease import hardware, lease
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from pytest_rwkvperf.run.progress import Progress
 
 CUDA = Device("cuda:0", "NVIDIA H200", "gpu", physical="0000:00:06.0")
 VULKAN = Device("vulkan:0", "NVIDIA H200", "gpu", physical="0000:00:06.0")
@@ -51,8 +49,9 @@ def test_an_address_is_the_same_in_every_drivers_form(told: str | None, address:
     assert pci_address(told) == address
 
 
-UNUSED = cast("Progress", None)
-"""Nobody else holds these leases."""
+def unused(name: str, holder: str) -> None:
+    """Nobody else holds these leases."""
+    raise AssertionError((name, holder))
 
 
 def test_two_names_of_one_gpu_share_a_lease_and_two_gpus_do_not(
@@ -60,7 +59,7 @@ def test_two_names_of_one_gpu_share_a_lease_and_two_gpus_do_not(
 ) -> None:
     monkeypatch.setattr(folders, "cache", lambda: tmp_path)
     for device in (CUDA, VULKAN, OTHER):
-        with lease(device, UNUSED):
+        with lease(device, unused):
             pass
     names = {path.name for path in (tmp_path / "leases").glob("*.lock")}
     assert names == {"0000-00-06.0.lock", "0000-0a-00.0.lock"}
@@ -69,14 +68,14 @@ def test_two_names_of_one_gpu_share_a_lease_and_two_gpus_do_not(
 def test_the_processors_lease_includes_every_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(folders, "cache", lambda: tmp_path)
     names = ["0000-00-06.0", "0000-0a-00.0", "cpu"]
-    with lease(OTHER, UNUSED):  # somebody once measured there: this run's engines need not list it
+    with lease(OTHER, unused):  # somebody once measured there: this run's engines need not list it
         pass
-    with lease(Device("cpu", "CPU", "cpu"), UNUSED, [hardware(CUDA)]):
+    with lease(Device("cpu", "CPU", "cpu"), unused, [hardware(CUDA)]):
         taken = [FileLock(tmp_path / "leases" / f"{name}.lock") for name in names]
         for lock in taken:
             with pytest.raises(Timeout):
                 lock.acquire(timeout=0)
-    with lease(CUDA, UNUSED), lease(OTHER, UNUSED):
+    with lease(CUDA, unused), lease(OTHER, unused):
         pass  # GPUs leave each other alone
 
 
