@@ -56,7 +56,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
 
 def _sides(options: argparse.Namespace) -> tuple[list[str], str]:
     """What pytest is told of the sides, and the backend that measures what is built from source."""
-    from pytest_rwkvperf.environments import references, sources, trees
+    from pytest_rwkvperf.environments import named_builds, sources, trees
 
     given = [text for text in (options.old, options.new) if text]
     texts = [sources.in_repository(text, options.repo) if options.repo else text for text in given]
@@ -64,8 +64,8 @@ def _sides(options: argparse.Namespace) -> tuple[list[str], str]:
         raise OptionError(
             "--repo is the repository of ENGINE@REVISION, and neither OLD nor NEW has that form; leave --repo out"
         )
-    found = (references.parse(text) for text in texts)
-    engines = {trees.engine_of(reference.source).backend for reference in found if reference.source}
+    found = (named_builds.parse(text) for text in texts)
+    engines = {trees.engine_of(each.source).backend for each in found if each.source}
     if len(engines) > 1:
         raise OptionError(
             f"OLD and NEW are sources of two engines, {' and '.join(sorted(engines))}; name two of one engine"

@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_rwkvperf.core.software import Software
-    from pytest_rwkvperf.environments.references import Reference
+    from pytest_rwkvperf.environments.named_builds import NamedBuild
     from pytest_rwkvperf.environments.requirements import Requirement
 
 
 def side_of(
-    reference: Reference,
+    named: NamedBuild,
     recorded: Software | None,
     here: Software,
     *,
     wheels: Path | None,
     say: Callable[[str], None],
 ) -> Side:
-    """The side that a reference names, for one engine; built when it is needed for the first time.
+    """The side that a named build gives one engine; built when it is needed for the first time.
 
     Args:
-        reference: what the user named.
+        named: what the user named.
         recorded: the engine's software as the baseline's recipe has it; None where that does not know it.
         here: the same engine's in this environment.
         wheels: the folder of `--rwkv-keep-wheels`.
@@ -40,17 +40,17 @@ def side_of(
         OptionError: the baseline is named and its recipe does not know the engine.
         BuildError: the software cannot be had again, built or installed.
     """
-    if reference.kind == "interpreter":
-        return Side(reference.text)
-    if reference.kind == "libraries":
-        return Side(sys.executable, {LIBRARIES: reference.text})
-    if reference.source is not None:
-        built = trees.build(reference.source, say)
+    if named.kind == "interpreter":
+        return Side(named.text)
+    if named.kind == "libraries":
+        return Side(sys.executable, {LIBRARIES: named.text})
+    if named.source is not None:
+        built = trees.build(named.source, say)
         for note in built.notes:
             say(f"{built.label}: {note}")
         return built.side
-    if reference.requirement is not None:
-        return Side(build.python_of([reference.requirement], say))
+    if named.requirement is not None:
+        return Side(build.python_of([named.requirement], say))
     if recorded is None:
         raise OptionError("the stored baseline does not say what it was measured with; save one with this release")
     requirements = recipe.requirements_of(recorded, here, wheels)

@@ -57,8 +57,8 @@ class Ceilings:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """One token's work. `product` is the number format in which the engine multiplies matrices in a prefill.
+class TokenWork:
+    """What a token costs an engine. `product` is the number format in which it multiplies matrices in a prefill.
 
     `state_bytes` is the part of `decode_bytes` that each sequence of a batch needs; 0 in older records.
     """
@@ -74,7 +74,7 @@ class Work:
         return self.decode_bytes + (batch - 1) * self.state_bytes
 
 
-def work_of(shape: Shape, file: ModelFile, quant: str, backend: str, kind: str) -> Work | None:
+def work_of(shape: Shape, file: ModelFile, quant: str, backend: str, kind: str) -> TokenWork | None:
     """What a token costs an engine; None where it is not known how the engine holds the weights."""
     weights = _weight_bytes(shape, file.format, file.path, quant)
     if weights is None:
@@ -83,7 +83,7 @@ def work_of(shape: Shape, file: ModelFile, quant: str, backend: str, kind: str) 
     state = 9 * shape.head_size * shape.width * shape.layers
     head = 2 * shape.vocabulary * shape.width
     moved = 8.0 * shape.state_floats
-    return Work(weights + moved, 2 * matrices + state, head, product_format(backend, quant, kind), moved)
+    return TokenWork(weights + moved, 2 * matrices + state, head, product_format(backend, quant, kind), moved)
 
 
 def product_format(backend: str, quant: str, kind: str) -> str:
@@ -121,24 +121,26 @@ def _weight_bytes(shape: Shape, form: Format, path: Path, quant: str) -> float |
     return 2.0 * (values - packed) + _PACKED[name] * packed
 
 
-def bandwidth_share(work: Work, ceilings: Ceilings, tokens_per_second: float, batch: int = 1) -> float:
+def bandwidth_share(work: TokenWork, ceilings: Ceilings, tokens_per_second: float, batch: int = 1) -> float:
     """MBU of a generation, 0..1; beyond 1 where caches hold the weights. The rate is of all sequences of a batch."""
     return work.step_bytes(batch) * tokens_per_second / batch / ceilings.copy_bytes_per_second
 
 
-def step_seconds(work: Work, ceilings: Ceilings, batch: int) -> tuple[float, float]:
+def step_seconds(work: TokenWork, ceilings: Ceilings, batch: int) -> tuple[float, float]:
     """The least seconds of a generation's step: of moving its bytes, and of its products, 0 where none was timed."""
     product = ceilings.product_per_second.get(work.product)
     operations = batch * (work.layer_operations + work.head_operations)
     return work.step_bytes(batch) / ceilings.copy_bytes_per_second, operations / product if product else 0.0
 
 
-def generation_limit(work: Work, ceilings: Ceilings, batch: int) -> float:
+def generation_limit(work: TokenWork, ceilings: Ceilings, batch: int) -> float:
     """Tokens per second of all sequences that a generation can reach: the lower of what memory and products allow."""
     return batch / max(step_seconds(work, ceilings, batch))
 
 
-def compute_share(work: Work, ceilings: Ceilings, tokens: int, chunk: int, tokens_per_second: float) -> float | None:
+def compute_share(
+    work: TokenWork, ceilings: Ceilings, tokens: int, chunk: int, tokens_per_second: float
+) -> float | None:
     """MFU of a prefill of `tokens` in chunks, 0..1; None where no product of this format was timed.
 
     Of a batch these are one sequence's tokens and its share of a call, and the rate is of all sequences.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_rwkvperf.core.engine import Device
     from pytest_rwkvperf.core.software import Software
     from pytest_rwkvperf.machine.conditions import Watch
-    from pytest_rwkvperf.machine.roofline import Ceilings, Work
+    from pytest_rwkvperf.machine.roofline import Ceilings, TokenWork
     from pytest_rwkvperf.machine.watching import GpuWatch
     from pytest_rwkvperf.measure.record import EndedBy
 
@@ -55,7 +55,7 @@ class Target:
     """The oracle's logits for the check of batches; empty where none is timed."""
     longest: int = 0
     """Tokens of the longest workload, which the check of new tokens is as long as; 0 for no such check."""
-    work: Work | None = None
+    work: TokenWork | None = None
     ceilings: Ceilings | None = None
     software: Software | None = None
     fewer_threads: int | None = None

@@ -17,7 +17,7 @@ from pytest_rwkvperf.core.work import Reading
 from pytest_rwkvperf.machine.conditions import Conditions
 from pytest_rwkvperf.machine.cupti import DeviceTime
 from pytest_rwkvperf.machine.probe_work import ProbeKind
-from pytest_rwkvperf.machine.roofline import Ceilings, Work
+from pytest_rwkvperf.machine.roofline import Ceilings, TokenWork
 from pytest_rwkvperf.machine.watching import GpuConditions
 from pytest_rwkvperf.oracle.agreement import Answer, Batched, Deep, Fresh, Short
 from pytest_rwkvperf.stats.levels import SessionTimes, drop_slow_handovers
@@ -135,7 +135,7 @@ class CaseRecord:
     probe_version: str = ""
     """Probe times of different versions are not compared; empty without probes."""
     gpu: GpuConditions | None = None
-    work: Work | None = None
+    work: TokenWork | None = None
     ceilings: Ceilings | None = None
     software: Software | None = None
     """What was loaded; None in older records."""

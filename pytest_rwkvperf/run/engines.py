@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pytest_rwkvperf.backends import registry
 from pytest_rwkvperf.core.errors import BackendMissingError, OptionError
 from pytest_rwkvperf.environments.build import BuildError
-from pytest_rwkvperf.environments.references import Reference
+from pytest_rwkvperf.environments.named_builds import NamedBuild
 from pytest_rwkvperf.environments.side import Side
 from pytest_rwkvperf.environments.sides import side_of, to_build
 from pytest_rwkvperf.machine import fingerprint
@@ -151,18 +151,18 @@ class Engines:
         return self._build(engine, self._settings.ab, recorded, f"--rwkv-ab={self._settings.ab.text}: ")
 
     def _build(
-        self, engine: FoundEngine, reference: Reference, recorded: Software | None, prefix: str
+        self, engine: FoundEngine, named: NamedBuild, recorded: Software | None, prefix: str
     ) -> FoundEngine | MissingEngine:
-        """The build of an engine that a reference names, in an environment that is made unless it exists."""
+        """The build of an engine that was named, in an environment that is made unless it exists."""
         name, wheels = engine.backend.name, self._settings.keep_wheels
         try:
-            side = side_of(reference, recorded, engine.software, wheels=wheels, say=self._progress.line)
+            side = side_of(named, recorded, engine.software, wheels=wheels, say=self._progress.line)
         except BuildError as error:
             return MissingEngine(name, f"{prefix}{error}")
         answer = ask(name, engine.location, side)
         if isinstance(answer, MissingEngine):
             return MissingEngine(name, prefix + answer.reason)
-        return replace(answer, named=reference.text if prefix else "")
+        return replace(answer, named=named.text if prefix else "")
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -204,7 +204,7 @@ class Engines:
         """
         if name not in self._rebuilt:
             engine, recorded = self.found[name], self.recorded(name)
-            answer = self._build(engine, Reference("baseline", "baseline"), recorded, "")
+            answer = self._build(engine, NamedBuild("baseline", "baseline"), recorded, "")
             if isinstance(answer, FoundEngine) and recorded is not None:
                 answer = self._check_rebuilt(answer, recorded, engine.software)
             self._rebuilt[name] = answer

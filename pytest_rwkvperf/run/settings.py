@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_rwkvperf.core.cases import ProtocolName
-    from pytest_rwkvperf.environments.references import Reference
+    from pytest_rwkvperf.environments.named_builds import NamedBuild
     from pytest_rwkvperf.reports.formats import ReportRequest
     from pytest_rwkvperf.reports.report import Language
     from pytest_rwkvperf.run.option_values import Save
@@ -61,9 +61,9 @@ class Settings:
     strict: frozenset[Strictness]
     false_alarms: float
     wrong_pass: float
-    ab: Reference | None
+    ab: NamedBuild | None
     """The old build of an A/B run, this interpreter in A/A; None when stored figures are compared with first."""
-    new: Reference | None
+    new: NamedBuild | None
     """The new build of an A/B run; None for this environment."""
     compare: Compare
     witnesses: tuple[str, ...]
@@ -235,7 +235,7 @@ def _suite(raw: Mapping[str, str], typed: Mapping[str, Any]) -> Suite:
     return suite
 
 
-def _old_build(raw: Mapping[str, str], *, same: bool) -> Reference | None:
+def _old_build(raw: Mapping[str, str], *, same: bool) -> NamedBuild | None:
     """The old build that `--rwkv-ab`, `--rwkv-aa` and `--rwkv-compare` ask for; this interpreter for A/A."""
     ab, compare = raw["ab"], raw["compare"]
     if same and ab:
@@ -245,12 +245,12 @@ def _old_build(raw: Mapping[str, str], *, same: bool) -> Reference | None:
         return None
     if raw["save-baseline"] != "no":
         raise OptionError("--rwkv-ab and --rwkv-aa compare two builds; run --rwkv-save-baseline by itself")
-    from pytest_rwkvperf.environments import references
+    from pytest_rwkvperf.environments import named_builds
 
-    return references.parse(text)
+    return named_builds.parse(text)
 
 
-def _new_build(raw: Mapping[str, str]) -> Reference | None:
+def _new_build(raw: Mapping[str, str]) -> NamedBuild | None:
     """What `--rwkv-new` names."""
     if not raw["new"]:
         return None
@@ -258,9 +258,9 @@ def _new_build(raw: Mapping[str, str]) -> Reference | None:
         raise OptionError(f"--rwkv-new={raw['new']} is compared with an old build; name it with --rwkv-ab")
     if raw["new"] == "baseline":
         raise OptionError("--rwkv-new=baseline: the baseline's software is the old side; write --rwkv-ab=baseline")
-    from pytest_rwkvperf.environments import references
+    from pytest_rwkvperf.environments import named_builds
 
-    return references.parse(raw["new"])
+    return named_builds.parse(raw["new"])
 
 
 def _reports(config: pytest.Config) -> tuple[ReportRequest, ...]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.environments import references, requirements
+from pytest_rwkvperf.environments import named_builds, requirements
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     ],
 )
 def test_a_requirement_names_one_build(text: str, identity: str) -> None:
-    reference = references.parse(text)
-    assert reference.kind == "requirement"
-    assert reference.requirement is not None
-    assert reference.requirement.identity == identity
+    named = named_builds.parse(text)
+    assert named.kind == "requirement"
+    assert named.requirement is not None
+    assert named.requirement.identity == identity
 
 
 @pytest.mark.parametrize("text", ["llama-cpp-python", "rwkv>=0.8", "rwkv==0.8.*", "rwkv==1,==2", "what is this?"])
 def test_an_open_requirement_is_refused(text: str) -> None:
     with pytest.raises(OptionError, match=r"names?|write"):
-        references.parse(text)
+        named_builds.parse(text)
 
 
 def test_a_branch_is_pinned_to_its_commit(tmp_path: Path) -> None:
@@ -58,19 +58,19 @@ def test_a_source_folder_is_known_by_its_bytes(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_project_and_a_missing_wheel_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"neither pyproject.toml nor setup.py"):
-        references.parse(str(tmp_path))
+        named_builds.parse(str(tmp_path))
     with pytest.raises(OptionError, match="cannot be read"):
-        references.parse(str(tmp_path / "thing-1.0-py3-none-any.whl"))
+        named_builds.parse(str(tmp_path / "thing-1.0-py3-none-any.whl"))
     with pytest.raises(OptionError, match="is no wheel"):
-        references.parse(str(tmp_path / "thing.whl"))
+        named_builds.parse(str(tmp_path / "thing.whl"))
     with pytest.raises(OptionError, match=r"no llama\.cpp library"):
-        references.parse(f"lib:{tmp_path}")
+        named_builds.parse(f"lib:{tmp_path}")
 
 
 def test_libraries_and_interpreters(tmp_path: Path) -> None:
     (tmp_path / "libllama.so").touch()
-    assert references.parse(f"lib:{tmp_path}").text == str(tmp_path)
-    assert references.parse(sys.executable) == references.Reference("interpreter", sys.executable)
-    assert references.parse("baseline").kind == "baseline"
+    assert named_builds.parse(f"lib:{tmp_path}").text == str(tmp_path)
+    assert named_builds.parse(sys.executable) == named_builds.NamedBuild("interpreter", sys.executable)
+    assert named_builds.parse("baseline").kind == "baseline"
     with pytest.raises(OptionError, match="no program that can be run"):
-        references.parse(str(tmp_path / "bin" / "python"))
+        named_builds.parse(str(tmp_path / "bin" / "python"))

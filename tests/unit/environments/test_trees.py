@@ -12,7 +12,7 @@ import pytest
 
 from pytest_rwkvperf.core import folders
 from pytest_rwkvperf.core.errors import BackendMissingError, OptionError, StorageError
-from pytest_rwkvperf.environments import kept, references, sources, trees
+from pytest_rwkvperf.environments import kept, named_builds, sources, trees
 from pytest_rwkvperf.environments.build import BuildError
 from pytest_rwkvperf.environments.builders import registry
 from pytest_rwkvperf.environments.side import Side
@@ -246,8 +246,8 @@ def test_a_folder_of_an_engine_is_a_source_and_a_revision_needs_a_repository(tmp
     repositories.write(
         tmp_path / "e", {"include/llama.h": "", "CMakeLists.txt": "", "ggml/x": "", "pyproject.toml": ""}
     )
-    assert references.parse(str(tmp_path / "e")).source == Source("llama.cpp", str(tmp_path / "e"), "")
+    assert named_builds.parse(str(tmp_path / "e")).source == Source("llama.cpp", str(tmp_path / "e"), "")
     with pytest.raises(OptionError, match="no git repository, so it has no revisions"):
-        references.parse(f"{tmp_path / 'e'}@main")
+        named_builds.parse(f"{tmp_path / 'e'}@main")
     with pytest.raises(OptionError, match="lacks a revision"):
-        references.parse(f"{tmp_path / 'e'}@")
+        named_builds.parse(f"{tmp_path / 'e'}@")

@@ -11,7 +11,7 @@ import pytest
 from pytest_rwkvperf.core.cases import Format, Workload
 from pytest_rwkvperf.core.engine import Device
 from pytest_rwkvperf.machine import roofline
-from pytest_rwkvperf.machine.roofline import Ceilings, Work
+from pytest_rwkvperf.machine.roofline import Ceilings, TokenWork
 from pytest_rwkvperf.machine.watching import GpuConditions
 from pytest_rwkvperf.measure.measurement import Measurement
 from pytest_rwkvperf.measure.record import Energy
@@ -30,7 +30,7 @@ def file_of(form: Format, path: Path) -> ModelFile:
     return ModelFile(path, form, "a" * 64, BIG, "bf16")
 
 
-def work(form: Literal["pth", "st"], quant: str) -> Work:
+def work(form: Literal["pth", "st"], quant: str) -> TokenWork:
     """What a token costs the engine that reads such files, on a GPU."""
     backend = {"pth": "rwkv", "st": "web-rwkv"}[form]
     found = roofline.work_of(BIG, file_of(form, Path("model")), quant, backend, "gpu")
@@ -163,7 +163,8 @@ def test_a_cpus_limits_come_from_its_probes() -> None:
     run = replace(make_run(tg128=[10**9]), reach={"product": 10**7, "sweep": 4 * 10**6})
     faster = replace(run, reach={"product": 10**7, "sweep": 2 * 10**6})
     record = replace(
-        make_record(run, faster), work=Work(decode_bytes=1e8, layer_operations=1.0, head_operations=1.0, product="fp32")
+        make_record(run, faster),
+        work=TokenWork(decode_bytes=1e8, layer_operations=1.0, head_operations=1.0, product="fp32"),
     )
     reached = 2 * (8 * (24 << 20)) / 2e-3  # two threads, the fastest process
     assert Measurement(record, Workload.parse("tg128")).roofline_share == pytest.approx(128 * 1e8 / reached)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pytest_rwkvperf.core.cases import Workload
-from pytest_rwkvperf.machine.roofline import Ceilings, Work
+from pytest_rwkvperf.machine.roofline import Ceilings, TokenWork
 from pytest_rwkvperf.reports import batches, figures, formats, llama_bench_rows, plots, terminal_tables
 from pytest_rwkvperf.reports.sections.scaling import scaling
 from pytest_rwkvperf.reports.sections.shown import Shown
@@ -27,7 +27,7 @@ TIMES = {
     "tg128@b8": [128 * 2 * 10**7],
     "tg8@d4@b8": [8 * 10**7],
 }
-WORK = Work(decode_bytes=1.1e9, layer_operations=1e9, head_operations=1e8, product="fp32", state_bytes=1e8)
+WORK = TokenWork(decode_bytes=1.1e9, layer_operations=1e9, head_operations=1e8, product="fp32", state_bytes=1e8)
 CEILINGS = Ceilings(1e11, {"fp32": 2e12}, "made up")
 
 

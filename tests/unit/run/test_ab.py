@@ -14,7 +14,7 @@ import pytest_rwkvperf
 from pytest_rwkvperf.backends import llama_cpp
 from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.environments.references import Reference
+from pytest_rwkvperf.environments.named_builds import NamedBuild
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.run.settings import Settings, read_settings
 from pytest_rwkvperf.stats.verdicts import ALPHA
@@ -54,14 +54,14 @@ def read(pytester: pytest.Pytester, *arguments: str) -> Settings:
 
 
 def test_aa_is_ab_with_this_interpreter(pytester: pytest.Pytester) -> None:
-    assert read(pytester, "--rwkv-aa").ab == Reference("interpreter", sys.executable)
+    assert read(pytester, "--rwkv-aa").ab == NamedBuild("interpreter", sys.executable)
     assert read(pytester, "--rwkv-aa=no").ab is read(pytester).ab is None
 
 
 def test_compare_ab_is_ab_with_the_baseline_and_ab_goes_before_compare(pytester: pytest.Pytester) -> None:
-    assert read(pytester, "--rwkv-compare=ab").ab == Reference("baseline", "baseline")
+    assert read(pytester, "--rwkv-compare=ab").ab == NamedBuild("baseline", "baseline")
     named = read(pytester, "--rwkv-compare=stored", f"--rwkv-ab={sys.executable}").ab
-    assert named == Reference("interpreter", sys.executable)
+    assert named == NamedBuild("interpreter", sys.executable)
 
 
 def test_a_relative_interpreter_is_resolved_at_the_start(
@@ -72,7 +72,7 @@ def test_a_relative_interpreter_is_resolved_at_the_start(
     linked.symlink_to(sys.executable)
     monkeypatch.chdir(pytester.path)
     # Not what the link leads to: a virtual environment's Python is a link.
-    assert read(pytester, "--rwkv-ab=old/python").ab == Reference("interpreter", str(linked))
+    assert read(pytester, "--rwkv-ab=old/python").ab == NamedBuild("interpreter", str(linked))
 
 
 @pytest.mark.parametrize(

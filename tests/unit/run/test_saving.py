@@ -12,7 +12,7 @@ import pytest
 
 from pytest_rwkvperf.core.cases import Item, Workload
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.environments.references import Reference
+from pytest_rwkvperf.environments.named_builds import NamedBuild
 from pytest_rwkvperf.machine import observers
 from pytest_rwkvperf.measure.record import Pairing
 from pytest_rwkvperf.run.folder import RunFolder
@@ -101,7 +101,7 @@ def settings_of(folder: Path, **changed: Any) -> Settings:  # noqa: ANN401 - the
 
 @pytest.mark.parametrize(
     ("changed", "option"),
-    [({"save": "append"}, "--rwkv-save-baseline"), ({"ab": Reference("interpreter", sys.executable)}, "--rwkv-aa")],
+    [({"save": "append"}, "--rwkv-save-baseline"), ({"ab": NamedBuild("interpreter", sys.executable)}, "--rwkv-aa")],
 )
 def test_a_folder_that_a_save_could_not_write_to_is_refused(
     tmp_path: Path, changed: dict[str, Any], option: str

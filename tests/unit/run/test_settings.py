@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_rwkvperf.core.errors import OptionError
-from pytest_rwkvperf.environments.references import Reference
+from pytest_rwkvperf.environments.named_builds import NamedBuild
 from pytest_rwkvperf.reports.formats import ReportRequest
 from pytest_rwkvperf.run import options
 from pytest_rwkvperf.run.option_values import read_share
@@ -158,8 +158,8 @@ COMMAND_LINE = {
     "--rwkv-witness": ("none", "witnesses", ()),
     "--rwkv-fewer-threads": ("no", "fewer_threads", False),
     "--rwkv-new": ("", "new", None),
-    "--rwkv-ab": (sys.executable, "ab", Reference("interpreter", sys.executable)),
-    "--rwkv-aa": ("no", "ab", Reference("interpreter", sys.executable)),
+    "--rwkv-ab": (sys.executable, "ab", NamedBuild("interpreter", sys.executable)),
+    "--rwkv-aa": ("no", "ab", NamedBuild("interpreter", sys.executable)),
     "--rwkv-report-language": ("en", "report_language", "en"),
     "--rwkv-protocol": ("uniform", "protocols", ("uniform",)),
     "--rwkv-history": ("other.db", "history", "other.db"),
@@ -475,7 +475,7 @@ def test_toml_may_hold_lists_numbers_and_truth_values(
         chunk=32,
         budget_seconds=0.5,
         tolerance=0.07,
-        ab=Reference("interpreter", sys.executable),
+        ab=NamedBuild("interpreter", sys.executable),
         new=None,
         strict=frozenset({"skip"}),
         reports=(
@@ -559,7 +559,7 @@ def test_a_truth_value_means_the_option_without_a_value(
 
 @pytest.mark.parametrize("text", ["yes", "true", "True", "on", "1"])
 def test_a_switch_has_several_spellings(text: str) -> None:
-    assert read(aa=text).ab == Reference("interpreter", sys.executable)
+    assert read(aa=text).ab == NamedBuild("interpreter", sys.executable)
     assert read(suite=text).suite == "yes"
     assert read(save_baseline=text).save == "append"
     assert read(aa={"yes": "no", "1": "0", "on": "off"}.get(text, "FALSE")).ab is None

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 PROGRAMS = ("llama-bench", "llama-batched-bench", "web-rwkv-bench")
 """The engines' own programs, named with a path after a colon, or alone where they are on PATH."""
 
-ReferenceKind = Literal["interpreter", "baseline", "requirement", "libraries", "source", "program"]
+BuildKind = Literal["interpreter", "baseline", "requirement", "libraries", "source", "program"]
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """The other side of an A/B run, as the user named it."""
+class NamedBuild:
+    """A side of an A/B run, as the user named it."""
 
-    kind: ReferenceKind
+    kind: BuildKind
     text: str
     """As the user wrote it; of an interpreter its whole path, of libraries their folder's."""
     requirement: Requirement | None = None
@@ -40,7 +40,7 @@ class Reference:
         return self.kind == "interpreter" and self.text == path
 
 
-def parse(text: str) -> Reference:
+def parse(text: str) -> NamedBuild:
     """Read what the user named.
 
     Raises:
@@ -48,32 +48,32 @@ def parse(text: str) -> Reference:
     """
     kind = text.partition(":")[0]
     if text == "baseline":
-        return Reference("baseline", text)
+        return NamedBuild("baseline", text)
     if kind == "lib":
         return _libraries(text)
     if kind in PROGRAMS:
-        return Reference("program", text)
+        return NamedBuild("program", text)
     path = Path(text).expanduser()
     if not path.is_file() and (source := sources.of_text(text)) is not None:
-        return Reference("source", text, source=source)
+        return NamedBuild("source", text, source=source)
     if path.is_dir() or path.suffix == ".whl":
         found = requirements.wheel(path) if path.suffix == ".whl" else requirements.source_folder(path)
-        return Reference("requirement", text, found)
-    return _on_this_machine(text, path) or Reference("requirement", text, requirements.of_text(text))
+        return NamedBuild("requirement", text, found)
+    return _on_this_machine(text, path) or NamedBuild("requirement", text, requirements.of_text(text))
 
 
-def _libraries(text: str) -> Reference:
+def _libraries(text: str) -> NamedBuild:
     folder = Path(text.removeprefix("lib:")).expanduser()
     if not any(folder.glob("*llama*")):
         raise OptionError(f"{text}: there is no llama.cpp library in {folder}; give the folder of libllama")
-    return Reference("libraries", str(folder.resolve()))
+    return NamedBuild("libraries", str(folder.resolve()))
 
 
-def _on_this_machine(text: str, path: Path) -> Reference | None:
+def _on_this_machine(text: str, path: Path) -> NamedBuild | None:
     """An interpreter; None where the text is no path and no program's name."""
     if not (path.is_file() or ("/" in text and "@" not in text) or shutil.which(text)):
         return None
     found = shutil.which(str(path))
     if found is None:
         raise OptionError(f"{text} is no program that can be run; {ALLOWED}")
-    return Reference("interpreter", os.path.abspath(found))  # noqa: PTH100 - not resolved: a virtual environment's Python is a link
+    return NamedBuild("interpreter", os.path.abspath(found))  # noqa: PTH100 - not resolved: a virtual environment's Python is a link
