@@ -18,7 +18,6 @@ from pytest_rwkvperf.run.fixtures import (  # noqa: F401 - pytest finds fixtures
     st_model,
     web_rwkv,
 )
-from pytest_rwkvperf.run.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -38,6 +37,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Read the options; start a session when measuring is on."""
     config.addinivalue_line("markers", "rwkv(quant=[...], workload=[...], tolerance='3%'): what rwkv_perf measures")
     with collection.usage_errors(config):
+        if not options.are_given(config):  # as in most runs of a pytest in which the plugin is installed
+            return
+        from pytest_rwkvperf.run.settings import read_settings
+
         settings = read_settings(config)
     if settings.measuring:
         collection.unwind_on_sigterm(config)

@@ -60,14 +60,11 @@ def quiet(_sentence: str, _fraction: float) -> None:
 
 def _make_files(options: argparse.Namespace, *, plain: bool) -> None:
     """2.9b in its plain formats, or in the quantized ones, which are made from the plain ones; the oracle's logits."""
-    from pytest_rwkvperf.core import folders
     from pytest_rwkvperf.core.cases import Workload
     from pytest_rwkvperf.models.model_store import ModelStore
     from pytest_rwkvperf.oracle import expected
     from pytest_rwkvperf.worker.tools import WorkerTools
 
-    if options.carried:
-        builds.take_oracle(options.carried, folders.cache() / "oracle")
     tools = WorkerTools(quiet)
     models = ModelStore(tools, quiet)
     model = models.resolve(options.model)
@@ -308,6 +305,10 @@ def main() -> int:
         builds.set_up(carried, options.out, options.engines, beside)
         os.execv(builds.PYTHON, [str(builds.PYTHON), *sys.argv])  # noqa: S606 - the same command, where the engines are
     sys.path.insert(0, str(HERE))
+    if options.carried:
+        from pytest_rwkvperf.core import folders  # not in the first process: it needs packages
+
+        builds.take_oracle(options.carried, folders.cache() / "oracle")
     for name in options.steps or THE_PROOF:
         note = options.out / f"{name}.done"
         if note.exists() and not options.again:

@@ -106,6 +106,7 @@ def start(arguments: Sequence[str], environment: Mapping[str, str], folder: str)
 def pairs(setting: Setting, count: int, folder: str) -> list[tuple[Times, Times]]:
     """(without, with) for each pair; who goes first alternates."""
     environment = {**os.environ, **dict(setting.environment)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # the warm-up compiles, once, as an installation does
     commands = [[*setting.arguments, *extra] for extra in (setting.absent, setting.present)]
     taken = []
     for index in range(-WARM_UP_PAIRS, count):

@@ -308,6 +308,16 @@ def _declare_ini(parser: pytest.Parser, option: Option) -> None:
         parser.addini(option.ini, help_text, type="string", default=option.default)
 
 
+def are_given(config: pytest.Config) -> bool:
+    """Whether anything is asked for by an option or a line of the ini file.
+
+    Raises:
+        OptionError: as `text_of`.
+    """
+    on_command_line = any(config.getoption(option.flag) is not None for option in OPTIONS)
+    return on_command_line or any(text_of(config, option) != option.default for option in OPTIONS)
+
+
 def texts(config: pytest.Config) -> dict[str, str]:
     """Every option's text by name, the command line before the ini file; several values are lines."""
     return {option.name: text_of(config, option) for option in OPTIONS}
