@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+import time
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -27,6 +28,9 @@ ELSEWHERE = "point the cache elsewhere (XDG_CACHE_HOME on Linux; TMPDIR for temp
 
 _STEP_SECONDS = 1.0
 """How often a waiting process checks whether the holder has changed."""
+
+_NOTE_SECONDS = 0.5
+"""A holder notes itself right after it has the lock. Who has no note for this long is called another process."""
 
 
 class _SystemLock(FileLock):
@@ -57,7 +61,7 @@ def hold(lock_file: Path, timeout: float | None = None, on_wait: Callable[[str],
     lock = _SystemLock(lock_file, thread_local=False)
     queue = _SystemLock(_beside(lock_file, "queue"), thread_local=False)
     try:
-        if not (_acquire(queue, 0) and _acquire(lock, 0)):
+        if not _acquire_at_once(lock, queue, lock_file):
             if on_wait is not None:
                 on_wait(holder(lock_file))
             _wait(lock, queue, lock_file, timeout)
@@ -71,6 +75,16 @@ def hold(lock_file: Path, timeout: float | None = None, on_wait: Callable[[str],
         with suppress(OSError):
             note.unlink(missing_ok=True)
         lock.release()
+
+
+def _acquire_at_once(lock: FileLock, queue: FileLock, lock_file: Path) -> bool:
+    """Take both locks if they are free. A holder without a note gets a moment to write it, or to leave."""
+    ends = clock.monotonic() + _NOTE_SECONDS
+    while not ((queue.is_locked or _acquire(queue, 0)) and _acquire(lock, 0)):
+        if _note(lock_file)[0] or clock.monotonic() >= ends:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _wait(lock: FileLock, queue: FileLock, lock_file: Path, timeout: float | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from filelock import FileLock
 
 from pytest_rwkvperf.core import locks
 from pytest_rwkvperf.core.errors import LockedError
@@ -125,3 +127,26 @@ def test_a_stopped_process_in_the_queue_blocks_nobody(tmp_path: Path, monkeypatc
             os.kill(queued.pid, signal.SIGSTOP)
         with locks.hold(lock, 60):
             pass
+
+
+@pytest.mark.parametrize("stays", [True, False], ids=["notes itself", "leaves"])
+def test_a_holder_without_a_note_yet_is_no_unknown_process(tmp_path: Path, *, stays: bool) -> None:
+    """Between a process's taking the lock and its note, and between the note's removal and the lock's release."""
+    lock, told = tmp_path / "lock", list[str]()
+    bare = FileLock(lock, thread_local=False)
+
+    def others() -> None:
+        time.sleep(0.1)
+        if stays:
+            note = {"pid": os.getpid(), "host": "build-7", "since": "2026-11-23T17:03:00Z"}
+            (tmp_path / "lock.holder").write_text(json.dumps(note), encoding="utf-8")
+            time.sleep(0.1)
+        bare.release()
+
+    bare.acquire()
+    thread = threading.Thread(target=others)
+    thread.start()
+    with locks.hold(lock, on_wait=told.append):
+        pass
+    thread.join()
+    assert told == ([f"process {os.getpid()} on build-7 since 2026-11-23T17:03:00Z"] if stays else [])
