@@ -53,7 +53,7 @@ def windows(pairs: Sequence[Pair], length: int) -> Iterator[Sequence[Pair]]:
         yield [(old, new) for new, old in part]
 
 
-def ab(part: Sequence[Pair], slowdown: float, tolerance: float) -> Score:
+def ab(part: Sequence[Pair], _workload: Workload, slowdown: float, tolerance: float) -> Score:
     """A/B of the pairs, the new side slower."""
     ratios = [pair_ratio([time * (1 + slowdown) for time in new], old) for new, old in part]
     looks = [look for look in LOOKS if look <= len(ratios)]
@@ -81,17 +81,13 @@ def peer(part: Sequence[Pair], workload: Workload, slowdown: float, rule: tuple[
     return found > limit, found
 
 
-def _ab(part: Sequence[Pair], _workload: Workload, slowdown: float, tolerance: float) -> Score:
-    return ab(part, slowdown, tolerance)
-
-
 def shares(recorded: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """By rule: how many windows it tried, the shares that alarm at each slowdown, and the area under the ROC curve."""
     rules: dict[str, tuple[int, Callable[[Sequence[Pair], Workload, float], Score]]] = {
         name: (2 * PAIRS, partial(peer, rule=rule)) for name, rule in verdicts.PEERS.items()
     }
     for tolerance in TOLERANCES:
-        rules[f"A/B at {tolerance:.0%}"] = (PAIRS, partial(_ab, tolerance=tolerance))
+        rules[f"A/B at {tolerance:.0%}"] = (PAIRS, partial(ab, tolerance=tolerance))
     for name, (length, score) in rules.items():
         found: dict[float, list[Score]] = {
             slowdown: [

@@ -144,9 +144,10 @@ class HfBatch:
         if not held:
             held = [tensor.new_zeros((self.sequences, *tensor.shape[1:])) for tensor in advanced]
             self._cache = self._package.holding(held)
+        kept = chosen[:count]
         for whole, part in zip(held, advanced, strict=True):
-            whole[chosen[:count]] = part[:count]
-        self._logits[chosen[:count]] = logits[:count]
+            whole[kept] = part[:count]
+        self._logits[kept] = logits[:count]
 
     def synchronise(self) -> None:
         """Wait for CUDA; on the CPU nothing is queued."""
